@@ -1,0 +1,11 @@
+//! `sweep launch`.
+
+use super::output::{Exit, Failure};
+
+/// Options of `sweep launch`.
+#[derive(Debug, clap::Args)]
+pub(super) struct Args {}
+
+pub(super) async fn run(_args: Args) -> Result<Exit, Failure> {
+    Err(Failure::environment("not written yet"))
+}

@@ -1,0 +1,105 @@
+//! The command line: one file a command. Printing lives here and nowhere else.
+
+mod cancel;
+mod completions;
+mod db;
+mod doctor;
+mod fit;
+mod init;
+mod launch;
+mod logs;
+mod model;
+pub mod output;
+mod plan;
+mod report;
+mod retry;
+mod schema;
+mod sql;
+mod status;
+
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+
+use output::{Exit, Failure};
+
+/// Plan, run and analyse scaling-law studies of contrastive language-image training (CLIP).
+#[derive(Debug, Parser)]
+#[command(name = "sweep", version, after_help = EXIT_CODES, max_term_width = 100)]
+pub struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+const EXIT_CODES: &str = "\
+Exit codes: 0 done, 1 a job or a fit failed, 2 bad input, 3 the environment (database, runner, disk).
+Data go to standard output, words to standard error. Set NO_COLOR for plain text.
+Database: DATABASE_URL, or else a private PostgreSQL under .sweep/ that is started on demand.";
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Write a commented spec to start from.
+    Init(init::Args),
+    /// Show the jobs of a spec and what they cost; starts nothing.
+    Plan(plan::Args),
+    /// Run the jobs of a spec that are not done yet.
+    Launch(launch::Args),
+    /// Show the jobs of a sweep.
+    Status(status::Args),
+    /// Show what a job's runner wrote.
+    Logs(logs::Args),
+    /// Stop jobs and don't start them again.
+    Cancel(cancel::Args),
+    /// Give failed or cancelled jobs another go.
+    Retry(retry::Args),
+    /// Fit a power law to the results of a sweep.
+    Fit(fit::Args),
+    /// Write a self-contained HTML report of a sweep.
+    Report(report::Args),
+    /// Run a read-only SQL query, or open psql.
+    Sql(sql::Args),
+    /// Start, stop or look at the private database.
+    Db(db::Args),
+    /// Show a model's parameters and compute.
+    Model(model::Args),
+    /// Print the JSON Schema of a spec, for editors.
+    Schema(schema::Args),
+    /// Check that everything a sweep needs is there.
+    Doctor(doctor::Args),
+    /// Print a completion script for a shell.
+    Completions(completions::Args),
+}
+
+/// Entry point of `sweep`.
+pub fn main() -> ExitCode {
+    let cli = Cli::parse();
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(2)
+        .enable_all()
+        .build()
+        .expect("a Tokio runtime can be built");
+    match runtime.block_on(dispatch(cli.command)) {
+        Ok(exit) => exit.into(),
+        Err(failure) => failure.print(),
+    }
+}
+
+async fn dispatch(command: Command) -> Result<Exit, Failure> {
+    match command {
+        Command::Init(args) => init::run(&args),
+        Command::Plan(args) => plan::run(args).await,
+        Command::Launch(args) => launch::run(args).await,
+        Command::Status(args) => status::run(args).await,
+        Command::Logs(args) => logs::run(args).await,
+        Command::Cancel(args) => cancel::run(args).await,
+        Command::Retry(args) => retry::run(args).await,
+        Command::Fit(args) => fit::run(args).await,
+        Command::Report(args) => report::run(args).await,
+        Command::Sql(args) => sql::run(args).await,
+        Command::Db(args) => db::run(args).await,
+        Command::Model(args) => model::run(&args),
+        Command::Schema(args) => schema::run(&args),
+        Command::Doctor(args) => doctor::run(args).await,
+        Command::Completions(args) => completions::run(&args),
+    }
+}

@@ -1,0 +1,11 @@
+//! `sweep plan`.
+
+use super::output::{Exit, Failure};
+
+/// Options of `sweep plan`.
+#[derive(Debug, clap::Args)]
+pub(super) struct Args {}
+
+pub(super) async fn run(_args: Args) -> Result<Exit, Failure> {
+    Err(Failure::environment("not written yet"))
+}

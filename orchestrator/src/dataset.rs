@@ -1,0 +1,1 @@
+//! Results to and from polars frames: CSV and Parquet. The only module that knows polars.

@@ -1,0 +1,1 @@
+//! Laws, fits and intervals. Pure.

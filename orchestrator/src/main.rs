@@ -1,0 +1,7 @@
+//! `sweep`: parse, dispatch, print the error, exit code.
+
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    sweep::cli::main()
+}

@@ -1,0 +1,85 @@
+//! [`Spec`](crate::spec::Spec) to [`Plan`]: pure. Same spec and same inputs, same jobs.
+
+use protocol::{Compute, JobSpec, ModelSize, PoolManifest};
+
+/// Jobs of a sweep, in the order they are to start: cheapest first.
+#[derive(Debug, Clone)]
+pub struct Plan {
+    /// Name of the sweep.
+    pub name: String,
+    /// What the sweep is to answer.
+    pub question: String,
+    /// The YAML as written.
+    pub spec_source: String,
+    /// Pools that jobs train on or are measured on.
+    pub pools: Vec<PoolInfo>,
+    /// Jobs.
+    pub jobs: Vec<PlannedJob>,
+    /// How far to go.
+    pub limits: Limits,
+    /// Where attempts run.
+    pub backend: BackendChoice,
+    /// The runner's executable, as resolved.
+    pub runner_path: std::path::PathBuf,
+    /// Folder that relative paths of the spec start from.
+    pub base_dir: std::path::PathBuf,
+}
+
+/// One job before it runs.
+#[derive(Debug, Clone)]
+pub struct PlannedJob {
+    /// sha256 of the canonical JSON of `spec.identity()`, 64 hex digits.
+    pub job_key: String,
+    /// What to train.
+    pub spec: JobSpec,
+    /// N and forward compute.
+    pub size: ModelSize,
+    /// C in every convention.
+    pub compute: Compute,
+    /// U.
+    pub unique_samples: u64,
+    /// Estimated peak memory, bytes.
+    pub memory_bytes: u64,
+    /// Estimated seconds on one slot, where a throughput is known.
+    pub secs: Option<f64>,
+}
+
+/// A pool as found on disk.
+#[derive(Debug, Clone)]
+pub struct PoolInfo {
+    /// Name, folder as written in the spec, digest.
+    pub source: protocol::DataSource,
+    /// Pairs.
+    pub samples: u64,
+    /// `manifest.json`, where there is one.
+    pub manifest: Option<PoolManifest>,
+}
+
+/// How far a sweep may go.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Limits {
+    /// Attempts at one time; `None`: as many as the backend has slots.
+    pub parallel: Option<usize>,
+    /// Retries of a job that failed for a reason that may pass.
+    pub retries: u32,
+    /// Wall-clock seconds one attempt may take.
+    pub time_limit_secs: Option<u64>,
+    /// Total `train_flops` the sweep may cost; `plan` and `launch` refuse more.
+    pub compute_budget_flops: Option<f64>,
+}
+
+/// Where attempts run.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum BackendChoice {
+    /// This machine.
+    Local(LocalOptions),
+}
+
+/// Slots of the local backend.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct LocalOptions {
+    /// Slots; `None`: one a GPU, else one a two cores... the backend decides.
+    pub slots: Option<usize>,
+    /// Threads a slot; `None`: cores over slots.
+    pub threads_per_slot: Option<usize>,
+}

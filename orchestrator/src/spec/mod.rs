@@ -1,0 +1,1 @@
+//! YAML to [`Spec`]. Pure.

@@ -1,0 +1,192 @@
+//! `job.json`: everything a runner needs to know.
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+
+use serde::{Deserialize, Serialize};
+
+use crate::NamedModel;
+
+/// One attempt at a job, as written to `job.json` by `sweep-worker`.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Job {
+    /// [`crate::PROTOCOL_VERSION`].
+    pub protocol: u32,
+    /// Hash of `spec`: the job's name everywhere (64 hex digits).
+    pub job_key: String,
+    /// Grows by one with every attempt that claims the job; a checkpoint of a higher fence than one's own is not one's own.
+    pub fence: i64,
+    /// What to train and measure.
+    pub spec: JobSpec,
+    /// Folder of this attempt: scratch and logs.
+    pub attempt_dir: PathBuf,
+    /// Folder of the job's checkpoints, shared by all its attempts.
+    pub checkpoint_dir: PathBuf,
+    /// Root that relative paths of `spec` start from (the folder `sweep` was started in).
+    pub base_dir: PathBuf,
+    /// Where to run.
+    pub resources: Resources,
+}
+
+/// Everything that changes the result of a job, and nothing that does not. Its canonical JSON is hashed into the job key.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct JobSpec {
+    /// Who trains: two versions of a runner make two jobs.
+    pub runner: RunnerIdentity,
+    /// Architecture, by name and in full.
+    pub model: NamedModel,
+    /// Image-text pairs to train on.
+    pub data: DataSource,
+    /// Unique samples U the job may see: the first U of the pool in hash order.
+    pub data_size: u64,
+    /// Samples D to train on, repeats counted. A whole number of global batches.
+    pub samples_seen: u64,
+    /// Seed of initialisation, order and augmentation.
+    pub seed: u64,
+    /// How to train.
+    pub recipe: Recipe,
+    /// What to measure, in order.
+    pub evaluations: Vec<EvaluationPlan>,
+}
+
+/// Name and version of a runner, as [`crate::Description`] gives them.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct RunnerIdentity {
+    /// For example `clip`.
+    pub name: String,
+    /// Grows when the same job would give another result.
+    pub version: String,
+}
+
+/// A pool on disk. The digest, not the path, is part of a job's identity: see [`JobSpec::identity`].
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct DataSource {
+    /// Name of the pool.
+    pub pool: String,
+    /// Folder of WebDataset shards, as the spec wrote it.
+    pub path: PathBuf,
+    /// sha256 of the pool's manifest (or of its shard list where it has none), 64 hex digits.
+    pub digest: String,
+}
+
+/// How to train. Every field has a value here; defaults are the planner's business.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Recipe {
+    /// Samples a step, over all devices.
+    pub global_batch: u64,
+    /// Peak learning rate.
+    pub lr: f64,
+    /// AdamW betas.
+    pub betas: [f64; 2],
+    /// AdamW epsilon.
+    pub eps: f64,
+    /// AdamW decoupled weight decay, on matrices only.
+    pub weight_decay: f64,
+    /// Samples over which the learning rate rises linearly from 0 to `lr`.
+    pub warmup_samples: u64,
+    /// What follows the warm-up.
+    pub schedule: Schedule,
+    /// Arithmetic.
+    pub precision: Precision,
+    /// What happens to a training image.
+    pub augmentation: Augmentation,
+    /// Largest gradient norm, if clipped.
+    pub grad_clip_norm: Option<f64>,
+    /// A checkpoint every so many samples (and one at the end and on request).
+    pub checkpoint_every_samples: Option<u64>,
+    /// Anything a foreign runner needs beside this; `clip-runner` takes none.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub extra: BTreeMap<String, f64>,
+}
+
+/// Learning rate after the warm-up.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Schedule {
+    /// Half a cosine down to 0 at the last step.
+    Cosine,
+    /// Stays at `lr`.
+    Constant,
+}
+
+/// Arithmetic of the forward and backward pass. Master weights and optimiser state are fp32 always.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Precision {
+    /// 32-bit floats.
+    Fp32,
+    /// bfloat16 matrix products, as `amp_bf16` in OpenCLIP.
+    AmpBf16,
+}
+
+/// Random change of a training image.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Augmentation {
+    /// The image as it is, resized.
+    None,
+    /// Crop of 90 to 100 % of the area, resized (OpenCLIP's default, scale 0.9 to 1.0).
+    RandomResizedCrop,
+    /// Horizontal flip with probability 1/2 and a shift of up to a tenth of the side: for drawings.
+    FlipShift,
+}
+
+/// One data set to measure on.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct EvaluationPlan {
+    /// Name under which results are stored, for example `fluent-emoji-flat`.
+    pub dataset: String,
+    /// Held-out pairs.
+    pub data: DataSource,
+    /// What to measure, in order.
+    pub tasks: Vec<EvaluationTask>,
+    /// Prompt templates for zero-shot classification, `{}` standing for the class name. Empty: those of the pool.
+    pub templates: Vec<String>,
+    /// Samples seen after which to measure, ascending; the end of training is always measured too.
+    pub at_samples: Vec<u64>,
+}
+
+/// A kind of measurement. Definitions as in CLIP_benchmark.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum EvaluationTask {
+    /// `acc1`, `acc5`, `mean_per_class_recall`.
+    ZeroshotClassification,
+    /// `image_retrieval_recall@k` and `text_retrieval_recall@k`, k = 1, 5, 10.
+    ZeroshotRetrieval,
+    /// `loss@1024`: InfoNCE over blocks of exactly 1,024 pairs, so that it compares across batch sizes.
+    ContrastiveLoss,
+}
+
+/// Where an attempt runs. Changes no result on one CPU device.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Resources {
+    /// `cpu`, `cuda` or `cuda:1`.
+    pub device: String,
+    /// Threads for arithmetic.
+    pub threads: usize,
+}
+
+impl JobSpec {
+    /// The spec as hashed: paths are left out, since the digest already says what the data are.
+    pub fn identity(&self) -> JobSpec {
+        let mut identity = self.clone();
+        identity.data.path = PathBuf::new();
+        for evaluation in &mut identity.evaluations {
+            evaluation.data.path = PathBuf::new();
+        }
+        identity
+    }
+
+    /// Optimiser steps: samples seen over the global batch.
+    pub fn steps(&self) -> u64 {
+        self.samples_seen / self.recipe.global_batch
+    }
+}

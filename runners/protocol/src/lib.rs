@@ -1,0 +1,27 @@
+//! What a runner is told, what it says back, and the closed forms that planner, runner and SQL share.
+//!
+//! A runner is any program that answers two calls:
+//!
+//! - `RUNNER describe` prints one [`Description`] as JSON;
+//! - `RUNNER run --job job.json` reads a [`Job`], trains, and writes one [`Event`] a line to standard output. Words for
+//!   people go to standard error. It leaves with an [`exit`] code.
+//!
+//! This crate depends on serde alone, so that every side can use it: it neither parses YAML nor knows a database, a tensor
+//! or a clock. `README.md` beside it shows the JSON.
+
+mod event;
+pub mod exit;
+mod job;
+mod manifest;
+mod model;
+
+pub use event::{Description, Event, FailureKind, Measurement};
+pub use job::{
+    Augmentation, DataSource, EvaluationPlan, EvaluationTask, Job, JobSpec, Precision, Recipe, Resources,
+    RunnerIdentity, Schedule,
+};
+pub use manifest::{HASH_ORDER_DOC, PoolManifest, ShardEntry, SourceEntry};
+pub use model::{Compute, ModelConfig, ModelSize, NamedModel, SHIPPED_MODELS, TextConfig, VisionConfig};
+
+/// Version of the JSON described here. A runner that speaks another one is refused before anything starts.
+pub const PROTOCOL_VERSION: u32 = 1;
