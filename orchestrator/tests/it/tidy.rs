@@ -1,1 +1,163 @@
-//! Tests of tidy.
+//! The invariants of ARCHITECTURE.md, as tests: who may import whom, who owns which crate, what is pure, how files look.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+/// Modules of the orchestrator and those each may use. Nothing points upwards.
+const MAY_USE: &[(&str, &[&str])] = &[
+    ("spec", &[]),
+    ("plan", &["spec"]),
+    ("fit", &[]),
+    ("backend", &["plan"]),
+    ("store", &["plan", "fit"]),
+    ("dataset", &["store"]),
+    ("worker", &["store"]),
+    ("schedule", &["plan", "backend", "store"]),
+    ("report", &["fit", "store"]),
+    ("cli", &["spec", "plan", "fit", "backend", "store", "dataset", "worker", "schedule", "report"]),
+];
+
+/// Heavy crates and the one place that may name each.
+const OWNERS: &[(&str, &[&str])] = &[
+    ("serde_yaml::", &["orchestrator/src/spec/parse.rs", "orchestrator/src/spec/locate.rs"]),
+    ("sqlx::", &["orchestrator/src/store/"]),
+    ("argmin::", &["orchestrator/src/fit/"]),
+    ("polars::", &["orchestrator/src/dataset"]),
+    ("plotters::", &["orchestrator/src/report/"]),
+    ("clap::", &["orchestrator/src/cli/", "orchestrator/src/worker/mod.rs", "runners/"]),
+    ("tch::", &["runners/clip/"]),
+    ("resvg::", &["runners/pool/"]),
+];
+
+/// Pure code: no clock, no files, no processes, no environment, no randomness but a seed that is passed in.
+const PURE: &[&str] = &["orchestrator/src/spec/", "orchestrator/src/plan/", "orchestrator/src/schedule/", "orchestrator/src/fit/"];
+/// Files of those folders that gather inputs or perform actions, and say so in their first line.
+const PURE_EXCEPT: &[&str] = &["orchestrator/src/plan/inputs.rs", "orchestrator/src/schedule/driver.rs"];
+const IMPURE: &[&str] =
+    &["std::fs", "std::env", "std::process", "tokio::", "SystemTime", "Instant::now", "thread_rng", "rand::rng()"];
+
+const LINE_COLUMNS: usize = 120;
+const FILE_LINES: usize = 600;
+
+#[test]
+fn the_tree_is_tidy() {
+    let root = root();
+    let mut problems = Vec::new();
+    for path in rust_files(&root) {
+        let name = path.strip_prefix(&root).expect("under the root").to_string_lossy().replace('\\', "/");
+        if name.ends_with("tests/it/tidy.rs") {
+            continue;
+        }
+        let text = fs::read_to_string(&path).expect("sources are readable UTF-8");
+        look(&name, &text, &mut problems);
+        imports(&name, &text, &mut problems);
+    }
+    assert!(problems.is_empty(), "\n{}", problems.join("\n"));
+}
+
+#[test]
+fn crates_depend_on_what_they_may() {
+    let root = root();
+    let dependencies = |manifest: &str| -> Vec<String> {
+        let text = fs::read_to_string(root.join(manifest)).expect("a manifest");
+        let section = text.split("\n[dependencies]\n").nth(1).unwrap_or_default();
+        let section = section.split("\n[").next().unwrap_or_default();
+        section.lines().filter_map(|line| line.split(['.', ' ', '=']).next()).filter(|name| !name.is_empty()).map(str::to_owned).collect()
+    };
+    assert_eq!(dependencies("runners/protocol/Cargo.toml"), ["serde"], "the protocol depends on serde alone");
+    for forbidden in ["tch", "pool", "kernels", "clip-runner", "synthetic-runner"] {
+        assert!(!dependencies("orchestrator/Cargo.toml").contains(&forbidden.to_owned()), "the orchestrator uses {forbidden}");
+    }
+    for runner in ["clip", "synthetic", "pool"] {
+        let used = dependencies(&format!("runners/{runner}/Cargo.toml"));
+        for forbidden in ["sqlx", "sweep", "tokio"] {
+            assert!(!used.contains(&forbidden.to_owned()), "runner {runner} uses {forbidden}");
+        }
+    }
+}
+
+/// Length of lines and files, a `//!` on top, no leftovers.
+fn look(name: &str, text: &str, problems: &mut Vec<String>) {
+    if !text.starts_with("//!") && !text.starts_with("#!") {
+        problems.push(format!("{name}:1: error: starts without a `//!` line that says what it is"));
+    }
+    let lines = text.lines().count();
+    if lines > FILE_LINES {
+        problems.push(format!("{name}: error: {lines} lines, at most {FILE_LINES}: split it"));
+    }
+    for (number, line) in text.lines().enumerate() {
+        let at = format!("{name}:{}", number + 1);
+        if line.chars().count() > LINE_COLUMNS && !line.contains("r#\"") && !line.contains("http") {
+            problems.push(format!("{at}: error: longer than {LINE_COLUMNS} columns"));
+        }
+        for leftover in ["TODO", "FIXME", "XXX", "#[ignore]", "#[should_panic"] {
+            if line.contains(leftover) {
+                problems.push(format!("{at}: error: `{leftover}` is banned"));
+            }
+        }
+    }
+}
+
+/// Who imports whom.
+fn imports(name: &str, text: &str, problems: &mut Vec<String>) {
+    let code = text.split("#[cfg(test)]").next().unwrap_or_default();
+    for (number, line) in code.lines().enumerate() {
+        let line = line.split("//").next().unwrap_or_default();
+        let at = format!("{name}:{}", number + 1);
+        for (krate, owners) in OWNERS {
+            let tests = name.contains("/tests/");
+            if mentions(line, krate) && !tests && !owners.iter().any(|owner| name.starts_with(owner)) {
+                problems.push(format!("{at}: error: `{krate}` belongs to {}", owners.join(", ")));
+            }
+        }
+        if PURE.iter().any(|pure| name.starts_with(pure)) && !PURE_EXCEPT.contains(&name) {
+            for impure in IMPURE {
+                if line.contains(impure) {
+                    problems.push(format!("{at}: error: `{impure}` in pure code"));
+                }
+            }
+        }
+        let Some(module) = name.strip_prefix("orchestrator/src/").map(|rest| rest.split(['/', '.']).next().unwrap_or("")) else {
+            continue;
+        };
+        let Some((_, allowed)) = MAY_USE.iter().find(|(from, _)| *from == module) else { continue };
+        for (other, _) in MAY_USE {
+            if *other != module && mentions(line, &format!("crate::{other}")) && !allowed.contains(other) {
+                problems.push(format!("{at}: error: `{module}` may not use `{other}` (it may use: {})", allowed.join(", ")));
+            }
+        }
+    }
+}
+
+/// Whether `line` names `path` as a whole word.
+fn mentions(line: &str, path: &str) -> bool {
+    line.match_indices(path).any(|(at, _)| {
+        let word = |c: Option<char>| c.is_some_and(|c| c.is_alphanumeric() || c == '_');
+        let before = line[..at].chars().next_back();
+        let after = line[at + path.len()..].chars().next();
+        !word(before) && (path.ends_with(':') || !word(after))
+    })
+}
+
+fn root() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).parent().expect("the workspace").to_owned()
+}
+
+fn rust_files(root: &Path) -> Vec<PathBuf> {
+    let mut files = Vec::new();
+    let mut folders: Vec<PathBuf> = ["orchestrator", "runners", "kernels"].iter().map(|top| root.join(top)).collect();
+    while let Some(folder) = folders.pop() {
+        for entry in fs::read_dir(&folder).expect("a folder").flatten() {
+            let path = entry.path();
+            if path.is_dir() {
+                if path.file_name().is_none_or(|name| name != "target") {
+                    folders.push(path);
+                }
+            } else if path.extension().is_some_and(|extension| extension == "rs") {
+                files.push(path);
+            }
+        }
+    }
+    files.sort();
+    files
+}

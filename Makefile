@@ -1,0 +1,61 @@
+# `make help` lists the targets. Everything is set up inside the project; CARGO_TARGET_DIR and SWEEP_VENV are honoured.
+SHELL := bash
+.SHELLFLAGS := -euo pipefail -c
+.DEFAULT_GOAL := help
+
+TARGET := $(or $(CARGO_TARGET_DIR),target)
+VENV := $(abspath $(or $(SWEEP_VENV),.venv))
+SWEEP := $(TARGET)/debug/sweep
+export LIBTORCH ?= $(VENV)/libtorch
+# Everything in one call, so that features and profiles agree and nothing is built twice.
+ALL := --workspace
+
+.PHONY: help
+help: ## This list
+	@awk -F':.*## ' '/^[a-z-]+:.*## /{printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+.PHONY: setup
+setup: ## Fetch libtorch and, where the system has none, PostgreSQL (into .venv)
+	@scripts/setup.sh
+
+.PHONY: build
+build: setup ## Build sweep, its worker and the runners
+	@cargo build $(ALL)
+
+.PHONY: demo
+demo: build ## A real scaling-law study of CLIP on emoji: about ten minutes on two cores
+	@CARGO_TARGET_DIR=$(TARGET) scripts/data.sh emoji
+	@scripts/demo.sh $(SWEEP)
+
+.PHONY: study
+study: build ## The larger study on 100k icons: hours on two cores
+	@CARGO_TARGET_DIR=$(TARGET) scripts/data.sh icons
+	@$(SWEEP) launch experiments/icons.yaml
+	@$(SWEEP) report icons
+
+.PHONY: test
+test: build ## Every test, on a real PostgreSQL and a real libtorch
+	@if cargo nextest --version >/dev/null 2>&1; then cargo nextest run $(ALL); else cargo test $(ALL) --all-targets; fi
+	@cargo test $(ALL) --doc
+
+.PHONY: lint
+lint: setup ## Formatting, clippy and shell syntax, warnings as errors
+	@cargo fmt --all --check
+	@cargo clippy $(ALL) --all-targets -- -D warnings
+	@for script in scripts/*.sh .ci/run; do bash -n $$script; done
+
+.PHONY: sqlx
+sqlx: setup ## Renew .sqlx/ after changing a query or a migration
+	@scripts/sqlx.sh
+
+.PHONY: sqlx-check
+sqlx-check: setup ## Fail if .sqlx/ is not what the queries need
+	@scripts/sqlx.sh --check
+
+.PHONY: bench-step
+bench-step: build ## Training throughput of clip-runner on three small models
+	@$(TARGET)/debug/clip-runner bench-step
+
+.PHONY: clean
+clean: ## Remove build output; data, results and .venv stay
+	@cargo clean
