@@ -37,6 +37,7 @@ mod decode;
 mod error;
 mod index;
 mod layout;
+pub mod pack;
 
 mod shard;
 
