@@ -32,6 +32,14 @@ enum Command {
         #[arg(long)]
         out: PathBuf,
     },
+    /// Exit 0 if the pools of a recipe are there already, 1 if not. Needs no archive.
+    Check {
+        /// Recipe.
+        recipe: PathBuf,
+        /// Folder with one folder per pool.
+        #[arg(long)]
+        out: PathBuf,
+    },
     /// List the archives that a recipe pins: package, file, sha256, tab-separated.
     Sources {
         /// Recipe.
@@ -55,7 +63,7 @@ enum Command {
 
 fn main() -> ExitCode {
     match run(Args::parse().command) {
-        Ok(()) => ExitCode::SUCCESS,
+        Ok(code) => code,
         Err(error) => {
             eprintln!("error: {error}");
             ExitCode::from(2)
@@ -63,19 +71,25 @@ fn main() -> ExitCode {
     }
 }
 
-fn run(command: Command) -> anyhow::Result<()> {
+fn run(command: Command) -> anyhow::Result<ExitCode> {
     match command {
-        Command::Pack { recipe, archives, out } => pack_recipe(&recipe, &archives, &out),
+        Command::Pack { recipe, archives, out } => pack_recipe(&recipe, &archives, &out)?,
+        Command::Check { recipe, out } => {
+            let Some(folders) = pack::packed(&RecipeFile::read(&recipe)?, &out) else { return Ok(ExitCode::from(1)) };
+            for folder in folders {
+                println!("{}: there already, from this recipe", folder.display());
+            }
+        }
         Command::Sources { recipe } => {
             for source in RecipeFile::read(&recipe)?.sources() {
                 println!("{}\t{}\t{}", source.package, source.file, source.sha256);
             }
-            Ok(())
         }
         Command::Inspect { dir, image_size, cache_dir, json } => {
-            inspect(&dir, &OpenOptions { image_size, cache_dir, ..OpenOptions::default() }, json)
+            inspect(&dir, &OpenOptions { image_size, cache_dir, ..OpenOptions::default() }, json)?;
         }
     }
+    Ok(ExitCode::SUCCESS)
 }
 
 fn pack_recipe(recipe: &Path, archives: &Path, out: &Path) -> anyhow::Result<()> {

@@ -111,3 +111,59 @@ pub(crate) fn read(file: &File, span: Span) -> std::io::Result<Vec<u8>> {
     file.read_exact_at(&mut bytes, span.offset)?;
     Ok(bytes)
 }
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    const EXTENSIONS: [&str; 6] = ["png", "txt", "cls", "json", "JPG", "seg.png"];
+
+    proptest! {
+        #[test]
+        fn a_key_and_its_extension_make_up_the_name(name in "[a-z./_ -]{0,20}") {
+            if let Some((key, extension)) = split_name(&name) {
+                let shown = name.strip_prefix("./").unwrap_or(&name);
+                prop_assert_eq!(format!("{key}.{extension}"), shown);
+                let base = key.rsplit('/').next().unwrap_or_default();
+                prop_assert!(!base.is_empty() && !base.contains('.'), "{}", key);
+                prop_assert!(!extension.is_empty());
+            }
+        }
+
+        #[test]
+        fn adjacent_members_become_one_sample(
+            samples in prop::collection::btree_map("[a-z0-9_/-]{0,8}[a-z0-9_-]", prop::collection::btree_set(0..EXTENSIONS.len(), 1..6), 0..20),
+        ) {
+            let mut offset = 0;
+            let members: Vec<(String, Span)> = samples
+                .iter()
+                .flat_map(|(key, extensions)| extensions.iter().map(move |&index| format!("{key}.{}", EXTENSIONS[index])))
+                .map(|name| { offset += 512; (name, Span { offset, length: 7 }) })
+                .collect();
+            let grouped = group(members.clone());
+            prop_assert_eq!(grouped.len(), samples.len());
+            for (sample, (key, extensions)) in grouped.iter().zip(&samples) {
+                prop_assert_eq!(&sample.key, key);
+                prop_assert!(!sample.repeated);
+                prop_assert_eq!(sample.image.is_some(), extensions.contains(&0) || extensions.contains(&4));
+                prop_assert_eq!(sample.caption.is_some(), extensions.contains(&1));
+                prop_assert_eq!(sample.class.is_some(), extensions.contains(&2));
+                if let Some(span) = sample.caption {
+                    let name = &members.iter().find(|member| member.1 == span).expect("a member has this span").0;
+                    prop_assert_eq!(name, &format!("{}.txt", key));
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn a_key_that_comes_back_later_is_marked() {
+        let span = Span { offset: 0, length: 1 };
+        let grouped =
+            group(["a.png", "a.txt", "b.png", "a.png", ".DS_Store", "readme"].map(|name| (name.to_owned(), span)));
+        let seen: Vec<(&str, bool)> = grouped.iter().map(|sample| (sample.key.as_str(), sample.repeated)).collect();
+        assert_eq!(seen, [("a", false), ("b", false), ("a", true)]);
+    }
+}

@@ -55,14 +55,13 @@ mod tests {
     fn style_words_sizes_and_running_numbers_go() {
         let material = styles(&["", "rounded", "outline", "outline-rounded"]);
         let none = styles(&[]);
-        let caption = |name, suffixes, prefixes| of_name(name, suffixes, prefixes);
-        assert_eq!(caption("arrow-left-outline-rounded", &material, &none).as_deref(), Some("arrow left"));
-        assert_eq!(caption("access-time-20-filled", &styles(&["20-filled"]), &none).as_deref(), Some("access time"));
-        assert_eq!(caption("baseline-airline-seat", &none, &styles(&["baseline"])).as_deref(), Some("airline seat"));
-        assert_eq!(caption("ai-folder-01", &none, &none).as_deref(), Some("ai folder"));
-        assert_eq!(caption("beaker-24", &none, &none).as_deref(), Some("beaker"));
-        assert_eq!(caption("dice-6", &none, &none).as_deref(), Some("dice 6"), "a number that means something stays");
-        assert_eq!(caption("outline", &material, &none).as_deref(), Some("outline"), "a style word alone is the name");
-        assert_eq!(caption("360", &none, &none), None);
+        assert_eq!(of_name("arrow-left-outline-rounded", &material, &none).as_deref(), Some("arrow left"));
+        assert_eq!(of_name("access-time-20-filled", &styles(&["20-filled"]), &none).as_deref(), Some("access time"));
+        assert_eq!(of_name("baseline-airline-seat", &none, &styles(&["baseline"])).as_deref(), Some("airline seat"));
+        assert_eq!(of_name("ai-folder-01", &none, &none).as_deref(), Some("ai folder"));
+        assert_eq!(of_name("beaker-24", &none, &none).as_deref(), Some("beaker"));
+        assert_eq!(of_name("dice-6", &none, &none).as_deref(), Some("dice 6"), "a number that means something stays");
+        assert_eq!(of_name("outline", &material, &none).as_deref(), Some("outline"), "a style word alone is the name");
+        assert_eq!(of_name("360", &none, &none), None);
     }
 }

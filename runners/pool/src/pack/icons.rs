@@ -89,12 +89,17 @@ impl IconsRecipe {
         vec!["train".into(), "val".into(), "zeroshot".into(), self.other.pool.clone()]
     }
 
-    pub(super) fn draft(&self, archives: &Path, progress: Progress) -> Result<Vec<Draft>, Error> {
-        if !self.image_size.is_multiple_of(8) || self.image_size == 0 {
-            return Err(self
-                .archive
-                .content(archives, format!("image_size {} is not a multiple of 8", self.image_size)));
+    pub(super) fn check(&self) -> Result<(), String> {
+        if !self.image_size.is_multiple_of(8) {
+            return Err(format!("image_size is {}; icons take a multiple of 8 pixels", self.image_size));
         }
+        if !(self.near_duplicate > 0.0 && self.near_duplicate < 0.5) {
+            return Err(format!("near_duplicate is {}; allowed is above 0 and below 0.5", self.near_duplicate));
+        }
+        Ok(())
+    }
+
+    pub(super) fn draft(&self, archives: &Path, progress: Progress) -> Result<Vec<Draft>, Error> {
         let mut counts = Counts::default();
         let (infos, mut icons) = self.read(archives, &mut counts, progress)?;
         self.pick_val(&mut icons);

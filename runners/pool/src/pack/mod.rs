@@ -13,7 +13,7 @@ mod render;
 mod writer;
 
 use std::collections::BTreeMap;
-use std::fs;
+use std::fs::{self, File};
 use std::path::{Path, PathBuf};
 
 use serde::Deserialize;
@@ -151,6 +151,7 @@ impl RecipeFile {
         let text = fs::read(path).map_err(io("read", path))?;
         let recipe = serde_json::from_slice(&text)
             .map_err(|error| Error::Recipe { path: path.to_owned(), reason: error.to_string() })?;
+        check(&recipe).map_err(|reason| Error::Recipe { path: path.to_owned(), reason })?;
         let stamp = format!("recipe sha256 {}, packer {PACKER_VERSION}", hex(&Sha256::digest(&text)));
         Ok(RecipeFile { recipe, stamp })
     }
@@ -174,8 +175,15 @@ impl RecipeFile {
 
 /// Packs `recipe` from the archives in `archives` into one folder per pool under `out`, unless they are there already.
 pub fn pack(recipe: &RecipeFile, archives: &Path, out: &Path, progress: Progress) -> Result<Outcome, Error> {
-    let folders: Vec<PathBuf> = recipe.pools().iter().map(|pool| out.join(pool)).collect();
-    if folders.iter().all(|folder| is_current(folder, &recipe.stamp)) {
+    if let Some(folders) = packed(recipe, out) {
+        return Ok(Outcome::Unchanged(folders));
+    }
+    fs::create_dir_all(out).map_err(io("create", out))?;
+    let lock_path = out.join(".pack.lock");
+    let lock = File::create(&lock_path).map_err(io("create", &lock_path))?;
+    lock.lock().map_err(io("lock", &lock_path))?;
+    // Another process may have packed while this one waited for the lock.
+    if let Some(folders) = packed(recipe, out) {
         return Ok(Outcome::Unchanged(folders));
     }
     for source in recipe.sources() {
@@ -187,16 +195,22 @@ pub fn pack(recipe: &RecipeFile, archives: &Path, out: &Path, progress: Progress
         }
         Recipe::Icons(icons) => (icons.draft(archives, progress)?, icons.image_size, icons.shard_samples, true),
     };
-    let mut packed = Vec::new();
+    let mut written = Vec::new();
     for mut draft in drafts {
         let folder = out.join(&draft.name);
         progress(&format!("writing {} pairs to {}", draft.pairs.len(), folder.display()));
         draft.notes.insert(0, recipe.stamp.clone());
         let samples = draft.pairs.len() as u64;
         writer::write(&folder, draft, &writer::Form { image_size, shard_samples, with_json })?;
-        packed.push((folder, samples));
+        written.push((folder, samples));
     }
-    Ok(Outcome::Packed(packed))
+    Ok(Outcome::Packed(written))
+}
+
+/// The folders of the recipe's pools under `out`, if all are there, whole and made from it. Needs no archive.
+pub fn packed(recipe: &RecipeFile, out: &Path) -> Option<Vec<PathBuf>> {
+    let folders: Vec<PathBuf> = recipe.pools().iter().map(|pool| out.join(pool)).collect();
+    folders.iter().all(|folder| is_current(folder, &recipe.stamp)).then_some(folders)
 }
 
 /// The pool is whole (all shards there, with the right length) and was made by this recipe.
@@ -205,6 +219,24 @@ fn is_current(folder: &Path, stamp: &str) -> bool {
         .ok()
         .and_then(|info| info.manifest)
         .is_some_and(|manifest| manifest.notes.first().is_some_and(|note| note == stamp))
+}
+
+/// Ranges that the types do not tell.
+fn check(recipe: &Recipe) -> Result<(), String> {
+    let (image_size, shard_samples) = match recipe {
+        Recipe::Emoji(recipe) => (recipe.image_size, recipe.shard_samples),
+        Recipe::Icons(recipe) => (recipe.image_size, recipe.shard_samples),
+    };
+    if !(8..=1024).contains(&image_size) {
+        return Err(format!("image_size is {image_size}; allowed are 8 to 1024 pixels"));
+    }
+    if shard_samples == 0 {
+        return Err("shard_samples is 0; allowed is 1 and more".into());
+    }
+    match recipe {
+        Recipe::Icons(recipe) => recipe.check(),
+        Recipe::Emoji(_) => Ok(()),
+    }
 }
 
 /// How often each reason to drop an image applied.
