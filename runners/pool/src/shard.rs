@@ -102,7 +102,10 @@ pub(crate) fn scan(path: &Path) -> Result<Vec<Sample>, Error> {
 /// Every whole tar file ends in a block of zeros.
 fn ends_with_mark(file: &File, length: u64) -> bool {
     let mut block = [1; BLOCK as usize];
-    length >= BLOCK && file.read_exact_at(&mut block, length - BLOCK).is_ok() && block.iter().all(|&byte| byte == 0)
+    length >= BLOCK
+        && length.is_multiple_of(BLOCK)
+        && file.read_exact_at(&mut block, length - BLOCK).is_ok()
+        && block.iter().all(|&byte| byte == 0)
 }
 
 /// Reads one member.
@@ -152,7 +155,7 @@ mod tests {
                 prop_assert_eq!(sample.class.is_some(), extensions.contains(&2));
                 if let Some(span) = sample.caption {
                     let name = &members.iter().find(|member| member.1 == span).expect("a member has this span").0;
-                    prop_assert_eq!(name, &format!("{}.txt", key));
+                    prop_assert_eq!(name, &format!("{key}.txt"));
                 }
             }
         }

@@ -1,13 +1,15 @@
 use std::fs;
+use std::path::Path;
 
 use pool::{Dataset, Error, OpenOptions};
 
 use crate::support::{content, fixture, options, small_pool};
 
 /// Names of the files in a cache folder without locks.
-fn files(dir: &std::path::Path) -> Vec<String> {
-    let names = fs::read_dir(dir).unwrap().map(|entry| entry.unwrap().file_name().into_string().unwrap());
-    let mut names: Vec<String> = names.filter(|name| !name.ends_with(".lock")).collect();
+fn files(dir: &Path) -> Vec<String> {
+    let paths = fs::read_dir(dir).unwrap().map(|entry| entry.unwrap().path());
+    let paths = paths.filter(|path| path.extension().is_none_or(|extension| extension != "lock"));
+    let mut names: Vec<String> = paths.map(|path| path.file_name().unwrap().to_string_lossy().into_owned()).collect();
     names.sort();
     names
 }

@@ -60,7 +60,7 @@ pub(crate) fn small_pool(dir: &Path, count: u8) {
 }
 
 pub(crate) fn sha256(bytes: &[u8]) -> String {
-    Sha256::digest(bytes).iter().map(|byte| format!("{byte:02x}")).collect()
+    format!("{:x}", Sha256::digest(bytes))
 }
 
 /// Writes a package archive as npm lays it out and returns its source entry for a recipe.
