@@ -1,0 +1,144 @@
+//! `sweep-pool`: packs package archives into pools and says what a pool holds.
+
+// A command's own output; the library prints nothing.
+#![allow(clippy::print_stdout, clippy::print_stderr)]
+
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+use std::time::Instant;
+
+use clap::{Parser, Subcommand};
+use pool::pack::{self, Outcome, RecipeFile};
+use pool::{Dataset, OpenOptions};
+
+/// Packs image-text pairs into WebDataset shards and inspects pools.
+#[derive(Parser)]
+#[command(name = "sweep-pool", version)]
+struct Args {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    /// Pack the pools of a recipe; does nothing if they are there already.
+    Pack {
+        /// Recipe, e.g. `experiments/pools/emoji.json`.
+        recipe: PathBuf,
+        /// Folder with the package archives (.tgz).
+        #[arg(long)]
+        archives: PathBuf,
+        /// Folder that gets one folder per pool.
+        #[arg(long)]
+        out: PathBuf,
+    },
+    /// Exit 0 if the pools of a recipe are there already, 1 if not. Needs no archive.
+    Check {
+        /// Recipe.
+        recipe: PathBuf,
+        /// Folder with one folder per pool.
+        #[arg(long)]
+        out: PathBuf,
+    },
+    /// List the archives that a recipe pins: package, file, sha256, tab-separated.
+    Sources {
+        /// Recipe.
+        recipe: PathBuf,
+    },
+    /// Decode a whole pool and say what is in it and what is skipped.
+    Inspect {
+        /// Folder of WebDataset shards.
+        dir: PathBuf,
+        /// Side of the images, pixels.
+        #[arg(long, default_value_t = 32)]
+        image_size: u32,
+        /// Where decoded pixels are kept; default: `.cache` in the pool's folder.
+        #[arg(long)]
+        cache_dir: Option<PathBuf>,
+        /// One JSON object instead of text.
+        #[arg(long)]
+        json: bool,
+    },
+}
+
+fn main() -> ExitCode {
+    match run(Args::parse().command) {
+        Ok(code) => code,
+        Err(error) => {
+            eprintln!("error: {error}");
+            ExitCode::from(2)
+        }
+    }
+}
+
+fn run(command: Command) -> anyhow::Result<ExitCode> {
+    match command {
+        Command::Pack { recipe, archives, out } => pack_recipe(&recipe, &archives, &out)?,
+        Command::Check { recipe, out } => {
+            let Some(folders) = pack::packed(&RecipeFile::read(&recipe)?, &out) else { return Ok(ExitCode::from(1)) };
+            for folder in folders {
+                println!("{}: there already, from this recipe", folder.display());
+            }
+        }
+        Command::Sources { recipe } => {
+            for source in RecipeFile::read(&recipe)?.sources() {
+                println!("{}\t{}\t{}", source.package, source.file, source.sha256);
+            }
+        }
+        Command::Inspect { dir, image_size, cache_dir, json } => {
+            inspect(&dir, &OpenOptions { image_size, cache_dir, ..OpenOptions::default() }, json)?;
+        }
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+fn pack_recipe(recipe: &Path, archives: &Path, out: &Path) -> anyhow::Result<()> {
+    let started = Instant::now();
+    let progress = |line: &str| eprintln!("{:6.1} s  {line}", started.elapsed().as_secs_f64());
+    match pack::pack(&RecipeFile::read(recipe)?, archives, out, &progress)? {
+        Outcome::Unchanged(folders) => {
+            for folder in folders {
+                println!("{}: there already, from this recipe", folder.display());
+            }
+        }
+        Outcome::Packed(pools) => {
+            for (folder, samples) in pools {
+                println!("{}: {samples} pairs", folder.display());
+            }
+        }
+    }
+    Ok(())
+}
+
+fn inspect(dir: &Path, options: &OpenOptions, json: bool) -> anyhow::Result<()> {
+    let dataset = Dataset::open(dir, options)?;
+    let info = dataset.info();
+    let skipped = dataset.skipped();
+    if json {
+        let skipped: Vec<_> =
+            skipped.iter().map(|skip| serde_json::json!({"key": skip.key, "reason": skip.reason})).collect();
+        let report = serde_json::json!({
+            "dir": info.dir, "digest": info.digest, "shards": info.shards.len(), "bytes": info.bytes,
+            "samples": dataset.len(), "samples_declared": info.samples, "classes": dataset.class_names().len(),
+            "skipped": skipped, "manifest": info.manifest,
+        });
+        println!("{}", serde_json::to_string_pretty(&report)?);
+        return Ok(());
+    }
+    println!("pool     {}", info.dir.display());
+    println!("digest   {}", info.digest);
+    println!("shards   {} ({:.1} MB)", info.shards.len(), info.bytes as f64 / 1e6);
+    println!("pairs    {}", dataset.len());
+    if let Some(declared) = info.samples.filter(|&declared| declared != dataset.len() as u64) {
+        println!("declared {declared}");
+    }
+    println!("classes  {}", dataset.class_names().len());
+    println!("skipped  {}", skipped.len());
+    for skip in skipped.iter().take(10) {
+        println!("         {}: {}", skip.key, skip.reason);
+    }
+    for note in info.manifest.iter().flat_map(|manifest| &manifest.notes) {
+        println!("note     {note}");
+    }
+    Ok(())
+}

@@ -1,0 +1,83 @@
+use std::fs;
+use std::path::Path;
+
+use pool::{Dataset, Error, OpenOptions};
+
+use crate::support::{content, fixture, options, small_pool};
+
+/// Names of the files in a cache folder without locks.
+fn files(dir: &Path) -> Vec<String> {
+    let paths = fs::read_dir(dir).unwrap().map(|entry| entry.unwrap().path());
+    let paths = paths.filter(|path| path.extension().is_none_or(|extension| extension != "lock"));
+    let mut names: Vec<String> = paths.map(|path| path.file_name().unwrap().to_string_lossy().into_owned()).collect();
+    names.sort();
+    names
+}
+
+#[test]
+fn two_threads_that_start_together_share_one_cache() {
+    let cache = tempfile::tempdir().unwrap();
+    let start = std::sync::Barrier::new(4);
+    let open = || {
+        start.wait();
+        content(&Dataset::open(&fixture("train"), &options(cache.path())).unwrap())
+    };
+    let contents: Vec<_> = std::thread::scope(|scope| {
+        let threads: Vec<_> = (0..4).map(|_| scope.spawn(open)).collect();
+        threads.into_iter().map(|thread| thread.join().unwrap()).collect()
+    });
+    assert!(contents.iter().all(|content| *content == contents[0]));
+    let names = files(cache.path());
+    assert!(names.len() == 1 && names[0].ends_with("-32px-all.cache"), "{names:?}");
+}
+
+#[test]
+fn a_cache_of_the_whole_pool_serves_every_data_size() {
+    let dir = tempfile::tempdir().unwrap();
+    small_pool(dir.path(), 20);
+    let cache = tempfile::tempdir().unwrap();
+    for limit in [Some(7), Some(20), None, Some(1)] {
+        let dataset = Dataset::open(dir.path(), &OpenOptions { limit, ..options(cache.path()) }).unwrap();
+        assert_eq!(dataset.len() as u64, limit.unwrap_or(20));
+    }
+    assert_eq!(files(cache.path()).len(), 1);
+    let larger = OpenOptions { image_size: 48, ..options(cache.path()) };
+    assert_eq!(Dataset::open(dir.path(), &larger).unwrap().image_bytes(), 48 * 48 * 3);
+    assert_eq!(files(cache.path()).len(), 2);
+    let too_many = OpenOptions { limit: Some(21), ..options(cache.path()) };
+    assert!(matches!(Dataset::open(dir.path(), &too_many), Err(Error::TooFew { asked: 21, found: 20, .. })));
+}
+
+#[test]
+fn a_cache_that_is_not_whole_is_made_again() {
+    let cache = tempfile::tempdir().unwrap();
+    let before = content(&Dataset::open(&fixture("val"), &options(cache.path())).unwrap());
+    let path = cache.path().join(&files(cache.path())[0]);
+    let whole = fs::read(&path).unwrap();
+    for cut in [0, 10, 4096, whole.len() / 2, whole.len() - 1] {
+        fs::write(&path, &whole[..cut]).unwrap();
+        assert_eq!(content(&Dataset::open(&fixture("val"), &options(cache.path())).unwrap()), before);
+    }
+    assert_eq!(fs::read(&path).unwrap(), whole);
+}
+
+#[test]
+fn a_pool_larger_than_the_budget_is_streamed_with_the_same_pixels() {
+    let [cached, streamed] = [tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap()];
+    let expected = Dataset::open(&fixture("train"), &options(cached.path())).unwrap();
+    let small = OpenOptions { cache_bytes: 10_000, limit: Some(250), ..options(streamed.path()) };
+    let dataset = Dataset::open(&fixture("train"), &small).unwrap();
+    assert!(dataset.is_streamed() && !expected.is_streamed());
+    assert_eq!(content(&dataset), content(&expected)[..250]);
+    // The second time only the index is read.
+    assert!(files(streamed.path())[0].ends_with("-32px-250.index"));
+    assert_eq!(content(&Dataset::open(&fixture("train"), &small).unwrap()).len(), 250);
+}
+
+#[test]
+fn a_buffer_of_another_length_is_refused() {
+    let cache = tempfile::tempdir().unwrap();
+    let dataset = Dataset::open(&fixture("val"), &options(cache.path())).unwrap();
+    let error = dataset.read_image(0, &mut [0; 10]).unwrap_err();
+    assert!(matches!(error, Error::Buffer { needed: 3072, given: 10 }));
+}
