@@ -1,0 +1,243 @@
+//! The reader: a pool cut to a data size, with every image ready as pixels.
+
+use std::fs::{self, File};
+use std::path::{Path, PathBuf};
+
+use crate::cache::{self, Bad, Build, Cache, Row};
+use crate::decode;
+use crate::error::Error;
+use crate::index;
+use crate::layout::{self, PoolInfo};
+use crate::shard::{self, Span};
+
+/// How to open a pool.
+#[derive(Debug, Clone)]
+pub struct OpenOptions {
+    /// Side of the square images handed out, pixels.
+    pub image_size: u32,
+    /// Data size: the first so many good pairs in hash order; `None` for all.
+    pub limit: Option<u64>,
+    /// Where the decoded pixels are kept; `None` for `.cache` inside the pool's folder.
+    pub cache_dir: Option<PathBuf>,
+    /// Largest cache of pixels, bytes. A pool that needs more is cached only up to `limit`, and if that needs more, too, its images are
+    /// decoded each time they are read.
+    pub cache_bytes: u64,
+}
+
+impl Default for OpenOptions {
+    /// 32 pixels, the whole pool, cache in the pool's folder, 4 GiB.
+    fn default() -> Self {
+        OpenOptions { image_size: 32, limit: None, cache_dir: None, cache_bytes: 4 << 30 }
+    }
+}
+
+/// A sample that is not in the data set, and why.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Skipped {
+    /// Its key.
+    pub key: String,
+    /// What is wrong with it, in words.
+    pub reason: String,
+}
+
+/// Good pairs of a pool in hash order. Shared between threads as it is.
+pub struct Dataset {
+    info: PoolInfo,
+    image_size: u32,
+    length: usize,
+    cache: Cache,
+    /// Open shards, for a pool whose pixels are not cached.
+    files: Vec<File>,
+    skipped: Vec<Skipped>,
+    class_names: Vec<String>,
+    templates: Vec<String>,
+}
+
+impl Dataset {
+    /// Opens the pool in `dir`. The first time this decodes the images into the cache; another process that opens it meanwhile waits.
+    pub fn open(dir: &Path, options: &OpenOptions) -> Result<Dataset, Error> {
+        if !(1..=4096).contains(&options.image_size) {
+            return Err(Error::ImageSize(options.image_size));
+        }
+        let info = layout::inspect(dir)?;
+        let class_names = layout::lines(&dir.join("classnames.txt"))?;
+        let templates = layout::lines(&dir.join("zeroshot_classification_templates.txt"))?;
+        let cache = open_or_build(&info, options, &class_names)?;
+
+        let found = cache.table.samples.len() as u64;
+        if let Some(asked) = options.limit.filter(|&asked| asked > found) {
+            return Err(Error::TooFew { dir: dir.to_owned(), asked, found, skipped: cache.table.skipped.len() });
+        }
+        if found == 0 {
+            return Err(empty(dir, &cache.table.skipped));
+        }
+        let length = options.limit.unwrap_or(found) as usize;
+        // Bad samples behind the last good one that is used were never in question.
+        let end = if options.limit.is_some() {
+            length.checked_sub(1).map(|last| cache.table.samples[last].rank)
+        } else {
+            Some(u64::MAX)
+        };
+        let skipped = cache.table.skipped.iter().filter(|bad| end.is_some_and(|end| bad.rank < end));
+        let skipped = skipped.map(|bad| Skipped { key: bad.key.clone(), reason: bad.reason.clone() }).collect();
+        check_classes(dir, &cache.table.samples[..length], &class_names)?;
+        let files = if cache.pixels.is_some() { Vec::new() } else { cache::open_all(&info.shards)? };
+        Ok(Dataset { info, image_size: options.image_size, length, cache, files, skipped, class_names, templates })
+    }
+
+    /// Pairs.
+    pub fn len(&self) -> usize {
+        self.length
+    }
+
+    /// Only for a limit of 0.
+    pub fn is_empty(&self) -> bool {
+        self.length == 0
+    }
+
+    /// Side of the square images, pixels.
+    pub fn image_size(&self) -> u32 {
+        self.image_size
+    }
+
+    /// Length of one image: `image_size^2 * 3`.
+    pub fn image_bytes(&self) -> usize {
+        cache::image_bytes(self.image_size)
+    }
+
+    /// Writes image `i` into `out`: height x width x RGB, uint8. Panics if `i` is not below [`Dataset::len`].
+    pub fn read_image(&self, i: usize, out: &mut [u8]) -> Result<(), Error> {
+        let row = self.row(i);
+        if out.len() != self.image_bytes() {
+            return Err(Error::Buffer { needed: self.image_bytes(), given: out.len() });
+        }
+        if let Some(pixels) = self.cache.image(i, self.image_bytes()) {
+            out.copy_from_slice(pixels);
+            return Ok(());
+        }
+        let shard = &self.info.shards[row.shard];
+        let span = Span { offset: row.offset, length: row.length };
+        let bytes = shard::read(&self.files[row.shard], span).map_err(Error::io("read", shard))?;
+        let image = decode::decode(&bytes).map_err(|reason| Error::Changed {
+            key: row.key.clone(),
+            shard: shard.clone(),
+            reason,
+        })?;
+        out.copy_from_slice(&decode::to_square(image, self.image_size));
+        Ok(())
+    }
+
+    /// Caption of pair `i`, trimmed, never empty.
+    pub fn caption(&self, i: usize) -> &str {
+        &self.row(i).caption
+    }
+
+    /// Key of pair `i`.
+    pub fn key(&self, i: usize) -> &str {
+        &self.row(i).key
+    }
+
+    /// Class of pair `i`: a line of [`Dataset::class_names`].
+    pub fn class(&self, i: usize) -> Option<u32> {
+        self.row(i).class
+    }
+
+    /// Lines of `classnames.txt`; empty for a pool without classes.
+    pub fn class_names(&self) -> &[String] {
+        &self.class_names
+    }
+
+    /// Lines of `zeroshot_classification_templates.txt`; `{c}` or `{}` stands for the class name.
+    pub fn templates(&self) -> &[String] {
+        &self.templates
+    }
+
+    /// Samples that were passed over to find the pairs, in hash order.
+    pub fn skipped(&self) -> &[Skipped] {
+        &self.skipped
+    }
+
+    /// What the pool's folder says: digest, shards, manifest.
+    pub fn info(&self) -> &PoolInfo {
+        &self.info
+    }
+
+    /// Images are decoded at each reading, because the pixels are larger than the budget.
+    pub fn is_streamed(&self) -> bool {
+        self.cache.pixels.is_none()
+    }
+
+    fn row(&self, i: usize) -> &Row {
+        assert!(i < self.length, "pair {i} of a dataset of {}", self.length);
+        &self.cache.table.samples[i]
+    }
+}
+
+/// Finds a cache that holds at least what is asked for, or makes one.
+fn open_or_build(info: &PoolInfo, options: &OpenOptions, class_names: &[String]) -> Result<Cache, Error> {
+    let cache_dir = options.cache_dir.clone().unwrap_or_else(|| info.dir.join(".cache"));
+    fs::create_dir_all(&cache_dir).map_err(Error::io("create cache folder", &cache_dir))?;
+    let stem = format!("{}-{}px", &info.digest[..16], options.image_size);
+    let image_bytes = cache::image_bytes(options.image_size);
+    let file = |part: &str, kind: &str| cache_dir.join(format!("{stem}-{part}.{kind}"));
+    let limit = options.limit.map(|limit| limit.to_string());
+    let mut candidates = vec![file("all", "cache")];
+    candidates.extend(limit.iter().map(|limit| file(limit, "cache")));
+    candidates.push(file("all", "index"));
+    candidates.extend(limit.iter().map(|limit| file(limit, "index")));
+    let find = || -> Result<Option<Cache>, Error> {
+        for path in &candidates {
+            if let Some(cache) = cache::open(path, image_bytes)? {
+                return Ok(Some(cache));
+            }
+        }
+        Ok(None)
+    };
+    if let Some(cache) = find()? {
+        return Ok(cache);
+    }
+
+    let lock_path = cache_dir.join(format!("{stem}.lock"));
+    let lock = File::create(&lock_path).map_err(Error::io("create", &lock_path))?;
+    lock.lock().map_err(Error::io("lock", &lock_path))?;
+    // Another process may have built it while this one waited; dropping `lock` lets the next one in.
+    if let Some(cache) = find()? {
+        return Ok(cache);
+    }
+    let entries = index::build(&info.shards, class_names)?;
+    let fits = |samples: u64| samples.saturating_mul(image_bytes as u64) <= options.cache_bytes;
+    let (path, limit, with_pixels) = match options.limit {
+        _ if fits(entries.len() as u64) => (file("all", "cache"), None, true),
+        Some(limit) => {
+            (file(&limit.to_string(), if fits(limit) { "cache" } else { "index" }), Some(limit), fits(limit))
+        }
+        None => (file("all", "index"), None, false),
+    };
+    cache::build(
+        &path,
+        &Build { entries: &entries, shards: &info.shards, image_size: options.image_size, limit, with_pixels },
+    )?;
+    cache::open(&path, image_bytes)?
+        .ok_or_else(|| Error::Metadata { path, reason: "it changed while it was written".into() })
+}
+
+fn check_classes(dir: &Path, samples: &[Row], class_names: &[String]) -> Result<(), Error> {
+    let outside = |row: &&Row| row.class.is_some_and(|class| class as usize >= class_names.len());
+    match samples.iter().find(outside) {
+        Some(row) if !class_names.is_empty() => Err(Error::Metadata {
+            path: dir.join("classnames.txt"),
+            reason: format!(
+                "sample `{}` has class {}, but there are {} class names (line 1 names class 0)",
+                row.key,
+                row.class.unwrap_or_default(),
+                class_names.len()
+            ),
+        }),
+        _ => Ok(()),
+    }
+}
+
+fn empty(dir: &Path, skipped: &[Bad]) -> Error {
+    let first = skipped.first().map(|bad| format!(", first: {}: {}", bad.key, bad.reason)).unwrap_or_default();
+    Error::Empty { dir: dir.to_owned(), skipped: skipped.len(), first }
+}
