@@ -78,10 +78,18 @@ pub struct Patches {
 impl Patches {
     /// Images of `side` pixels in patches of `patch` pixels, which divides `side`.
     pub fn new(side: usize, patch: usize) -> Patches {
-        let of = |channel: usize| {
-            std::array::from_fn(|byte| (byte as f32 / 255.0 - MEAN[channel]) / STD[channel])
-        };
+        let of = |channel: usize| std::array::from_fn(|byte| (byte as f32 / 255.0 - MEAN[channel]) / STD[channel]);
         Patches { side, patch, normalised: [of(0), of(1), of(2)] }
+    }
+
+    /// Side of the images, pixels.
+    pub fn side(&self) -> usize {
+        self.side
+    }
+
+    /// Bytes of an image.
+    pub fn image_bytes(&self) -> usize {
+        3 * self.side * self.side
     }
 
     /// Numbers an image becomes: (n + 1) 3 p^2.
@@ -97,7 +105,7 @@ impl Patches {
     /// Appends a view of an image (`side` x `side` x RGB bytes) as rows of patches: a zero row for the class token, then
     /// patches in reading order, each as channel, row, column (the layout of `conv1.weight`).
     pub fn append(&self, pixels: &[u8], view: View, out: &mut Vec<f32>) {
-        assert_eq!(pixels.len(), 3 * self.side * self.side, "bytes of an image of {} pixels", self.side);
+        assert_eq!(pixels.len(), self.image_bytes(), "bytes of an image of {} pixels", self.side);
         let start = out.len();
         out.resize(start + self.len(), 0.0);
         let rows = &mut out[start + 3 * self.patch * self.patch..];
@@ -105,7 +113,15 @@ impl Patches {
             View::Whole => self.fill(rows, |x| x, |y| y, pixels),
             View::FlipShift { flip, right, down } => {
                 let last = self.side as i64 - 1;
-                let mirrored = |at: i64| if at < 0 { -at } else if at > last { 2 * last - at } else { at };
+                let mirrored = |at: i64| {
+                    if at < 0 {
+                        -at
+                    } else if at > last {
+                        2 * last - at
+                    } else {
+                        at
+                    }
+                };
                 let x_of = |x: usize| mirrored((if flip { last - x as i64 } else { x as i64 }) - right) as usize;
                 self.fill(rows, x_of, |y| mirrored(y as i64 - down) as usize, pixels);
             }

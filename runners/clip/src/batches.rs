@@ -9,15 +9,15 @@ use crate::augment::{self, Patches, View};
 use crate::order::{Draws, Order};
 use crate::tokenizer::Captions;
 
-/// Decoded images: `side` x `side` x RGB bytes each.
+/// Decoded images of one size.
 pub trait Images: Send + Sync {
-    /// Bytes of an image.
-    fn image(&self, index: usize) -> &[u8];
+    /// Writes an image into `out`: side x side x RGB bytes.
+    fn read(&self, index: usize, out: &mut [u8]) -> Result<(), pool::Error>;
 }
 
 impl Images for pool::Dataset {
-    fn image(&self, index: usize) -> &[u8] {
-        self.image(index)
+    fn read(&self, index: usize, out: &mut [u8]) -> Result<(), pool::Error> {
+        self.read_image(index, out)
     }
 }
 
@@ -52,8 +52,6 @@ pub struct Source<D> {
     pub captions: Captions,
     /// Layout.
     pub patches: Patches,
-    /// Side of the images, pixels.
-    pub side: usize,
     /// What happens to each image.
     pub augmentation: Augmentation,
     /// Of order and augmentation.
@@ -64,7 +62,7 @@ pub struct Source<D> {
 
 impl<D: Images + 'static> Source<D> {
     /// Batches from sample position `from` to `to`, both multiples of the batch.
-    pub fn stream(self, from: u64, to: u64) -> Receiver<Batch> {
+    pub fn stream(self, from: u64, to: u64) -> Receiver<Result<Batch, pool::Error>> {
         let (sender, receiver) = sync_channel(1);
         std::thread::spawn(move || {
             let mut order = Order::new(self.seed, self.captions.len() as u64);
@@ -77,26 +75,34 @@ impl<D: Images + 'static> Source<D> {
         receiver
     }
 
-    fn assemble(&self, order: &mut Order, start: u64) -> Batch {
+    fn assemble(&self, order: &mut Order, start: u64) -> Result<Batch, pool::Error> {
         let positions = start..start + self.global_batch;
         let indices: Vec<usize> = positions.clone().map(|position| order.sample(position)).collect();
+        let mut pixels = vec![0; self.patches.image_bytes()];
         let mut patches = Vec::with_capacity(indices.len() * self.patches.len());
         for (position, index) in positions.zip(&indices) {
             // Augmentation draws from another stream than the order.
             let mut draws = Draws::new(!self.seed, position);
-            let view = augment::draw(self.augmentation, self.side, &mut draws);
-            self.patches.append(self.images.image(*index), view, &mut patches);
+            let view = augment::draw(self.augmentation, self.patches.side(), &mut draws);
+            self.images.read(*index, &mut pixels)?;
+            self.patches.append(&pixels, view, &mut patches);
         }
         let (tokens, ends) = self.captions.gather(indices.iter().copied());
-        Batch { patches, tokens, ends }
+        Ok(Batch { patches, tokens, ends })
     }
 }
 
-/// Images `indices` as they are, for evaluation.
-pub fn whole_images(images: &impl Images, patches: &Patches, indices: std::ops::Range<usize>) -> Vec<f32> {
+/// Images as they are, for evaluation: (B, T, 3 p^2).
+pub fn whole_images(
+    images: &impl Images,
+    patches: &Patches,
+    indices: std::ops::Range<usize>,
+) -> Result<Vec<f32>, pool::Error> {
+    let mut pixels = vec![0; patches.image_bytes()];
     let mut out = Vec::with_capacity(indices.len() * patches.len());
     for index in indices {
-        patches.append(images.image(index), View::Whole, &mut out);
+        images.read(index, &mut pixels)?;
+        patches.append(&pixels, View::Whole, &mut out);
     }
-    out
+    Ok(out)
 }

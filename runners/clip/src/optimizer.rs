@@ -80,13 +80,7 @@ impl AdamW {
     }
 
     /// One pass over memory; the same result for any number of threads.
-    fn step_on_slices(
-        &mut self,
-        parameters: &mut Parameters,
-        gradients: &[Tensor],
-        size: StepSize,
-        threads: usize,
-    ) {
+    fn step_on_slices(&mut self, parameters: &mut Parameters, gradients: &[Tensor], size: StepSize, threads: usize) {
         let gradients: Vec<Tensor> = gradients.iter().map(Tensor::contiguous).collect();
         let mut weights = floats_mut(&mut parameters.flat);
         let mut first = floats_mut(&mut self.first);
@@ -97,14 +91,8 @@ impl AdamW {
             let gap = parameter.offset - taken;
             taken = parameter.offset + parameter.numel;
             let decay = if parameter.offset < parameters.decayed { size.decay as f32 } else { 1.0 };
-            let chunks_of = |slice: &mut &'_ mut [f32]| {
-                let rest = std::mem::take(slice).split_at_mut(gap).1;
-                let (own, rest) = rest.split_at_mut(parameter.numel);
-                *slice = rest;
-                own
-            };
-            let own = [chunks_of(&mut weights), chunks_of(&mut first), chunks_of(&mut second)];
-            let [w, m, v] = own.map(|slice| slice.chunks_mut(CHUNK));
+            let [w, m, v] = [&mut weights, &mut first, &mut second]
+                .map(|slice| take_front(slice, gap, parameter.numel).chunks_mut(CHUNK));
             let g = floats(gradient).chunks(CHUNK);
             chunks.extend(w.zip(m).zip(v).zip(g).map(|(((w, m), v), g)| (w, m, v, g, decay)));
         }
@@ -128,7 +116,7 @@ impl AdamW {
     }
 
     fn step_on_tensors(&mut self, parameters: &mut Parameters, gradients: &[Tensor], size: StepSize) {
-        let mut laid_out = parameters.zeros_like_flat();
+        let laid_out = parameters.zeros_like_flat();
         for (parameter, gradient) in parameters.list.iter().zip(gradients) {
             let mut place = laid_out.narrow(0, parameter.offset as i64, parameter.numel as i64);
             place.copy_(&gradient.flatten(0, -1));
@@ -141,6 +129,13 @@ impl AdamW {
         let denominator = self.second.sqrt() * size.second_scale + size.eps;
         let _ = parameters.flat.g_sub_(&(&self.first / denominator * size.rate));
     }
+}
+
+/// Cuts `gap` and then `len` floats off the front of a slice and returns the latter.
+fn take_front<'a>(slice: &mut &'a mut [f32], gap: usize, len: usize) -> &'a mut [f32] {
+    let (front, rest) = std::mem::take(slice).split_at_mut(gap + len);
+    *slice = rest;
+    &mut front[gap..]
 }
 
 #[inline]

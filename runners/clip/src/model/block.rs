@@ -65,7 +65,8 @@ pub(super) fn declarations(name: &str, shape: &BlockShape, init: &BlockInit) -> 
         declare(format!("{name}.mlp.c_proj.bias"), &[width], bias(hidden)),
     ]);
     if let Some(scale) = shape.layer_scale {
-        declared.extend(["ls_1", "ls_2"].map(|ls| declare(format!("{name}.{ls}.gamma"), &[width], Init::Constant(scale))));
+        declared
+            .extend(["ls_1", "ls_2"].map(|ls| declare(format!("{name}.{ls}.gamma"), &[width], Init::Constant(scale))));
     }
     declared
 }
@@ -98,9 +99,8 @@ impl Block {
         let qkv = linear(&self.ln_1.forward(x), &self.in_proj.0, Some(&self.in_proj.1), kind);
         // (3, B, heads, T, d), views all: the kernel reads strides.
         let qkv = qkv.view([-1, tokens, 3, heads, width / heads]).permute([2, 0, 3, 1, 4]).unbind(0);
-        let mixed = Tensor::scaled_dot_product_attention::<Tensor>(
-            &qkv[0], &qkv[1], &qkv[2], None, 0.0, causal, None, false,
-        );
+        let mixed =
+            Tensor::scaled_dot_product_attention::<Tensor>(&qkv[0], &qkv[1], &qkv[2], None, 0.0, causal, None, false);
         let mixed = mixed.transpose(1, 2).reshape([-1, width]);
         self.mlp(&self.attended(x, &mixed))
     }

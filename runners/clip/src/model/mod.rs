@@ -122,10 +122,7 @@ struct LayerNorm {
 
 impl LayerNorm {
     fn new(parameters: &Parameters, name: &str) -> LayerNorm {
-        LayerNorm {
-            weight: parameters.get(&format!("{name}.weight")),
-            bias: parameters.get(&format!("{name}.bias")),
-        }
+        LayerNorm { weight: parameters.get(&format!("{name}.weight")), bias: parameters.get(&format!("{name}.bias")) }
     }
 
     fn declarations(name: &str, width: i64) -> [Declaration; 2] {
