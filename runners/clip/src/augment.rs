@@ -179,9 +179,9 @@ impl Patches {
 mod tests {
     use super::*;
 
-    /// 4 x 4 pixels, red = 10 x column, green = 10 x row, blue = 7.
+    /// 4 x 4 pixels, red = 20 x column, green = 20 x row, blue = 7.
     fn image() -> Vec<u8> {
-        (0..16_u8).flat_map(|at| [10 * (at % 4), 10 * (at / 4), 7]).collect()
+        (0..16_u8).flat_map(|at| [20 * (at % 4), 20 * (at / 4), 7]).collect()
     }
 
     fn red(view: View) -> Vec<Vec<u8>> {
@@ -200,21 +200,21 @@ mod tests {
         patches.append(&image(), View::Whole, &mut out);
         // Second patch of the first line (columns 2, 3): red row 0, red row 1, then green.
         let second: Vec<u8> = out[24..32].iter().map(|v| ((v * STD[0] + MEAN[0]) * 255.0).round() as u8).collect();
-        assert_eq!(second[..4], [20, 30, 20, 30]);
+        assert_eq!(second[..4], [40, 60, 40, 60]);
         assert_eq!(out.len(), patches.len());
     }
 
     #[test]
     fn flips_and_shifts_mirror_the_border() {
-        assert_eq!(red(View::FlipShift { flip: true, right: 0, down: 0 })[0], [30, 20, 10, 0]);
-        assert_eq!(red(View::FlipShift { flip: false, right: 1, down: 0 })[2], [10, 0, 10, 20]);
-        assert_eq!(red(View::FlipShift { flip: false, right: -1, down: 1 })[0], [10, 20, 30, 20]);
+        assert_eq!(red(View::FlipShift { flip: true, right: 0, down: 0 })[0], [60, 40, 20, 0]);
+        assert_eq!(red(View::FlipShift { flip: false, right: 1, down: 0 })[2], [20, 0, 20, 40]);
+        assert_eq!(red(View::FlipShift { flip: false, right: -1, down: 1 })[0], [20, 40, 60, 40]);
     }
 
     #[test]
     fn the_full_crop_is_the_image_and_half_of_it_is_stretched() {
         assert_eq!(red(View::Crop { left: 0.0, top: 0.0, width: 4.0, height: 4.0 }), red(View::Whole));
-        assert_eq!(red(View::Crop { left: 0.0, top: 0.0, width: 2.0, height: 4.0 })[0], [0, 3, 8, 13]);
+        assert_eq!(red(View::Crop { left: 0.0, top: 0.0, width: 2.0, height: 4.0 })[0], [0, 5, 15, 25]);
     }
 
     #[test]

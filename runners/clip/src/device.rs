@@ -38,12 +38,7 @@ pub fn open(resources: &Resources) -> Result<Device, DeviceError> {
     tch::set_num_threads(resources.threads as i32);
     tch::set_num_interop_threads(1);
     let name = resources.device.as_str();
-    let index = match name.split_once(':') {
-        None if name == "cpu" => return Ok(Device::Cpu),
-        None if name == "cuda" => 0,
-        Some(("cuda", index)) => index.parse().map_err(|_| DeviceError::Unknown(name.into()))?,
-        _ => return Err(DeviceError::Unknown(name.into())),
-    };
+    let Device::Cuda(index) = parse(name)? else { return Ok(Device::Cpu) };
     load_cuda();
     if !Cuda::is_available() {
         return Err(DeviceError::NoCuda(name.into()));
@@ -53,6 +48,16 @@ pub fn open(resources: &Resources) -> Result<Device, DeviceError> {
         return Err(DeviceError::NoSuchDevice { name: name.into(), count });
     }
     Ok(Device::Cuda(index))
+}
+
+fn parse(name: &str) -> Result<Device, DeviceError> {
+    let unknown = || DeviceError::Unknown(name.to_owned());
+    match name.split_once(':') {
+        None if name == "cpu" => Ok(Device::Cpu),
+        None if name == "cuda" => Ok(Device::Cuda(0)),
+        Some(("cuda", index)) => index.parse().map(Device::Cuda).map_err(|_| unknown()),
+        _ => Err(unknown()),
+    }
 }
 
 /// Devices that can be used here, best first.
@@ -114,10 +119,11 @@ mod tests {
     use super::*;
 
     #[test]
-    fn unknown_devices_are_refused_with_what_is_allowed() {
-        for name in ["gpu", "cuda:x", "cpu:0", ""] {
-            let refused = open(&Resources { device: name.into(), threads: 1 });
-            assert_eq!(refused, Err(DeviceError::Unknown(name.into())));
+    fn devices_are_cpu_cuda_and_cuda_with_a_number() {
+        assert_eq!(parse("cpu"), Ok(Device::Cpu));
+        assert_eq!((parse("cuda"), parse("cuda:3")), (Ok(Device::Cuda(0)), Ok(Device::Cuda(3))));
+        for name in ["gpu", "cuda:x", "cpu:0", "cuda:", ""] {
+            assert_eq!(parse(name), Err(DeviceError::Unknown(name.into())));
         }
     }
 }

@@ -5,6 +5,8 @@
 //! and text is cut after the longest caption of a batch (the mask is causal, so what follows the end token is never seen).
 
 mod block;
+#[cfg(test)]
+mod golden;
 mod image;
 mod text;
 
