@@ -1,1 +1,47 @@
-fn main() {}
+//! `clip-runner`: arguments in, events out.
+
+use std::io::Write;
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+use clip_runner::bench::{self, BenchOptions};
+use clip_runner::{device, job, run};
+
+/// Trains and measures CLIP models for `sweep`.
+#[derive(Parser)]
+#[command(version)]
+struct Args {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    /// Print what this runner is, as JSON.
+    Describe,
+    /// Train a job; events go to standard output, one JSON object a line.
+    Run {
+        /// The job, as `sweep-worker` writes it.
+        #[arg(long)]
+        job: PathBuf,
+    },
+    /// Time a full training step on made-up data.
+    BenchStep(BenchOptions),
+}
+
+fn main() -> anyhow::Result<ExitCode> {
+    match Args::parse().command {
+        Command::Describe => {
+            let description = serde_json::to_string(&job::describe(device::devices()))?;
+            writeln!(std::io::stdout().lock(), "{description}")?;
+        }
+        Command::Run { job } => {
+            device::die_with_parent();
+            let code = run::run(&job);
+            return Ok(ExitCode::from(u8::try_from(code)?));
+        }
+        Command::BenchStep(options) => bench::bench(&options, &mut std::io::stdout().lock())?,
+    }
+    Ok(ExitCode::SUCCESS)
+}

@@ -1,0 +1,342 @@
+//! Checkpoints: weights and optimiser state in safetensors with a manifest that hashes them.
+//!
+//! A checkpoint is a folder `samples-<N>-fence-<F>`, written under a temporary name, flushed to disk and renamed, so that a
+//! folder of that name is complete or damaged later, never half written. Order and augmentation of the data are functions
+//! of seed and samples seen, so nothing else needs to be kept for an exact resume.
+
+use std::fs::{self, File};
+use std::io::{self, Write};
+use std::path::{Path, PathBuf};
+
+use safetensors::tensor::{Dtype, SafeTensors, TensorView};
+use serde::{Deserialize, Serialize};
+use sha2::{Digest, Sha256};
+use tch::{Kind, Tensor};
+
+use crate::model::Clip;
+use crate::optimizer::AdamW;
+use crate::parameters::Parameters;
+use crate::report;
+
+const MODEL_FILE: &str = "model.safetensors";
+const OPTIMIZER_FILE: &str = "optimizer.safetensors";
+const MANIFEST_FILE: &str = "manifest.json";
+
+/// Checkpoints kept: the newest, and one to fall back to.
+const KEPT: usize = 2;
+
+/// Why a checkpoint can't be written, or why one can't be used.
+#[derive(Debug, thiserror::Error)]
+pub enum CheckpointError {
+    /// A system call failed.
+    #[error("cannot {action} `{}`", .path.display())]
+    Io {
+        /// What was being done.
+        action: &'static str,
+        /// To which file or folder.
+        path: PathBuf,
+        /// What the system said.
+        source: io::Error,
+    },
+    /// The manifest is no manifest.
+    #[error("`{}` is not a checkpoint's manifest", .path.display())]
+    Manifest {
+        /// The file.
+        path: PathBuf,
+        /// What serde said.
+        source: serde_json::Error,
+    },
+    /// The content is not what the manifest says.
+    #[error("`{}` is damaged: {reason}", .path.display())]
+    Damaged {
+        /// The file.
+        path: PathBuf,
+        /// What does not hold.
+        reason: String,
+    },
+    /// Safetensors refused.
+    #[error("cannot encode `{}`", .path.display())]
+    Encode {
+        /// The file.
+        path: PathBuf,
+        /// What the encoder said.
+        source: safetensors::SafeTensorError,
+    },
+}
+
+/// `manifest.json` of a checkpoint.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Manifest {
+    /// Version of this file's form: 1.
+    pub schema: u32,
+    /// The job whose checkpoint it is.
+    pub job_key: String,
+    /// Fence of the attempt that wrote it.
+    pub fence: i64,
+    /// Optimiser steps taken.
+    pub step: u64,
+    /// Samples seen: the place in the data's order.
+    pub samples_seen: u64,
+    /// Evaluations due at or before this many samples are done and reported.
+    pub evaluated_samples: Option<u64>,
+    /// Seed of order and augmentation.
+    pub seed: u64,
+    /// The other files.
+    pub files: Vec<FileEntry>,
+}
+
+/// A file of a checkpoint.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct FileEntry {
+    /// Name inside the folder.
+    pub name: String,
+    /// Length, bytes.
+    pub bytes: u64,
+    /// sha256, 64 hex digits.
+    pub sha256: String,
+}
+
+/// Where a job's checkpoints are, and on whose behalf they are written.
+#[derive(Debug)]
+pub struct Folder {
+    dir: PathBuf,
+    job_key: String,
+    fence: i64,
+    seed: u64,
+    /// Checkpoints known to be good, oldest first.
+    good: Vec<PathBuf>,
+}
+
+/// What a checkpoint says of the training it was taken from.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Position {
+    /// Optimiser steps taken.
+    pub step: u64,
+    /// Samples seen.
+    pub samples_seen: u64,
+    /// Evaluations due at or before this many samples are done.
+    pub evaluated_samples: Option<u64>,
+}
+
+impl Folder {
+    /// The checkpoints of a job, as seen by the attempt with that fence.
+    pub fn open(dir: &Path, job_key: &str, fence: i64, seed: u64) -> Result<Folder, CheckpointError> {
+        fs::create_dir_all(dir).map_err(io_error("create", dir))?;
+        Ok(Folder { dir: dir.to_owned(), job_key: job_key.to_owned(), fence, seed, good: Vec::new() })
+    }
+
+    /// Writes a checkpoint and drops all but the newest good ones. Returns its folder and the sha256 of its manifest.
+    pub fn write(
+        &mut self,
+        model: &Clip,
+        optimizer: &AdamW,
+        position: Position,
+    ) -> Result<(PathBuf, String), CheckpointError> {
+        let name = format!("samples-{}-fence-{}", position.samples_seen, self.fence);
+        let (path, temporary) = (self.dir.join(&name), self.dir.join(format!(".{name}.tmp")));
+        remove_if_there(&temporary)?;
+        fs::create_dir(&temporary).map_err(io_error("create", &temporary))?;
+        let moments = [("exp_avg", &optimizer.first), ("exp_avg_sq", &optimizer.second)];
+        let files = vec![
+            write_tensors(&temporary, MODEL_FILE, &model.parameters, &[("", &model.parameters.flat)])?,
+            write_tensors(&temporary, OPTIMIZER_FILE, &model.parameters, &moments)?,
+        ];
+        let manifest = Manifest {
+            schema: 1,
+            job_key: self.job_key.clone(),
+            fence: self.fence,
+            step: position.step,
+            samples_seen: position.samples_seen,
+            evaluated_samples: position.evaluated_samples,
+            seed: self.seed,
+            files,
+        };
+        let manifest_path = temporary.join(MANIFEST_FILE);
+        let text = serde_json::to_vec_pretty(&manifest)
+            .map_err(|source| CheckpointError::Manifest { path: manifest_path.clone(), source })?;
+        write_flushed(&manifest_path, &text)?;
+        flush_folder(&temporary)?;
+        // Only a damaged checkpoint of this very attempt can stand here.
+        remove_if_there(&path)?;
+        fs::rename(&temporary, &path).map_err(io_error("rename", &temporary))?;
+        flush_folder(&self.dir)?;
+        self.good.retain(|good| *good != path);
+        self.good.push(path.clone());
+        self.drop_old()?;
+        Ok((path, hex(&Sha256::digest(&text))))
+    }
+
+    /// Brings model and optimiser to the newest checkpoint that verifies and whose fence is not above this attempt's.
+    /// `None`: there is none, training starts afresh. Damaged ones are passed over and told on standard error.
+    pub fn resume(&mut self, model: &mut Clip, optimizer: &mut AdamW) -> Result<Option<Position>, CheckpointError> {
+        for (samples, fence, path) in self.list()?.into_iter().rev() {
+            if fence > self.fence {
+                report::say(format_args!(
+                    "passing over checkpoint {}: its fence is above {}",
+                    path.display(),
+                    self.fence
+                ));
+                continue;
+            }
+            match self.load(&path, samples, model, optimizer) {
+                Ok(position) => {
+                    self.good = vec![path];
+                    return Ok(Some(position));
+                }
+                Err(error) => {
+                    let source = std::error::Error::source(&error).map(|source| format!(": {source}"));
+                    report::say(format_args!("passing over checkpoint: {error}{}", source.unwrap_or_default()));
+                }
+            }
+        }
+        Ok(None)
+    }
+
+    /// Checkpoints by samples seen, then fence.
+    fn list(&self) -> Result<Vec<(u64, i64, PathBuf)>, CheckpointError> {
+        let mut found = Vec::new();
+        for entry in fs::read_dir(&self.dir).map_err(io_error("list", &self.dir))? {
+            let entry = entry.map_err(io_error("list", &self.dir))?;
+            let name = entry.file_name().to_string_lossy().into_owned();
+            let parts = name.strip_prefix("samples-").and_then(|rest| rest.split_once("-fence-"));
+            if let Some((Ok(samples), Ok(fence))) = parts.map(|(samples, fence)| (samples.parse(), fence.parse())) {
+                found.push((samples, fence, entry.path()));
+            }
+        }
+        found.sort();
+        Ok(found)
+    }
+
+    fn drop_old(&mut self) -> Result<(), CheckpointError> {
+        self.good.drain(..self.good.len().saturating_sub(KEPT));
+        for (_, fence, path) in self.list()? {
+            if fence <= self.fence && !self.good.contains(&path) {
+                remove_if_there(&path)?;
+            }
+        }
+        Ok(())
+    }
+
+    fn load(
+        &self,
+        path: &Path,
+        samples: u64,
+        model: &mut Clip,
+        optimizer: &mut AdamW,
+    ) -> Result<Position, CheckpointError> {
+        let manifest_path = path.join(MANIFEST_FILE);
+        let text = fs::read(&manifest_path).map_err(io_error("read", &manifest_path))?;
+        let manifest: Manifest = serde_json::from_slice(&text)
+            .map_err(|source| CheckpointError::Manifest { path: manifest_path.clone(), source })?;
+        let ours = (1, self.job_key.as_str(), self.seed, samples);
+        if (manifest.schema, manifest.job_key.as_str(), manifest.seed, manifest.samples_seen) != ours {
+            return Err(damaged(&manifest_path, "it is of another job, seed or place than its folder".into()));
+        }
+        let weights = read_verified(path, MODEL_FILE, &manifest)?;
+        let moments = read_verified(path, OPTIMIZER_FILE, &manifest)?;
+        // Everything is read and checked before anything is changed.
+        let flat = read_tensors(&path.join(MODEL_FILE), &weights, &model.parameters, "")?;
+        let first = read_tensors(&path.join(OPTIMIZER_FILE), &moments, &model.parameters, "exp_avg")?;
+        let second = read_tensors(&path.join(OPTIMIZER_FILE), &moments, &model.parameters, "exp_avg_sq")?;
+        tch::no_grad(|| {
+            model.parameters.flat.copy_(&flat);
+            optimizer.first.copy_(&first);
+            optimizer.second.copy_(&second);
+        });
+        optimizer.steps = manifest.step;
+        let Manifest { step, samples_seen, evaluated_samples, .. } = manifest;
+        Ok(Position { step, samples_seen, evaluated_samples })
+    }
+}
+
+fn tensor_name(prefix: &str, name: &str) -> String {
+    if prefix.is_empty() { name.to_owned() } else { format!("{prefix}.{name}") }
+}
+
+/// Writes flat buffers as one named tensor a parameter, so that OpenCLIP can read the file.
+fn write_tensors(
+    dir: &Path,
+    name: &str,
+    parameters: &Parameters,
+    buffers: &[(&str, &Tensor)],
+) -> Result<FileEntry, CheckpointError> {
+    let path = dir.join(name);
+    let mut contents = Vec::new();
+    for (prefix, flat) in buffers {
+        let mut bytes = vec![0; 4 * flat.numel()];
+        flat.to_device(tch::Device::Cpu).copy_data_u8(&mut bytes, flat.numel());
+        contents.push((*prefix, bytes));
+    }
+    let encode = |source| CheckpointError::Encode { path: path.clone(), source };
+    let mut views = Vec::new();
+    for (prefix, bytes) in &contents {
+        for parameter in &parameters.list {
+            let shape = parameter.shape.iter().map(|side| *side as usize).collect();
+            let own = &bytes[4 * parameter.offset..4 * (parameter.offset + parameter.numel)];
+            let view = TensorView::new(Dtype::F32, shape, own).map_err(encode)?;
+            views.push((tensor_name(prefix, &parameter.name), view));
+        }
+    }
+    let encoded = safetensors::serialize(views, None).map_err(encode)?;
+    write_flushed(&path, &encoded)?;
+    Ok(FileEntry { name: name.to_owned(), bytes: encoded.len() as u64, sha256: hex(&Sha256::digest(&encoded)) })
+}
+
+fn read_verified(dir: &Path, name: &str, manifest: &Manifest) -> Result<Vec<u8>, CheckpointError> {
+    let path = dir.join(name);
+    let entry = manifest.files.iter().find(|file| file.name == name);
+    let entry = entry.ok_or_else(|| damaged(&path, "the manifest does not name it".into()))?;
+    let bytes = fs::read(&path).map_err(io_error("read", &path))?;
+    let found = hex(&Sha256::digest(&bytes));
+    if found != entry.sha256 {
+        return Err(damaged(&path, format!("its sha256 is {found}, the manifest says {}", entry.sha256)));
+    }
+    Ok(bytes)
+}
+
+fn read_tensors(path: &Path, bytes: &[u8], parameters: &Parameters, prefix: &str) -> Result<Tensor, CheckpointError> {
+    let tensors = SafeTensors::deserialize(bytes).map_err(|error| damaged(path, error.to_string()))?;
+    let mut flat = vec![0; 4 * parameters.flat.numel()];
+    for parameter in &parameters.list {
+        let name = tensor_name(prefix, &parameter.name);
+        let view = tensors.tensor(&name).map_err(|error| damaged(path, error.to_string()))?;
+        let shape: Vec<i64> = view.shape().iter().map(|side| *side as i64).collect();
+        if view.dtype() != Dtype::F32 || shape != parameter.shape {
+            return Err(damaged(path, format!("`{name}` is {shape:?}, the model has {:?}", parameter.shape)));
+        }
+        flat[4 * parameter.offset..4 * (parameter.offset + parameter.numel)].copy_from_slice(view.data());
+    }
+    Ok(Tensor::from_data_size(&flat, &parameters.flat.size(), Kind::Float))
+}
+
+fn write_flushed(path: &Path, bytes: &[u8]) -> Result<(), CheckpointError> {
+    let mut file = File::create(path).map_err(io_error("create", path))?;
+    file.write_all(bytes).map_err(io_error("write", path))?;
+    file.sync_all().map_err(io_error("flush", path))
+}
+
+fn flush_folder(path: &Path) -> Result<(), CheckpointError> {
+    File::open(path).and_then(|folder| folder.sync_all()).map_err(io_error("flush", path))
+}
+
+fn remove_if_there(path: &Path) -> Result<(), CheckpointError> {
+    match fs::remove_dir_all(path) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => Err(io_error("remove", path)(error)),
+        _ => Ok(()),
+    }
+}
+
+fn hex(bytes: &[u8]) -> String {
+    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
+}
+
+fn damaged(path: &Path, reason: String) -> CheckpointError {
+    CheckpointError::Damaged { path: path.to_owned(), reason }
+}
+
+fn io_error(action: &'static str, path: &Path) -> impl FnOnce(io::Error) -> CheckpointError {
+    let path = path.to_owned();
+    move |source| CheckpointError::Io { action, path, source }
+}

@@ -1,0 +1,129 @@
+//! Where tensors live: finds CUDA at run time, sets threads and the allocator. Nothing else here talks to the system.
+
+use std::ffi::CStr;
+
+use protocol::Resources;
+use tch::{Cuda, Device};
+
+/// Why a device can't be used.
+#[derive(Debug, thiserror::Error, PartialEq, Eq)]
+pub enum DeviceError {
+    /// Not a device's name.
+    #[error("device `{0}` is not known: give `cpu`, `cuda` or `cuda:N`")]
+    Unknown(String),
+    /// CUDA is missing.
+    #[error(
+        "device `{0}` needs CUDA, which is not there: run on `cpu`, or install a libtorch with CUDA and check that `nvidia-smi` works"
+    )]
+    NoCuda(String),
+    /// Fewer devices.
+    #[error("device `{name}` is not there: this machine has {count} CUDA devices, counted from 0")]
+    NoSuchDevice {
+        /// The device asked for.
+        name: String,
+        /// CUDA devices.
+        count: i64,
+    },
+    /// No threads.
+    #[error("`resources.threads` is 0: give at least 1")]
+    NoThreads,
+}
+
+/// Opens the device a job asks for and sets up arithmetic threads. Called once, before any tensor is made.
+pub fn open(resources: &Resources) -> Result<Device, DeviceError> {
+    keep_freed_memory();
+    if resources.threads == 0 {
+        return Err(DeviceError::NoThreads);
+    }
+    tch::set_num_threads(resources.threads as i32);
+    tch::set_num_interop_threads(1);
+    let name = resources.device.as_str();
+    let Device::Cuda(index) = parse(name)? else { return Ok(Device::Cpu) };
+    load_cuda();
+    if !Cuda::is_available() {
+        return Err(DeviceError::NoCuda(name.into()));
+    }
+    let count = Cuda::device_count();
+    if index as i64 >= count {
+        return Err(DeviceError::NoSuchDevice { name: name.into(), count });
+    }
+    Ok(Device::Cuda(index))
+}
+
+fn parse(name: &str) -> Result<Device, DeviceError> {
+    let unknown = || DeviceError::Unknown(name.to_owned());
+    match name.split_once(':') {
+        None if name == "cpu" => Ok(Device::Cpu),
+        None if name == "cuda" => Ok(Device::Cuda(0)),
+        Some(("cuda", index)) => index.parse().map(Device::Cuda).map_err(|_| unknown()),
+        _ => Err(unknown()),
+    }
+}
+
+/// Devices that can be used here, best first.
+pub fn devices() -> Vec<String> {
+    load_cuda();
+    let count = if Cuda::is_available() { Cuda::device_count() } else { 0 };
+    (0..count).map(|index| format!("cuda:{index}")).chain(["cpu".to_owned()]).collect()
+}
+
+/// A device in words, for `started`.
+pub fn name(device: Device, threads: usize) -> String {
+    match device {
+        Device::Cuda(index) => format!("cuda:{index}"),
+        _ if threads == 1 => "cpu (1 thread)".to_owned(),
+        _ => format!("cpu ({threads} threads)"),
+    }
+}
+
+/// Largest resident memory of this process so far, bytes.
+#[expect(unsafe_code, reason = "getrusage has no safe wrapper among our dependencies")]
+pub fn peak_memory_bytes() -> Option<u64> {
+    // SAFETY: zeros are a valid rusage, which the call then fills.
+    let usage = unsafe {
+        let mut usage: libc::rusage = std::mem::zeroed();
+        (libc::getrusage(libc::RUSAGE_SELF, &raw mut usage) == 0).then_some(usage)
+    };
+    usage.map(|usage| usage.ru_maxrss as u64 * 1024)
+}
+
+/// Asks the kernel to kill this process when the supervisor that started it dies, so that nothing trains on unseen.
+#[expect(unsafe_code, reason = "prctl has no safe wrapper among our dependencies")]
+pub fn die_with_parent() {
+    // SAFETY: sets a flag of this process.
+    unsafe { libc::prctl(libc::PR_SET_PDEATHSIG, libc::SIGKILL) };
+}
+
+/// Brings libtorch's CUDA half in, if it is installed: the binary is linked against the CPU half alone and runs with both.
+#[expect(unsafe_code, reason = "a library that may be absent is loaded by hand")]
+fn load_cuda() {
+    const LIBRARY: &CStr = c"libtorch_cuda.so";
+    // SAFETY: runs libtorch's own initialisers, as linking it would. A null handle means that it is not there.
+    unsafe { libc::dlopen(LIBRARY.as_ptr(), libc::RTLD_NOW | libc::RTLD_GLOBAL) };
+}
+
+/// Keeps freed memory in the process. A step frees and asks for the same hundred megabytes again; by default glibc gives
+/// large blocks back to the kernel, which then clears each page anew.
+#[expect(unsafe_code, reason = "mallopt has no safe wrapper among our dependencies")]
+fn keep_freed_memory() {
+    // SAFETY: sets parameters of glibc's allocator.
+    unsafe {
+        libc::mallopt(libc::M_MMAP_THRESHOLD, 1 << 30);
+        libc::mallopt(libc::M_TRIM_THRESHOLD, i32::MAX);
+        libc::mallopt(libc::M_TOP_PAD, 64 << 20);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn devices_are_cpu_cuda_and_cuda_with_a_number() {
+        assert_eq!(parse("cpu"), Ok(Device::Cpu));
+        assert_eq!((parse("cuda"), parse("cuda:3")), (Ok(Device::Cuda(0)), Ok(Device::Cuda(3))));
+        for name in ["gpu", "cuda:x", "cpu:0", "cuda:", ""] {
+            assert_eq!(parse(name), Err(DeviceError::Unknown(name.into())));
+        }
+    }
+}

@@ -1,0 +1,132 @@
+//! Reads `job.json` and refuses what can't work, before anything is built. Knows no tensor.
+
+use std::path::{Path, PathBuf};
+
+use protocol::{Description, Job, ModelConfig, PROTOCOL_VERSION};
+
+use crate::tokenizer::{VOCABULARY_MAX, VOCABULARY_MIN};
+
+/// Name of this runner in job specs.
+pub const NAME: &str = "clip";
+
+/// Version of this runner in job specs: grows when the same job would give another result.
+pub const VERSION: &str = env!("CARGO_PKG_VERSION");
+
+/// Why a job can't be started.
+#[derive(Debug, thiserror::Error)]
+pub enum JobError {
+    /// The file can't be read.
+    #[error("cannot read the job `{}`", .path.display())]
+    Read {
+        /// The file.
+        path: PathBuf,
+        /// What the system said.
+        source: std::io::Error,
+    },
+    /// The file is no job.
+    #[error("`{}` is not a job of protocol {PROTOCOL_VERSION}", .path.display())]
+    Parse {
+        /// The file.
+        path: PathBuf,
+        /// What serde said.
+        source: serde_json::Error,
+    },
+    /// Another protocol.
+    #[error(
+        "the job speaks protocol {found}, this runner {PROTOCOL_VERSION}: use the `sweep` and `clip-runner` of one build"
+    )]
+    Protocol {
+        /// What the job says.
+        found: serde_json::Value,
+    },
+    /// Another runner or version.
+    #[error("the job was planned for runner {planned}, this is {NAME} {VERSION}: plan it again")]
+    Runner {
+        /// Name and version.
+        planned: String,
+    },
+    /// A number out of range.
+    #[error("`{field}` is {found}, but {allowed}")]
+    Value {
+        /// Path in the job's spec.
+        field: &'static str,
+        /// What it says.
+        found: String,
+        /// What would do.
+        allowed: String,
+    },
+}
+
+/// Answer to `clip-runner describe`.
+pub fn describe(devices: Vec<String>) -> Description {
+    Description { name: NAME.into(), version: VERSION.into(), protocol: PROTOCOL_VERSION, reads_data: true, devices }
+}
+
+/// Reads a job and checks it.
+pub fn read(path: &Path) -> Result<Job, JobError> {
+    let text = std::fs::read(path).map_err(|source| JobError::Read { path: path.to_owned(), source })?;
+    let parse_error = |source| JobError::Parse { path: path.to_owned(), source };
+    let value: serde_json::Value = serde_json::from_slice(&text).map_err(parse_error)?;
+    // The version first: under another one, other fields are no mistake.
+    let found = value.get("protocol").cloned().unwrap_or_default();
+    if found != serde_json::Value::from(PROTOCOL_VERSION) {
+        return Err(JobError::Protocol { found });
+    }
+    let job: Job = serde_json::from_slice(&text).map_err(parse_error)?;
+    check(&job)?;
+    Ok(job)
+}
+
+fn check(job: &Job) -> Result<(), JobError> {
+    let spec = &job.spec;
+    if spec.runner.name != NAME || spec.runner.version != VERSION {
+        let planned = format!("{} {}", spec.runner.name, spec.runner.version);
+        return Err(JobError::Runner { planned });
+    }
+    let batch = spec.recipe.global_batch;
+    require("recipe.global_batch", batch > 0, batch, || "must be at least 1".into())?;
+    let whole = spec.samples_seen > 0 && spec.samples_seen.is_multiple_of(batch);
+    require("samples_seen", whole, spec.samples_seen, || format!("must be a multiple of the global batch, {batch}"))?;
+    let size = spec.data_size;
+    require("data_size", (1..=u64::from(u32::MAX)).contains(&size), size, || "must be 1 to 4,294,967,295".into())?;
+    let [b1, b2] = spec.recipe.betas;
+    let betas = [b1, b2].iter().all(|beta| (0.0..1.0).contains(beta));
+    require("recipe.betas", betas, format!("{b1}, {b2}"), || "both must be at least 0 and below 1".into())?;
+    let clip = spec.recipe.grad_clip_norm;
+    let positive = clip.is_none_or(|norm| norm > 0.0);
+    require("recipe.grad_clip_norm", positive, clip.unwrap_or_default(), || "must be above 0".into())?;
+    let every = spec.recipe.checkpoint_every_samples;
+    let positive = every.is_none_or(|every| every > 0);
+    require("recipe.checkpoint_every_samples", positive, every.unwrap_or_default(), || "must be above 0".into())?;
+    let extra: Vec<&str> = spec.recipe.extra.keys().map(String::as_str).collect();
+    require("recipe.extra", extra.is_empty(), extra.join(", "), || "clip-runner takes no extra settings".into())?;
+    check_model(&spec.model.config)
+}
+
+fn check_model(config: &ModelConfig) -> Result<(), JobError> {
+    let ModelConfig { vision_cfg: vision, text_cfg: text, .. } = config;
+    let divides = |part: u64, whole: u64| part > 0 && whole > 0 && whole.is_multiple_of(part);
+    require("model.embed_dim", config.embed_dim > 0, config.embed_dim, || "must be at least 1".into())?;
+    require("vision_cfg.layers", vision.layers > 0, vision.layers, || "must be at least 1".into())?;
+    require("text_cfg.layers", text.layers > 0, text.layers, || "must be at least 1".into())?;
+    let (patch, image) = (vision.patch_size, vision.image_size);
+    require("vision_cfg.patch_size", divides(patch, image), patch, || format!("must divide the image size, {image}"))?;
+    let (head, width) = (vision.head_width, vision.width);
+    require("vision_cfg.head_width", divides(head, width), head, || format!("must divide the width, {width}"))?;
+    let (heads, width) = (text.heads, text.width);
+    require("text_cfg.heads", divides(heads, width), heads, || format!("must divide the width, {width}"))?;
+    let context = text.context_length;
+    require("text_cfg.context_length", context >= 3, context, || "must be at least 3".into())?;
+    let vocabulary = text.vocab_size;
+    let known = (VOCABULARY_MIN..=VOCABULARY_MAX).contains(&vocabulary);
+    require("text_cfg.vocab_size", known, vocabulary, || format!("must be {VOCABULARY_MIN} to {VOCABULARY_MAX}"))
+}
+
+fn require(
+    field: &'static str,
+    holds: bool,
+    found: impl ToString,
+    allowed: impl FnOnce() -> String,
+) -> Result<(), JobError> {
+    if holds { Ok(()) } else { Err(JobError::Value { field, found: found.to_string(), allowed: allowed() }) }
+}

@@ -1,0 +1,22 @@
+//! `clip-runner`: trains and measures CLIP models as OpenCLIP defines them, on libtorch.
+//!
+//! From a job to numbers: [`job`] reads and checks the job, [`run`] trains it, [`tokenizer`] and [`batches`] turn a pool's pairs into tensors ([`order`]
+//! and [`augment`] say which and how), [`model`] and [`loss`] make the loss, [`optimizer`] takes the step, [`evaluate`]
+//! measures on held-out data, [`checkpoint`] keeps what a resumed attempt needs. This crate alone knows tch; it knows no
+//! database, no scheduler and no spec file.
+
+pub mod augment;
+pub mod batches;
+pub mod bench;
+pub mod checkpoint;
+pub mod device;
+pub mod evaluate;
+pub mod job;
+pub mod loss;
+pub mod model;
+pub mod optimizer;
+pub mod order;
+pub mod parameters;
+pub mod report;
+pub mod run;
+pub mod tokenizer;

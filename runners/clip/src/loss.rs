@@ -1,0 +1,43 @@
+//! InfoNCE, the contrastive loss of CLIP (Radford et al. 2021, figure 3; `open_clip/loss.py`, `ClipLoss`).
+//!
+//! With unit embeddings u_i (images) and v_j (texts), s = exp(logit_scale) and logits l_ij = s u_i . v_j,
+//! L = 1/2 [ mean_i (logsumexp_j l_ij - l_ii) + mean_j (logsumexp_i l_ij - l_jj) ].
+
+use tch::{Kind, Tensor};
+
+/// L of a batch, shape (), in the fp32 of its arguments: embeddings (B, E) and `logit_scale` ().
+pub fn info_nce(images: &Tensor, texts: &Tensor, logit_scale: &Tensor) -> Tensor {
+    pair_losses(images, texts, logit_scale).mean(Kind::Float)
+}
+
+/// Each pair's part of L, shape (B): half its image-to-text and half its text-to-image cross entropy.
+pub fn pair_losses(images: &Tensor, texts: &Tensor, logit_scale: &Tensor) -> Tensor {
+    let logits = (images * logit_scale.exp()).matmul(&texts.tr());
+    let matched = logits.diagonal(0, 0, 1);
+    (logits.logsumexp(&[1_i64][..], false) + logits.logsumexp(&[0_i64][..], false)) * 0.5 - matched
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::parameters::{Declaration, Init, Parameters};
+
+    #[test]
+    fn agrees_with_the_plain_reference() {
+        let declare = |name: &str| Declaration { name: name.into(), shape: vec![7, 5], init: Init::Normal(1.0) };
+        let drawn = Parameters::new(vec![declare("images"), declare("texts")], 3, tch::Device::Cpu);
+        let scale = Tensor::from(2.5_f32).set_requires_grad(true);
+        let (images, texts) = (drawn.get("images"), drawn.get("texts"));
+        let loss = info_nce(&images, &texts, &scale);
+        let gradients = Tensor::run_backward(&[&loss], &[&images, &texts, &scale], false, false);
+        let plain = |t: &Tensor| Vec::<f64>::try_from(t.to_kind(Kind::Double).flatten(0, -1)).expect("f64");
+        let expected = kernels::reference::info_nce(&plain(&images), &plain(&texts), 7, 2.5_f64);
+        let near = |a: f64, b: f64| (a - b).abs() < 1e-5 * (1.0 + b.abs());
+        assert!(near(loss.double_value(&[]), expected.loss));
+        let pairs = [(&gradients[0], &expected.image_gradient), (&gradients[1], &expected.text_gradient)];
+        for (ours, reference) in pairs {
+            assert!(plain(ours).iter().zip(reference).all(|(a, b)| near(*a, *b)));
+        }
+        assert!(near(gradients[2].double_value(&[]), expected.logit_scale_gradient));
+    }
+}

@@ -1,0 +1,151 @@
+//! One pre-LN transformer block (`ResidualAttentionBlock`), over all tokens or for one pooled token of each sequence.
+
+use tch::{Kind, Tensor};
+
+use super::{LayerNorm, declare, linear};
+use crate::parameters::{Declaration, Init, Parameters};
+
+/// Sizes of a block that its weights alone do not tell.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct BlockShape {
+    /// W.
+    pub(super) width: i64,
+    /// H.
+    pub(super) hidden: i64,
+    /// Attention heads.
+    pub(super) heads: i64,
+    /// Whether a token sees only itself and what stands before it.
+    pub(super) causal: bool,
+    /// `x sigmoid(1.702 x)` in place of GELU.
+    pub(super) quick_gelu: bool,
+    /// Initial LayerScale, if any.
+    pub(super) layer_scale: Option<f64>,
+    /// Of matrix products.
+    pub(super) kind: Kind,
+}
+
+/// How the matrices of a block start.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct BlockInit {
+    pub(super) in_proj: Init,
+    pub(super) out_proj: Init,
+    pub(super) c_fc: Init,
+    pub(super) c_proj: Init,
+}
+
+#[derive(Debug)]
+pub(super) struct Block {
+    shape: BlockShape,
+    ln_1: LayerNorm,
+    in_proj: (Tensor, Tensor),
+    out_proj: (Tensor, Tensor),
+    ls_1: Option<Tensor>,
+    ln_2: LayerNorm,
+    c_fc: (Tensor, Tensor),
+    c_proj: (Tensor, Tensor),
+    ls_2: Option<Tensor>,
+}
+
+pub(super) fn declarations(name: &str, shape: &BlockShape, init: &BlockInit) -> Vec<Declaration> {
+    let BlockShape { width, hidden, .. } = *shape;
+    // PyTorch's default for the bias of a Linear: uniform over 1/sqrt(inputs). Attention biases start at 0.
+    let bias = |inputs: i64| Init::Uniform((inputs as f64).sqrt().recip());
+    let mut declared = Vec::from(LayerNorm::declarations(&format!("{name}.ln_1"), width));
+    declared.extend([
+        declare(format!("{name}.attn.in_proj_weight"), &[3 * width, width], init.in_proj),
+        declare(format!("{name}.attn.in_proj_bias"), &[3 * width], Init::Constant(0.0)),
+        declare(format!("{name}.attn.out_proj.weight"), &[width, width], init.out_proj),
+        declare(format!("{name}.attn.out_proj.bias"), &[width], Init::Constant(0.0)),
+    ]);
+    declared.extend(LayerNorm::declarations(&format!("{name}.ln_2"), width));
+    declared.extend([
+        declare(format!("{name}.mlp.c_fc.weight"), &[hidden, width], init.c_fc),
+        declare(format!("{name}.mlp.c_fc.bias"), &[hidden], bias(width)),
+        declare(format!("{name}.mlp.c_proj.weight"), &[width, hidden], init.c_proj),
+        declare(format!("{name}.mlp.c_proj.bias"), &[width], bias(hidden)),
+    ]);
+    if let Some(scale) = shape.layer_scale {
+        declared
+            .extend(["ls_1", "ls_2"].map(|ls| declare(format!("{name}.{ls}.gamma"), &[width], Init::Constant(scale))));
+    }
+    declared
+}
+
+impl Block {
+    pub(super) fn new(name: &str, shape: BlockShape, parameters: &Parameters) -> Block {
+        let pair = |part: &str| {
+            (parameters.get(&format!("{name}.{part}.weight")), parameters.get(&format!("{name}.{part}.bias")))
+        };
+        let scale = |ls: &str| shape.layer_scale.map(|_| parameters.get(&format!("{name}.{ls}.gamma")));
+        Block {
+            shape,
+            ln_1: LayerNorm::new(parameters, &format!("{name}.ln_1")),
+            in_proj: (
+                parameters.get(&format!("{name}.attn.in_proj_weight")),
+                parameters.get(&format!("{name}.attn.in_proj_bias")),
+            ),
+            out_proj: pair("attn.out_proj"),
+            ls_1: scale("ls_1"),
+            ln_2: LayerNorm::new(parameters, &format!("{name}.ln_2")),
+            c_fc: pair("mlp.c_fc"),
+            c_proj: pair("mlp.c_proj"),
+            ls_2: scale("ls_2"),
+        }
+    }
+
+    /// x (B T, W) of sequences of T tokens to (B T, W).
+    pub(super) fn forward(&self, x: &Tensor, tokens: i64) -> Tensor {
+        let BlockShape { width, heads, causal, kind, .. } = self.shape;
+        let qkv = linear(&self.ln_1.forward(x), &self.in_proj.0, Some(&self.in_proj.1), kind);
+        // (3, B, heads, T, d), views all: the kernel reads strides.
+        let qkv = qkv.view([-1, tokens, 3, heads, width / heads]).permute([2, 0, 3, 1, 4]).unbind(0);
+        let mixed =
+            Tensor::scaled_dot_product_attention::<Tensor>(&qkv[0], &qkv[1], &qkv[2], None, 0.0, causal, None, false);
+        let mixed = mixed.transpose(1, 2).reshape([-1, width]);
+        self.mlp(&self.attended(x, &mixed))
+    }
+
+    /// x (B T, W) to the pooled tokens' (B, W). `rows` (B) are the pooled tokens' rows in x, `hidden` (B, 1, 1, T), if
+    /// given, is true where a pooled token may not look.
+    pub(super) fn forward_pooled(&self, x: &Tensor, tokens: i64, rows: &Tensor, hidden: Option<&Tensor>) -> Tensor {
+        let BlockShape { width, heads, kind, .. } = self.shape;
+        let head_width = width / heads;
+        let part = |rows_of_input: &Tensor, start: i64, rows_of_weight: i64| {
+            let weight = self.in_proj.0.narrow(0, start, rows_of_weight);
+            linear(rows_of_input, &weight, Some(&self.in_proj.1.narrow(0, start, rows_of_weight)), kind)
+        };
+        let normed = self.ln_1.forward(x);
+        // (B, heads, 1, d)
+        let query = part(&normed.index_select(0, rows), 0, width).view([-1, heads, 1, head_width]);
+        // (2, B, heads, T, d)
+        let key_value = part(&normed, width, 2 * width);
+        let key_value = key_value.view([-1, tokens, 2, heads, head_width]).permute([2, 0, 3, 1, 4]).unbind(0);
+        let scores = (query * (head_width as f64).sqrt().recip()).matmul(&key_value[0].transpose(-2, -1));
+        let scores = match hidden {
+            Some(hidden) => scores.masked_fill(hidden, f64::NEG_INFINITY),
+            None => scores,
+        };
+        let weights = scores.softmax(-1, Kind::Float).to_kind(kind);
+        let mixed = weights.matmul(&key_value[1]).reshape([-1, width]);
+        self.mlp(&self.attended(&x.index_select(0, rows), &mixed))
+    }
+
+    fn attended(&self, x: &Tensor, mixed: &Tensor) -> Tensor {
+        let y = linear(mixed, &self.out_proj.0, Some(&self.out_proj.1), self.shape.kind);
+        match &self.ls_1 {
+            Some(gamma) => x + y * gamma,
+            None => x + y,
+        }
+    }
+
+    fn mlp(&self, x: &Tensor) -> Tensor {
+        let kind = self.shape.kind;
+        let hidden = linear(&self.ln_2.forward(x), &self.c_fc.0, Some(&self.c_fc.1), kind);
+        let hidden = if self.shape.quick_gelu { &hidden * (&hidden * 1.702).sigmoid() } else { hidden.gelu("none") };
+        let y = linear(&hidden, &self.c_proj.0, Some(&self.c_proj.1), kind);
+        match &self.ls_2 {
+            Some(gamma) => x + y * gamma,
+            None => x + y,
+        }
+    }
+}

@@ -1,0 +1,281 @@
+//! AdamW over the flat parameter buffer, and the learning rate of a step.
+//!
+//! Loshchilov & Hutter 2019, algorithm 2, as `torch.optim.AdamW` computes it: with t the number of steps taken,
+//!
+//! ```text
+//! w <- (1 - lr wd) w            (parameters of two or more dimensions only)
+//! m <- b1 m + (1 - b1) g        v <- b2 v + (1 - b2) g^2
+//! w <- w - lr / (1 - b1^t) m / (sqrt(v / (1 - b2^t)) + eps)
+//! ```
+
+use protocol::{Recipe, Schedule};
+use tch::{Device, Kind, Tensor};
+
+use crate::parameters::Parameters;
+
+/// Floats that one thread takes at a time.
+const CHUNK: usize = 1 << 16;
+
+/// Below this many floats a second thread costs more than it saves.
+const PARALLEL_FLOATS: usize = 1 << 18;
+
+/// State of AdamW.
+#[derive(Debug)]
+pub struct AdamW {
+    /// First moment m, laid out as the parameters.
+    pub first: Tensor,
+    /// Second moment v, laid out as the parameters.
+    pub second: Tensor,
+    /// Steps taken, t.
+    pub steps: u64,
+}
+
+/// The numbers of one step.
+#[derive(Debug, Clone, Copy)]
+struct StepSize {
+    /// lr / (1 - b1^t).
+    rate: f64,
+    /// 1 / sqrt(1 - b2^t).
+    second_scale: f64,
+    /// 1 - lr wd.
+    decay: f64,
+    /// What gradients are multiplied with first: 1 unless the norm is clipped.
+    clip: f64,
+    betas: [f64; 2],
+    eps: f64,
+}
+
+impl AdamW {
+    /// Fresh state.
+    pub fn new(parameters: &Parameters) -> AdamW {
+        AdamW { first: parameters.zeros_like_flat(), second: parameters.zeros_like_flat(), steps: 0 }
+    }
+
+    /// Takes one step with `gradients` in the order of `parameters.list`.
+    pub fn step(
+        &mut self,
+        parameters: &mut Parameters,
+        gradients: &[Tensor],
+        recipe: &Recipe,
+        lr: f64,
+        threads: usize,
+    ) {
+        self.steps += 1;
+        let t = self.steps as f64;
+        let [b1, b2] = recipe.betas;
+        let clip = recipe.grad_clip_norm.map_or(1.0, |largest| (largest / (norm(gradients) + 1e-6)).min(1.0));
+        let size = StepSize {
+            rate: lr / (1.0 - b1.powf(t)),
+            second_scale: (1.0 - b2.powf(t)).sqrt().recip(),
+            decay: 1.0 - lr * recipe.weight_decay,
+            clip,
+            betas: recipe.betas,
+            eps: recipe.eps,
+        };
+        if parameters.flat.device() == Device::Cpu {
+            self.step_on_slices(parameters, gradients, size, threads);
+        } else {
+            tch::no_grad(|| self.step_on_tensors(parameters, gradients, size));
+        }
+    }
+
+    /// One pass over memory; the same result for any number of threads.
+    fn step_on_slices(&mut self, parameters: &mut Parameters, gradients: &[Tensor], size: StepSize, threads: usize) {
+        let gradients: Vec<Tensor> = gradients.iter().map(Tensor::contiguous).collect();
+        let mut weights = floats_mut(&mut parameters.flat);
+        let mut first = floats_mut(&mut self.first);
+        let mut second = floats_mut(&mut self.second);
+        let mut chunks = Vec::new();
+        let mut taken = 0;
+        for (parameter, gradient) in parameters.list.iter().zip(&gradients) {
+            let gap = parameter.offset - taken;
+            taken = parameter.offset + parameter.numel;
+            let decay = if parameter.offset < parameters.decayed { size.decay as f32 } else { 1.0 };
+            let [w, m, v] = [&mut weights, &mut first, &mut second]
+                .map(|slice| take_front(slice, gap, parameter.numel).chunks_mut(CHUNK));
+            let g = floats(gradient).chunks(CHUNK);
+            chunks.extend(w.zip(m).zip(v).zip(g).map(|(((w, m), v), g)| (w, m, v, g, decay)));
+        }
+        if threads < 2 || taken < PARALLEL_FLOATS {
+            chunks.into_iter().for_each(|(w, m, v, g, decay)| update(w, m, v, g, decay, size));
+            return;
+        }
+        let mut shares: Vec<(usize, Vec<_>)> = (0..threads).map(|_| (0, Vec::new())).collect();
+        for chunk in chunks {
+            let lightest = shares.iter_mut().min_by_key(|share| share.0).expect("at least two threads");
+            lightest.0 += chunk.0.len();
+            lightest.1.push(chunk);
+        }
+        std::thread::scope(|scope| {
+            for (_, share) in shares {
+                scope.spawn(move || {
+                    share.into_iter().for_each(|(w, m, v, g, decay)| update(w, m, v, g, decay, size));
+                });
+            }
+        });
+    }
+
+    fn step_on_tensors(&mut self, parameters: &mut Parameters, gradients: &[Tensor], size: StepSize) {
+        let laid_out = parameters.zeros_like_flat();
+        for (parameter, gradient) in parameters.list.iter().zip(gradients) {
+            let mut place = laid_out.narrow(0, parameter.offset as i64, parameter.numel as i64);
+            place.copy_(&gradient.flatten(0, -1));
+        }
+        let gradient = laid_out * size.clip;
+        let [b1, b2] = size.betas;
+        let _ = parameters.flat.narrow(0, 0, parameters.decayed as i64).g_mul_scalar_(size.decay);
+        let _ = self.first.g_mul_scalar_(b1).g_add_(&(&gradient * (1.0 - b1)));
+        let _ = self.second.g_mul_scalar_(b2).g_add_(&(gradient.square() * (1.0 - b2)));
+        let denominator = self.second.sqrt() * size.second_scale + size.eps;
+        let _ = parameters.flat.g_sub_(&(&self.first / denominator * size.rate));
+    }
+}
+
+/// Cuts `gap` and then `len` floats off the front of a slice and returns the latter.
+fn take_front<'a>(slice: &mut &'a mut [f32], gap: usize, len: usize) -> &'a mut [f32] {
+    let (front, rest) = std::mem::take(slice).split_at_mut(gap + len);
+    *slice = rest;
+    &mut front[gap..]
+}
+
+#[inline]
+fn update(w: &mut [f32], m: &mut [f32], v: &mut [f32], g: &[f32], decay: f32, size: StepSize) {
+    let [b1, b2] = size.betas.map(|beta| beta as f32);
+    let (one_less_b1, one_less_b2) = ((1.0 - size.betas[0]) as f32, (1.0 - size.betas[1]) as f32);
+    let (rate, second_scale) = (size.rate as f32, size.second_scale as f32);
+    let (eps, clip) = (size.eps as f32, size.clip as f32);
+    // A moment that decays for ever sinks into denormals, where arithmetic is a hundred times slower: 0 from there on.
+    let normal = |x: f32| if x.abs() < f32::MIN_POSITIVE { 0.0 } else { x };
+    for (((w, m), v), g) in w.iter_mut().zip(m).zip(v).zip(g) {
+        let g = g * clip;
+        *m = normal(b1 * *m + one_less_b1 * g);
+        *v = normal(b2 * *v + one_less_b2 * g * g);
+        *w = decay * *w - rate * *m / (v.sqrt() * second_scale + eps);
+    }
+}
+
+/// Euclidean norm over all gradients.
+fn norm(gradients: &[Tensor]) -> f64 {
+    tch::no_grad(|| {
+        let squares: Vec<Tensor> = gradients.iter().map(|g| g.square().sum(Kind::Double)).collect();
+        Tensor::stack(&squares, 0).sum(Kind::Double).sqrt().double_value(&[])
+    })
+}
+
+/// Learning rate of the step that follows `step` others (`open_clip_train/scheduler.py`): rises as
+/// lr (step + 1) / warmup, then half a cosine to 0 or constant.
+pub fn learning_rate(recipe: &Recipe, step: u64, steps: u64) -> f64 {
+    let warmup = recipe.warmup_samples.div_ceil(recipe.global_batch).min(steps);
+    if step < warmup {
+        return recipe.lr * (step + 1) as f64 / warmup as f64;
+    }
+    match recipe.schedule {
+        Schedule::Constant => recipe.lr,
+        Schedule::Cosine => {
+            let done = (step - warmup) as f64 / (steps - warmup) as f64;
+            0.5 * (1.0 + (std::f64::consts::PI * done).cos()) * recipe.lr
+        }
+    }
+}
+
+#[expect(unsafe_code, reason = "libtorch gives its memory as a pointer only")]
+fn floats(tensor: &Tensor) -> &[f32] {
+    assert!(tensor.is_contiguous() && tensor.kind() == Kind::Float && tensor.device() == Device::Cpu);
+    // SAFETY: contiguous fp32 in main memory, checked above, alive as long as the tensor is borrowed. Torch keeps unique
+    // gradients and buffers: nothing writes to them while this borrow lasts.
+    unsafe { std::slice::from_raw_parts(tensor.data_ptr().cast(), tensor.numel()) }
+}
+
+#[expect(unsafe_code, reason = "libtorch gives its memory as a pointer only")]
+fn floats_mut(tensor: &mut Tensor) -> &mut [f32] {
+    assert!(tensor.is_contiguous() && tensor.kind() == Kind::Float && tensor.device() == Device::Cpu);
+    // SAFETY: as in `floats`; the leaves that share the parameters' buffer are not touched between backward and forward.
+    unsafe { std::slice::from_raw_parts_mut(tensor.data_ptr().cast(), tensor.numel()) }
+}
+
+#[cfg(test)]
+mod tests {
+    use protocol::{Augmentation, Precision};
+
+    use super::*;
+    use crate::parameters::{Declaration, Init};
+
+    fn recipe() -> Recipe {
+        Recipe {
+            global_batch: 10,
+            lr: 0.1,
+            betas: [0.9, 0.98],
+            eps: 1e-6,
+            weight_decay: 0.2,
+            warmup_samples: 40,
+            schedule: Schedule::Cosine,
+            precision: Precision::Fp32,
+            augmentation: Augmentation::None,
+            grad_clip_norm: None,
+            checkpoint_every_samples: None,
+            extra: std::collections::BTreeMap::new(),
+        }
+    }
+
+    fn drawn(seed: u64) -> Parameters {
+        let declare = |name: &str, shape: &[i64]| Declaration {
+            name: name.into(),
+            shape: shape.to_vec(),
+            init: Init::Normal(1.0),
+        };
+        let declared = vec![declare("w", &[700, 401]), declare("v", &[3, 2]), declare("b", &[5])];
+        Parameters::new(declared, seed, Device::Cpu)
+    }
+
+    #[test]
+    fn first_step_by_hand() {
+        // With fresh state m / (1 - b1) = g and sqrt(v / (1 - b2)) = |g|: a step of lr towards -sign(g), decay on matrices.
+        let mut parameters = drawn(1);
+        let gradients: Vec<Tensor> = drawn(2).list.iter().map(|p| p.tensor.detach() + 3.0).collect();
+        let before = [parameters.get("v").double_value(&[0, 0]), parameters.get("b").double_value(&[0])];
+        AdamW::new(&parameters).step(&mut parameters, &gradients, &recipe(), 0.1, 1);
+        assert!((parameters.get("v").double_value(&[0, 0]) - (before[0] * (1.0 - 0.02) - 0.1)).abs() < 1e-5);
+        assert!((parameters.get("b").double_value(&[0]) - (before[1] - 0.1)).abs() < 1e-5);
+    }
+
+    #[test]
+    fn slices_tensors_and_threads_agree() {
+        let clipped = Recipe { grad_clip_norm: Some(1.0), ..recipe() };
+        let after = |threads: usize| {
+            let mut parameters = drawn(1);
+            let mut optimizer = AdamW::new(&parameters);
+            for seed in 2..5 {
+                let gradients: Vec<Tensor> = drawn(seed).list.iter().map(|p| p.tensor.detach()).collect();
+                if threads == 0 {
+                    let clip = 1.0 / (norm(&gradients) + 1e-6);
+                    optimizer.steps += 1;
+                    let t = optimizer.steps as f64;
+                    let size = StepSize {
+                        rate: 0.1 / (1.0 - 0.9_f64.powf(t)),
+                        second_scale: (1.0 - 0.98_f64.powf(t)).sqrt().recip(),
+                        decay: 1.0 - 0.1 * 0.2,
+                        clip,
+                        betas: [0.9, 0.98],
+                        eps: 1e-6,
+                    };
+                    tch::no_grad(|| optimizer.step_on_tensors(&mut parameters, &gradients, size));
+                } else {
+                    optimizer.step(&mut parameters, &gradients, &clipped, 0.1, threads);
+                }
+            }
+            parameters.flat
+        };
+        let one = after(1);
+        assert!(one.equal(&after(2)), "threads change nothing");
+        assert!((one - after(0)).abs().max().double_value(&[]) < 1e-5);
+    }
+
+    #[test]
+    fn learning_rate_rises_then_falls_to_zero() {
+        let rates: Vec<f64> = (0..12).map(|step| learning_rate(&recipe(), step, 12)).collect();
+        assert!((rates[0] - 0.025).abs() < 1e-12 && (rates[3] - 0.1).abs() < 1e-12 && (rates[4] - 0.1).abs() < 1e-12);
+        assert!((rates[8] - 0.05).abs() < 1e-12 && rates[11] < 0.005);
+        assert!((learning_rate(&Recipe { schedule: Schedule::Constant, ..recipe() }, 11, 12) - 0.1).abs() < 1e-12);
+        assert!((learning_rate(&Recipe { warmup_samples: 0, ..recipe() }, 0, 12) - 0.1).abs() < 1e-12);
+    }
+}

@@ -1,0 +1,355 @@
+//! Trains one job: the loop, its reports, checkpoints and evaluations, and how it ends.
+
+use std::io;
+use std::path::Path;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant};
+
+use pool::{Dataset, OpenOptions};
+use protocol::{DataSource, Event, FailureKind, Job, exit};
+use signal_hook::consts::{SIGTERM, SIGUSR1};
+use tch::{Kind, Tensor};
+
+use crate::augment::Patches;
+use crate::batches::{Batch, Source};
+use crate::checkpoint::{CheckpointError, Folder, Position};
+use crate::device::{self, DeviceError};
+use crate::evaluate::{EvaluateError, HeldOut};
+use crate::job::{self, JobError};
+use crate::loss::info_nce;
+use crate::model::Clip;
+use crate::optimizer::{AdamW, learning_rate};
+use crate::report;
+use crate::tokenizer::{Captions, Tokenizer};
+
+/// Steps are reported at least this often.
+const REPORT_INTERVAL: Duration = Duration::from_secs(10);
+
+/// Reports over a training, if steps are quick.
+const REPORTS: u64 = 100;
+
+/// Why a job ended before its end.
+#[derive(Debug, thiserror::Error)]
+pub enum RunError {
+    /// The job.
+    #[error(transparent)]
+    Job(#[from] JobError),
+    /// Its device.
+    #[error(transparent)]
+    Device(#[from] DeviceError),
+    /// Its data.
+    #[error(transparent)]
+    Pool(#[from] pool::Error),
+    /// An evaluation.
+    #[error(transparent)]
+    Evaluate(#[from] EvaluateError),
+    /// A checkpoint.
+    #[error(transparent)]
+    Checkpoint(#[from] CheckpointError),
+    /// The loss is no longer a number.
+    #[error(
+        "the loss of step {step} is {loss}: training diverged; try a lower learning rate, a longer warmup or `grad_clip_norm`"
+    )]
+    Diverged {
+        /// The step, counted from 1.
+        step: u64,
+        /// NaN or infinite.
+        loss: f64,
+    },
+    /// Nobody reads events any more.
+    #[error("cannot write an event")]
+    Report(#[source] io::Error),
+    /// Signals can't be caught.
+    #[error("cannot listen for SIGTERM and SIGUSR1")]
+    Signals(#[source] io::Error),
+    /// The data thread ended early.
+    #[error("the thread that reads the data ended before the training")]
+    DataThread,
+}
+
+impl RunError {
+    fn kind(&self) -> FailureKind {
+        match self {
+            RunError::Diverged { .. } => FailureKind::Diverged,
+            RunError::Job(_) | RunError::Device(_) => FailureKind::BadInput,
+            RunError::Pool(error) | RunError::Evaluate(EvaluateError::Pool(error)) => match error {
+                pool::Error::Io { .. } | pool::Error::Changed { .. } => FailureKind::Crash,
+                _ => FailureKind::BadInput,
+            },
+            RunError::Evaluate(_) => FailureKind::BadInput,
+            _ => FailureKind::Crash,
+        }
+    }
+
+    /// The error and its causes in one line.
+    fn reason(&self) -> String {
+        let causes = std::iter::successors(std::error::Error::source(self), |error| error.source());
+        causes.fold(self.to_string(), |reason, cause| format!("{reason}: {cause}"))
+    }
+}
+
+/// How a training that did not fail ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Ending {
+    Finished,
+    Stopped,
+}
+
+/// Runs the job in a file and returns the process's exit code. What went wrong is told as an event.
+pub fn run(path: &Path) -> i32 {
+    let (reason, kind) = match std::panic::catch_unwind(|| train(path)) {
+        Ok(Ok(Ending::Finished)) => return exit::FINISHED,
+        Ok(Ok(Ending::Stopped)) => return exit::STOPPED,
+        Ok(Err(error)) => (error.reason(), error.kind()),
+        // The message is on standard error already; libtorch's own errors (out of memory) arrive here.
+        Err(panic) => {
+            let words = panic.downcast_ref::<String>().cloned();
+            let words = words.or_else(|| panic.downcast_ref::<&str>().map(|words| (*words).to_owned()));
+            (words.unwrap_or_else(|| "a bug: panic without words".to_owned()), FailureKind::Crash)
+        }
+    };
+    report::say(format_args!("{reason}"));
+    if report::event(&Event::Failed { reason, kind }).is_err() {
+        report::say(format_args!("nobody reads standard output"));
+    }
+    if kind == FailureKind::BadInput { exit::BAD_INPUT } else { exit::FAILED }
+}
+
+fn train(path: &Path) -> Result<Ending, RunError> {
+    let stop = Arc::new(AtomicBool::new(false));
+    for signal in [SIGTERM, SIGUSR1] {
+        signal_hook::flag::register(signal, Arc::clone(&stop)).map_err(RunError::Signals)?;
+    }
+    let job = job::read(path)?;
+    let device = device::open(&job.resources)?;
+    let spec = &job.spec;
+    let config = &spec.model.config;
+    let patches = Patches::new(config.vision_cfg.image_size as usize, config.vision_cfg.patch_size as usize);
+    let tokenizer = Tokenizer::new(config.text_cfg.vocab_size);
+    let context = config.text_cfg.context_length as usize;
+    let images = Arc::new(open_pool(&job, &spec.data, Some(spec.data_size))?);
+    let captions = Captions::encode(&tokenizer, (0..images.len()).map(|i| images.caption(i)), context);
+    let mut held_out = Vec::new();
+    for plan in &spec.evaluations {
+        let data = open_pool(&job, &plan.data, None)?;
+        held_out.push(HeldOut::new(plan, data, patches.clone(), &tokenizer, context)?);
+    }
+
+    let mut model = Clip::new(config, spec.recipe.precision, spec.seed, device);
+    let mut optimizer = AdamW::new(&model.parameters);
+    let folder = job.base_dir.join(&job.checkpoint_dir);
+    let mut folder = Folder::open(&folder, &job.job_key, job.fence, spec.seed)?;
+    let position = folder.resume(&mut model, &mut optimizer)?.unwrap_or_default();
+    emit(&Event::Started {
+        parameters: model.parameters.count(),
+        resumed_from_samples: position.samples_seen,
+        device: device::name(device, job.resources.threads),
+    })?;
+    let source = Source {
+        images,
+        captions,
+        patches,
+        augmentation: spec.recipe.augmentation,
+        seed: spec.seed,
+        global_batch: spec.recipe.global_batch,
+    };
+    let batches = source.stream(position.samples_seen, spec.samples_seen);
+    let training = Training {
+        job: &job,
+        model,
+        optimizer,
+        folder,
+        position,
+        saved: position.samples_seen > 0,
+        held_out,
+        losses: Vec::new(),
+        train_time: Duration::ZERO,
+        eval_time: Duration::ZERO,
+    };
+    training.run(&batches, &stop)
+}
+
+fn open_pool(job: &Job, source: &DataSource, limit: Option<u64>) -> Result<Dataset, RunError> {
+    let image_size = job.spec.model.config.vision_cfg.image_size as u32;
+    let data =
+        Dataset::open(&job.base_dir.join(&source.path), &OpenOptions { image_size, limit, ..OpenOptions::default() })?;
+    if !data.skipped().is_empty() {
+        let first = &data.skipped()[0];
+        report::say(format_args!(
+            "pool `{}`: {} samples skipped, the first `{}`: {}",
+            source.pool,
+            data.skipped().len(),
+            first.key,
+            first.reason
+        ));
+    }
+    Ok(data)
+}
+
+fn emit(event: &Event) -> Result<(), RunError> {
+    report::event(event).map_err(RunError::Report)
+}
+
+/// A training under way.
+struct Training<'a> {
+    job: &'a Job,
+    model: Clip,
+    optimizer: AdamW,
+    folder: Folder,
+    position: Position,
+    /// Whether a checkpoint of this very position is on disk.
+    saved: bool,
+    held_out: Vec<HeldOut>,
+    /// Losses since the last look at them; reading one waits for the device.
+    losses: Vec<Tensor>,
+    train_time: Duration,
+    eval_time: Duration,
+}
+
+impl Training<'_> {
+    fn run(
+        mut self,
+        batches: &std::sync::mpsc::Receiver<Result<Batch, pool::Error>>,
+        stop: &AtomicBool,
+    ) -> Result<Ending, RunError> {
+        let steps = self.job.spec.steps();
+        let report_every = steps.div_ceil(REPORTS);
+        // A stop between a checkpoint and its evaluations leaves them to the next attempt: here.
+        if self.evaluate(stop)? == Ending::Stopped {
+            return self.stop();
+        }
+        let mut reported = Instant::now();
+        let mut reported_step = self.position.step;
+        while self.position.step < steps {
+            let started = Instant::now();
+            let lr = learning_rate(&self.job.spec.recipe, self.position.step, steps);
+            let batch = batches.recv().map_err(|_| RunError::DataThread)??;
+            self.step(&batch, lr);
+            let step = self.position.step;
+            let stopping = stop.load(Ordering::Relaxed);
+            let (saving, evaluating) = (self.checkpoint_is_due(), self.evaluation_is_due());
+            let reporting = step.is_multiple_of(report_every) || reported.elapsed() >= REPORT_INTERVAL;
+            if reporting || step == steps || stopping || saving || evaluating {
+                let loss = self.mean_loss()?;
+                self.train_time += started.elapsed();
+                if reporting || step == steps || stopping {
+                    let samples = (step - reported_step) * self.job.spec.recipe.global_batch;
+                    self.report(loss, lr, samples as f64 / reported.elapsed().as_secs_f64())?;
+                    (reported, reported_step) = (Instant::now(), step);
+                }
+            } else {
+                self.train_time += started.elapsed();
+            }
+            if stopping {
+                return self.stop();
+            }
+            if saving {
+                self.checkpoint()?;
+            }
+            let before = Instant::now();
+            if evaluating && self.evaluate(stop)? == Ending::Stopped {
+                return self.stop();
+            }
+            reported += before.elapsed(); // Evaluation is not training: it does not count into samples a second.
+        }
+        emit(&Event::Finished {
+            samples_seen: self.position.samples_seen,
+            train_secs: self.train_time.as_secs_f64(),
+            eval_secs: self.eval_time.as_secs_f64(),
+            peak_memory_bytes: device::peak_memory_bytes(),
+        })?;
+        Ok(Ending::Finished)
+    }
+
+    fn step(&mut self, batch: &Batch, lr: f64) {
+        let model = &mut self.model;
+        let (images, texts) = model.forward(&model.inputs(batch));
+        let loss = info_nce(&images, &texts, &model.logit_scale);
+        let leaves: Vec<&Tensor> = model.parameters.list.iter().map(|parameter| &parameter.tensor).collect();
+        let gradients = Tensor::run_backward(&[&loss], &leaves, false, false);
+        let threads = self.job.resources.threads;
+        self.optimizer.step(&mut model.parameters, &gradients, &self.job.spec.recipe, lr, threads);
+        model.clamp_logit_scale();
+        self.losses.push(loss.detach());
+        self.position.step += 1;
+        self.position.samples_seen += batch.len() as u64;
+        self.saved = false;
+    }
+
+    /// Mean of the losses since the last report.
+    fn mean_loss(&mut self) -> Result<f64, RunError> {
+        let losses = Vec::<f64>::try_from(Tensor::stack(&self.losses, 0).to_kind(Kind::Double)).unwrap_or_default();
+        let first = self.position.step + 1 - losses.len() as u64;
+        if let Some(bad) = losses.iter().position(|loss| !loss.is_finite()) {
+            return Err(RunError::Diverged { step: first + bad as u64, loss: losses[bad] });
+        }
+        Ok(losses.iter().sum::<f64>() / losses.len() as f64)
+    }
+
+    fn report(&mut self, loss: f64, lr: f64, samples_per_sec: f64) -> Result<(), RunError> {
+        self.losses.clear();
+        let logit_scale = self.model.logit_scale.double_value(&[]);
+        let metrics = [("lr", lr), ("logit_scale", logit_scale), ("samples_per_sec", samples_per_sec)];
+        emit(&Event::Step {
+            step: self.position.step,
+            samples_seen: self.position.samples_seen,
+            loss,
+            metrics: metrics.into_iter().map(|(name, value)| (name.to_owned(), value)).collect(),
+        })
+    }
+
+    /// Whether the step just taken crossed a multiple of `checkpoint_every_samples`, or was the last one.
+    fn checkpoint_is_due(&self) -> bool {
+        let (now, spec) = (self.position.samples_seen, &self.job.spec);
+        let before = now - spec.recipe.global_batch;
+        let crossed = spec.recipe.checkpoint_every_samples.is_some_and(|every| now / every > before / every);
+        crossed || now == spec.samples_seen
+    }
+
+    fn checkpoint(&mut self) -> Result<(), RunError> {
+        let (path, sha256) = self.folder.write(&self.model, &self.optimizer, self.position)?;
+        self.saved = true;
+        let Position { step, samples_seen, .. } = self.position;
+        emit(&Event::Checkpoint { step, samples_seen, path, sha256 })
+    }
+
+    fn stop(mut self) -> Result<Ending, RunError> {
+        if !self.saved {
+            self.checkpoint()?;
+        }
+        Ok(Ending::Stopped)
+    }
+
+    fn evaluation_is_due(&self) -> bool {
+        (0..self.held_out.len()).any(|index| self.is_due(index))
+    }
+
+    /// Whether an evaluation has a point at or before here that is not done yet.
+    fn is_due(&self, index: usize) -> bool {
+        let now = self.position.samples_seen;
+        let mut points =
+            self.job.spec.evaluations[index].at_samples.iter().copied().chain([self.job.spec.samples_seen]);
+        points.any(|point| point <= now && self.position.evaluated_samples.is_none_or(|done| point > done))
+    }
+
+    /// Measures what is due. A stop between two data sets leaves the rest to the next attempt.
+    fn evaluate(&mut self, stop: &AtomicBool) -> Result<Ending, RunError> {
+        if !self.evaluation_is_due() {
+            return Ok(Ending::Finished);
+        }
+        let started = Instant::now();
+        for index in (0..self.held_out.len()).filter(|index| self.is_due(*index)) {
+            if stop.load(Ordering::Relaxed) {
+                return Ok(Ending::Stopped);
+            }
+            let held_out = &self.held_out[index];
+            let measurements = held_out.measure(&self.model)?;
+            let (dataset, samples_seen) = (held_out.dataset.clone(), self.position.samples_seen);
+            emit(&Event::Eval { samples_seen, dataset, measurements })?;
+        }
+        self.position.evaluated_samples = Some(self.position.samples_seen);
+        self.eval_time += started.elapsed();
+        Ok(Ending::Finished)
+    }
+}

@@ -1,0 +1,5 @@
+//! The binary as `sweep-worker` runs it: a job file in, events and an exit code out, on a small pool of drawn pairs.
+
+mod harness;
+mod refusals;
+mod training;

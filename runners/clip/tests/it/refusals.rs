@@ -1,0 +1,62 @@
+//! What can't work is refused at once, with exit code 2 and a sentence that says the way out.
+
+use protocol::{Event, FailureKind, Job, exit};
+
+use crate::harness::{Bench, events, start_file};
+
+fn refused(change: impl FnOnce(&mut Job)) -> String {
+    let bench = Bench::new();
+    let mut job = bench.job("refused");
+    change(&mut job);
+    let (events, code) = bench.run(&job);
+    assert_eq!(code, exit::BAD_INPUT, "{events:?}");
+    match &events[..] {
+        [Event::Failed { reason, kind: FailureKind::BadInput }] => reason.clone(),
+        other => panic!("{other:?}"),
+    }
+}
+
+fn assert_says(reason: &str, parts: &[&str]) {
+    assert!(parts.iter().all(|part| reason.contains(part)), "{reason}");
+}
+
+#[test]
+fn jobs_that_cannot_work() {
+    assert_says(&refused(|job| job.protocol = 99), &["protocol 99", "this runner 1"]);
+    assert_says(&refused(|job| job.spec.runner.version = "0.0.0".into()), &["clip 0.0.0", "plan it again"]);
+    assert_says(
+        &refused(|job| job.spec.samples_seen = 33),
+        &["`samples_seen` is 33", "multiple of the global batch, 32"],
+    );
+    assert_says(
+        &refused(|job| job.spec.model.config.text_cfg.vocab_size = 100),
+        &["vocab_size` is 100", "514 to 49408"],
+    );
+    let extra = |job: &mut Job| {
+        job.spec.recipe.extra.insert("momentum".into(), 0.5);
+    };
+    assert_says(&refused(extra), &["momentum", "no extra settings"]);
+}
+
+#[test]
+fn devices_and_pools_that_are_not_there() {
+    assert_says(&refused(|job| job.resources.device = "tpu".into()), &["`tpu`", "`cuda:N`"]);
+    assert_says(&refused(|job| job.spec.data.path = "nowhere".into()), &["nowhere"]);
+    assert_says(&refused(|job| job.spec.data_size = 65), &["65", "64 good pairs"]);
+    let template = |job: &mut Job| job.spec.evaluations[0].templates = vec!["a photo".into()];
+    assert_says(&refused(template), &["`a photo`", "class name"]);
+}
+
+#[test]
+fn files_that_are_no_jobs() {
+    let bench = Bench::new();
+    let path = bench.dir.path().join("job.json");
+    let said = |path: &std::path::Path| {
+        let (events, code) = events(&start_file(path).wait_with_output().expect("ends"));
+        assert_eq!(code, exit::BAD_INPUT);
+        format!("{events:?}")
+    };
+    assert_says(&said(&path), &["cannot read the job", "No such file"]);
+    std::fs::write(&path, "{\"protocol\": 1}").expect("job file");
+    assert_says(&said(&path), &["is not a job", "job_key"]);
+}

@@ -1,0 +1,167 @@
+//! Training to the end, stopping and resuming.
+
+use std::fs;
+use std::io::{BufRead, BufReader, Read};
+use std::process::Command;
+
+use protocol::{Event, Measurement, exit};
+
+use crate::harness::{Bench, events, last_checkpoint};
+
+fn measured(events: &[Event], at: u64) -> Vec<Measurement> {
+    let found = events.iter().find_map(|event| match event {
+        Event::Eval { samples_seen, measurements, .. } if *samples_seen == at => Some(measurements.clone()),
+        _ => None,
+    });
+    found.unwrap_or_else(|| panic!("an evaluation at {at}"))
+}
+
+#[test]
+fn a_job_reports_measures_and_ends_with_a_checkpoint() {
+    let bench = Bench::new();
+    let job = bench.job("whole");
+    let (events, code) = bench.run(&job);
+    assert_eq!(code, exit::FINISHED);
+    let parameters = job.spec.model.config.size().parameters();
+    assert!(
+        matches!(&events[0], Event::Started { parameters: n, resumed_from_samples: 0, device } if *n == parameters && device == "cpu (1 thread)")
+    );
+    let steps: Vec<u64> =
+        events.iter().filter_map(|e| if let Event::Step { step, .. } = e { Some(*step) } else { None }).collect();
+    assert_eq!(steps, [1, 2, 3, 4, 5, 6]);
+    assert!(matches!(events.last(), Some(Event::Finished { samples_seen: 192, .. })));
+    let names: Vec<String> = measured(&events, 192).into_iter().map(|m| m.metric).collect();
+    assert_eq!(
+        names,
+        [
+            "acc1",
+            "acc5",
+            "mean_per_class_recall",
+            "image_retrieval_recall@1",
+            "image_retrieval_recall@5",
+            "image_retrieval_recall@10",
+            "text_retrieval_recall@1",
+            "text_retrieval_recall@5",
+            "text_retrieval_recall@10",
+        ],
+        "loss@1024 needs 1,024 pairs"
+    );
+    assert_eq!(measured(&events, 96).len(), 9);
+    assert!(last_checkpoint(&events).join("model.safetensors").is_file());
+}
+
+#[test]
+fn sixty_four_pairs_are_learnt_by_heart() {
+    let bench = Bench::new();
+    let mut job = bench.job("overfit");
+    job.spec.samples_seen = 64 * 150;
+    job.spec.recipe.global_batch = 64;
+    job.spec.recipe.warmup_samples = 640;
+    job.spec.recipe.augmentation = protocol::Augmentation::None;
+    let (events, code) = bench.run(&job);
+    assert_eq!(code, exit::FINISHED);
+    let losses: Vec<f64> =
+        events.iter().filter_map(|e| if let Event::Step { loss, .. } = e { Some(*loss) } else { None }).collect();
+    let (first, last) = (losses[0], *losses.last().expect("a step"));
+    assert!(first > 3.5 && last < 1.0, "from {first}, about ln 64 = 4.16, to {last}");
+    let acc1 = &measured(&events, job.spec.samples_seen)[0];
+    assert!(acc1.value > 0.5 && acc1.chance == Some(0.125), "{acc1:?}");
+}
+
+#[test]
+fn a_stopped_and_resumed_job_ends_with_the_same_bytes() {
+    let bench = Bench::new();
+    let long = |name: &str| {
+        let mut job = bench.job(name);
+        job.spec.samples_seen = 32 * 400;
+        job.spec.evaluations[0].at_samples = vec![32 * 10];
+        job
+    };
+    let (whole, code) = bench.run(&long("whole"));
+    assert_eq!(code, exit::FINISHED);
+
+    // The first attempt is asked to stop once it has reported a step: wherever it is then, it keeps its place.
+    let mut stopped = bench.start(&long("halves"));
+    let mut out = BufReader::new(stopped.stdout.take().expect("piped"));
+    let mut line = String::new();
+    while !line.contains("\"step\"") {
+        line.clear();
+        assert!(out.read_line(&mut line).expect("events") > 0, "a step is reported");
+    }
+    let asked = Command::new("kill").args(["-TERM", &stopped.id().to_string()]).status().expect("kill");
+    assert!(asked.success());
+    let mut rest = String::new();
+    out.read_to_string(&mut rest).expect("events");
+    assert_eq!(stopped.wait().expect("ends").code(), Some(exit::STOPPED));
+    let last: Event = serde_json::from_str(rest.lines().last().expect("an event")).expect("an event");
+    let Event::Checkpoint { samples_seen: kept, .. } = last else { panic!("{last:?}") };
+    assert!(kept < 32 * 400, "stopped before the end");
+
+    let mut job = long("halves");
+    job.fence = 2;
+    let (resumed, code) = bench.run(&job);
+    assert_eq!(code, exit::FINISHED);
+    assert!(matches!(resumed[0], Event::Started { resumed_from_samples, .. } if resumed_from_samples == kept));
+    for file in ["model.safetensors", "optimizer.safetensors"] {
+        let bytes = |events: &[Event]| fs::read(last_checkpoint(events).join(file)).expect("checkpoint");
+        assert!(bytes(&whole) == bytes(&resumed), "{file} differs");
+    }
+    let final_numbers = |events: &[Event]| measured(events, 32 * 400);
+    assert_eq!(final_numbers(&whole), final_numbers(&resumed));
+}
+
+#[test]
+fn a_damaged_checkpoint_falls_back_to_the_one_before() {
+    let bench = Bench::new();
+    let mut job = bench.job("damaged");
+    job.spec.recipe.checkpoint_every_samples = Some(64);
+    let (first, _) = bench.run(&job);
+    let newest = last_checkpoint(&first);
+    let folder = newest.parent().expect("checkpoint folder");
+    assert_eq!(fs::read_dir(folder).expect("folder").count(), 2, "the last two are kept");
+    let weights = newest.join("model.safetensors");
+    let mut bytes = fs::read(&weights).expect("weights");
+    let at = bytes.len() - 1;
+    bytes[at] ^= 1;
+    fs::write(&weights, bytes).expect("weights");
+
+    job.fence = 2;
+    let output = bench.start(&job).wait_with_output().expect("ends");
+    let said = String::from_utf8_lossy(&output.stderr).into_owned();
+    let (again, code) = events(&output);
+    assert_eq!(code, exit::FINISHED);
+    assert!(said.contains("passing over checkpoint") && said.contains("sha256"), "{said}");
+    assert!(matches!(again[0], Event::Started { resumed_from_samples: 128, .. }), "{:?}", again[0]);
+
+    // A checkpoint of a higher fence is not ours: with fence 0 there is nothing to resume from.
+    job.fence = 0;
+    let (fresh, _) = bench.run(&job);
+    assert!(matches!(fresh[0], Event::Started { resumed_from_samples: 0, .. }));
+}
+
+#[test]
+fn a_diverged_loss_names_its_step() {
+    let bench = Bench::new();
+    let mut job = bench.job("diverged");
+    job.spec.recipe.lr = 1e30;
+    job.spec.recipe.grad_clip_norm = None;
+    let (events, code) = bench.run(&job);
+    assert_eq!(code, exit::FAILED);
+    let Some(Event::Failed { reason, kind }) = events.last() else { panic!("{events:?}") };
+    assert_eq!(*kind, protocol::FailureKind::Diverged);
+    assert!(reason.contains("the loss of step ") && reason.contains("learning rate"), "{reason}");
+}
+
+#[test]
+fn other_precisions_and_parts_train() {
+    let bench = Bench::new();
+    let mut job = bench.job("parts");
+    job.spec.model.config.quick_gelu = true;
+    job.spec.model.config.vision_cfg.ls_init_value = Some(0.1);
+    job.spec.model.config.text_cfg.ls_init_value = Some(0.1);
+    job.spec.recipe.precision = protocol::Precision::AmpBf16;
+    job.spec.recipe.augmentation = protocol::Augmentation::RandomResizedCrop;
+    job.resources.threads = 2;
+    let (events, code) = bench.run(&job);
+    assert_eq!(code, exit::FINISHED, "{events:?}");
+}
