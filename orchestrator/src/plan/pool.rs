@@ -13,7 +13,7 @@ use super::expand::hex;
 
 /// Why a folder is no pool.
 #[derive(Debug, thiserror::Error)]
-pub enum PoolError {
+pub(super) enum PoolError {
     /// Not there.
     #[error("there is no folder {}", .0.display())]
     Missing(PathBuf),
@@ -56,7 +56,7 @@ pub enum PoolError {
 
 impl PoolError {
     /// The way out.
-    pub fn hint(&self) -> &'static str {
+    pub(super) fn hint(&self) -> &'static str {
         match self {
             PoolError::Missing(_) => "relative paths start where `sweep` is called; for the demo's pools: `make data`",
             PoolError::NoShards(_) => "a pool is a folder of WebDataset shards, as img2dataset or `clip-runner pack` writes it",
