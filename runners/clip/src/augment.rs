@@ -8,7 +8,7 @@ use crate::order::Draws;
 pub const MEAN: [f32; 3] = [0.481_454_66, 0.457_827_5, 0.408_210_73];
 
 /// OpenAI's channel standard deviations.
-pub const STD: [f32; 3] = [0.268_629_54, 0.261_302_58, 0.275_777_11];
+pub const STD: [f32; 3] = [0.268_629_54, 0.261_302_6, 0.275_777_1];
 
 /// What part of an image is seen, and how.
 #[derive(Debug, Clone, Copy, PartialEq)]

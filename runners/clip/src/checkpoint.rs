@@ -329,7 +329,7 @@ fn remove_if_there(path: &Path) -> Result<(), CheckpointError> {
 }
 
 fn hex(bytes: &[u8]) -> String {
-    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
+    bytes.iter().fold(String::new(), |hex, byte| hex + &format!("{byte:02x}"))
 }
 
 fn damaged(path: &Path, reason: String) -> CheckpointError {

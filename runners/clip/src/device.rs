@@ -77,14 +77,23 @@ pub fn name(device: Device, threads: usize) -> String {
 }
 
 /// Largest resident memory of this process so far, bytes.
-#[expect(unsafe_code, reason = "getrusage has no safe wrapper among our dependencies")]
 pub fn peak_memory_bytes() -> Option<u64> {
+    usage().map(|usage| usage.ru_maxrss as u64 * 1024)
+}
+
+/// Processor time of this process so far, seconds over all its threads.
+pub fn processor_secs() -> Option<f64> {
+    let secs = |time: libc::timeval| time.tv_sec as f64 + time.tv_usec as f64 / 1e6;
+    usage().map(|usage| secs(usage.ru_utime) + secs(usage.ru_stime))
+}
+
+#[expect(unsafe_code, reason = "getrusage has no safe wrapper among our dependencies")]
+fn usage() -> Option<libc::rusage> {
     // SAFETY: zeros are a valid rusage, which the call then fills.
-    let usage = unsafe {
+    unsafe {
         let mut usage: libc::rusage = std::mem::zeroed();
         (libc::getrusage(libc::RUSAGE_SELF, &raw mut usage) == 0).then_some(usage)
-    };
-    usage.map(|usage| usage.ru_maxrss as u64 * 1024)
+    }
 }
 
 /// Asks the kernel to kill this process when the supervisor that started it dies, so that nothing trains on unseen.

@@ -69,7 +69,7 @@ pub fn read(path: &Path) -> Result<Job, JobError> {
     let value: serde_json::Value = serde_json::from_slice(&text).map_err(parse_error)?;
     // The version first: under another one, other fields are no mistake.
     let found = value.get("protocol").cloned().unwrap_or_default();
-    if found != serde_json::Value::from(PROTOCOL_VERSION) {
+    if found != PROTOCOL_VERSION {
         return Err(JobError::Protocol { found });
     }
     let job: Job = serde_json::from_slice(&text).map_err(parse_error)?;
@@ -125,7 +125,7 @@ fn check_model(config: &ModelConfig) -> Result<(), JobError> {
 fn require(
     field: &'static str,
     holds: bool,
-    found: impl ToString,
+    found: impl std::fmt::Display,
     allowed: impl FnOnce() -> String,
 ) -> Result<(), JobError> {
     if holds { Ok(()) } else { Err(JobError::Value { field, found: found.to_string(), allowed: allowed() }) }

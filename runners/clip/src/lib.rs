@@ -5,6 +5,8 @@
 //! measures on held-out data, [`checkpoint`] keeps what a resumed attempt needs. This crate alone knows tch; it knows no
 //! database, no scheduler and no spec file.
 
+#![expect(clippy::cast_possible_wrap, reason = "libtorch counts in i64, and no size here comes near 2^63")]
+
 pub mod augment;
 pub mod batches;
 pub mod bench;

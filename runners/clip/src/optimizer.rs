@@ -91,13 +91,16 @@ impl AdamW {
             let gap = parameter.offset - taken;
             taken = parameter.offset + parameter.numel;
             let decay = if parameter.offset < parameters.decayed { size.decay as f32 } else { 1.0 };
-            let [w, m, v] = [&mut weights, &mut first, &mut second]
-                .map(|slice| take_front(slice, gap, parameter.numel).chunks_mut(CHUNK));
+            let end = gap + parameter.numel;
+            let own = [weights.split_off_mut(..end), first.split_off_mut(..end), second.split_off_mut(..end)];
+            let [w, m, v] = own.map(|own| own.expect("buffers of one layout")[gap..].chunks_mut(CHUNK));
             let g = floats(gradient).chunks(CHUNK);
             chunks.extend(w.zip(m).zip(v).zip(g).map(|(((w, m), v), g)| (w, m, v, g, decay)));
         }
         if threads < 2 || taken < PARALLEL_FLOATS {
-            chunks.into_iter().for_each(|(w, m, v, g, decay)| update(w, m, v, g, decay, size));
+            for (w, m, v, g, decay) in chunks {
+                update(w, m, v, g, decay, size);
+            }
             return;
         }
         let mut shares: Vec<(usize, Vec<_>)> = (0..threads).map(|_| (0, Vec::new())).collect();
@@ -109,7 +112,9 @@ impl AdamW {
         std::thread::scope(|scope| {
             for (_, share) in shares {
                 scope.spawn(move || {
-                    share.into_iter().for_each(|(w, m, v, g, decay)| update(w, m, v, g, decay, size));
+                    for (w, m, v, g, decay) in share {
+                        update(w, m, v, g, decay, size);
+                    }
                 });
             }
         });
@@ -129,13 +134,6 @@ impl AdamW {
         let denominator = self.second.sqrt() * size.second_scale + size.eps;
         let _ = parameters.flat.g_sub_(&(&self.first / denominator * size.rate));
     }
-}
-
-/// Cuts `gap` and then `len` floats off the front of a slice and returns the latter.
-fn take_front<'a>(slice: &mut &'a mut [f32], gap: usize, len: usize) -> &'a mut [f32] {
-    let (front, rest) = std::mem::take(slice).split_at_mut(gap + len);
-    *slice = rest;
-    &mut front[gap..]
 }
 
 #[inline]

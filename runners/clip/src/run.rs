@@ -72,12 +72,11 @@ impl RunError {
     fn kind(&self) -> FailureKind {
         match self {
             RunError::Diverged { .. } => FailureKind::Diverged,
-            RunError::Job(_) | RunError::Device(_) => FailureKind::BadInput,
             RunError::Pool(error) | RunError::Evaluate(EvaluateError::Pool(error)) => match error {
                 pool::Error::Io { .. } | pool::Error::Changed { .. } => FailureKind::Crash,
                 _ => FailureKind::BadInput,
             },
-            RunError::Evaluate(_) => FailureKind::BadInput,
+            RunError::Job(_) | RunError::Device(_) | RunError::Evaluate(_) => FailureKind::BadInput,
             _ => FailureKind::Crash,
         }
     }

@@ -81,19 +81,19 @@ impl Bench {
             resources: Resources { device: "cpu".into(), threads: 1 },
         }
     }
+}
 
-    /// Starts the binary on a job.
-    pub(crate) fn start(&self, job: &Job) -> Child {
-        std::fs::create_dir_all(&job.attempt_dir).expect("attempt folder");
-        let path = job.attempt_dir.join("job.json");
-        std::fs::write(&path, serde_json::to_vec(job).expect("JSON")).expect("job file");
-        start_file(&path)
-    }
+/// Starts the binary on a job.
+pub(crate) fn start(job: &Job) -> Child {
+    std::fs::create_dir_all(&job.attempt_dir).expect("attempt folder");
+    let path = job.attempt_dir.join("job.json");
+    std::fs::write(&path, serde_json::to_vec(job).expect("JSON")).expect("job file");
+    start_file(&path)
+}
 
-    /// Runs the binary on a job to its end.
-    pub(crate) fn run(&self, job: &Job) -> (Vec<Event>, i32) {
-        events(&self.start(job).wait_with_output().expect("clip-runner ends"))
-    }
+/// Runs the binary on a job to its end.
+pub(crate) fn run(job: &Job) -> (Vec<Event>, i32) {
+    events(&start(job).wait_with_output().expect("clip-runner ends"))
 }
 
 pub(crate) fn start_file(path: &Path) -> Child {

@@ -2,13 +2,13 @@
 
 use protocol::{Event, FailureKind, Job, exit};
 
-use crate::harness::{Bench, events, start_file};
+use crate::harness::{Bench, events, run, start_file};
 
 fn refused(change: impl FnOnce(&mut Job)) -> String {
     let bench = Bench::new();
     let mut job = bench.job("refused");
     change(&mut job);
-    let (events, code) = bench.run(&job);
+    let (events, code) = run(&job);
     assert_eq!(code, exit::BAD_INPUT, "{events:?}");
     match &events[..] {
         [Event::Failed { reason, kind: FailureKind::BadInput }] => reason.clone(),

@@ -6,7 +6,7 @@ use std::process::Command;
 
 use protocol::{Event, Measurement, exit};
 
-use crate::harness::{Bench, events, last_checkpoint};
+use crate::harness::{Bench, events, last_checkpoint, run, start};
 
 fn measured(events: &[Event], at: u64) -> Vec<Measurement> {
     let found = events.iter().find_map(|event| match event {
@@ -20,7 +20,7 @@ fn measured(events: &[Event], at: u64) -> Vec<Measurement> {
 fn a_job_reports_measures_and_ends_with_a_checkpoint() {
     let bench = Bench::new();
     let job = bench.job("whole");
-    let (events, code) = bench.run(&job);
+    let (events, code) = run(&job);
     assert_eq!(code, exit::FINISHED);
     let parameters = job.spec.model.config.size().parameters();
     assert!(
@@ -58,7 +58,7 @@ fn sixty_four_pairs_are_learnt_by_heart() {
     job.spec.recipe.global_batch = 64;
     job.spec.recipe.warmup_samples = 640;
     job.spec.recipe.augmentation = protocol::Augmentation::None;
-    let (events, code) = bench.run(&job);
+    let (events, code) = run(&job);
     assert_eq!(code, exit::FINISHED);
     let losses: Vec<f64> =
         events.iter().filter_map(|e| if let Event::Step { loss, .. } = e { Some(*loss) } else { None }).collect();
@@ -77,11 +77,11 @@ fn a_stopped_and_resumed_job_ends_with_the_same_bytes() {
         job.spec.evaluations[0].at_samples = vec![32 * 10];
         job
     };
-    let (whole, code) = bench.run(&long("whole"));
+    let (whole, code) = run(&long("whole"));
     assert_eq!(code, exit::FINISHED);
 
     // The first attempt is asked to stop once it has reported a step: wherever it is then, it keeps its place.
-    let mut stopped = bench.start(&long("halves"));
+    let mut stopped = start(&long("halves"));
     let mut out = BufReader::new(stopped.stdout.take().expect("piped"));
     let mut line = String::new();
     while !line.contains("\"step\"") {
@@ -99,7 +99,7 @@ fn a_stopped_and_resumed_job_ends_with_the_same_bytes() {
 
     let mut job = long("halves");
     job.fence = 2;
-    let (resumed, code) = bench.run(&job);
+    let (resumed, code) = run(&job);
     assert_eq!(code, exit::FINISHED);
     assert!(matches!(resumed[0], Event::Started { resumed_from_samples, .. } if resumed_from_samples == kept));
     for file in ["model.safetensors", "optimizer.safetensors"] {
@@ -115,7 +115,7 @@ fn a_damaged_checkpoint_falls_back_to_the_one_before() {
     let bench = Bench::new();
     let mut job = bench.job("damaged");
     job.spec.recipe.checkpoint_every_samples = Some(64);
-    let (first, _) = bench.run(&job);
+    let (first, _) = run(&job);
     let newest = last_checkpoint(&first);
     let folder = newest.parent().expect("checkpoint folder");
     assert_eq!(fs::read_dir(folder).expect("folder").count(), 2, "the last two are kept");
@@ -126,7 +126,7 @@ fn a_damaged_checkpoint_falls_back_to_the_one_before() {
     fs::write(&weights, bytes).expect("weights");
 
     job.fence = 2;
-    let output = bench.start(&job).wait_with_output().expect("ends");
+    let output = start(&job).wait_with_output().expect("ends");
     let said = String::from_utf8_lossy(&output.stderr).into_owned();
     let (again, code) = events(&output);
     assert_eq!(code, exit::FINISHED);
@@ -135,7 +135,7 @@ fn a_damaged_checkpoint_falls_back_to_the_one_before() {
 
     // A checkpoint of a higher fence is not ours: with fence 0 there is nothing to resume from.
     job.fence = 0;
-    let (fresh, _) = bench.run(&job);
+    let (fresh, _) = run(&job);
     assert!(matches!(fresh[0], Event::Started { resumed_from_samples: 0, .. }));
 }
 
@@ -145,7 +145,7 @@ fn a_diverged_loss_names_its_step() {
     let mut job = bench.job("diverged");
     job.spec.recipe.lr = 1e30;
     job.spec.recipe.grad_clip_norm = None;
-    let (events, code) = bench.run(&job);
+    let (events, code) = run(&job);
     assert_eq!(code, exit::FAILED);
     let Some(Event::Failed { reason, kind }) = events.last() else { panic!("{events:?}") };
     assert_eq!(*kind, protocol::FailureKind::Diverged);
@@ -162,6 +162,6 @@ fn other_precisions_and_parts_train() {
     job.spec.recipe.precision = protocol::Precision::AmpBf16;
     job.spec.recipe.augmentation = protocol::Augmentation::RandomResizedCrop;
     job.resources.threads = 2;
-    let (events, code) = bench.run(&job);
+    let (events, code) = run(&job);
     assert_eq!(code, exit::FINISHED, "{events:?}");
 }
