@@ -123,10 +123,9 @@ fn explain(error: SqlError, query: &str) -> Failure {
             }
         }
         SqlError::Timeout(_) => Failure::bad_input(error.to_string()).hint("give it longer: `--timeout SECS`"),
-        SqlError::NotAQuery { said } => Failure::bad_input(format!(
-            "only one query can run here: SELECT, WITH, VALUES, TABLE, EXPLAIN or SHOW ({said})"
-        ))
-        .hint("`sweep sql` without a query opens psql, which may write"),
+        SqlError::NotAQuery { .. } => {
+            Failure::bad_input(error.to_string()).hint("`sweep sql` without a query opens psql, which may write")
+        }
         SqlError::Decode { .. } => Failure::environment(error.to_string()),
     }
 }

@@ -87,7 +87,7 @@ pub enum SqlError {
     #[error("the query ran for longer than {} s", .0.as_secs_f64())]
     Timeout(Duration),
     /// A statement that does something other than read.
-    #[error("only a query can run here: SELECT, WITH, VALUES, TABLE, EXPLAIN or SHOW")]
+    #[error("only one query can run here: SELECT, WITH, VALUES, TABLE, EXPLAIN or SHOW ({said})")]
     NotAQuery {
         /// What PostgreSQL said.
         said: String,
