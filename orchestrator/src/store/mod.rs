@@ -1,5 +1,17 @@
 //! All SQL. Queries are checked against the schema at compile time (`.sqlx/` holds what the checks need offline).
 
+mod attempt;
+mod checkpoint;
+mod evaluation;
+mod job;
+mod metric;
+mod sweep;
+
+pub use attempt::{Claim, Ending, IntentRequest, Orders, Predecessor};
+pub use job::{JobDetail, JobProgress, LiveAttempt, OpenJob, StateCounts, Totals};
+pub use metric::Batch;
+pub use sweep::SweepSummary;
+
 use sqlx::PgPool;
 use sqlx::postgres::{PgConnectOptions, PgPoolOptions};
 
@@ -48,4 +60,9 @@ impl Store {
         MIGRATOR.run(&pool).await?;
         Ok(Store { pool })
     }
+}
+
+/// For `map_err`: what was being done when a query failed.
+fn doing(doing: &'static str) -> impl Fn(sqlx::Error) -> StoreError {
+    move |source| StoreError::Query { doing, source }
 }

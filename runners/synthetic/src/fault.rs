@@ -42,7 +42,7 @@ impl Faults {
         if self.is_at("hang", step) && first(checkpoint_dir, "hung")? {
             crate::words(&format!("simulated hang at step {step}"));
             loop {
-                std::thread::sleep(Duration::from_secs(3600));
+                std::thread::sleep(Duration::from_hours(1));
             }
         }
         Ok(())
