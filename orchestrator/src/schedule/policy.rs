@@ -11,7 +11,7 @@ pub struct Policy {
     pub retries: u32,
     /// Attempts that may be lost (worker killed, machine rebooted) before the job is given up.
     pub lost_max: u32,
-    /// Attempts that may reach their time limit without getting any further.
+    /// Attempts that may stop unasked, or reach their time limit, without getting any further.
     pub stalled_max: u32,
     /// Delay after the first crash; doubles with each.
     pub backoff_secs: f64,
@@ -48,7 +48,7 @@ impl Policy {
         } else if job.lost >= self.lost_max {
             Some(format!("{} attempts were lost, see worker.log of the last", job.lost))
         } else if job.stalled >= self.stalled_max {
-            Some(format!("{} attempts reached the time limit without a new checkpoint", job.stalled))
+            Some(format!("{} attempts stopped by themselves or at the time limit and got no further", job.stalled))
         } else {
             None
         }

@@ -15,7 +15,7 @@ pub struct OpenJob {
     pub crashes: i64,
     /// Lost attempts that count.
     pub lost: i64,
-    /// Attempts that count and reached their time limit no further than they resumed from.
+    /// Attempts that count and stopped unasked no further than they resumed from.
     pub stalled: i64,
     /// When the last attempt ended, seconds since 1970 on the database's clock.
     pub last_end_secs: Option<f64>,
@@ -32,6 +32,8 @@ pub struct LiveAttempt {
     pub token: String,
     /// `intent`, `launched` or `running`.
     pub state: String,
+    /// Backend.
+    pub backend: String,
     /// Machine.
     pub host: Option<String>,
     /// Slot.
@@ -133,7 +135,7 @@ impl Store {
             r#"SELECT j.job_id, j.job_key, j.state,
                       h.crashes AS "crashes!", h.lost AS "lost!", h.stalled AS "stalled!",
                       h.last_end_secs, h.last_reason,
-                      a.token AS "token?", a.state AS "attempt_state?", a.host AS "host?", a.slot AS "slot?",
+                      a.token AS "token?", a.state AS "attempt_state?", a.backend AS "backend?", a.host AS "host?", a.slot AS "slot?",
                       a.handle AS "handle?", a.folder AS "folder?", a.stop_requested AS "stop_requested?",
                       extract(epoch FROM a.created_at)::float8 AS "created_secs?"
                FROM sweep_job sj JOIN job j USING (job_id)
@@ -141,7 +143,7 @@ impl Store {
                CROSS JOIN LATERAL (
                    SELECT count(*) FILTER (WHERE state = 'failed' AND failure_kind = 'crash') AS crashes,
                           count(*) FILTER (WHERE state = 'lost') AS lost,
-                          count(*) FILTER (WHERE state = 'stopped' AND reason = 'time limit'
+                          count(*) FILTER (WHERE state = 'stopped' AND reason IN ('time limit', 'the runner stopped itself')
                                            AND samples_seen <= coalesce(resumed_from_samples, 0)) AS stalled,
                           extract(epoch FROM max(ended_at))::float8 AS last_end_secs,
                           (array_agg(reason ORDER BY attempt_id DESC))[1] AS last_reason
@@ -167,6 +169,7 @@ impl Store {
             live: row.token.map(|token| LiveAttempt {
                 token,
                 state: row.attempt_state.unwrap_or_default(),
+                backend: row.backend.unwrap_or_default(),
                 host: row.host,
                 slot: row.slot,
                 handle: row.handle,
