@@ -90,7 +90,7 @@ impl Backend for LocalBackend {
         self.slots
     }
 
-    fn slot_resources(&self, _slot: usize) -> Resources {
+    fn slot_resources(&self) -> Resources {
         // One GPU is visible to each worker, so it is `cuda` to every runner.
         let device = if self.gpus.is_empty() { "cpu" } else { "cuda" };
         Resources { device: device.to_owned(), threads: self.threads }

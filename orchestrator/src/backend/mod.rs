@@ -25,8 +25,8 @@ pub trait Backend: Send + Sync {
     /// Attempts it can run at one time.
     fn slots(&self) -> usize;
 
-    /// What a worker in this slot may use.
-    fn slot_resources(&self, slot: usize) -> protocol::Resources;
+    /// What a worker in a slot may use.
+    fn slot_resources(&self) -> protocol::Resources;
 
     /// Starts one worker and gives the handle it goes by. The attempt's token is its name: it can be found again.
     async fn launch(&self, request: &LaunchRequest) -> Result<String, BackendError>;

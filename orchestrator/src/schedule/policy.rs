@@ -41,9 +41,7 @@ impl Policy {
     /// Why the job may not be tried again, if so.
     pub(super) fn exhausted(&self, job: &JobView) -> Option<String> {
         let because = job.last_reason.as_deref().unwrap_or("no reason given");
-        if job.hopeless {
-            Some(because.to_owned())
-        } else if job.crashes > self.retries {
+        if job.crashes > self.retries {
             Some(format!("{because} ({} attempts failed, {} retries allowed)", job.crashes, self.retries))
         } else if job.lost >= self.lost_max {
             Some(format!("{} attempts were lost, see worker.log of the last", job.lost))

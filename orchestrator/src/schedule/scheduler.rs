@@ -30,10 +30,8 @@ pub struct JobView {
     pub crashes: u32,
     /// Lost attempts since then.
     pub lost: u32,
-    /// Attempts since then that reached their time limit no further than they had resumed from.
+    /// Attempts since then that stopped unasked no further than they had resumed from.
     pub stalled: u32,
-    /// Whether the last attempt failed for a reason that stays (`diverged`, `bad_input`).
-    pub hopeless: bool,
     /// What the last attempt that ended said.
     pub last_reason: Option<String>,
     /// When it ended, seconds on the database's clock.
