@@ -65,6 +65,8 @@ pub struct JobProgress {
     pub data_size: i64,
     /// Seed.
     pub seed: i64,
+    /// C of the whole job, forward GMACs x samples.
+    pub gmacs: f64,
     /// Samples seen at the last report of the last attempt.
     pub samples_seen: i64,
     /// Samples per second of the last attempt since it was claimed.
@@ -220,13 +222,30 @@ impl Store {
         Ok(Totals { counts, gmacs_done: row.gmacs_done, gmacs: row.gmacs })
     }
 
+    /// Jobs with one of these keys, by state.
+    pub async fn job_counts(&self, keys: &[String]) -> Result<StateCounts, StoreError> {
+        sqlx::query_as!(
+            StateCounts,
+            r#"SELECT count(*) FILTER (WHERE state = 'pending') AS "pending!",
+                      count(*) FILTER (WHERE state = 'running') AS "running!",
+                      count(*) FILTER (WHERE state = 'done') AS "done!",
+                      count(*) FILTER (WHERE state = 'failed') AS "failed!",
+                      count(*) FILTER (WHERE state = 'cancelled') AS "cancelled!"
+               FROM job WHERE job_key = ANY ($1)"#,
+            keys
+        )
+        .fetch_one(&self.pool)
+        .await
+        .map_err(doing("can't count the jobs"))
+    }
+
     /// Jobs of a sweep in plan order, with how far they are; only those in one of `states`.
     pub async fn job_progress(&self, sweep_id: i64, states: &[&str]) -> Result<Vec<JobProgress>, StoreError> {
         let states: Vec<String> = states.iter().map(|&state| state.to_owned()).collect();
         sqlx::query_as!(
             JobProgress,
             r#"SELECT j.job_key, j.state, j.reason, j.model, j.samples_seen AS samples_total, j.data_size, j.seed,
-                      coalesce(a.samples_seen, 0) AS "samples_seen!",
+                      j.gmacs_samples AS gmacs, coalesce(a.samples_seen, 0) AS "samples_seen!",
                       (a.samples_seen - coalesce(a.resumed_from_samples, 0))
                           / nullif(extract(epoch FROM coalesce(a.ended_at, now()) - a.claimed_at)::float8, 0)
                           AS samples_per_sec,

@@ -82,7 +82,7 @@ impl Patient {
 /// Ships the spool until `ending` comes and is stored. Orders of the database go to `orders`.
 pub(super) async fn ship(
     mut database: Patient,
-    claim: Claim,
+    claim: &Claim,
     mut ending: oneshot::Receiver<Ending>,
     orders: mpsc::UnboundedSender<Orders>,
 ) -> Result<Shipped, WorkerError> {
@@ -113,10 +113,10 @@ pub(super) async fn ship(
             if told.elapsed() < BEAT_EVERY {
                 continue;
             }
-            database.run(deadline, async |store| store.attempt_beat(&claim).await).await?
+            database.run(deadline, async |store| store.attempt_beat(claim).await).await?
         } else {
             let batch = Batch::new(&events, tail.lines());
-            let call = async |store: &Store| store.events_store(&claim, claim.attempt_id, &batch, last).await;
+            let call = async |store: &Store| store.events_store(claim, claim.attempt_id, &batch, last).await;
             database.run(deadline, call).await?
         };
         told = Instant::now();

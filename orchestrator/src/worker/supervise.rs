@@ -12,7 +12,7 @@ use super::judge::{Asked, Heard, judge};
 use super::runner::{self, Runner};
 use super::ship::{BATCH_EVENTS, Patient, Shipped, ship};
 use super::spool::{Spool, Tail};
-use super::{Cli, SUPERSEDED, UNDELIVERED, WorkerError, log};
+use super::{Cli, SUPERSEDED, WorkerError, log};
 use crate::store::{Batch, Claim, Ending, Orders};
 
 /// How long a worker that has nothing to train yet waits for the database.
@@ -46,21 +46,23 @@ pub(super) async fn supervise(cli: &Cli) -> Result<u8, WorkerError> {
     }
     let (end_sender, end) = oneshot::channel();
     let (order_sender, orders) = mpsc::unbounded_channel();
-    let shipping = tokio::spawn(ship(database, claim.clone(), end, order_sender));
-    if let Some(ending) = train(cli, &claim, orders).await? {
-        log::line(&format!("ended: {ending:?}"));
-        let _ = end_sender.send(ending);
-    } else {
-        drop(end_sender);
-    }
-    match shipping.await {
-        Ok(Ok(Shipped::Everything)) => Ok(0),
-        Ok(Ok(Shipped::Superseded)) => {
+    let training = async {
+        let ending = train(cli, &claim, orders).await?;
+        if let Some(ending) = ending {
+            log::line(&format!("ended: {ending:?}"));
+            let _ = end_sender.send(ending);
+        }
+        Ok::<(), WorkerError>(())
+    };
+    // Side by side in one thread; without an ending to deliver, shipping stops too.
+    let (trained, shipped) = tokio::join!(training, ship(database, &claim, end, order_sender));
+    trained?;
+    match shipped? {
+        Shipped::Everything => Ok(0),
+        Shipped::Superseded => {
             log::line("superseded: another claim counts now");
             Ok(SUPERSEDED)
         }
-        Ok(Err(error)) => Err(error),
-        Err(_) => Ok(UNDELIVERED),
     }
 }
 
