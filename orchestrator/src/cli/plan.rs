@@ -1,11 +1,344 @@
-//! `sweep plan`.
+//! `sweep plan`: what a spec comes to. Needs no database.
 
-use super::output::{Exit, Failure};
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+
+use comfy_table::{CellAlignment, Table, presets};
+use miette::{GraphicalReportHandler, GraphicalTheme};
+use serde::Serialize;
+
+use super::output::{Exit, Failure, color_stderr, data, json, say};
+use crate::plan::{BackendChoice, LoadError, Plan, PlannedJob, load};
+use crate::spec::SpecError;
+use crate::spec::quantity::grouped;
 
 /// Options of `sweep plan`.
 #[derive(Debug, clap::Args)]
-pub(super) struct Args {}
+pub(super) struct Args {
+    /// Spec to plan.
+    #[arg(value_name = "SPEC")]
+    spec: PathBuf,
+    /// Print JSON, every job with every number.
+    #[arg(long)]
+    json: bool,
+    /// Show every job of a long plan.
+    #[arg(long)]
+    all: bool,
+}
 
-pub(super) async fn run(_args: Args) -> Result<Exit, Failure> {
-    Err(Failure::environment("not written yet"))
+/// What the database says of a job.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize)]
+#[serde(rename_all = "snake_case")]
+#[expect(dead_code, reason = "only `existing_states` makes the others, once it is wired to the store")]
+pub(super) enum State {
+    /// Not there, or there and waiting.
+    New,
+    /// Its result is there and will be used again.
+    Done,
+    /// A worker has it.
+    Running,
+    /// Given up.
+    Failed,
+}
+
+/// States of jobs in a database that can be reached without starting one; `None` where there is no such database.
+#[expect(clippy::unused_async, reason = "asking the store waits")]
+async fn existing_states(_job_keys: &[&str]) -> Option<BTreeMap<String, State>> {
+    None
+}
+
+pub(super) async fn run(args: Args) -> Result<Exit, Failure> {
+    let plan = load_plan(&args.spec)?;
+    let keys: Vec<&str> = plan.jobs.iter().map(|job| job.job_key.as_str()).collect();
+    let states = existing_states(&keys).await;
+    if args.json {
+        json("sweep.plan/1", &body(&plan, states.as_ref()));
+    } else {
+        data(&text(&plan, states.as_ref(), args.all));
+        say(&format!("\nnext: `sweep launch {}`", args.spec.display()));
+    }
+    Ok(Exit::Done)
+}
+
+/// Reads, checks and plans a spec, in the current folder.
+pub(super) fn load_plan(path: &Path) -> Result<Plan, Failure> {
+    load(path, BTreeMap::new()).map_err(|error| match &error {
+        LoadError::Spec(error) => Failure::bad_input(rendered(error)),
+        LoadError::Read { source, .. } => {
+            Failure::bad_input(error.to_string()).because(source).hint("`sweep init` writes a spec to start from")
+        }
+        LoadError::Encoding { .. } => Failure::bad_input(error.to_string()).hint("save it as UTF-8"),
+        LoadError::Runner(runner) => Failure::environment(error.to_string()).hint(runner.hint()),
+        LoadError::CurrentDir(source) => Failure::environment(error.to_string()).because(source),
+    })
+}
+
+/// Mistakes with the lines they are in, one after the other.
+fn rendered(error: &SpecError) -> String {
+    let mut theme = if color_stderr() { GraphicalTheme::unicode() } else { GraphicalTheme::unicode_nocolor() };
+    if !color_stderr() {
+        theme.characters.error = "×".to_owned();
+    }
+    let handler = GraphicalReportHandler::new_themed(theme).with_links(false).with_width(100).with_context_lines(1);
+    let mut text = String::new();
+    for mistake in &error.mistakes {
+        handler.render_report(&mut text, mistake).expect("writing to a string can't fail");
+        text.push('\n');
+    }
+    text.push_str(&format!("error: {error}\n"));
+    text
+}
+
+#[derive(Debug, Serialize)]
+struct Body<'a> {
+    name: &'a str,
+    question: &'a str,
+    runner: Option<&'a protocol::RunnerIdentity>,
+    runner_path: &'a Path,
+    backend: &'static str,
+    pools: Vec<PoolRow<'a>>,
+    jobs: Vec<JobRow<'a>>,
+    totals: Totals,
+    limits: LimitsRow,
+}
+
+#[derive(Debug, Serialize)]
+struct PoolRow<'a> {
+    name: &'a str,
+    path: &'a Path,
+    digest: &'a str,
+    samples: u64,
+}
+
+#[derive(Debug, Serialize)]
+struct JobRow<'a> {
+    job_key: &'a str,
+    model: &'a str,
+    parameters: u64,
+    samples_seen: u64,
+    data_size: u64,
+    unique_samples: u64,
+    epochs: f64,
+    seed: u64,
+    steps: u64,
+    gmacs_samples: f64,
+    train_flops: f64,
+    six_nd: f64,
+    memory_bytes: u64,
+    secs: Option<f64>,
+    state: Option<State>,
+    recipe: &'a protocol::Recipe,
+}
+
+#[derive(Debug, Clone, Copy, Serialize)]
+struct Totals {
+    jobs: usize,
+    samples_seen: u64,
+    gmacs_samples: f64,
+    train_flops: f64,
+    six_nd: f64,
+    /// Where every job has a time.
+    secs: Option<f64>,
+}
+
+#[derive(Debug, Serialize)]
+struct LimitsRow {
+    parallel: Option<usize>,
+    retries: u32,
+    time_secs: Option<u64>,
+    compute_flops: Option<f64>,
+}
+
+fn body<'a>(plan: &'a Plan, states: Option<&BTreeMap<String, State>>) -> Body<'a> {
+    let BackendChoice::Local(_) = plan.backend;
+    Body {
+        name: &plan.name,
+        question: &plan.question,
+        runner: plan.jobs.first().map(|job| &job.spec.runner),
+        runner_path: &plan.runner_path,
+        backend: "local",
+        pools: plan
+            .pools
+            .iter()
+            .map(|pool| PoolRow {
+                name: &pool.source.pool,
+                path: &pool.source.path,
+                digest: &pool.source.digest,
+                samples: pool.samples,
+            })
+            .collect(),
+        jobs: plan
+            .jobs
+            .iter()
+            .map(|job| JobRow {
+                job_key: &job.job_key,
+                model: &job.spec.model.name,
+                parameters: job.size.parameters(),
+                samples_seen: job.spec.samples_seen,
+                data_size: job.spec.data_size,
+                unique_samples: job.unique_samples,
+                epochs: epochs(job),
+                seed: job.spec.seed,
+                steps: job.spec.steps(),
+                gmacs_samples: job.compute.gmacs_samples,
+                train_flops: job.compute.train_flops,
+                six_nd: job.compute.six_nd,
+                memory_bytes: job.memory_bytes,
+                secs: job.secs,
+                state: states.map(|states| state_of(states, job)),
+                recipe: &job.spec.recipe,
+            })
+            .collect(),
+        totals: totals(plan),
+        limits: LimitsRow {
+            parallel: plan.limits.parallel,
+            retries: plan.limits.retries,
+            time_secs: plan.limits.time_limit_secs,
+            compute_flops: plan.limits.compute_budget_flops,
+        },
+    }
+}
+
+fn state_of(states: &BTreeMap<String, State>, job: &PlannedJob) -> State {
+    states.get(&job.job_key).copied().unwrap_or(State::New)
+}
+
+/// D over U.
+fn epochs(job: &PlannedJob) -> f64 {
+    job.spec.samples_seen as f64 / job.unique_samples as f64
+}
+
+fn totals(plan: &Plan) -> Totals {
+    let sum = |of: fn(&PlannedJob) -> f64| plan.jobs.iter().map(of).sum();
+    Totals {
+        jobs: plan.jobs.len(),
+        samples_seen: plan.jobs.iter().map(|job| job.spec.samples_seen).sum(),
+        gmacs_samples: sum(|job| job.compute.gmacs_samples),
+        train_flops: sum(|job| job.compute.train_flops),
+        six_nd: sum(|job| job.compute.six_nd),
+        secs: plan.jobs.iter().map(|job| job.secs).sum(),
+    }
+}
+
+/// Jobs that a table shows before it skips the middle.
+const SHOWN_MAX: usize = 60;
+/// Last jobs of a table that skips the middle.
+const SHOWN_LAST: usize = 10;
+
+fn text(plan: &Plan, states: Option<&BTreeMap<String, State>>, all: bool) -> String {
+    let mut lines = vec![format!("{}{}{}", plan.name, if plan.question.is_empty() { "" } else { ": " }, plan.question)];
+    if let Some(job) = plan.jobs.first() {
+        let runner = &job.spec.runner;
+        lines.push(format!("runner {} {} ({})", runner.name, runner.version, plan.runner_path.display()));
+    }
+    for pool in &plan.pools {
+        let source = &pool.source;
+        let pairs = grouped(pool.samples);
+        lines.push(format!("pool   {} ({pairs} pairs, {}, digest {})", source.pool, source.path.display(), &source.digest[..12]));
+    }
+    lines.push(String::new());
+    lines.extend(table(plan, states, all));
+    lines.push(String::new());
+
+    let totals = totals(plan);
+    lines.push(format!(
+        "{} job{}, {} samples seen; C = {:.3e} GMACs x samples, {:.3e} training FLOPs, {:.3e} as 6ND",
+        grouped(totals.jobs as u64),
+        if totals.jobs == 1 { "" } else { "s" },
+        grouped(totals.samples_seen),
+        totals.gmacs_samples,
+        totals.train_flops,
+        totals.six_nd
+    ));
+    lines.push(match totals.secs {
+        Some(secs) => format!("time: {} on one slot", time(secs)),
+        None => "time: not known before a first run on this machine has been measured".to_owned(),
+    });
+    if let Some(budget) = plan.limits.compute_budget_flops {
+        let share = 100.0 * totals.train_flops / budget;
+        lines.push(format!("budget: {share:.1} % of {budget:.3e} training FLOPs"));
+    }
+    if let Some(states) = states {
+        let mut counts = BTreeMap::new();
+        for job in &plan.jobs {
+            *counts.entry(state_of(states, job)).or_insert(0_u64) += 1;
+        }
+        let words: Vec<String> = counts.into_iter().map(|(state, count)| format!("{} {}", grouped(count), word(state))).collect();
+        lines.push(format!("in the database: {}", words.join(", ")));
+    }
+    lines.join("\n")
+}
+
+fn table(plan: &Plan, states: Option<&BTreeMap<String, State>>, all: bool) -> Vec<String> {
+    let many_seeds = plan.jobs.iter().any(|job| job.spec.seed != plan.jobs[0].spec.seed);
+    let timed = plan.jobs.iter().any(|job| job.secs.is_some());
+    let mut header = vec!["job", "model", "N", "seen", "data", "unique", "epochs"];
+    header.extend(many_seeds.then_some("seed"));
+    header.extend(["steps", "GMACs x seen", "train FLOPs", "memory"]);
+    header.extend(timed.then_some("time"));
+    header.extend(states.is_some().then_some("state"));
+
+    let skip = if all || plan.jobs.len() <= SHOWN_MAX { 0..0 } else { SHOWN_MAX - SHOWN_LAST..plan.jobs.len() - SHOWN_LAST };
+    let mut table = Table::new();
+    table.load_preset(presets::NOTHING).set_header(header);
+    for (_, job) in plan.jobs.iter().enumerate().filter(|(index, _)| !skip.contains(index)) {
+        let mut row = vec![
+            job.job_key[..8].to_owned(),
+            job.spec.model.name.clone(),
+            short(job.size.parameters() as f64),
+            grouped(job.spec.samples_seen),
+            grouped(job.spec.data_size),
+            grouped(job.unique_samples),
+            format!("{:.1}", epochs(job)),
+        ];
+        row.extend(many_seeds.then(|| job.spec.seed.to_string()));
+        row.extend([
+            grouped(job.spec.steps()),
+            format!("{:.3e}", job.compute.gmacs_samples),
+            format!("{:.3e}", job.compute.train_flops),
+            format!("{}B", short(job.memory_bytes as f64)),
+        ]);
+        row.extend(timed.then(|| job.secs.map_or_else(|| "?".to_owned(), time)));
+        row.extend(states.map(|states| word(state_of(states, job)).to_owned()));
+        table.add_row(row);
+    }
+    for column in table.column_iter_mut().skip(2) {
+        column.set_cell_alignment(CellAlignment::Right);
+    }
+    let mut lines: Vec<String> = table.lines().map(|line| line.trim_end().to_owned()).collect();
+    if !skip.is_empty() {
+        let note = format!(" ... {} more; `--all` or `--json` shows every job", grouped(skip.len() as u64));
+        lines.insert(1 + skip.start, note);
+    }
+    lines
+}
+
+fn word(state: State) -> &'static str {
+    match state {
+        State::New => "new",
+        State::Done => "done (reused)",
+        State::Running => "running",
+        State::Failed => "failed",
+    }
+}
+
+/// 1234567 as `1.23M`.
+fn short(value: f64) -> String {
+    for (unit, letter) in [(1e12, "T"), (1e9, "G"), (1e6, "M"), (1e3, "k")] {
+        if value >= unit {
+            let value = value / unit;
+            return if value < 10.0 { format!("{value:.2}{letter}") } else { format!("{value:.1}{letter}") };
+        }
+    }
+    format!("{value:.0}")
+}
+
+/// 5400 s as `1 h 30 min`.
+fn time(secs: f64) -> String {
+    let secs = secs.round() as u64;
+    match secs {
+        0..60 => format!("{secs} s"),
+        60..3_600 => format!("{} min {} s", secs / 60, secs % 60),
+        _ => format!("{} h {} min", grouped(secs / 3_600), secs % 3_600 / 60),
+    }
 }

@@ -1,11 +1,13 @@
 //! `sweep schema`.
 
-use super::output::{Exit, Failure};
+use super::output::{Exit, Failure, data};
+use crate::spec::schema;
 
 /// Options of `sweep schema`.
 #[derive(Debug, clap::Args)]
 pub(super) struct Args {}
 
 pub(super) fn run(_args: &Args) -> Result<Exit, Failure> {
-    Err(Failure::environment("not written yet"))
+    data(&serde_json::to_string_pretty(&schema()).expect("a schema is JSON"));
+    Ok(Exit::Done)
 }

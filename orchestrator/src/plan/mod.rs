@@ -1,6 +1,25 @@
 //! [`Spec`](crate::spec::Spec) to [`Plan`]: pure. Same spec and same inputs, same jobs.
+//!
+//! [`plan`] expands the grid, sizes models, counts samples, costs jobs and names each by its content. What it needs from
+//! outside (pools, model files, the runner's version) comes in as [`Inputs`]; [`inputs`] is the one module here that looks.
+
+pub mod canonical;
+
+pub mod memory;
+
+pub mod inputs;
+
+mod pool;
+
+mod runner;
+
+mod expand;
 
 use protocol::{Compute, JobSpec, ModelSize, PoolManifest};
+
+pub use expand::{Inputs, job_key, plan};
+pub use inputs::{LoadError, load};
+pub use runner::RunnerError;
 
 /// Jobs of a sweep, in the order they are to start: cheapest first.
 #[derive(Debug, Clone)]

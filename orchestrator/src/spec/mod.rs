@@ -1,1 +1,254 @@
-//! YAML to [`Spec`]. Pure.
+//! YAML to [`Spec`]: what a person asks for. Pure: it knows text and tables, no file, clock or database.
+//!
+//! [`parse`] goes through the modules in this order: `parse` (YAML to a tree), `read` (the tree against the tables in
+//! [`keys`], every mistake of form at once), `build` (the tree to a [`Spec`]), `check` (what fields say to each other,
+//! again all at once). `locate` finds the line and column of a mistake. Only `parse` and `locate` know `serde_yaml`.
+
+pub mod keys;
+
+pub mod quantity;
+
+mod parse;
+
+mod locate;
+
+mod read;
+
+mod build;
+
+mod cells;
+
+mod check;
+
+mod error;
+
+mod models;
+
+mod schema;
+
+use std::sync::Arc;
+
+use miette::NamedSource;
+use protocol::{Augmentation, EvaluationTask, Precision, Schedule};
+
+pub use build::RecipeChange;
+pub use cells::{CELLS_MAX, Cell, Origin, cells};
+pub(crate) use check::model_place;
+pub use check::recipe_place;
+pub use error::{Path, Place, Problem, SpecError, Step};
+pub use models::{is_model_file, model_names, nearest, shipped, sized_for};
+pub use schema::{SCHEMA_ID, schema};
+
+/// A commented spec to start from: what `sweep init` writes.
+pub const TEMPLATE: &str = include_str!("template.yaml");
+
+/// A whole study as asked for, every default filled in. What depends on files (pools, model files, the runner) is the
+/// planner's business.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Spec {
+    /// Where it came from, for errors and for the store.
+    pub source: Source,
+    /// Name of the sweep.
+    pub name: String,
+    /// What the sweep is to answer; may be empty.
+    pub question: String,
+    /// Name or path of the runner.
+    pub runner: String,
+    /// Pool to train on; a runner that reads no data needs none.
+    pub data: Option<Data>,
+    /// The product of these lists is the grid.
+    pub grid: Axes,
+    /// Cells beside the product, after [`Spec::exclude`]: each entry is a product too, in which axes left out are the grid's.
+    pub include: Vec<Axes>,
+    /// Cells of the product to leave out: those that match every axis an entry names.
+    pub exclude: Vec<Axes>,
+    /// How to train, where no override says otherwise.
+    pub recipe: Recipe,
+    /// Fields of the recipe that the spec states, so that errors can point at them.
+    pub recipe_stated: Vec<&'static str>,
+    /// Changes of the recipe for some cells, in order; later ones win.
+    pub overrides: Vec<Override>,
+    /// What to measure.
+    pub evaluations: Vec<Evaluation>,
+    /// Where attempts run.
+    pub backend: Backend,
+    /// How far to go.
+    pub limits: Limits,
+}
+
+/// Name and text of a spec. Cheap to clone.
+#[derive(Debug, Clone)]
+pub struct Source(Arc<NamedSource<String>>);
+
+impl Source {
+    /// `name` is shown in errors: a path as the user wrote it.
+    pub fn new(name: &str, text: &str) -> Source {
+        let text = text.strip_prefix('\u{feff}').unwrap_or(text);
+        Source(Arc::new(NamedSource::new(name, text.to_owned()).with_language("yaml")))
+    }
+
+    /// Path as the user wrote it.
+    pub fn name(&self) -> &str {
+        self.0.name()
+    }
+
+    /// The YAML.
+    pub fn text(&self) -> &str {
+        self.0.inner()
+    }
+
+    pub(crate) fn shared(&self) -> Arc<NamedSource<String>> {
+        Arc::clone(&self.0)
+    }
+}
+
+impl PartialEq for Source {
+    fn eq(&self, other: &Source) -> bool {
+        self.name() == other.name() && self.text() == other.text()
+    }
+}
+
+/// The pool to train on.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Data {
+    /// Folder of shards, as written.
+    pub pool: String,
+    /// Name to store it under; else the manifest's or the folder's.
+    pub name: Option<String>,
+}
+
+/// Values on each axis. In [`Spec::include`] and [`Spec::exclude`] an empty list means: not named.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Axes {
+    /// Names of shipped models, or paths of JSON files.
+    pub model: Vec<String>,
+    /// Samples to train on, as asked for: the planner rounds up to whole batches.
+    pub samples_seen: Vec<u64>,
+    /// Unique samples.
+    pub data_size: Vec<DataSize>,
+    /// Seeds.
+    pub seed: Vec<u64>,
+}
+
+/// How many unique samples of the pool a job may see.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum DataSize {
+    /// The first so many in hash order.
+    Samples(u64),
+    /// The whole pool.
+    All,
+}
+
+/// A number of samples, or a share of a job's samples seen.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub enum Amount {
+    /// So many.
+    Samples(u64),
+    /// Percent of the samples seen.
+    Percent(f64),
+}
+
+impl Amount {
+    /// In samples of a job that sees `samples_seen`, rounded to the nearest.
+    pub fn of(self, samples_seen: u64) -> u64 {
+        match self {
+            Amount::Samples(samples) => samples,
+            Amount::Percent(percent) => (samples_seen as f64 * percent / 100.0).round() as u64,
+        }
+    }
+}
+
+/// How to train.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Recipe {
+    /// Samples a step.
+    pub global_batch: u64,
+    /// Peak learning rate.
+    pub lr: f64,
+    /// AdamW betas.
+    pub betas: [f64; 2],
+    /// AdamW epsilon.
+    pub eps: f64,
+    /// AdamW weight decay.
+    pub weight_decay: f64,
+    /// Linear rise of the learning rate.
+    pub warmup: Amount,
+    /// What follows it.
+    pub schedule: Schedule,
+    /// Arithmetic.
+    pub precision: Precision,
+    /// Random change of training images.
+    pub augmentation: Augmentation,
+    /// Side of the images in place of the model's own, pixels.
+    pub image_size: Option<u64>,
+    /// Tokens of a caption in place of the model's own.
+    pub context_length: Option<u64>,
+    /// Largest gradient norm.
+    pub grad_clip_norm: Option<f64>,
+    /// Distance of checkpoints.
+    pub checkpoint_every: Option<Amount>,
+    /// Numbers for runners of one's own.
+    pub extra: std::collections::BTreeMap<String, f64>,
+}
+
+/// A change of the recipe for the cells that match.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Override {
+    /// Which cells: all axes named must match.
+    pub cells: Axes,
+    /// What is set there.
+    pub set: RecipeChange,
+}
+
+/// One data set to measure on.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Evaluation {
+    /// Name to store results under; else the pool's.
+    pub name: Option<String>,
+    /// Folder of shards, as written.
+    pub pool: String,
+    /// What to measure.
+    pub tasks: Vec<EvaluationTask>,
+    /// Prompt templates; empty: the pool's own.
+    pub templates: Vec<String>,
+    /// Where to measure beside the end.
+    pub at_samples: Vec<Amount>,
+}
+
+/// Where attempts run.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Backend {
+    /// This machine.
+    Local {
+        /// Attempts at one time; else the backend decides.
+        slots: Option<usize>,
+        /// Threads of each; else cores over slots.
+        threads_per_slot: Option<usize>,
+    },
+}
+
+/// How far to go.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Limits {
+    /// Attempts at one time, over the backend's slots.
+    pub parallel: Option<usize>,
+    /// Retries of a job that crashed.
+    pub retries: u32,
+    /// Seconds one attempt may take.
+    pub time_secs: Option<u64>,
+    /// Total training FLOPs of the sweep.
+    pub compute_flops: Option<f64>,
+}
+
+/// Reads a spec. On a mistake nothing is returned but the mistakes, all of them as far as they can be told apart.
+pub fn parse(source: &Source) -> Result<Spec, SpecError> {
+    let tree = parse::tree(source)?;
+    let mut problems = Vec::new();
+    let value = read::read(&tree, &keys::SPEC, &mut Path::default(), &mut problems);
+    if !problems.is_empty() {
+        return Err(SpecError::new(source, problems));
+    }
+    let spec = build::spec(source, value.expect("a tree without problems has a value"));
+    let problems = check::check(&spec);
+    if problems.is_empty() { Ok(spec) } else { Err(SpecError::new(source, problems)) }
+}

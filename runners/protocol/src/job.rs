@@ -175,9 +175,11 @@ pub struct Resources {
 }
 
 impl JobSpec {
-    /// The spec as hashed: paths are left out, since the digest already says what the data are.
+    /// The spec as hashed: paths are left out, since the digest already says what the data are, and so is the distance of
+    /// checkpoints, since a job that was resumed gives the same result.
     pub fn identity(&self) -> JobSpec {
         let mut identity = self.clone();
+        identity.recipe.checkpoint_every_samples = None;
         identity.data.path = PathBuf::new();
         for evaluation in &mut identity.evaluations {
             evaluation.data.path = PathBuf::new();

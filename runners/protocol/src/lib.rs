@@ -14,6 +14,7 @@ pub mod exit;
 mod job;
 mod manifest;
 mod model;
+mod shipped;
 
 pub use event::{Description, Event, FailureKind, Measurement};
 pub use job::{
@@ -21,7 +22,8 @@ pub use job::{
     RunnerIdentity, Schedule,
 };
 pub use manifest::{HASH_ORDER_DOC, PoolManifest, ShardEntry, SourceEntry};
-pub use model::{Compute, ModelConfig, ModelSize, NamedModel, SHIPPED_MODELS, TextConfig, VisionConfig};
+pub use model::{Compute, ModelConfig, ModelProblem, ModelSize, NamedModel, TextConfig, VisionConfig};
+pub use shipped::{MODEL_ALIASES, SHIPPED_MODELS, shipped_model};
 
 /// Version of the JSON described here. A runner that speaks another one is refused before anything starts.
 pub const PROTOCOL_VERSION: u32 = 1;

@@ -3,6 +3,8 @@
 //! Formulas: see [`ModelConfig::size`]. They give the published parameters, GMACs and GFLOPs of OpenCLIP's ViT family to
 //! 0.01 (test `published_values`), so no profiler is needed and planner, runner and SQL agree by construction.
 
+use std::fmt;
+
 use serde::{Deserialize, Serialize};
 
 /// A model configuration with the name it goes by.
@@ -143,6 +145,81 @@ impl ModelConfig {
     }
 }
 
+/// What is wrong with a model configuration.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ModelProblem {
+    /// Which field, for example `vision_cfg.patch_size`.
+    pub field: &'static str,
+    /// What is wrong and what is allowed, a sentence fragment.
+    pub problem: String,
+}
+
+impl fmt::Display for ModelProblem {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "`{}` {}", self.field, self.problem)
+    }
+}
+
+impl std::error::Error for ModelProblem {}
+
+/// Largest number of image tokens, patches and class token. With the other limits of [`ModelConfig::check`] it keeps every
+/// closed form inside 64 bits.
+const TOKENS_MAX: u64 = 65_537;
+
+impl ModelConfig {
+    /// Everything that makes this configuration no model: sizes of zero or beyond reason, patches that do not tile the
+    /// image, heads that do not divide the width. [`ModelConfig::size`] is meaningful only where this is empty.
+    pub fn check(&self) -> Vec<ModelProblem> {
+        let (vision, text) = (&self.vision_cfg, &self.text_cfg);
+        let mut problems = Vec::new();
+        let mut bad = |field, problem: String| problems.push(ModelProblem { field, problem });
+        for (field, value, max) in [
+            ("embed_dim", self.embed_dim, 16_384),
+            ("vision_cfg.image_size", vision.image_size, 8_192),
+            ("vision_cfg.layers", vision.layers, 512),
+            ("vision_cfg.width", vision.width, 16_384),
+            ("vision_cfg.head_width", vision.head_width, 16_384),
+            ("vision_cfg.patch_size", vision.patch_size, 8_192),
+            ("text_cfg.context_length", text.context_length, 65_536),
+            ("text_cfg.vocab_size", text.vocab_size, 10_000_000),
+            ("text_cfg.width", text.width, 16_384),
+            ("text_cfg.heads", text.heads, 16_384),
+            ("text_cfg.layers", text.layers, 512),
+        ] {
+            if value == 0 || value > max {
+                bad(field, format!("is {value}, it must lie between 1 and {max}"));
+            }
+        }
+        if !(vision.mlp_ratio > 0.0 && vision.mlp_ratio <= 16.0) {
+            bad("vision_cfg.mlp_ratio", format!("is {}, it must lie above 0 and at most 16", vision.mlp_ratio));
+        }
+        for (field, value) in
+            [("vision_cfg.ls_init_value", vision.ls_init_value), ("text_cfg.ls_init_value", text.ls_init_value)]
+        {
+            if let Some(value) = value
+                && !value.is_finite()
+            {
+                bad(field, format!("is {value}, it must be a number"));
+            }
+        }
+        let (size, patch) = (vision.image_size, vision.patch_size);
+        if patch > 0 && !size.is_multiple_of(patch) {
+            bad("vision_cfg.image_size", format!("is {size}, which patches of {patch} x {patch} pixels do not tile"));
+        } else if patch > 0 && (size / patch).saturating_pow(2).saturating_add(1) > TOKENS_MAX {
+            bad("vision_cfg.patch_size", format!("is {patch}: more than {TOKENS_MAX} tokens an image"));
+        }
+        if vision.head_width > 0 && !vision.width.is_multiple_of(vision.head_width) {
+            let (width, head_width) = (vision.width, vision.head_width);
+            bad("vision_cfg.width", format!("is {width}, which is no multiple of the head width {head_width}"));
+        }
+        if text.heads > 0 && !text.width.is_multiple_of(text.heads) {
+            let (width, heads) = (text.width, text.heads);
+            bad("text_cfg.width", format!("is {width}, which {heads} heads do not divide"));
+        }
+        problems
+    }
+}
+
 impl VisionConfig {
     /// H = floor(W x mlp_ratio).
     pub fn hidden_width(&self) -> u64 {
@@ -214,6 +291,3 @@ fn is_mlp_ratio_default(mlp_ratio: &f64) -> bool {
 fn is_false(flag: &bool) -> bool {
     !*flag
 }
-
-/// Configurations shipped with `sweep`: name and JSON text, the ViT family of OpenCLIP and our small ladder.
-pub const SHIPPED_MODELS: &[(&str, &str)] = &[];

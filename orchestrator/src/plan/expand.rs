@@ -1,0 +1,310 @@
+//! The planner itself.
+
+use std::collections::{BTreeMap, HashMap};
+use std::path::PathBuf;
+
+use protocol::{
+    DataSource, Description, EvaluationPlan, JobSpec, ModelConfig, NamedModel, Recipe, RunnerIdentity,
+};
+use sha2::{Digest, Sha256};
+
+use super::{BackendChoice, Limits, LocalOptions, Plan, PlannedJob, PoolInfo, canonical::canonical, memory::memory_bytes};
+use crate::spec::quantity::grouped;
+use crate::spec::{
+    Amount, Backend, Cell, DataSize, Path, Place, Problem, Spec, SpecError, cells, is_model_file, model_place, shipped,
+    sized_for,
+};
+
+/// What a plan needs from outside.
+#[derive(Debug, Clone)]
+pub struct Inputs {
+    /// The runner's answer to `describe`.
+    pub runner: Description,
+    /// Its executable.
+    pub runner_path: PathBuf,
+    /// Pools, by folder as the spec writes it.
+    pub pools: BTreeMap<String, PoolInfo>,
+    /// Configurations of models given as files, by path as the spec writes it.
+    pub model_files: BTreeMap<String, ModelConfig>,
+    /// Measured seconds a sample on one slot, by model name, where there are any.
+    pub secs_per_sample: BTreeMap<String, f64>,
+    /// Folder that relative paths of the spec start from.
+    pub base_dir: PathBuf,
+}
+
+/// Name of a job everywhere: sha256 of the canonical JSON of what changes its result, 64 hex digits.
+pub fn job_key(spec: &JobSpec) -> String {
+    let value = serde_json::to_value(spec.identity()).expect("a job spec is JSON: it holds no map with other keys than text");
+    hex(&Sha256::digest(canonical(&value)))
+}
+
+/// Bytes as hex digits.
+pub(super) fn hex(bytes: &[u8]) -> String {
+    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
+}
+
+/// Expands, sizes, costs and names the jobs of a spec, cheapest first. Pure.
+pub fn plan(spec: &Spec, inputs: &Inputs) -> Result<Plan, SpecError> {
+    let mut problems = Vec::new();
+    let training = training_pool(spec, inputs, &mut problems);
+    let measured = evaluations(spec, inputs, &mut problems);
+    let (Some(training), Some(measured)) = (training, measured) else { return Err(SpecError::new(&spec.source, problems)) };
+
+    let mut jobs: Vec<PlannedJob> = Vec::new();
+    let mut keys: HashMap<String, Cell> = HashMap::new();
+    for cell in cells(spec) {
+        let Some(job) = job(spec, inputs, &cell, &training, &measured, &mut problems) else { continue };
+        if let Some(twin) = keys.insert(job.job_key.clone(), cell.clone()) {
+            problems.push(same_job(&cell, &twin, &job));
+        } else {
+            jobs.push(job);
+        }
+    }
+    let total: f64 = jobs.iter().map(|job| job.compute.train_flops).sum();
+    if let Some(budget) = spec.limits.compute_flops
+        && total > budget
+    {
+        let place = Path::keys(&["limits", "compute"]);
+        let message = format!("the sweep needs {total:.3e} training FLOPs, `{place}` allows {budget:.3e}");
+        let label = format!("{:.1} times less than needed", total / budget);
+        problems.push(
+            Problem::new(Place::Value(place), message, label).help("allow more, or drop cells: `exclude` leaves some out"),
+        );
+    }
+    if !problems.is_empty() {
+        problems.dedup();
+        return Err(SpecError::new(&spec.source, problems));
+    }
+    // Stable, so that jobs of one cost keep the order of the spec.
+    jobs.sort_by(|a, b| a.compute.train_flops.total_cmp(&b.compute.train_flops));
+
+    let mut pools = vec![training];
+    for (_, pool) in measured {
+        if !pools.iter().any(|known| known.source.digest == pool.source.digest) {
+            pools.push(pool);
+        }
+    }
+    Ok(Plan {
+        name: spec.name.clone(),
+        question: spec.question.clone(),
+        spec_source: spec.source.text().to_owned(),
+        pools,
+        jobs,
+        limits: Limits {
+            parallel: spec.limits.parallel,
+            retries: spec.limits.retries,
+            time_limit_secs: spec.limits.time_secs,
+            compute_budget_flops: spec.limits.compute_flops,
+        },
+        backend: match spec.backend {
+            Backend::Local { slots, threads_per_slot } => BackendChoice::Local(LocalOptions { slots, threads_per_slot }),
+        },
+        runner_path: inputs.runner_path.clone(),
+        base_dir: inputs.base_dir.clone(),
+    })
+}
+
+/// The pool to train on, under the spec's name for it. A runner that reads no data gets a stand-in, known by its name.
+fn training_pool(spec: &Spec, inputs: &Inputs, problems: &mut Vec<Problem>) -> Option<PoolInfo> {
+    if !inputs.runner.reads_data {
+        let name = spec.data.as_ref().and_then(|data| data.name.clone()).unwrap_or_else(|| "none".to_owned());
+        let path = spec.data.as_ref().map_or("", |data| &data.pool);
+        let sizes = cells(spec).into_iter().filter_map(|cell| match cell.data_size {
+            DataSize::Samples(size) => Some(size),
+            DataSize::All => None,
+        });
+        let samples = sizes.max().unwrap_or(1);
+        return Some(unread(&name, path, samples));
+    }
+    let Some(data) = &spec.data else {
+        let message = format!("`data` is missing: runner `{}` reads image-text pairs", spec.runner);
+        problems.push(
+            Problem::new(Place::Key(Path::keys(&["runner"])), message, "this runner needs a pool")
+                .help("add `data:` with `pool: FOLDER` below it"),
+        );
+        return None;
+    };
+    let mut pool = inputs.pools.get(&data.pool).expect("inputs hold every pool of the spec").clone();
+    if let Some(name) = &data.name {
+        pool.source.pool.clone_from(name);
+    }
+    Some(pool)
+}
+
+fn unread(name: &str, path: &str, samples: u64) -> PoolInfo {
+    let digest = hex(&Sha256::digest(format!("a pool that nobody reads: {name}")));
+    PoolInfo { source: DataSource { pool: name.to_owned(), path: path.into(), digest }, samples, manifest: None }
+}
+
+fn evaluations(
+    spec: &Spec,
+    inputs: &Inputs,
+    problems: &mut Vec<Problem>,
+) -> Option<Vec<(EvaluationPlan, PoolInfo)>> {
+    let before = problems.len();
+    let mut plans: Vec<(EvaluationPlan, PoolInfo)> = Vec::new();
+    for (index, evaluation) in spec.evaluations.iter().enumerate() {
+        let pool = if inputs.runner.reads_data {
+            inputs.pools.get(&evaluation.pool).expect("inputs hold every pool of the spec").clone()
+        } else {
+            unread(evaluation.name.as_deref().unwrap_or(&evaluation.pool), &evaluation.pool, 1)
+        };
+        let dataset = evaluation.name.clone().unwrap_or_else(|| pool.source.pool.clone());
+        if plans.iter().any(|(plan, _)| plan.dataset == dataset) {
+            let place = Path::keys(&["evaluations"]).index(index).key("pool");
+            let message = format!("two evaluations go by the name `{dataset}`, so their results would mix");
+            problems.push(Problem::new(Place::Value(place), message, "give this one a `name` of its own"));
+        }
+        let plan = EvaluationPlan {
+            dataset,
+            data: pool.source.clone(),
+            tasks: evaluation.tasks.clone(),
+            templates: evaluation.templates.clone(),
+            at_samples: Vec::new(),
+        };
+        plans.push((plan, pool));
+    }
+    (problems.len() == before).then_some(plans)
+}
+
+fn job(
+    spec: &Spec,
+    inputs: &Inputs,
+    cell: &Cell,
+    training: &PoolInfo,
+    measured: &[(EvaluationPlan, PoolInfo)],
+    problems: &mut Vec<Problem>,
+) -> Option<PlannedJob> {
+    let data_size = match cell.data_size {
+        DataSize::Samples(size) if inputs.runner.reads_data && size > training.samples => {
+            let place = cell.origin.place("data_size");
+            let message = format!(
+                "`{place}` is {}, but pool `{}` holds {} pairs",
+                grouped(size),
+                training.source.pool,
+                grouped(training.samples)
+            );
+            push_once(problems, Problem::new(Place::Value(place), message, "at most the pool's size, or `all`"));
+            return None;
+        }
+        DataSize::Samples(size) => size,
+        DataSize::All if inputs.runner.reads_data => training.samples,
+        DataSize::All => {
+            let place = cell.origin.place("data_size");
+            let message = format!("runner `{}` reads no pool, so `all` of it is no number", spec.runner);
+            push_once(problems, Problem::new(Place::Value(place), message, "say how many: `500`, `16k`"));
+            return None;
+        }
+    };
+    let recipe = &cell.recipe;
+    if data_size < recipe.global_batch {
+        let place = cell.origin.place("data_size");
+        let message = format!(
+            "pool `{}` holds {} pairs: a global batch of {} would hold a pair twice",
+            training.source.pool,
+            grouped(data_size),
+            grouped(recipe.global_batch)
+        );
+        push_once(problems, Problem::new(Place::Value(place), message, "at least `recipe.global_batch`"));
+        return None;
+    }
+    let model = model(inputs, &cell.model);
+    let config = sized_for(model.config, recipe.image_size, recipe.context_length);
+    let wrong = config.check();
+    if !wrong.is_empty() {
+        for problem in wrong {
+            let place = Place::Value(model_place(spec, cell, &problem));
+            let message = format!("`{}` can't be built: {problem}", cell.model);
+            push_once(problems, Problem::new(place, message, "change this, or the file"));
+        }
+        return None;
+    }
+
+    let samples_seen = cell.samples_rounded();
+    let job_spec = JobSpec {
+        runner: RunnerIdentity { name: inputs.runner.name.clone(), version: inputs.runner.version.clone() },
+        model: NamedModel { name: model.name.clone(), config: config.clone() },
+        data: training.source.clone(),
+        data_size,
+        samples_seen,
+        seed: cell.seed,
+        recipe: Recipe {
+            global_batch: recipe.global_batch,
+            lr: recipe.lr,
+            betas: recipe.betas,
+            eps: recipe.eps,
+            weight_decay: recipe.weight_decay,
+            warmup_samples: recipe.warmup.of(samples_seen),
+            schedule: recipe.schedule,
+            precision: recipe.precision,
+            augmentation: recipe.augmentation,
+            grad_clip_norm: recipe.grad_clip_norm,
+            checkpoint_every_samples: recipe.checkpoint_every.map(|every| every.of(samples_seen)),
+            extra: recipe.extra.clone(),
+        },
+        evaluations: measured
+            .iter()
+            .zip(&spec.evaluations)
+            .map(|((plan, _), evaluation)| EvaluationPlan {
+                at_samples: points(&evaluation.at_samples, samples_seen, recipe.global_batch),
+                ..plan.clone()
+            })
+            .collect(),
+    };
+    let size = config.size();
+    Some(PlannedJob {
+        job_key: job_key(&job_spec),
+        compute: size.compute(samples_seen),
+        unique_samples: data_size.min(samples_seen),
+        memory_bytes: memory_bytes(&config, &size, recipe.global_batch, recipe.precision),
+        secs: inputs.secs_per_sample.get(&model.name).map(|secs| secs * samples_seen as f64),
+        size,
+        spec: job_spec,
+    })
+}
+
+/// Points of measurement before the end, on whole batches, ascending. The end is measured anyway.
+fn points(at_samples: &[Amount], samples_seen: u64, global_batch: u64) -> Vec<u64> {
+    let mut points: Vec<u64> = at_samples
+        .iter()
+        .map(|at| at.of(samples_seen).div_ceil(global_batch) * global_batch)
+        .filter(|at| *at < samples_seen)
+        .collect();
+    points.sort_unstable();
+    points.dedup();
+    points
+}
+
+fn model(inputs: &Inputs, name: &str) -> NamedModel {
+    if !is_model_file(name) {
+        return shipped(name).expect("a spec names models that are shipped");
+    }
+    let file = std::path::Path::new(name);
+    let stem = file.file_stem().map_or_else(|| name.to_owned(), |stem| stem.to_string_lossy().into_owned());
+    NamedModel { name: stem, config: inputs.model_files.get(name).expect("inputs hold every model file").clone() }
+}
+
+fn same_job(cell: &Cell, twin: &Cell, job: &PlannedJob) -> Problem {
+    let axis = if cell.samples_seen != twin.samples_seen {
+        "samples_seen"
+    } else if cell.data_size != twin.data_size {
+        "data_size"
+    } else {
+        "model"
+    };
+    let place = cell.origin.place(axis);
+    let message = format!(
+        "`{place}` gives a job that is there already: {} with {} samples seen of {} unique, seed {}",
+        job.spec.model.name,
+        grouped(job.spec.samples_seen),
+        grouped(job.spec.data_size),
+        cell.seed
+    );
+    Problem::new(Place::Value(place), message, "after rounding and names, this is the same")
+}
+
+fn push_once(problems: &mut Vec<Problem>, problem: Problem) {
+    if !problems.iter().any(|known| known.place == problem.place && known.message == problem.message) {
+        problems.push(problem);
+    }
+}

@@ -1,0 +1,229 @@
+//! The checked tree to a [`Spec`]. Nothing can fail here: `read` has seen to it.
+
+use std::collections::BTreeMap;
+
+use protocol::{Augmentation, EvaluationTask, Precision, Schedule};
+
+use super::keys::RECIPE;
+use super::read::Value;
+use super::{Amount, Axes, Backend, Data, DataSize, Evaluation, Limits, Override, Recipe, Source, Spec};
+
+type Section = BTreeMap<&'static str, Value>;
+
+/// Values of some fields of a recipe.
+#[derive(Debug, Clone, PartialEq, Default)]
+pub struct RecipeChange(Section);
+
+impl RecipeChange {
+    /// Whether it sets `field`.
+    pub fn sets(&self, field: &str) -> bool {
+        self.0.contains_key(field)
+    }
+
+    /// Changes `recipe`.
+    pub fn apply(&self, recipe: &mut Recipe) {
+        for (field, value) in &self.0 {
+            match (*field, value.clone()) {
+                ("global_batch", Value::Count(value)) => recipe.global_batch = value,
+                ("lr", Value::Number(value)) => recipe.lr = value,
+                ("betas", Value::List(values)) => recipe.betas = [number(&values[0]), number(&values[1])],
+                ("eps", Value::Number(value)) => recipe.eps = value,
+                ("weight_decay", Value::Number(value)) => recipe.weight_decay = value,
+                ("warmup", Value::Amount(value)) => recipe.warmup = value,
+                ("schedule", Value::Text(word)) => recipe.schedule = schedule(&word),
+                ("precision", Value::Text(word)) => recipe.precision = precision(&word),
+                ("augmentation", Value::Text(word)) => recipe.augmentation = augmentation(&word),
+                ("image_size", Value::Count(value)) => recipe.image_size = Some(value),
+                ("context_length", Value::Count(value)) => recipe.context_length = Some(value),
+                ("grad_clip_norm", Value::Number(value)) => recipe.grad_clip_norm = Some(value),
+                ("checkpoint_every", Value::Amount(value)) => recipe.checkpoint_every = Some(value),
+                ("extra", Value::Numbers(numbers)) => recipe.extra.extend(numbers),
+                (field, value) => unreachable!("the table of recipes allows {field} to be {value:?}"),
+            }
+        }
+    }
+}
+
+pub(super) fn spec(source: &Source, value: Value) -> Spec {
+    let Value::Section(mut root) = value else { unreachable!("a spec is a section") };
+    let change = RecipeChange(section(root.remove("recipe")));
+    let mut recipe = default_recipe();
+    change.apply(&mut recipe);
+    let recipe_stated = RECIPE.iter().map(|key| key.name).filter(|name| change.sets(name)).collect();
+    let mut grid = axes(section(root.remove("grid")));
+    if !grid.model.is_empty() && grid.data_size.is_empty() {
+        grid.data_size = vec![DataSize::All];
+    }
+    if !grid.model.is_empty() && grid.seed.is_empty() {
+        grid.seed = vec![0];
+    }
+    let mut limits = section(root.remove("limits"));
+    Spec {
+        source: source.clone(),
+        name: text(root.remove("name")).expect("required"),
+        question: text(root.remove("question")).unwrap_or_default(),
+        runner: text(root.remove("runner")).unwrap_or_else(|| "clip".to_owned()),
+        data: root.remove("data").map(|data| {
+            let mut data = section(Some(data));
+            Data { pool: text(data.remove("pool")).expect("required"), name: text(data.remove("name")) }
+        }),
+        grid,
+        include: list(root.remove("include")).into_iter().map(|entry| axes(section(Some(entry)))).collect(),
+        exclude: list(root.remove("exclude")).into_iter().map(|entry| axes(section(Some(entry)))).collect(),
+        recipe,
+        recipe_stated,
+        overrides: list(root.remove("overrides"))
+            .into_iter()
+            .map(|entry| {
+                let mut entry = section(Some(entry));
+                Override {
+                    cells: axes(section(entry.remove("where"))),
+                    set: RecipeChange(section(entry.remove("set"))),
+                }
+            })
+            .collect(),
+        evaluations: list(root.remove("evaluations")).into_iter().map(|entry| evaluation(section(Some(entry)))).collect(),
+        backend: backend(root.remove("backend")),
+        limits: Limits {
+            parallel: count(limits.remove("parallel")).map(|count| count as usize),
+            retries: count(limits.remove("retries")).unwrap_or(2) as u32,
+            time_secs: limits.remove("time").map(|value| match value {
+                Value::Secs(secs) => secs,
+                value => unreachable!("a duration is no {value:?}"),
+            }),
+            compute_flops: limits.remove("compute").map(|value| number(&value)),
+        },
+    }
+}
+
+/// What the table of recipes gives as defaults; a test compares the two.
+fn default_recipe() -> Recipe {
+    Recipe {
+        global_batch: 0,
+        lr: 5e-4,
+        betas: [0.9, 0.98],
+        eps: 1e-6,
+        weight_decay: 0.2,
+        warmup: Amount::Percent(10.0),
+        schedule: Schedule::Cosine,
+        precision: Precision::Fp32,
+        augmentation: Augmentation::RandomResizedCrop,
+        image_size: None,
+        context_length: None,
+        grad_clip_norm: None,
+        checkpoint_every: None,
+        extra: BTreeMap::new(),
+    }
+}
+
+fn axes(mut section: Section) -> Axes {
+    Axes {
+        model: list(section.remove("model")).into_iter().filter_map(|value| text(Some(value))).collect(),
+        samples_seen: list(section.remove("samples_seen")).into_iter().filter_map(|value| count(Some(value))).collect(),
+        data_size: list(section.remove("data_size"))
+            .into_iter()
+            .map(|value| match value {
+                Value::DataSize(size) => size,
+                value => unreachable!("a data size is no {value:?}"),
+            })
+            .collect(),
+        seed: list(section.remove("seed")).into_iter().filter_map(|value| count(Some(value))).collect(),
+    }
+}
+
+fn evaluation(mut section: Section) -> Evaluation {
+    Evaluation {
+        name: text(section.remove("name")),
+        pool: text(section.remove("pool")).expect("required"),
+        tasks: list(section.remove("tasks"))
+            .into_iter()
+            .map(|value| match text(Some(value)).as_deref() {
+                Some("zeroshot_classification") => EvaluationTask::ZeroshotClassification,
+                Some("zeroshot_retrieval") => EvaluationTask::ZeroshotRetrieval,
+                Some("contrastive_loss") => EvaluationTask::ContrastiveLoss,
+                other => unreachable!("no task {other:?} in the table"),
+            })
+            .collect(),
+        templates: list(section.remove("templates")).into_iter().filter_map(|value| text(Some(value))).collect(),
+        at_samples: list(section.remove("at_samples"))
+            .into_iter()
+            .map(|value| match value {
+                Value::Amount(amount) => amount,
+                value => unreachable!("an amount is no {value:?}"),
+            })
+            .collect(),
+    }
+}
+
+fn backend(value: Option<Value>) -> Backend {
+    match value {
+        None => Backend::Local { slots: None, threads_per_slot: None },
+        Some(Value::Variant("local", mut options)) => Backend::Local {
+            slots: count(options.remove("slots")).map(|count| count as usize),
+            threads_per_slot: count(options.remove("threads_per_slot")).map(|count| count as usize),
+        },
+        Some(value) => unreachable!("no backend {value:?} in the table"),
+    }
+}
+
+fn schedule(word: &str) -> Schedule {
+    match word {
+        "cosine" => Schedule::Cosine,
+        "constant" => Schedule::Constant,
+        word => unreachable!("no schedule {word} in the table"),
+    }
+}
+
+fn precision(word: &str) -> Precision {
+    match word {
+        "fp32" => Precision::Fp32,
+        "amp_bf16" => Precision::AmpBf16,
+        word => unreachable!("no precision {word} in the table"),
+    }
+}
+
+fn augmentation(word: &str) -> Augmentation {
+    match word {
+        "none" => Augmentation::None,
+        "random_resized_crop" => Augmentation::RandomResizedCrop,
+        "flip_shift" => Augmentation::FlipShift,
+        word => unreachable!("no augmentation {word} in the table"),
+    }
+}
+
+fn section(value: Option<Value>) -> Section {
+    match value {
+        Some(Value::Section(section)) => section,
+        None => Section::new(),
+        Some(value) => unreachable!("a section is no {value:?}"),
+    }
+}
+
+fn list(value: Option<Value>) -> Vec<Value> {
+    match value {
+        Some(Value::List(list)) => list,
+        None => Vec::new(),
+        Some(value) => unreachable!("a list is no {value:?}"),
+    }
+}
+
+fn text(value: Option<Value>) -> Option<String> {
+    value.map(|value| match value {
+        Value::Text(text) => text,
+        value => unreachable!("text is no {value:?}"),
+    })
+}
+
+fn count(value: Option<Value>) -> Option<u64> {
+    value.map(|value| match value {
+        Value::Count(count) => count,
+        value => unreachable!("a count is no {value:?}"),
+    })
+}
+
+fn number(value: &Value) -> f64 {
+    match value {
+        Value::Number(number) => *number,
+        value => unreachable!("a number is no {value:?}"),
+    }
+}

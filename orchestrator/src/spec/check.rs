@@ -1,0 +1,152 @@
+//! What fields of a spec say to each other: every contradiction at once.
+
+use std::collections::{HashMap, HashSet};
+
+use protocol::ModelProblem;
+
+use super::cells::{Cell, expand, matches};
+use super::error::{Path, Place, Problem};
+use super::models::{shipped, sized_for};
+use super::quantity::grouped;
+use super::{Amount, DataSize, Spec};
+
+/// Contradictions of a spec, each place once.
+pub(super) fn check(spec: &Spec) -> Vec<Problem> {
+    let mut problems = Vec::new();
+    if spec.grid.model.is_empty() && spec.include.is_empty() {
+        problems.push(
+            Problem::new(Place::Nowhere, "`grid` is missing: values on each axis", "")
+                .help("add `grid:` with `model:` and `samples_seen:` below it; `sweep init` shows one"),
+        );
+        return problems;
+    }
+    let cells = expand(spec, &mut problems);
+    if cells.is_empty() && problems.is_empty() {
+        let place = Place::Key(Path::keys(&["exclude"]));
+        problems.push(Problem::new(place, "`exclude` leaves no cell", "keep at least one"));
+    }
+    let mut once = Once { seen: HashSet::new(), problems };
+    for cell in &cells {
+        sizes(cell, spec, &mut once);
+    }
+    models(&cells, spec, &mut once);
+    measurements(&cells, spec, &mut once);
+    evaluation_names(spec, &mut once);
+    once.problems
+}
+
+/// Reports each place once, however many cells share it.
+struct Once {
+    seen: HashSet<String>,
+    problems: Vec<Problem>,
+}
+
+impl Once {
+    fn at(&mut self, place: Path, message: String, label: impl Into<String>) {
+        if self.seen.insert(place.to_string()) {
+            self.problems.push(Problem::new(Place::Value(place), message, label));
+        }
+    }
+}
+
+/// Where a cell's value of a field of the recipe was written; the recipe itself where it is a default.
+pub fn recipe_place(spec: &Spec, cell: &Cell, field: &'static str) -> Path {
+    let last = spec.overrides.iter().rposition(|change| change.set.sets(field) && matches(&change.cells, cell));
+    match last {
+        Some(index) => Path::keys(&["overrides"]).index(index).key("set").key(field),
+        None if spec.recipe_stated.contains(&field) => Path::keys(&["recipe", field]),
+        None => Path::keys(&["recipe"]),
+    }
+}
+
+fn sizes(cell: &Cell, spec: &Spec, once: &mut Once) {
+    let batch = cell.recipe.global_batch;
+    if cell.samples_seen < batch {
+        let place = cell.origin.place("samples_seen");
+        let message = format!("`{place}` is {}, less than one global batch of {}", cell.samples_seen, grouped(batch));
+        once.at(place, message, "at least `recipe.global_batch`; more is rounded up to whole batches");
+        return;
+    }
+    if let DataSize::Samples(size) = cell.data_size
+        && size < batch
+    {
+        let place = cell.origin.place("data_size");
+        let message = format!("`{place}` is {size}: a global batch of {} would hold a pair twice", grouped(batch));
+        once.at(place, message, "at least `recipe.global_batch`");
+    }
+    let samples = cell.samples_rounded();
+    if let Amount::Samples(warmup) = cell.recipe.warmup
+        && warmup > samples
+    {
+        let place = recipe_place(spec, cell, "warmup");
+        let message = format!(
+            "a warm-up of {} samples is longer than the {} samples that `{}` sees",
+            grouped(warmup),
+            grouped(samples),
+            cell.model
+        );
+        once.at(place, message, "at most the samples seen, or a share of them such as `10%`");
+    }
+    if cell.recipe.checkpoint_every.is_some_and(|every| every.of(samples) == 0) {
+        let place = recipe_place(spec, cell, "checkpoint_every");
+        let message = format!("`{place}` comes to no sample at all");
+        once.at(place, message, "more than zero; leave it out for a checkpoint at the end only");
+    }
+}
+
+/// Shipped models with the recipe's input sizes. Those from files are the planner's business.
+fn models(cells: &[Cell], spec: &Spec, once: &mut Once) {
+    let mut shipped_models = HashMap::new();
+    let mut seen = HashSet::new();
+    for cell in cells {
+        let sizes = (cell.recipe.image_size, cell.recipe.context_length);
+        if !seen.insert((&cell.model, sizes)) {
+            continue;
+        }
+        let Some(model) = shipped_models.entry(&cell.model).or_insert_with(|| shipped(&cell.model)) else { continue };
+        for problem in sized_for(model.config.clone(), sizes.0, sizes.1).check() {
+            let place = model_place(spec, cell, &problem);
+            once.at(place, format!("`{}` can't be built: {problem}", cell.model), "change this");
+        }
+    }
+}
+
+/// Where to point for a problem of a cell's model: at the recipe's input size if that made it.
+pub(crate) fn model_place(spec: &Spec, cell: &Cell, problem: &ModelProblem) -> Path {
+    match problem.field {
+        "vision_cfg.image_size" | "vision_cfg.patch_size" if cell.recipe.image_size.is_some() => {
+            recipe_place(spec, cell, "image_size")
+        }
+        "text_cfg.context_length" if cell.recipe.context_length.is_some() => recipe_place(spec, cell, "context_length"),
+        _ => cell.origin.place("model"),
+    }
+}
+
+fn measurements(cells: &[Cell], spec: &Spec, once: &mut Once) {
+    let Some(longest) = cells.iter().map(Cell::samples_rounded).max() else { return };
+    for (index, evaluation) in spec.evaluations.iter().enumerate() {
+        for (position, at) in evaluation.at_samples.iter().enumerate() {
+            if let Amount::Samples(at) = at
+                && *at > longest
+            {
+                let place = Path::keys(&["evaluations"]).index(index).key("at_samples").index(position);
+                let message = format!("`{place}` is {}, but no job sees more than {}", grouped(*at), grouped(longest));
+                once.at(place, message, "at most the largest `samples_seen`; the end is always measured");
+            }
+        }
+    }
+}
+
+fn evaluation_names(spec: &Spec, once: &mut Once) {
+    let mut seen = HashSet::new();
+    for (index, evaluation) in spec.evaluations.iter().enumerate() {
+        // Pools without a name here get one from their folder: two evaluations of one pool are told apart by name.
+        let name = evaluation.name.as_deref().unwrap_or(&evaluation.pool);
+        if !seen.insert(name) {
+            let key = if evaluation.name.is_some() { "name" } else { "pool" };
+            let place = Path::keys(&["evaluations"]).index(index).key(key);
+            let message = format!("`{place}` is `{name}` as in an entry above, so their results would mix");
+            once.at(place, message, "give each evaluation a `name` of its own");
+        }
+    }
+}

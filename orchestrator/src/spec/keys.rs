@@ -1,0 +1,266 @@
+//! Every key of a spec: its name, what it may be, its default and what it means. The parser, the JSON Schema and the errors
+//! all read these tables, so they can't disagree.
+
+/// One key.
+#[derive(Debug)]
+pub struct Key {
+    /// As written in the YAML.
+    pub name: &'static str,
+    /// What its value may be.
+    pub kind: Kind,
+    /// Whether it must be there.
+    pub need: Need,
+    /// What it means, one sentence.
+    pub doc: &'static str,
+}
+
+/// Whether a key must be there.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Need {
+    /// It must.
+    Required,
+    /// Left out, it does nothing.
+    Optional,
+    /// Left out, it is this (YAML).
+    Default(&'static str),
+}
+
+/// What a value may be.
+#[derive(Debug)]
+pub enum Kind {
+    /// Any text.
+    Text,
+    /// Letters, digits, `-`, `_` and `.`: goes into paths and SQL.
+    Name,
+    /// Name of a shipped model or path of a JSON file.
+    Model,
+    /// Whole number.
+    Count {
+        /// Smallest.
+        min: u64,
+        /// Largest.
+        max: u64,
+    },
+    /// Whole number of samples, or `all`.
+    DataSize,
+    /// Whole number of samples, or a share such as `10%`.
+    Amount,
+    /// Real number.
+    Number(Range),
+    /// Time with a unit.
+    Duration,
+    /// One of these words.
+    Choice(&'static [&'static str]),
+    /// Map of one's own names to numbers.
+    Numbers,
+    /// List of exactly so many.
+    Tuple(&'static Kind, usize),
+    /// List, perhaps empty.
+    List(&'static Kind),
+    /// One value, or a list of at least one without repeats.
+    OneOrMore(&'static Kind),
+    /// Map with these keys.
+    Section(&'static [Key]),
+    /// Map with some of these keys, at least one; none is required and no default applies.
+    Some(&'static [Key]),
+    /// One of these names, alone or with a map of options: `local` or `{local: {slots: 2}}`.
+    Variant(&'static [Key]),
+    /// Known, but not there yet: always an error, with this way out.
+    Later(&'static str),
+}
+
+/// Bounds of a real number.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Range {
+    /// Lower bound.
+    pub min: f64,
+    /// Whether the lower bound itself is allowed.
+    pub min_allowed: bool,
+    /// Values lie below this.
+    pub below: f64,
+}
+
+impl Range {
+    const fn positive() -> Range {
+        Range { min: 0.0, min_allowed: false, below: f64::INFINITY }
+    }
+
+    /// Whether `value` lies inside.
+    pub fn contains(&self, value: f64) -> bool {
+        (value > self.min || (self.min_allowed && value >= self.min)) && value < self.below
+    }
+}
+
+/// Largest count: every whole number up to here is exact as a 64-bit float too.
+pub const COUNT_MAX: u64 = 1_000_000_000_000_000;
+
+const SAMPLES: Kind = Kind::Count { min: 1, max: COUNT_MAX };
+
+const fn key(name: &'static str, kind: Kind, need: Need, doc: &'static str) -> Key {
+    Key { name, kind, need, doc }
+}
+
+use Need::{Default, Optional, Required};
+
+/// The whole spec.
+pub const SPEC: Kind = Kind::Section(SPEC_KEYS);
+
+/// Keys of the root.
+pub static SPEC_KEYS: &[Key] = &[
+    key("name", Kind::Name, Required, "Name of the sweep, by which every other command knows it"),
+    key("question", Kind::Text, Optional, "What the sweep is to answer"),
+    key("runner", Kind::Text, Default("clip"), "Who trains: a name (`clip` is the executable `clip-runner`) or a path"),
+    key("data", Kind::Section(DATA), Optional, "Image-text pairs to train on; needed by runners that read data"),
+    key("grid", Kind::Section(GRID), Optional, "Values on each axis; every combination is a cell"),
+    key("exclude", Kind::List(&Kind::Some(GRID)), Optional, "Cells of the grid to leave out: those that match all an entry names"),
+    key(
+        "include",
+        Kind::List(&Kind::Some(GRID)),
+        Optional,
+        "Cells beside the grid, after `exclude`; axes an entry leaves out are the grid's",
+    ),
+    key("recipe", Kind::Section(RECIPE), Required, "How to train"),
+    key("overrides", Kind::List(&Kind::Section(OVERRIDE)), Optional, "Changes of the recipe for some cells; later ones win"),
+    key("evaluations", Kind::List(&Kind::Section(EVALUATION)), Optional, "What to measure, in order"),
+    key("backend", Kind::Variant(BACKENDS), Default("local"), "Where jobs run"),
+    key("limits", Kind::Section(LIMITS), Optional, "How far to go"),
+];
+
+static DATA: &[Key] = &[
+    key("pool", Kind::Text, Required, "Folder of WebDataset shards with sizes.json or manifest.json"),
+    key("name", Kind::Name, Optional, "Name to store it under; else the manifest's, else the folder's"),
+];
+
+/// Axes of the grid.
+pub static GRID: &[Key] = &[
+    key("model", Kind::OneOrMore(&Kind::Model), Required, "Models: OpenCLIP names (`sweep model` lists them) or JSON files"),
+    key(
+        "samples_seen",
+        Kind::OneOrMore(&SAMPLES),
+        Required,
+        "Samples to train on, repeats counted; rounded up to whole global batches",
+    ),
+    key("data_size", Kind::OneOrMore(&Kind::DataSize), Default("all"), "Unique samples of the pool, or `all`; smaller sizes lie in larger ones"),
+    key("seed", Kind::OneOrMore(&Kind::Count { min: 0, max: COUNT_MAX }), Default("0"), "Seeds of initialisation, order and augmentation"),
+];
+
+/// The recipe. Defaults are OpenCLIP's for ViT models, but for the warm-up (there 10,000 steps) and precision (there amp_bf16).
+pub static RECIPE: &[Key] = &[
+    key("global_batch", SAMPLES, Required, "Samples a step, over all devices; also the number of contrasts"),
+    key("lr", Kind::Number(Range::positive()), Default("5e-4"), "Peak learning rate"),
+    key(
+        "betas",
+        Kind::Tuple(&Kind::Number(Range { min: 0.0, min_allowed: true, below: 1.0 }), 2),
+        Default("[0.9, 0.98]"),
+        "AdamW betas",
+    ),
+    key("eps", Kind::Number(Range::positive()), Default("1e-6"), "AdamW epsilon"),
+    key(
+        "weight_decay",
+        Kind::Number(Range { min: 0.0, min_allowed: true, below: f64::INFINITY }),
+        Default("0.2"),
+        "AdamW weight decay, on matrices only",
+    ),
+    key("warmup", Kind::Amount, Default("10%"), "Linear rise of the learning rate: samples, or a share of the samples seen"),
+    key("schedule", Kind::Choice(&["cosine", "constant"]), Default("cosine"), "Learning rate after the warm-up"),
+    key("precision", Kind::Choice(&["fp32", "amp_bf16"]), Default("fp32"), "Arithmetic of the forward and backward pass"),
+    key(
+        "augmentation",
+        Kind::Choice(&["none", "random_resized_crop", "flip_shift"]),
+        Default("random_resized_crop"),
+        "Random change of a training image",
+    ),
+    key("image_size", Kind::Count { min: 1, max: 8_192 }, Optional, "Side of the images in place of the model's own, pixels"),
+    key("context_length", Kind::Count { min: 3, max: 65_536 }, Optional, "Tokens a caption in place of the model's own"),
+    key("grad_clip_norm", Kind::Number(Range::positive()), Optional, "Largest gradient norm; else gradients are not clipped"),
+    key("checkpoint_every", Kind::Amount, Optional, "Distance of checkpoints; there is always one at the end and on a stop"),
+    key("extra", Kind::Numbers, Optional, "Numbers for a runner of your own"),
+];
+
+static OVERRIDE: &[Key] = &[
+    key("where", Kind::Some(GRID), Required, "Which cells: all axes named must match"),
+    key("set", Kind::Some(RECIPE), Required, "Fields of the recipe and their values there"),
+];
+
+static EVALUATION: &[Key] = &[
+    key("name", Kind::Name, Optional, "Name to store results under; else the pool's"),
+    key("pool", Kind::Text, Required, "Folder of held-out WebDataset shards"),
+    key(
+        "tasks",
+        Kind::OneOrMore(&Kind::Choice(&["zeroshot_classification", "zeroshot_retrieval", "contrastive_loss"])),
+        Required,
+        "What to measure",
+    ),
+    key("templates", Kind::List(&Kind::Text), Default("[]"), "Prompts of zero-shot classification, `{}` for the class; else the pool's"),
+    key("at_samples", Kind::List(&Kind::Amount), Default("[]"), "Samples seen at which to measure too; the end always is"),
+];
+
+static BACKENDS: &[Key] = &[
+    key("local", Kind::Section(LOCAL), Optional, "This machine"),
+    key(
+        "slurm",
+        Kind::Later("the Slurm backend comes next; today `backend: local` on a node, inside a job of yours, does the same work"),
+        Optional,
+        "A cluster",
+    ),
+];
+
+static LOCAL: &[Key] = &[
+    key("slots", Kind::Count { min: 1, max: 4_096 }, Optional, "Jobs at one time; else one a GPU, or by cores"),
+    key("threads_per_slot", Kind::Count { min: 1, max: 4_096 }, Optional, "Threads of each; else cores over slots"),
+];
+
+static LIMITS: &[Key] = &[
+    key("parallel", Kind::Count { min: 1, max: 100_000 }, Optional, "Jobs at one time, whatever the backend could do"),
+    key("retries", Kind::Count { min: 0, max: 1_000 }, Default("2"), "New attempts at a job that crashed"),
+    key("time", Kind::Duration, Optional, "Longest time for one attempt"),
+    key("compute", Kind::Number(Range::positive()), Optional, "Training FLOPs of the whole sweep; a plan that needs more is refused"),
+];
+
+impl Kind {
+    /// What is allowed, for errors: completes "allowed: ...".
+    pub fn allowed(&self) -> String {
+        match self {
+            Kind::Text => "text".to_owned(),
+            Kind::Name => "letters, digits, `-`, `_` and `.`, at most 64".to_owned(),
+            Kind::Model => "a name that `sweep model` lists, or the path of a JSON file".to_owned(),
+            Kind::Count { min, max: COUNT_MAX } => {
+                format!("a whole number from {min} to 1e15, such as `500`, `128k`, `3e6` or `2B`")
+            }
+            Kind::Count { min, max } => format!("a whole number from {min} to {max}"),
+            Kind::DataSize => "a number of samples such as `500`, `16k` or `2B`, or `all`".to_owned(),
+            Kind::Amount => "a number of samples such as `10k`, or a share such as `10%`".to_owned(),
+            Kind::Number(range) => {
+                let min = match (range.min_allowed, range.below.is_finite()) {
+                    (true, _) => format!("a number, at least {}", range.min),
+                    (false, _) => format!("a number above {}", range.min),
+                };
+                if range.below.is_finite() { format!("{min} and below {}", range.below) } else { min }
+            }
+            Kind::Duration => "a time with its unit, such as `90s`, `30m`, `2h` or `1d`".to_owned(),
+            Kind::Choice(words) => one_of(words.iter().copied()),
+            Kind::Numbers => "a map of names to numbers".to_owned(),
+            Kind::Tuple(kind, count) => format!("a list of {count}, each {}", kind.allowed()),
+            Kind::List(kind) => format!("a list, each entry {}", kind.allowed()),
+            Kind::OneOrMore(kind) => format!("{}; or a list of them", kind.allowed()),
+            Kind::Section(keys) | Kind::Some(keys) => format!("a map with the keys {}", names(keys)),
+            Kind::Variant(keys) => one_of(keys.iter().map(|key| key.name)),
+            Kind::Later(way_out) => (*way_out).to_owned(),
+        }
+    }
+}
+
+/// `a`, `b` or `c`.
+pub(super) fn one_of<'a>(words: impl Iterator<Item = &'a str>) -> String {
+    let mut words: Vec<String> = words.map(|word| format!("`{word}`")).collect();
+    match words.pop() {
+        Some(last) if words.is_empty() => last,
+        Some(last) => format!("{} or {last}", words.join(", ")),
+        None => String::new(),
+    }
+}
+
+/// Names of keys in order.
+pub(super) fn names(keys: &[Key]) -> String {
+    keys.iter().map(|key| format!("`{}`", key.name)).collect::<Vec<_>>().join(", ")
+}

@@ -1,0 +1,112 @@
+//! The JSON that runners and `sweep` exchange: what the README shows is what the types read and write.
+
+use proptest::prelude::*;
+use protocol::{Description, Event, FailureKind, Job, Measurement, NamedModel, shipped_model};
+
+const README: &str = include_str!("../README.md");
+
+/// Code blocks of the README under the given heading.
+fn blocks(heading: &str) -> Vec<&'static str> {
+    let section = README.split(&format!("\n## {heading}\n")).nth(1).unwrap_or_else(|| panic!("no section {heading}"));
+    let section = section.split("\n## ").next().expect("split gives one part");
+    section.split("```json\n").skip(1).map(|rest| rest.split("```").next().expect("a closed block")).collect()
+}
+
+#[test]
+fn readme_job() {
+    let [text] = blocks("job.json")[..] else { panic!("one block") };
+    let job: Job = serde_json::from_str(text).expect("the example is a job");
+    assert_eq!(job.protocol, protocol::PROTOCOL_VERSION);
+    let value: serde_json::Value = serde_json::from_str(text).expect("JSON");
+    assert_eq!(serde_json::to_value(&job).expect("serialises"), value, "the example shows every field");
+    assert_eq!(job.spec.steps() * job.spec.recipe.global_batch, job.spec.samples_seen);
+    let (name, config) = shipped_model(&job.spec.model.name).expect("a shipped model");
+    let shipped = NamedModel { name: name.to_owned(), config: serde_json::from_str(config).expect("parses") };
+    assert_eq!(shipped.config.vision_cfg, job.spec.model.config.vision_cfg);
+}
+
+#[test]
+fn readme_events() {
+    let mut kinds = Vec::new();
+    for line in blocks("Events").concat().lines() {
+        let event: Event = serde_json::from_str(line).unwrap_or_else(|error| panic!("{line}: {error}"));
+        let value: serde_json::Value = serde_json::from_str(line).expect("JSON");
+        assert_eq!(serde_json::to_value(&event).expect("serialises"), value);
+        kinds.push(value["event"].as_str().expect("a name").to_owned());
+    }
+    assert_eq!(kinds, ["started", "step", "eval", "checkpoint", "finished", "failed"]);
+}
+
+#[test]
+fn readme_description() {
+    let [text] = blocks("describe")[..] else { panic!("one block") };
+    let description: Description = serde_json::from_str(text).expect("the example is a description");
+    assert_eq!(description.protocol, protocol::PROTOCOL_VERSION);
+}
+
+#[test]
+fn paths_are_no_part_of_the_identity() {
+    let mut job: Job = serde_json::from_str(blocks("job.json")[0]).expect("the example is a job");
+    let before = job.spec.identity();
+    job.spec.data.path = "elsewhere".into();
+    job.spec.evaluations[0].data.path = "elsewhere".into();
+    assert_eq!(job.spec.identity(), before);
+    job.spec.data.digest = "0".repeat(64);
+    assert_ne!(job.spec.identity(), before);
+}
+
+#[test]
+fn what_is_no_number_survives() {
+    let text = r#"{"event":"step","step":1,"samples_seen":2,"loss":null}"#;
+    let Event::Step { loss, .. } = serde_json::from_str(text).expect("null is NaN") else { panic!("a step") };
+    assert!(loss.is_nan());
+    for (written, value) in [("inf", f64::INFINITY), ("-inf", f64::NEG_INFINITY)] {
+        let text = format!(r#"{{"event":"step","step":1,"samples_seen":2,"loss":"{written}"}}"#);
+        let event: Event = serde_json::from_str(&text).expect("infinities have names");
+        assert!(matches!(event, Event::Step { loss, .. } if loss == value));
+        assert!(serde_json::to_string(&event).expect("serialises").contains(&format!("\"{written}\"")));
+    }
+    assert!(serde_json::from_str::<Event>(&text.replace("null", "\"many\"")).is_err());
+    assert!(serde_json::from_str::<Event>(&text.replace("null", "1, \"surprise\": 2")).is_err());
+}
+
+fn event() -> impl Strategy<Value = Event> {
+    let number = prop_oneof![any::<i32>().prop_map(f64::from), -1e300..1e300_f64];
+    let measurement =
+        (".*", number.clone(), prop::option::of(number.clone()), prop::option::of(any::<u64>())).prop_map(
+            |(metric, value, standard_error, count)| Measurement { metric, value, standard_error, chance: None, count },
+        );
+    prop_oneof![
+        (any::<u64>(), any::<u64>(), ".*").prop_map(|(parameters, resumed_from_samples, device)| Event::Started {
+            parameters,
+            resumed_from_samples,
+            device
+        }),
+        (any::<u64>(), any::<u64>(), number.clone(), prop::collection::btree_map(".*", number.clone(), 0..4))
+            .prop_map(|(step, samples_seen, loss, metrics)| Event::Step { step, samples_seen, loss, metrics }),
+        (any::<u64>(), ".*", prop::collection::vec(measurement, 0..4))
+            .prop_map(|(samples_seen, dataset, measurements)| Event::Eval { samples_seen, dataset, measurements }),
+        (any::<u64>(), any::<u64>(), "[a-z/]*", "[0-9a-f]{64}").prop_map(|(step, samples_seen, path, sha256)| {
+            Event::Checkpoint { step, samples_seen, path: path.into(), sha256 }
+        }),
+        (any::<u64>(), number.clone(), number, prop::option::of(any::<u64>())).prop_map(
+            |(samples_seen, train_secs, eval_secs, peak_memory_bytes)| Event::Finished {
+                samples_seen,
+                train_secs,
+                eval_secs,
+                peak_memory_bytes
+            }
+        ),
+        (".*", prop_oneof![Just(FailureKind::Diverged), Just(FailureKind::BadInput), Just(FailureKind::Crash)])
+            .prop_map(|(reason, kind)| Event::Failed { reason, kind }),
+    ]
+}
+
+proptest! {
+    #[test]
+    fn events_round_trip(event in event()) {
+        let text = serde_json::to_string(&event).expect("serialises");
+        prop_assert!(!text.contains('\n'), "one line");
+        prop_assert_eq!(serde_json::from_str::<Event>(&text).expect("parses"), event);
+    }
+}
