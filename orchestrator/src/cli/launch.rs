@@ -60,7 +60,7 @@ pub(super) async fn run(args: Args) -> Result<Exit, Failure> {
         say(&format!("nothing left to do: {}", ended(&before)));
         Outcome::Complete
     } else {
-        let (outcome, reached) = run_jobs(&plan, store.clone(), sweep_id, &before).await?;
+        let (outcome, reached) = run_jobs(&plan, store, sweep_id, &before).await?;
         if outcome == Outcome::Detached {
             say("detached: the workers go on");
             say(&format!("\nhint: `sweep status {}` shows them, `sweep launch {}` comes back to them", plan.name, args.spec.display()));
@@ -71,8 +71,8 @@ pub(super) async fn run(args: Args) -> Result<Exit, Failure> {
         }
         outcome
     };
-    // The driver may have had to connect anew.
-    let store = if outcome == Outcome::Complete { Store::connect().await? } else { store };
+    // Anew: the database may have moved while the driver ran.
+    let store = Store::connect().await?;
     let counts = store.job_totals(sweep_id).await?.counts;
     let failures = store.job_progress(sweep_id, &["failed"]).await?;
     report(&args, &plan, outcome, &counts, &failures);

@@ -141,23 +141,21 @@ pub async fn drive(
                 Some(format!("no answer within {} s", limit.as_secs()))
             }
         };
-        let pause = match error {
-            None => TICK,
-            Some(error) => {
-                if !std::mem::replace(&mut away, true) {
-                    tell(News::DatabaseAway(&error));
-                }
-                // Also starts the private cluster again.
-                match Store::connect().await {
-                    Ok(store) => {
-                        driver.store = store;
-                        TICK
-                    }
-                    Err(error @ (StoreError::Url { .. } | StoreError::SchemaNewer { .. })) => return Err(error.into()),
-                    Err(_) => AWAY_PAUSE,
-                }
+        let mut pause = TICK;
+        if let Some(error) = error {
+            if !std::mem::replace(&mut away, true) {
+                tell(News::DatabaseAway(&error));
             }
-        };
+            tokio::select! {
+                // Also starts the private cluster again.
+                connected = Store::connect() => match connected {
+                    Ok(store) => driver.store = store,
+                    Err(error @ (StoreError::Url { .. } | StoreError::SchemaNewer { .. })) => return Err(error.into()),
+                    Err(_) => pause = AWAY_PAUSE,
+                },
+                Ok(()) = wish.changed() => continue,
+            }
+        }
         tokio::select! {
             () = tokio::time::sleep(pause) => {}
             // A sender that is gone wishes nothing new.

@@ -28,7 +28,9 @@ impl Store {
     pub async fn sweep_upsert(&self, plan: &Plan) -> Result<i64, StoreError> {
         let failed = doing("can't store the plan");
         let mut tx = self.pool.begin().await.map_err(&failed)?;
-        for pool in &plan.pools {
+        let mut pools: Vec<_> = plan.pools.iter().collect();
+        pools.sort_by(|one, two| one.source.digest.cmp(&two.source.digest));
+        for pool in pools {
             let manifest = pool.manifest.as_ref().map(|manifest| serde_json::json!(manifest));
             sqlx::query!(
                 "INSERT INTO pool (digest, name, path, samples, manifest) VALUES ($1, $2, $3, $4, $5)
@@ -57,7 +59,8 @@ impl Store {
 
         let jobs = &plan.jobs;
         let keys: Vec<String> = jobs.iter().map(|job| job.job_key.clone()).collect();
-        // In the order of their keys, so that two launches of overlapping sweeps can't wait for each other in a circle.
+        // In the order of their keys, as pools are, so that two launches of overlapping sweeps can't wait for each other in a
+        // circle.
         sqlx::query!(
             "INSERT INTO job (job_key, spec, runner, runner_version, model, parameters, image_parameters,
                               text_parameters, pool, data_size, samples_seen, unique_samples, seed,
