@@ -56,8 +56,8 @@ pub(super) async fn run(args: Args) -> Result<Exit, Failure> {
     let store = Store::connect().await?;
     let sweep_id = store.sweep_upsert(&plan).await?;
     let before = store.job_totals(sweep_id).await?.counts;
-    let outcome = if before.pending + before.running == 0 && store.job_open(sweep_id).await?.1.is_empty() {
-        say(&format!("nothing left to do: {}", ended(&before)));
+    let idle = before.pending + before.running == 0 && store.job_open(sweep_id).await?.1.is_empty();
+    let outcome = if idle {
         Outcome::Complete
     } else {
         let (outcome, reached) = run_jobs(&plan, store, sweep_id, &before).await?;
@@ -75,7 +75,8 @@ pub(super) async fn run(args: Args) -> Result<Exit, Failure> {
     let store = Store::connect().await?;
     let counts = store.job_totals(sweep_id).await?.counts;
     let failures = store.job_progress(sweep_id, &["failed"]).await?;
-    report(&args, &plan, outcome, &counts, &failures);
+    let headline = format!("{}{}", if idle { "nothing left to do: " } else { "" }, ended(&counts));
+    report(&args, &plan, outcome, &headline, &counts, &failures);
     if args.json {
         summarise(&plan.name, if outcome == Outcome::Stopped { "stopped" } else { "complete" }, &counts, &failures);
     }
@@ -162,7 +163,14 @@ fn listen(wishes: watch::Sender<Wish>) -> Result<impl Future<Output = ()>, Failu
 }
 
 /// The last words of a launch.
-fn report(args: &Args, plan: &Plan, outcome: Outcome, counts: &StateCounts, failures: &[JobProgress]) {
+fn report(
+    args: &Args,
+    plan: &Plan,
+    outcome: Outcome,
+    headline: &str,
+    counts: &StateCounts,
+    failures: &[JobProgress],
+) {
     for job in failures {
         say(&format!("\nfailed: {}: {}", progress::label(job), job.reason.as_deref().unwrap_or("no reason given")));
         for line in job.stderr_tail.as_deref().unwrap_or_default().lines() {
@@ -170,17 +178,17 @@ fn report(args: &Args, plan: &Plan, outcome: Outcome, counts: &StateCounts, fail
         }
     }
     if outcome == Outcome::Stopped {
-        say(&format!("stopped: {}, {} left", ended(counts), counts.pending));
+        say(&format!("stopped: {headline}, {} left", counts.pending));
         say(&format!("\nhint: `sweep launch {}` goes on from the checkpoints", args.spec.display()));
     } else if let Some(job) = failures.first() {
-        say(&format!("\n{}", ended(counts)));
+        say(&format!("\n{headline}"));
         say(&format!(
             "\nhint: `sweep logs {}` shows what the runner wrote, `sweep retry {}` gives failed jobs another go",
             &job.job_key[..12],
             plan.name
         ));
     } else {
-        say(&ended(counts));
+        say(headline);
     }
 }
 

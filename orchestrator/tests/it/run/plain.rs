@@ -38,7 +38,13 @@ fn status_shows_sweeps_and_jobs() {
     let nothing = transcript(&bench.sweep(&["status"]));
     assert!(nothing.contains("exit: 0") && nothing.contains("no sweep has been launched here yet"), "{nothing}");
     bench.finish();
-    insta::assert_snapshot!(transcript(&bench.sweep(&["status"])));
+    insta::assert_snapshot!(transcript(&bench.sweep(&["status"])), @r"
+    exit: 0
+    ----- stdout -----
+     sweep  jobs  done  running  failed  question
+     tiny      4     4        0       0
+    ----- stderr -----
+    ");
     let jobs = bench.sweep(&["status", "tiny", "--json"]);
     let jobs: serde_json::Value = serde_json::from_slice(&jobs.stdout).expect("JSON");
     assert_eq!(jobs["schema"], "sweep.status/1");
