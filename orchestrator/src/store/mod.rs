@@ -159,6 +159,34 @@ pub fn named_database() -> Result<Option<PgConnectOptions>, StoreError> {
     }
 }
 
+/// `DATABASE_URL` without its password, which has no place on a command line, and the password.
+pub fn psql_target() -> Result<Option<(String, Option<String>)>, StoreError> {
+    if named_database()?.is_none() {
+        return Ok(None);
+    }
+    let text = std::env::var("DATABASE_URL").unwrap_or_default();
+    let url = url::Url::parse(&text).map_err(|error| StoreError::Url { reason: error.to_string() })?;
+    Ok(Some(without_password(url)))
+}
+
+fn without_password(mut url: url::Url) -> (String, Option<String>) {
+    let in_query = url.query_pairs().find(|(key, _)| key == "password").map(|(_, value)| value.into_owned());
+    if in_query.is_some() {
+        let others: Vec<_> = url.query_pairs().into_owned().filter(|(key, _)| key != "password").collect();
+        url.query_pairs_mut().clear().extend_pairs(others);
+    }
+    // Percent-decoding is what reading a form does, once `+` stands for itself.
+    let in_authority = url.password().map(|password| {
+        let form = format!("p={}", password.replace('+', "%2B"));
+        url::form_urlencoded::parse(form.as_bytes()).map(|(_, value)| value.into_owned()).collect()
+    });
+    if in_authority.is_some() {
+        // Only a URL without a host refuses, and that one has no password either.
+        let _ = url.set_password(None);
+    }
+    (url.into(), in_query.or(in_authority))
+}
+
 fn parse_url(text: &str) -> Result<PgConnectOptions, StoreError> {
     let reason = match url::Url::parse(text) {
         Err(error) => error.to_string(),
@@ -265,4 +293,33 @@ async fn blocking<T: Send + 'static>(
 /// For `map_err`: what was being done when a query failed.
 fn doing(doing: &'static str) -> impl Fn(sqlx::Error) -> StoreError {
     move |source| StoreError::Query { doing, source }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_password_leaves_the_url() {
+        let split = |text: &str| without_password(url::Url::parse(text).expect("a URL"));
+        assert_eq!(split("postgres://me:a%40b+c@host:1/db"), ("postgres://me@host:1/db".into(), Some("a@b+c".into())));
+        assert_eq!(split("postgres:///db?host=/s&password=p"), ("postgres:///db?host=%2Fs".into(), Some("p".into())));
+        assert_eq!(split("postgres://me@host/db"), ("postgres://me@host/db".into(), None));
+    }
+
+    #[test]
+    fn a_bad_url_is_not_repeated() {
+        for text in ["mysql://me:secret@host/db", "postgres//me:secret@host", "postgres://me:secret@host:99999/db"] {
+            let error = parse_url(text).expect_err("it is refused");
+            assert!(!format!("{error:?} {error}").contains("secret"), "{error:?}");
+            assert!(error.hint().is_some());
+        }
+    }
+
+    #[test]
+    fn a_lost_connection_is_transient_and_a_missing_column_is_not() {
+        let io = sqlx::Error::Io(std::io::ErrorKind::ConnectionReset.into());
+        assert!(StoreError::Query { doing: "testing", source: io }.is_transient());
+        assert!(!StoreError::Query { doing: "testing", source: sqlx::Error::RowNotFound }.is_transient());
+    }
 }

@@ -54,13 +54,22 @@ pub(crate) struct Project {
 impl Project {
     /// An empty project that the server's user can reach.
     pub(crate) fn new() -> Project {
-        let project = Project::below("");
+        Project::new_below("")
+    }
+
+    /// The same in a folder of that name below the temporary one.
+    pub(crate) fn new_below(path: &str) -> Project {
+        let project = Project::make(path);
         fs::set_permissions(project.folder.path(), Permissions::from_mode(0o755)).expect("the folder is ours");
         project
     }
 
-    /// An empty project in a folder below one of mode 0700.
-    pub(crate) fn below(path: &str) -> Project {
+    /// An empty project that nobody else can enter (mode 0700).
+    pub(crate) fn private() -> Project {
+        Project::make("project")
+    }
+
+    fn make(path: &str) -> Project {
         let folder = tempfile::Builder::new().prefix("sweep-it-").tempdir().expect("a temporary folder");
         let root = folder.path().join(path);
         fs::create_dir_all(&root).expect("folders can be made");
