@@ -55,7 +55,7 @@ COMMENT ON TABLE job IS 'One grid cell and seed: the science. Its key is the has
 COMMENT ON COLUMN job.state IS 'pending, running (a worker has claimed an attempt), done (its fenced result is here), failed, cancelled.';
 COMMENT ON COLUMN job.reason IS 'Why the job failed or was cancelled.';
 COMMENT ON COLUMN job.fence IS 'Number of the last claim. Writes that carry a smaller one change nothing.';
-COMMENT ON COLUMN job.retries_granted IS 'Failed attempts forgiven by `sweep retry`.';
+COMMENT ON COLUMN job.retries_granted IS 'Attempts before the last `sweep retry`: they no longer count against the limits.';
 COMMENT ON COLUMN job.spec IS 'protocol::JobSpec: all that was hashed into job_key, and the paths of the data.';
 COMMENT ON COLUMN job.parameters IS 'N: parameters of both towers and logit_scale.';
 COMMENT ON COLUMN job.data_size IS 'Unique samples of the pool that the job may see.';

@@ -1,8 +1,19 @@
 //! All SQL. Queries are checked against the schema at compile time (`.sqlx/` holds what the checks need offline).
 
+mod attempt;
+mod checkpoint;
+mod evaluation;
+mod job;
+mod metric;
 pub mod private_postgres;
 pub mod sql;
+mod sweep;
 pub mod throughput;
+
+pub use attempt::{Claim, Ending, IntentRequest, Orders, Predecessor};
+pub use job::{JobDetail, JobProgress, LiveAttempt, OpenJob, StateCounts, Totals};
+pub use metric::Batch;
+pub use sweep::SweepSummary;
 
 use std::path::PathBuf;
 use std::str::FromStr;
@@ -277,6 +288,11 @@ async fn blocking<T: Send + 'static>(
     work: impl FnOnce() -> Result<T, PrivatePostgresError> + Send + 'static,
 ) -> Result<T, PrivatePostgresError> {
     tokio::task::spawn_blocking(work).await.expect("the work does not panic")
+}
+
+/// For `map_err`: what was being done when a query failed.
+fn doing(doing: &'static str) -> impl Fn(sqlx::Error) -> StoreError {
+    move |source| StoreError::Query { doing, source }
 }
 
 #[cfg(test)]

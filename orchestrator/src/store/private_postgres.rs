@@ -268,6 +268,7 @@ fn start(cluster: &Cluster) -> Result<(), PrivatePostgresError> {
         return Ok(());
     }
     let socket = cluster.make_socket_folder()?;
+    postmaster::clear_socket_lock(&socket).map_err(io_error("clear the lock in", &socket))?;
     cluster.make_log()?;
     let mut options = format!("-k {}", socket.display());
     for setting in SETTINGS {

@@ -61,10 +61,16 @@ pub(super) fn processes(data: &Path) -> Vec<i32> {
 
 /// Removes a lock file that no live process stands behind. The caller holds the start lock and has found no process.
 pub(super) fn clear_lock_file(data: &Path) -> io::Result<()> {
-    if !has_proc() {
-        return Ok(());
-    }
-    match fs::remove_file(data.join("postmaster.pid")) {
+    if has_proc() { remove(&data.join("postmaster.pid")) } else { Ok(()) }
+}
+
+/// Removes the lock beside the socket, on the same terms.
+pub(super) fn clear_socket_lock(socket: &Path) -> io::Result<()> {
+    if has_proc() { remove(&socket.join(".s.PGSQL.5432.lock")) } else { Ok(()) }
+}
+
+fn remove(path: &Path) -> io::Result<()> {
+    match fs::remove_file(path) {
         Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
         Ok(()) | Err(_) => Ok(()),
     }
