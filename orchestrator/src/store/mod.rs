@@ -1,5 +1,9 @@
 //! All SQL. Queries are checked against the schema at compile time (`.sqlx/` holds what the checks need offline).
 
+pub mod fit;
+pub mod observation;
+pub mod study;
+
 use sqlx::PgPool;
 use sqlx::postgres::{PgConnectOptions, PgPoolOptions};
 
