@@ -118,9 +118,10 @@ pub(super) fn unknown(kind: &str, name: &str, names: &[String], otherwise: &str)
 /// The measured metric of a name, or an error with the nearest.
 pub(super) fn find_metric<'a>(metrics: &'a [MeasuredMetric], wanted: &str) -> Result<&'a MeasuredMetric, Failure> {
     let names: Vec<String> = metrics.iter().map(MeasuredMetric::name).collect();
-    metrics.iter().find(|metric| metric.name() == wanted).ok_or_else(|| {
-        unknown("metric", wanted, &names, "no job of this sweep is done; see `sweep status`")
-    })
+    metrics
+        .iter()
+        .find(|metric| metric.name() == wanted)
+        .ok_or_else(|| unknown("metric", wanted, &names, "no job of this sweep is done; see `sweep status`"))
 }
 
 fn list(args: &Args, metrics: &[MeasuredMetric]) -> Exit {
@@ -155,26 +156,34 @@ fn print(metric: &MeasuredMetric, policy: Points, fit: &Fit, stored: StoredFit) 
     };
     let line = |label: &str, text: &str| data(&format!("{label:<10}{text}"));
     line("metric", &metric.name());
-    line(
-        "law",
-        &format!("E = {} * C^{}", significant(fit.law.beta, 3), significant(fit.law.alpha, 3)),
-    );
+    line("law", &format!("E = {} * C^{}", significant(fit.law.beta, 3), significant(fit.law.alpha, 3)));
     line("", &format!("E: {response}; C: {} ({})", fit.compute.unit(), fit.compute));
     line("alpha", &with_interval(&fit.alpha));
     line("beta", &with_interval(&fit.beta));
     line("R2", &format!("{} in ln E", fit.r2.map_or("none: E does not vary".to_owned(), |r2| format!("{r2:.3}"))));
     if let Some(last) = fit.band.last() {
-        line("at 10x", &format!("E = {} at C = {}, ten times the most seen", with_interval(&last.error), compact(last.compute)));
+        line(
+            "at 10x",
+            &format!("E = {} at C = {}, ten times the most seen", with_interval(&last.error), compact(last.compute)),
+        );
     }
     line(
         "points",
-        &format!("{} of {} jobs ({policy}), C {} to {}", fit.points.len(), fit.observations.len(),
-            compact(fit.points[0].compute), compact(fit.points[fit.points.len() - 1].compute)),
+        &format!(
+            "{} of {} jobs ({policy}), C {} to {}",
+            fit.points.len(),
+            fit.observations.len(),
+            compact(fit.points[0].compute),
+            compact(fit.points[fit.points.len() - 1].compute)
+        ),
     );
     for excluded in &fit.excluded {
         line("left out", &format!("job {}: {}", short(&excluded.job_key), excluded.reason));
     }
-    line("interval", &format!("95 %, percentiles of {} resamples of jobs, points selected anew in each", fit.resamples));
+    line(
+        "interval",
+        &format!("95 %, percentiles of {} resamples of jobs, points selected anew in each", fit.resamples),
+    );
     for caution in &fit.cautions {
         line("caution", &caution.to_string());
     }

@@ -171,7 +171,9 @@ impl fmt::Display for Caution {
 #[derive(Debug, Clone, PartialEq, thiserror::Error)]
 pub enum FitError {
     /// Not enough to fit.
-    #[error("{points} points after selection `{policy}` from {observations} observations ({excluded} left out): a law needs at least {POINTS_MIN}")]
+    #[error(
+        "{points} points after selection `{policy}` from {observations} observations ({excluded} left out): a law needs at least {POINTS_MIN}"
+    )]
     TooFewPoints {
         /// Left after selection.
         points: usize,

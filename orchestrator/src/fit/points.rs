@@ -41,7 +41,9 @@ impl FromStr for Points {
                 .and_then(|bins| bins.parse().ok())
                 .filter(|bins| (super::POINTS_MIN..=100).contains(bins))
                 .map(Points::Bins)
-                .ok_or_else(|| "allowed are all, pareto and bins:K with K from 3 to 100, for example bins:5".to_owned()),
+                .ok_or_else(|| {
+                    "allowed are all, pareto and bins:K with K from 3 to 100, for example bins:5".to_owned()
+                }),
         }
     }
 }
@@ -65,9 +67,9 @@ pub fn select(points: Points, pairs: &[(f64, f64)]) -> Vec<Point> {
             let mut selected: Vec<Point> = Vec::new();
             for point in in_order(pairs) {
                 // Equal in both is not beaten: a job drawn twice in a resample counts twice.
-                let beaten = selected
-                    .last()
-                    .is_some_and(|best| (point.compute, point.error) != (best.compute, best.error) && point.error >= best.error);
+                let beaten = selected.last().is_some_and(|best| {
+                    (point.compute, point.error) != (best.compute, best.error) && point.error >= best.error
+                });
                 if !beaten {
                     selected.push(point);
                 }

@@ -143,7 +143,8 @@ fn what_cannot_be_fitted_is_an_error_not_a_panic() {
     let mut mixed = grid(TRUE, 0.0, 0);
     mixed[3].convention = Convention::SixNd;
     assert!(matches!(fit_of(&mixed, Points::All), Err(FitError::MixedConventions { .. })));
-    let four: Vec<Observation> = (0..4).map(|i| observation(i, 1e6 * 3f64.powi(i as i32), 0.5 / (1.0 + i as f64))).collect();
+    let four: Vec<Observation> =
+        (0..4).map(|i| observation(i, 1e6 * 3f64.powi(i as i32), 0.5 / (1.0 + i as f64))).collect();
     let few = fit_of(&four, Points::All).unwrap();
     assert_eq!(few.verdict, Verdict::TooFewJobs);
     assert!(!few.verdict.is_trustworthy());

@@ -8,7 +8,13 @@ pub fn significant(value: f64, digits: usize) -> String {
         return "0".to_owned();
     }
     if !value.is_finite() {
-        return if value.is_nan() { "n/a".to_owned() } else if value > 0.0 { "inf".to_owned() } else { "-inf".to_owned() };
+        return if value.is_nan() {
+            "n/a".to_owned()
+        } else if value > 0.0 {
+            "inf".to_owned()
+        } else {
+            "-inf".to_owned()
+        };
     }
     // Rounded first, so that 9.996 counts as 10.0.
     let scientific = format!("{:.*e}", digits.saturating_sub(1), value);
@@ -24,13 +30,23 @@ pub fn significant(value: f64, digits: usize) -> String {
 pub fn with_interval(interval: &Interval) -> String {
     let width = interval.high - interval.low;
     if !width.is_finite() || width <= 0.0 {
-        return format!("{} [{}, {}]", significant(interval.value, 3), significant(interval.low, 3), significant(interval.high, 3));
+        return format!(
+            "{} [{}, {}]",
+            significant(interval.value, 3),
+            significant(interval.low, 3),
+            significant(interval.high, 3)
+        );
     }
     // Two digits of the interval's width, and at least two of the value.
     let of = |value: f64, digits: i32| digits - 1 - value.abs().max(1e-12).log10().floor() as i32;
     let decimals = of(width, 2).max(of(interval.value, 2));
     if !(0..=6).contains(&decimals) {
-        return format!("{} [{}, {}]", significant(interval.value, 3), significant(interval.low, 3), significant(interval.high, 3));
+        return format!(
+            "{} [{}, {}]",
+            significant(interval.value, 3),
+            significant(interval.low, 3),
+            significant(interval.high, 3)
+        );
     }
     let decimals = decimals as usize;
     format!("{:.decimals$} [{:.decimals$}, {:.decimals$}]", interval.value, interval.low, interval.high)
@@ -46,7 +62,11 @@ pub fn compact(value: f64) -> String {
         _ => return significant(value, 3),
     };
     let text = significant(scaled, 3);
-    let text = if text.contains('.') && !text.contains('e') { text.trim_end_matches('0').trim_end_matches('.') } else { &text };
+    let text = if text.contains('.') && !text.contains('e') {
+        text.trim_end_matches('0').trim_end_matches('.')
+    } else {
+        &text
+    };
     format!("{text}{suffix}")
 }
 

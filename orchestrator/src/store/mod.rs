@@ -6,6 +6,12 @@ pub mod private_postgres;
 pub mod sql;
 pub mod study;
 pub mod throughput;
+
+use std::path::PathBuf;
+use std::str::FromStr;
+use std::time::{Duration, Instant};
+
+use sqlx::migrate::MigrateError;
 use sqlx::postgres::{PgConnectOptions, PgPoolOptions};
 use sqlx::{Connection, PgConnection, PgPool};
 

@@ -132,7 +132,9 @@ impl Store {
 
     /// Reads a sweep in one snapshot; `None` if there is none of that name.
     pub async fn study_read(&self, name: &str) -> Result<Option<Study>, StoreError> {
-        self.study_read_rows(name).await.map_err(|source| StoreError::Query { doing: "reading a sweep for its report", source })
+        self.study_read_rows(name)
+            .await
+            .map_err(|source| StoreError::Query { doing: "reading a sweep for its report", source })
     }
 
     async fn study_read_rows(&self, name: &str) -> Result<Option<Study>, sqlx::Error> {
