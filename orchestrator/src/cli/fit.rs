@@ -142,6 +142,11 @@ fn list(args: &Args, metrics: &[MeasuredMetric]) -> Exit {
 fn no_fit(error: &FitError) -> Failure {
     let failure = Failure::failed(error.to_string());
     match error {
+        FitError::TooFewPoints { excluded, .. } if !excluded.is_empty() => {
+            let reasons: Vec<String> =
+                excluded.iter().map(|row| format!("job {}: {}", short(&row.job_key), row.reason)).collect();
+            failure.hint(format!("what was left out:\n  {}", reasons.join("\n  ")))
+        }
         FitError::TooFewPoints { policy: Points::All, .. } => failure.hint("let more jobs finish: `sweep status`"),
         FitError::TooFewPoints { .. } => failure.hint("use `--points all`, or let more jobs finish"),
         FitError::OneCompute { .. } => failure.hint("add models or samples seen to the grid"),

@@ -172,7 +172,8 @@ impl fmt::Display for Caution {
 pub enum FitError {
     /// Not enough to fit.
     #[error(
-        "{points} points after selection `{policy}` from {observations} observations ({excluded} left out): a law needs at least {POINTS_MIN}"
+        "{points} points after selection `{policy}` from {observations} observations ({} left out): a law needs at least {POINTS_MIN}",
+        excluded.len()
     )]
     TooFewPoints {
         /// Left after selection.
@@ -181,8 +182,8 @@ pub enum FitError {
         policy: Points,
         /// Fit for use.
         observations: usize,
-        /// Left out for the reasons in [`Exclusion`].
-        excluded: usize,
+        /// Left out, and why.
+        excluded: Vec<Exclusion>,
     },
     /// One C: the exponent is free.
     #[error("all {points} points have the same compute: the exponent can't be told")]
@@ -215,7 +216,7 @@ pub fn fit(observations: &[Observation], options: &Options) -> Result<Fit, FitEr
             points: points.len(),
             policy: options.points,
             observations: observations.len(),
-            excluded: excluded.len(),
+            excluded,
         });
     }
     let Some((law, minimum)) = power::fit_points(&points) else {
