@@ -198,14 +198,16 @@ CREATE TABLE fit (
     observations  jsonb NOT NULL,
     created_at    timestamptz NOT NULL DEFAULT now()
 );
+CREATE UNIQUE INDEX fit_identity
+    ON fit (sweep_id, dataset, metric, points, compute, law, seed, code_version, input_hash);
 COMMENT ON TABLE fit IS 'A law with parameters and intervals, and the rows it was fitted to. Never changed once written.';
 COMMENT ON COLUMN fit.points IS 'Which points: all, pareto or bins:K.';
 COMMENT ON COLUMN fit.compute IS 'Convention of C.';
 COMMENT ON COLUMN fit.law IS 'The formula, for example E = beta * C^alpha.';
 COMMENT ON COLUMN fit.parameters IS 'Name to value and 95 % interval, full precision.';
 COMMENT ON COLUMN fit.verdict IS 'scaling, no scaling, or why the fit should not be trusted.';
-COMMENT ON COLUMN fit.input_hash IS 'sha256 of the observations used.';
-COMMENT ON COLUMN fit.observations IS 'The rows of view observation that were used.';
+COMMENT ON COLUMN fit.input_hash IS 'sha256 of observations.rows.';
+COMMENT ON COLUMN fit.observations IS '{rows: what points were selected from, points: what the law goes through, excluded: rows left out and why}.';
 
 -- An attempt's rows count up to where a later attempt of the same job took over.
 CREATE VIEW attempt_current AS

@@ -3,10 +3,13 @@
 mod attempt;
 mod checkpoint;
 mod evaluation;
+pub mod fit;
 mod job;
 mod metric;
+pub mod observation;
 pub mod private_postgres;
 pub mod sql;
+pub mod study;
 mod sweep;
 pub mod throughput;
 
