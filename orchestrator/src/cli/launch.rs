@@ -63,7 +63,11 @@ pub(super) async fn run(args: Args) -> Result<Exit, Failure> {
         let (outcome, reached) = run_jobs(&plan, store, sweep_id, &before).await?;
         if outcome == Outcome::Detached {
             say("detached: the workers go on");
-            say(&format!("\nhint: `sweep status {}` shows them, `sweep launch {}` comes back to them", plan.name, args.spec.display()));
+            say(&format!(
+                "\nhint: `sweep status {}` shows them, `sweep launch {}` comes back to them",
+                plan.name,
+                args.spec.display()
+            ));
             if args.json {
                 summarise(&plan.name, "detached", &reached, &[]);
             }
@@ -163,14 +167,7 @@ fn listen(wishes: watch::Sender<Wish>) -> Result<impl Future<Output = ()>, Failu
 }
 
 /// The last words of a launch.
-fn report(
-    args: &Args,
-    plan: &Plan,
-    outcome: Outcome,
-    headline: &str,
-    counts: &StateCounts,
-    failures: &[JobProgress],
-) {
+fn report(args: &Args, plan: &Plan, outcome: Outcome, headline: &str, counts: &StateCounts, failures: &[JobProgress]) {
     for job in failures {
         say(&format!("\nfailed: {}: {}", progress::label(job), job.reason.as_deref().unwrap_or("no reason given")));
         for line in job.stderr_tail.as_deref().unwrap_or_default().lines() {

@@ -11,6 +11,7 @@ use super::output::{Exit, Failure, color_stderr, data, json, say};
 use crate::plan::{BackendChoice, LoadError, Plan, PlannedJob, load};
 use crate::spec::SpecError;
 use crate::spec::quantity::grouped;
+use crate::store::Store;
 
 /// Options of `sweep plan`.
 #[derive(Debug, clap::Args)]
@@ -29,7 +30,6 @@ pub(super) struct Args {
 /// What the database says of a job.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize)]
 #[serde(rename_all = "snake_case")]
-#[expect(dead_code, reason = "only `existing_states` makes the others, once it is wired to the store")]
 pub(super) enum State {
     /// Not there, or there and waiting.
     New,
@@ -39,18 +39,24 @@ pub(super) enum State {
     Running,
     /// Given up.
     Failed,
+    /// Cancelled by somebody.
+    Cancelled,
 }
 
-/// States of jobs in a database that can be reached without starting one; `None` where there is no such database.
-#[expect(clippy::unused_async, reason = "asking the store waits")]
-async fn existing_states(_job_keys: &[&str]) -> Option<BTreeMap<String, State>> {
-    None
-}
+/// Seconds a sample on one slot, by runner and model.
+type Measured = BTreeMap<(String, String), f64>;
 
 pub(super) async fn run(args: Args) -> Result<Exit, Failure> {
-    let plan = load_plan(&args.spec)?;
-    let keys: Vec<&str> = plan.jobs.iter().map(|job| job.job_key.as_str()).collect();
-    let states = existing_states(&keys).await;
+    let store = reachable_store().await;
+    let measured = match &store {
+        Some(store) => measured(store).await?,
+        None => Measured::new(),
+    };
+    let plan = load_with(&args.spec, &measured)?;
+    let states = match &store {
+        Some(store) => Some(existing_states(store, &plan).await?),
+        None => None,
+    };
     if args.json {
         json("sweep.plan/1", &body(&plan, states.as_ref()));
     } else {
@@ -60,9 +66,43 @@ pub(super) async fn run(args: Args) -> Result<Exit, Failure> {
     Ok(Exit::Done)
 }
 
+/// A database that answers without being started. Planning needs none: one that is away is said and done without.
+async fn reachable_store() -> Option<Store> {
+    match Store::connect_existing().await {
+        Ok(store) => store,
+        Err(error) => {
+            say(&format!("planning without the database: {error}"));
+            None
+        }
+    }
+}
+
+/// The most often measured speed of each runner and model.
+async fn measured(store: &Store) -> Result<Measured, Failure> {
+    let mut rows = store.throughput_list().await?;
+    rows.sort_by_key(|row| row.attempts);
+    Ok(rows.into_iter().map(|row| ((row.runner, row.model), row.secs_per_sample)).collect())
+}
+
+async fn existing_states(store: &Store, plan: &Plan) -> Result<BTreeMap<String, State>, Failure> {
+    let keys: Vec<String> = plan.jobs.iter().map(|job| job.job_key.clone()).collect();
+    let state = |word: &str| match word {
+        "done" => State::Done,
+        "running" => State::Running,
+        "failed" => State::Failed,
+        "cancelled" => State::Cancelled,
+        _ => State::New,
+    };
+    Ok(store.job_states(&keys).await?.into_iter().map(|(key, word)| (key, state(&word))).collect())
+}
+
 /// Reads, checks and plans a spec, in the current folder.
 pub(super) fn load_plan(path: &Path) -> Result<Plan, Failure> {
-    load(path, BTreeMap::new()).map_err(|error| match &error {
+    load_with(path, &Measured::new())
+}
+
+fn load_with(path: &Path, measured: &Measured) -> Result<Plan, Failure> {
+    load(path, measured).map_err(|error| match &error {
         LoadError::Spec(error) => Failure::bad_input(rendered(error)),
         LoadError::Read { source, .. } => {
             Failure::bad_input(error.to_string()).because(source).hint("`sweep init` writes a spec to start from")
@@ -234,7 +274,12 @@ fn text(plan: &Plan, states: Option<&BTreeMap<String, State>>, all: bool) -> Str
     for pool in &plan.pools {
         let source = &pool.source;
         let pairs = grouped(pool.samples);
-        lines.push(format!("pool   {} ({pairs} pairs, {}, digest {})", source.pool, source.path.display(), &source.digest[..12]));
+        lines.push(format!(
+            "pool   {} ({pairs} pairs, {}, digest {})",
+            source.pool,
+            source.path.display(),
+            &source.digest[..12]
+        ));
     }
     lines.push(String::new());
     lines.extend(table(plan, states, all));
@@ -263,7 +308,8 @@ fn text(plan: &Plan, states: Option<&BTreeMap<String, State>>, all: bool) -> Str
         for job in &plan.jobs {
             *counts.entry(state_of(states, job)).or_insert(0_u64) += 1;
         }
-        let words: Vec<String> = counts.into_iter().map(|(state, count)| format!("{} {}", grouped(count), word(state))).collect();
+        let words: Vec<String> =
+            counts.into_iter().map(|(state, count)| format!("{} {}", grouped(count), word(state))).collect();
         lines.push(format!("in the database: {}", words.join(", ")));
     }
     lines.join("\n")
@@ -278,7 +324,8 @@ fn table(plan: &Plan, states: Option<&BTreeMap<String, State>>, all: bool) -> Ve
     header.extend(timed.then_some("time"));
     header.extend(states.is_some().then_some("state"));
 
-    let skip = if all || plan.jobs.len() <= SHOWN_MAX { 0..0 } else { SHOWN_MAX - SHOWN_LAST..plan.jobs.len() - SHOWN_LAST };
+    let skip =
+        if all || plan.jobs.len() <= SHOWN_MAX { 0..0 } else { SHOWN_MAX - SHOWN_LAST..plan.jobs.len() - SHOWN_LAST };
     let mut table = Table::new();
     table.load_preset(presets::NOTHING).set_header(header);
     for (_, job) in plan.jobs.iter().enumerate().filter(|(index, _)| !skip.contains(index)) {
@@ -319,6 +366,7 @@ fn word(state: State) -> &'static str {
         State::Done => "done (reused)",
         State::Running => "running",
         State::Failed => "failed",
+        State::Cancelled => "cancelled",
     }
 }
 

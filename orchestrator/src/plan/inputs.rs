@@ -42,11 +42,11 @@ pub enum LoadError {
     CurrentDir(#[source] io::Error),
 }
 
-/// Reads, checks and plans a spec, in the current folder. `secs_per_sample` are measured times of models on one slot.
-pub fn load(spec_path: &Path, secs_per_sample: BTreeMap<String, f64>) -> Result<Plan, LoadError> {
+/// Reads, checks and plans a spec, in the current folder. `measured` are seconds a sample on one slot, by runner and model.
+pub fn load(spec_path: &Path, measured: &BTreeMap<(String, String), f64>) -> Result<Plan, LoadError> {
     let spec = read_spec(spec_path)?;
     let base_dir = std::env::current_dir().map_err(LoadError::CurrentDir)?;
-    let inputs = gather(&spec, &base_dir, secs_per_sample)?;
+    let inputs = gather(&spec, &base_dir, measured)?;
     Ok(plan(&spec, &inputs)?)
 }
 
@@ -59,7 +59,7 @@ pub fn read_spec(path: &Path) -> Result<Spec, LoadError> {
 }
 
 /// Looks for all that a spec names.
-pub fn gather(spec: &Spec, base_dir: &Path, secs_per_sample: BTreeMap<String, f64>) -> Result<Inputs, LoadError> {
+pub fn gather(spec: &Spec, base_dir: &Path, measured: &BTreeMap<(String, String), f64>) -> Result<Inputs, LoadError> {
     let runner_path = runner::find(&spec.runner, base_dir)?;
     let runner = runner::describe(&runner_path)?;
     let mut problems = Vec::new();
@@ -67,9 +67,10 @@ pub fn gather(spec: &Spec, base_dir: &Path, secs_per_sample: BTreeMap<String, f6
     let mut pools = BTreeMap::new();
     if runner.reads_data {
         let training = spec.data.iter().map(|data| (spec::Path::keys(&["data", "pool"]), &data.pool));
-        let measured = spec.evaluations.iter().enumerate().map(|(index, evaluation)| {
-            (spec::Path::keys(&["evaluations"]).index(index).key("pool"), &evaluation.pool)
-        });
+        let measured =
+            spec.evaluations.iter().enumerate().map(|(index, evaluation)| {
+                (spec::Path::keys(&["evaluations"]).index(index).key("pool"), &evaluation.pool)
+            });
         for (place, written) in training.chain(measured) {
             match pool::read(base_dir, written) {
                 Ok(pool) => {
@@ -77,14 +78,17 @@ pub fn gather(spec: &Spec, base_dir: &Path, secs_per_sample: BTreeMap<String, f6
                 }
                 Err(error) => {
                     let message = format!("`{place}` is no pool: {error}");
-                    problems.push(Problem::new(Place::Value(place), message, "allowed: a folder of shards").help(error.hint()));
+                    problems.push(
+                        Problem::new(Place::Value(place), message, "allowed: a folder of shards").help(error.hint()),
+                    );
                 }
             }
         }
     }
 
     let mut model_files = BTreeMap::new();
-    let included = spec.include.iter().enumerate().map(|(index, axes)| (spec::Path::keys(&["include"]).index(index), axes));
+    let included =
+        spec.include.iter().enumerate().map(|(index, axes)| (spec::Path::keys(&["include"]).index(index), axes));
     for (place, axes) in std::iter::once((spec::Path::keys(&["grid"]), &spec.grid)).chain(included) {
         for (index, name) in axes.model.iter().enumerate().filter(|(_, name)| spec::is_model_file(name)) {
             match model_file(&base_dir.join(name)) {
@@ -103,6 +107,8 @@ pub fn gather(spec: &Spec, base_dir: &Path, secs_per_sample: BTreeMap<String, f6
     if !problems.is_empty() {
         return Err(SpecError::new(&spec.source, problems).into());
     }
+    let of_runner = measured.iter().filter(|((name, _), _)| *name == runner.name);
+    let secs_per_sample = of_runner.map(|((_, model), secs)| (model.clone(), *secs)).collect();
     Ok(Inputs { runner, runner_path, pools, model_files, secs_per_sample, base_dir: base_dir.to_owned() })
 }
 
@@ -129,6 +135,7 @@ pub enum ModelFileError {
 
 /// Reads an OpenCLIP configuration. [`ModelConfig::check`] is the caller's business: a recipe may change input sizes.
 pub fn model_file(path: &Path) -> Result<ModelConfig, ModelFileError> {
-    let text = std::fs::read_to_string(path).map_err(|source| ModelFileError::Read { path: path.to_owned(), source })?;
+    let text =
+        std::fs::read_to_string(path).map_err(|source| ModelFileError::Read { path: path.to_owned(), source })?;
     serde_json::from_str(&text).map_err(|source| ModelFileError::Parse { path: path.to_owned(), source })
 }

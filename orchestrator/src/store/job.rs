@@ -1,5 +1,7 @@
 //! Jobs: what is open, how far it is, and what people ask of it.
 
+use std::collections::BTreeMap;
+
 use super::{Store, StoreError, doing};
 
 /// A job that is not done for a launcher: pending or running, or with an attempt that still lives.
@@ -126,6 +128,15 @@ impl StateCounts {
 }
 
 impl Store {
+    /// States of those of the jobs that are stored, by key.
+    pub async fn job_states(&self, job_keys: &[String]) -> Result<BTreeMap<String, String>, StoreError> {
+        let rows = sqlx::query!("SELECT job_key, state FROM job WHERE job_key = ANY($1)", job_keys)
+            .fetch_all(&self.pool)
+            .await
+            .map_err(doing("reading the states of jobs"))?;
+        Ok(rows.into_iter().map(|row| (row.job_key, row.state)).collect())
+    }
+
     /// The database's clock, seconds since 1970, and the jobs of a sweep that a launcher has to care for, in plan order.
     pub async fn job_open(&self, sweep_id: i64) -> Result<(f64, Vec<OpenJob>), StoreError> {
         let failed = doing("can't read the state of the sweep");

@@ -30,7 +30,8 @@ const OWNERS: &[(&str, &[&str])] = &[
 ];
 
 /// Pure code: no clock, no files, no processes, no environment, no randomness but a seed that is passed in.
-const PURE: &[&str] = &["orchestrator/src/spec/", "orchestrator/src/plan/", "orchestrator/src/schedule/", "orchestrator/src/fit/"];
+const PURE: &[&str] =
+    &["orchestrator/src/spec/", "orchestrator/src/plan/", "orchestrator/src/schedule/", "orchestrator/src/fit/"];
 /// Files of those folders that gather inputs or perform actions, and say so in their first line.
 const PURE_EXCEPT: &[&str] = &["orchestrator/src/plan/inputs.rs", "orchestrator/src/schedule/driver.rs"];
 const IMPURE: &[&str] =
@@ -62,11 +63,19 @@ fn crates_depend_on_what_they_may() {
         let text = fs::read_to_string(root.join(manifest)).expect("a manifest");
         let section = text.split("\n[dependencies]\n").nth(1).unwrap_or_default();
         let section = section.split("\n[").next().unwrap_or_default();
-        section.lines().filter_map(|line| line.split(['.', ' ', '=']).next()).filter(|name| !name.is_empty()).map(str::to_owned).collect()
+        section
+            .lines()
+            .filter_map(|line| line.split(['.', ' ', '=']).next())
+            .filter(|name| !name.is_empty())
+            .map(str::to_owned)
+            .collect()
     };
     assert_eq!(dependencies("runners/protocol/Cargo.toml"), ["serde"], "the protocol depends on serde alone");
     for forbidden in ["tch", "pool", "kernels", "clip-runner", "synthetic-runner"] {
-        assert!(!dependencies("orchestrator/Cargo.toml").contains(&forbidden.to_owned()), "the orchestrator uses {forbidden}");
+        assert!(
+            !dependencies("orchestrator/Cargo.toml").contains(&forbidden.to_owned()),
+            "the orchestrator uses {forbidden}"
+        );
     }
     for runner in ["clip", "synthetic", "pool"] {
         let used = dependencies(&format!("runners/{runner}/Cargo.toml"));
@@ -117,13 +126,18 @@ fn imports(name: &str, text: &str, problems: &mut Vec<String>) {
                 }
             }
         }
-        let Some(module) = name.strip_prefix("orchestrator/src/").map(|rest| rest.split(['/', '.']).next().unwrap_or("")) else {
+        let Some(module) =
+            name.strip_prefix("orchestrator/src/").map(|rest| rest.split(['/', '.']).next().unwrap_or(""))
+        else {
             continue;
         };
         let Some((_, allowed)) = MAY_USE.iter().find(|(from, _)| *from == module) else { continue };
         for (other, _) in MAY_USE {
             if *other != module && mentions(line, &format!("crate::{other}")) && !allowed.contains(other) {
-                problems.push(format!("{at}: error: `{module}` may not use `{other}` (it may use: {})", allowed.join(", ")));
+                problems.push(format!(
+                    "{at}: error: `{module}` may not use `{other}` (it may use: {})",
+                    allowed.join(", ")
+                ));
             }
         }
     }
