@@ -55,7 +55,7 @@ COMMENT ON TABLE job IS 'One grid cell and seed: the science. Its key is the has
 COMMENT ON COLUMN job.state IS 'pending, running (a worker has claimed an attempt), done (its fenced result is here), failed, cancelled.';
 COMMENT ON COLUMN job.reason IS 'Why the job failed or was cancelled.';
 COMMENT ON COLUMN job.fence IS 'Number of the last claim. Writes that carry a smaller one change nothing.';
-COMMENT ON COLUMN job.retries_granted IS 'Failed attempts forgiven by `sweep retry`.';
+COMMENT ON COLUMN job.retries_granted IS 'Attempts before the last `sweep retry`: they no longer count against the limits.';
 COMMENT ON COLUMN job.spec IS 'protocol::JobSpec: all that was hashed into job_key, and the paths of the data.';
 COMMENT ON COLUMN job.parameters IS 'N: parameters of both towers and logit_scale.';
 COMMENT ON COLUMN job.data_size IS 'Unique samples of the pool that the job may see.';
@@ -198,14 +198,16 @@ CREATE TABLE fit (
     observations  jsonb NOT NULL,
     created_at    timestamptz NOT NULL DEFAULT now()
 );
+CREATE UNIQUE INDEX fit_identity
+    ON fit (sweep_id, dataset, metric, points, compute, law, seed, code_version, input_hash);
 COMMENT ON TABLE fit IS 'A law with parameters and intervals, and the rows it was fitted to. Never changed once written.';
 COMMENT ON COLUMN fit.points IS 'Which points: all, pareto or bins:K.';
 COMMENT ON COLUMN fit.compute IS 'Convention of C.';
 COMMENT ON COLUMN fit.law IS 'The formula, for example E = beta * C^alpha.';
 COMMENT ON COLUMN fit.parameters IS 'Name to value and 95 % interval, full precision.';
 COMMENT ON COLUMN fit.verdict IS 'scaling, no scaling, or why the fit should not be trusted.';
-COMMENT ON COLUMN fit.input_hash IS 'sha256 of the observations used.';
-COMMENT ON COLUMN fit.observations IS 'The rows of view observation that were used.';
+COMMENT ON COLUMN fit.input_hash IS 'sha256 of observations.rows.';
+COMMENT ON COLUMN fit.observations IS '{rows: what points were selected from, points: what the law goes through, excluded: rows left out and why}.';
 
 -- An attempt's rows count up to where a later attempt of the same job took over.
 CREATE VIEW attempt_current AS
@@ -231,6 +233,14 @@ COMMENT ON VIEW curve IS 'Training curves: one row a job, metric and step, each 
 COMMENT ON COLUMN curve.samples_seen IS 'Samples seen at this point of the curve.';
 COMMENT ON COLUMN curve.samples_seen_total IS 'Samples seen at the end of the job.';
 COMMENT ON COLUMN curve.gmacs_samples IS 'C spent up to this point, forward GMACs x samples.';
+COMMENT ON COLUMN curve.job_key IS 'sha256 of everything that changes the job''s result (64 hex digits).';
+COMMENT ON COLUMN curve.model IS 'Name of the model''s configuration.';
+COMMENT ON COLUMN curve.data_size IS 'Unique samples of the pool that the job may see.';
+COMMENT ON COLUMN curve.seed IS 'Seed of initialisation, data order and augmentation.';
+COMMENT ON COLUMN curve.metric IS 'loss (nats), lr, logit_scale, samples_per_sec, ...';
+COMMENT ON COLUMN curve.step IS 'Optimiser steps done.';
+COMMENT ON COLUMN curve.value IS 'The metric at this step.';
+COMMENT ON COLUMN curve.recorded_at IS 'When it was stored, by the database''s clock.';
 
 CREATE VIEW measurement AS
 SELECT DISTINCT ON (a.job_id, e.dataset, e.metric, e.samples_seen)
@@ -241,6 +251,17 @@ JOIN attempt_current a USING (attempt_id)
 WHERE a.superseded_after_samples IS NULL OR e.samples_seen <= a.superseded_after_samples
 ORDER BY a.job_id, e.dataset, e.metric, e.samples_seen, a.fence DESC;
 COMMENT ON VIEW measurement IS 'Measurements on held-out data at every point of training: one row a job, data set, metric and samples seen.';
+COMMENT ON COLUMN measurement.job_id IS 'The job.';
+COMMENT ON COLUMN measurement.attempt_id IS 'The attempt that measured it.';
+COMMENT ON COLUMN measurement.dataset IS 'Data set that was measured on.';
+COMMENT ON COLUMN measurement.metric IS 'What was measured: acc1, image_retrieval_recall@5, loss@1024, ...';
+COMMENT ON COLUMN measurement.samples_seen IS 'Samples seen when it was measured.';
+COMMENT ON COLUMN measurement.value IS 'Accuracies and recalls are fractions; losses are nats.';
+COMMENT ON COLUMN measurement.standard_error IS 'Of value, over the test items; binomial for accuracies.';
+COMMENT ON COLUMN measurement.chance IS 'What guessing gives.';
+COMMENT ON COLUMN measurement.count IS 'Test items.';
+COMMENT ON COLUMN measurement.checkpoint IS 'sha256 of the checkpoint measured, where there was one.';
+COMMENT ON COLUMN measurement.recorded_at IS 'When it was stored, by the database''s clock.';
 
 CREATE VIEW result AS
 SELECT s.name AS sweep, j.job_key, j.state, j.model, j.parameters, j.image_parameters, j.text_parameters,
@@ -268,6 +289,18 @@ COMMENT ON COLUMN result.six_nd IS 'C: 6 x N x samples seen.';
 COMMENT ON COLUMN result.train_loss IS 'Training loss at the last report, nats; depends on the batch size.';
 COMMENT ON COLUMN result.metrics IS 'Final measurements: {"dataset/metric": value}; accuracies are fractions, losses nats.';
 COMMENT ON COLUMN result.train_secs IS 'Seconds in training steps, all attempts.';
+COMMENT ON COLUMN result.sweep IS 'Name of the sweep.';
+COMMENT ON COLUMN result.job_key IS 'sha256 of everything that changes the job''s result (64 hex digits).';
+COMMENT ON COLUMN result.state IS 'pending, running, done, failed or cancelled.';
+COMMENT ON COLUMN result.model IS 'Name of the model''s configuration.';
+COMMENT ON COLUMN result.image_parameters IS 'Parameters of the image tower.';
+COMMENT ON COLUMN result.text_parameters IS 'Parameters of the text tower.';
+COMMENT ON COLUMN result.data_size IS 'Unique samples of the pool that the job may see.';
+COMMENT ON COLUMN result.seed IS 'Seed of initialisation, data order and augmentation.';
+COMMENT ON COLUMN result.eval_secs IS 'Seconds in evaluations, all attempts.';
+COMMENT ON COLUMN result.attempts IS 'Executions so far.';
+COMMENT ON COLUMN result.reason IS 'Why the job failed or was cancelled.';
+COMMENT ON COLUMN result.done_at IS 'When the result was stored.';
 
 CREATE VIEW observation AS
 SELECT s.name AS sweep, j.job_key, j.model, j.parameters, j.samples_seen, j.data_size, j.unique_samples, j.seed,
@@ -283,3 +316,19 @@ WHERE j.state = 'done' AND m.samples_seen = j.samples_seen;
 COMMENT ON VIEW observation IS 'What a fit uses: one row a sweep, finished job, data set and metric.';
 COMMENT ON COLUMN observation.error IS 'What a law is fitted to: 1 - value for accuracies and recalls, the value itself for losses.';
 COMMENT ON COLUMN observation.standard_error IS 'Of value (and of error) over the test items.';
+COMMENT ON COLUMN observation.sweep IS 'Name of the sweep.';
+COMMENT ON COLUMN observation.job_key IS 'sha256 of everything that changes the job''s result (64 hex digits).';
+COMMENT ON COLUMN observation.model IS 'Name of the model''s configuration.';
+COMMENT ON COLUMN observation.parameters IS 'N: parameters of both towers and logit_scale.';
+COMMENT ON COLUMN observation.samples_seen IS 'D: samples trained on, repeats counted.';
+COMMENT ON COLUMN observation.data_size IS 'Unique samples of the pool that the job may see.';
+COMMENT ON COLUMN observation.unique_samples IS 'U: different samples trained on.';
+COMMENT ON COLUMN observation.seed IS 'Seed of initialisation, data order and augmentation.';
+COMMENT ON COLUMN observation.gmacs_samples IS 'C as in Cherti et al. 2022: forward GMACs per pair (LayerNorm counted) x samples seen.';
+COMMENT ON COLUMN observation.train_flops IS 'C: 3 x 2 x forward MACs per pair x samples seen, FLOPs.';
+COMMENT ON COLUMN observation.six_nd IS 'C: 6 x N x samples seen.';
+COMMENT ON COLUMN observation.dataset IS 'Data set that was measured on.';
+COMMENT ON COLUMN observation.metric IS 'What was measured: acc1, image_retrieval_recall@5, loss@1024, ...';
+COMMENT ON COLUMN observation.value IS 'Accuracies and recalls are fractions; losses are nats.';
+COMMENT ON COLUMN observation.chance IS 'What guessing gives.';
+COMMENT ON COLUMN observation.count IS 'Test items.';

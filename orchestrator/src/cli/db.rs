@@ -1,11 +1,164 @@
-//! `sweep db`.
+//! `sweep db`: the private database, or what `DATABASE_URL` names instead.
 
-use super::output::{Exit, Failure};
+use serde::Serialize;
+
+use super::output::{self, Exit, Failure};
+use crate::store::{self, Store, private_postgres};
 
 /// Options of `sweep db`.
 #[derive(Debug, clap::Args)]
-pub(super) struct Args {}
+pub(super) struct Args {
+    #[command(subcommand)]
+    command: Command,
+}
 
-pub(super) async fn run(_args: Args) -> Result<Exit, Failure> {
-    Err(Failure::environment("not written yet"))
+#[derive(Debug, clap::Subcommand)]
+enum Command {
+    /// Start the private database (other commands do so themselves) and bring its schema up to date.
+    Start,
+    /// Stop the private database. Workers keep training and deliver once it is up again.
+    Stop,
+    /// Show where the database is and whether it is up.
+    Status {
+        /// As JSON, schema `sweep.db.status/1`.
+        #[arg(long)]
+        json: bool,
+    },
+    /// Start the database and print its URL, for psql, Python or a notebook. It holds the password.
+    Url,
+}
+
+/// Body of `sweep db status --json`.
+#[derive(Debug, Serialize)]
+struct Status {
+    /// `private` or `DATABASE_URL`.
+    source: &'static str,
+    /// Whether it takes connections.
+    up: bool,
+    /// The private cluster's folder, or the database and its host.
+    place: Option<String>,
+    socket: Option<String>,
+    pid: Option<i32>,
+    /// The user that a private server runs as.
+    server_user: Option<String>,
+    /// Major version of a private cluster.
+    postgres: Option<String>,
+    /// Newest migration applied; none where the database is empty or down.
+    schema_version: Option<i64>,
+    /// Newest migration that this `sweep` knows.
+    schema_known: i64,
+    /// Why it can't be used.
+    problem: Option<String>,
+}
+
+pub(super) async fn run(args: Args) -> Result<Exit, Failure> {
+    match args.command {
+        Command::Start => start().await,
+        Command::Stop => stop(),
+        Command::Status { json } => status(json).await,
+        Command::Url => url().await,
+    }
+}
+
+async fn start() -> Result<Exit, Failure> {
+    Store::connect().await?;
+    match store::named_database()? {
+        Some(options) => output::say(&format!("DATABASE_URL is set: using {}", store::place(&options))),
+        None => {
+            let status = private_postgres::status(&store::home())?;
+            let folder = status.folder.unwrap_or_default();
+            output::say(&format!("PostgreSQL {} is up in {}", status.version.unwrap_or_default(), folder.display()));
+        }
+    }
+    Ok(Exit::Done)
+}
+
+fn stop() -> Result<Exit, Failure> {
+    let home = store::home();
+    let stopped = private_postgres::stop(&home)?;
+    let place = home.join("postgres");
+    if stopped {
+        output::say(&format!("stopped the private database in {}", place.display()));
+    } else {
+        output::say(&format!("the private database in {} was not running", place.display()));
+    }
+    Ok(Exit::Done)
+}
+
+async fn url() -> Result<Exit, Failure> {
+    Store::connect().await?;
+    match std::env::var("DATABASE_URL") {
+        Ok(url) if !url.is_empty() => output::data(&url),
+        _ => output::data(&private_postgres::ensure_running(&store::home())?.url()),
+    }
+    Ok(Exit::Done)
+}
+
+async fn status(json: bool) -> Result<Exit, Failure> {
+    let status = examine().await?;
+    if json {
+        output::json("sweep.db.status/1", &status);
+        return Ok(Exit::Done);
+    }
+    let mut lines =
+        vec![("database", status.source.to_owned()), ("state", if status.up { "up" } else { "down" }.to_owned())];
+    let schema = match status.schema_version {
+        Some(version) if version == status.schema_known => Some(format!("{version} (current)")),
+        Some(version) => Some(format!("{version} (this `sweep` knows {})", status.schema_known)),
+        None => None,
+    };
+    let optional = [
+        ("place", status.place),
+        ("socket", status.socket),
+        ("process", status.pid.map(|pid| pid.to_string())),
+        ("runs as", status.server_user),
+        ("PostgreSQL", status.postgres),
+        ("schema", schema),
+        ("problem", status.problem),
+    ];
+    lines.extend(optional.into_iter().filter_map(|(name, value)| Some((name, value?))));
+    for (name, value) in lines {
+        output::data(&format!("{name:<10}  {value}"));
+    }
+    Ok(Exit::Done)
+}
+
+/// Starts nothing, and takes a database that can't be used for an answer.
+async fn examine() -> Result<Status, Failure> {
+    let mut status = Status {
+        source: "private",
+        up: false,
+        place: None,
+        socket: None,
+        pid: None,
+        server_user: None,
+        postgres: None,
+        schema_version: None,
+        schema_known: store::newest_version(),
+        problem: None,
+    };
+    if let Some(options) = store::named_database()? {
+        status.source = "DATABASE_URL";
+        status.place = Some(store::place(&options));
+    } else {
+        let private = private_postgres::status(&store::home())?;
+        status.up = private.pid.is_some();
+        status.place = private.folder.map(|folder| folder.display().to_string());
+        status.socket = private.socket.map(|socket| socket.display().to_string());
+        status.pid = private.pid;
+        status.server_user = private.user;
+        status.postgres = private.version;
+    }
+    match Store::connect_existing().await {
+        Ok(Some(store)) => {
+            status.up = true;
+            status.schema_version = Some(store.schema_version().await?);
+        }
+        Ok(None) => status.up |= status.source == "DATABASE_URL",
+        Err(error) => {
+            let cause = std::error::Error::source(&error).map_or(String::new(), |source| format!(": {source}"));
+            status.problem = Some(format!("{error}{cause}"));
+        }
+    }
+    Ok(status)
 }

@@ -1,11 +1,234 @@
-//! `sweep launch`.
+//! `sweep launch`: plan, store, run until every job has ended, say how it went.
 
-use super::output::{Exit, Failure};
+use std::path::PathBuf;
+
+use serde::Serialize;
+use tokio::signal::unix::{SignalKind, signal};
+use tokio::sync::watch;
+
+use super::output::{self, Exit, Failure, say};
+use super::progress::{self, Progress};
+use crate::backend::{Backend, BackendError, LocalBackend};
+use crate::plan::{BackendChoice, Plan};
+use crate::schedule::driver::{DriveError, Outcome, Sweep, Wish, drive};
+use crate::schedule::{Policy, Scheduler};
+use crate::store::{self, JobProgress, StateCounts, Store};
 
 /// Options of `sweep launch`.
 #[derive(Debug, clap::Args)]
-pub(super) struct Args {}
+pub(super) struct Args {
+    /// The spec.
+    spec: PathBuf,
+    /// Say what would run, and start nothing.
+    #[arg(long)]
+    dry_run: bool,
+    /// Print how it ended as JSON, schema `sweep.launch/1`.
+    #[arg(long)]
+    json: bool,
+}
 
-pub(super) async fn run(_args: Args) -> Result<Exit, Failure> {
-    Err(Failure::environment("not written yet"))
+/// Body of `sweep launch --json`.
+#[derive(Debug, Serialize)]
+struct Summary<'a> {
+    sweep: &'a str,
+    /// `complete`, `stopped`, `detached`, or `planned` for a dry run.
+    outcome: &'static str,
+    pending: i64,
+    running: i64,
+    done: i64,
+    failed: i64,
+    cancelled: i64,
+    failures: Vec<FailedJob<'a>>,
+}
+
+#[derive(Debug, Serialize)]
+struct FailedJob<'a> {
+    job_key: &'a str,
+    reason: &'a str,
+    stderr_tail: &'a str,
+}
+
+pub(super) async fn run(args: Args) -> Result<Exit, Failure> {
+    let plan = super::plan::load_plan(&args.spec)?;
+    if args.dry_run {
+        return dry_run(&plan, args.json).await;
+    }
+    let store = Store::connect().await?;
+    let sweep_id = store.sweep_upsert(&plan).await?;
+    let before = store.job_totals(sweep_id).await?.counts;
+    let idle = before.pending + before.running == 0 && store.job_open(sweep_id).await?.1.is_empty();
+    let outcome = if idle {
+        Outcome::Complete
+    } else {
+        let (outcome, reached) = run_jobs(&plan, store, sweep_id, &before).await?;
+        if outcome == Outcome::Detached {
+            say("detached: the workers go on");
+            say(&format!("\nhint: `sweep status {}` shows them, `sweep launch {}` comes back to them", plan.name, args.spec.display()));
+            if args.json {
+                summarise(&plan.name, "detached", &reached, &[]);
+            }
+            return Ok(Exit::Failed);
+        }
+        outcome
+    };
+    // Anew: the database may have moved while the driver ran.
+    let store = Store::connect().await?;
+    let counts = store.job_totals(sweep_id).await?.counts;
+    let failures = store.job_progress(sweep_id, &["failed"]).await?;
+    let headline = format!("{}{}", if idle { "nothing left to do: " } else { "" }, ended(&counts));
+    report(&args, &plan, outcome, &headline, &counts, &failures);
+    if args.json {
+        summarise(&plan.name, if outcome == Outcome::Stopped { "stopped" } else { "complete" }, &counts, &failures);
+    }
+    Ok(if outcome == Outcome::Complete && counts.failed == 0 { Exit::Done } else { Exit::Failed })
+}
+
+async fn dry_run(plan: &Plan, json: bool) -> Result<Exit, Failure> {
+    let keys: Vec<String> = plan.jobs.iter().map(|job| job.job_key.clone()).collect();
+    let mut counts = match Store::connect_existing().await? {
+        Some(store) => store.job_counts(&keys).await?,
+        None => StateCounts::default(),
+    };
+    let new = i64::try_from(keys.len()).unwrap_or(i64::MAX) - counts.total();
+    counts.pending += new;
+    say(&format!(
+        "{}: {} jobs: {} to run ({new} of them new), {} running, {}",
+        plan.name,
+        keys.len(),
+        counts.pending,
+        counts.running,
+        ended(&counts)
+    ));
+    if json {
+        summarise(&plan.name, "planned", &counts, &[]);
+    }
+    Ok(Exit::Done)
+}
+
+/// Drives the sweep under the eyes of people. Ctrl-C or SIGTERM: stop after checkpoints; again: detach.
+async fn run_jobs(
+    plan: &Plan,
+    store: Store,
+    sweep_id: i64,
+    before: &StateCounts,
+) -> Result<(Outcome, StateCounts), Failure> {
+    let BackendChoice::Local(options) = &plan.backend;
+    let home = store::home();
+    let backend = LocalBackend::new(options, &home)?;
+    let parallel = plan.limits.parallel.unwrap_or(backend.slots()).max(1);
+    let sweep = Sweep {
+        sweep_id,
+        runner: plan.runner_path.clone(),
+        base_dir: plan.base_dir.clone(),
+        home,
+        time_limit_secs: plan.limits.time_limit_secs,
+    };
+    let slot = if backend.gpu_count() > 0 { "GPU" } else { "core" };
+    say(&format!(
+        "{}: {} jobs ({}), {} at a time ({} slots by {slot}, {} threads each)",
+        plan.name,
+        before.total(),
+        ended(before),
+        parallel.min(backend.slots()),
+        backend.slots(),
+        backend.threads(),
+    ));
+    let (wishes, wish) = watch::channel(Wish::Run);
+    let listening = tokio::spawn(listen(wishes)?);
+    let mut progress = Progress::new(&plan.name);
+    let scheduler = Scheduler::new(Policy::new(parallel, plan.limits.retries));
+    let outcome = drive(store, &backend, scheduler, &sweep, wish, |news| progress.show(&news)).await;
+    listening.abort();
+    let reached = progress.finish();
+    Ok((outcome?, reached))
+}
+
+/// Turns signals into wishes.
+fn listen(wishes: watch::Sender<Wish>) -> Result<impl Future<Output = ()>, Failure> {
+    let handler = |kind| signal(kind).map_err(|error| Failure::environment("can't handle signals").because(&error));
+    let (mut interrupt, mut terminate) = (handler(SignalKind::interrupt())?, handler(SignalKind::terminate())?);
+    Ok(async move {
+        loop {
+            tokio::select! {
+                _ = interrupt.recv() => {}
+                _ = terminate.recv() => {}
+            }
+            let next = if *wishes.borrow() == Wish::Run { Wish::Stop } else { Wish::Detach };
+            if next == Wish::Stop {
+                progress::interject("stopping after checkpoints (once more: leave the workers running)");
+            }
+            let _ = wishes.send(next);
+        }
+    })
+}
+
+/// The last words of a launch.
+fn report(
+    args: &Args,
+    plan: &Plan,
+    outcome: Outcome,
+    headline: &str,
+    counts: &StateCounts,
+    failures: &[JobProgress],
+) {
+    for job in failures {
+        say(&format!("\nfailed: {}: {}", progress::label(job), job.reason.as_deref().unwrap_or("no reason given")));
+        for line in job.stderr_tail.as_deref().unwrap_or_default().lines() {
+            say(&format!("  | {line}"));
+        }
+    }
+    if outcome == Outcome::Stopped {
+        say(&format!("stopped: {headline}, {} left", counts.pending));
+        say(&format!("\nhint: `sweep launch {}` goes on from the checkpoints", args.spec.display()));
+    } else if let Some(job) = failures.first() {
+        say(&format!("\n{headline}"));
+        say(&format!(
+            "\nhint: `sweep logs {}` shows what the runner wrote, `sweep retry {}` gives failed jobs another go",
+            &job.job_key[..12],
+            plan.name
+        ));
+    } else {
+        say(headline);
+    }
+}
+
+/// `18 jobs done`, with what did not go well.
+fn ended(counts: &StateCounts) -> String {
+    let mut text = format!("{} {} done", counts.done, if counts.done == 1 { "job" } else { "jobs" });
+    for (number, what) in [(counts.failed, "failed"), (counts.cancelled, "cancelled")] {
+        if number > 0 {
+            text.push_str(&format!(", {number} {what}"));
+        }
+    }
+    text
+}
+
+fn summarise(sweep: &str, outcome: &'static str, counts: &StateCounts, failures: &[JobProgress]) {
+    let failures = failures.iter().map(|job| FailedJob {
+        job_key: &job.job_key,
+        reason: job.reason.as_deref().unwrap_or_default(),
+        stderr_tail: job.stderr_tail.as_deref().unwrap_or_default(),
+    });
+    let StateCounts { pending, running, done, failed, cancelled } = *counts;
+    let failures = failures.collect();
+    output::json("sweep.launch/1", &Summary { sweep, outcome, pending, running, done, failed, cancelled, failures });
+}
+
+impl From<BackendError> for Failure {
+    fn from(error: BackendError) -> Failure {
+        let failure = Failure::environment(error.to_string()).because(&error);
+        match error {
+            BackendError::NoWorker { .. } => failure.hint("install `sweep-worker` in the same folder as `sweep`"),
+            _ => failure,
+        }
+    }
+}
+
+impl From<DriveError> for Failure {
+    fn from(error: DriveError) -> Failure {
+        match error {
+            DriveError::Store(error) => error.into(),
+            DriveError::Backend(error) => error.into(),
+        }
+    }
 }

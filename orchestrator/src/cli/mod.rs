@@ -11,11 +11,13 @@ mod logs;
 mod model;
 pub mod output;
 mod plan;
+mod progress;
 mod report;
 mod retry;
 mod schema;
 mod sql;
 mod status;
+mod target;
 
 use std::process::ExitCode;
 

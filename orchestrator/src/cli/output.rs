@@ -6,6 +6,9 @@ use std::process::ExitCode;
 
 use serde::Serialize;
 
+use crate::store::StoreError;
+use crate::store::private_postgres::PrivatePostgresError;
+
 /// How a command ended. Documented in `sweep --help`; scripts rely on it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Exit {
@@ -94,6 +97,20 @@ impl Failure {
         }
         say(text.trim_end());
         self.exit.into()
+    }
+}
+
+impl From<StoreError> for Failure {
+    fn from(error: StoreError) -> Failure {
+        let mut failure = Failure::environment(error.to_string()).because(&error);
+        failure.hint = error.hint();
+        failure
+    }
+}
+
+impl From<PrivatePostgresError> for Failure {
+    fn from(error: PrivatePostgresError) -> Failure {
+        StoreError::from(error).into()
     }
 }
 

@@ -1,11 +1,191 @@
-//! `sweep status`.
+//! `sweep status`: the sweeps, or the jobs of one.
 
-use super::output::{Exit, Failure};
+use comfy_table::{CellAlignment, Table, presets};
+use serde::Serialize;
+
+use super::output::{self, Exit, Failure, data, say};
+use super::progress::short;
+use crate::store::{JobProgress, Store, SweepSummary};
 
 /// Options of `sweep status`.
 #[derive(Debug, clap::Args)]
-pub(super) struct Args {}
+pub(super) struct Args {
+    /// Name of the sweep; without one, all sweeps are listed.
+    sweep: Option<String>,
+    /// As JSON, schema `sweep.status/1`.
+    #[arg(long)]
+    json: bool,
+}
 
-pub(super) async fn run(_args: Args) -> Result<Exit, Failure> {
-    Err(Failure::environment("not written yet"))
+/// Body of `sweep status --json`.
+#[derive(Debug, Serialize)]
+struct Sweeps<'a> {
+    sweeps: Vec<SweepLine<'a>>,
+}
+
+#[derive(Debug, Serialize)]
+struct SweepLine<'a> {
+    sweep: &'a str,
+    question: &'a str,
+    jobs: i64,
+    done: i64,
+    running: i64,
+    failed: i64,
+    cancelled: i64,
+}
+
+/// Body of `sweep status SWEEP --json`.
+#[derive(Debug, Serialize)]
+struct Jobs<'a> {
+    sweep: &'a str,
+    jobs: Vec<JobLine<'a>>,
+}
+
+#[derive(Debug, Serialize)]
+struct JobLine<'a> {
+    job_key: &'a str,
+    state: &'a str,
+    reason: Option<&'a str>,
+    model: &'a str,
+    /// D.
+    samples_seen_total: i64,
+    data_size: i64,
+    seed: i64,
+    /// Samples seen so far.
+    samples_seen: i64,
+    samples_per_sec: Option<f64>,
+    /// Training loss at the last report.
+    loss: Option<f64>,
+    attempts: i64,
+}
+
+const STATES: &[&str] = &["pending", "running", "done", "failed", "cancelled"];
+
+pub(super) async fn run(args: Args) -> Result<Exit, Failure> {
+    let Some(store) = Store::connect_existing().await? else {
+        return nothing(&args);
+    };
+    match &args.sweep {
+        None => {
+            let sweeps = store.sweep_list().await?;
+            if args.json {
+                output::json("sweep.status/1", &Sweeps { sweeps: sweeps.iter().map(sweep_line).collect() });
+            } else if sweeps.is_empty() {
+                return nothing(&args);
+            } else {
+                data(&sweep_table(&sweeps));
+            }
+        }
+        Some(name) => {
+            let sweep_id = find(&store, name).await?;
+            let jobs = store.job_progress(sweep_id, STATES).await?;
+            if args.json {
+                output::json("sweep.status/1", &Jobs { sweep: name, jobs: jobs.iter().map(job_line).collect() });
+            } else {
+                data(&job_table(&jobs));
+            }
+        }
+    }
+    Ok(Exit::Done)
+}
+
+fn nothing(args: &Args) -> Result<Exit, Failure> {
+    match (&args.sweep, args.json) {
+        (Some(name), _) => {
+            Err(Failure::bad_input(format!("there is no sweep `{name}` here")).hint("`sweep launch SPEC` starts one"))
+        }
+        (None, true) => {
+            output::json("sweep.status/1", &Sweeps { sweeps: Vec::new() });
+            Ok(Exit::Done)
+        }
+        (None, false) => {
+            say("no sweep has been launched here yet\n\nhint: `sweep launch SPEC` starts one");
+            Ok(Exit::Done)
+        }
+    }
+}
+
+/// Row of the sweep with this name, or an error that lists the names there are.
+async fn find(store: &Store, name: &str) -> Result<i64, Failure> {
+    if let Some(sweep_id) = store.sweep_find(name).await? {
+        return Ok(sweep_id);
+    }
+    let names: Vec<String> = store.sweep_list().await?.into_iter().map(|sweep| sweep.name).collect();
+    let failure = Failure::bad_input(format!("there is no sweep `{name}` here"));
+    Err(if names.is_empty() {
+        failure.hint("`sweep launch SPEC` starts one")
+    } else {
+        failure.hint(format!("these are here: {}", names.join(", ")))
+    })
+}
+
+fn sweep_table(sweeps: &[SweepSummary]) -> String {
+    let mut table = plain(&["sweep", "jobs", "done", "running", "failed", "question"], 1..5);
+    for sweep in sweeps {
+        let question = sweep.question.lines().next().unwrap_or_default();
+        let numbers = [sweep.jobs, sweep.done, sweep.running, sweep.failed].map(|number| number.to_string());
+        table.add_row([&[sweep.name.clone()], &numbers[..], &[question.to_owned()]].concat());
+    }
+    table.trim_fmt()
+}
+
+fn job_table(jobs: &[JobProgress]) -> String {
+    let head = ["job", "model", "samples", "data", "seed", "state", "seen", "loss", "attempts", "reason"];
+    let mut table = plain(&head, 2..5);
+    for column in 6..9 {
+        table.column_mut(column).expect("it is there").set_cell_alignment(CellAlignment::Right);
+    }
+    for job in jobs {
+        table.add_row([
+            job.job_key[..12].to_owned(),
+            job.model.clone(),
+            short(job.samples_total),
+            short(job.data_size),
+            job.seed.to_string(),
+            job.state.clone(),
+            format!("{:.0} %", 100.0 * job.samples_seen as f64 / job.samples_total as f64),
+            job.loss.map_or(String::new(), |loss| format!("{loss:.3}")),
+            job.attempts.to_string(),
+            job.reason.clone().unwrap_or_default(),
+        ]);
+    }
+    table.trim_fmt()
+}
+
+/// A table without lines; `numbers` are aligned to the right.
+fn plain(head: &[&str], numbers: std::ops::Range<usize>) -> Table {
+    let mut table = Table::new();
+    table.load_preset(presets::NOTHING).set_header(head.to_vec());
+    for column in numbers {
+        table.column_mut(column).expect("it is there").set_cell_alignment(CellAlignment::Right);
+    }
+    table
+}
+
+fn sweep_line(sweep: &SweepSummary) -> SweepLine<'_> {
+    SweepLine {
+        sweep: &sweep.name,
+        question: &sweep.question,
+        jobs: sweep.jobs,
+        done: sweep.done,
+        running: sweep.running,
+        failed: sweep.failed,
+        cancelled: sweep.cancelled,
+    }
+}
+
+fn job_line(job: &JobProgress) -> JobLine<'_> {
+    JobLine {
+        job_key: &job.job_key,
+        state: &job.state,
+        reason: job.reason.as_deref(),
+        model: &job.model,
+        samples_seen_total: job.samples_total,
+        data_size: job.data_size,
+        seed: job.seed,
+        samples_seen: job.samples_seen,
+        samples_per_sec: job.samples_per_sec,
+        loss: job.loss,
+        attempts: job.attempts,
+    }
 }

@@ -15,6 +15,9 @@ mod runner;
 
 mod expand;
 
+#[cfg(test)]
+mod tests;
+
 use protocol::{Compute, JobSpec, ModelSize, PoolManifest};
 
 pub use expand::{Inputs, job_key, plan};

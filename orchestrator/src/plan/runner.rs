@@ -90,7 +90,8 @@ fn said(stderr: &str) -> String {
 pub(super) fn find(name: &str, base_dir: &Path) -> Result<PathBuf, RunnerError> {
     let mut looked_for = Vec::new();
     let candidates: Vec<PathBuf> = if name.contains('/') {
-        vec![base_dir.join(name)]
+        // Components leave out the `.` of `./own`.
+        vec![base_dir.join(name).components().collect()]
     } else {
         let file = format!("{name}-runner");
         let beside = env::current_exe().ok().and_then(|exe| Some(exe.parent()?.join(&file)));

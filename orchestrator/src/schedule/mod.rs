@@ -1,1 +1,12 @@
-//! The scheduler: a pure state machine and the one Tokio driver that performs what it decides.
+//! The scheduler: a pure state machine ([`step`](Scheduler::step)) and the one Tokio [`driver`] that performs what it decides.
+
+pub mod driver;
+
+mod policy;
+mod scheduler;
+
+pub use policy::Policy;
+pub use scheduler::{Action, AttemptPhase, AttemptView, Input, JobPhase, JobView, Scheduler};
+
+#[cfg(test)]
+mod simulation;

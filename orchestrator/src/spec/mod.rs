@@ -26,6 +26,9 @@ mod models;
 
 mod schema;
 
+#[cfg(test)]
+mod tests;
+
 use std::sync::Arc;
 
 use miette::NamedSource;

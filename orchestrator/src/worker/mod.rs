@@ -1,8 +1,80 @@
-//! What `sweep-worker` does: claim, supervise, spool, ship, beat.
+//! What `sweep-worker` does for one attempt: claim it, supervise its runner, spool what the runner says, ship the spool.
+//!
+//! It must not know who launched it: no scheduler, no terminal. Its words go to standard error, which the backend keeps
+//! as `worker.log`. Training never waits for the database; a worker whose claim is superseded stops and writes nothing.
 
+mod judge;
+mod log;
+mod runner;
+mod ship;
+mod spool;
+mod supervise;
+
+use std::path::PathBuf;
 use std::process::ExitCode;
+
+use clap::Parser;
+
+/// Exit code of a worker that had nothing to claim, or whose claim was superseded.
+pub const SUPERSEDED: u8 = 77;
+/// Exit code of a worker that could not deliver the end; its spool waits for the next attempt.
+pub const UNDELIVERED: u8 = 70;
+
+/// Supervises one attempt. Started by a backend, never by hand.
+#[derive(Debug, Parser)]
+#[command(name = "sweep-worker", version)]
+struct Cli {
+    /// Name of the attempt to claim.
+    #[arg(long)]
+    attempt: String,
+    /// The runner's executable.
+    #[arg(long)]
+    runner: PathBuf,
+    /// Folder that relative paths of the job start from.
+    #[arg(long)]
+    base_dir: PathBuf,
+    /// Stop after so many seconds; the next attempt goes on.
+    #[arg(long)]
+    time_limit_secs: Option<u64>,
+}
+
+/// What can go wrong with a worker, beside its runner.
+#[derive(Debug, thiserror::Error)]
+enum WorkerError {
+    /// The database said no for good.
+    #[error(transparent)]
+    Store(#[from] crate::store::StoreError),
+    /// The attempt's folder can't be used.
+    #[error("can't {doing} {}", path.display())]
+    File {
+        /// What was being done.
+        doing: &'static str,
+        /// To what.
+        path: PathBuf,
+        /// Why.
+        source: std::io::Error,
+    },
+    /// Signals can't be handled, or the runner's end can't be seen.
+    #[error("can't {doing}")]
+    Process {
+        /// What was being done.
+        doing: &'static str,
+        /// Why.
+        source: std::io::Error,
+    },
+}
 
 /// Entry point of the binary.
 pub fn main() -> ExitCode {
-    ExitCode::SUCCESS
+    let cli = Cli::parse();
+    // One thread: the runner dies with the thread that started it, which has to be the one that lives to the end.
+    let runtime =
+        tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a Tokio runtime can be built");
+    match runtime.block_on(supervise::supervise(&cli)) {
+        Ok(code) => ExitCode::from(code),
+        Err(error) => {
+            log::error(&error);
+            ExitCode::from(UNDELIVERED)
+        }
+    }
 }

@@ -1,1 +1,167 @@
-fn main() {}
+//! `synthetic-runner`: draws losses and measurements from a known law with seeded noise, and fails on request.
+//!
+//! It speaks the whole protocol (checkpoints, resume, signals), so tests of the machinery need no training. It must not
+//! know the orchestrator. The law and the faults are described in `README.md`.
+
+mod checkpoint;
+mod fault;
+mod law;
+
+use std::io::Write;
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Instant;
+
+use anyhow::{Context, Result};
+use clap::{Parser, Subcommand};
+use protocol::{Description, Event, FailureKind, Job, exit};
+
+use checkpoint::State;
+use fault::Faults;
+
+/// A runner that draws losses from a known law.
+#[derive(Debug, Parser)]
+#[command(version)]
+struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Print name, version and what is supported, as JSON.
+    Describe,
+    /// "Train" one job.
+    Run {
+        /// The job, as written by `sweep-worker`.
+        #[arg(long)]
+        job: PathBuf,
+    },
+}
+
+fn main() -> ExitCode {
+    let code = match Cli::parse().command {
+        Command::Describe => describe().map(|()| exit::FINISHED),
+        Command::Run { job } => run(&job),
+    };
+    match code {
+        Ok(code) => ExitCode::from(u8::try_from(code).unwrap_or(1)),
+        Err(error) => {
+            words(&format!("{error:#}"));
+            ExitCode::from(u8::try_from(exit::FAILED).unwrap_or(1))
+        }
+    }
+}
+
+fn describe() -> Result<()> {
+    let description = Description {
+        name: "synthetic".to_owned(),
+        version: "1".to_owned(),
+        protocol: protocol::PROTOCOL_VERSION,
+        reads_data: false,
+        devices: vec!["cpu".to_owned()],
+    };
+    writeln!(std::io::stdout(), "{}", serde_json::to_string(&description)?).context("can't write to standard output")
+}
+
+fn run(job_file: &Path) -> Result<i32> {
+    let text = std::fs::read_to_string(job_file).with_context(|| format!("can't read {}", job_file.display()))?;
+    let job: Job = match serde_json::from_str(&text) {
+        Ok(job) => job,
+        Err(error) => return refuse(&format!("{} is no job: {error}", job_file.display())),
+    };
+    if job.protocol != protocol::PROTOCOL_VERSION {
+        return refuse(&format!("protocol {} is not spoken here, {} is", job.protocol, protocol::PROTOCOL_VERSION));
+    }
+    let faults = Faults::read(&job)?;
+    let stop = Arc::new(AtomicBool::new(false));
+    for signal in [signal_hook::consts::SIGTERM, signal_hook::consts::SIGUSR1] {
+        signal_hook::flag::register(signal, Arc::clone(&stop)).context("can't handle signals")?;
+    }
+
+    let spec = &job.spec;
+    let (steps, batch) = (spec.steps(), spec.recipe.global_batch);
+    let mut state = checkpoint::newest(&job.checkpoint_dir, job.fence).unwrap_or_default();
+    say(&Event::Started {
+        parameters: spec.model.config.size().parameters(),
+        resumed_from_samples: state.step * batch,
+        device: "cpu (a law)".to_owned(),
+    })?;
+    let report_every = (steps / 50).max(1);
+    let started = Instant::now();
+    while state.step < steps {
+        let step = state.step + 1;
+        faults.before_step(step, &job.checkpoint_dir)?;
+        let seen = step * batch;
+        let loss = if faults.nan_at(step) { f64::NAN } else { law::step_loss(spec, step) };
+        state = State { step, loss_sum: state.loss_sum + loss, loss_count: state.loss_count + 1 };
+        if step.is_multiple_of(report_every) || step == steps {
+            say(&step_event(&job, &state))?;
+            state = State { loss_sum: 0.0, loss_count: 0, ..state };
+        }
+        evaluate(&job, seen, step == steps)?;
+        let due = spec.recipe.checkpoint_every_samples.is_some_and(|every| seen / every != (seen - batch) / every);
+        let stopping = stop.load(Ordering::Relaxed) && step < steps;
+        if due || stopping || step == steps {
+            say(&checkpoint::write(&job, state)?)?;
+        }
+        if stopping {
+            words(&format!("stopped on request after {seen} samples"));
+            return Ok(exit::STOPPED);
+        }
+    }
+    say(&Event::Finished {
+        samples_seen: spec.samples_seen,
+        train_secs: started.elapsed().as_secs_f64(),
+        eval_secs: 0.0,
+        peak_memory_bytes: None,
+    })?;
+    Ok(exit::FINISHED)
+}
+
+/// Mean loss since the last report, and the learning rate of the step.
+fn step_event(job: &Job, state: &State) -> Event {
+    let recipe = &job.spec.recipe;
+    let samples_seen = state.step * recipe.global_batch;
+    let warmup = (samples_seen as f64 / recipe.warmup_samples.max(1) as f64).min(1.0);
+    Event::Step {
+        step: state.step,
+        samples_seen,
+        loss: state.loss_sum / state.loss_count as f64,
+        metrics: [("lr".to_owned(), recipe.lr * warmup)].into(),
+    }
+}
+
+/// Reports the evaluations that fall due between this step and the one before.
+fn evaluate(job: &Job, seen: u64, last: bool) -> Result<()> {
+    let batch = job.spec.recipe.global_batch;
+    for (dataset, tasks, at_samples) in law::evaluations(&job.spec) {
+        if last || at_samples.iter().any(|&at| seen - batch < at && at <= seen) {
+            let measurements = law::measure(&job.spec, dataset, tasks, seen);
+            say(&Event::Eval { samples_seen: seen, dataset: dataset.to_owned(), measurements })?;
+        }
+    }
+    Ok(())
+}
+
+/// One event, one line, at once.
+fn say(event: &Event) -> Result<()> {
+    let mut line = serde_json::to_string(event)?;
+    line.push('\n');
+    let mut stdout = std::io::stdout().lock();
+    stdout.write_all(line.as_bytes()).and_then(|()| stdout.flush()).context("can't write to standard output")
+}
+
+/// A job that can never work.
+fn refuse(reason: &str) -> Result<i32> {
+    say(&Event::Failed { reason: reason.to_owned(), kind: FailureKind::BadInput })?;
+    Ok(exit::BAD_INPUT)
+}
+
+/// Words for people.
+fn words(text: &str) {
+    let _ = writeln!(std::io::stderr(), "{text}");
+}
+

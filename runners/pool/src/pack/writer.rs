@@ -5,8 +5,6 @@ use std::fs;
 use std::io::Cursor;
 use std::path::Path;
 
-use image::ImageEncoder as _;
-use image::codecs::png::{CompressionType, FilterType, PngEncoder};
 use protocol::{HASH_ORDER_DOC, PoolManifest, ShardEntry, SourceEntry};
 use rayon::prelude::*;
 use serde_json::json;
@@ -113,8 +111,7 @@ fn append(tar: &mut tar::Builder<Vec<u8>>, key: &str, extension: &str, bytes: &[
 
 fn png(pixels: &[u8], size: u32) -> std::io::Result<Vec<u8>> {
     let mut bytes = Cursor::new(Vec::new());
-    PngEncoder::new_with_quality(&mut bytes, CompressionType::Best, FilterType::Adaptive)
-        .write_image(pixels, size, size, image::ExtendedColorType::Rgb8)
+    image::write_buffer_with_format(&mut bytes, pixels, size, size, image::ColorType::Rgb8, image::ImageFormat::Png)
         .map_err(std::io::Error::other)?;
     Ok(bytes.into_inner())
 }

@@ -1,0 +1,201 @@
+//! How a running sweep looks: bars on a terminal, lines elsewhere.
+
+use std::collections::BTreeMap;
+use std::io::IsTerminal;
+use std::time::{Duration, Instant};
+
+use indicatif::{MultiProgress, ProgressBar, ProgressStyle};
+
+use super::output::say;
+use crate::schedule::driver::News;
+use crate::store::{JobProgress, StateCounts, Totals};
+
+/// Between two lines on how far a sweep is, where there are no bars.
+const LINE_EVERY: Duration = Duration::from_secs(30);
+
+/// What is shown of one sweep.
+pub(super) struct Progress {
+    bars: Option<Bars>,
+    begun: Instant,
+    gmacs_at_start: Option<f64>,
+    last_line: Instant,
+    reached: StateCounts,
+}
+
+struct Bars {
+    all: MultiProgress,
+    sweep: ProgressBar,
+    jobs: BTreeMap<String, ProgressBar>,
+}
+
+impl Progress {
+    pub(super) fn new(name: &str) -> Progress {
+        let bars = std::io::stderr().is_terminal().then(|| {
+            let all = MultiProgress::new();
+            let sweep = all.add(ProgressBar::new(0).with_style(style("{prefix} {bar:30} {pos}/{len} jobs  {msg}")));
+            sweep.set_prefix(name.to_owned());
+            Bars { all, sweep, jobs: BTreeMap::new() }
+        });
+        let now = Instant::now();
+        Progress { bars, begun: now, gmacs_at_start: None, last_line: now, reached: StateCounts::default() }
+    }
+
+    pub(super) fn show(&mut self, news: &News<'_>) {
+        match news {
+            News::Progress { totals, running, ended } => self.progress(totals, running, ended),
+            News::DatabaseAway(why) => self.line(&format!("the database doesn't answer, trying again: {why}")),
+            News::DatabaseBack => self.line("the database answers again"),
+            News::AttemptLost => self.line("an attempt is gone without a word; its job goes on from its last checkpoint"),
+            News::BackendRefused(error) => self.line(&format!("{error}; trying again")),
+            News::Launched { job_key } if self.bars.is_none() => self.line(&format!("started {}", &job_key[..12])),
+            News::Launched { .. } => {}
+        }
+    }
+
+    /// Takes the bars away, and gives the last counts that were seen.
+    pub(super) fn finish(self) -> StateCounts {
+        if let Some(bars) = self.bars {
+            for bar in bars.jobs.values().chain([&bars.sweep]) {
+                bar.finish_and_clear();
+            }
+        }
+        self.reached
+    }
+
+    fn progress(&mut self, totals: &Totals, running: &[JobProgress], ended: &[JobProgress]) {
+        self.reached = totals.counts;
+        for job in ended {
+            self.line(&end_line(job));
+        }
+        let start = *self.gmacs_at_start.get_or_insert(totals.gmacs_done);
+        let partly: f64 = running.iter().map(|job| job.samples_seen as f64 / job.samples_total as f64 * job.gmacs).sum();
+        let advanced = totals.gmacs_done + partly - start;
+        let left = totals.gmacs - totals.gmacs_done - partly;
+        let eta = (advanced > 0.0).then(|| self.begun.elapsed().as_secs_f64() / advanced * left);
+        let counts = &totals.counts;
+        let state = format!(
+            "{} running, {} waiting{}{}",
+            counts.running,
+            counts.pending,
+            if counts.failed > 0 { format!(", {} failed", counts.failed) } else { String::new() },
+            eta.map_or(String::new(), |eta| format!(", about {} left", time(eta))),
+        );
+        if let Some(bars) = &mut self.bars {
+            bars.sweep.set_length(counts.total().cast_unsigned());
+            bars.sweep.set_position((counts.done + counts.failed + counts.cancelled).cast_unsigned());
+            bars.sweep.set_message(state);
+            bars.update(running);
+        } else if self.last_line.elapsed() >= LINE_EVERY {
+            self.last_line = Instant::now();
+            say(&format!("{}/{} jobs done, {state}", counts.done, counts.total()));
+        }
+    }
+
+    fn line(&self, text: &str) {
+        match &self.bars {
+            Some(bars) => bars.all.suspend(|| say(text)),
+            None => say(text),
+        }
+    }
+}
+
+impl Bars {
+    fn update(&mut self, running: &[JobProgress]) {
+        self.jobs.retain(|key, bar| {
+            let runs = running.iter().any(|job| job.job_key == *key);
+            if !runs {
+                bar.finish_and_clear();
+                self.all.remove(bar);
+            }
+            runs
+        });
+        for job in running {
+            let bar = self.jobs.entry(job.job_key.clone()).or_insert_with(|| {
+                let style = style("  {prefix:<44} {bar:20} {msg}");
+                let bar = self.all.insert_before(&self.sweep, ProgressBar::new(0).with_style(style));
+                bar.set_prefix(label(job));
+                bar
+            });
+            bar.set_length(job.samples_total.cast_unsigned());
+            bar.set_position(job.samples_seen.cast_unsigned());
+            let rate = job.samples_per_sec.filter(|&rate| rate > 0.0);
+            let left = (job.samples_total - job.samples_seen) as f64;
+            bar.set_message(format!(
+                "{}/{}{}{}{}",
+                short(job.samples_seen),
+                short(job.samples_total),
+                rate.map_or(String::new(), |rate| format!("  {}/s", short(rate as i64))),
+                job.loss.map_or(String::new(), |loss| format!("  loss {loss:.3}")),
+                rate.map_or(String::new(), |rate| format!("  {} left", time(left / rate))),
+            ));
+        }
+    }
+}
+
+/// A line of words while bars may be showing: a line break first keeps them apart.
+pub(super) fn interject(text: &str) {
+    if std::io::stderr().is_terminal() {
+        say("");
+    }
+    say(text);
+}
+
+/// `1f2e3d4c5b6a ViT-tiny 128k samples of 4k, seed 0`.
+pub(super) fn label(job: &JobProgress) -> String {
+    format!(
+        "{} {} {} samples of {}, seed {}",
+        &job.job_key[..12],
+        job.model,
+        short(job.samples_total),
+        short(job.data_size),
+        job.seed
+    )
+}
+
+fn end_line(job: &JobProgress) -> String {
+    let how = match (job.state.as_str(), job.loss) {
+        ("done", Some(loss)) => format!("loss {loss:.3}"),
+        ("done", None) => return format!("done      {}", label(job)),
+        _ => job.reason.clone().unwrap_or_default(),
+    };
+    format!("{:<9} {}: {how}", job.state, label(job))
+}
+
+/// `131072` is `131k`, as short as three digits say it.
+pub(super) fn short(count: i64) -> String {
+    let number = count as f64;
+    let (scaled, unit) = match count {
+        ..1_000 => return count.to_string(),
+        1_000..1_000_000 => (number / 1e3, "k"),
+        1_000_000..1_000_000_000 => (number / 1e6, "M"),
+        _ => (number / 1e9, "B"),
+    };
+    let digits = if scaled < 10.0 { 1 } else { 0 };
+    let text = format!("{scaled:.digits$}");
+    format!("{}{unit}", text.strip_suffix(".0").unwrap_or(&text))
+}
+
+/// `42 s`, `3 min`, `2 h 05 min`.
+pub(super) fn time(secs: f64) -> String {
+    let secs = secs.max(0.0) as u64;
+    match secs {
+        ..100 => format!("{secs} s"),
+        100..6_000 => format!("{} min", secs.div_ceil(60)),
+        _ => format!("{} h {:02} min", secs / 3600, secs / 60 % 60),
+    }
+}
+
+fn style(template: &str) -> ProgressStyle {
+    ProgressStyle::with_template(template).expect("the template is right").progress_chars("━╸─")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn numbers_are_short() {
+        assert_eq!([999, 1_000, 4_096, 131_072, 3_000_000].map(short), ["999", "1k", "4.1k", "131k", "3M"]);
+        assert_eq!([42.4, 130.0, 7_500.0].map(time), ["42 s", "3 min", "2 h 05 min"]);
+    }
+}

@@ -1,0 +1,191 @@
+//! What a fit is given: one row a job and metric, and which rows no law can be fitted to.
+
+use std::collections::HashSet;
+use std::fmt;
+use std::str::FromStr;
+
+use serde::Serialize;
+
+/// How C was counted. Two conventions are never mixed in one fit.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Convention {
+    /// Forward GMACs a pair (LayerNorm counted) x samples seen, as Cherti et al. 2022.
+    GmacsSamples,
+    /// 3 x 2 x forward MACs a pair x samples seen, FLOPs.
+    TrainFlops,
+    /// 6 x parameters x samples seen, FLOPs.
+    SixNd,
+}
+
+impl Convention {
+    /// All of them.
+    pub const ALL: [Convention; 3] = [Convention::GmacsSamples, Convention::TrainFlops, Convention::SixNd];
+
+    /// As in SQL and on the command line.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Convention::GmacsSamples => "gmacs_samples",
+            Convention::TrainFlops => "train_flops",
+            Convention::SixNd => "six_nd",
+        }
+    }
+
+    /// Unit, for axes.
+    pub fn unit(self) -> &'static str {
+        match self {
+            Convention::GmacsSamples => "GMACs per pair × samples seen",
+            Convention::TrainFlops => "training FLOPs",
+            Convention::SixNd => "6ND FLOPs",
+        }
+    }
+}
+
+impl fmt::Display for Convention {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.as_str())
+    }
+}
+
+impl FromStr for Convention {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Convention, String> {
+        Convention::ALL
+            .into_iter()
+            .find(|convention| convention.as_str() == text)
+            .ok_or_else(|| "allowed are gmacs_samples, train_flops and six_nd".to_owned())
+    }
+}
+
+/// What the error of a metric can be.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Response {
+    /// 1 - accuracy or recall: above 0, at most 1.
+    Fraction,
+    /// A loss in nats: above 0.
+    Loss,
+}
+
+impl Response {
+    /// By the metric's name, as the SQL view `observation` does.
+    pub fn of_metric(metric: &str) -> Response {
+        if metric.starts_with("loss") { Response::Loss } else { Response::Fraction }
+    }
+
+    /// The error that a value stands for.
+    pub fn error_of(self, value: f64) -> f64 {
+        match self {
+            Response::Fraction => 1.0 - value,
+            Response::Loss => value,
+        }
+    }
+}
+
+/// One measured job.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct Observation {
+    /// Which job, 64 hex digits for jobs of ours. Resampling is by job.
+    pub job_key: String,
+    /// N, parameters.
+    pub parameters: f64,
+    /// D, samples seen.
+    pub samples_seen: f64,
+    /// U, unique samples.
+    pub unique_samples: f64,
+    /// C, in the unit of `convention`.
+    pub compute: f64,
+    /// How C was counted.
+    pub convention: Convention,
+    /// E: 1 - accuracy, or a loss in nats.
+    pub error: f64,
+    /// Of E, over the test items.
+    pub standard_error: Option<f64>,
+    /// The error that guessing gives.
+    pub chance_error: Option<f64>,
+}
+
+impl Observation {
+    /// Whether E is not told apart from guessing: within two standard errors of it, or worse.
+    pub fn is_near_chance(&self) -> bool {
+        self.chance_error.is_some_and(|chance| self.error + 2.0 * self.standard_error.unwrap_or(0.0) >= chance)
+    }
+}
+
+/// A row left out of a fit.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct Exclusion {
+    /// The row's job.
+    pub job_key: String,
+    /// Why.
+    pub reason: Reason,
+}
+
+/// Why a row is left out.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize)]
+#[serde(tag = "reason", content = "value", rename_all = "snake_case")]
+pub enum Reason {
+    /// C is not a positive number.
+    Compute(String64),
+    /// E is not a number.
+    ErrorNotFinite(String64),
+    /// E is zero or less, which has no logarithm.
+    ErrorNotPositive(String64),
+    /// E is above 1 where it is a fraction.
+    ErrorAboveOne(String64),
+    /// The same job, compute and error again.
+    Duplicate,
+}
+
+/// A number that JSON may have no form for: written as text.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct String64(pub f64);
+
+impl Serialize for String64 {
+    fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_str(&self.0)
+    }
+}
+
+impl fmt::Display for Reason {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Reason::Compute(value) => write!(f, "compute {} is not a positive number", value.0),
+            Reason::ErrorNotFinite(value) => write!(f, "error {} is not a number", value.0),
+            Reason::ErrorNotPositive(value) => write!(f, "error {} has no logarithm", value.0),
+            Reason::ErrorAboveOne(value) => write!(f, "error {} is above 1", value.0),
+            Reason::Duplicate => f.write_str("the same row again"),
+        }
+    }
+}
+
+/// Splits rows into those that can be fitted, sorted by job key, C and E, and those left out.
+pub(super) fn usable(rows: &[Observation], response: Response) -> (Vec<Observation>, Vec<Exclusion>) {
+    let mut seen = HashSet::new();
+    let (mut kept, mut excluded) = (Vec::new(), Vec::new());
+    for row in rows {
+        let problem = if !row.compute.is_finite() || row.compute <= 0.0 {
+            Some(Reason::Compute(String64(row.compute)))
+        } else if !row.error.is_finite() {
+            Some(Reason::ErrorNotFinite(String64(row.error)))
+        } else if row.error <= 0.0 {
+            Some(Reason::ErrorNotPositive(String64(row.error)))
+        } else if response == Response::Fraction && row.error > 1.0 {
+            Some(Reason::ErrorAboveOne(String64(row.error)))
+        } else if !seen.insert((row.job_key.clone(), row.compute.to_bits(), row.error.to_bits())) {
+            Some(Reason::Duplicate)
+        } else {
+            None
+        };
+        match problem {
+            Some(reason) => excluded.push(Exclusion { job_key: row.job_key.clone(), reason }),
+            None => kept.push(row.clone()),
+        }
+    }
+    kept.sort_by(|a, b| {
+        a.job_key.cmp(&b.job_key).then(a.compute.total_cmp(&b.compute)).then(a.error.total_cmp(&b.error))
+    });
+    excluded.sort_by(|a, b| a.job_key.cmp(&b.job_key));
+    (kept, excluded)
+}

@@ -1,0 +1,151 @@
+//! Tests of [`fit`](super::fit) as a whole.
+
+use rand::{Rng, SeedableRng};
+use rand_chacha::ChaCha8Rng;
+
+use super::*;
+
+fn observation(job: usize, compute: f64, error: f64) -> Observation {
+    Observation {
+        job_key: format!("{job:064x}"),
+        parameters: 1e6,
+        samples_seen: compute / 1e3,
+        unique_samples: 1e4,
+        compute,
+        convention: Convention::GmacsSamples,
+        error,
+        standard_error: Some(0.005),
+        chance_error: Some(0.999),
+    }
+}
+
+fn options(points: Points) -> Options {
+    Options { points, response: Response::Fraction, seed: 0, resamples: 400 }
+}
+
+/// Three models, three samples seen, two data sizes: C = model x samples, ln E = law + noise.
+fn grid(law: PowerLaw, noise_sd: f64, seed: u64) -> Vec<Observation> {
+    let mut random = ChaCha8Rng::seed_from_u64(seed);
+    let mut rows = Vec::new();
+    for cell in 0..18 {
+        let (model, samples) = ([1.0, 4.0, 12.0][cell % 3], [1.0, 4.0, 16.0][cell / 3 % 3]);
+        // Box-Muller.
+        let (u, v): (f64, f64) = (random.random_range(f64::EPSILON..1.0), random.random());
+        let normal = (-2.0 * u.ln()).sqrt() * (std::f64::consts::TAU * v).cos();
+        let compute = 1e6 * model * samples;
+        rows.push(observation(rows.len(), compute, law.value(compute) * (noise_sd * normal).exp()));
+    }
+    rows
+}
+
+const TRUE: PowerLaw = PowerLaw { alpha: -0.09, beta: 2.7 };
+
+#[test]
+fn noise_free_data_give_the_law_back() {
+    for points in [Points::All, Points::Pareto] {
+        let fit = fit(&grid(TRUE, 0.0, 0), &options(points)).unwrap();
+        assert!((fit.law.alpha - TRUE.alpha).abs() < 1e-10 && (fit.law.beta - TRUE.beta).abs() < 1e-8, "{:?}", fit.law);
+        assert!((fit.alpha.low - TRUE.alpha).abs() < 1e-10 && (fit.alpha.high - TRUE.alpha).abs() < 1e-10);
+        assert!((fit.r2.unwrap() - 1.0).abs() < 1e-12);
+        assert_eq!(fit.verdict, Verdict::Scaling);
+    }
+}
+
+/// Share of 200 simulated studies whose 95 % interval of alpha holds the true one.
+fn coverage(points: Points) -> f64 {
+    let holds = |seed: u64| {
+        let fit = fit(&grid(TRUE, 0.05, seed), &options(points)).unwrap();
+        fit.alpha.low <= TRUE.alpha && TRUE.alpha <= fit.alpha.high
+    };
+    (0..200).filter(|&seed| holds(seed)).count() as f64 / 200.0
+}
+
+#[test]
+fn intervals_hold_the_truth_at_the_stated_rate() {
+    let all = coverage(Points::All);
+    assert!((0.88..=0.98).contains(&all), "all: {all}");
+    // Fewer points behind each interval: too narrow, and said so by `Caution::Selection`.
+    let (pareto, bins) = (coverage(Points::Pareto), coverage(Points::Bins(5)));
+    assert!(pareto < 0.93 && bins < 0.93, "pareto: {pareto}, bins:5: {bins}; update the docs of `fit`");
+}
+
+#[test]
+fn neither_order_nor_threads_change_the_answer() {
+    let rows = grid(TRUE, 0.1, 7);
+    let mut reversed = rows.clone();
+    reversed.reverse();
+    let one_thread = rayon::ThreadPoolBuilder::new().num_threads(1).build().unwrap();
+    let a = fit(&rows, &options(Points::Pareto)).unwrap();
+    let b = one_thread.install(|| fit(&reversed, &options(Points::Pareto)).unwrap());
+    assert_eq!((a.alpha, a.beta, &a.band), (b.alpha, b.beta, &b.band));
+    let other_seed = fit(&rows, &Options { seed: 1, ..options(Points::Pareto) }).unwrap();
+    assert_ne!(a.alpha, other_seed.alpha);
+}
+
+#[test]
+fn flat_data_are_no_scaling_and_wrong_way_data_are_said_to_be() {
+    let flat = fit(&grid(PowerLaw { alpha: 0.0, beta: 0.6 }, 0.05, 3), &options(Points::All)).unwrap();
+    assert_eq!(flat.verdict, Verdict::NoScaling);
+    assert!(flat.verdict.is_trustworthy());
+    let worse = fit(&grid(PowerLaw { alpha: 0.05, beta: 0.1 }, 0.01, 3), &options(Points::All)).unwrap();
+    assert_eq!(worse.verdict, Verdict::WrongWay);
+}
+
+#[test]
+fn jobs_that_learnt_nothing_are_at_chance() {
+    let rows: Vec<Observation> = (0..12).map(|i| observation(i, 1e6 * 2f64.powi(i as i32), 0.998)).collect();
+    assert_eq!(fit(&rows, &options(Points::All)).unwrap().verdict, Verdict::AtChance);
+}
+
+#[test]
+fn bad_rows_are_named_and_left_out() {
+    let mut rows = grid(TRUE, 0.02, 1);
+    for (job, compute, error) in [
+        (100, f64::NAN, 0.5),
+        (101, 0.0, 0.5),
+        (102, 1e7, f64::NAN),
+        (103, 1e7, 0.0),
+        (104, 1e7, -0.1),
+        (105, 1e7, 1.5),
+        (106, f64::INFINITY, 0.5),
+    ] {
+        rows.push(observation(job, compute, error));
+    }
+    rows.push(rows[0].clone());
+    let fit = fit(&rows, &options(Points::All)).unwrap();
+    assert_eq!((fit.points.len(), fit.excluded.len()), (18, 8));
+    let reasons: Vec<String> = fit.excluded.iter().map(|e| e.reason.to_string()).collect();
+    assert_eq!(
+        reasons,
+        [
+            "the same row again",
+            "compute NaN is not a positive number",
+            "compute 0 is not a positive number",
+            "error NaN is not a number",
+            "error 0 has no logarithm",
+            "error -0.1 has no logarithm",
+            "error 1.5 is above 1",
+            "compute inf is not a positive number",
+        ]
+    );
+}
+
+#[test]
+fn what_cannot_be_fitted_is_an_error_not_a_panic() {
+    let fit_of = |rows: &[Observation], points| fit(rows, &options(points));
+    for points in [Points::All, Points::Pareto, Points::Bins(5)] {
+        assert!(matches!(fit_of(&[], points), Err(FitError::TooFewPoints { points: 0, .. })));
+        let two = [observation(0, 1e6, 0.5), observation(1, 2e6, 0.4)];
+        assert!(matches!(fit_of(&two, points), Err(FitError::TooFewPoints { .. })));
+    }
+    let same: Vec<Observation> = (0..5).map(|i| observation(i, 1e6, 0.5 + 0.01 * i as f64)).collect();
+    assert_eq!(fit_of(&same, Points::All).unwrap_err(), FitError::OneCompute { points: 5 });
+    let mut mixed = grid(TRUE, 0.0, 0);
+    mixed[3].convention = Convention::SixNd;
+    assert!(matches!(fit_of(&mixed, Points::All), Err(FitError::MixedConventions { .. })));
+    let four: Vec<Observation> =
+        (0..4).map(|i| observation(i, 1e6 * 3f64.powi(i as i32), 0.5 / (1.0 + i as f64))).collect();
+    let few = fit_of(&four, Points::All).unwrap();
+    assert_eq!(few.verdict, Verdict::TooFewJobs);
+    assert!(!few.verdict.is_trustworthy());
+}

@@ -1,0 +1,168 @@
+//! Plans from specs and made-up inputs.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use proptest::prelude::*;
+use protocol::{DataSource, Description};
+
+use super::*;
+use crate::spec::{self, Source, SpecError};
+
+fn inputs() -> Inputs {
+    let pool = |name: &str, samples| PoolInfo {
+        source: DataSource { pool: name.to_owned(), path: name.into(), digest: format!("{samples:064}") },
+        samples,
+        manifest: None,
+    };
+    Inputs {
+        runner: Description {
+            name: "clip".to_owned(),
+            version: "1".to_owned(),
+            protocol: protocol::PROTOCOL_VERSION,
+            reads_data: true,
+            devices: vec!["cpu".to_owned()],
+        },
+        runner_path: "clip-runner".into(),
+        pools: [("train".to_owned(), pool("train", 4_000)), ("val".to_owned(), pool("val", 600))].into(),
+        model_files: BTreeMap::new(),
+        secs_per_sample: [("cpu-w32-l2".to_owned(), 1e-3)].into(),
+        base_dir: ".".into(),
+    }
+}
+
+fn planned(text: &str) -> Result<Plan, SpecError> {
+    let spec = spec::parse(&Source::new("x.yaml", text)).unwrap_or_else(|error| panic!("{:?}", error.mistakes));
+    plan(&spec, &inputs())
+}
+
+fn good(text: &str) -> Plan {
+    planned(text).unwrap_or_else(|error| panic!("{:?}", error.mistakes))
+}
+
+fn bad(text: &str) -> Vec<String> {
+    planned(text).expect_err("a mistake").mistakes.into_iter().map(|mistake| mistake.message).collect()
+}
+
+fn keys(plan: &Plan) -> BTreeSet<String> {
+    plan.jobs.iter().map(|job| job.job_key.clone()).collect()
+}
+
+const SPEC: &str = "\
+name: x
+data: {pool: train}
+grid: {model: [cpu-w64-l3, cpu-w32-l2], samples_seen: [8k, 1k], data_size: [500, all]}
+recipe: {global_batch: 128, lr: 1e-3}
+evaluations: [{pool: val, tasks: [zeroshot_retrieval], at_samples: [50%, 4k, 8064]}]
+";
+
+#[test]
+fn jobs_of_a_plan() {
+    let plan = good(SPEC);
+    assert_eq!(plan.jobs.len(), 8);
+    assert!(plan.jobs.windows(2).all(|pair| pair[0].compute.train_flops <= pair[1].compute.train_flops), "cheapest first");
+    let job = plan.jobs.last().expect("jobs");
+    assert_eq!(job.spec.model.name, "cpu-w64-l3");
+    assert_eq!((job.spec.samples_seen, job.spec.steps()), (8_064, 63));
+    assert_eq!((job.spec.data_size, job.unique_samples), (4_000, 4_000));
+    assert_eq!(job.spec.recipe.warmup_samples, 806);
+    assert_eq!(job.spec.evaluations[0].at_samples, [4_096], "on whole batches, once, the end left to the end");
+    assert_eq!(job.secs, None);
+    let size = job.spec.model.config.size();
+    assert_eq!(job.compute, size.compute(8_064));
+    let first = &plan.jobs[0];
+    assert_eq!(first.spec.samples_seen, 1_024);
+    assert_eq!(first.secs, Some(1.024));
+    assert_eq!(plan.jobs[1].unique_samples, 1_024, "no more than are seen");
+    assert_eq!(plan.pools.len(), 2);
+}
+
+#[test]
+fn key_is_fixed() {
+    // A change here makes every stored result unreachable: raise it only with a reason.
+    let plan = good(
+        "name: x\ndata: {pool: train}\ngrid: {model: cpu-w32-l2, samples_seen: 1k, data_size: 500}\nrecipe: {global_batch: 100}\n",
+    );
+    let text = canonical::canonical(&serde_json::to_value(plan.jobs[0].spec.identity()).expect("JSON"));
+    assert_eq!(
+        text,
+        r#"{"data":{"digest":"0000000000000000000000000000000000000000000000000000000000004000","path":"","pool":"train"},"data_size":500,"evaluations":[],"model":{"config":{"embed_dim":32,"text_cfg":{"context_length":32,"heads":1,"layers":2,"vocab_size":4096,"width":32},"vision_cfg":{"head_width":32,"image_size":32,"layers":2,"patch_size":8,"width":32}},"name":"cpu-w32-l2"},"recipe":{"augmentation":"random_resized_crop","betas":[0.9,0.98],"checkpoint_every_samples":null,"eps":1e-6,"global_batch":100,"grad_clip_norm":null,"lr":0.0005,"precision":"fp32","schedule":"cosine","warmup_samples":100,"weight_decay":0.2},"runner":{"name":"clip","version":"1"},"samples_seen":1000,"seed":0}"#
+    );
+    assert_eq!(plan.jobs[0].job_key, job_key(&plan.jobs[0].spec));
+    assert_eq!(plan.jobs[0].job_key.len(), 64);
+}
+
+#[test]
+fn keys_follow_the_result() {
+    let before = keys(&good(SPEC));
+    let reordered = "\
+evaluations: [{at_samples: [8.064k, 4e3, 50%], tasks: zeroshot_retrieval, pool: val}]
+recipe: {lr: 0.001, eps: 1e-06, global_batch: 128, weight_decay: 0.20}
+grid: {data_size: [all, 500], samples_seen: [1000, 8_000], model: [cpu-w32-l2, cpu-w64-l3]}
+data: {pool: train}
+name: another
+question: why
+";
+    assert_eq!(keys(&good(reordered)), before);
+    let elsewhere = format!("{SPEC}backend: {{local: {{slots: 7}}}}\nlimits: {{parallel: 3, retries: 9, time: 1h, compute: 1e30}}\n");
+    assert_eq!(keys(&good(&elsewhere)), before);
+    let checkpoints = SPEC.replace("lr: 1e-3", "lr: 1e-3, checkpoint_every: 1k");
+    assert_eq!(keys(&good(&checkpoints)), before);
+    for (old, new) in [
+        ("lr: 1e-3", "lr: 2e-3"),
+        ("lr: 1e-3", "lr: 1e-3, warmup: 0"),
+        ("lr: 1e-3", "lr: 1e-3, context_length: 16"),
+        ("lr: 1e-3", "lr: 1e-3, precision: amp_bf16"),
+        ("[zeroshot_retrieval]", "[contrastive_loss]"),
+        ("data_size:", "seed: 1, data_size:"),
+    ] {
+        assert!(keys(&good(&SPEC.replace(old, new))).is_disjoint(&before), "{new}");
+    }
+    let spec = spec::parse(&Source::new("x.yaml", SPEC)).expect("a spec");
+    let mut newer = inputs();
+    newer.runner.version = "2".to_owned();
+    assert!(keys(&plan(&spec, &newer).expect("a plan")).is_disjoint(&before));
+}
+
+#[test]
+fn what_a_plan_refuses() {
+    assert_eq!(bad(&SPEC.replace("500, all", "500, 5k")), ["`grid.data_size[1]` is 5,000, but pool `train` holds 4,000 pairs"]);
+    assert_eq!(
+        bad(&SPEC.replace("500, all", "4000, all")).first().map(String::as_str),
+        Some("`grid.data_size[1]` gives a job that is there already: cpu-w64-l3 with 8,064 samples seen of 4,000 unique, seed 0")
+    );
+    assert!(bad(&SPEC.replace("8k, 1k", "8k, 8001"))[0].contains("`grid.samples_seen[1]` gives a job that is there already"));
+    let budget = bad(&format!("{SPEC}limits: {{compute: 1e10}}\n"));
+    assert!(budget.len() == 1 && budget[0].starts_with("the sweep needs ") && budget[0].ends_with("allows 1.000e10"), "{budget:?}");
+    assert_eq!(
+        bad(&SPEC.replace("data: {pool: train}\n", "")),
+        ["`data` is missing: runner `clip` reads image-text pairs"]
+    );
+    let alias = SPEC.replace("[cpu-w64-l3, cpu-w32-l2]", "[ViT-G-14, ViT-bigG-14]");
+    assert!(bad(&alias)[0].contains("gives a job that is there already: ViT-bigG-14"));
+}
+
+#[test]
+fn ten_thousand_cells() {
+    let seeds: Vec<u32> = (0..1_250).collect();
+    let plan = good(&SPEC.replace("data_size:", &format!("seed: {seeds:?}, data_size:")));
+    assert_eq!(plan.jobs.len(), 10_000);
+    assert_eq!(keys(&plan).len(), 10_000);
+}
+
+proptest! {
+    #[test]
+    fn costs_add_up(samples in 128..10_000_000_u64, batch in 1..500_u64, unique in 500..4_000_u64) {
+        let text = format!(
+            "name: x\ndata: {{pool: train}}\ngrid: {{model: cpu-w32-l2, samples_seen: {}, data_size: {unique}}}\n\
+             recipe: {{global_batch: {batch}}}\n",
+            samples.max(batch)
+        );
+        let plan = good(&text);
+        let job = &plan.jobs[0];
+        prop_assert_eq!(job.spec.samples_seen % batch, 0);
+        prop_assert!(job.spec.samples_seen >= samples.max(batch) && job.spec.samples_seen < samples.max(batch) + batch);
+        prop_assert!(job.unique_samples <= unique && job.unique_samples <= job.spec.samples_seen);
+        prop_assert!(job.spec.recipe.warmup_samples <= job.spec.samples_seen);
+        prop_assert!(job.memory_bytes >= 16 * job.size.parameters());
+    }
+}

@@ -1,0 +1,119 @@
+//! The figures. Only this folder knows plotters.
+
+mod axis;
+mod canvas;
+mod curves;
+mod heatmap;
+mod scaling;
+mod theme;
+
+use std::collections::BTreeMap;
+
+use super::Report;
+use crate::store::study::Study;
+
+pub(super) use theme::css_variables;
+
+/// A figure can't be drawn: plotters said no.
+#[derive(Debug, thiserror::Error)]
+#[error("plotters: {0}")]
+pub struct FigureError(String);
+
+/// A figure as drawn, in the light theme's colours.
+#[derive(Debug, Clone)]
+pub(super) struct Drawn {
+    /// Which part of the page it belongs to.
+    pub(super) place: Place,
+    /// File name.
+    pub(super) file: String,
+    /// What it shows, for readers who don't see it and as the caption's start.
+    pub(super) title: String,
+    /// How to read it.
+    pub(super) caption: String,
+    svg: String,
+}
+
+/// Part of the page.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Place {
+    /// Error against compute, of one panel.
+    Scaling(usize),
+    /// Loss curves.
+    Curves,
+    /// Values over the grid, of one panel.
+    Heatmap(usize),
+}
+
+impl Drawn {
+    /// For the page: colours are the page's CSS variables.
+    pub(super) fn inline(&self) -> String {
+        theme::with_variables(&self.svg)
+    }
+
+    /// For a file: literal colours on white.
+    pub(super) fn standalone(&self) -> String {
+        format!("<?xml version=\"1.0\" encoding=\"UTF-8\"?>\n{}", self.svg)
+    }
+}
+
+/// Draws what there is data for.
+pub(super) fn draw_all(report: &Report) -> Result<Vec<Drawn>, FigureError> {
+    let legend = Legend::of(&report.study);
+    let mut drawn = Vec::new();
+    for (number, panel) in report.panels.iter().enumerate() {
+        drawn.extend(scaling::draw(report, &legend, number, panel)?);
+    }
+    drawn.extend(curves::draw(report, &legend)?);
+    for (number, panel) in report.panels.iter().enumerate() {
+        drawn.extend(heatmap::draw(report, &legend, number, panel)?);
+    }
+    Ok(drawn)
+}
+
+/// What colour, shape and size stand for, the same in every figure: models by parameters, data sizes, samples seen.
+#[derive(Debug)]
+struct Legend {
+    models: Vec<(String, i64)>,
+    data_sizes: Vec<i64>,
+    samples_seen: Vec<i64>,
+}
+
+impl Legend {
+    fn of(study: &Study) -> Legend {
+        let parameters: BTreeMap<&str, i64> =
+            study.jobs.iter().map(|job| (job.model.as_str(), job.parameters)).collect();
+        let mut models: Vec<(String, i64)> = parameters.into_iter().map(|(name, n)| (name.to_owned(), n)).collect();
+        models.sort_by_key(|(_, n)| *n);
+        let sorted = |values: Vec<i64>| {
+            let mut values = values;
+            values.sort_unstable();
+            values.dedup();
+            values
+        };
+        Legend {
+            models,
+            data_sizes: sorted(study.jobs.iter().map(|job| job.data_size).collect()),
+            samples_seen: sorted(study.jobs.iter().map(|job| job.samples_seen).collect()),
+        }
+    }
+
+    fn model(&self, name: &str) -> usize {
+        self.models.iter().position(|(model, _)| model == name).unwrap_or(0)
+    }
+
+    fn shape(&self, data_size: i64) -> usize {
+        self.data_sizes.iter().position(|size| *size == data_size).unwrap_or(0)
+    }
+
+    /// Radius of a marker, 4 to 9 pixels from the fewest to the most samples seen.
+    fn radius(&self, samples_seen: i64) -> f64 {
+        let (first, last) = (self.samples_seen.first(), self.samples_seen.last());
+        match (first, last) {
+            (Some(&first), Some(&last)) if last > first => {
+                let share = (samples_seen as f64 / first as f64).ln() / (last as f64 / first as f64).ln();
+                4.0 + 4.5 * share
+            }
+            _ => 6.0,
+        }
+    }
+}

@@ -1,0 +1,470 @@
+//! What the page says, section by section. Each gives HTML, and says so where there is nothing to show.
+
+use std::collections::BTreeMap;
+use std::fmt::Write as _;
+
+use super::figures::{Drawn, Place};
+use super::html::{escape, figure, table};
+use super::number::{compact, duration, scientific, significant, with_interval};
+use super::{Panel, Report};
+use crate::fit::{Fit, Response, Verdict};
+use crate::store::study::StudyJob;
+
+/// Everything between `<main>` and `</main>`.
+pub(super) fn all(report: &Report, figures: &[Drawn]) -> String {
+    [
+        opening(report),
+        headline(report),
+        scaling(report, figures),
+        curves(figures),
+        grid(figures),
+        jobs(report),
+        cost(report),
+        failures(report),
+        provenance(report),
+        sql(report),
+    ]
+    .concat()
+}
+
+fn opening(report: &Report) -> String {
+    let study = &report.study;
+    let mut states: BTreeMap<&str, usize> = BTreeMap::new();
+    for job in &study.jobs {
+        *states.entry(&job.state).or_default() += 1;
+    }
+    let done = states.remove("done").unwrap_or(0);
+    let others: String = states.iter().fold(String::new(), |mut text, (state, count)| {
+        let _ = write!(text, ", {count} {}", escape(state));
+        text
+    });
+    let question = if study.question.trim().is_empty() {
+        String::new()
+    } else {
+        format!("<p class=\"lead\">{}</p>\n", escape(&study.question))
+    };
+    format!(
+        "<h1>{}</h1>\n{question}<p class=\"quiet\">{done} of {} jobs done{others}. Read from the database on {}.</p>\n",
+        escape(&study.name),
+        study.jobs.len(),
+        study.read_at.format("%Y-%m-%d %H:%M:%S UTC")
+    )
+}
+
+fn headline(report: &Report) -> String {
+    if report.panels.is_empty() {
+        return "<h2>Laws</h2>\n<p>No job is done yet, so there is nothing to fit. What there is so far follows.</p>\n"
+            .to_owned();
+    }
+    let items: String = report.panels.iter().map(|panel| headline_of(report, panel)).collect();
+    let rows: Vec<Vec<String>> = report.panels.iter().flat_map(law_rows).collect();
+    format!(
+        "<h2>Laws</h2>\n<p>E = β·C<sup>α</sup> through all finished jobs; C in {} (<code>{}</code>); brackets hold 95 % intervals.</p>\n\
+         <ul class=\"laws\">\n{items}</ul>\n\
+         <p>How much the choice of points moves the answer: every job, the Pareto frontier at its true C, and the rule of the 2022 \
+         study (the best job in each of five bins of log C, placed at the bin's centre).</p>\n{}{}",
+        escape(report.compute.unit()),
+        report.compute,
+        table(&["metric", "points", "verdict", "α", "β", "R²", "n", "E at 10 × the largest C"], 3, &rows),
+        cautions(report)
+    )
+}
+
+fn metric_name(panel: &Panel) -> String {
+    format!("{}/{}", panel.dataset, panel.metric)
+}
+
+fn headline_of(report: &Report, panel: &Panel) -> String {
+    let name = escape(&metric_name(panel));
+    let best = best(report, panel).map_or(String::new(), |text| format!("<br><span class=\"quiet\">{text}</span>"));
+    match panel.main().map(|main| &main.fit) {
+        Some(Ok(fit)) => {
+            let class = match fit.verdict {
+                Verdict::Scaling => "scaling",
+                Verdict::NoScaling => "flat",
+                _ => "doubt",
+            };
+            format!(
+                "<li class=\"{class}\"><b>{name}</b><br><span class=\"law\">E = {} · C<sup>{}</sup></span>, α = {}, {}<br>{}{best}</li>\n",
+                significant(fit.law.beta, 3),
+                minus(&significant(fit.law.alpha, 3)),
+                minus(&with_interval(&fit.alpha)),
+                fit.r2.map_or("E does not vary".to_owned(), |r2| format!("R² = {r2:.2}")),
+                meaning(fit)
+            )
+        }
+        Some(Err(error)) => {
+            format!("<li class=\"doubt\"><b>{name}</b><br>No law: {}.{best}</li>\n", escape(&error.to_string()))
+        }
+        None => format!("<li class=\"doubt\"><b>{name}</b><br>No law.{best}</li>\n"),
+    }
+}
+
+/// A fit in one sentence.
+fn meaning(fit: &Fit) -> String {
+    // What ten times the compute takes off the error, in percent.
+    let cut = |alpha: f64| 100.0 * (1.0 - 10f64.powf(alpha));
+    match fit.verdict {
+        Verdict::Scaling => format!(
+            "Scaling: ten times the compute takes {} % [{}, {}] off the error.",
+            significant(cut(fit.law.alpha), 2),
+            significant(cut(fit.alpha.high), 2),
+            significant(cut(fit.alpha.low), 2)
+        ),
+        Verdict::NoScaling => "No scaling: the interval of α covers zero.".to_owned(),
+        Verdict::WrongWay => "The error grows with compute.".to_owned(),
+        Verdict::TooFewJobs => {
+            format!("Not to be trusted: fewer than {} jobs.", crate::fit::JOBS_MIN)
+        }
+        Verdict::AtChance => "Not to be trusted: no job is told apart from guessing.".to_owned(),
+        Verdict::UnstableInterval => "Not to be trusted: too many resamples could not be fitted.".to_owned(),
+        Verdict::NotConverged => "Not to be trusted: the minimiser stopped short.".to_owned(),
+    }
+}
+
+fn best(report: &Report, panel: &Panel) -> Option<String> {
+    let response = panel.response();
+    let best = report
+        .study
+        .measurements
+        .iter()
+        .filter(|m| m.dataset == panel.dataset && m.metric == panel.metric && m.value.is_finite())
+        .min_by(|a, b| response.error_of(a.value).total_cmp(&response.error_of(b.value)))?;
+    let job = report.study.jobs.iter().find(|job| job.job_key == best.job_key)?;
+    let number = |value: f64| match response {
+        Response::Fraction => format!("{} %", significant(100.0 * value, 3)),
+        Response::Loss => format!("{} nats", significant(value, 3)),
+    };
+    let chance = best.chance.map_or(String::new(), |chance| format!(" (chance {})", number(chance)));
+    Some(format!(
+        "Best: {}{chance} by {} on {} samples of {} unique pairs.",
+        number(best.value),
+        escape(&job.model),
+        compact(job.samples_seen as f64),
+        compact(job.data_size as f64)
+    ))
+}
+
+fn law_rows(panel: &Panel) -> Vec<Vec<String>> {
+    panel
+        .fits
+        .iter()
+        .enumerate()
+        .map(|(number, one)| {
+            let name = if number == 0 { escape(&metric_name(panel)) } else { String::new() };
+            match &one.fit {
+                Ok(fit) => vec![
+                    name,
+                    escape(&one.policy),
+                    verdict(fit.verdict),
+                    minus(&with_interval(&fit.alpha)),
+                    minus(&with_interval(&fit.beta)),
+                    fit.r2.map_or("n/a".to_owned(), |r2| format!("{r2:.2}")),
+                    fit.points.len().to_string(),
+                    fit.band.last().map_or(String::new(), |last| with_interval(&last.error)),
+                ],
+                Err(error) => {
+                    let mut row = vec![
+                        name,
+                        escape(&one.policy),
+                        format!("<span class=\"bad\">no fit</span>: {}", escape(&error.to_string())),
+                    ];
+                    row.resize(8, String::new());
+                    row
+                }
+            }
+        })
+        .collect()
+}
+
+fn verdict(verdict: Verdict) -> String {
+    let class = if verdict.is_trustworthy() { "" } else { " class=\"bad\"" };
+    format!("<span{class}>{verdict}</span>")
+}
+
+fn cautions(report: &Report) -> String {
+    let mut lines = Vec::new();
+    for panel in &report.panels {
+        let mut of_panel: Vec<String> = Vec::new();
+        for (number, one) in panel.fits.iter().enumerate() {
+            let Ok(fit) = &one.fit else { continue };
+            for caution in &fit.cautions {
+                let general = matches!(caution, crate::fit::Caution::NearChance { .. });
+                let text = if general { caution.to_string() } else { format!("{}: {caution}", one.policy) };
+                if !of_panel.contains(&text) {
+                    of_panel.push(text);
+                }
+            }
+            if number == 0 {
+                of_panel
+                    .extend(fit.excluded.iter().map(|e| format!("job {} left out: {}", short(&e.job_key), e.reason)));
+            }
+        }
+        if !of_panel.is_empty() {
+            lines.push(format!("<li>{}: {}.</li>\n", escape(&metric_name(panel)), escape(&of_panel.join("; "))));
+        }
+    }
+    if lines.is_empty() {
+        return String::new();
+    }
+    format!(
+        "<details class=\"quiet\" open><summary>Before trusting these intervals</summary><ul>\n{}</ul></details>\n",
+        lines.concat()
+    )
+}
+
+fn scaling(report: &Report, figures: &[Drawn]) -> String {
+    let drawn: String = figures.iter().filter(|drawn| matches!(drawn.place, Place::Scaling(_))).map(figure).collect();
+    let drawn =
+        if drawn.is_empty() { "<p>Nothing has been measured on held-out data yet.</p>\n".to_owned() } else { drawn };
+    format!(
+        "<h2>Scaling</h2>\n<p>Error against compute in {}, both axes logarithmic, so that a power law is a straight line.</p>\n{drawn}",
+        escape(report.compute.unit())
+    )
+}
+
+fn curves(figures: &[Drawn]) -> String {
+    match figures.iter().find(|drawn| drawn.place == Place::Curves) {
+        Some(drawn) => format!("<h2>Loss curves</h2>\n{}", figure(drawn)),
+        None => "<h2>Loss curves</h2>\n<p>No job has reported a training loss yet.</p>\n".to_owned(),
+    }
+}
+
+fn grid(figures: &[Drawn]) -> String {
+    let drawn: String = figures.iter().filter(|drawn| matches!(drawn.place, Place::Heatmap(_))).map(figure).collect();
+    if drawn.is_empty() { String::new() } else { format!("<h2>The grid</h2>\n{drawn}") }
+}
+
+fn jobs(report: &Report) -> String {
+    if report.study.jobs.is_empty() {
+        return "<h2>Jobs</h2>\n<p>This sweep has no jobs.</p>\n".to_owned();
+    }
+    let metrics: Vec<String> = report.panels.iter().map(metric_name).collect();
+    let seeds = report.study.jobs.iter().any(|job| job.seed != report.study.jobs[0].seed);
+    let mut head = vec!["job", "state", "model", "N", "samples seen", "unique", "epochs"];
+    if seeds {
+        head.push("seed");
+    }
+    head.extend(["C", "train loss"]);
+    head.extend(metrics.iter().map(String::as_str));
+    let rows: Vec<Vec<String>> = report
+        .study
+        .jobs
+        .iter()
+        .map(|job| {
+            let mut row = vec![
+                format!("<code>{}</code>", escape(short(&job.job_key))),
+                state(&job.state),
+                escape(&job.model),
+                compact(job.parameters as f64),
+                compact(job.samples_seen as f64),
+                compact(job.unique_samples as f64),
+                significant(job.samples_seen as f64 / job.unique_samples as f64, 3),
+            ];
+            if seeds {
+                row.push(job.seed.to_string());
+            }
+            row.push(scientific(report.compute_of(job)));
+            row.push(job.train_loss.map_or(String::new(), |loss| significant(loss, 3)));
+            row.extend(report.panels.iter().map(|panel| measured(report, panel, job)));
+            row
+        })
+        .collect();
+    format!(
+        "<h2>Jobs</h2>\n<p class=\"quiet\">N parameters; C in {}; accuracies and recalls in %, ± one standard error; losses in nats.</p>\n{}",
+        escape(report.compute.unit()),
+        table(&head, 3, &rows)
+    )
+}
+
+fn state(state: &str) -> String {
+    if state == "failed" { format!("<span class=\"bad\">{state}</span>") } else { escape(state) }
+}
+
+fn measured(report: &Report, panel: &Panel, job: &StudyJob) -> String {
+    let found = report
+        .study
+        .measurements
+        .iter()
+        .find(|m| m.job_key == job.job_key && m.dataset == panel.dataset && m.metric == panel.metric);
+    let Some(found) = found else { return String::new() };
+    match (panel.response(), found.standard_error) {
+        (Response::Fraction, Some(error)) => format!("{:.1} ± {:.1}", 100.0 * found.value, 100.0 * error),
+        (Response::Fraction, None) => format!("{:.1}", 100.0 * found.value),
+        (Response::Loss, _) => significant(found.value, 3),
+    }
+}
+
+fn cost(report: &Report) -> String {
+    let jobs = &report.study.jobs;
+    let mut rows = Vec::new();
+    let mut models: Vec<(&str, i64)> = jobs.iter().map(|job| (job.model.as_str(), job.parameters)).collect();
+    models.sort_unstable_by_key(|(name, parameters)| (*parameters, *name));
+    models.dedup();
+    let row = |name: String, of: &dyn Fn(&&StudyJob) -> bool| {
+        let of: Vec<&StudyJob> = jobs.iter().filter(|job| job.attempts > 0).filter(of).collect();
+        let sum = |value: &dyn Fn(&StudyJob) -> f64| of.iter().map(|job| value(job)).sum::<f64>();
+        let done = |value: &dyn Fn(&StudyJob) -> f64| {
+            of.iter().filter(|job| job.state == "done").map(|job| value(job)).sum::<f64>()
+        };
+        let train = sum(&|job| job.train_secs.unwrap_or(0.0));
+        let samples = done(&|job| job.samples_seen as f64);
+        vec![
+            name,
+            of.len().to_string(),
+            of.iter().map(|job| job.attempts).sum::<i64>().to_string(),
+            duration(train),
+            duration(sum(&|job| job.eval_secs.unwrap_or(0.0))),
+            compact(samples),
+            if train > 0.0 { compact(samples / train) } else { String::new() },
+            scientific(done(&|job| job.gmacs_samples)),
+            scientific(done(&|job| job.train_flops)),
+        ]
+    };
+    for (model, _) in &models {
+        rows.push(row(escape(model), &|job| job.model == *model));
+    }
+    rows.push(row("<b>total</b>".to_owned(), &|_| true));
+    let mut devices: Vec<&str> = jobs.iter().filter_map(|job| job.device.as_deref()).collect();
+    devices.sort_unstable();
+    devices.dedup();
+    let on = if devices.is_empty() { String::new() } else { format!(" Ran on: {}.", escape(&devices.join("; "))) };
+    format!(
+        "<h2>Cost</h2>\n<p class=\"quiet\">Seconds are of all attempts, retries included; samples and compute of finished jobs.{on}</p>\n{}",
+        table(
+            &[
+                "model",
+                "jobs",
+                "attempts",
+                "training",
+                "evaluation",
+                "samples seen",
+                "samples/s",
+                "GMACs × samples",
+                "training FLOPs"
+            ],
+            1,
+            &rows
+        )
+    )
+}
+
+fn failures(report: &Report) -> String {
+    let failed: Vec<&StudyJob> =
+        report.study.jobs.iter().filter(|job| job.state == "failed" || job.state == "cancelled").collect();
+    if failed.is_empty() {
+        return "<h2>Failed jobs</h2>\n<p>None.</p>\n".to_owned();
+    }
+    let mut text = "<h2>Failed jobs</h2>\n".to_owned();
+    for job in failed {
+        let tail = job.stderr_tail.as_deref().map(str::trim).filter(|tail| !tail.is_empty());
+        let tail = tail.map_or(String::new(), |tail| format!("<pre>{}</pre>\n", escape(tail)));
+        let _ = write!(
+            text,
+            "<p><code>{}</code> {}, {} samples of {}: <span class=\"bad\">{}</span>, {}</p>\n{tail}",
+            escape(short(&job.job_key)),
+            escape(&job.model),
+            compact(job.samples_seen as f64),
+            compact(job.data_size as f64),
+            escape(&job.state),
+            escape(job.reason.as_deref().unwrap_or("no reason stored"))
+        );
+    }
+    text
+}
+
+fn provenance(report: &Report) -> String {
+    let study = &report.study;
+    let mut runners: Vec<String> =
+        study.jobs.iter().map(|job| format!("{} {}", job.runner, job.runner_version)).collect();
+    runners.sort();
+    runners.dedup();
+    let fits: Vec<Vec<String>> = report
+        .panels
+        .iter()
+        .flat_map(|panel| panel.fits.iter().map(move |one| (panel, one)))
+        .filter_map(|(panel, one)| {
+            let (fit, stored) = (one.fit.as_ref().ok()?, one.stored?);
+            Some(vec![
+                stored.fit_id.to_string(),
+                escape(&metric_name(panel)),
+                escape(&one.policy),
+                format!("<code>{}</code>", short(&crate::store::fit::input_hash(fit))),
+                format!("{} of {}", fit.resamples, fit.resamples_asked),
+            ])
+        })
+        .collect();
+    let fits = if fits.is_empty() {
+        "<p>No fit was stored.</p>\n".to_owned()
+    } else {
+        table(&["fit", "metric", "points", "sha256 of its rows", "resamples"], 9, &fits)
+    };
+    format!(
+        "<h2>Provenance</h2>\n<p>sweep {}, bootstrap seed {}, runner {}; database time {}.</p>\n<h3>Fits</h3>\n{fits}<h3>Data</h3>\n{}\
+         <h3>Spec</h3>\n<details><summary>The YAML as last launched</summary>\n<pre>{}</pre></details>\n\
+         <details><summary>Job keys</summary>\n<pre>{}</pre></details>\n",
+        escape(&report.code_version),
+        report.seed,
+        escape(&runners.join(", ")),
+        study.read_at.format("%Y-%m-%d %H:%M:%S%.3f UTC"),
+        pools(report),
+        escape(study.spec.trim_end()),
+        escape(&study.jobs.iter().map(|job| job.job_key.as_str()).collect::<Vec<_>>().join("\n"))
+    )
+}
+
+fn pools(report: &Report) -> String {
+    if report.study.pools.is_empty() {
+        return "<p>No pool is recorded.</p>\n".to_owned();
+    }
+    let rows: Vec<Vec<String>> = report
+        .study
+        .pools
+        .iter()
+        .map(|pool| {
+            let manifest: Option<protocol::PoolManifest> =
+                pool.manifest.clone().and_then(|manifest| serde_json::from_value(manifest).ok());
+            let sources = manifest.map_or("no manifest".to_owned(), |manifest| {
+                let lines: Vec<String> = manifest
+                    .sources
+                    .iter()
+                    .map(|source| {
+                        format!("{} ({}), {} pairs", escape(&source.package), escape(&source.license), source.samples)
+                    })
+                    .collect();
+                lines.join("<br>")
+            });
+            vec![
+                escape(&pool.name),
+                compact(pool.samples as f64),
+                format!("<code>{}</code>", escape(short(&pool.digest))),
+                format!("<code>{}</code>", escape(&pool.path)),
+                sources,
+            ]
+        })
+        .collect();
+    table(&["pool", "pairs", "sha256", "folder", "sources and licences"], 9, &rows)
+}
+
+fn sql(report: &Report) -> String {
+    let name = report.study.name.replace('\'', "''");
+    let queries = format!(
+        "-- one row a job: axes, compute, final metrics, cost\nSELECT * FROM result WHERE sweep = '{name}';\n\n\
+         -- what the fits used\nSELECT * FROM observation WHERE sweep = '{name}';\n\n\
+         -- loss curves\nSELECT c.* FROM curve c JOIN result r USING (job_key) WHERE r.sweep = '{name}' AND c.metric = 'loss';\n\n\
+         -- fits with their rows\nSELECT f.* FROM fit f JOIN sweep s USING (sweep_id) WHERE s.name = '{name}';"
+    );
+    format!(
+        "<h2>The numbers again</h2>\n<p>With <code>sweep sql \"QUERY\" --format csv</code>:</p>\n<pre>{}</pre>\n",
+        escape(&queries)
+    )
+}
+
+/// First 12 characters of a key.
+fn short(key: &str) -> &str {
+    key.get(..12).unwrap_or(key)
+}
+
+fn minus(text: &str) -> String {
+    text.replace('-', "−")
+}

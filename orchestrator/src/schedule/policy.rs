@@ -1,0 +1,63 @@
+//! How often and how soon a job is tried again. Pure.
+
+use super::scheduler::JobView;
+
+/// Limits and delays. Free of charge are attempts that were stopped on request; the rest has a budget by cause.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Policy {
+    /// Attempts of this sweep at one time.
+    pub parallel: usize,
+    /// Crashes after the first that a job is forgiven.
+    pub retries: u32,
+    /// Attempts that may be lost (worker killed, machine rebooted) before the job is given up.
+    pub lost_max: u32,
+    /// Attempts that may stop unasked, or reach their time limit, without getting any further.
+    pub stalled_max: u32,
+    /// Delay after the first crash; doubles with each.
+    pub backoff_secs: f64,
+    /// Longest delay.
+    pub backoff_max_secs: f64,
+    /// How old an intent of another launcher must be before it counts as abandoned.
+    pub intent_grace_secs: f64,
+    /// Polls in a row that must deny an attempt before it is lost.
+    pub gone_polls: u32,
+}
+
+impl Policy {
+    /// Defaults for a sweep with these limits.
+    pub fn new(parallel: usize, retries: u32) -> Policy {
+        Policy {
+            parallel,
+            retries,
+            lost_max: 20,
+            stalled_max: 3,
+            backoff_secs: 0.5,
+            backoff_max_secs: 60.0,
+            intent_grace_secs: 5.0,
+            gone_polls: 2,
+        }
+    }
+
+    /// Why the job may not be tried again, if so.
+    pub(super) fn exhausted(&self, job: &JobView) -> Option<String> {
+        let because = job.last_reason.as_deref().unwrap_or("no reason given");
+        if job.crashes > self.retries {
+            Some(format!("{because} ({} attempts failed, {} retries allowed)", job.crashes, self.retries))
+        } else if job.lost >= self.lost_max {
+            Some(format!("{} attempts were lost, see worker.log of the last", job.lost))
+        } else if job.stalled >= self.stalled_max {
+            Some(format!("{} attempts stopped by themselves or at the time limit and got no further", job.stalled))
+        } else {
+            None
+        }
+    }
+
+    /// Seconds to wait after the end of the last attempt: `backoff_secs` x 2^(failures - 1). The first loss is free.
+    pub(super) fn backoff(&self, job: &JobView) -> f64 {
+        let failures = job.crashes + job.lost.saturating_sub(1) + job.stalled;
+        if failures == 0 {
+            return 0.0;
+        }
+        (self.backoff_secs * 2_f64.powi(failures.min(30) as i32 - 1)).min(self.backoff_max_secs)
+    }
+}

@@ -1,0 +1,404 @@
+//! Attempts: recorded, launched, claimed, ended. Every write of a worker is fenced: if its claim is no longer the job's
+//! last, or its attempt no longer runs, it changes nothing.
+//!
+//! Locks are taken in one order, job then attempt, so that no two transactions wait for each other.
+
+use std::path::PathBuf;
+
+use protocol::{FailureKind, JobSpec};
+use sqlx::{PgConnection, Postgres, Transaction};
+
+use super::{Store, StoreError, doing};
+
+/// An attempt to record.
+#[derive(Debug, Clone)]
+pub struct IntentRequest {
+    /// Row of the job.
+    pub job_id: i64,
+    /// Its name on the backend.
+    pub token: String,
+    /// Backend.
+    pub backend: &'static str,
+    /// Machine.
+    pub host: String,
+    /// Slots of that machine.
+    pub slots: usize,
+    /// Its folder.
+    pub folder: PathBuf,
+    /// `cpu` or `cuda`.
+    pub device: String,
+    /// Threads for arithmetic.
+    pub threads: usize,
+}
+
+/// A claimed attempt: what its worker needs, and the fence that its writes carry.
+#[derive(Debug, Clone)]
+pub struct Claim {
+    /// Row.
+    pub attempt_id: i64,
+    /// Row of the job.
+    pub job_id: i64,
+    /// Number of the claim.
+    pub fence: i64,
+    /// 64 hex digits.
+    pub job_key: String,
+    /// What to train.
+    pub spec: JobSpec,
+    /// N as planned.
+    pub parameters: i64,
+    /// Folder of the attempt.
+    pub folder: PathBuf,
+    /// `cpu` or `cuda`.
+    pub device: String,
+    /// Threads for arithmetic.
+    pub threads: i32,
+}
+
+/// An earlier attempt of the same job.
+#[derive(Debug, Clone)]
+pub struct Predecessor {
+    /// Row.
+    pub attempt_id: i64,
+    /// Name.
+    pub token: String,
+    /// Folder.
+    pub folder: PathBuf,
+    /// Lines of its events that are stored.
+    pub acked_events: i64,
+}
+
+/// What the database asks of a worker.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Orders {
+    /// Stop after a checkpoint.
+    pub stop: bool,
+    /// The job was cancelled.
+    pub cancel: bool,
+}
+
+/// How an attempt ended, as its worker saw it.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Ending {
+    /// The job is done.
+    Finished {
+        /// Seconds in training steps.
+        train_secs: f64,
+        /// Seconds in evaluations.
+        eval_secs: f64,
+        /// Largest resident memory.
+        peak_memory_bytes: Option<i64>,
+    },
+    /// It failed.
+    Failed {
+        /// Whether to try again.
+        kind: FailureKind,
+        /// One sentence.
+        reason: String,
+        /// Exit code of the runner, if it left with one.
+        exit_code: Option<i32>,
+        /// Its last words.
+        stderr_tail: String,
+    },
+    /// Stopped on request, after a checkpoint.
+    Stopped {
+        /// `asked to stop` or [`Ending::TIME_LIMIT`].
+        reason: String,
+    },
+}
+
+impl Ending {
+    /// Reason of an attempt that was stopped because its time was over.
+    pub const TIME_LIMIT: &'static str = "time limit";
+}
+
+impl Store {
+    /// Records an attempt in the lowest free slot of its host. `None`: the job is no longer pending, somebody else's attempt
+    /// of it lives, or no slot is free.
+    pub async fn attempt_intend(&self, request: &IntentRequest) -> Result<Option<i32>, StoreError> {
+        let failed = doing("can't record an attempt");
+        let mut tx = self.pool.begin().await.map_err(&failed)?;
+        let pending =
+            sqlx::query_scalar!("SELECT job_id FROM job WHERE job_id = $1 AND state = 'pending' FOR UPDATE", request.job_id)
+                .fetch_optional(&mut *tx)
+                .await
+                .map_err(&failed)?;
+        if pending.is_none() {
+            return Ok(None);
+        }
+        let row = sqlx::query!(
+            r#"INSERT INTO attempt (job_id, token, backend, host, slot, folder, device, threads)
+               SELECT $1, $2, $3, $4, slot, $6, $7, $8 FROM generate_series(0, $5::integer - 1) AS free (slot)
+               WHERE NOT EXISTS (SELECT FROM attempt WHERE backend = $3 AND host = $4 AND attempt.slot = free.slot
+                                 AND state IN ('intent', 'launched', 'running'))
+               ORDER BY slot LIMIT 1
+               ON CONFLICT DO NOTHING
+               RETURNING attempt_id, slot AS "slot!""#,
+            request.job_id,
+            request.token,
+            request.backend,
+            request.host,
+            i32::try_from(request.slots).unwrap_or(i32::MAX),
+            request.folder.display().to_string(),
+            request.device,
+            i32::try_from(request.threads).unwrap_or(i32::MAX),
+        )
+        .fetch_optional(&mut *tx)
+        .await
+        .map_err(&failed)?;
+        if let Some(row) = &row {
+            note(&mut tx, request.job_id, row.attempt_id, "intent", None).await.map_err(&failed)?;
+        }
+        tx.commit().await.map_err(&failed)?;
+        Ok(row.map(|row| row.slot))
+    }
+
+    /// Stores that the backend has it, under `handle`.
+    pub async fn attempt_launched(&self, token: &str, handle: &str) -> Result<(), StoreError> {
+        sqlx::query!(
+            "UPDATE attempt SET handle = $2, launched_at = coalesce(launched_at, now()),
+                    state = CASE state WHEN 'intent' THEN 'launched' ELSE state END
+             WHERE token = $1 AND state IN ('intent', 'launched', 'running')",
+            token,
+            handle,
+        )
+        .execute(&self.pool)
+        .await
+        .map(drop)
+        .map_err(doing("can't record a launch"))
+    }
+
+    /// Stores that it ended without a word; its job is to be started again. No effect on an attempt that has ended.
+    pub async fn attempt_lost(&self, token: &str) -> Result<(), StoreError> {
+        self.attempt_drop(token, "lost", "the worker is gone", &["launched", "running"]).await
+    }
+
+    /// Stores that it was never started and isn't going to be. No effect once it was launched.
+    pub async fn attempt_withdraw(&self, token: &str) -> Result<(), StoreError> {
+        self.attempt_drop(token, "stopped", "withdrawn before it started", &["intent"]).await
+    }
+
+    async fn attempt_drop(&self, token: &str, state: &str, reason: &str, from: &[&str]) -> Result<(), StoreError> {
+        let failed = doing("can't record the end of an attempt");
+        let from: Vec<String> = from.iter().map(|&state| state.to_owned()).collect();
+        let mut tx = self.pool.begin().await.map_err(&failed)?;
+        lock_job_of(&mut tx, token).await.map_err(&failed)?;
+        let dropped = sqlx::query!(
+            "UPDATE attempt SET state = $2, reason = $3, ended_at = now()
+             WHERE token = $1 AND state = ANY ($4) RETURNING attempt_id, job_id",
+            token,
+            state,
+            reason,
+            &from,
+        )
+        .fetch_optional(&mut *tx)
+        .await
+        .map_err(&failed)?;
+        if let Some(row) = dropped {
+            sqlx::query!("UPDATE job SET state = 'pending' WHERE job_id = $1 AND state = 'running'", row.job_id)
+                .execute(&mut *tx)
+                .await
+                .map_err(&failed)?;
+            note(&mut tx, row.job_id, row.attempt_id, state, Some(reason)).await.map_err(&failed)?;
+        }
+        tx.commit().await.map_err(&failed)
+    }
+
+    /// Asks the workers of these attempts to stop after a checkpoint.
+    pub async fn attempt_request_stop(&self, tokens: &[String]) -> Result<(), StoreError> {
+        sqlx::query!("UPDATE attempt SET stop_requested = true WHERE token = ANY ($1)", tokens)
+            .execute(&self.pool)
+            .await
+            .map(drop)
+            .map_err(doing("can't ask attempts to stop"))
+    }
+
+    /// Claims an attempt for the calling worker: the job's fence grows by one and is its from now on. `None`: there is
+    /// nothing to claim (claimed, ended or withdrawn already, or the job is no longer pending).
+    pub async fn attempt_claim(&self, token: &str) -> Result<Option<Claim>, StoreError> {
+        let failed = doing("can't claim the attempt");
+        let mut tx = self.pool.begin().await.map_err(&failed)?;
+        lock_job_of(&mut tx, token).await.map_err(&failed)?;
+        let row = sqlx::query!(
+            r#"UPDATE attempt a SET state = 'running', fence = j.fence + 1, claimed_at = now(), heartbeat_at = now()
+               FROM job j
+               WHERE a.token = $1 AND j.job_id = a.job_id AND j.state = 'pending' AND a.state IN ('intent', 'launched')
+               RETURNING a.attempt_id, a.job_id, a.fence AS "fence!", j.job_key, j.spec, j.parameters, a.folder,
+                         a.device AS "device!", a.threads AS "threads!""#,
+            token
+        )
+        .fetch_optional(&mut *tx)
+        .await
+        .map_err(&failed)?;
+        let Some(row) = row else { return Ok(None) };
+        sqlx::query!("UPDATE job SET fence = $2, state = 'running', reason = NULL WHERE job_id = $1", row.job_id, row.fence)
+            .execute(&mut *tx)
+            .await
+            .map_err(&failed)?;
+        note(&mut tx, row.job_id, row.attempt_id, "claimed", None).await.map_err(&failed)?;
+        tx.commit().await.map_err(&failed)?;
+        let spec = serde_json::from_value(row.spec).map_err(|error| failed(sqlx::Error::Decode(error.into())))?;
+        Ok(Some(Claim {
+            attempt_id: row.attempt_id,
+            job_id: row.job_id,
+            fence: row.fence,
+            job_key: row.job_key,
+            spec,
+            parameters: row.parameters,
+            folder: row.folder.into(),
+            device: row.device,
+            threads: row.threads,
+        }))
+    }
+
+    /// Ended attempts of the same job that a worker had claimed, oldest first.
+    pub async fn attempt_predecessors(&self, claim: &Claim) -> Result<Vec<Predecessor>, StoreError> {
+        let rows = sqlx::query!(
+            "SELECT attempt_id, token, folder, acked_events FROM attempt
+             WHERE job_id = $1 AND attempt_id <> $2 AND fence IS NOT NULL ORDER BY fence",
+            claim.job_id,
+            claim.attempt_id,
+        )
+        .fetch_all(&self.pool)
+        .await
+        .map_err(doing("can't look up earlier attempts"))?;
+        let predecessors = rows.into_iter().map(|row| Predecessor {
+            attempt_id: row.attempt_id,
+            token: row.token,
+            folder: row.folder.into(),
+            acked_events: row.acked_events,
+        });
+        Ok(predecessors.collect())
+    }
+
+    /// Says that the worker lives, and asks for orders. `None`: the claim is superseded.
+    pub async fn attempt_beat(&self, claim: &Claim) -> Result<Option<Orders>, StoreError> {
+        let row = sqlx::query!(
+            r#"UPDATE attempt a SET heartbeat_at = now() FROM job j
+               WHERE a.attempt_id = $1 AND a.state = 'running' AND a.fence = $2 AND j.job_id = a.job_id AND j.fence = $2
+               RETURNING a.stop_requested, j.state = 'cancelled' AS "cancelled!""#,
+            claim.attempt_id,
+            claim.fence,
+        )
+        .fetch_optional(&self.pool)
+        .await
+        .map_err(doing("can't send a heartbeat"))?;
+        Ok(row.map(|row| Orders { stop: row.stop_requested, cancel: row.cancelled }))
+    }
+}
+
+/// Ends the claimed attempt and moves its job on, in the caller's transaction, which holds both rows' locks.
+pub(super) async fn attempt_end(tx: &mut PgConnection, claim: &Claim, ending: &Ending) -> Result<(), sqlx::Error> {
+    let cancelled = sqlx::query_scalar!(
+        r#"SELECT state = 'cancelled' AS "cancelled!" FROM job WHERE job_id = $1"#,
+        claim.job_id
+    )
+    .fetch_one(&mut *tx)
+    .await?;
+    let end = match ending {
+        _ if cancelled => End { state: "cancelled", job: "cancelled", reason: Some("cancelled"), ..End::default() },
+        Ending::Finished { train_secs, eval_secs, peak_memory_bytes } => End {
+            state: "finished",
+            job: "done",
+            exit_code: Some(0),
+            train_secs: Some(*train_secs),
+            eval_secs: Some(*eval_secs),
+            peak_memory_bytes: *peak_memory_bytes,
+            ..End::default()
+        },
+        Ending::Failed { kind, reason, exit_code, stderr_tail } => {
+            let (kind, job) = match kind {
+                FailureKind::Diverged => ("diverged", "failed"),
+                FailureKind::BadInput => ("bad_input", "failed"),
+                FailureKind::Crash => ("crash", "pending"),
+            };
+            End {
+                state: "failed",
+                job,
+                kind: Some(kind),
+                reason: Some(reason),
+                exit_code: *exit_code,
+                stderr_tail: Some(stderr_tail),
+                ..End::default()
+            }
+        }
+        Ending::Stopped { reason } => End {
+            state: "stopped",
+            job: "pending",
+            reason: Some(reason),
+            exit_code: Some(protocol::exit::STOPPED),
+            ..End::default()
+        },
+    };
+    sqlx::query!(
+        "UPDATE attempt SET state = $2, failure_kind = $3, reason = $4, exit_code = $5, stderr_tail = $6,
+                train_secs = $7, eval_secs = $8, peak_memory_bytes = $9, ended_at = now()
+         WHERE attempt_id = $1",
+        claim.attempt_id,
+        end.state,
+        end.kind,
+        end.reason,
+        end.exit_code,
+        end.stderr_tail,
+        end.train_secs,
+        end.eval_secs,
+        end.peak_memory_bytes,
+    )
+    .execute(&mut *tx)
+    .await?;
+    sqlx::query!(
+        "UPDATE job SET state = $2, reason = CASE $2 WHEN 'failed' THEN $3 ELSE reason END,
+                done_at = CASE $2 WHEN 'done' THEN now() END
+         WHERE job_id = $1",
+        claim.job_id,
+        end.job,
+        end.reason,
+    )
+    .execute(&mut *tx)
+    .await?;
+    note(tx, claim.job_id, claim.attempt_id, end.state, end.reason).await
+}
+
+/// Columns of an end.
+#[derive(Default)]
+struct End<'a> {
+    state: &'static str,
+    job: &'static str,
+    kind: Option<&'static str>,
+    reason: Option<&'a str>,
+    exit_code: Option<i32>,
+    stderr_tail: Option<&'a str>,
+    train_secs: Option<f64>,
+    eval_secs: Option<f64>,
+    peak_memory_bytes: Option<i64>,
+}
+
+/// Locks the job of an attempt: always before the attempt itself.
+async fn lock_job_of(tx: &mut Transaction<'_, Postgres>, token: &str) -> Result<(), sqlx::Error> {
+    sqlx::query_scalar!(
+        "SELECT job_id FROM job WHERE job_id = (SELECT job_id FROM attempt WHERE token = $1) FOR UPDATE",
+        token
+    )
+    .fetch_optional(&mut **tx)
+    .await
+    .map(drop)
+}
+
+/// One line of the history.
+async fn note(
+    tx: &mut PgConnection,
+    job_id: i64,
+    attempt_id: i64,
+    kind: &str,
+    detail: Option<&str>,
+) -> Result<(), sqlx::Error> {
+    sqlx::query!(
+        "INSERT INTO event (job_id, attempt_id, kind, detail) VALUES ($1, $2, $3, $4)",
+        job_id,
+        attempt_id,
+        kind,
+        detail,
+    )
+    .execute(tx)
+    .await
+    .map(drop)
+}

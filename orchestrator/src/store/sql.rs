@@ -1,0 +1,357 @@
+//! A query of the user's: one statement that only reads, with a limit on its time and on its rows.
+//!
+//! Four locks, because each alone has a way round it. The query becomes the body of a cursor, whose grammar has no writing
+//! statement. It travels by the extended protocol, which takes a single statement (`COMMIT; DROP ...` is refused). Its
+//! transaction is `READ ONLY`, so functions can't write tables. And a superuser, such as the private database's role, drops
+//! to `pg_read_all_data`, so functions can't touch files and other sessions.
+
+use std::time::{Duration, Instant};
+
+use sqlx::postgres::{PgColumn, PgDatabaseError, PgErrorPosition, PgRow};
+use sqlx::{AssertSqlSafe, Column as _, Connection, Executor, PgConnection, Row, SqlSafeStr, Statement, ValueRef};
+
+use super::{Store, StoreError};
+
+/// Rows fetched at a time.
+const BATCH_ROWS: usize = 10_000;
+
+const CURSOR: &str = "DECLARE sweep_rows NO SCROLL CURSOR FOR ";
+
+/// What to ask.
+#[derive(Debug, Clone)]
+pub struct Question<'a> {
+    /// One statement.
+    pub text: &'a str,
+    /// The server gives up after this long, counted for the query and again for each batch of rows.
+    pub timeout: Duration,
+    /// Rows to fetch at most; `None`: all of them, which have to fit into memory.
+    pub rows_max: Option<usize>,
+}
+
+/// What came back, column by column.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Answer {
+    /// Columns, in order.
+    pub columns: Vec<Column>,
+    /// Number of rows.
+    pub rows: usize,
+    /// There were more rows than `rows_max`.
+    pub truncated: bool,
+}
+
+/// A named column.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Column {
+    /// As the query names it; a name that comes again gets a number.
+    pub name: String,
+    /// Its values.
+    pub values: Values,
+}
+
+/// Values of a column; `None` is NULL.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Values {
+    /// `boolean`.
+    Bool(Vec<Option<bool>>),
+    /// `smallint`, `integer`, `bigint`, `oid`.
+    Int(Vec<Option<i64>>),
+    /// `real`, `double precision`, and `numeric`, rounded to the nearest double.
+    Float(Vec<Option<f64>>),
+    /// `json` and `jsonb`, as text.
+    Json(Vec<Option<String>>),
+    /// `timestamptz`, as RFC 3339 in UTC.
+    Time(Vec<Option<String>>),
+    /// Everything else (text, arrays, dates, intervals, ...) as PostgreSQL writes it.
+    Text(Vec<Option<String>>),
+}
+
+/// Why there is no answer.
+#[derive(Debug, thiserror::Error)]
+pub enum SqlError {
+    /// Not the query's fault.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    /// PostgreSQL refused the query.
+    #[error("{message}")]
+    Refused {
+        /// What it said.
+        message: String,
+        /// SQLSTATE.
+        state: String,
+        /// Its own hint or detail.
+        hint: Option<String>,
+        /// Where in the query, in characters from 1.
+        position: Option<usize>,
+    },
+    /// The statement timeout struck.
+    #[error("the query ran for longer than {} s", .0.as_secs_f64())]
+    Timeout(Duration),
+    /// A statement that does something other than read.
+    #[error("only one query can run here: SELECT, WITH, VALUES, TABLE, EXPLAIN or SHOW ({said})")]
+    NotAQuery {
+        /// What PostgreSQL said.
+        said: String,
+    },
+    /// PostgreSQL sent what its own type rules out.
+    #[error("column `{column}` holds `{text}`, which is not of its type")]
+    Decode {
+        /// Its name.
+        column: String,
+        /// The value.
+        text: String,
+    },
+}
+
+impl Store {
+    /// Runs `question`.
+    pub async fn sql(&self, question: &Question<'_>) -> Result<Answer, SqlError> {
+        let connection =
+            self.pool.acquire().await.map_err(|source| StoreError::Query { doing: "connecting", source })?;
+        // Detached: the settings of this session go with it.
+        let mut connection = connection.detach();
+        let answer = ask(&mut connection, question).await;
+        let _ = connection.close().await;
+        answer
+    }
+}
+
+async fn ask(connection: &mut PgConnection, question: &Question<'_>) -> Result<Answer, SqlError> {
+    let begun = Instant::now();
+    begin(connection, question.timeout)
+        .await
+        .map_err(|source| StoreError::Query { doing: "opening a read-only transaction", source })?;
+    let refused = |error| refusal(error, question);
+    let statement = (&mut *connection).prepare(AssertSqlSafe(question.text).into_sql_str()).await.map_err(refused)?;
+    let mut columns: Vec<Column> = statement.columns().iter().map(Column::like).collect();
+    drop(statement);
+    number_repeated_names(&mut columns);
+    let mut answer = Answer { columns, rows: 0, truncated: false };
+    if matches!(&*first_word(question.text).to_ascii_lowercase(), "explain" | "show") {
+        // `query` (not `raw_sql`) is the extended protocol; all columns of these two are text or json.
+        let query = sqlx::query(AssertSqlSafe(question.text)).persistent(false);
+        let rows = query.fetch_all(connection).await.map_err(refused)?;
+        answer.extend(&rows, question.rows_max)?;
+        return Ok(answer);
+    }
+    let declare = sqlx::query(AssertSqlSafe(format!("{CURSOR}{}", question.text))).persistent(false);
+    declare.execute(&mut *connection).await.map_err(|error| not_a_query(error, question))?;
+    loop {
+        // The simple protocol sends every type as text.
+        let fetch = AssertSqlSafe(format!("FETCH FORWARD {BATCH_ROWS} FROM sweep_rows"));
+        let rows = sqlx::raw_sql(fetch).fetch_all(&mut *connection).await.map_err(refused)?;
+        answer.extend(&rows, question.rows_max)?;
+        if rows.len() < BATCH_ROWS || answer.truncated {
+            return Ok(answer);
+        }
+        if begun.elapsed() > question.timeout {
+            return Err(SqlError::Timeout(question.timeout));
+        }
+    }
+}
+
+async fn begin(connection: &mut PgConnection, timeout: Duration) -> Result<(), sqlx::Error> {
+    let drop_to_reader: bool = sqlx::query_scalar(
+        "SELECT rolsuper AND EXISTS (SELECT FROM pg_roles WHERE rolname = 'pg_read_all_data')
+         FROM pg_roles WHERE rolname = current_user",
+    )
+    .fetch_one(&mut *connection)
+    .await?;
+    let role = if drop_to_reader { "SET LOCAL ROLE pg_read_all_data;" } else { "" };
+    let script = format!(
+        "SET default_transaction_read_only = on; SET timezone = 'UTC'; SET datestyle = 'ISO'; SET extra_float_digits = 1;
+         SET statement_timeout = {}; BEGIN READ ONLY; {role}",
+        timeout.as_millis().min(i32::MAX as u128),
+    );
+    sqlx::raw_sql(AssertSqlSafe(script)).execute(connection).await?;
+    Ok(())
+}
+
+impl Answer {
+    fn extend(&mut self, rows: &[PgRow], rows_max: Option<usize>) -> Result<(), SqlError> {
+        for row in rows {
+            if rows_max.is_some_and(|rows_max| self.rows == rows_max) {
+                self.truncated = true;
+                return Ok(());
+            }
+            for (index, column) in self.columns.iter_mut().enumerate() {
+                let reading = |source| StoreError::Query { doing: "reading a row", source };
+                let value = row.try_get_raw(index).map_err(reading)?;
+                let text = if value.is_null() {
+                    None
+                } else {
+                    Some(value.as_str().map_err(|error| reading(sqlx::Error::Decode(error)))?)
+                };
+                if !column.values.push(text) {
+                    let (column, text) = (column.name.clone(), text.unwrap_or_default().to_owned());
+                    return Err(SqlError::Decode { column, text });
+                }
+            }
+            self.rows += 1;
+        }
+        Ok(())
+    }
+}
+
+impl Column {
+    fn like(column: &PgColumn) -> Column {
+        let oid = column.type_info().oid().map(|oid| oid.0);
+        Column { name: column.name().to_owned(), values: Values::of_type(oid) }
+    }
+}
+
+impl Values {
+    /// Numbers of built-in types never change: `src/include/catalog/pg_type.dat` of PostgreSQL.
+    fn of_type(oid: Option<u32>) -> Values {
+        match oid {
+            Some(16) => Values::Bool(Vec::new()),
+            Some(20 | 21 | 23 | 26) => Values::Int(Vec::new()),
+            Some(700 | 701 | 1700) => Values::Float(Vec::new()),
+            Some(114 | 3802) => Values::Json(Vec::new()),
+            Some(1184) => Values::Time(Vec::new()),
+            _ => Values::Text(Vec::new()),
+        }
+    }
+
+    /// Appends a value as PostgreSQL writes it; `false` if it is not of the type.
+    fn push(&mut self, text: Option<&str>) -> bool {
+        fn parsed<T>(values: &mut Vec<Option<T>>, text: Option<&str>, parse: impl FnOnce(&str) -> Option<T>) -> bool {
+            let value = text.and_then(parse);
+            let fits = value.is_some() == text.is_some();
+            values.push(value);
+            fits
+        }
+        match self {
+            Values::Bool(values) => parsed(values, text, |text| match text {
+                "t" => Some(true),
+                "f" => Some(false),
+                _ => None,
+            }),
+            Values::Int(values) => parsed(values, text, |text| text.parse().ok()),
+            // `NaN`, `Infinity` and `-Infinity` are read too.
+            Values::Float(values) => parsed(values, text, |text| text.parse().ok()),
+            Values::Time(values) => parsed(values, text, |text| Some(rfc3339(text))),
+            Values::Json(values) | Values::Text(values) => parsed(values, text, |text| Some(text.to_owned())),
+        }
+    }
+
+    /// Name of the type in what `sweep sql --format json` says of its columns.
+    pub fn type_name(&self) -> &'static str {
+        match self {
+            Values::Bool(_) => "boolean",
+            Values::Int(_) => "integer",
+            Values::Float(_) => "float",
+            Values::Json(_) => "json",
+            Values::Time(_) => "time",
+            Values::Text(_) => "text",
+        }
+    }
+}
+
+/// `2026-11-23 12:00:00.5+00` to `2026-11-23T12:00:00.5Z`.
+fn rfc3339(text: &str) -> String {
+    match text.strip_suffix("+00") {
+        Some(text) => format!("{}Z", text.replacen(' ', "T", 1)),
+        None => text.to_owned(),
+    }
+}
+
+fn number_repeated_names(columns: &mut [Column]) {
+    for index in 1..columns.len() {
+        let name = columns[index].name.clone();
+        let taken = |name: &str| columns[..index].iter().any(|column| column.name == name);
+        if taken(&name) {
+            let free = (2..).map(|number| format!("{name}_{number}")).find(|name| !taken(name));
+            columns[index].name = free.expect("some number is free");
+        }
+    }
+}
+
+/// The first word that is not in a comment, or what stands in its place.
+fn first_word(text: &str) -> &str {
+    let text = &text[skip_comments(text)..];
+    let end = text.find(|c: char| !c.is_ascii_alphanumeric() && c != '_').unwrap_or(text.len());
+    &text[..end]
+}
+
+/// Bytes of blanks and comments that `text` begins with.
+fn skip_comments(text: &str) -> usize {
+    let rest = text.trim_start();
+    let blank = text.len() - rest.len();
+    let comment = if rest.starts_with("--") {
+        rest.find('\n').unwrap_or(rest.len())
+    } else if rest.starts_with("/*") {
+        rest.find("*/").map_or(rest.len(), |end| end + 2)
+    } else {
+        return blank;
+    };
+    blank + comment + skip_comments(&rest[comment..])
+}
+
+fn refusal(error: sqlx::Error, question: &Question<'_>) -> SqlError {
+    let Some(said) = error.as_database_error().and_then(|error| error.try_downcast_ref::<PgDatabaseError>()) else {
+        return StoreError::Query { doing: "running the query", source: error }.into();
+    };
+    let message = said.message();
+    match said.code() {
+        "57014" => SqlError::Timeout(question.timeout),
+        "25006" => SqlError::NotAQuery { said: message.to_owned() },
+        "42601" if message.contains("multiple commands") => {
+            SqlError::NotAQuery { said: "these are several statements".to_owned() }
+        }
+        state => SqlError::Refused {
+            message: message.to_owned(),
+            state: state.to_owned(),
+            hint: said.hint().or(said.detail()).map(str::to_owned),
+            position: match said.position() {
+                Some(PgErrorPosition::Original(position)) => Some(position),
+                _ => None,
+            },
+        },
+    }
+}
+
+/// The statement by itself was all right, so what is wrong is that it is no query.
+fn not_a_query(error: sqlx::Error, question: &Question<'_>) -> SqlError {
+    match refusal(error, question) {
+        SqlError::Refused { message, state, .. } if matches!(&*state, "42601" | "0A000") => {
+            SqlError::NotAQuery { said: message.replace("DECLARE CURSOR", "a query") }
+        }
+        other => other,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    #[test]
+    fn first_word_looks_past_comments() {
+        assert_eq!(first_word(" -- a\n /* b */ EXPLAIN select"), "EXPLAIN");
+        assert_eq!(first_word("(select 1)"), "");
+        assert_eq!(first_word("-- only a comment"), "");
+        assert_eq!(first_word("/* open"), "");
+    }
+
+    #[test]
+    fn a_name_that_comes_again_gets_a_number() {
+        let column = |name: &str| Column { name: name.to_owned(), values: Values::Int(Vec::new()) };
+        let mut columns = ["a", "b", "a", "a_2", "a"].map(column);
+        number_repeated_names(&mut columns);
+        assert_eq!(columns.map(|column| column.name), ["a", "b", "a_2", "a_2_2", "a_3"]);
+    }
+
+    proptest! {
+        #[test]
+        fn comments_are_skipped_in_any_text(text in "[-/* \nS\u{e9}]{0,20}") {
+            prop_assert!(text.is_char_boundary(skip_comments(&text)));
+        }
+
+        #[test]
+        fn doubles_survive(value: f64) {
+            let mut values = Values::Float(Vec::new());
+            prop_assert!(values.push(Some(&format!("{value:?}"))));
+            prop_assert_eq!(values, Values::Float(vec![Some(value)]));
+        }
+    }
+}

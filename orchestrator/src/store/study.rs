@@ -1,0 +1,213 @@
+//! Everything a report shows of one sweep.
+
+use chrono::{DateTime, Utc};
+use serde_json::Value;
+
+use super::{Store, StoreError};
+
+/// A sweep with its jobs, curves, measurements and data, read at one time.
+#[derive(Debug, Clone)]
+pub struct Study {
+    /// Name of the sweep.
+    pub name: String,
+    /// What it is to answer.
+    pub question: String,
+    /// The YAML as last launched.
+    pub spec: String,
+    /// Jobs in the order of the plan.
+    pub jobs: Vec<StudyJob>,
+    /// Training loss, at most [`CURVE_POINTS`] points a job, each the mean of what was reported between it and the one before.
+    pub curves: Vec<CurvePoint>,
+    /// Final measurements of finished jobs.
+    pub measurements: Vec<StudyMeasurement>,
+    /// Pools that jobs train on or are measured on.
+    pub pools: Vec<StudyPool>,
+    /// The database's clock when this was read.
+    pub read_at: DateTime<Utc>,
+}
+
+/// Points of a curve that a report keeps.
+pub const CURVE_POINTS: i32 = 100;
+
+/// One job.
+#[derive(Debug, Clone)]
+pub struct StudyJob {
+    /// Its name everywhere.
+    pub job_key: String,
+    /// `pending`, `running`, `done`, `failed`, `cancelled`.
+    pub state: String,
+    /// Why it failed or was cancelled.
+    pub reason: Option<String>,
+    /// Last lines of its last attempt's standard error.
+    pub stderr_tail: Option<String>,
+    /// Runner's name.
+    pub runner: String,
+    /// Runner's version.
+    pub runner_version: String,
+    /// Model's name.
+    pub model: String,
+    /// N.
+    pub parameters: i64,
+    /// D.
+    pub samples_seen: i64,
+    /// Unique samples of the pool that it may see.
+    pub data_size: i64,
+    /// U.
+    pub unique_samples: i64,
+    /// Seed.
+    pub seed: i64,
+    /// C, forward GMACs x samples.
+    pub gmacs_samples: f64,
+    /// C, FLOPs of training.
+    pub train_flops: f64,
+    /// C, 6ND.
+    pub six_nd: f64,
+    /// Training loss at the last report, nats.
+    pub train_loss: Option<f64>,
+    /// Seconds in training steps, all attempts.
+    pub train_secs: Option<f64>,
+    /// Seconds in evaluations, all attempts.
+    pub eval_secs: Option<f64>,
+    /// Executions so far.
+    pub attempts: i64,
+    /// What the last attempt ran on.
+    pub device: Option<String>,
+    /// When its result was stored.
+    pub done_at: Option<DateTime<Utc>>,
+}
+
+/// A point of a loss curve.
+#[derive(Debug, Clone, PartialEq)]
+pub struct CurvePoint {
+    /// Which job.
+    pub job_key: String,
+    /// Samples seen.
+    pub samples_seen: f64,
+    /// Training loss, nats.
+    pub loss: f64,
+}
+
+/// One number measured at the end of a job.
+#[derive(Debug, Clone, PartialEq)]
+pub struct StudyMeasurement {
+    /// Which job.
+    pub job_key: String,
+    /// Data set.
+    pub dataset: String,
+    /// Metric.
+    pub metric: String,
+    /// Fraction or nats.
+    pub value: f64,
+    /// Over the test items.
+    pub standard_error: Option<f64>,
+    /// What guessing gives.
+    pub chance: Option<f64>,
+    /// Test items.
+    pub count: Option<i64>,
+}
+
+/// A pool.
+#[derive(Debug, Clone)]
+pub struct StudyPool {
+    /// Name.
+    pub name: String,
+    /// sha256 of its manifest.
+    pub digest: String,
+    /// Folder.
+    pub path: String,
+    /// Pairs.
+    pub samples: i64,
+    /// `protocol::PoolManifest`, where there is one.
+    pub manifest: Option<Value>,
+}
+
+impl Store {
+    /// Names of all sweeps.
+    pub async fn study_names(&self) -> Result<Vec<String>, StoreError> {
+        sqlx::query_scalar!("SELECT name FROM sweep ORDER BY name")
+            .fetch_all(&self.pool)
+            .await
+            .map_err(|source| StoreError::Query { doing: "listing the sweeps", source })
+    }
+
+    /// Reads a sweep in one snapshot; `None` if there is none of that name.
+    pub async fn study_read(&self, name: &str) -> Result<Option<Study>, StoreError> {
+        self.study_read_rows(name)
+            .await
+            .map_err(|source| StoreError::Query { doing: "reading a sweep for its report", source })
+    }
+
+    async fn study_read_rows(&self, name: &str) -> Result<Option<Study>, sqlx::Error> {
+        let mut snapshot = self.pool.begin_with("BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY").await?;
+        let Some(sweep) = sqlx::query!(r#"SELECT question, spec, now() AS "now!" FROM sweep WHERE name = $1"#, name)
+            .fetch_optional(&mut *snapshot)
+            .await?
+        else {
+            return Ok(None);
+        };
+        let jobs = sqlx::query_as!(
+            StudyJob,
+            r#"SELECT j.job_key, j.state, j.reason, last.stderr_tail AS "stderr_tail?", j.runner, j.runner_version, j.model,
+                      j.parameters, j.samples_seen, j.data_size, j.unique_samples, j.seed, j.gmacs_samples, j.train_flops,
+                      j.six_nd, r.train_loss, r.train_secs, r.eval_secs, coalesce(r.attempts, 0) AS "attempts!",
+                      last.device AS "device?", j.done_at
+               FROM job j
+               JOIN sweep_job sj USING (job_id)
+               JOIN sweep s USING (sweep_id)
+               JOIN result r ON r.sweep = s.name AND r.job_key = j.job_key
+               LEFT JOIN LATERAL (SELECT a.stderr_tail, a.device FROM attempt a WHERE a.job_id = j.job_id
+                                  ORDER BY a.attempt_id DESC LIMIT 1) last ON true
+               WHERE s.name = $1 ORDER BY sj.position, j.job_key"#,
+            name
+        )
+        .fetch_all(&mut *snapshot)
+        .await?;
+        let curves = sqlx::query_as!(
+            CurvePoint,
+            r#"SELECT c.job_key AS "job_key!", avg(c.samples_seen)::double precision AS "samples_seen!", avg(c.value) AS "loss!"
+               FROM curve c
+               JOIN job j USING (job_key)
+               JOIN sweep_job sj USING (job_id)
+               JOIN sweep s USING (sweep_id)
+               WHERE s.name = $1 AND c.metric = 'loss'
+               GROUP BY c.job_key, width_bucket(c.samples_seen::double precision, 0, c.samples_seen_total + 1, $2)
+               ORDER BY 1, 2"#,
+            name,
+            CURVE_POINTS
+        )
+        .fetch_all(&mut *snapshot)
+        .await?;
+        let measurements = sqlx::query_as!(
+            StudyMeasurement,
+            r#"SELECT job_key AS "job_key!", dataset AS "dataset!", metric AS "metric!", value AS "value!", standard_error,
+                      chance, count
+               FROM observation WHERE sweep = $1 ORDER BY dataset, metric, job_key"#,
+            name
+        )
+        .fetch_all(&mut *snapshot)
+        .await?;
+        let pools = sqlx::query_as!(
+            StudyPool,
+            r#"WITH asked AS (SELECT j.pool, j.spec FROM job j JOIN sweep_job USING (job_id) JOIN sweep s USING (sweep_id)
+                              WHERE s.name = $1)
+               SELECT p.name, p.digest, p.path, p.samples, p.manifest FROM pool p
+               WHERE p.digest IN (SELECT pool FROM asked)
+                  OR p.digest IN (SELECT jsonb_path_query(spec, '$.evaluations[*].data.digest') #>> '{}' FROM asked)
+               ORDER BY p.name, p.digest"#,
+            name
+        )
+        .fetch_all(&mut *snapshot)
+        .await?;
+        snapshot.commit().await?;
+        Ok(Some(Study {
+            name: name.to_owned(),
+            question: sweep.question,
+            spec: sweep.spec,
+            jobs,
+            curves,
+            measurements,
+            pools,
+            read_at: sweep.now,
+        }))
+    }
+}

@@ -1,0 +1,147 @@
+//! How an attempt ended, from what its runner said and how it left. Pure.
+
+use std::os::unix::process::ExitStatusExt;
+use std::process::ExitStatus;
+
+use nix::sys::signal::Signal;
+use protocol::{Event, FailureKind, exit};
+
+use crate::store::Ending;
+
+/// What the runner has said so far that matters for the end.
+#[derive(Debug, Default)]
+pub(super) struct Heard {
+    /// Whether any line was an event.
+    pub(super) anything: bool,
+    /// Why the runner had to be killed, if it had to.
+    pub(super) verdict: Option<(FailureKind, String)>,
+    /// Its `finished` or `failed`.
+    pub(super) last_word: Option<Event>,
+}
+
+/// Why the runner was asked to stop.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Asked {
+    /// By people: free of charge.
+    Request,
+    /// Its time was over, after so many seconds.
+    TimeLimit(u64),
+}
+
+impl Heard {
+    /// Takes an event in. `true`: the runner is to be killed.
+    pub(super) fn hear(&mut self, event: &Event, planned_parameters: i64) -> bool {
+        self.anything = true;
+        match event {
+            Event::Started { parameters, .. } if parameters.cast_signed() != planned_parameters => {
+                let reason = format!("the runner built {parameters} parameters, the plan has {planned_parameters}");
+                self.verdict = Some((FailureKind::BadInput, reason));
+            }
+            Event::Step { step, loss, .. } if !loss.is_finite() => {
+                let loss = if loss.is_nan() { "NaN" } else { "infinite" };
+                self.verdict = Some((FailureKind::Diverged, format!("loss is {loss} at step {step}")));
+            }
+            Event::Finished { .. } | Event::Failed { .. } => self.last_word = Some(event.clone()),
+            _ => {}
+        }
+        self.verdict.is_some()
+    }
+}
+
+/// The ending: the runner's last word first, its exit code second.
+pub(super) fn judge(
+    heard: Heard,
+    status: ExitStatus,
+    asked: Option<Asked>,
+    samples_total: u64,
+    stderr_tail: String,
+) -> Ending {
+    let failed = |kind, reason| Ending::Failed { kind, reason, exit_code: status.code(), stderr_tail };
+    if let Some((kind, reason)) = heard.verdict {
+        return failed(kind, reason);
+    }
+    match heard.last_word {
+        Some(Event::Finished { samples_seen, train_secs, eval_secs, peak_memory_bytes })
+            if samples_seen == samples_total =>
+        {
+            return Ending::Finished {
+                train_secs,
+                eval_secs,
+                peak_memory_bytes: peak_memory_bytes.map(u64::cast_signed),
+            };
+        }
+        Some(Event::Finished { samples_seen, .. }) => {
+            let reason = format!("the runner said `finished` after {samples_seen} of {samples_total} samples");
+            return failed(FailureKind::Crash, reason);
+        }
+        Some(Event::Failed { reason, kind }) => return failed(kind, reason),
+        _ => {}
+    }
+    match (status.code(), asked) {
+        (_, Some(Asked::Request)) => Ending::Stopped { reason: "asked to stop".to_owned() },
+        (Some(exit::STOPPED), Some(Asked::TimeLimit(_))) => Ending::Stopped { reason: Ending::TIME_LIMIT.to_owned() },
+        (Some(exit::STOPPED), None) => Ending::Stopped { reason: "the runner stopped itself".to_owned() },
+        (_, Some(Asked::TimeLimit(secs))) => {
+            failed(FailureKind::Crash, format!("reached its time limit of {secs} s and left no checkpoint"))
+        }
+        (Some(exit::BAD_INPUT), None) => failed(FailureKind::BadInput, "the runner refused the job".to_owned()),
+        (Some(0), None) => {
+            let reason = if heard.anything {
+                "the runner left with exit code 0 but never said `finished`"
+            } else {
+                "the runner left with exit code 0 without a single event: does it speak the protocol?"
+            };
+            failed(FailureKind::Crash, reason.to_owned())
+        }
+        (Some(code), None) => failed(FailureKind::Crash, format!("the runner left with exit code {code}")),
+        (None, None) => {
+            let name = status.signal().and_then(|number| Signal::try_from(number).ok());
+            let name = name.map_or("a signal".to_owned(), |signal| signal.to_string());
+            failed(FailureKind::Crash, format!("the runner was killed by {name}"))
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn end(last_word: Option<Event>, raw_status: i32, asked: Option<Asked>) -> String {
+        let heard = Heard { anything: true, last_word, ..Heard::default() };
+        match judge(heard, ExitStatus::from_raw(raw_status), asked, 100, String::new()) {
+            Ending::Finished { .. } => "finished".to_owned(),
+            Ending::Stopped { reason } => format!("stopped: {reason}"),
+            Ending::Failed { kind, reason, .. } => format!("{kind:?}: {reason}"),
+        }
+    }
+
+    #[test]
+    fn last_word_first_exit_code_second() {
+        let finished = |samples_seen| {
+            Some(Event::Finished { samples_seen, train_secs: 1.0, eval_secs: 0.0, peak_memory_bytes: None })
+        };
+        let code = |code: i32| code << 8;
+        assert_eq!(end(finished(100), code(1), None), "finished");
+        assert_eq!(end(finished(50), 0, None), "Crash: the runner said `finished` after 50 of 100 samples");
+        assert_eq!(end(None, 0, None), "Crash: the runner left with exit code 0 but never said `finished`");
+        assert_eq!(end(None, code(75), None), "stopped: the runner stopped itself");
+        assert_eq!(end(None, code(75), Some(Asked::TimeLimit(9))), "stopped: time limit");
+        assert_eq!(end(None, 15, Some(Asked::Request)), "stopped: asked to stop");
+        assert_eq!(end(None, 9, Some(Asked::TimeLimit(9))), "Crash: reached its time limit of 9 s and left no checkpoint");
+        assert_eq!(end(None, 9, None), "Crash: the runner was killed by SIGKILL");
+        assert_eq!(end(None, code(2), None), "BadInput: the runner refused the job");
+        let failed = Some(Event::Failed { reason: "no such pool".to_owned(), kind: FailureKind::BadInput });
+        assert_eq!(end(failed, code(1), None), "BadInput: no such pool");
+    }
+
+    #[test]
+    fn a_loss_that_is_no_number_and_a_wrong_size_end_it() {
+        let step = |loss| Event::Step { step: 7, samples_seen: 56, loss, metrics: Default::default() };
+        let mut heard = Heard::default();
+        assert!(!heard.hear(&step(1.0), 10));
+        assert!(heard.hear(&step(f64::NAN), 10));
+        assert_eq!(heard.verdict, Some((FailureKind::Diverged, "loss is NaN at step 7".to_owned())));
+        let started = Event::Started { parameters: 11, resumed_from_samples: 0, device: "cpu".to_owned() };
+        assert!(Heard::default().hear(&started, 10) && !Heard::default().hear(&started, 11));
+    }
+}

@@ -1,0 +1,105 @@
+//! `events.jsonl`: every event of an attempt, one a line, on disk before anything else happens to it.
+
+use std::fs::{File, OpenOptions};
+use std::io::{self, Read, Seek, SeekFrom, Write};
+use std::path::{Path, PathBuf};
+
+use protocol::Event;
+
+/// Name of the file in an attempt's folder.
+pub(super) const FILE: &str = "events.jsonl";
+
+/// The writing end.
+#[derive(Debug)]
+pub(super) struct Spool {
+    file: File,
+}
+
+impl Spool {
+    pub(super) fn create(folder: &Path) -> io::Result<Spool> {
+        Ok(Spool { file: OpenOptions::new().create(true).append(true).open(folder.join(FILE))? })
+    }
+
+    /// One line in one write, so that a reader sees whole lines or the start of one.
+    pub(super) fn append(&mut self, event: &Event) -> io::Result<()> {
+        let mut line = serde_json::to_string(event)?;
+        line.push('\n');
+        self.file.write_all(line.as_bytes())
+    }
+
+    /// On disk for good.
+    pub(super) fn sync(&self) -> io::Result<()> {
+        self.file.sync_all()
+    }
+}
+
+/// The reading end: goes through the file once, also while it grows.
+#[derive(Debug)]
+pub(super) struct Tail {
+    path: PathBuf,
+    offset: u64,
+    lines: i64,
+}
+
+impl Tail {
+    pub(super) fn new(folder: &Path) -> Tail {
+        Tail { path: folder.join(FILE), offset: 0, lines: 0 }
+    }
+
+    /// Lines read so far.
+    pub(super) fn lines(&self) -> i64 {
+        self.lines
+    }
+
+    /// Whether nothing is left to read at the moment.
+    pub(super) fn exhausted(&self) -> bool {
+        std::fs::metadata(&self.path).map_or(true, |file| file.len() <= self.offset)
+    }
+
+    /// The next events, at most `limit` lines of them. What is behind the last line break isn't written yet (or never will
+    /// be, if its writer was killed); a missing file is an empty one; a line that is no event counts, but gives none.
+    pub(super) fn read(&mut self, limit: usize) -> io::Result<Vec<Event>> {
+        let mut file = match File::open(&self.path) {
+            Ok(file) => file,
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
+            Err(error) => return Err(error),
+        };
+        file.seek(SeekFrom::Start(self.offset))?;
+        let mut bytes = Vec::new();
+        file.take(CHUNK_BYTES).read_to_end(&mut bytes)?;
+        let mut events = Vec::new();
+        for line in bytes.split_inclusive(|&byte| byte == b'\n').filter(|line| line.ends_with(b"\n")).take(limit) {
+            self.offset += line.len() as u64;
+            self.lines += 1;
+            events.extend(serde_json::from_slice::<Event>(line).ok());
+        }
+        Ok(events)
+    }
+}
+
+/// Read at one time; a line of the protocol is far shorter.
+const CHUNK_BYTES: u64 = 4 << 20;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn step(step: u64) -> Event {
+        Event::Step { step, samples_seen: step * 8, loss: 1.5, metrics: [("lr".to_owned(), 1e-3)].into() }
+    }
+
+    #[test]
+    fn a_torn_line_waits_and_a_foreign_one_counts() {
+        let folder = tempfile::tempdir().unwrap();
+        let mut tail = Tail::new(folder.path());
+        assert_eq!(tail.read(10).unwrap(), []);
+        let mut spool = Spool::create(folder.path()).unwrap();
+        spool.append(&step(1)).unwrap();
+        spool.file.write_all(b"no event\n").unwrap();
+        spool.append(&step(2)).unwrap();
+        spool.file.write_all(b"{\"event\":\"fin").unwrap();
+        assert_eq!(tail.read(2).unwrap(), [step(1)]);
+        assert_eq!(tail.read(10).unwrap(), [step(2)]);
+        assert_eq!((tail.read(10).unwrap(), tail.lines()), (vec![], 3));
+    }
+}

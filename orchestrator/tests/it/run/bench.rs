@@ -1,0 +1,256 @@
+//! What the tests of running share: a project with a spec, the launch under test, and questions to its database.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Output, Stdio};
+use std::sync::OnceLock;
+use std::time::{Duration, Instant};
+
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
+use sqlx::PgPool;
+use sqlx::postgres::PgPoolOptions;
+use sweep::store::private_postgres;
+
+use crate::harness::{Project, transcript};
+
+/// How long anything may take before a test gives up.
+const DEADLINE: Duration = Duration::from_secs(120);
+/// Between two looks at a condition.
+const LOOK_EVERY: Duration = Duration::from_millis(20);
+
+/// Four jobs of 20 or 40 steps, a checkpoint every fifth.
+pub(super) const SPEC: &str = "\
+name: tiny
+runner: synthetic
+grid: {model: [cpu-w32-l2, cpu-w64-l3], samples_seen: [1280, 2560], data_size: 500}
+recipe: {global_batch: 64, checkpoint_every: 320}
+backend: {local: {slots: 2, threads_per_slot: 1}}
+";
+
+/// A project with a spec in `sweep.yaml`.
+pub(super) struct Bench {
+    project: Project,
+    runtime: tokio::runtime::Runtime,
+}
+
+impl Bench {
+    pub(super) fn new(spec: &str) -> Bench {
+        ensure_synthetic_runner();
+        let project = Project::new();
+        fs::write(project.path().join("sweep.yaml"), spec).expect("the project can be written to");
+        let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build();
+        Bench { project, runtime: runtime.expect("a Tokio runtime can be built") }
+    }
+
+    pub(super) fn path(&self) -> &Path {
+        self.project.path()
+    }
+
+    /// `sweep` in the project.
+    pub(super) fn sweep(&self, args: &[&str]) -> Output {
+        self.project.output(args)
+    }
+
+    /// Starts `sweep launch SPEC` with faults.
+    pub(super) fn launch_spec(&self, spec: &str, fault: &str) -> Launch {
+        let mut command = self.project.sweep(&["launch", spec]);
+        command.env("SYNTHETIC_FAULT", fault).stdout(Stdio::piped()).stderr(Stdio::piped());
+        Launch { child: Some(command.spawn().expect("sweep starts")) }
+    }
+
+    /// Starts `sweep launch sweep.yaml` with faults.
+    pub(super) fn launch(&self, fault: &str) -> Launch {
+        self.launch_spec("sweep.yaml", fault)
+    }
+
+    /// Launches to the end, which has to be a good one; gives what was said.
+    pub(super) fn finish(&self) -> String {
+        let output = self.launch("").wait();
+        assert!(output.status.success(), "{}\n{}", transcript(&output), self.story());
+        String::from_utf8_lossy(&output.stderr).into_owned()
+    }
+
+    /// Process id of the database server.
+    pub(super) fn postmaster(&self) -> Pid {
+        self.project.postmaster()
+    }
+
+    /// Runs SQL that gives text, one value a row. `None`: there is no database yet, or it is away.
+    pub(super) fn try_ask(&self, sql: &'static str) -> Option<Vec<String>> {
+        let access = private_postgres::running(&self.project.home()).ok()??;
+        self.runtime.block_on(async {
+            let pool = PgPoolOptions::new().max_connections(1).acquire_timeout(Duration::from_secs(5));
+            let pool: PgPool = pool.connect_with(access.options()).await.ok()?;
+            let rows = sqlx::query_scalar::<_, String>(sql).fetch_all(&pool).await.ok();
+            pool.close().await;
+            rows
+        })
+    }
+
+    /// Runs SQL that gives text, one value a row.
+    pub(super) fn ask(&self, sql: &'static str) -> Vec<String> {
+        self.try_ask(sql).unwrap_or_else(|| panic!("no answer to {sql}"))
+    }
+
+    /// Waits until SQL gives a row, and gives the first value.
+    pub(super) fn wait_for(&self, sql: &'static str) -> String {
+        let first = || self.try_ask(sql)?.into_iter().next();
+        wait_until(first).unwrap_or_else(|| panic!("nothing came of {sql}\n{}", self.story()))
+    }
+
+    /// Waits until a job is under way and has left a checkpoint; gives its attempt's token.
+    pub(super) fn wait_for_checkpoint(&self) -> String {
+        self.wait_for("SELECT a.token FROM attempt a JOIN checkpoint USING (attempt_id) WHERE a.state = 'running' LIMIT 1")
+    }
+
+    /// Curves and results of every job, in one text.
+    pub(super) fn outcome(&self) -> String {
+        self.ask(
+            "SELECT concat_ws(' ', job_key, metric, step, samples_seen, value) FROM curve
+             UNION ALL
+             SELECT concat_ws(' ', job_key, dataset, metric, m.samples_seen, value, standard_error, count)
+             FROM measurement m JOIN job USING (job_id)
+             UNION ALL SELECT concat_ws(' ', job_key, state) FROM job ORDER BY 1",
+        )
+        .join("\n")
+    }
+
+    /// Asserts that every job is done, by one finished attempt, with the outcome of a run that nothing happened to.
+    pub(super) fn assert_done_once(&self) {
+        let wrong = self.ask(
+            "SELECT concat_ws(' ', left(job_key, 12), job.state, count(*) FILTER (WHERE a.state = 'finished'))
+             FROM job LEFT JOIN attempt a USING (job_id) GROUP BY job_id
+             HAVING job.state <> 'done' OR count(*) FILTER (WHERE a.state = 'finished') <> 1
+                    OR count(*) FILTER (WHERE a.state IN ('intent', 'launched', 'running')) > 0",
+        );
+        assert!(wrong.is_empty(), "{wrong:?}\n{}", self.story());
+        let (outcome, reference) = (self.outcome(), reference());
+        if outcome != *reference {
+            let here: Vec<&str> = outcome.lines().filter(|line| !reference.contains(line)).collect();
+            let there: Vec<&str> = reference.lines().filter(|line| !outcome.contains(line)).collect();
+            panic!("curves differ; only here: {here:?}; only without faults: {there:?}\n{}", self.story());
+        }
+    }
+
+    /// What happened, for a test that failed.
+    pub(super) fn story(&self) -> String {
+        let events = self.try_ask(
+            "SELECT concat_ws(' ', to_char(at, 'MI:SS.MS'), left(job_key, 8), left(token, 8), kind, detail)
+             FROM event LEFT JOIN job USING (job_id) LEFT JOIN attempt USING (attempt_id) ORDER BY event_id",
+        );
+        let mut story = events.map_or("no database".to_owned(), |events| events.join("\n"));
+        for log in glob(&self.project.home().join("jobs"), "worker.log") {
+            let text = fs::read_to_string(&log).unwrap_or_default();
+            story.push_str(&format!("\n--- {}\n{text}", log.display()));
+        }
+        story
+    }
+}
+
+impl Drop for Bench {
+    /// No process of a test outlives it.
+    fn drop(&mut self) {
+        for folder in glob(&self.project.home().join("jobs"), "worker.log") {
+            let token = folder.parent().and_then(Path::file_name).map(|name| name.to_string_lossy().into_owned());
+            let Some(token) = token else { continue };
+            kill_worker(&token, Signal::SIGKILL);
+            kill_runner(&token);
+        }
+    }
+}
+
+/// A `sweep launch` that runs; killed when it is dropped.
+pub(super) struct Launch {
+    child: Option<Child>,
+}
+
+impl Launch {
+    pub(super) fn signal(&self, signal: Signal) {
+        let child = self.child.as_ref().expect("it runs");
+        kill(Pid::from_raw(child.id().cast_signed()), signal).expect("it is ours");
+    }
+
+    /// Waits for its end.
+    pub(super) fn wait(mut self) -> Output {
+        self.child.take().expect("it runs").wait_with_output().expect("it ends")
+    }
+
+    /// `kill -9`.
+    pub(super) fn kill(mut self) {
+        let mut child = self.child.take().expect("it runs");
+        child.kill().expect("it is ours");
+        child.wait().expect("it ends");
+    }
+}
+
+impl Drop for Launch {
+    fn drop(&mut self) {
+        if let Some(mut child) = self.child.take() {
+            let _ = child.kill();
+            let _ = child.wait();
+        }
+    }
+}
+
+/// Waits for a condition.
+pub(super) fn wait_until<T>(mut condition: impl FnMut() -> Option<T>) -> Option<T> {
+    let begun = Instant::now();
+    while begun.elapsed() < DEADLINE {
+        if let Some(value) = condition() {
+            return Some(value);
+        }
+        std::thread::sleep(LOOK_EVERY);
+    }
+    None
+}
+
+/// Signals the worker of an attempt, found by its arguments.
+pub(super) fn kill_worker(token: &str, signal: Signal) -> bool {
+    let pids = fs::read_dir("/proc").expect("this is Linux").filter_map(|entry| entry.ok()?.file_name().to_str()?.parse().ok());
+    let workers = pids.filter(|pid: &i32| {
+        let line = fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
+        let mut arguments = line.split(|&byte| byte == 0);
+        arguments.next().is_some_and(|program| program.ends_with(b"sweep-worker"))
+            && arguments.any(|argument| argument == token.as_bytes())
+    });
+    workers.map(|pid| kill(Pid::from_raw(pid), signal)).filter(Result::is_ok).count() > 0
+}
+
+/// Kills the runner of an attempt.
+pub(super) fn kill_runner(token: &str) -> usize {
+    sweep::backend::kill_marked(&format!("SWEEP_ATTEMPT={token}"))
+}
+
+/// Outcome of [`SPEC`] when nothing goes wrong.
+fn reference() -> &'static String {
+    static REFERENCE: OnceLock<String> = OnceLock::new();
+    REFERENCE.get_or_init(|| {
+        let bench = Bench::new(SPEC);
+        bench.finish();
+        bench.outcome()
+    })
+}
+
+/// `synthetic-runner` belongs to another package, so it may not be there yet.
+fn ensure_synthetic_runner() {
+    static BUILT: OnceLock<()> = OnceLock::new();
+    BUILT.get_or_init(|| {
+        let sweep = Path::new(env!("CARGO_BIN_EXE_sweep"));
+        if sweep.with_file_name("synthetic-runner").exists() {
+            return;
+        }
+        let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
+        let target = sweep.parent().and_then(Path::parent).expect("a target folder");
+        let mut build = Command::new(cargo);
+        build.args(["build", "--package", "synthetic-runner", "--target-dir"]).arg(target);
+        let built = build.current_dir(env!("CARGO_MANIFEST_DIR")).status().expect("cargo runs");
+        assert!(built.success(), "synthetic-runner can't be built");
+    });
+}
+
+/// Files of this name two folders below `root`.
+fn glob(root: &Path, name: &str) -> Vec<PathBuf> {
+    let inside = |folder: PathBuf| fs::read_dir(folder).into_iter().flatten().filter_map(|entry| Some(entry.ok()?.path()));
+    inside(root.to_owned()).flat_map(inside).map(|folder| folder.join(name)).filter(|file| file.exists()).collect()
+}
