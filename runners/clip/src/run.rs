@@ -41,6 +41,18 @@ pub enum RunError {
     /// Its data.
     #[error(transparent)]
     Pool(#[from] pool::Error),
+    /// Other data than those the job was planned for.
+    #[error(
+        "pool `{pool}` has changed since the job was planned: its digest is {found}, the job says {planned}; plan again"
+    )]
+    PoolChanged {
+        /// Name of the pool.
+        pool: String,
+        /// As it is now.
+        found: String,
+        /// As the job says.
+        planned: String,
+    },
     /// An evaluation.
     #[error(transparent)]
     Evaluate(#[from] EvaluateError),
@@ -76,7 +88,9 @@ impl RunError {
                 pool::Error::Io { .. } | pool::Error::Changed { .. } => FailureKind::Crash,
                 _ => FailureKind::BadInput,
             },
-            RunError::Job(_) | RunError::Device(_) | RunError::Evaluate(_) => FailureKind::BadInput,
+            RunError::Job(_) | RunError::Device(_) | RunError::PoolChanged { .. } | RunError::Evaluate(_) => {
+                FailureKind::BadInput
+            }
             _ => FailureKind::Crash,
         }
     }
@@ -171,8 +185,12 @@ fn train(path: &Path) -> Result<Ending, RunError> {
 
 fn open_pool(job: &Job, source: &DataSource, limit: Option<u64>) -> Result<Dataset, RunError> {
     let image_size = job.spec.model.config.vision_cfg.image_size as u32;
-    let data =
-        Dataset::open(&job.base_dir.join(&source.path), &OpenOptions { image_size, limit, ..OpenOptions::default() })?;
+    let folder = job.base_dir.join(&source.path);
+    let found = pool::inspect(&folder)?.digest;
+    if found != source.digest {
+        return Err(RunError::PoolChanged { pool: source.pool.clone(), found, planned: source.digest.clone() });
+    }
+    let data = Dataset::open(&folder, &OpenOptions { image_size, limit, ..OpenOptions::default() })?;
     if !data.skipped().is_empty() {
         let first = &data.skipped()[0];
         report::say(format_args!(

@@ -48,7 +48,8 @@ impl Bench {
 
     /// A job of six steps of 32 samples, evaluated at the end, whose files lie in `name`.
     pub(crate) fn job(&self, name: &str) -> Job {
-        let data = DataSource { pool: "squares".into(), path: "pool".into(), digest: "0".repeat(64) };
+        let digest = pool::inspect(&self.dir.path().join("pool")).expect("a pool").digest;
+        let data = DataSource { pool: "squares".into(), path: "pool".into(), digest };
         let all = [
             EvaluationTask::ZeroshotClassification,
             EvaluationTask::ZeroshotRetrieval,

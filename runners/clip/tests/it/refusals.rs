@@ -43,6 +43,7 @@ fn devices_and_pools_that_are_not_there() {
     assert_says(&refused(|job| job.resources.device = "tpu".into()), &["`tpu`", "`cuda:N`"]);
     assert_says(&refused(|job| job.spec.data.path = "nowhere".into()), &["nowhere"]);
     assert_says(&refused(|job| job.spec.data_size = 65), &["65", "64 good pairs"]);
+    assert_says(&refused(|job| job.spec.data.digest = "0".repeat(64)), &["has changed", "plan again"]);
     let template = |job: &mut Job| job.spec.evaluations[0].templates = vec!["a photo".into()];
     assert_says(&refused(template), &["`a photo`", "class name"]);
 }
