@@ -31,6 +31,8 @@ pub(super) fn run(args: &Args) -> Result<Exit, Failure> {
     file.write_all(TEMPLATE.as_bytes())
         .map_err(|error| Failure::environment(format!("can't write {path}")).because(&error))?;
     say(&format!("wrote {path}"));
-    say(&format!("next: edit it, then `sweep plan {path}`; `sweep schema > sweep.schema.json` lets your editor complete it"));
+    say(&format!(
+        "next: edit it, then `sweep plan {path}`; `sweep schema > sweep.schema.json` lets your editor complete it"
+    ));
     Ok(Exit::Done)
 }

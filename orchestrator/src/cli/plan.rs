@@ -234,7 +234,12 @@ fn text(plan: &Plan, states: Option<&BTreeMap<String, State>>, all: bool) -> Str
     for pool in &plan.pools {
         let source = &pool.source;
         let pairs = grouped(pool.samples);
-        lines.push(format!("pool   {} ({pairs} pairs, {}, digest {})", source.pool, source.path.display(), &source.digest[..12]));
+        lines.push(format!(
+            "pool   {} ({pairs} pairs, {}, digest {})",
+            source.pool,
+            source.path.display(),
+            &source.digest[..12]
+        ));
     }
     lines.push(String::new());
     lines.extend(table(plan, states, all));
@@ -263,7 +268,8 @@ fn text(plan: &Plan, states: Option<&BTreeMap<String, State>>, all: bool) -> Str
         for job in &plan.jobs {
             *counts.entry(state_of(states, job)).or_insert(0_u64) += 1;
         }
-        let words: Vec<String> = counts.into_iter().map(|(state, count)| format!("{} {}", grouped(count), word(state))).collect();
+        let words: Vec<String> =
+            counts.into_iter().map(|(state, count)| format!("{} {}", grouped(count), word(state))).collect();
         lines.push(format!("in the database: {}", words.join(", ")));
     }
     lines.join("\n")
@@ -278,7 +284,8 @@ fn table(plan: &Plan, states: Option<&BTreeMap<String, State>>, all: bool) -> Ve
     header.extend(timed.then_some("time"));
     header.extend(states.is_some().then_some("state"));
 
-    let skip = if all || plan.jobs.len() <= SHOWN_MAX { 0..0 } else { SHOWN_MAX - SHOWN_LAST..plan.jobs.len() - SHOWN_LAST };
+    let skip =
+        if all || plan.jobs.len() <= SHOWN_MAX { 0..0 } else { SHOWN_MAX - SHOWN_LAST..plan.jobs.len() - SHOWN_LAST };
     let mut table = Table::new();
     table.load_preset(presets::NOTHING).set_header(header);
     for (_, job) in plan.jobs.iter().enumerate().filter(|(index, _)| !skip.contains(index)) {

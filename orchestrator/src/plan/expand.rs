@@ -3,12 +3,12 @@
 use std::collections::{BTreeMap, HashMap};
 use std::path::PathBuf;
 
-use protocol::{
-    DataSource, Description, EvaluationPlan, JobSpec, ModelConfig, NamedModel, Recipe, RunnerIdentity,
-};
+use protocol::{DataSource, Description, EvaluationPlan, JobSpec, ModelConfig, NamedModel, Recipe, RunnerIdentity};
 use sha2::{Digest, Sha256};
 
-use super::{BackendChoice, Limits, LocalOptions, Plan, PlannedJob, PoolInfo, canonical::canonical, memory::memory_bytes};
+use super::{
+    BackendChoice, Limits, LocalOptions, Plan, PlannedJob, PoolInfo, canonical::canonical, memory::memory_bytes,
+};
 use crate::spec::quantity::grouped;
 use crate::spec::{
     Amount, Backend, Cell, DataSize, Path, Place, Problem, Spec, SpecError, cells, is_model_file, model_place, shipped,
@@ -34,7 +34,8 @@ pub struct Inputs {
 
 /// Name of a job everywhere: sha256 of the canonical JSON of what changes its result, 64 hex digits.
 pub fn job_key(spec: &JobSpec) -> String {
-    let value = serde_json::to_value(spec.identity()).expect("a job spec is JSON: it holds no map with other keys than text");
+    let value =
+        serde_json::to_value(spec.identity()).expect("a job spec is JSON: it holds no map with other keys than text");
     hex(&Sha256::digest(canonical(&value)))
 }
 
@@ -48,7 +49,9 @@ pub fn plan(spec: &Spec, inputs: &Inputs) -> Result<Plan, SpecError> {
     let mut problems = Vec::new();
     let training = training_pool(spec, inputs, &mut problems);
     let measured = evaluations(spec, inputs, &mut problems);
-    let (Some(training), Some(measured)) = (training, measured) else { return Err(SpecError::new(&spec.source, problems)) };
+    let (Some(training), Some(measured)) = (training, measured) else {
+        return Err(SpecError::new(&spec.source, problems));
+    };
 
     let mut jobs: Vec<PlannedJob> = Vec::new();
     let mut keys: HashMap<String, Cell> = HashMap::new();
@@ -68,7 +71,8 @@ pub fn plan(spec: &Spec, inputs: &Inputs) -> Result<Plan, SpecError> {
         let message = format!("the sweep needs {total:.3e} training FLOPs, `{place}` allows {budget:.3e}");
         let label = format!("{:.1} times less than needed", total / budget);
         problems.push(
-            Problem::new(Place::Value(place), message, label).help("allow more, or drop cells: `exclude` leaves some out"),
+            Problem::new(Place::Value(place), message, label)
+                .help("allow more, or drop cells: `exclude` leaves some out"),
         );
     }
     if !problems.is_empty() {
@@ -97,7 +101,9 @@ pub fn plan(spec: &Spec, inputs: &Inputs) -> Result<Plan, SpecError> {
             compute_budget_flops: spec.limits.compute_flops,
         },
         backend: match spec.backend {
-            Backend::Local { slots, threads_per_slot } => BackendChoice::Local(LocalOptions { slots, threads_per_slot }),
+            Backend::Local { slots, threads_per_slot } => {
+                BackendChoice::Local(LocalOptions { slots, threads_per_slot })
+            }
         },
         runner_path: inputs.runner_path.clone(),
         base_dir: inputs.base_dir.clone(),
@@ -136,11 +142,7 @@ fn unread(name: &str, path: &str, samples: u64) -> PoolInfo {
     PoolInfo { source: DataSource { pool: name.to_owned(), path: path.into(), digest }, samples, manifest: None }
 }
 
-fn evaluations(
-    spec: &Spec,
-    inputs: &Inputs,
-    problems: &mut Vec<Problem>,
-) -> Option<Vec<(EvaluationPlan, PoolInfo)>> {
+fn evaluations(spec: &Spec, inputs: &Inputs, problems: &mut Vec<Problem>) -> Option<Vec<(EvaluationPlan, PoolInfo)>> {
     let before = problems.len();
     let mut plans: Vec<(EvaluationPlan, PoolInfo)> = Vec::new();
     for (index, evaluation) in spec.evaluations.iter().enumerate() {

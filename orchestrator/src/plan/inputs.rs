@@ -67,9 +67,10 @@ pub fn gather(spec: &Spec, base_dir: &Path, secs_per_sample: BTreeMap<String, f6
     let mut pools = BTreeMap::new();
     if runner.reads_data {
         let training = spec.data.iter().map(|data| (spec::Path::keys(&["data", "pool"]), &data.pool));
-        let measured = spec.evaluations.iter().enumerate().map(|(index, evaluation)| {
-            (spec::Path::keys(&["evaluations"]).index(index).key("pool"), &evaluation.pool)
-        });
+        let measured =
+            spec.evaluations.iter().enumerate().map(|(index, evaluation)| {
+                (spec::Path::keys(&["evaluations"]).index(index).key("pool"), &evaluation.pool)
+            });
         for (place, written) in training.chain(measured) {
             match pool::read(base_dir, written) {
                 Ok(pool) => {
@@ -77,14 +78,17 @@ pub fn gather(spec: &Spec, base_dir: &Path, secs_per_sample: BTreeMap<String, f6
                 }
                 Err(error) => {
                     let message = format!("`{place}` is no pool: {error}");
-                    problems.push(Problem::new(Place::Value(place), message, "allowed: a folder of shards").help(error.hint()));
+                    problems.push(
+                        Problem::new(Place::Value(place), message, "allowed: a folder of shards").help(error.hint()),
+                    );
                 }
             }
         }
     }
 
     let mut model_files = BTreeMap::new();
-    let included = spec.include.iter().enumerate().map(|(index, axes)| (spec::Path::keys(&["include"]).index(index), axes));
+    let included =
+        spec.include.iter().enumerate().map(|(index, axes)| (spec::Path::keys(&["include"]).index(index), axes));
     for (place, axes) in std::iter::once((spec::Path::keys(&["grid"]), &spec.grid)).chain(included) {
         for (index, name) in axes.model.iter().enumerate().filter(|(_, name)| spec::is_model_file(name)) {
             match model_file(&base_dir.join(name)) {
@@ -129,6 +133,7 @@ pub enum ModelFileError {
 
 /// Reads an OpenCLIP configuration. [`ModelConfig::check`] is the caller's business: a recipe may change input sizes.
 pub fn model_file(path: &Path) -> Result<ModelConfig, ModelFileError> {
-    let text = std::fs::read_to_string(path).map_err(|source| ModelFileError::Read { path: path.to_owned(), source })?;
+    let text =
+        std::fs::read_to_string(path).map_err(|source| ModelFileError::Read { path: path.to_owned(), source })?;
     serde_json::from_str(&text).map_err(|source| ModelFileError::Parse { path: path.to_owned(), source })
 }

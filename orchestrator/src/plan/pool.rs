@@ -59,7 +59,9 @@ impl PoolError {
     pub(super) fn hint(&self) -> &'static str {
         match self {
             PoolError::Missing(_) => "relative paths start where `sweep` is called; for the demo's pools: `make data`",
-            PoolError::NoShards(_) => "a pool is a folder of WebDataset shards, as img2dataset or `clip-runner pack` writes it",
+            PoolError::NoShards(_) => {
+                "a pool is a folder of WebDataset shards, as img2dataset or `clip-runner pack` writes it"
+            }
             PoolError::NoSizes(_) => r#"write sizes.json beside the shards, pairs of each: {"00000.tar": 1000}"#,
             PoolError::Changed { .. } => "a shard has changed since it was packed: pack the pool again",
             PoolError::Read { .. } | PoolError::Parse { .. } | PoolError::Empty(_) => "pack the pool again",
@@ -95,7 +97,8 @@ pub(super) fn read(base_dir: &Path, written: &str) -> Result<PoolInfo, PoolError
         }
         let sizes_bytes = bytes(&sizes_path)?;
         let sizes: BTreeMap<String, u64> = parse(&sizes_path, &sizes_bytes)?;
-        let samples = shards.keys().map(|name| sizes.get(name).copied().unwrap_or_default()).fold(0, u64::saturating_add);
+        let samples =
+            shards.keys().map(|name| sizes.get(name).copied().unwrap_or_default()).fold(0, u64::saturating_add);
         let mut hasher = Sha256::new();
         for (name, length) in &shards {
             hasher.update(format!("{name} {length}\n"));

@@ -75,7 +75,10 @@ impl RunnerError {
                 "`make runner` builds clip-runner; a runner of your own is named by its path, with a `/` in it"
             }
             RunnerError::Protocol { .. } => "build `sweep` and the runner from the same version",
-            RunnerError::Start { .. } | RunnerError::Silent(_) | RunnerError::Failed { .. } | RunnerError::Answer { .. } => {
+            RunnerError::Start { .. }
+            | RunnerError::Silent(_)
+            | RunnerError::Failed { .. }
+            | RunnerError::Answer { .. } => {
                 "a runner answers `RUNNER describe` with one JSON object: see runners/protocol/README.md"
             }
         }

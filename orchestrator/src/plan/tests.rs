@@ -59,7 +59,10 @@ evaluations: [{pool: val, tasks: [zeroshot_retrieval], at_samples: [50%, 4k, 806
 fn jobs_of_a_plan() {
     let plan = good(SPEC);
     assert_eq!(plan.jobs.len(), 8);
-    assert!(plan.jobs.windows(2).all(|pair| pair[0].compute.train_flops <= pair[1].compute.train_flops), "cheapest first");
+    assert!(
+        plan.jobs.windows(2).all(|pair| pair[0].compute.train_flops <= pair[1].compute.train_flops),
+        "cheapest first"
+    );
     let job = plan.jobs.last().expect("jobs");
     assert_eq!(job.spec.model.name, "cpu-w64-l3");
     assert_eq!((job.spec.samples_seen, job.spec.steps()), (8_064, 63));
@@ -103,7 +106,9 @@ name: another
 question: why
 ";
     assert_eq!(keys(&good(reordered)), before);
-    let elsewhere = format!("{SPEC}backend: {{local: {{slots: 7}}}}\nlimits: {{parallel: 3, retries: 9, time: 1h, compute: 1e30}}\n");
+    let elsewhere = format!(
+        "{SPEC}backend: {{local: {{slots: 7}}}}\nlimits: {{parallel: 3, retries: 9, time: 1h, compute: 1e30}}\n"
+    );
     assert_eq!(keys(&good(&elsewhere)), before);
     let checkpoints = SPEC.replace("lr: 1e-3", "lr: 1e-3, checkpoint_every: 1k");
     assert_eq!(keys(&good(&checkpoints)), before);
@@ -125,14 +130,25 @@ question: why
 
 #[test]
 fn what_a_plan_refuses() {
-    assert_eq!(bad(&SPEC.replace("500, all", "500, 5k")), ["`grid.data_size[1]` is 5,000, but pool `train` holds 4,000 pairs"]);
+    assert_eq!(
+        bad(&SPEC.replace("500, all", "500, 5k")),
+        ["`grid.data_size[1]` is 5,000, but pool `train` holds 4,000 pairs"]
+    );
     assert_eq!(
         bad(&SPEC.replace("500, all", "4000, all")).first().map(String::as_str),
-        Some("`grid.data_size[1]` gives a job that is there already: cpu-w64-l3 with 8,064 samples seen of 4,000 unique, seed 0")
+        Some(
+            "`grid.data_size[1]` gives a job that is there already: cpu-w64-l3 with 8,064 samples seen of 4,000 unique, seed 0"
+        )
     );
-    assert!(bad(&SPEC.replace("8k, 1k", "8k, 8001"))[0].contains("`grid.samples_seen[1]` gives a job that is there already"));
+    assert!(
+        bad(&SPEC.replace("8k, 1k", "8k, 8001"))[0]
+            .contains("`grid.samples_seen[1]` gives a job that is there already")
+    );
     let budget = bad(&format!("{SPEC}limits: {{compute: 1e10}}\n"));
-    assert!(budget.len() == 1 && budget[0].starts_with("the sweep needs ") && budget[0].ends_with("allows 1.000e10"), "{budget:?}");
+    assert!(
+        budget.len() == 1 && budget[0].starts_with("the sweep needs ") && budget[0].ends_with("allows 1.000e10"),
+        "{budget:?}"
+    );
     assert_eq!(
         bad(&SPEC.replace("data: {pool: train}\n", "")),
         ["`data` is missing: runner `clip` reads image-text pairs"]

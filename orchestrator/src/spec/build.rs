@@ -82,7 +82,10 @@ pub(super) fn spec(source: &Source, value: Value) -> Spec {
                 }
             })
             .collect(),
-        evaluations: list(root.remove("evaluations")).into_iter().map(|entry| evaluation(section(Some(entry)))).collect(),
+        evaluations: list(root.remove("evaluations"))
+            .into_iter()
+            .map(|entry| evaluation(section(Some(entry))))
+            .collect(),
         backend: backend(root.remove("backend")),
         limits: Limits {
             parallel: count(limits.remove("parallel")).map(|count| count as usize),

@@ -112,7 +112,12 @@ pub static SPEC_KEYS: &[Key] = &[
     key("runner", Kind::Text, Default("clip"), "Who trains: a name (`clip` is the executable `clip-runner`) or a path"),
     key("data", Kind::Section(DATA), Optional, "Image-text pairs to train on; needed by runners that read data"),
     key("grid", Kind::Section(GRID), Optional, "Values on each axis; every combination is a cell"),
-    key("exclude", Kind::List(&Kind::Some(GRID)), Optional, "Cells of the grid to leave out: those that match all an entry names"),
+    key(
+        "exclude",
+        Kind::List(&Kind::Some(GRID)),
+        Optional,
+        "Cells of the grid to leave out: those that match all an entry names",
+    ),
     key(
         "include",
         Kind::List(&Kind::Some(GRID)),
@@ -120,7 +125,12 @@ pub static SPEC_KEYS: &[Key] = &[
         "Cells beside the grid, after `exclude`; axes an entry leaves out are the grid's",
     ),
     key("recipe", Kind::Section(RECIPE), Required, "How to train"),
-    key("overrides", Kind::List(&Kind::Section(OVERRIDE)), Optional, "Changes of the recipe for some cells; later ones win"),
+    key(
+        "overrides",
+        Kind::List(&Kind::Section(OVERRIDE)),
+        Optional,
+        "Changes of the recipe for some cells; later ones win",
+    ),
     key("evaluations", Kind::List(&Kind::Section(EVALUATION)), Optional, "What to measure, in order"),
     key("backend", Kind::Variant(BACKENDS), Default("local"), "Where jobs run"),
     key("limits", Kind::Section(LIMITS), Optional, "How far to go"),
@@ -133,15 +143,30 @@ static DATA: &[Key] = &[
 
 /// Axes of the grid.
 pub static GRID: &[Key] = &[
-    key("model", Kind::OneOrMore(&Kind::Model), Required, "Models: OpenCLIP names (`sweep model` lists them) or JSON files"),
+    key(
+        "model",
+        Kind::OneOrMore(&Kind::Model),
+        Required,
+        "Models: OpenCLIP names (`sweep model` lists them) or JSON files",
+    ),
     key(
         "samples_seen",
         Kind::OneOrMore(&SAMPLES),
         Required,
         "Samples to train on, repeats counted; rounded up to whole global batches",
     ),
-    key("data_size", Kind::OneOrMore(&Kind::DataSize), Default("all"), "Unique samples of the pool, or `all`; smaller sizes lie in larger ones"),
-    key("seed", Kind::OneOrMore(&Kind::Count { min: 0, max: COUNT_MAX }), Default("0"), "Seeds of initialisation, order and augmentation"),
+    key(
+        "data_size",
+        Kind::OneOrMore(&Kind::DataSize),
+        Default("all"),
+        "Unique samples of the pool, or `all`; smaller sizes lie in larger ones",
+    ),
+    key(
+        "seed",
+        Kind::OneOrMore(&Kind::Count { min: 0, max: COUNT_MAX }),
+        Default("0"),
+        "Seeds of initialisation, order and augmentation",
+    ),
 ];
 
 /// The recipe. Defaults are OpenCLIP's for ViT models, but for the warm-up (there 10,000 steps) and precision (there amp_bf16).
@@ -161,19 +186,49 @@ pub static RECIPE: &[Key] = &[
         Default("0.2"),
         "AdamW weight decay, on matrices only",
     ),
-    key("warmup", Kind::Amount, Default("10%"), "Linear rise of the learning rate: samples, or a share of the samples seen"),
+    key(
+        "warmup",
+        Kind::Amount,
+        Default("10%"),
+        "Linear rise of the learning rate: samples, or a share of the samples seen",
+    ),
     key("schedule", Kind::Choice(&["cosine", "constant"]), Default("cosine"), "Learning rate after the warm-up"),
-    key("precision", Kind::Choice(&["fp32", "amp_bf16"]), Default("fp32"), "Arithmetic of the forward and backward pass"),
+    key(
+        "precision",
+        Kind::Choice(&["fp32", "amp_bf16"]),
+        Default("fp32"),
+        "Arithmetic of the forward and backward pass",
+    ),
     key(
         "augmentation",
         Kind::Choice(&["none", "random_resized_crop", "flip_shift"]),
         Default("random_resized_crop"),
         "Random change of a training image",
     ),
-    key("image_size", Kind::Count { min: 1, max: 8_192 }, Optional, "Side of the images in place of the model's own, pixels"),
-    key("context_length", Kind::Count { min: 3, max: 65_536 }, Optional, "Tokens a caption in place of the model's own"),
-    key("grad_clip_norm", Kind::Number(Range::positive()), Optional, "Largest gradient norm; else gradients are not clipped"),
-    key("checkpoint_every", Kind::Amount, Optional, "Distance of checkpoints; there is always one at the end and on a stop"),
+    key(
+        "image_size",
+        Kind::Count { min: 1, max: 8_192 },
+        Optional,
+        "Side of the images in place of the model's own, pixels",
+    ),
+    key(
+        "context_length",
+        Kind::Count { min: 3, max: 65_536 },
+        Optional,
+        "Tokens a caption in place of the model's own",
+    ),
+    key(
+        "grad_clip_norm",
+        Kind::Number(Range::positive()),
+        Optional,
+        "Largest gradient norm; else gradients are not clipped",
+    ),
+    key(
+        "checkpoint_every",
+        Kind::Amount,
+        Optional,
+        "Distance of checkpoints; there is always one at the end and on a stop",
+    ),
     key("extra", Kind::Numbers, Optional, "Numbers for a runner of your own"),
 ];
 
@@ -191,15 +246,27 @@ static EVALUATION: &[Key] = &[
         Required,
         "What to measure",
     ),
-    key("templates", Kind::List(&Kind::Text), Default("[]"), "Prompts of zero-shot classification, `{}` for the class; else the pool's"),
-    key("at_samples", Kind::List(&Kind::Amount), Default("[]"), "Samples seen at which to measure too; the end always is"),
+    key(
+        "templates",
+        Kind::List(&Kind::Text),
+        Default("[]"),
+        "Prompts of zero-shot classification, `{}` for the class; else the pool's",
+    ),
+    key(
+        "at_samples",
+        Kind::List(&Kind::Amount),
+        Default("[]"),
+        "Samples seen at which to measure too; the end always is",
+    ),
 ];
 
 static BACKENDS: &[Key] = &[
     key("local", Kind::Section(LOCAL), Optional, "This machine"),
     key(
         "slurm",
-        Kind::Later("the Slurm backend comes next; today `backend: local` on a node, inside a job of yours, does the same work"),
+        Kind::Later(
+            "the Slurm backend comes next; today `backend: local` on a node, inside a job of yours, does the same work",
+        ),
         Optional,
         "A cluster",
     ),
@@ -214,7 +281,12 @@ static LIMITS: &[Key] = &[
     key("parallel", Kind::Count { min: 1, max: 100_000 }, Optional, "Jobs at one time, whatever the backend could do"),
     key("retries", Kind::Count { min: 0, max: 1_000 }, Default("2"), "New attempts at a job that crashed"),
     key("time", Kind::Duration, Optional, "Longest time for one attempt"),
-    key("compute", Kind::Number(Range::positive()), Optional, "Training FLOPs of the whole sweep; a plan that needs more is refused"),
+    key(
+        "compute",
+        Kind::Number(Range::positive()),
+        Optional,
+        "Training FLOPs of the whole sweep; a plan that needs more is refused",
+    ),
 ];
 
 impl Kind {

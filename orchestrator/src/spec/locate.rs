@@ -30,7 +30,9 @@ pub(super) fn extent(text: &str, start: usize) -> Range<usize> {
     let mut chars = line.char_indices();
     let length = match chars.next() {
         None => 0,
-        Some((_, quote @ ('"' | '\''))) => chars.find(|(_, c)| *c == quote).map_or(line.len(), |(at, c)| at + c.len_utf8()),
+        Some((_, quote @ ('"' | '\''))) => {
+            chars.find(|(_, c)| *c == quote).map_or(line.len(), |(at, c)| at + c.len_utf8())
+        }
         Some((_, open @ ('[' | '{'))) => {
             let close = if open == '[' { ']' } else { '}' };
             let mut depth = 0_usize;
@@ -144,7 +146,8 @@ impl Visitor<'_> for KeyIs<'_> {
 mod tests {
     use super::*;
 
-    const TEXT: &str = "name: \"émoji # 1\" # ü\ngrid:\n  model: [a, 'b c', d]\n  seed: 3\n  seed: 4\nlist:\n  - {x: 1, y: [2]}\n";
+    const TEXT: &str =
+        "name: \"émoji # 1\" # ü\ngrid:\n  model: [a, 'b c', d]\n  seed: 3\n  seed: 4\nlist:\n  - {x: 1, y: [2]}\n";
 
     fn found(path: &[Step]) -> &'static str {
         &TEXT[value(TEXT, &Path(path.to_vec())).expect("a place")]

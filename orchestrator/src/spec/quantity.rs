@@ -128,7 +128,9 @@ fn with_suffix(text: &str) -> Result<(&str, i32), QuantityError> {
     }
     match text.strip_suffix('m') {
         // A digit before it, so that `mmm...` does not recurse.
-        Some(rest) if rest.ends_with(|c: char| c.is_ascii_digit()) && number(rest).is_ok() => Err(QuantityError::LowerM),
+        Some(rest) if rest.ends_with(|c: char| c.is_ascii_digit()) && number(rest).is_ok() => {
+            Err(QuantityError::LowerM)
+        }
         _ => Ok((text, 0)),
     }
 }

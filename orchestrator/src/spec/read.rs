@@ -110,7 +110,9 @@ fn count_of(node: &Node) -> Result<u64, Option<String>> {
     match node {
         Node::Integer(value) => u64::try_from(*value).map_err(|_| None),
         Node::Float(value) if value.fract() == 0.0 && *value >= 0.0 && *value < 9e15 => Ok(*value as u64),
-        Node::Float(value) if value.is_finite() && value.fract() != 0.0 => Err(Some(QuantityError::NotWhole.to_string())),
+        Node::Float(value) if value.is_finite() && value.fract() != 0.0 => {
+            Err(Some(QuantityError::NotWhole.to_string()))
+        }
         Node::Text(text) => quantity::count(text).map_err(|error| Some(error.to_string())),
         _ => Err(None),
     }
@@ -265,9 +267,9 @@ fn section(
     let place = || if at_root { Place::Nowhere } else { Place::Key(path.clone()) };
     for key in keys.iter().filter(|key| whole && key.need == Need::Required && !seen.contains(key.name)) {
         // A misspelt key is reported once, as such.
-        let misspelt = entries
-            .iter()
-            .any(|(name, _)| !keys.iter().any(|key| key.name == name) && nearest(name, keys.iter().map(|key| key.name)) == Some(key.name));
+        let misspelt = entries.iter().any(|(name, _)| {
+            !keys.iter().any(|key| key.name == name) && nearest(name, keys.iter().map(|key| key.name)) == Some(key.name)
+        });
         if !misspelt {
             let message = format!("`{}` is missing: {}", path.key(key.name), lower_first(key.doc));
             problems.push(

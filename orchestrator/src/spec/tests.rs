@@ -51,9 +51,9 @@ fn template_is_a_spec() {
             let bare = line.trim_start();
             let key = bare.strip_prefix("# ").unwrap_or_default();
             let is_yaml = key.starts_with("- {") || key.starts_with("  - ") || key.starts_with("    set:");
-            let is_key = key.split_once(':').is_some_and(|(name, _)| {
-                !name.contains(' ') && name != "Question" && name != "yaml-language-server"
-            });
+            let is_key = key
+                .split_once(':')
+                .is_some_and(|(name, _)| !name.contains(' ') && name != "Question" && name != "yaml-language-server");
             if is_yaml || is_key { format!("{}\n", line.replacen("# ", "", 1)) } else { format!("{line}\n") }
         })
         .collect();
@@ -113,10 +113,8 @@ fn every_field() {
 
 #[test]
 fn mistakes_of_form_come_together() {
-    let found = bad(
-        "name: a b\ngrid: {modle: x, samples_seen: [12kk, -1, 2.5, .nan, 1e300], seed: true}\n\
-         recipe: {lr: 0, betas: [0.9], warmup: 200%, schedule: cosin, precision: null}\nlimits: {time: 30}\n",
-    );
+    let found = bad("name: a b\ngrid: {modle: x, samples_seen: [12kk, -1, 2.5, .nan, 1e300], seed: true}\n\
+         recipe: {lr: 0, betas: [0.9], warmup: 200%, schedule: cosin, precision: null}\nlimits: {time: 30}\n");
     let expected = [
         "`name` can't be `a b`",
         "`grid.modle` is no key of this section",
@@ -139,13 +137,11 @@ fn mistakes_of_form_come_together() {
 
 #[test]
 fn contradictions_come_together() {
-    let found = bad(
-        "name: x\ngrid: {model: [ViT-B-32, ViT-B-16], samples_seen: [100, 8k], data_size: [64, 1k]}\n\
+    let found = bad("name: x\ngrid: {model: [ViT-B-32, ViT-B-16], samples_seen: [100, 8k], data_size: [64, 1k]}\n\
          exclude: [{model: ViT-L-14}]\ninclude: [{model: ViT-B-16}]\n\
          recipe: {global_batch: 128, warmup: 10k, image_size: 100}\n\
          overrides: [{where: {seed: 4}, set: {lr: 1}}]\n\
-         evaluations: [{pool: a, tasks: contrastive_loss, at_samples: [9k]}, {pool: a, tasks: contrastive_loss}]\n",
-    );
+         evaluations: [{pool: a, tasks: contrastive_loss, at_samples: [9k]}, {pool: a, tasks: contrastive_loss}]\n");
     assert_eq!(
         found,
         [
@@ -196,9 +192,10 @@ fn bombs_fizzle() {
     assert!(bad(&laughs)[0].contains("can't be read as YAML"));
     assert_eq!(bad(&"[".repeat(10_000)).len(), 1);
     assert_eq!(bad(&"{a: ".repeat(200)).len(), 1);
-    let wide = format!("name: x\ngrid: {{model: cpu-w32-l2, samples_seen: 8k, seed: [{}]}}\nrecipe: {{global_batch: 1}}\n", {
-        (0..CELLS_MAX + 1).map(|seed| seed.to_string()).collect::<Vec<_>>().join(",")
-    });
+    let wide =
+        format!("name: x\ngrid: {{model: cpu-w32-l2, samples_seen: 8k, seed: [{}]}}\nrecipe: {{global_batch: 1}}\n", {
+            (0..CELLS_MAX + 1).map(|seed| seed.to_string()).collect::<Vec<_>>().join(",")
+        });
     assert_eq!(bad(&wide), ["`grid` makes too many cells"]);
     assert!(bad(&format!("name: {}", "m".repeat(100_000))).len() > 1);
     assert!(bad(&format!("limits: {{compute: {}}}", "m".repeat(100_000))).len() > 1);
@@ -229,7 +226,9 @@ fn schema_and_parser_know_the_same_keys() {
             let (place, schema) = (format!("{path}.{}", key.name), &properties[key.name]);
             match key.kind {
                 keys::Kind::Section(keys) | keys::Kind::Some(keys) => walk(keys, schema, &place),
-                keys::Kind::List(keys::Kind::Section(keys) | keys::Kind::Some(keys)) => walk(keys, &schema["items"], &place),
+                keys::Kind::List(keys::Kind::Section(keys) | keys::Kind::Some(keys)) => {
+                    walk(keys, &schema["items"], &place)
+                }
                 keys::Kind::Variant(keys) => walk(keys, &schema["anyOf"][1], &place),
                 _ => 0,
             }
