@@ -1,7 +1,7 @@
 //! Where in the text of a spec a value stands.
 //!
 //! `serde_yaml` gives no spans, but an error carries the position of the node that raised it. So a seed walks the wanted
-//! path and fails on purpose at its end. Positions count characters, spans count bytes: converted here.
+//! path and fails on purpose at its end.
 
 use std::fmt;
 use std::ops::Range;
@@ -58,9 +58,7 @@ pub(super) fn extent(text: &str, start: usize) -> Range<usize> {
 
 fn walk(text: &str, path: &[Step], at_key: bool) -> Option<Range<usize>> {
     let error = Walk { path, at_key }.deserialize(serde_yaml::Deserializer::from_str(text)).err()?;
-    let index = error.location()?.index();
-    let start = text.char_indices().nth(index).map_or(text.len(), |(byte, _)| byte);
-    Some(extent(text, start))
+    Some(extent(text, error.location()?.index()))
 }
 
 /// Walks to the end of `path` and fails there.

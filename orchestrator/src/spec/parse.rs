@@ -55,8 +55,7 @@ fn empty() -> Problem {
 
 fn syntax(text: &str, error: &serde_yaml::Error) -> Problem {
     let reason = without_positions(&error.to_string());
-    let offset =
-        error.location().map(|location| text.char_indices().nth(location.index()).map_or(text.len(), |(byte, _)| byte));
+    let offset = error.location().map(|location| location.index());
     let place = offset.map_or(Place::Nowhere, Place::Byte);
     let problem = Problem::new(place, format!("this can't be read as YAML: {reason}"), "here");
     let line = offset.map_or("", |offset| {
