@@ -6,6 +6,7 @@ use std::process::Stdio;
 
 use insta::assert_snapshot;
 use nix::sys::signal::{Signal, kill};
+use sqlx::Connection;
 
 use crate::harness::{Project, sweep, transcript};
 
@@ -191,9 +192,8 @@ mod named_database {
 /// Statements run as psql would run them.
 async fn script(project: &Project, sql: &str) {
     let options = sweep::store::private_postgres::ensure_running(&project.home()).expect("it starts").options();
-    let mut connection = sqlx::Connection::connect_with(&options).await.expect("it answers");
-    let connection: &mut sqlx::PgConnection = &mut connection;
-    sqlx::raw_sql(sqlx::AssertSqlSafe(sql.to_owned())).execute(connection).await.expect("the script is right");
+    let mut connection = sqlx::PgConnection::connect_with(&options).await.expect("it answers");
+    sqlx::raw_sql(sqlx::AssertSqlSafe(sql.to_owned())).execute(&mut connection).await.expect("the script is right");
 }
 
 mod sql {

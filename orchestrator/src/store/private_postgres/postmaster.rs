@@ -59,15 +59,19 @@ pub(super) fn processes(data: &Path) -> Vec<i32> {
         .collect()
 }
 
-/// Removes a lock file that no live process stands behind. The caller holds the start lock and has found no process.
-pub(super) fn clear_lock_file(data: &Path) -> io::Result<()> {
+/// Removes lock files that no live process stands behind: PostgreSQL takes any process that has got the same number since, or
+/// is dead but not reaped, for the old server. The caller holds the start lock and has found no process.
+pub(super) fn clear_lock_files(data: &Path, socket: &Path) -> io::Result<()> {
     if !has_proc() {
         return Ok(());
     }
-    match fs::remove_file(data.join("postmaster.pid")) {
-        Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
-        Ok(()) | Err(_) => Ok(()),
+    for path in [data.join("postmaster.pid"), socket.join(".s.PGSQL.5432.lock"), socket.join(".s.PGSQL.5432")] {
+        match fs::remove_file(path) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+            Ok(()) | Err(_) => {}
+        }
     }
+    Ok(())
 }
 
 /// Reading `cwd` fails for the dead.
@@ -101,7 +105,7 @@ mod tests {
         fs::write(folder.path().join("postmaster.pid"), format!("{me}\n/p\n0\n5432\n/s\n\n0 0\nready\n"))
             .expect("written");
         assert_eq!(running(folder.path()), None);
-        clear_lock_file(folder.path()).expect("removed");
-        clear_lock_file(folder.path()).expect("a second time too");
+        clear_lock_files(folder.path(), folder.path()).expect("removed");
+        clear_lock_files(folder.path(), folder.path()).expect("a second time too");
     }
 }
