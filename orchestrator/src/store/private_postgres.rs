@@ -30,9 +30,9 @@ use folder::Cluster;
 pub(crate) const NAME: &str = "sweep";
 
 /// How long a server may take to come up: crash recovery replays at most `max_wal_size`.
-const START_LIMIT: Duration = Duration::from_secs(300);
+const START_LIMIT: Duration = Duration::from_mins(5);
 /// How long a server, or what a killed one left behind, may take to go away.
-const STOP_LIMIT: Duration = Duration::from_secs(60);
+const STOP_LIMIT: Duration = Duration::from_mins(1);
 /// Between looks at a process that is not our child, so that there is nothing to wait on.
 const POLL: Duration = Duration::from_millis(20);
 

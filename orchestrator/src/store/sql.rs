@@ -261,7 +261,7 @@ fn number_repeated_names(columns: &mut [Column]) {
         let name = columns[index].name.clone();
         let taken = |name: &str| columns[..index].iter().any(|column| column.name == name);
         if taken(&name) {
-            let free = (2..).map(|number| format!("{name}_{number}")).find(|name| !taken(name));
+            let free = (2..=index + 1).map(|number| format!("{name}_{number}")).find(|name| !taken(name));
             columns[index].name = free.expect("some number is free");
         }
     }
@@ -351,7 +351,8 @@ mod tests {
         #[test]
         fn doubles_survive(value: f64) {
             let mut values = Values::Float(Vec::new());
-            prop_assert!(values.push(Some(&format!("{value:?}"))));
+            let text = format!("{value:?}");
+            prop_assert!(values.push(Some(&text)));
             prop_assert_eq!(values, Values::Float(vec![Some(value)]));
         }
     }
