@@ -63,7 +63,11 @@ pub(super) async fn run(args: Args) -> Result<Exit, Failure> {
         let (outcome, reached) = run_jobs(&plan, store, sweep_id, &before).await?;
         if outcome == Outcome::Detached {
             say("detached: the workers go on");
-            say(&format!("\nhint: `sweep status {}` shows them, `sweep launch {}` comes back to them", plan.name, args.spec.display()));
+            say(&format!(
+                "\nhint: `sweep status {}` shows them, `sweep launch {}` comes back to them",
+                plan.name,
+                args.spec.display()
+            ));
             if args.json {
                 summarise(&plan.name, "detached", &reached, &[]);
             }
@@ -163,14 +167,7 @@ fn listen(wishes: watch::Sender<Wish>) -> Result<impl Future<Output = ()>, Failu
 }
 
 /// The last words of a launch.
-fn report(
-    args: &Args,
-    plan: &Plan,
-    outcome: Outcome,
-    headline: &str,
-    counts: &StateCounts,
-    failures: &[JobProgress],
-) {
+fn report(args: &Args, plan: &Plan, outcome: Outcome, headline: &str, counts: &StateCounts, failures: &[JobProgress]) {
     for job in failures {
         say(&format!("\nfailed: {}: {}", progress::label(job), job.reason.as_deref().unwrap_or("no reason given")));
         for line in job.stderr_tail.as_deref().unwrap_or_default().lines() {
@@ -194,13 +191,10 @@ fn report(
 
 /// `18 jobs done`, with what did not go well.
 fn ended(counts: &StateCounts) -> String {
-    let mut text = format!("{} {} done", counts.done, if counts.done == 1 { "job" } else { "jobs" });
-    for (number, what) in [(counts.failed, "failed"), (counts.cancelled, "cancelled")] {
-        if number > 0 {
-            text.push_str(&format!(", {number} {what}"));
-        }
-    }
-    text
+    let done = format!("{} {} done", counts.done, if counts.done == 1 { "job" } else { "jobs" });
+    let rest =
+        [(counts.failed, "failed"), (counts.cancelled, "cancelled")].into_iter().filter(|(number, _)| *number > 0);
+    std::iter::once(done).chain(rest.map(|(number, what)| format!("{number} {what}"))).collect::<Vec<_>>().join(", ")
 }
 
 fn summarise(sweep: &str, outcome: &'static str, counts: &StateCounts, failures: &[JobProgress]) {

@@ -45,7 +45,9 @@ impl Progress {
             News::Progress { totals, running, ended } => self.progress(totals, running, ended),
             News::DatabaseAway(why) => self.line(&format!("the database doesn't answer, trying again: {why}")),
             News::DatabaseBack => self.line("the database answers again"),
-            News::AttemptLost => self.line("an attempt is gone without a word; its job goes on from its last checkpoint"),
+            News::AttemptLost => {
+                self.line("an attempt is gone without a word; its job goes on from its last checkpoint")
+            }
             News::BackendRefused(error) => self.line(&format!("{error}; trying again")),
             News::Launched { job_key } if self.bars.is_none() => self.line(&format!("started {}", &job_key[..12])),
             News::Launched { .. } => {}
@@ -68,7 +70,8 @@ impl Progress {
             self.line(&end_line(job));
         }
         let start = *self.gmacs_at_start.get_or_insert(totals.gmacs_done);
-        let partly: f64 = running.iter().map(|job| job.samples_seen as f64 / job.samples_total as f64 * job.gmacs).sum();
+        let partly: f64 =
+            running.iter().map(|job| job.samples_seen as f64 / job.samples_total as f64 * job.gmacs).sum();
         let advanced = totals.gmacs_done + partly - start;
         let left = totals.gmacs - totals.gmacs_done - partly;
         let eta = (advanced > 0.0).then(|| self.begun.elapsed().as_secs_f64() / advanced * left);
@@ -170,7 +173,7 @@ pub(super) fn short(count: i64) -> String {
         1_000_000..1_000_000_000 => (number / 1e6, "M"),
         _ => (number / 1e9, "B"),
     };
-    let digits = if scaled < 10.0 { 1 } else { 0 };
+    let digits = usize::from(scaled < 10.0);
     let text = format!("{scaled:.digits$}");
     format!("{}{unit}", text.strip_suffix(".0").unwrap_or(&text))
 }

@@ -266,7 +266,9 @@ impl Driver<'_> {
                 return self.record(job).await;
             }
             Action::Launch { token } => {
-                let launched = jobs.iter().find_map(|job| Some((job, job.live.as_ref()?)).filter(|(_, live)| live.token == *token));
+                let launched = jobs
+                    .iter()
+                    .find_map(|job| Some((job, job.live.as_ref()?)).filter(|(_, live)| live.token == *token));
                 if let Some((job, live)) = launched {
                     self.launch(job, token, live.slot, Path::new(&live.folder), tell).await?;
                 }

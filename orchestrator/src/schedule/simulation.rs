@@ -59,7 +59,8 @@ impl World {
     /// The sweep as a launcher sees it that recorded `own`; `deaf`: the backend doesn't answer.
     fn look(&self, own: &BTreeSet<String>, deaf: bool) -> Input {
         let view = |job: usize| {
-            let past = |end| self.attempts.iter().filter(|past| past.job == job && past.end == Some(end)).count() as u32;
+            let past =
+                |end| self.attempts.iter().filter(|past| past.job == job && past.end == Some(end)).count() as u32;
             let live = self.live(job).map(|attempt| AttemptView {
                 token: attempt.token.clone(),
                 phase: attempt.phase,
@@ -83,7 +84,12 @@ impl World {
                 lost: past("lost"),
                 stalled: 0,
                 last_reason: None,
-                last_end_secs: self.attempts.iter().filter(|past| past.job == job && past.end.is_some()).map(|past| past.ended).reduce(f64::max),
+                last_end_secs: self
+                    .attempts
+                    .iter()
+                    .filter(|past| past.job == job && past.end.is_some())
+                    .map(|past| past.ended)
+                    .reduce(f64::max),
                 live,
             }
         };
@@ -103,11 +109,23 @@ impl World {
                     let token = format!("t{}", self.tokens);
                     own.insert(token.clone());
                     let (phase, end) = (AttemptPhase::Intent, None);
-                    self.attempts.push(Attempt { job, token, phase, end, created: now, ended: 0.0, stop_requested: false, fence: 0 });
+                    self.attempts.push(Attempt {
+                        job,
+                        token,
+                        phase,
+                        end,
+                        created: now,
+                        ended: 0.0,
+                        stop_requested: false,
+                        fence: 0,
+                    });
                 }
             }
             Action::Launch { token } => {
-                assert!(self.attempts.iter().any(|attempt| attempt.token == *token), "launched what was never recorded");
+                assert!(
+                    self.attempts.iter().any(|attempt| attempt.token == *token),
+                    "launched what was never recorded"
+                );
                 self.workers.push(Worker { token: token.clone(), fence: None });
             }
             Action::Adopt { token, .. } => self.change(token, |attempt| {
@@ -136,7 +154,8 @@ impl World {
     }
 
     fn change(&mut self, token: &str, change: impl FnOnce(&mut Attempt)) {
-        if let Some(attempt) = self.attempts.iter_mut().find(|attempt| attempt.token == token && attempt.end.is_none()) {
+        if let Some(attempt) = self.attempts.iter_mut().find(|attempt| attempt.token == token && attempt.end.is_none())
+        {
             change(attempt);
         }
     }
@@ -158,7 +177,8 @@ impl World {
         match fence {
             None => {
                 let attempt = &mut self.attempts[row];
-                if attempt.end.is_some() || attempt.phase == AttemptPhase::Running || self.done[job] || self.failed[job] {
+                if attempt.end.is_some() || attempt.phase == AttemptPhase::Running || self.done[job] || self.failed[job]
+                {
                     self.workers.remove(index); // refused
                     return;
                 }
@@ -286,7 +306,8 @@ fn decide(now: f64, job: JobView) -> Vec<Action> {
 
 #[test]
 fn crashes_are_retried_with_backoff_up_to_the_limit() {
-    let crashed = |crashes| JobView { crashes, last_end_secs: Some(100.0), last_reason: Some("boom".to_owned()), ..job() };
+    let crashed =
+        |crashes| JobView { crashes, last_end_secs: Some(100.0), last_reason: Some("boom".to_owned()), ..job() };
     assert_eq!(decide(100.4, crashed(1)), []);
     assert_eq!(decide(100.5, crashed(1)), [Action::RecordIntent { job_id: 1 }]);
     assert_eq!(decide(100.9, crashed(2)), []);

@@ -117,11 +117,13 @@ impl Store {
     pub async fn attempt_intend(&self, request: &IntentRequest) -> Result<Option<i32>, StoreError> {
         let failed = doing("can't record an attempt");
         let mut tx = self.pool.begin().await.map_err(&failed)?;
-        let pending =
-            sqlx::query_scalar!("SELECT job_id FROM job WHERE job_id = $1 AND state = 'pending' FOR UPDATE", request.job_id)
-                .fetch_optional(&mut *tx)
-                .await
-                .map_err(&failed)?;
+        let pending = sqlx::query_scalar!(
+            "SELECT job_id FROM job WHERE job_id = $1 AND state = 'pending' FOR UPDATE",
+            request.job_id
+        )
+        .fetch_optional(&mut *tx)
+        .await
+        .map_err(&failed)?;
         if pending.is_none() {
             return Ok(None);
         }
@@ -230,10 +232,14 @@ impl Store {
         .await
         .map_err(&failed)?;
         let Some(row) = row else { return Ok(None) };
-        sqlx::query!("UPDATE job SET fence = $2, state = 'running', reason = NULL WHERE job_id = $1", row.job_id, row.fence)
-            .execute(&mut *tx)
-            .await
-            .map_err(&failed)?;
+        sqlx::query!(
+            "UPDATE job SET fence = $2, state = 'running', reason = NULL WHERE job_id = $1",
+            row.job_id,
+            row.fence
+        )
+        .execute(&mut *tx)
+        .await
+        .map_err(&failed)?;
         note(&mut tx, row.job_id, row.attempt_id, "claimed", None).await.map_err(&failed)?;
         tx.commit().await.map_err(&failed)?;
         let spec = serde_json::from_value(row.spec).map_err(|error| failed(sqlx::Error::Decode(error.into())))?;
@@ -288,12 +294,10 @@ impl Store {
 
 /// Ends the claimed attempt and moves its job on, in the caller's transaction, which holds both rows' locks.
 pub(super) async fn attempt_end(tx: &mut PgConnection, claim: &Claim, ending: &Ending) -> Result<(), sqlx::Error> {
-    let cancelled = sqlx::query_scalar!(
-        r#"SELECT state = 'cancelled' AS "cancelled!" FROM job WHERE job_id = $1"#,
-        claim.job_id
-    )
-    .fetch_one(&mut *tx)
-    .await?;
+    let cancelled =
+        sqlx::query_scalar!(r#"SELECT state = 'cancelled' AS "cancelled!" FROM job WHERE job_id = $1"#, claim.job_id)
+            .fetch_one(&mut *tx)
+            .await?;
     let end = match ending {
         _ if cancelled => End { state: "cancelled", job: "cancelled", reason: Some("cancelled"), ..End::default() },
         Ending::Finished { train_secs, eval_secs, peak_memory_bytes } => End {

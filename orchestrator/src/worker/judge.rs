@@ -127,7 +127,10 @@ mod tests {
         assert_eq!(end(None, code(75), None), "stopped: the runner stopped itself");
         assert_eq!(end(None, code(75), Some(Asked::TimeLimit(9))), "stopped: time limit");
         assert_eq!(end(None, 15, Some(Asked::Request)), "stopped: asked to stop");
-        assert_eq!(end(None, 9, Some(Asked::TimeLimit(9))), "Crash: reached its time limit of 9 s and left no checkpoint");
+        assert_eq!(
+            end(None, 9, Some(Asked::TimeLimit(9))),
+            "Crash: reached its time limit of 9 s and left no checkpoint"
+        );
         assert_eq!(end(None, 9, None), "Crash: the runner was killed by SIGKILL");
         assert_eq!(end(None, code(2), None), "BadInput: the runner refused the job");
         let failed = Some(Event::Failed { reason: "no such pool".to_owned(), kind: FailureKind::BadInput });

@@ -30,7 +30,8 @@ pub(crate) fn step_loss(spec: &JobSpec, step: u64) -> f64 {
     let seen = step * spec.recipe.global_batch;
     let mut noise = ChaCha8Rng::seed_from_u64(spec.seed);
     noise.set_stream(step);
-    loss(spec.model.config.size().parameters(), seen, spec.data_size.min(seen)) * (1.0 + STEP_NOISE * normal(&mut noise))
+    loss(spec.model.config.size().parameters(), seen, spec.data_size.min(seen))
+        * (1.0 + STEP_NOISE * normal(&mut noise))
 }
 
 /// Data sets to measure on: name, tasks, samples seen at which to (the end apart).

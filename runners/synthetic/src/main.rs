@@ -164,4 +164,3 @@ fn refuse(reason: &str) -> Result<i32> {
 fn words(text: &str) {
     let _ = writeln!(std::io::stderr(), "{text}");
 }
-

@@ -101,7 +101,9 @@ impl Bench {
 
     /// Waits until a job is under way and has left a checkpoint; gives its attempt's token.
     pub(super) fn wait_for_checkpoint(&self) -> String {
-        self.wait_for("SELECT a.token FROM attempt a JOIN checkpoint USING (attempt_id) WHERE a.state = 'running' LIMIT 1")
+        self.wait_for(
+            "SELECT a.token FROM attempt a JOIN checkpoint USING (attempt_id) WHERE a.state = 'running' LIMIT 1",
+        )
     }
 
     /// Curves and results of every job, in one text.
@@ -139,12 +141,11 @@ impl Bench {
             "SELECT concat_ws(' ', to_char(at, 'MI:SS.MS'), left(job_key, 8), left(token, 8), kind, detail)
              FROM event LEFT JOIN job USING (job_id) LEFT JOIN attempt USING (attempt_id) ORDER BY event_id",
         );
-        let mut story = events.map_or("no database".to_owned(), |events| events.join("\n"));
+        let mut story = events.unwrap_or(vec!["no database".to_owned()]);
         for log in glob(&self.project.home().join("jobs"), "worker.log") {
-            let text = fs::read_to_string(&log).unwrap_or_default();
-            story.push_str(&format!("\n--- {}\n{text}", log.display()));
+            story.push(format!("--- {}\n{}", log.display(), fs::read_to_string(&log).unwrap_or_default()));
         }
-        story
+        story.join("\n")
     }
 }
 
@@ -207,7 +208,9 @@ pub(super) fn wait_until<T>(mut condition: impl FnMut() -> Option<T>) -> Option<
 
 /// Signals the worker of an attempt, found by its arguments.
 pub(super) fn kill_worker(token: &str, signal: Signal) -> bool {
-    let pids = fs::read_dir("/proc").expect("this is Linux").filter_map(|entry| entry.ok()?.file_name().to_str()?.parse().ok());
+    let pids = fs::read_dir("/proc")
+        .expect("this is Linux")
+        .filter_map(|entry| entry.ok()?.file_name().to_str()?.parse().ok());
     let workers = pids.filter(|pid: &i32| {
         let line = fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
         let mut arguments = line.split(|&byte| byte == 0);
@@ -251,6 +254,7 @@ fn ensure_synthetic_runner() {
 
 /// Files of this name two folders below `root`.
 fn glob(root: &Path, name: &str) -> Vec<PathBuf> {
-    let inside = |folder: PathBuf| fs::read_dir(folder).into_iter().flatten().filter_map(|entry| Some(entry.ok()?.path()));
+    let inside =
+        |folder: PathBuf| fs::read_dir(folder).into_iter().flatten().filter_map(|entry| Some(entry.ok()?.path()));
     inside(root.to_owned()).flat_map(inside).map(|folder| folder.join(name)).filter(|file| file.exists()).collect()
 }

@@ -56,7 +56,12 @@ fn the_database_is_killed_and_nothing_is_lost_or_doubled() {
     let output = launch.wait();
     assert!(output.status.success(), "{}\n{}", transcript(&output), bench.story());
     bench.assert_done_once();
-    assert_eq!(bench.ask("SELECT count(*)::text FROM attempt WHERE claimed_at IS NOT NULL"), ["4"], "{}", bench.story());
+    assert_eq!(
+        bench.ask("SELECT count(*)::text FROM attempt WHERE claimed_at IS NOT NULL"),
+        ["4"],
+        "{}",
+        bench.story()
+    );
     assert!(bench.finish().contains("nothing left to do"));
 }
 

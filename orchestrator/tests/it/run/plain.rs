@@ -102,7 +102,10 @@ fn a_job_that_keeps_crashing_fails_with_its_last_words_and_can_be_retried() {
     assert!(events.contains("\"event\":\"started\""), "{events}");
 
     let nothing = transcript(&bench.launch("").wait());
-    assert!(nothing.starts_with("exit: 1") && nothing.contains("nothing left to do: 0 jobs done, 4 failed"), "{nothing}");
+    assert!(
+        nothing.starts_with("exit: 1") && nothing.contains("nothing left to do: 0 jobs done, 4 failed"),
+        "{nothing}"
+    );
     let retried = transcript(&bench.sweep(&["retry", "tiny", "--failed"]));
     assert!(retried.contains("4 of 4 jobs are to run again"), "{retried}");
     bench.finish();
@@ -130,7 +133,8 @@ fn two_launches_of_overlapping_specs_run_each_job_once() {
     }
     bench.assert_done_once();
     assert_eq!(bench.ask("SELECT count(*)::text FROM attempt WHERE claimed_at IS NOT NULL"), ["4"]);
-    let shared = "SELECT concat_ws(' ', name, count(*)) FROM sweep JOIN sweep_job USING (sweep_id) GROUP BY name ORDER BY 1";
+    let shared =
+        "SELECT concat_ws(' ', name, count(*)) FROM sweep JOIN sweep_job USING (sweep_id) GROUP BY name ORDER BY 1";
     assert_eq!(bench.ask(shared), ["other 2", "tiny 4"]);
 }
 
