@@ -191,13 +191,10 @@ fn report(args: &Args, plan: &Plan, outcome: Outcome, headline: &str, counts: &S
 
 /// `18 jobs done`, with what did not go well.
 fn ended(counts: &StateCounts) -> String {
-    let mut text = format!("{} {} done", counts.done, if counts.done == 1 { "job" } else { "jobs" });
-    for (number, what) in [(counts.failed, "failed"), (counts.cancelled, "cancelled")] {
-        if number > 0 {
-            text.push_str(&format!(", {number} {what}"));
-        }
-    }
-    text
+    let done = format!("{} {} done", counts.done, if counts.done == 1 { "job" } else { "jobs" });
+    let rest =
+        [(counts.failed, "failed"), (counts.cancelled, "cancelled")].into_iter().filter(|(number, _)| *number > 0);
+    std::iter::once(done).chain(rest.map(|(number, what)| format!("{number} {what}"))).collect::<Vec<_>>().join(", ")
 }
 
 fn summarise(sweep: &str, outcome: &'static str, counts: &StateCounts, failures: &[JobProgress]) {

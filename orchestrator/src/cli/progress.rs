@@ -173,7 +173,7 @@ pub(super) fn short(count: i64) -> String {
         1_000_000..1_000_000_000 => (number / 1e6, "M"),
         _ => (number / 1e9, "B"),
     };
-    let digits = if scaled < 10.0 { 1 } else { 0 };
+    let digits = usize::from(scaled < 10.0);
     let text = format!("{scaled:.digits$}");
     format!("{}{unit}", text.strip_suffix(".0").unwrap_or(&text))
 }

@@ -124,7 +124,8 @@ fn sweep_table(sweeps: &[SweepSummary]) -> String {
     for sweep in sweeps {
         let question = sweep.question.lines().next().unwrap_or_default();
         let numbers = [sweep.jobs, sweep.done, sweep.running, sweep.failed].map(|number| number.to_string());
-        table.add_row([&[sweep.name.clone()], &numbers[..], &[question.to_owned()]].concat());
+        let row = std::iter::once(sweep.name.clone()).chain(numbers).chain([question.to_owned()]);
+        table.add_row(row);
     }
     table.trim_fmt()
 }

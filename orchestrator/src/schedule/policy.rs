@@ -58,6 +58,6 @@ impl Policy {
         if failures == 0 {
             return 0.0;
         }
-        (self.backoff_secs * 2_f64.powi(failures.min(30) as i32 - 1)).min(self.backoff_max_secs)
+        (self.backoff_secs * 2_f64.powi(failures.min(30).cast_signed() - 1)).min(self.backoff_max_secs)
     }
 }

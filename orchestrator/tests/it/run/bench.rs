@@ -141,12 +141,11 @@ impl Bench {
             "SELECT concat_ws(' ', to_char(at, 'MI:SS.MS'), left(job_key, 8), left(token, 8), kind, detail)
              FROM event LEFT JOIN job USING (job_id) LEFT JOIN attempt USING (attempt_id) ORDER BY event_id",
         );
-        let mut story = events.map_or("no database".to_owned(), |events| events.join("\n"));
+        let mut story = events.unwrap_or(vec!["no database".to_owned()]);
         for log in glob(&self.project.home().join("jobs"), "worker.log") {
-            let text = fs::read_to_string(&log).unwrap_or_default();
-            story.push_str(&format!("\n--- {}\n{text}", log.display()));
+            story.push(format!("--- {}\n{}", log.display(), fs::read_to_string(&log).unwrap_or_default()));
         }
-        story
+        story.join("\n")
     }
 }
 
