@@ -163,12 +163,8 @@ fn law_rows(panel: &Panel) -> Vec<Vec<String>> {
                     fit.points.len().to_string(),
                     fit.band.last().map_or(String::new(), |last| with_interval(&last.error)),
                 ],
-                Err(error) => {
-                    let mut row = vec![
-                        name,
-                        escape(&one.policy),
-                        format!("<span class=\"bad\">no fit</span>: {}", escape(&error.to_string())),
-                    ];
+                Err(_) => {
+                    let mut row = vec![name, escape(&one.policy), "<span class=\"bad\">no fit</span>".to_owned()];
                     row.resize(8, String::new());
                     row
                 }
@@ -187,7 +183,13 @@ fn cautions(report: &Report) -> String {
     for panel in &report.panels {
         let mut of_panel: Vec<String> = Vec::new();
         for (number, one) in panel.fits.iter().enumerate() {
-            let Ok(fit) = &one.fit else { continue };
+            let fit = match &one.fit {
+                Ok(fit) => fit,
+                Err(error) => {
+                    of_panel.push(error.to_string());
+                    continue;
+                }
+            };
             for caution in &fit.cautions {
                 let general = matches!(caution, crate::fit::Caution::NearChance { .. });
                 let text = if general { caution.to_string() } else { format!("{}: {caution}", one.policy) };

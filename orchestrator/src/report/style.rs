@@ -35,6 +35,8 @@ table { border-collapse: collapse; font-size: 14px; line-height: 1.4; font-varia
 th { text-align: left; font-weight: 600; border-bottom: 1.5px solid var(--muted); vertical-align: bottom; }
 th, td { padding: 5px 16px 5px 0; }
 td { border-bottom: 1px solid var(--grid); vertical-align: top; overflow-wrap: anywhere; }
+td:first-child { overflow-wrap: normal; white-space: nowrap; }
+sup { line-height: 0; }
 th.n, td.n { text-align: right; white-space: nowrap; }
 code, pre { font-family: ui-monospace, 'DejaVu Sans Mono', monospace; font-size: 13px; }
 code { overflow-wrap: anywhere; }
