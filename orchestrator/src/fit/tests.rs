@@ -100,7 +100,7 @@ fn flat_data_are_no_scaling_and_wrong_way_data_are_said_to_be() {
 
 #[test]
 fn jobs_that_learnt_nothing_are_at_chance() {
-    let rows: Vec<Observation> = (0..12).map(|i| observation(i, 1e6 * 2f64.powi(i as i32), 0.998)).collect();
+    let rows: Vec<Observation> = (0..12).map(|i| observation(i, 1e6 * 2f64.powf(i as f64), 0.998)).collect();
     assert_eq!(fit(&rows, &options(Points::All)).unwrap().verdict, Verdict::AtChance);
 }
 
@@ -151,7 +151,7 @@ fn what_cannot_be_fitted_is_an_error_not_a_panic() {
     mixed[3].convention = Convention::SixNd;
     assert!(matches!(fit_of(&mixed, Points::All), Err(FitError::MixedConventions { .. })));
     let four: Vec<Observation> =
-        (0..4).map(|i| observation(i, 1e6 * 3f64.powi(i as i32), 0.5 / (1.0 + i as f64))).collect();
+        (0..4).map(|i| observation(i, 1e6 * 3f64.powf(i as f64), 0.5 / (1.0 + i as f64))).collect();
     let few = fit_of(&four, Points::All).unwrap();
     assert_eq!(few.verdict, Verdict::TooFewJobs);
     assert!(!few.verdict.is_trustworthy());

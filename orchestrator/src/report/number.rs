@@ -20,7 +20,7 @@ pub fn significant(value: f64, digits: usize) -> String {
     let scientific = format!("{:.*e}", digits.saturating_sub(1), value);
     let exponent: i32 = scientific.split_once('e').and_then(|(_, exponent)| exponent.parse().ok()).unwrap_or(0);
     if (-4..6).contains(&exponent) {
-        format!("{value:.*}", (digits as i32 - 1 - exponent).max(0) as usize)
+        format!("{value:.*}", (i32::try_from(digits).unwrap_or(i32::MAX) - 1 - exponent).max(0) as usize)
     } else {
         scientific
     }

@@ -152,8 +152,8 @@ fn law_rows(panel: &Panel) -> Vec<Vec<String>> {
         .enumerate()
         .map(|(number, one)| {
             let name = if number == 0 { escape(&metric_name(panel)) } else { String::new() };
-            match &one.fit {
-                Ok(fit) => vec![
+            if let Ok(fit) = &one.fit {
+                vec![
                     name,
                     escape(&one.policy),
                     verdict(fit.verdict),
@@ -162,12 +162,11 @@ fn law_rows(panel: &Panel) -> Vec<Vec<String>> {
                     fit.r2.map_or("n/a".to_owned(), |r2| format!("{r2:.2}")),
                     fit.points.len().to_string(),
                     fit.band.last().map_or(String::new(), |last| with_interval(&last.error)),
-                ],
-                Err(_) => {
-                    let mut row = vec![name, escape(&one.policy), "<span class=\"bad\">no fit</span>".to_owned()];
-                    row.resize(8, String::new());
-                    row
-                }
+                ]
+            } else {
+                let mut row = vec![name, escape(&one.policy), "<span class=\"bad\">no fit</span>".to_owned()];
+                row.resize(8, String::new());
+                row
             }
         })
         .collect()

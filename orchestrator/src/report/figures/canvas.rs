@@ -52,6 +52,7 @@ pub(super) fn draw(
     ))
 }
 
+#[expect(clippy::needless_pass_by_value, reason = "the form that map_err wants")]
 fn failed<E: std::error::Error + Send + Sync>(error: plotters::drawing::DrawingAreaErrorKind<E>) -> FigureError {
     FigureError(error.to_string())
 }

@@ -90,7 +90,7 @@ pub(super) fn draw(
                     };
                     let opposite = (corner.0 + CELL.0 - 2.0, corner.1 + CELL.1 - 2.0);
                     canvas.rectangle(corner, opposite, fill)?;
-                    let middle = ((corner.0 + opposite.0) / 2.0, (corner.1 + opposite.1) / 2.0);
+                    let middle = (f64::midpoint(corner.0, opposite.0), f64::midpoint(corner.1, opposite.1));
                     canvas.text(middle, &text, 13.0, ink, Anchor::Middle)?;
                 }
             }
