@@ -2,7 +2,8 @@
 //! [`Options`]. The only folder that knows argmin (`minimise.rs`).
 //!
 //! [`fit`] takes [`Observation`]s, leaves out what no law can be fitted to and says so ([`Exclusion`]), selects points
-//! ([`Points`]), fits `E = beta * C^alpha` ([`PowerLaw`]), bootstraps the whole of that by job, and judges ([`Verdict`]).
+//! ([`Points`]), fits `E = beta * C^alpha` ([`PowerLaw`]), bootstraps the whole of that by job, and judges
+//! ([`Verdict`]).
 
 mod bootstrap;
 mod minimise;
@@ -22,7 +23,7 @@ pub use power::{PowerLaw, closed_form};
 
 /// Fewest points, after selection, that a law is fitted to.
 pub const POINTS_MIN: usize = 3;
-/// Fewest jobs whose bootstrap interval is taken at its word: with five, one resample in 26 draws a single job four times or more.
+/// Fewest jobs whose bootstrap interval is taken at its word: of fewer, resamples often hold two or three jobs only.
 pub const JOBS_MIN: usize = 6;
 /// Resamples behind an interval.
 pub const RESAMPLES: usize = 1000;
@@ -158,10 +159,15 @@ impl fmt::Display for Caution {
                 "{observations} of {of} observations lie within two standard errors of chance, where no power law holds"
             ),
             Caution::Selection { points, of } => {
-                write!(f, "the law goes through the {points} best of {of} observations: selecting on error leans it down")
+                write!(
+                    f,
+                    "the law goes through the {points} best of {of} observations: selecting on error leans it \
+                 down"
+                )
             }
             Caution::Bins => f.write_str(
-                "a bin's centre is not its winner's C: in simulated studies of 18 jobs, 95 % intervals of bins:5 held the true alpha in 88 % and a forecast at ten times the compute in 76 %",
+                "a bin's centre is not its winner's C: in simulated studies of 18 jobs, 95 % intervals of bins:5 \
+                 held the true alpha in 88 % and a forecast at ten times the compute in 76 %",
             ),
             Caution::Resamples { fitted, of } => {
                 write!(f, "{fitted} of {of} resamples could be fitted: the others had fewer than two values of C")
@@ -176,7 +182,8 @@ impl fmt::Display for Caution {
 pub enum FitError {
     /// Not enough to fit.
     #[error(
-        "{points} points after selection `{policy}` from {observations} observations ({} left out): a law needs at least {POINTS_MIN}",
+        "{points} points after selection `{policy}` from {observations} observations ({} left out): a law needs at \
+         least {POINTS_MIN}",
         excluded.len()
     )]
     TooFewPoints {
@@ -207,10 +214,10 @@ pub enum FitError {
 
 /// Fits `E = beta * C^alpha`. The order of `observations` makes no difference.
 ///
-/// The interval is that of the law (a mean), not of a new job's result. It is a percentile interval of a pairs bootstrap by
-/// job that selects points anew in every resample. On simulated grids of 18 jobs with 5 % noise, 95 % intervals held the true
-/// alpha, and the true E at ten times the largest C, in 92 and 92 % of studies for `all`, 96 and 92 % for `pareto`, and 88 and
-/// 76 % for `bins:5` (test `intervals_hold_the_truth_at_the_stated_rate`).
+/// The interval is that of the law (a mean), not of a new job's result. It is a percentile interval of a pairs
+/// bootstrap by job that selects points anew in every resample. On simulated grids of 18 jobs with 5 % noise, 95 %
+/// intervals held the true alpha, and the true E at ten times the largest C, in 92 and 92 % of studies for `all`,
+/// 96 and 92 % for `pareto`, and 88 and 76 % for `bins:5` (test `intervals_hold_the_truth_at_the_stated_rate`).
 pub fn fit(observations: &[Observation], options: &Options) -> Result<Fit, FitError> {
     let convention = one_convention(observations)?;
     let (observations, excluded) = observation::usable(observations, options.response);

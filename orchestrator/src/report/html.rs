@@ -1,4 +1,5 @@
-//! The page: one file, no script, nothing loaded from elsewhere. Everything that comes from a spec or the database is escaped.
+//! The page: one file, no script, nothing loaded from elsewhere. Everything that comes from a spec or the database is
+//! escaped.
 
 use std::fmt::Write as _;
 
@@ -29,7 +30,8 @@ pub(super) fn page(report: &Report, figures: &[Drawn]) -> String {
     format!(
         "<!DOCTYPE html>\n<html lang=\"en\">\n<head>\n<meta charset=\"utf-8\">\n\
          <meta name=\"viewport\" content=\"width=device-width, initial-scale=1\">\n\
-         <meta name=\"color-scheme\" content=\"light dark\">\n<title>{title}: sweep report</title>\n<style>\n{}\n</style>\n</head>\n\
+         <meta name=\"color-scheme\" content=\"light dark\">\n<title>{title}: sweep \
+          report</title>\n<style>\n{}\n</style>\n</head>\n\
          <body>\n<main>\n{}\n</main>\n</body>\n</html>\n",
         style::css(),
         sections::all(report, figures)

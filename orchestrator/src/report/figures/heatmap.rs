@@ -112,7 +112,9 @@ pub(super) fn draw(
         place: Place::Heatmap(number),
         file: file_name(&format!("grid-{}-{}.svg", panel.dataset, panel.metric)),
         title,
-        caption: "Brighter is better. Cells without a number show the job's state; a dot is a cell outside the grid. Several seeds: their mean.".to_owned(),
+        caption: "Brighter is better. Cells without a number show the job's state; a dot is a cell outside the grid. \
+         Several seeds: their mean."
+            .to_owned(),
         svg,
     }))
 }

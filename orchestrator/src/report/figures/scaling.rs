@@ -228,7 +228,8 @@ fn caption(legend: &Legend, main: Option<&Fit>, pareto: Option<&Fit>) -> String 
     if let Some(fit) = main {
         let _ = write!(
             caption,
-            " Solid line: the law through all {} jobs, dashed beyond them; band: its 95 % interval ({} bootstrap resamples of \
+            " Solid line: the law through all {} jobs, dashed beyond them; band: its 95 % interval ({} bootstrap \
+             resamples of \
              jobs), which is not an interval for a single new job.",
             fit.points.len(),
             fit.resamples
