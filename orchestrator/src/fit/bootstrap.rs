@@ -1,4 +1,5 @@
-//! Pairs bootstrap by job: draw as many jobs as there are, with replacement, select points anew, fit, and read the interval off
+//! Pairs bootstrap by job: draw as many jobs as there are, with replacement, select points anew, fit, and read the
+//! interval off
 //! the percentiles (Efron 1979; Efron and Tibshirani 1993, chapter 13).
 
 use std::collections::BTreeMap;
@@ -45,7 +46,8 @@ pub(super) fn clusters(observations: &[Observation]) -> Vec<Vec<usize>> {
     jobs.into_values().collect()
 }
 
-/// One law a resample, in order. Each resample has its own stream of ChaCha, keyed by seed and number, so that the answer does
+/// One law a resample, in order. Each resample has its own stream of ChaCha, keyed by seed and number, so that the
+/// answer does
 /// not depend on which thread draws it. Resamples with a single C give none.
 pub(super) fn replicates(pairs: &[(f64, f64)], jobs: &[Vec<usize>], options: &Options) -> Vec<PowerLaw> {
     (0..options.resamples)

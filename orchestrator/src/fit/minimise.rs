@@ -14,7 +14,8 @@ const GRADIENT_TOLERANCE: f64 = 1e-11;
 /// What still counts as a minimum if rounding stops the line search first.
 const GRADIENT_ACCEPTED: f64 = 1e-8;
 
-/// A smooth function with a lower bound: the line search has no limit of its own and would follow an endless slope for ever.
+/// A smooth function with a lower bound: the line search has no limit of its own and would follow an endless slope for
+/// ever.
 pub trait Objective {
     /// Value at `theta`.
     fn value(&self, theta: &[f64]) -> f64;
@@ -37,7 +38,8 @@ pub struct Minimum {
     pub converged: bool,
 }
 
-/// An objective as argmin wants it, with the best point met: an error of the line search near machine precision loses argmin's own.
+/// An objective as argmin wants it, with the best point met: an error of the line search near machine precision loses
+/// argmin's own.
 struct Recorded<'a> {
     objective: &'a dyn Objective,
     best: &'a RefCell<Best>,

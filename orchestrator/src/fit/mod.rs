@@ -2,7 +2,8 @@
 //! [`Options`]. The only folder that knows argmin (`minimise.rs`).
 //!
 //! [`fit`] takes [`Observation`]s, leaves out what no law can be fitted to and says so ([`Exclusion`]), selects points
-//! ([`Points`]), fits `E = beta * C^alpha` ([`PowerLaw`]), bootstraps the whole of that by job, and judges ([`Verdict`]).
+//! ([`Points`]), fits `E = beta * C^alpha` ([`PowerLaw`]), bootstraps the whole of that by job, and judges
+//! ([`Verdict`]).
 
 mod bootstrap;
 mod minimise;
@@ -22,7 +23,7 @@ pub use power::{PowerLaw, closed_form};
 
 /// Fewest points, after selection, that a law is fitted to.
 pub const POINTS_MIN: usize = 3;
-/// Fewest jobs whose bootstrap interval is taken at its word: with five, one resample in 26 draws a single job four times or more.
+/// Fewest jobs whose bootstrap interval is taken at its word: of fewer, resamples often hold two or three jobs only.
 pub const JOBS_MIN: usize = 6;
 /// Resamples behind an interval.
 pub const RESAMPLES: usize = 1000;
@@ -130,13 +131,15 @@ pub enum Caution {
         /// Of how many.
         of: usize,
     },
-    /// The lowest errors were selected, so noise leans the law down, and a resample can only repeat jobs that ran.
+    /// The lowest errors were selected, so noise leans the law down.
     Selection {
         /// Points left.
         points: usize,
         /// Of so many observations.
         of: usize,
     },
+    /// Bins: the interval is too narrow (measured by the test `intervals_hold_the_truth_at_the_stated_rate`).
+    Bins,
     /// Some resamples had one value of C only and could not be fitted.
     Resamples {
         /// How many were fitted.
@@ -155,9 +158,16 @@ impl fmt::Display for Caution {
                 f,
                 "{observations} of {of} observations lie within two standard errors of chance, where no power law holds"
             ),
-            Caution::Selection { points, of } => write!(
-                f,
-                "the law goes through the {points} best of {of} observations: selecting on error leans it down, and the interval is too narrow for so few points"
+            Caution::Selection { points, of } => {
+                write!(
+                    f,
+                    "the law goes through the {points} best of {of} observations: selecting on error leans it \
+                 down"
+                )
+            }
+            Caution::Bins => f.write_str(
+                "a bin's centre is not its winner's C: in simulated studies of 18 jobs, 95 % intervals of bins:5 \
+                 held the true alpha in 88 % and a forecast at ten times the compute in 76 %",
             ),
             Caution::Resamples { fitted, of } => {
                 write!(f, "{fitted} of {of} resamples could be fitted: the others had fewer than two values of C")
@@ -172,7 +182,8 @@ impl fmt::Display for Caution {
 pub enum FitError {
     /// Not enough to fit.
     #[error(
-        "{points} points after selection `{policy}` from {observations} observations ({} left out): a law needs at least {POINTS_MIN}",
+        "{points} points after selection `{policy}` from {observations} observations ({} left out): a law needs at \
+         least {POINTS_MIN}",
         excluded.len()
     )]
     TooFewPoints {
@@ -203,9 +214,10 @@ pub enum FitError {
 
 /// Fits `E = beta * C^alpha`. The order of `observations` makes no difference.
 ///
-/// The interval is that of the law (a mean), not of a new run's result. It is a percentile interval of a pairs bootstrap by
-/// job that selects points anew in every resample. On simulated grids of 18 jobs the 95 % interval of alpha covers the truth
-/// in about 92 % of studies for `all` (test `coverage`); it is narrower than it should be for selected points.
+/// The interval is that of the law (a mean), not of a new job's result. It is a percentile interval of a pairs
+/// bootstrap by job that selects points anew in every resample. On simulated grids of 18 jobs with 5 % noise, 95 %
+/// intervals held the true alpha, and the true E at ten times the largest C, in 92 and 92 % of studies for `all`,
+/// 96 and 92 % for `pareto`, and 88 and 76 % for `bins:5` (test `intervals_hold_the_truth_at_the_stated_rate`).
 pub fn fit(observations: &[Observation], options: &Options) -> Result<Fit, FitError> {
     let convention = one_convention(observations)?;
     let (observations, excluded) = observation::usable(observations, options.response);
@@ -253,6 +265,9 @@ pub fn fit(observations: &[Observation], options: &Options) -> Result<Fit, FitEr
     }
     if options.points != Points::All {
         cautions.push(Caution::Selection { points: points.len(), of: observations.len() });
+    }
+    if matches!(options.points, Points::Bins(_)) {
+        cautions.push(Caution::Bins);
     }
     if replicates.len() < options.resamples {
         cautions.push(Caution::Resamples { fitted: replicates.len(), of: options.resamples });

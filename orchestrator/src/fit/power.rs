@@ -5,7 +5,8 @@ use serde::Serialize;
 use super::minimise::{Minimum, Objective, minimise};
 use super::points::Point;
 
-/// `E = beta * C^alpha` (Cherti et al. 2022, section 4). E error or loss, C compute; alpha below zero where more compute helps.
+/// `E = beta * C^alpha` (Cherti et al. 2022, section 4). E error or loss, C compute; alpha below zero where more
+/// compute helps.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize)]
 pub struct PowerLaw {
     /// Exponent.
@@ -31,7 +32,8 @@ impl PowerLaw {
     }
 }
 
-/// Mean squared residual of `y = level + slope * z`, z and y centred and scaled: parameters of order 1, Hessian the identity.
+/// Mean squared residual of `y = level + slope * z`, z and y centred and scaled: parameters of order 1, Hessian the
+/// identity.
 struct Line<'a> {
     z: &'a [f64],
     y: &'a [f64],
@@ -130,15 +132,18 @@ mod tests {
 
         #[test]
         fn the_minimiser_agrees_with_the_closed_form(
-            pairs in proptest::collection::vec((1e3..1e13f64, 0.001..10.0f64), 3..60),
+            pairs in proptest::collection::vec((6.9..30.0f64, 0.001..10.0f64), 3..60),
         ) {
             let points: Vec<Point> =
-                pairs.iter().map(|&(compute, error)| Point { compute, error, observation: 0 }).collect();
+                pairs.iter().map(|&(log_c, error)| Point { compute: log_c.exp(), error, observation: 0 }).collect();
             let expected = closed_form(&points).unwrap();
             let (law, minimum) = fit_points(&points).unwrap();
             prop_assert!(minimum.converged);
-            prop_assert!((law.alpha - expected.alpha).abs() <= 1e-8, "{} {}", law.alpha, expected.alpha);
-            prop_assert!((law.beta.ln() - expected.beta.ln()).abs() <= 1e-8 * expected.beta.ln().abs().max(1.0) * 10.0);
+            // Steep lines through nearly equal C lose digits in both: relative to the exponent.
+            let steep = expected.alpha.abs().max(1.0);
+            prop_assert!((law.alpha - expected.alpha).abs() <= 1e-8 * steep, "{} {}", law.alpha, expected.alpha);
+            let (got, want) = (law.beta.ln(), expected.beta.ln());
+            prop_assert!((got - want).abs() <= 1e-8 * 30.0 * steep, "{got} {want}");
         }
     }
 }

@@ -51,22 +51,29 @@ fn noise_free_data_give_the_law_back() {
     }
 }
 
-/// Share of 200 simulated studies whose 95 % interval of alpha holds the true one.
-fn coverage(points: Points) -> f64 {
-    let holds = |seed: u64| {
+/// Shares of 200 simulated studies whose 95 % intervals of alpha, and of E at ten times the largest C, hold the truth.
+fn coverage(points: Points) -> (f64, f64) {
+    let (mut alpha, mut forecast) = (0, 0);
+    for seed in 0..200 {
         let fit = fit(&grid(TRUE, 0.05, seed), &options(points)).unwrap();
-        fit.alpha.low <= TRUE.alpha && TRUE.alpha <= fit.alpha.high
-    };
-    (0..200).filter(|&seed| holds(seed)).count() as f64 / 200.0
+        let last = fit.band[fit.band.len() - 1];
+        let truth = TRUE.value(last.compute);
+        alpha += usize::from(fit.alpha.low <= TRUE.alpha && TRUE.alpha <= fit.alpha.high);
+        forecast += usize::from(last.error.low <= truth && truth <= last.error.high);
+    }
+    (alpha as f64 / 200.0, forecast as f64 / 200.0)
 }
 
 #[test]
 fn intervals_hold_the_truth_at_the_stated_rate() {
-    let all = coverage(Points::All);
-    assert!((0.88..=0.98).contains(&all), "all: {all}");
-    // Fewer points behind each interval: too narrow, and said so by `Caution::Selection`.
-    let (pareto, bins) = (coverage(Points::Pareto), coverage(Points::Bins(5)));
-    assert!(pareto < 0.93 && bins < 0.93, "pareto: {pareto}, bins:5: {bins}; update the docs of `fit`");
+    let [all, pareto, bins] = [Points::All, Points::Pareto, Points::Bins(5)].map(coverage);
+    // Measured: (0.925, 0.915), (0.955, 0.925), (0.88, 0.76). Written down in the docs of `fit` and in `Caution::Bins`.
+    let near = |share: (f64, f64), alpha: f64, forecast: f64| {
+        assert!((share.0 - alpha).abs() < 0.04 && (share.1 - forecast).abs() < 0.05, "{all:?} {pareto:?} {bins:?}");
+    };
+    near(all, 0.925, 0.915);
+    near(pareto, 0.955, 0.925);
+    near(bins, 0.88, 0.76);
 }
 
 #[test]
@@ -93,7 +100,7 @@ fn flat_data_are_no_scaling_and_wrong_way_data_are_said_to_be() {
 
 #[test]
 fn jobs_that_learnt_nothing_are_at_chance() {
-    let rows: Vec<Observation> = (0..12).map(|i| observation(i, 1e6 * 2f64.powi(i as i32), 0.998)).collect();
+    let rows: Vec<Observation> = (0..12).map(|i| observation(i, 1e6 * 2f64.powf(i as f64), 0.998)).collect();
     assert_eq!(fit(&rows, &options(Points::All)).unwrap().verdict, Verdict::AtChance);
 }
 
@@ -144,7 +151,7 @@ fn what_cannot_be_fitted_is_an_error_not_a_panic() {
     mixed[3].convention = Convention::SixNd;
     assert!(matches!(fit_of(&mixed, Points::All), Err(FitError::MixedConventions { .. })));
     let four: Vec<Observation> =
-        (0..4).map(|i| observation(i, 1e6 * 3f64.powi(i as i32), 0.5 / (1.0 + i as f64))).collect();
+        (0..4).map(|i| observation(i, 1e6 * 3f64.powf(i as f64), 0.5 / (1.0 + i as f64))).collect();
     let few = fit_of(&four, Points::All).unwrap();
     assert_eq!(few.verdict, Verdict::TooFewJobs);
     assert!(!few.verdict.is_trustworthy());

@@ -1,4 +1,7 @@
-//! The page: one file, no script, nothing loaded from elsewhere. Everything that comes from a spec or the database is escaped.
+//! The page: one file, no script, nothing loaded from elsewhere. Everything that comes from a spec or the database is
+//! escaped.
+
+use std::fmt::Write as _;
 
 use super::figures::Drawn;
 use super::{Report, sections, style};
@@ -27,7 +30,8 @@ pub(super) fn page(report: &Report, figures: &[Drawn]) -> String {
     format!(
         "<!DOCTYPE html>\n<html lang=\"en\">\n<head>\n<meta charset=\"utf-8\">\n\
          <meta name=\"viewport\" content=\"width=device-width, initial-scale=1\">\n\
-         <meta name=\"color-scheme\" content=\"light dark\">\n<title>{title}: sweep report</title>\n<style>\n{}\n</style>\n</head>\n\
+         <meta name=\"color-scheme\" content=\"light dark\">\n<title>{title}: sweep \
+          report</title>\n<style>\n{}\n</style>\n</head>\n\
          <body>\n<main>\n{}\n</main>\n</body>\n</html>\n",
         style::css(),
         sections::all(report, figures)
@@ -37,16 +41,17 @@ pub(super) fn page(report: &Report, figures: &[Drawn]) -> String {
 /// A table of cells that are HTML already. Columns from `numbers_from` on hold numbers and stand to the right.
 pub(super) fn table(head: &[&str], numbers_from: usize, rows: &[Vec<String>]) -> String {
     let cells = |row: &[String], tag: &str| -> String {
-        row.iter()
-            .enumerate()
-            .map(|(column, cell)| {
-                let class = if column >= numbers_from { " class=\"n\"" } else { "" };
-                format!("<{tag}{class}>{cell}</{tag}>")
-            })
-            .collect()
+        row.iter().enumerate().fold(String::new(), |mut html, (column, cell)| {
+            let class = if column >= numbers_from { " class=\"n\"" } else { "" };
+            let _ = write!(html, "<{tag}{class}>{cell}</{tag}>");
+            html
+        })
     };
     let head: Vec<String> = head.iter().map(|name| escape(name)).collect();
-    let body: String = rows.iter().map(|row| format!("<tr>{}</tr>\n", cells(row, "td"))).collect();
+    let body = rows.iter().fold(String::new(), |mut html, row| {
+        let _ = writeln!(html, "<tr>{}</tr>", cells(row, "td"));
+        html
+    });
     format!(
         "<div class=\"wide\"><table><thead><tr>{}</tr></thead>\n<tbody>\n{body}</tbody></table></div>\n",
         cells(&head, "th")

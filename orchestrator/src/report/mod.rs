@@ -1,4 +1,5 @@
-//! A sweep as one self-contained HTML page, and its figures as SVG files. Knows no query and no clock: what it draws is in the
+//! A sweep as one self-contained HTML page, and its figures as SVG files. Knows no query and no clock: what it draws is
+//! in the
 //! [`Report`] it is given. Only `figures/` knows plotters.
 
 mod figures;
@@ -109,7 +110,8 @@ pub enum ReportError {
     },
 }
 
-/// The metrics that a report shows unless told otherwise: for each data set one retrieval recall, `acc1` and `loss@1024`.
+/// The metrics that a report shows unless told otherwise: for each data set one retrieval recall, `acc1` and
+/// `loss@1024`.
 pub fn default_metrics(measured: &[MeasuredMetric]) -> Vec<&MeasuredMetric> {
     const RECALLS: [&str; 3] = ["image_retrieval_recall@5", "image_retrieval_recall@1", "image_retrieval_recall@10"];
     let mut chosen: Vec<&MeasuredMetric> = Vec::new();

@@ -20,7 +20,7 @@ pub fn significant(value: f64, digits: usize) -> String {
     let scientific = format!("{:.*e}", digits.saturating_sub(1), value);
     let exponent: i32 = scientific.split_once('e').and_then(|(_, exponent)| exponent.parse().ok()).unwrap_or(0);
     if (-4..6).contains(&exponent) {
-        format!("{value:.*}", (digits as i32 - 1 - exponent).max(0) as usize)
+        format!("{value:.*}", (i32::try_from(digits).unwrap_or(i32::MAX) - 1 - exponent).max(0) as usize)
     } else {
         scientific
     }
@@ -52,8 +52,11 @@ pub fn with_interval(interval: &Interval) -> String {
     format!("{:.decimals$} [{:.decimals$}, {:.decimals$}]", interval.value, interval.low, interval.high)
 }
 
-/// Large numbers with a suffix: `950`, `12.3k`, `1.28M`, `34.7B`.
+/// Whole numbers of up to four digits as they are, larger ones with a suffix: `950`, `4096`, `12.3k`, `1.28M`, `34.7B`.
 pub fn compact(value: f64) -> String {
+    if value.fract() == 0.0 && value.abs() < 10_000.0 && value % 1000.0 != 0.0 {
+        return value.to_string();
+    }
     let (scaled, suffix) = match value.abs() {
         v if v < 999.5 => (value, ""),
         v if v < 999.5e3 => (value / 1e3, "k"),
@@ -114,10 +117,10 @@ mod tests {
     #[test]
     fn digits_are_sensible() {
         let shown = [0.1114, 5.8581, 9.996, 12345.0, 1.234e9, -0.00012, 0.0, f64::NAN].map(|v| significant(v, 3));
-        assert_eq!(shown, ["0.111", "5.86", "10.00", "12345", "1.23e9", "-0.000120", "0", "n/a"]);
-        let shown = [950.0, 1000.0, 12345.0, 128_000.0, 1.28e6, 3.47e10, 999_600.0].map(compact);
-        assert_eq!(shown, ["950", "1k", "12.3k", "128k", "1.28M", "34.7B", "1M"]);
-        assert_eq!([3.24, 59.6, 250.0, 7500.0].map(duration), ["3.2 s", "60 s", "4 min 10 s", "2 h 05 min"]);
+        assert_eq!(shown, ["0.111", "5.86", "10.0", "12345", "1.23e9", "-0.000120", "0", "n/a"]);
+        let shown = [950.0, 1000.0, 4096.0, 12345.0, 128_000.0, 1.28e6, 3.47e10, 999_600.0].map(compact);
+        assert_eq!(shown, ["950", "1k", "4096", "12.3k", "128k", "1.28M", "34.7B", "1M"]);
+        assert_eq!([3.24, 59.6, 250.0, 7500.0].map(duration), ["3.2 s", "1 min 00 s", "4 min 10 s", "2 h 05 min"]);
         assert_eq!(scientific(1.234e12), "1.23 × 10¹²");
         let of = |value, low, high| with_interval(&Interval { value, low, high });
         assert_eq!(of(-0.1114, -0.1303, -0.0948), "-0.111 [-0.130, -0.095]");

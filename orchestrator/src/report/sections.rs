@@ -59,9 +59,11 @@ fn headline(report: &Report) -> String {
     let items: String = report.panels.iter().map(|panel| headline_of(report, panel)).collect();
     let rows: Vec<Vec<String>> = report.panels.iter().flat_map(law_rows).collect();
     format!(
-        "<h2>Laws</h2>\n<p>E = β·C<sup>α</sup> through all finished jobs; C in {} (<code>{}</code>); brackets hold 95 % intervals.</p>\n\
+        "<h2>Laws</h2>\n<p>E = β·C<sup>α</sup> through all finished jobs; C in {} (<code>{}</code>); brackets hold \
+         95 % intervals.</p>\n\
          <ul class=\"laws\">\n{items}</ul>\n\
-         <p>How much the choice of points moves the answer: every job, the Pareto frontier at its true C, and the rule of the 2022 \
+         <p>How much the choice of points moves the answer: every job, the Pareto frontier at its true C, and the \
+          rule of the 2022 \
          study (the best job in each of five bins of log C, placed at the bin's centre).</p>\n{}{}",
         escape(report.compute.unit()),
         report.compute,
@@ -85,7 +87,8 @@ fn headline_of(report: &Report, panel: &Panel) -> String {
                 _ => "doubt",
             };
             format!(
-                "<li class=\"{class}\"><b>{name}</b><br><span class=\"law\">E = {} · C<sup>{}</sup></span>, α = {}, {}<br>{}{best}</li>\n",
+                "<li class=\"{class}\"><b>{name}</b><br><span class=\"law\">E = {} · C<sup>{}</sup></span>, α = {}, \
+                 {}<br>{}{best}</li>\n",
                 significant(fit.law.beta, 3),
                 minus(&significant(fit.law.alpha, 3)),
                 minus(&with_interval(&fit.alpha)),
@@ -152,8 +155,8 @@ fn law_rows(panel: &Panel) -> Vec<Vec<String>> {
         .enumerate()
         .map(|(number, one)| {
             let name = if number == 0 { escape(&metric_name(panel)) } else { String::new() };
-            match &one.fit {
-                Ok(fit) => vec![
+            if let Ok(fit) = &one.fit {
+                vec![
                     name,
                     escape(&one.policy),
                     verdict(fit.verdict),
@@ -162,16 +165,11 @@ fn law_rows(panel: &Panel) -> Vec<Vec<String>> {
                     fit.r2.map_or("n/a".to_owned(), |r2| format!("{r2:.2}")),
                     fit.points.len().to_string(),
                     fit.band.last().map_or(String::new(), |last| with_interval(&last.error)),
-                ],
-                Err(error) => {
-                    let mut row = vec![
-                        name,
-                        escape(&one.policy),
-                        format!("<span class=\"bad\">no fit</span>: {}", escape(&error.to_string())),
-                    ];
-                    row.resize(8, String::new());
-                    row
-                }
+                ]
+            } else {
+                let mut row = vec![name, escape(&one.policy), "<span class=\"bad\">no fit</span>".to_owned()];
+                row.resize(8, String::new());
+                row
             }
         })
         .collect()
@@ -187,7 +185,13 @@ fn cautions(report: &Report) -> String {
     for panel in &report.panels {
         let mut of_panel: Vec<String> = Vec::new();
         for (number, one) in panel.fits.iter().enumerate() {
-            let Ok(fit) = &one.fit else { continue };
+            let fit = match &one.fit {
+                Ok(fit) => fit,
+                Err(error) => {
+                    of_panel.push(error.to_string());
+                    continue;
+                }
+            };
             for caution in &fit.cautions {
                 let general = matches!(caution, crate::fit::Caution::NearChance { .. });
                 let text = if general { caution.to_string() } else { format!("{}: {caution}", one.policy) };
@@ -218,7 +222,8 @@ fn scaling(report: &Report, figures: &[Drawn]) -> String {
     let drawn =
         if drawn.is_empty() { "<p>Nothing has been measured on held-out data yet.</p>\n".to_owned() } else { drawn };
     format!(
-        "<h2>Scaling</h2>\n<p>Error against compute in {}, both axes logarithmic, so that a power law is a straight line.</p>\n{drawn}",
+        "<h2>Scaling</h2>\n<p>Error against compute in {}, both axes logarithmic, so that a power law is a straight \
+         line.</p>\n{drawn}",
         escape(report.compute.unit())
     )
 }
@@ -271,7 +276,8 @@ fn jobs(report: &Report) -> String {
         })
         .collect();
     format!(
-        "<h2>Jobs</h2>\n<p class=\"quiet\">N parameters; C in {}; accuracies and recalls in %, ± one standard error; losses in nats.</p>\n{}",
+        "<h2>Jobs</h2>\n<p class=\"quiet\">N parameters; C in {}; accuracies and recalls in %, ± one standard error; \
+         losses in nats.</p>\n{}",
         escape(report.compute.unit()),
         table(&head, 3, &rows)
     )
@@ -330,7 +336,8 @@ fn cost(report: &Report) -> String {
     devices.dedup();
     let on = if devices.is_empty() { String::new() } else { format!(" Ran on: {}.", escape(&devices.join("; "))) };
     format!(
-        "<h2>Cost</h2>\n<p class=\"quiet\">Seconds are of all attempts, retries included; samples and compute of finished jobs.{on}</p>\n{}",
+        "<h2>Cost</h2>\n<p class=\"quiet\">Seconds are of all attempts, retries included; samples and compute of \
+         finished jobs.{on}</p>\n{}",
         table(
             &[
                 "model",
@@ -400,7 +407,8 @@ fn provenance(report: &Report) -> String {
         table(&["fit", "metric", "points", "sha256 of its rows", "resamples"], 9, &fits)
     };
     format!(
-        "<h2>Provenance</h2>\n<p>sweep {}, bootstrap seed {}, runner {}; database time {}.</p>\n<h3>Fits</h3>\n{fits}<h3>Data</h3>\n{}\
+        "<h2>Provenance</h2>\n<p>sweep {}, bootstrap seed {}, runner {}; database time \
+         {}.</p>\n<h3>Fits</h3>\n{fits}<h3>Data</h3>\n{}\
          <h3>Spec</h3>\n<details><summary>The YAML as last launched</summary>\n<pre>{}</pre></details>\n\
          <details><summary>Job keys</summary>\n<pre>{}</pre></details>\n",
         escape(&report.code_version),
@@ -451,7 +459,8 @@ fn sql(report: &Report) -> String {
     let queries = format!(
         "-- one row a job: axes, compute, final metrics, cost\nSELECT * FROM result WHERE sweep = '{name}';\n\n\
          -- what the fits used\nSELECT * FROM observation WHERE sweep = '{name}';\n\n\
-         -- loss curves\nSELECT c.* FROM curve c JOIN result r USING (job_key) WHERE r.sweep = '{name}' AND c.metric = 'loss';\n\n\
+         -- loss curves\nSELECT c.* FROM curve c JOIN result r USING (job_key) WHERE r.sweep = '{name}' AND c.metric \
+          = 'loss';\n\n\
          -- fits with their rows\nSELECT f.* FROM fit f JOIN sweep s USING (sweep_id) WHERE s.name = '{name}';"
     );
     format!(

@@ -4,7 +4,8 @@ use super::figures::css_variables;
 
 pub(super) fn css() -> String {
     format!(
-        ":root {{ color-scheme: light dark; {} }}\n@media screen and (prefers-color-scheme: dark) {{ :root {{ {} }} }}\n{RULES}",
+        ":root {{ color-scheme: light dark; {} }}\n@media screen and (prefers-color-scheme: dark) {{ :root {{ {} }} \
+         }}\n{RULES}",
         css_variables(false),
         css_variables(true)
     )
@@ -12,7 +13,8 @@ pub(super) fn css() -> String {
 
 const RULES: &str = "\
 * { box-sizing: border-box; }
-body { margin: 0; background: var(--paper); color: var(--text); font: 16px/1.55 system-ui, 'Segoe UI', Helvetica, Arial, 'DejaVu Sans', sans-serif; }
+body { margin: 0; background: var(--paper); color: var(--text);
+font: 16px/1.55 system-ui, 'Segoe UI', Helvetica, Arial, 'DejaVu Sans', sans-serif; }
 main { max-width: 1060px; margin: 0 auto; padding: 40px 32px 80px; }
 h1 { font-size: 30px; line-height: 1.2; margin: 0 0 6px; overflow-wrap: anywhere; }
 h2 { font-size: 21px; margin: 52px 0 12px; padding-top: 12px; border-top: 1px solid var(--grid); }
@@ -35,6 +37,8 @@ table { border-collapse: collapse; font-size: 14px; line-height: 1.4; font-varia
 th { text-align: left; font-weight: 600; border-bottom: 1.5px solid var(--muted); vertical-align: bottom; }
 th, td { padding: 5px 16px 5px 0; }
 td { border-bottom: 1px solid var(--grid); vertical-align: top; overflow-wrap: anywhere; }
+td:first-child { overflow-wrap: normal; white-space: nowrap; }
+sup { line-height: 0; }
 th.n, td.n { text-align: right; white-space: nowrap; }
 code, pre { font-family: ui-monospace, 'DejaVu Sans Mono', monospace; font-size: 13px; }
 code { overflow-wrap: anywhere; }

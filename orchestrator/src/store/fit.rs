@@ -16,8 +16,8 @@ pub fn code_version() -> String {
 
 /// sha256 of the canonical JSON (sorted by job key and C) of the observations a fit's points were selected from.
 pub fn input_hash(fit: &Fit) -> String {
-    let rows = serde_json::to_string(&fit.observations).expect("observations that can be fitted are finite");
-    Sha256::digest(rows.as_bytes()).iter().map(|byte| format!("{byte:02x}")).collect()
+    let rows = serde_json::to_string(&fit.observations).expect("observations serialise");
+    format!("{:x}", Sha256::digest(rows.as_bytes()))
 }
 
 /// Where a fit is kept.

@@ -46,7 +46,8 @@ impl Store {
         let response = Response::of_metric(metric);
         let rows = sqlx::query!(
             r#"SELECT job_key AS "job_key!", parameters AS "parameters!", samples_seen AS "samples_seen!",
-                      unique_samples AS "unique_samples!", gmacs_samples AS "gmacs_samples!", train_flops AS "train_flops!",
+                      unique_samples AS "unique_samples!", gmacs_samples AS "gmacs_samples!",
+                        train_flops AS "train_flops!",
                       six_nd AS "six_nd!", error AS "error!", standard_error, chance
                FROM observation WHERE sweep = $1 AND dataset = $2 AND metric = $3 ORDER BY job_key"#,
             sweep,

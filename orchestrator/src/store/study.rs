@@ -16,7 +16,8 @@ pub struct Study {
     pub spec: String,
     /// Jobs in the order of the plan.
     pub jobs: Vec<StudyJob>,
-    /// Training loss, at most [`CURVE_POINTS`] points a job, each the mean of what was reported between it and the one before.
+    /// Training loss, at most [`CURVE_POINTS`] points a job, each the mean of what was reported between it and the one
+    /// before.
     pub curves: Vec<CurvePoint>,
     /// Final measurements of finished jobs.
     pub measurements: Vec<StudyMeasurement>,
@@ -148,7 +149,8 @@ impl Store {
         let jobs = sqlx::query_as!(
             StudyJob,
             r#"SELECT j.job_key, j.state, j.reason, last.stderr_tail AS "stderr_tail?", j.runner, j.runner_version, j.model,
-                      j.parameters, j.samples_seen, j.data_size, j.unique_samples, j.seed, j.gmacs_samples, j.train_flops,
+                      j.parameters, j.samples_seen, j.data_size, j.unique_samples, j.seed, j.gmacs_samples,
+                        j.train_flops,
                       j.six_nd, r.train_loss, r.train_secs, r.eval_secs, coalesce(r.attempts, 0) AS "attempts!",
                       last.device AS "device?", j.done_at
                FROM job j

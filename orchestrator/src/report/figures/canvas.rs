@@ -1,4 +1,5 @@
-//! Lines, shapes and words in pixels, drawn by plotters. Its coordinates are whole numbers, so it works on a grid four times finer.
+//! Lines, shapes and words in pixels, drawn by plotters. Its coordinates are whole numbers, so it works on a grid four
+//! times finer.
 
 use plotters::coord::Shift;
 use plotters::element::DashedPathElement;
@@ -52,6 +53,7 @@ pub(super) fn draw(
     ))
 }
 
+#[expect(clippy::needless_pass_by_value, reason = "the form that map_err wants")]
 fn failed<E: std::error::Error + Send + Sync>(error: plotters::drawing::DrawingAreaErrorKind<E>) -> FigureError {
     FigureError(error.to_string())
 }
@@ -89,7 +91,8 @@ impl Canvas<'_> {
         self.area.draw(&Circle::new(fine(centre), (radius * FINE) as i32, stroke(ink, width))).map_err(failed)
     }
 
-    /// A filled marker with a thin edge of the background, so that markers that overlap stay apart: circle, square, triangle,
+    /// A filled marker with a thin edge of the background, so that markers that overlap stay apart: circle, square,
+    /// triangle,
     /// diamond, then a triangle on its head.
     pub(super) fn marker(&self, shape: usize, centre: (f64, f64), radius: f64, ink: Ink) -> Result<(), FigureError> {
         self.shape(shape, centre, radius + 1.0, Ink::Paper)?;

@@ -74,7 +74,9 @@ pub(super) fn draw(report: &Report, legend: &Legend) -> Result<Option<Drawn>, Fi
         place: Place::Curves,
         file: "loss-curves.svg".to_owned(),
         title,
-        caption: "One line a job, a dot at its end; both axes logarithmic. The training loss depends on the global batch, so compare it only between jobs of the same batch.".to_owned(),
+        caption: "One line a job, a dot at its end; both axes logarithmic. The training loss depends on the global \
+         batch, so compare it only between jobs of the same batch."
+            .to_owned(),
         svg,
     }))
 }

@@ -90,7 +90,7 @@ pub(super) fn draw(
                     };
                     let opposite = (corner.0 + CELL.0 - 2.0, corner.1 + CELL.1 - 2.0);
                     canvas.rectangle(corner, opposite, fill)?;
-                    let middle = ((corner.0 + opposite.0) / 2.0, (corner.1 + opposite.1) / 2.0);
+                    let middle = (f64::midpoint(corner.0, opposite.0), f64::midpoint(corner.1, opposite.1));
                     canvas.text(middle, &text, 13.0, ink, Anchor::Middle)?;
                 }
             }
@@ -112,7 +112,9 @@ pub(super) fn draw(
         place: Place::Heatmap(number),
         file: file_name(&format!("grid-{}-{}.svg", panel.dataset, panel.metric)),
         title,
-        caption: "Brighter is better. Cells without a number show the job's state; a dot is a cell outside the grid. Several seeds: their mean.".to_owned(),
+        caption: "Brighter is better. Cells without a number show the job's state; a dot is a cell outside the grid. \
+         Several seeds: their mean."
+            .to_owned(),
         svg,
     }))
 }

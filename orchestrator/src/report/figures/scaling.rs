@@ -1,5 +1,7 @@
 //! Error against compute, both logarithmic: the figure that a scaling study is about.
 
+use std::fmt::Write as _;
+
 use super::axis::{Frame, LogAxis};
 use super::canvas::{Anchor, Canvas, draw as canvas_draw, shorten};
 use super::theme::{Ink, SERIES};
@@ -219,19 +221,25 @@ fn minus(text: &str) -> String {
 }
 
 fn caption(legend: &Legend, main: Option<&Fit>, pareto: Option<&Fit>) -> String {
-    let mut caption = "One marker a job: colour is the model, shape the data size, area the samples seen; bars are one standard error over the test items.".to_owned();
+    let mut caption =
+        "One marker a job: colour is the model, shape the data size, size the samples seen; bars are one \
+                       standard error over the test items."
+            .to_owned();
     if let Some(fit) = main {
-        caption.push_str(&format!(
-            " Solid line: the law through all {} jobs, dashed beyond them; band: its 95 % interval ({} bootstrap resamples of jobs), which is not an interval for a single new job.",
+        let _ = write!(
+            caption,
+            " Solid line: the law through all {} jobs, dashed beyond them; band: its 95 % interval ({} bootstrap \
+             resamples of \
+             jobs), which is not an interval for a single new job.",
             fit.points.len(),
             fit.resamples
-        ));
+        );
     }
     if pareto.is_some() {
         caption.push_str(" Ringed: jobs on the Pareto frontier, and the law through them.");
     }
     if legend.models.len() > SERIES {
-        caption.push_str(&format!(" Colours repeat after {SERIES} models, in order of parameters."));
+        let _ = write!(caption, " Colours repeat after {SERIES} models, in order of parameters.");
     }
     caption
 }

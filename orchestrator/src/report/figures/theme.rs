@@ -23,7 +23,8 @@ pub(super) enum Ink {
     Literal(u8, u8, u8),
 }
 
-/// (variable, light, dark). Series: Okabe and Ito's colour-blind safe set without yellow, two of Tol's muted added; the dark ones lifted.
+/// (variable, light, dark). Series: Okabe and Ito's colour-blind safe set without yellow, two of Tol's muted added; the
+/// dark ones lifted.
 const THEME: [(&str, [u8; 3], [u8; 3]); 12] = [
     ("text", [0x1b, 0x1e, 0x23], [0xe8, 0xea, 0xed]),
     ("muted", [0x5b, 0x62, 0x6c], [0xa3, 0xab, 0xb6]),
