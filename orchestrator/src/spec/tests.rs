@@ -187,7 +187,7 @@ fn bombs_fizzle() {
     let mut laughs = "a: &a [x, x, x, x, x, x, x, x, x, x]\n".to_owned();
     for (name, of) in ["b", "c", "d", "e", "f", "g", "h", "i"].iter().zip("abcdefgh".chars()) {
         let list = vec![format!("*{of}"); 10].join(", ");
-        laughs.push_str(&format!("{name}: &{name} [{list}]\n"));
+        laughs += &format!("{name}: &{name} [{list}]\n");
     }
     assert!(bad(&laughs)[0].contains("can't be read as YAML"));
     assert_eq!(bad(&"[".repeat(10_000)).len(), 1);
