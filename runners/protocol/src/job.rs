@@ -177,6 +177,7 @@ pub struct Resources {
 impl JobSpec {
     /// The spec as hashed: paths are left out, since the digest already says what the data are, and so is the distance of
     /// checkpoints, since a job that was resumed gives the same result.
+    #[must_use]
     pub fn identity(&self) -> JobSpec {
         let mut identity = self.clone();
         identity.recipe.checkpoint_every_samples = None;
