@@ -117,7 +117,7 @@ fn load_with(path: &Path, measured: &Measured) -> Result<Plan, Failure> {
 fn rendered(error: &SpecError) -> String {
     let mut theme = if color_stderr() { GraphicalTheme::unicode() } else { GraphicalTheme::unicode_nocolor() };
     if !color_stderr() {
-        theme.characters.error = "×".to_owned();
+        "×".clone_into(&mut theme.characters.error);
     }
     let handler = GraphicalReportHandler::new_themed(theme).with_links(false).with_width(100).with_context_lines(1);
     let mut text = String::new();
@@ -125,8 +125,7 @@ fn rendered(error: &SpecError) -> String {
         handler.render_report(&mut text, mistake).expect("writing to a string can't fail");
         text.push('\n');
     }
-    text.push_str(&format!("error: {error}\n"));
-    text
+    text + &format!("error: {error}\n")
 }
 
 #[derive(Debug, Serialize)]

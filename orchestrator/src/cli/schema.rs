@@ -7,6 +7,7 @@ use crate::spec::schema;
 #[derive(Debug, clap::Args)]
 pub(super) struct Args {}
 
+#[expect(clippy::unnecessary_wraps, reason = "commands share one signature")]
 pub(super) fn run(_args: &Args) -> Result<Exit, Failure> {
     data(&serde_json::to_string_pretty(&schema()).expect("a schema is JSON"));
     Ok(Exit::Done)

@@ -74,7 +74,7 @@ mod tests {
         #[test]
         fn reads_back_as_the_same_number(number in any::<f64>().prop_filter("JSON has no others", |x| x.is_finite())) {
             let text = canonical(&Value::from(number));
-            prop_assert_eq!(text.parse::<f64>().expect("a number"), number);
+            prop_assert_eq!(text.parse::<f64>().ok(), Some(number));
             prop_assert_eq!(of(&text), text);
         }
     }

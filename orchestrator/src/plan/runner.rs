@@ -12,7 +12,7 @@ use nix::unistd::{AccessFlags, access};
 use protocol::{Description, PROTOCOL_VERSION};
 
 /// Loading libtorch from a cold disk takes seconds; a runner that takes longer hangs.
-const DESCRIBE_TIMEOUT: Duration = Duration::from_secs(60);
+const DESCRIBE_TIMEOUT: Duration = Duration::from_mins(1);
 
 /// Longest answer to `describe`.
 const ANSWER_MAX: u64 = 1 << 20;

@@ -16,7 +16,7 @@ pub fn model_names() -> impl Iterator<Item = &'static str> {
 
 /// Whether a model is written as a path of a JSON file.
 pub fn is_model_file(name: &str) -> bool {
-    name.contains('/') || name.ends_with(".json")
+    name.contains('/') || std::path::Path::new(name).extension().is_some_and(|extension| extension == "json")
 }
 
 /// The configuration with the input sizes of a recipe in place of its own.

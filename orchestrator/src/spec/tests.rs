@@ -99,8 +99,7 @@ fn every_field() {
     assert_eq!(cells.len(), 2 * 2 * 2 - 2 + 2);
     let last = cells.last().expect("cells");
     assert_eq!((last.model.as_str(), last.data_size, last.seed), ("ViT-H-14", DataSize::All, 7));
-    assert_eq!(last.recipe.lr, 5e-4);
-    assert_eq!(cells[0].recipe.lr, 1e-3);
+    assert_eq!((last.recipe.lr, cells[0].recipe.lr), (5e-4, 1e-3));
     assert_eq!(last.recipe.extra.len(), 2);
     assert_eq!(spec.recipe.schedule, Schedule::Constant);
     assert_eq!(spec.recipe.precision, Precision::AmpBf16);
@@ -187,14 +186,14 @@ fn bombs_fizzle() {
     let mut laughs = "a: &a [x, x, x, x, x, x, x, x, x, x]\n".to_owned();
     for (name, of) in ["b", "c", "d", "e", "f", "g", "h", "i"].iter().zip("abcdefgh".chars()) {
         let list = vec![format!("*{of}"); 10].join(", ");
-        laughs.push_str(&format!("{name}: &{name} [{list}]\n"));
+        laughs += &[name, ": &", name, " [", &list, "]\n"].concat();
     }
     assert!(bad(&laughs)[0].contains("can't be read as YAML"));
     assert_eq!(bad(&"[".repeat(10_000)).len(), 1);
     assert_eq!(bad(&"{a: ".repeat(200)).len(), 1);
     let wide =
         format!("name: x\ngrid: {{model: cpu-w32-l2, samples_seen: 8k, seed: [{}]}}\nrecipe: {{global_batch: 1}}\n", {
-            (0..CELLS_MAX + 1).map(|seed| seed.to_string()).collect::<Vec<_>>().join(",")
+            (0..=CELLS_MAX).map(|seed| seed.to_string()).collect::<Vec<_>>().join(",")
         });
     assert_eq!(bad(&wide), ["`grid` makes too many cells"]);
     assert!(bad(&format!("name: {}", "m".repeat(100_000))).len() > 1);

@@ -57,6 +57,7 @@ fn published_values() {
 
 /// Every row of OpenCLIP's `docs/model_profile.csv` that we ship, where the file is at hand.
 #[test]
+#[expect(clippy::print_stderr, reason = "a test that is skipped says so")]
 fn published_profile() {
     let folder = std::env::var_os("SWEEP_PUBLISHED_DATA")
         .map_or_else(|| PathBuf::from(concat!(env!("CARGO_MANIFEST_DIR"), "/../../../shared/data")), PathBuf::from);
@@ -71,10 +72,10 @@ fn published_profile() {
         let config: ModelConfig = serde_json::from_str(json).expect("shipped models parse");
         let size = config.size();
         let published: Vec<f64> = fields[1..].iter().map(|field| field.parse().expect("a number")).collect();
-        assert_eq!(config.vision_cfg.image_size as f64, published[0], "{name}");
-        assert_eq!(config.vision_cfg.width as f64, published[1], "{name}");
-        assert_eq!(config.text_cfg.width as f64, published[2], "{name}");
-        assert_eq!(config.embed_dim as f64, published[3], "{name}");
+        assert_eq!(config.vision_cfg.image_size, published[0] as u64, "{name}");
+        assert_eq!(config.vision_cfg.width, published[1] as u64, "{name}");
+        assert_eq!(config.text_cfg.width, published[2] as u64, "{name}");
+        assert_eq!(config.embed_dim, published[3] as u64, "{name}");
         close(name, "M parameters", size.parameters() as f64 / 1e6, published[4]);
         close(name, "M image parameters", size.image_parameters as f64 / 1e6, published[5]);
         close(name, "M text parameters", size.text_parameters as f64 / 1e6, published[6]);
