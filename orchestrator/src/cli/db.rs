@@ -62,13 +62,12 @@ pub(super) async fn run(args: Args) -> Result<Exit, Failure> {
 
 async fn start() -> Result<Exit, Failure> {
     Store::connect().await?;
-    match store::named_database()? {
-        Some(options) => output::say(&format!("DATABASE_URL is set: using {}", store::place(&options))),
-        None => {
-            let status = private_postgres::status(&store::home())?;
-            let folder = status.folder.unwrap_or_default();
-            output::say(&format!("PostgreSQL {} is up in {}", status.version.unwrap_or_default(), folder.display()));
-        }
+    if let Some(options) = store::named_database()? {
+        output::say(&format!("DATABASE_URL is set: using {}", store::place(&options)));
+    } else {
+        let status = private_postgres::status(&store::home())?;
+        let folder = status.folder.unwrap_or_default();
+        output::say(&format!("PostgreSQL {} is up in {}", status.version.unwrap_or_default(), folder.display()));
     }
     Ok(Exit::Done)
 }

@@ -115,8 +115,11 @@ fn explain(error: SqlError, query: &str) -> Failure {
     match error {
         SqlError::Store(error) => error.into(),
         SqlError::Refused { message, hint, position, .. } => {
-            let mark = position.map(|position| mark(query, position)).unwrap_or_default();
-            let failure = Failure::bad_input(format!("{message}{mark}"));
+            let failure = Failure::bad_input(match position {
+                // A message of several lines is printed as it is.
+                Some(position) => format!("error: {message}{}", mark(query, position)),
+                None => message,
+            });
             match hint {
                 Some(hint) => failure.hint(hint),
                 None => failure,

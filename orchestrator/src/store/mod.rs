@@ -29,7 +29,7 @@ use private_postgres::PrivatePostgresError;
 static MIGRATOR: sqlx::migrate::Migrator = sqlx::migrate!("../migrations");
 
 /// How long a server that says it is starting up or recovering is waited for.
-const RECOVERY_LIMIT: Duration = Duration::from_secs(120);
+const RECOVERY_LIMIT: Duration = Duration::from_mins(2);
 /// How long a first connection may take.
 const CONNECT_LIMIT: Duration = Duration::from_secs(15);
 /// Between attempts to connect to a server that is starting up.
@@ -121,8 +121,9 @@ impl StoreError {
     /// victim of a deadlock.
     pub fn is_transient(&self) -> bool {
         match self {
-            Self::Connect { source, .. } | Self::Query { source, .. } => is_transient(source),
-            Self::Migrate(MigrateError::Execute(source)) => is_transient(source),
+            Self::Connect { source, .. }
+            | Self::Query { source, .. }
+            | Self::Migrate(MigrateError::Execute(source)) => is_transient(source),
             _ => false,
         }
     }

@@ -30,9 +30,9 @@ use folder::Cluster;
 pub(crate) const NAME: &str = "sweep";
 
 /// How long a server may take to come up: crash recovery replays at most `max_wal_size`.
-const START_LIMIT: Duration = Duration::from_secs(300);
+const START_LIMIT: Duration = Duration::from_mins(5);
 /// How long a server, or what a killed one left behind, may take to go away.
-const STOP_LIMIT: Duration = Duration::from_secs(60);
+const STOP_LIMIT: Duration = Duration::from_mins(1);
 /// Between looks at a process that is not our child, so that there is nothing to wait on.
 const POLL: Duration = Duration::from_millis(20);
 
@@ -268,7 +268,8 @@ fn start(cluster: &Cluster) -> Result<(), PrivatePostgresError> {
         return Ok(());
     }
     let socket = cluster.make_socket_folder()?;
-    postmaster::clear_socket_lock(&socket).map_err(io_error("clear the lock in", &socket))?;
+    postmaster::clear_lock_files(&cluster.data(), &socket)
+        .map_err(io_error("clear the lock files of", &cluster.data()))?;
     cluster.make_log()?;
     let mut options = format!("-k {}", socket.display());
     for setting in SETTINGS {
@@ -292,8 +293,7 @@ fn start(cluster: &Cluster) -> Result<(), PrivatePostgresError> {
 }
 
 /// Waits for what a killed server left behind (its children need a moment to notice) or for one that somebody else is
-/// starting, and clears a lock file that no process stands behind: PostgreSQL itself takes any process that has got
-/// the same number since, or was never reaped, for the old server. `true`: a server is up.
+/// starting. `true`: a server is up.
 fn wait_for_the_last(cluster: &Cluster) -> Result<bool, PrivatePostgresError> {
     let data = cluster.data();
     let begun = Instant::now();
@@ -308,7 +308,6 @@ fn wait_for_the_last(cluster: &Cluster) -> Result<bool, PrivatePostgresError> {
         }
         std::thread::sleep(POLL);
     }
-    postmaster::clear_lock_file(&data).map_err(io_error("remove", &data.join("postmaster.pid")))?;
     Ok(false)
 }
 

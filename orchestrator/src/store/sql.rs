@@ -3,7 +3,8 @@
 //! Four locks, because each alone has a way round it. The query becomes the body of a cursor, whose grammar has no writing
 //! statement. It travels by the extended protocol, which takes a single statement (`COMMIT; DROP ...` is refused). Its
 //! transaction is `READ ONLY`, so functions can't write tables. And a superuser, such as the private database's role, drops
-//! to `pg_read_all_data`, so functions can't touch files and other sessions.
+//! to `pg_read_all_data`, so functions can't touch files and other sessions. They keep mistakes from doing harm; they are no
+//! sandbox for strangers, for whom a role without rights is.
 
 use std::time::{Duration, Instant};
 
@@ -260,7 +261,7 @@ fn number_repeated_names(columns: &mut [Column]) {
         let name = columns[index].name.clone();
         let taken = |name: &str| columns[..index].iter().any(|column| column.name == name);
         if taken(&name) {
-            let free = (2..).map(|number| format!("{name}_{number}")).find(|name| !taken(name));
+            let free = (2..=index + 1).map(|number| format!("{name}_{number}")).find(|name| !taken(name));
             columns[index].name = free.expect("some number is free");
         }
     }
@@ -350,7 +351,8 @@ mod tests {
         #[test]
         fn doubles_survive(value: f64) {
             let mut values = Values::Float(Vec::new());
-            prop_assert!(values.push(Some(&format!("{value:?}"))));
+            let text = format!("{value:?}");
+            prop_assert!(values.push(Some(&text)));
             prop_assert_eq!(values, Values::Float(vec![Some(value)]));
         }
     }

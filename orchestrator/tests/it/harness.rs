@@ -66,7 +66,9 @@ impl Project {
 
     /// An empty project that nobody else can enter (mode 0700).
     pub(crate) fn private() -> Project {
-        Project::make("project")
+        let project = Project::make("project");
+        fs::set_permissions(project.folder.path(), Permissions::from_mode(0o700)).expect("the folder is ours");
+        project
     }
 
     fn make(path: &str) -> Project {

@@ -6,6 +6,7 @@ use std::process::Stdio;
 
 use insta::assert_snapshot;
 use nix::sys::signal::{Signal, kill};
+use sqlx::Connection;
 
 use crate::harness::{Project, sweep, transcript};
 
@@ -191,9 +192,8 @@ mod named_database {
 /// Statements run as psql would run them.
 async fn script(project: &Project, sql: &str) {
     let options = sweep::store::private_postgres::ensure_running(&project.home()).expect("it starts").options();
-    let mut connection = sqlx::Connection::connect_with(&options).await.expect("it answers");
-    let connection: &mut sqlx::PgConnection = &mut connection;
-    sqlx::raw_sql(sqlx::AssertSqlSafe(sql.to_owned())).execute(connection).await.expect("the script is right");
+    let mut connection = sqlx::PgConnection::connect_with(&options).await.expect("it answers");
+    sqlx::raw_sql(sqlx::AssertSqlSafe(sql.to_owned())).execute(&mut connection).await.expect("the script is right");
 }
 
 mod sql {
@@ -207,20 +207,29 @@ mod sql {
             assert!(said.starts_with("exit: 2"), "{query}:\n{said}");
             said
         };
-        assert_snapshot!(refused("INSERT INTO sweep (name, spec) VALUES ('a', '')"), @r"
+        assert_snapshot!(refused("INSERT INTO sweep (name, spec) VALUES ('a', '')"), @r#"
         exit: 2
         ----- stdout -----
         ----- stderr -----
-        ");
+        error: only one query can run here: SELECT, WITH, VALUES, TABLE, EXPLAIN or SHOW (syntax error at or near "INSERT")
+
+        hint: `sweep sql` without a query opens psql, which may write
+        "#);
         assert_snapshot!(refused("COMMIT; DROP TABLE sweep"), @r"
         exit: 2
         ----- stdout -----
         ----- stderr -----
+        error: only one query can run here: SELECT, WITH, VALUES, TABLE, EXPLAIN or SHOW (these are several statements)
+
+        hint: `sweep sql` without a query opens psql, which may write
         ");
         assert_snapshot!(refused("WITH a AS (DELETE FROM sweep RETURNING 1) SELECT * FROM a"), @r"
         exit: 2
         ----- stdout -----
         ----- stderr -----
+        error: only one query can run here: SELECT, WITH, VALUES, TABLE, EXPLAIN or SHOW (a query must not contain data-modifying statements in WITH)
+
+        hint: `sweep sql` without a query opens psql, which may write
         ");
         for query in [
             "COMMIT",
@@ -244,10 +253,38 @@ mod sql {
     #[test]
     fn mistakes_are_shown_where_they_are() {
         let project = Project::new();
-        assert_snapshot!(project.transcript(&["sql", "SELECT model,\n       lss FROM result"]), @r"");
-        assert_snapshot!(project.transcript(&["sql", "--timeout", "0.2", "SELECT pg_sleep(60)"]), @r"");
-        assert_snapshot!(project.transcript(&["sql", " "]), @r"");
-        assert_snapshot!(project.transcript(&["sql", "-f", "parquet", "SELECT 1"]), @r"");
+        assert_snapshot!(project.transcript(&["sql", "SELECT model,\n       lss FROM result"]), @r#"
+        exit: 2
+        ----- stdout -----
+        ----- stderr -----
+        error: column "lss" does not exist
+          line 2:        lss FROM result
+                         ^
+        "#);
+        assert_snapshot!(project.transcript(&["sql", "--timeout", "0.2", "SELECT pg_sleep(60)"]), @r"
+        exit: 2
+        ----- stdout -----
+        ----- stderr -----
+        error: the query ran for longer than 0.2 s
+
+        hint: give it longer: `--timeout SECS`
+        ");
+        assert_snapshot!(project.transcript(&["sql", " "]), @r"
+        exit: 2
+        ----- stdout -----
+        ----- stderr -----
+        error: the query is empty
+
+        hint: `sweep sql` without a query opens psql
+        ");
+        assert_snapshot!(project.transcript(&["sql", "-f", "parquet", "SELECT 1"]), @r"
+        exit: 2
+        ----- stdout -----
+        ----- stderr -----
+        error: Parquet can't go to standard output
+
+        hint: name a file: `-o rows.parquet`
+        ");
     }
 
     const EVERY_TYPE: &str = r#"
@@ -260,8 +297,16 @@ mod sql {
     #[test]
     fn every_type_as_a_table_and_as_csv() {
         let project = Project::new();
-        assert_snapshot!(project.ok(&["sql", EVERY_TYPE]), @r"");
-        assert_snapshot!(project.ok(&["sql", "--format", "csv", EVERY_TYPE]), @r"");
+        assert_snapshot!(project.ok(&["sql", EVERY_TYPE]), @r#"
+        flag              whole   real   nan  exact  text   empty  missing  no_number  object            list        moment                  span            flag_2
+        true   9007199254740993    0.1   NaN   12.5  a,"b"                             {"b": [1, null]}  {1,NULL,3}  2026-01-02T02:04:05.5Z  1 day 02:00:00       1
+        false                -1  1e300  -inf    NaN  ü             x                7  []                {}          infinity                00:00:00             2
+        "#);
+        assert_snapshot!(project.ok(&["sql", "--format", "csv", EVERY_TYPE]), @r#"
+        flag,whole,real,nan,exact,text,empty,missing,no_number,object,list,moment,span,flag_2
+        true,9007199254740993,0.1,NaN,12.5,"a,""b""","",,,"{""b"": [1, null]}","{1,NULL,3}",2026-01-02T02:04:05.5Z,1 day 02:00:00,1
+        false,-1,1e+300,-inf,NaN,ü, ,x,7,[],{},infinity,00:00:00,2
+        "#);
     }
 
     #[test]
@@ -303,7 +348,15 @@ mod sql {
     fn rows_are_limited_and_none_still_have_names() {
         let project = Project::new();
         let series = "SELECT g AS n FROM generate_series(1, 25000) g";
-        assert_snapshot!(project.transcript(&["sql", "-f", "csv", "--limit", "2", series]), @r"");
+        assert_snapshot!(project.transcript(&["sql", "-f", "csv", "--limit", "2", series]), @r"
+        exit: 0
+        ----- stdout -----
+        n
+        1
+        2
+        ----- stderr -----
+        stopped after 2 rows; `--limit 0` fetches all
+        ");
         assert_eq!(project.ok(&["sql", "-f", "csv", "--limit", "0", series]).lines().count(), 25_001);
         assert_eq!(project.ok(&["sql", "-f", "csv", "SELECT model FROM result"]), "model\n");
         let json = project.ok(&["sql", "-f", "json", "SELECT model FROM result"]);
@@ -372,12 +425,33 @@ mod schema {
         let csv = |query: &str| project.ok(&["sql", "-f", "csv", query]);
         assert_snapshot!(
             csv("SELECT model, value AS attempt, string_agg(samples_seen::text, ' ' ORDER BY step) AS samples
-                 FROM curve GROUP BY model, value ORDER BY 1, 2"), @r"");
+                 FROM curve GROUP BY model, value ORDER BY 1, 2"), @r"
+        model,attempt,samples
+        m1,1.0,10 20
+        m1,3.0,30 40 50 60 70 80 90 100
+        m2,5.0,10 20 30 40 50 60 70 80 90 100
+        ");
         assert_snapshot!(
-            csv("SELECT job_id, samples_seen, attempt_id FROM measurement ORDER BY 1, 2"), @r"");
+            csv("SELECT job_id, samples_seen, attempt_id FROM measurement ORDER BY 1, 2"), @r"
+        job_id,samples_seen,attempt_id
+        1,20,1
+        1,50,3
+        1,100,3
+        2,20,5
+        2,50,5
+        2,100,5
+        ");
         assert_snapshot!(
-            csv("SELECT sweep, model, epochs, train_loss, metrics, train_secs, attempts FROM result ORDER BY model"), @r"");
-        assert_snapshot!(csv("SELECT model, dataset, metric, value, error FROM observation ORDER BY model"), @r"");
+            csv("SELECT sweep, model, epochs, train_loss, metrics, train_secs, attempts FROM result ORDER BY model"), @r#"
+        sweep,model,epochs,train_loss,metrics,train_secs,attempts
+        s,m1,2.0,3.0,"{""val/acc1"": 0.3}",26.0,3
+        s,m2,2.0,5.0,"{""val/acc1"": 0.5}",55.0,3
+        "#);
+        assert_snapshot!(csv("SELECT model, dataset, metric, value, error FROM observation ORDER BY model"), @r"
+        model,dataset,metric,value,error
+        m1,val,acc1,0.3,0.7
+        m2,val,acc1,0.5,0.5
+        ");
         let throughput = store.throughput_list().await.expect("it is read");
         let speeds: Vec<_> = throughput.iter().map(|row| (&*row.model, row.secs_per_sample, row.attempts)).collect();
         assert_eq!(speeds, [("m1", 16.0 / 80.0, 1), ("m2", 0.5, 1)]);

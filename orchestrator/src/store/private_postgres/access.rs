@@ -1,6 +1,6 @@
 //! How a client reaches the private cluster. The password is in no command line, log or `Debug` output.
 
-use std::fmt;
+use std::fmt::{self, Write as _};
 use std::fs::{self, File};
 use std::io::{self, Read, Write};
 use std::os::unix::fs::OpenOptionsExt;
@@ -73,7 +73,7 @@ pub(super) fn make_password(path: &Path) -> Result<String, PrivatePostgresError>
     let mut bytes = [0_u8; 32];
     let random = Path::new("/dev/urandom");
     File::open(random).and_then(|mut file| file.read_exact(&mut bytes)).map_err(io_error("read", random))?;
-    let password: String = bytes.iter().map(|byte| format!("{byte:02x}")).collect();
+    let password = hex(&bytes);
     File::options()
         .create(true)
         .truncate(true)
@@ -83,4 +83,11 @@ pub(super) fn make_password(path: &Path) -> Result<String, PrivatePostgresError>
         .and_then(|mut file| file.write_all(password.as_bytes()))
         .map_err(io_error("write", path))?;
     Ok(password)
+}
+
+pub(super) fn hex(bytes: &[u8]) -> String {
+    bytes.iter().fold(String::new(), |mut text, byte| {
+        let _ = write!(text, "{byte:02x}");
+        text
+    })
 }

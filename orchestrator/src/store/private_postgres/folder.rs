@@ -1,7 +1,6 @@
 //! Where the cluster lives and whose it is. Run by root, the server gets a user of its own, and all that this user needs to
 //! reach is put where it can.
 
-use std::fmt::Write as _;
 use std::fs::{self, File, Metadata, Permissions};
 use std::io::{self, Write as _};
 use std::os::unix::fs::{MetadataExt, OpenOptionsExt, PermissionsExt, symlink};
@@ -9,9 +8,10 @@ use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use nix::unistd::{Gid, Uid, User, chown, geteuid};
+use nix::unistd::{Gid, Uid, User, chown, getegid, geteuid};
 use sha2::{Digest, Sha256};
 
+use super::access::hex;
 use super::{PrivatePostgresError, io_error};
 
 /// Longest path of a Unix socket, without the closing zero.
@@ -33,20 +33,19 @@ pub(super) struct Cluster {
 }
 
 impl ServerUser {
-    fn of(uid: Uid) -> Option<ServerUser> {
-        let user = User::from_uid(uid).ok().flatten();
-        match user {
-            Some(user) => Some(ServerUser { uid, gid: user.gid, name: user.name }),
-            // A container may run as a number that has no name.
-            None if uid == geteuid() => Some(ServerUser { uid, gid: nix::unistd::getegid(), name: uid.to_string() }),
-            None => Some(ServerUser { uid, gid: Gid::from_raw(uid.as_raw()), name: uid.to_string() }),
+    fn of(uid: Uid) -> ServerUser {
+        if let Some(user) = User::from_uid(uid).ok().flatten() {
+            return ServerUser { uid, gid: user.gid, name: user.name };
         }
+        // A container may run as a number that has no name.
+        let gid = if uid == geteuid() { getegid() } else { Gid::from_raw(uid.as_raw()) };
+        ServerUser { uid, gid, name: uid.to_string() }
     }
 
     /// The caller; for root, `postgres` or `nobody`.
     fn new() -> Result<ServerUser, PrivatePostgresError> {
         if !geteuid().is_root() {
-            return ServerUser::of(geteuid()).ok_or(PrivatePostgresError::NoUser);
+            return Ok(ServerUser::of(geteuid()));
         }
         ["postgres", "nobody"]
             .iter()
@@ -93,9 +92,7 @@ impl Cluster {
         let Ok(folder) = home.join("postgres").canonicalize() else { return Ok(None) };
         let user = match folder.join("data").metadata() {
             // Root runs the server of whoever made the cluster.
-            Ok(data) if geteuid().is_root() => {
-                ServerUser::of(Uid::from_raw(data.uid())).ok_or(PrivatePostgresError::NoUser)?
-            }
+            Ok(data) if geteuid().is_root() => ServerUser::of(Uid::from_raw(data.uid())),
             Ok(data) if data.uid() != geteuid().as_raw() => {
                 let owner = folder.metadata().map_or(data.uid(), |metadata| metadata.uid());
                 return Err(PrivatePostgresError::NotOurs {
@@ -231,11 +228,7 @@ fn is_plain(path: &Path) -> bool {
 }
 
 fn short_hash(path: &Path) -> String {
-    let digest = Sha256::digest(path.as_os_str().as_encoded_bytes());
-    digest.iter().take(6).fold(String::new(), |mut text, byte| {
-        let _ = write!(text, "{byte:02x}");
-        text
-    })
+    hex(&Sha256::digest(path.as_os_str().as_encoded_bytes())[..6])
 }
 
 fn user_name(uid: u32) -> String {

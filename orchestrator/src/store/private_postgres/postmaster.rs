@@ -59,21 +59,19 @@ pub(super) fn processes(data: &Path) -> Vec<i32> {
         .collect()
 }
 
-/// Removes a lock file that no live process stands behind. The caller holds the start lock and has found no process.
-pub(super) fn clear_lock_file(data: &Path) -> io::Result<()> {
-    if has_proc() { remove(&data.join("postmaster.pid")) } else { Ok(()) }
-}
-
-/// Removes the lock beside the socket, on the same terms.
-pub(super) fn clear_socket_lock(socket: &Path) -> io::Result<()> {
-    if has_proc() { remove(&socket.join(".s.PGSQL.5432.lock")) } else { Ok(()) }
-}
-
-fn remove(path: &Path) -> io::Result<()> {
-    match fs::remove_file(path) {
-        Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
-        Ok(()) | Err(_) => Ok(()),
+/// Removes lock files that no live process stands behind: PostgreSQL takes any process that has got the same number since, or
+/// is dead but not reaped, for the old server. The caller holds the start lock and has found no process.
+pub(super) fn clear_lock_files(data: &Path, socket: &Path) -> io::Result<()> {
+    if !has_proc() {
+        return Ok(());
     }
+    for path in [data.join("postmaster.pid"), socket.join(".s.PGSQL.5432.lock"), socket.join(".s.PGSQL.5432")] {
+        match fs::remove_file(path) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+            Ok(()) | Err(_) => {}
+        }
+    }
+    Ok(())
 }
 
 /// Reading `cwd` fails for the dead.
@@ -107,7 +105,7 @@ mod tests {
         fs::write(folder.path().join("postmaster.pid"), format!("{me}\n/p\n0\n5432\n/s\n\n0 0\nready\n"))
             .expect("written");
         assert_eq!(running(folder.path()), None);
-        clear_lock_file(folder.path()).expect("removed");
-        clear_lock_file(folder.path()).expect("a second time too");
+        clear_lock_files(folder.path(), folder.path()).expect("removed");
+        clear_lock_files(folder.path(), folder.path()).expect("a second time too");
     }
 }
