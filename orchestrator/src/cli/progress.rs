@@ -46,7 +46,7 @@ impl Progress {
             News::DatabaseAway(why) => self.line(&format!("the database doesn't answer, trying again: {why}")),
             News::DatabaseBack => self.line("the database answers again"),
             News::AttemptLost => {
-                self.line("an attempt is gone without a word; its job goes on from its last checkpoint")
+                self.line("an attempt is gone without a word; its job goes on from its last checkpoint");
             }
             News::BackendRefused(error) => self.line(&format!("{error}; trying again")),
             News::Launched { job_key } if self.bars.is_none() => self.line(&format!("started {}", &job_key[..12])),

@@ -74,7 +74,7 @@ impl World {
                 },
             });
             JobView {
-                job_id: job as i64,
+                job_id: i64::try_from(job).expect("a few"),
                 phase: match &live {
                     _ if self.done[job] || self.failed[job] => JobPhase::Ended,
                     Some(attempt) if attempt.phase == AttemptPhase::Running => JobPhase::Running,

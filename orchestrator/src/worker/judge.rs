@@ -104,6 +104,8 @@ pub(super) fn judge(
 
 #[cfg(test)]
 mod tests {
+    use std::collections::BTreeMap;
+
     use super::*;
 
     fn end(last_word: Option<Event>, raw_status: i32, asked: Option<Asked>) -> String {
@@ -139,7 +141,7 @@ mod tests {
 
     #[test]
     fn a_loss_that_is_no_number_and_a_wrong_size_end_it() {
-        let step = |loss| Event::Step { step: 7, samples_seen: 56, loss, metrics: Default::default() };
+        let step = |loss| Event::Step { step: 7, samples_seen: 56, loss, metrics: BTreeMap::default() };
         let mut heard = Heard::default();
         assert!(!heard.hear(&step(1.0), 10));
         assert!(heard.hear(&step(f64::NAN), 10));
