@@ -36,10 +36,11 @@ figcaption b { color: var(--text); font-weight: 600; }
 table { border-collapse: collapse; font-size: 14px; line-height: 1.4; font-variant-numeric: tabular-nums; }
 th { text-align: left; font-weight: 600; border-bottom: 1.5px solid var(--muted); vertical-align: bottom; }
 th, td { padding: 5px 16px 5px 0; }
-td { border-bottom: 1px solid var(--grid); vertical-align: top; overflow-wrap: anywhere; }
+td { border-bottom: 1px solid var(--grid); vertical-align: top; overflow-wrap: break-word; }
 td:first-child { overflow-wrap: normal; white-space: nowrap; }
 sup { line-height: 0; }
-th.n, td.n { text-align: right; white-space: nowrap; }
+th.n, td.n { text-align: right; }
+td.n { white-space: nowrap; }
 code, pre { font-family: ui-monospace, 'DejaVu Sans Mono', monospace; font-size: 13px; }
 code { overflow-wrap: anywhere; }
 pre { background: var(--finegrid); padding: 12px 16px; border-radius: 6px; overflow-x: auto; line-height: 1.45; }
