@@ -22,14 +22,17 @@ setup: ## Fetch libtorch and, where the system has none, PostgreSQL (into .venv)
 build: setup ## Build sweep, its worker and the runners
 	@cargo build $(ALL)
 
+.PHONY: data
+data: build ## Fetch and pack the emoji pairs into data/emoji
+	@SWEEP_POOL=$(TARGET)/debug/sweep-pool scripts/data.sh emoji
+
 .PHONY: demo
-demo: build ## A real scaling-law study of CLIP on emoji: about ten minutes on two cores
-	@CARGO_TARGET_DIR=$(TARGET) scripts/data.sh emoji
+demo: data ## A real scaling-law study of CLIP on emoji: about ten minutes on two cores
 	@scripts/demo.sh $(SWEEP)
 
 .PHONY: study
 study: build ## The larger study on 100k icons: hours on two cores
-	@CARGO_TARGET_DIR=$(TARGET) scripts/data.sh icons
+	@SWEEP_POOL=$(TARGET)/debug/sweep-pool scripts/data.sh icons
 	@$(SWEEP) launch experiments/icons.yaml
 	@$(SWEEP) report icons
 

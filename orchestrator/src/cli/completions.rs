@@ -2,7 +2,7 @@
 
 use clap::CommandFactory;
 
-use super::output::{Exit, Failure};
+use super::output::Exit;
 
 /// Options of `sweep completions`.
 #[derive(Debug, clap::Args)]
@@ -11,7 +11,7 @@ pub(super) struct Args {
     shell: clap_complete::Shell,
 }
 
-pub(super) fn run(args: &Args) -> Result<Exit, Failure> {
+pub(super) fn run(args: &Args) -> Exit {
     clap_complete::generate(args.shell, &mut super::Cli::command(), "sweep", &mut std::io::stdout());
-    Ok(Exit::Done)
+    Exit::Done
 }

@@ -1,13 +1,14 @@
 //! `sweep doctor`: one line a check, and the way out where one fails.
 
 use std::fs;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::process::Command;
 
 use nix::sys::statvfs::statvfs;
 use serde::Serialize;
 
 use super::output::{self, Exit, Failure};
+use crate::plan::runner::{self, RunnerError};
 use crate::store::{self, Store, private_postgres};
 
 const GIB: u64 = 1 << 30;
@@ -54,10 +55,16 @@ pub(super) async fn run(args: Args) -> Result<Exit, Failure> {
         check_database().await,
         check_runner(
             "clip-runner",
+            "clip",
             Level::Fail,
             "build it with `make setup build`; until then only other runners can be used",
         ),
-        check_runner("synthetic-runner", Level::Warn, "build it with `make build`; only tests and examples need it"),
+        check_runner(
+            "synthetic-runner",
+            "synthetic",
+            Level::Warn,
+            "build it with `make build`; only tests and examples need it",
+        ),
         check_cores(),
         check_memory(),
         check_gpu(),
@@ -152,31 +159,12 @@ async fn check_database() -> Check {
     }
 }
 
-/// Beside `sweep`, or else on PATH.
-fn find_runner(name: &str) -> PathBuf {
-    let beside = std::env::current_exe().ok().and_then(|sweep| Some(sweep.parent()?.join(name)));
-    beside.filter(|path| path.exists()).unwrap_or_else(|| name.into())
-}
-
-fn check_runner(name: &'static str, missing: Level, hint: &str) -> Check {
-    let path = find_runner(name);
-    let output = match Command::new(&path).arg("describe").output() {
-        Ok(output) => output,
-        Err(error) => return Check::bad(name, missing, format!("can't run {}: {error}", path.display()), hint),
-    };
-    match serde_json::from_slice::<protocol::Description>(&output.stdout) {
-        Ok(described) if output.status.success() && described.protocol == protocol::PROTOCOL_VERSION => {
-            Check::ok(name, format!("{} on {}", described.version, described.devices.join(", ")))
-        }
-        Ok(described) if output.status.success() => {
-            let found = format!("speaks protocol {}, this is {}", described.protocol, protocol::PROTOCOL_VERSION);
-            Check::bad(name, missing, found, "build `sweep` and the runner from one source")
-        }
-        _ => {
-            let said = String::from_utf8_lossy(&output.stderr);
-            let last = said.lines().rfind(|line| !line.trim().is_empty()).unwrap_or("it said nothing");
-            Check::bad(name, missing, format!("`{} describe` failed: {last}", path.display()), hint)
-        }
+fn check_runner(label: &'static str, name: &str, missing: Level, hint: &str) -> Check {
+    let described = runner::find(name, Path::new(".")).and_then(|path| runner::describe(&path));
+    match described {
+        Ok(described) => Check::ok(label, format!("{} on {}", described.version, described.devices.join(", "))),
+        Err(error @ RunnerError::NotFound { .. }) => Check::bad(label, missing, error.to_string(), hint),
+        Err(error) => Check::bad(label, missing, error.to_string(), error.hint()),
     }
 }
 

@@ -5,6 +5,7 @@ use serde::Serialize;
 use super::output::{Exit, Failure, data, json, say};
 use crate::fit::{Convention, Fit, FitError, Options, Points, RESAMPLES, Response, fit};
 use crate::report::number::{compact, significant, with_interval};
+use crate::spec::nearest;
 use crate::store::Store;
 use crate::store::fit::{StoredFit, code_version};
 use crate::store::observation::MeasuredMetric;
@@ -103,15 +104,12 @@ pub(super) async fn run(args: Args) -> Result<Exit, Failure> {
 /// `error: there is no sweep X`, with the nearest name and the list.
 pub(super) fn unknown(kind: &str, name: &str, names: &[String], otherwise: &str) -> Failure {
     let failure = Failure::bad_input(format!("there is no {kind} `{name}`"));
-    let nearest = names
-        .iter()
-        .map(|candidate| (strsim::jaro_winkler(name, candidate), candidate))
-        .max_by(|a, b| a.0.total_cmp(&b.0));
+    let nearest = nearest(name, names.iter().map(String::as_str));
     let list = names.join(", ");
     match nearest {
-        None => failure.hint(format!("there is none yet: {otherwise}")),
-        Some((score, nearest)) if score > 0.8 => failure.hint(format!("did you mean `{nearest}`? There are: {list}")),
-        Some(_) => failure.hint(format!("there are: {list}")),
+        _ if names.is_empty() => failure.hint(format!("there is none yet: {otherwise}")),
+        Some(nearest) => failure.hint(format!("did you mean `{nearest}`? There are: {list}")),
+        None => failure.hint(format!("there are: {list}")),
     }
 }
 

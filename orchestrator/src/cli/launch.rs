@@ -127,15 +127,17 @@ async fn run_jobs(
         home,
         time_limit_secs: plan.limits.time_limit_secs,
     };
-    let slot = if backend.gpu_count() > 0 { "GPU" } else { "core" };
+    let gpu = if backend.gpu_count() > 0 { "a GPU and " } else { "" };
+    let threads = match backend.threads() {
+        1 => "1 thread".to_owned(),
+        threads => format!("{threads} threads"),
+    };
     say(&format!(
-        "{}: {} jobs ({}), {} at a time ({} slots by {slot}, {} threads each)",
+        "{}: {} jobs ({}), {} at a time ({gpu}{threads} each)",
         plan.name,
         before.total(),
         ended(before),
         parallel.min(backend.slots()),
-        backend.slots(),
-        backend.threads(),
     ));
     let (wishes, wish) = watch::channel(Wish::Run);
     let listening = tokio::spawn(listen(wishes)?);

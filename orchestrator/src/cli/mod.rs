@@ -102,6 +102,6 @@ async fn dispatch(command: Command) -> Result<Exit, Failure> {
         Command::Model(args) => model::run(&args),
         Command::Schema(args) => schema::run(&args),
         Command::Doctor(args) => doctor::run(args).await,
-        Command::Completions(args) => completions::run(&args),
+        Command::Completions(args) => Ok(completions::run(&args)),
     }
 }

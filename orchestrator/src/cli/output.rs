@@ -1,6 +1,7 @@
 //! What every command shares: exit codes, errors as people see them, data on standard output.
 
 use std::error::Error;
+use std::fmt::Write as _;
 use std::io::{IsTerminal, Write};
 use std::process::ExitCode;
 
@@ -87,13 +88,13 @@ impl Failure {
             text.push_str(&self.message);
             text.push('\n');
         } else {
-            text.push_str(&format!("{red}error{plain}: {}\n", self.message));
+            let _ = writeln!(text, "{red}error{plain}: {}", self.message);
         }
         for cause in &self.causes {
-            text.push_str(&format!("  caused by: {cause}\n"));
+            let _ = writeln!(text, "  caused by: {cause}");
         }
         if let Some(hint) = &self.hint {
-            text.push_str(&format!("\n{cyan}hint{plain}: {hint}\n"));
+            let _ = writeln!(text, "\n{cyan}hint{plain}: {hint}");
         }
         say(text.trim_end());
         self.exit.into()

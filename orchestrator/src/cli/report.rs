@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use super::fit::{find_metric, unknown};
 use super::output::{Exit, Failure, data, say};
 use crate::fit::{Convention, Options, Points, RESAMPLES, Response, fit};
+use crate::report::number::{significant, with_interval};
 use crate::report::{Panel, PanelFit, Report, default_metrics, file_name, render, write};
 use crate::store::Store;
 use crate::store::fit::code_version;
@@ -48,6 +49,9 @@ pub(super) async fn run(args: Args) -> Result<Exit, Failure> {
     for metric in metrics {
         panels.push(panel(&store, &args, metric).await?);
     }
+    for panel in &panels {
+        say(&law(panel));
+    }
     let report = Report { study, compute: args.compute, panels, seed: args.seed, code_version: code_version() };
     let folder = args.output.unwrap_or_else(|| PathBuf::from("reports").join(file_name(&args.sweep)));
     let rendered = render(&report).map_err(|error| Failure::environment(error.to_string()).because(&error))?;
@@ -57,6 +61,23 @@ pub(super) async fn run(args: Args) -> Result<Exit, Failure> {
     data(&page.display().to_string());
     say(&format!("{} figures in {}", rendered.figures.len(), folder.join("figures").display()));
     Ok(Exit::Done)
+}
+
+/// One line a metric: the law through all jobs with its intervals, and what to think of it.
+fn law(panel: &Panel) -> String {
+    let name = format!("{}/{}", panel.dataset, panel.metric);
+    match panel.fits.first().map(|first| &first.fit) {
+        Some(Ok(fit)) => format!(
+            "{name:<44} E = {} * C^{}   alpha {}, beta {}: {}",
+            significant(fit.law.beta, 3),
+            significant(fit.law.alpha, 3),
+            with_interval(&fit.alpha),
+            with_interval(&fit.beta),
+            fit.verdict
+        ),
+        Some(Err(error)) => format!("{name:<44} no law: {error}"),
+        None => format!("{name:<44} not fitted"),
+    }
 }
 
 /// Fits one metric by every policy and stores what could be fitted.

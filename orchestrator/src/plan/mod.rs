@@ -11,7 +11,7 @@ pub mod inputs;
 
 mod pool;
 
-mod runner;
+pub mod runner;
 
 mod expand;
 

@@ -72,7 +72,7 @@ impl RunnerError {
     pub fn hint(&self) -> &'static str {
         match self {
             RunnerError::NotFound { .. } => {
-                "`make runner` builds clip-runner; a runner of your own is named by its path, with a `/` in it"
+                "`make build` builds clip-runner; a runner of your own is named by its path, with a `/` in it"
             }
             RunnerError::Protocol { .. } => "build `sweep` and the runner from the same version",
             RunnerError::Start { .. }
@@ -90,7 +90,7 @@ fn said(stderr: &str) -> String {
 }
 
 /// The executable of runner `name`: a path if it has a `/`, else `<name>-runner` beside this program or on `PATH`.
-pub(super) fn find(name: &str, base_dir: &Path) -> Result<PathBuf, RunnerError> {
+pub fn find(name: &str, base_dir: &Path) -> Result<PathBuf, RunnerError> {
     let mut looked_for = Vec::new();
     let candidates: Vec<PathBuf> = if name.contains('/') {
         // Components leave out the `.` of `./own`.
@@ -111,7 +111,7 @@ pub(super) fn find(name: &str, base_dir: &Path) -> Result<PathBuf, RunnerError> 
 }
 
 /// Asks the runner at `path`.
-pub(super) fn describe(path: &Path) -> Result<Description, RunnerError> {
+pub fn describe(path: &Path) -> Result<Description, RunnerError> {
     let start = |source| RunnerError::Start { path: path.to_owned(), source };
     let mut child = Command::new(path)
         .arg("describe")

@@ -15,7 +15,7 @@ const RULES: &str = "\
 * { box-sizing: border-box; }
 body { margin: 0; background: var(--paper); color: var(--text);
 font: 16px/1.55 system-ui, 'Segoe UI', Helvetica, Arial, 'DejaVu Sans', sans-serif; }
-main { max-width: 1060px; margin: 0 auto; padding: 40px 32px 80px; }
+main { max-width: 1240px; margin: 0 auto; padding: 40px 32px 80px; }
 h1 { font-size: 30px; line-height: 1.2; margin: 0 0 6px; overflow-wrap: anywhere; }
 h2 { font-size: 21px; margin: 52px 0 12px; padding-top: 12px; border-top: 1px solid var(--grid); }
 p { max-width: 46em; overflow-wrap: anywhere; }

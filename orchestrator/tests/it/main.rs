@@ -1,5 +1,7 @@
 //! Integration tests: one binary, real PostgreSQL, real processes.
 
+#![expect(clippy::print_stderr, reason = "a test that skips what is absent says so")]
+
 mod cli_plan;
 mod harness;
 mod report;
