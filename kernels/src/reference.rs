@@ -1,4 +1,5 @@
-//! InfoNCE and its gradient in plain Rust and float64: slow, readable, the truth that kernels and runners are tested on.
+//! InfoNCE and its gradient in plain Rust and float64: slow, readable, the truth that kernels and runners are tested
+//! on.
 //!
 //! Images u_i and texts v_j (n rows of width d, any length), s = exp(logit_scale), logits l_ij = s u_i . v_j:
 //!

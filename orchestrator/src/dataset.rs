@@ -53,8 +53,9 @@ pub fn write_parquet(answer: &Answer, to: &mut impl Write) -> Result<(), Dataset
     Ok(())
 }
 
-/// One object: `{"schema": "sweep.sql/1", "columns": [{"name", "type"}], "truncated": false, "rows": [{name: value}]}`. json
-/// columns are nested as they are; JSON has no NaN, so those and the infinities are the texts `"NaN"`, `"inf"`, `"-inf"`.
+/// One object: `{"schema": "sweep.sql/1", "columns": [{"name", "type"}], "truncated": false, "rows": [{name: value}]}`.
+/// json columns are nested as they are; JSON has no NaN, so those and the infinities are the texts `"NaN"`, `"inf"`,
+/// `"-inf"`.
 pub fn write_json(answer: &Answer, to: &mut impl Write) -> Result<(), DatasetError> {
     #[derive(Serialize)]
     struct Head<'a> {

@@ -26,7 +26,8 @@ pub struct LocalBackend {
 }
 
 impl LocalBackend {
-    /// A backend whose workers keep their state under `home` (absolute). `sweep-worker` is looked for beside this executable.
+    /// A backend whose workers keep their state under `home` (absolute). `sweep-worker` is looked for beside this
+    /// executable.
     pub fn new(options: &LocalOptions, home: &Path) -> Result<LocalBackend, BackendError> {
         let machine = |what| move |source| BackendError::Machine { what, source };
         let executable = std::env::current_exe().map_err(machine("the path of this program"))?;

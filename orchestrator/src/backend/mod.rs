@@ -1,4 +1,5 @@
-//! Where attempts execute: the trait, one file a backend. A backend starts `sweep-worker`s and says whether they are there.
+//! Where attempts execute: the trait, one file a backend. A backend starts `sweep-worker`s and says whether they are
+//! there.
 //!
 //! It must not know the store: what it says of an end is a hint, the worker's own fenced record is the truth.
 
@@ -34,7 +35,8 @@ pub trait Backend: Send + Sync {
     /// The handle of the worker with this token, if it is there.
     async fn find(&self, token: &str) -> Result<Option<String>, BackendError>;
 
-    /// What is to be said of each attempt, given by token with the handle if one was stored. Total: what it can't tell is
+    /// What is to be said of each attempt, given by token with the handle if one was stored. Total: what it can't tell
+    /// is
     /// [`Observed::Unknown`], never an error and never an end.
     async fn poll(&self, attempts: &[(String, Option<String>)]) -> BTreeMap<String, Observed>;
 

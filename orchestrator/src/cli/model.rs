@@ -11,8 +11,8 @@ use crate::spec::{is_model_file, model_names, nearest, shipped};
 /// Options of `sweep model`.
 #[derive(Debug, clap::Args)]
 pub(super) struct Args {
-    /// Names of models that come with `sweep`, or JSON files in the form of OpenCLIP's model_configs; none: all that come
-    /// with it.
+    /// Names of models that come with `sweep`, or JSON files in the form of OpenCLIP's model_configs; none: all that
+    /// come with it.
     #[arg(value_name = "NAME|FILE")]
     models: Vec<String>,
     /// Print JSON: one object for one model, else a list `models`.

@@ -5,8 +5,8 @@ use serde_json::Value;
 /// Whole floats up to here are written without a point; beyond it not every whole number is a float.
 const WHOLE_MAX: f64 = 9_007_199_254_740_992.0;
 
-/// Canonical JSON of `value`. Keys are sorted by code point; whole floats are written as integers (`1.0` as `1`, `-0.0` as
-/// `0`), other floats in the shortest form that reads back the same; text is not escaped beyond what JSON demands.
+/// Canonical JSON of `value`. Keys are sorted by code point; whole floats are written as integers (`1.0` as `1`, `-0.0`
+/// as `0`), other floats in the shortest form that reads back the same; text is not escaped beyond what JSON demands.
 pub fn canonical(value: &Value) -> String {
     let mut text = String::new();
     write(value, &mut text);

@@ -42,7 +42,8 @@ pub enum LoadError {
     CurrentDir(#[source] io::Error),
 }
 
-/// Reads, checks and plans a spec, in the current folder. `measured` are seconds a sample on one slot, by runner and model.
+/// Reads, checks and plans a spec, in the current folder. `measured` are seconds a sample on one slot, by runner and
+/// model.
 pub fn load(spec_path: &Path, measured: &BTreeMap<(String, String), f64>) -> Result<Plan, LoadError> {
     let spec = read_spec(spec_path)?;
     let base_dir = std::env::current_dir().map_err(LoadError::CurrentDir)?;

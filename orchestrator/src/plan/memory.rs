@@ -10,10 +10,10 @@ use protocol::{ModelConfig, ModelSize, Precision};
 /// + 4 B 3 S^2 + 3 x 4 B^2                images, logits and their gradients
 /// ```
 ///
-/// N parameters, B global batch, b bytes of an activation (4, or 2 with `amp_bf16`), L blocks, T tokens, W width, H hidden
-/// width, S image side. A pre-LN block keeps its two inputs and their norms (4 W), queries, keys and values (3 W), the
-/// attention's output (W), both sides of the activation function (2 H), and the attention weights where no fused kernel
-/// makes them again. Counted by hand, not measured: good for "does it fit", not for the last 20 %.
+/// N parameters, B global batch, b bytes of an activation (4, or 2 with `amp_bf16`), L blocks, T tokens, W width, H
+/// hidden width, S image side. A pre-LN block keeps its two inputs and their norms (4 W), queries, keys and values (3
+/// W), the attention's output (W), both sides of the activation function (2 H), and the attention weights where no
+/// fused kernel makes them again. Counted by hand, not measured: good for "does it fit", not for the last 20 %.
 pub fn memory_bytes(config: &ModelConfig, size: &ModelSize, global_batch: u64, precision: Precision) -> u64 {
     let bytes = match precision {
         Precision::Fp32 => 4.0,

@@ -1,7 +1,8 @@
 //! [`Spec`](crate::spec::Spec) to [`Plan`]: pure. Same spec and same inputs, same jobs.
 //!
-//! [`plan`] expands the grid, sizes models, counts samples, costs jobs and names each by its content. What it needs from
-//! outside (pools, model files, the runner's version) comes in as [`Inputs`]; [`inputs`] is the one module here that looks.
+//! [`plan`] expands the grid, sizes models, counts samples, costs jobs and names each by its content. What it needs
+//! from outside (pools, model files, the runner's version) comes in as [`Inputs`]; [`inputs`] is the one module here
+//! that looks.
 
 pub mod canonical;
 

@@ -1,4 +1,5 @@
-//! The one loop that performs what the [`Scheduler`] decides: reads the store, polls the backend, acts, tells how it goes.
+//! The one loop that performs what the [`Scheduler`] decides: reads the store, polls the backend, acts, tells how it
+//! goes.
 //!
 //! It may be killed at any point: everything it knows is in the store, or is found again by asking the backend.
 
@@ -195,7 +196,8 @@ impl Driver<'_> {
             return Ok(Round::Ended);
         }
         let taken = self.store.slots_taken(self.backend.name(), self.backend.host()).await?;
-        // After the store was read: an attempt that it calls live and that has ended since shows as gone once, not twice.
+        // After the store was read: an attempt that it calls live and that has ended since shows as gone once, not
+        // twice.
         let observed = self.observe(&jobs).await;
         let input = Input {
             jobs: jobs.iter().map(|job| self.view(job, &observed)).collect(),

@@ -1,4 +1,5 @@
-//! The scheduler: a pure state machine ([`step`](Scheduler::step)) and the one Tokio [`driver`] that performs what it decides.
+//! The scheduler: a pure state machine ([`step`](Scheduler::step)) and the one Tokio [`driver`] that performs what it
+//! decides.
 
 pub mod driver;
 

@@ -1,5 +1,5 @@
-//! The scheduler against a small world with faults: lost messages, stale looks, workers and launchers killed between any
-//! two actions. Safety is checked at every step, liveness once the faults stop. A failure names its seed.
+//! The scheduler against a small world with faults: lost messages, stale looks, workers and launchers killed between
+//! any two actions. Safety is checked at every step, liveness once the faults stop. A failure names its seed.
 
 use std::collections::{BTreeMap, BTreeSet};
 

@@ -1,5 +1,5 @@
-//! Every key of a spec: its name, what it may be, its default and what it means. The parser, the JSON Schema and the errors
-//! all read these tables, so they can't disagree.
+//! Every key of a spec: its name, what it may be, its default and what it means. The parser, the JSON Schema and the
+//! errors all read these tables, so they can't disagree.
 
 /// One key.
 #[derive(Debug)]
@@ -169,7 +169,8 @@ pub static GRID: &[Key] = &[
     ),
 ];
 
-/// The recipe. Defaults are OpenCLIP's for ViT models, but for the warm-up (there 10,000 steps) and precision (there amp_bf16).
+/// The recipe. Defaults are OpenCLIP's for ViT models, but for the warm-up (there 10,000 steps) and precision (there
+/// amp_bf16).
 pub static RECIPE: &[Key] = &[
     key("global_batch", SAMPLES, Required, "Samples a step, over all devices; also the number of contrasts"),
     key("lr", Kind::Number(Range::positive()), Default("5e-4"), "Peak learning rate"),

@@ -1,7 +1,7 @@
 //! Where in the text of a spec a value stands.
 //!
-//! `serde_yaml` gives no spans, but an error carries the position of the node that raised it. So a seed walks the wanted
-//! path and fails on purpose at its end.
+//! `serde_yaml` gives no spans, but an error carries the position of the node that raised it. So a seed walks the
+//! wanted path and fails on purpose at its end.
 
 use std::fmt;
 use std::ops::Range;

@@ -61,7 +61,8 @@ pub struct Spec {
     pub data: Option<Data>,
     /// The product of these lists is the grid.
     pub grid: Axes,
-    /// Cells beside the product, after [`Spec::exclude`]: each entry is a product too, in which axes left out are the grid's.
+    /// Cells beside the product, after [`Spec::exclude`]: each entry is a product too, in which axes left out are the
+    /// grid's.
     pub include: Vec<Axes>,
     /// Cells of the product to leave out: those that match every axis an entry names.
     pub exclude: Vec<Axes>,

@@ -112,8 +112,8 @@ impl Ending {
 }
 
 impl Store {
-    /// Records an attempt in the lowest free slot of its host. `None`: the job is no longer pending, somebody else's attempt
-    /// of it lives, or no slot is free.
+    /// Records an attempt in the lowest free slot of its host. `None`: the job is no longer pending, somebody else's
+    /// attempt of it lives, or no slot is free.
     pub async fn attempt_intend(&self, request: &IntentRequest) -> Result<Option<i32>, StoreError> {
         let failed = doing("can't record an attempt");
         let mut tx = self.pool.begin().await.map_err(&failed)?;

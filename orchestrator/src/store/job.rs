@@ -137,7 +137,8 @@ impl Store {
         Ok(rows.into_iter().map(|row| (row.job_key, row.state)).collect())
     }
 
-    /// The database's clock, seconds since 1970, and the jobs of a sweep that a launcher has to care for, in plan order.
+    /// The database's clock, seconds since 1970, and the jobs of a sweep that a launcher has to care for, in plan
+    /// order.
     pub async fn job_open(&self, sweep_id: i64) -> Result<(f64, Vec<OpenJob>), StoreError> {
         let failed = doing("can't read the state of the sweep");
         let now = sqlx::query_scalar!(r#"SELECT extract(epoch FROM clock_timestamp())::float8 AS "now!""#)
@@ -323,8 +324,8 @@ impl Store {
             .map_err(doing("can't read the jobs of the sweep"))
     }
 
-    /// Cancels jobs that are pending or running, and asks their workers to stop. Gives the number of jobs, and the tokens
-    /// of attempts that live.
+    /// Cancels jobs that are pending or running, and asks their workers to stop. Gives the number of jobs, and the
+    /// tokens of attempts that live.
     pub async fn job_cancel(&self, job_ids: &[i64]) -> Result<(i64, Vec<String>), StoreError> {
         let row = sqlx::query!(
             r#"WITH cancelled AS (

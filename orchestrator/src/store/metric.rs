@@ -21,8 +21,8 @@ pub struct Batch {
 }
 
 impl Batch {
-    /// Columns of `events`, of which the last is line `acked_events` of the attempt's spool. A loss that is no number is
-    /// left out: it fails the job, and no curve wants it.
+    /// Columns of `events`, of which the last is line `acked_events` of the attempt's spool. A loss that is no number
+    /// is left out: it fails the job, and no curve wants it.
     pub fn new(events: &[Event], acked_events: i64) -> Batch {
         let mut batch = Batch { acked_events, ..Batch::default() };
         for event in events {
@@ -76,9 +76,9 @@ impl Batch {
 }
 
 impl Store {
-    /// Stores a batch of events of `attempt_id` (the claim's own, or one before it that ended with unsent events) and how
-    /// far its spool is stored; with `ending`, ends the claimed attempt in the same transaction. Events that are stored
-    /// already change nothing. `None`: the claim is superseded, nothing was written.
+    /// Stores a batch of events of `attempt_id` (the claim's own, or one before it that ended with unsent events) and
+    /// how far its spool is stored; with `ending`, ends the claimed attempt in the same transaction. Events that are
+    /// stored already change nothing. `None`: the claim is superseded, nothing was written.
     pub async fn events_store(
         &self,
         claim: &Claim,

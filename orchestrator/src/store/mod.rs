@@ -215,8 +215,8 @@ impl Store {
         Store::open(options).await
     }
 
-    /// Like [`Store::connect`], but starts and creates nothing: `None` where the private database is not up, or where nothing has
-    /// been stored yet.
+    /// Like [`Store::connect`], but starts and creates nothing: `None` where the private database is not up, or where
+    /// nothing has been stored yet.
     pub async fn connect_existing() -> Result<Option<Store>, StoreError> {
         let options = match named_database()? {
             Some(options) => options,

@@ -1,5 +1,5 @@
-//! The embedded default: a PostgreSQL cluster that belongs to one project, lives under `.sweep/postgres`, listens on a Unix
-//! socket only and is started on demand. It outlives the program that started it. Knows nothing of the schema.
+//! The embedded default: a PostgreSQL cluster that belongs to one project, lives under `.sweep/postgres`, listens on a
+//! Unix socket only and is started on demand. It outlives the program that started it. Knows nothing of the schema.
 //!
 //! ```text
 //! .sweep/postgres.lock       held while one process creates, starts or stops the cluster
@@ -186,7 +186,8 @@ pub struct Status {
     pub version: Option<String>,
 }
 
-/// How to reach the cluster of `home`, which is made and started if need be. Fast when it is up; safe when many ask at once.
+/// How to reach the cluster of `home`, which is made and started if need be. Fast when it is up; safe when many ask at
+/// once.
 pub fn ensure_running(home: &Path) -> Result<Access, PrivatePostgresError> {
     if let Some(access) = running(home)? {
         return Ok(access);
@@ -276,8 +277,8 @@ fn start(cluster: &Cluster) -> Result<(), PrivatePostgresError> {
         options.push_str(" -c ");
         options.push_str(setting);
     }
-    // `pg_ctl` puts the server into a session of its own, so that Ctrl-C here does not reach it, and waits until it accepts
-    // connections. Paths are relative because it hands them to a shell.
+    // `pg_ctl` puts the server into a session of its own, so that Ctrl-C here does not reach it, and waits until it
+    // accepts connections. Paths are relative because it hands them to a shell.
     let mut command = server_command(cluster, &binaries, "pg_ctl");
     command.args(["start", "--wait", "--silent", "--pgdata=data", "--log=server.log"]);
     command.arg(format!("--timeout={}", START_LIMIT.as_secs())).arg("-o").arg(options);
@@ -340,7 +341,8 @@ fn create(cluster: &Cluster, binaries: &Binaries) -> Result<(), PrivatePostgresE
     fs::rename(&new, &data).map_err(io_error("rename", &new))
 }
 
-/// A server program as the server's user, in the cluster's folder, without what the caller's environment says of databases.
+/// A server program as the server's user, in the cluster's folder, without what the caller's environment says of
+/// databases.
 fn server_command(cluster: &Cluster, binaries: &Binaries, program: &str) -> Command {
     let mut command = Command::new(binaries.program(program));
     command.current_dir(&cluster.folder).env_clear().env("LC_ALL", "C");

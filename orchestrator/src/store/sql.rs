@@ -1,10 +1,10 @@
 //! A query of the user's: one statement that only reads, with a limit on its time and on its rows.
 //!
-//! Four locks, because each alone has a way round it. The query becomes the body of a cursor, whose grammar has no writing
-//! statement. It travels by the extended protocol, which takes a single statement (`COMMIT; DROP ...` is refused). Its
-//! transaction is `READ ONLY`, so functions can't write tables. And a superuser, such as the private database's role, drops
-//! to `pg_read_all_data`, so functions can't touch files and other sessions. They keep mistakes from doing harm; they are no
-//! sandbox for strangers, for whom a role without rights is.
+//! Four locks, because each alone has a way round it. The query becomes the body of a cursor, whose grammar has no
+//! writing statement. It travels by the extended protocol, which takes a single statement (`COMMIT; DROP ...` is
+//! refused). Its transaction is `READ ONLY`, so functions can't write tables. And a superuser, such as the private
+//! database's role, drops to `pg_read_all_data`, so functions can't touch files and other sessions. They keep mistakes
+//! from doing harm; they are no sandbox for strangers, for whom a role without rights is.
 
 use std::time::{Duration, Instant};
 

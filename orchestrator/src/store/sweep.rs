@@ -59,8 +59,8 @@ impl Store {
 
         let jobs = &plan.jobs;
         let keys: Vec<String> = jobs.iter().map(|job| job.job_key.clone()).collect();
-        // In the order of their keys, as pools are, so that two launches of overlapping sweeps can't wait for each other in a
-        // circle.
+        // In the order of their keys, as pools are, so that two launches of overlapping sweeps can't wait for each
+        // other in a circle.
         sqlx::query!(
             "INSERT INTO job (job_key, spec, runner, runner_version, model, parameters, image_parameters,
                               text_parameters, pool, data_size, samples_seen, unique_samples, seed,

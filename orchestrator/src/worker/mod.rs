@@ -1,4 +1,5 @@
-//! What `sweep-worker` does for one attempt: claim it, supervise its runner, spool what the runner says, ship the spool.
+//! What `sweep-worker` does for one attempt: claim it, supervise its runner, spool what the runner says, ship the
+//! spool.
 //!
 //! It must not know who launched it: no scheduler, no terminal. Its words go to standard error, which the backend keeps
 //! as `worker.log`. Training never waits for the database; a worker whose claim is superseded stops and writes nothing.

@@ -28,7 +28,8 @@ pub(super) struct Runner {
 }
 
 impl Runner {
-    /// Starts `runner run --job FOLDER/job.json`. Gives its lines as they come; the channel closes with its standard output.
+    /// Starts `runner run --job FOLDER/job.json`. Gives its lines as they come; the channel closes with its standard
+    /// output.
     pub(super) fn start(runner: &Path, job: &Job, token: &str) -> io::Result<(Runner, mpsc::Receiver<Vec<u8>>)> {
         let folder = &job.attempt_dir;
         let threads = job.resources.threads.to_string();

@@ -56,8 +56,9 @@ impl Tail {
         std::fs::metadata(&self.path).map_or(true, |file| file.len() <= self.offset)
     }
 
-    /// The next events, at most `limit` lines of them. What is behind the last line break isn't written yet (or never will
-    /// be, if its writer was killed); a missing file is an empty one; a line that is no event counts, but gives none.
+    /// The next events, at most `limit` lines of them. What is behind the last line break isn't written yet (or never
+    /// will be, if its writer was killed); a missing file is an empty one; a line that is no event counts, but gives
+    /// none.
     pub(super) fn read(&mut self, limit: usize) -> io::Result<Vec<Event>> {
         let mut file = match File::open(&self.path) {
             Ok(file) => file,

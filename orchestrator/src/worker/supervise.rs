@@ -66,8 +66,8 @@ pub(super) async fn supervise(cli: &Cli) -> Result<u8, WorkerError> {
     }
 }
 
-/// Ships what earlier attempts of this job left in their spools, under their own rows, and makes sure that nothing of them
-/// runs here. Gives the ending if the newest of them had finished.
+/// Ships what earlier attempts of this job left in their spools, under their own rows, and makes sure that nothing of
+/// them runs here. Gives the ending if the newest of them had finished.
 async fn settle_predecessors(database: &mut Patient, claim: &Claim) -> Result<Option<Ending>, WorkerError> {
     let mut finished = None;
     for earlier in database.run(None, async |store| store.attempt_predecessors(claim).await).await? {

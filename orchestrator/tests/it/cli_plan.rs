@@ -474,7 +474,7 @@ fn no_runner() {
     ----- stderr -----
     error: no runner `./none`: looked for `[DIR]/none`
 
-    hint: `make runner` builds clip-runner; a runner of your own is named by its path, with a `/` in it
+    hint: `make build` builds clip-runner; a runner of your own is named by its path, with a `/` in it
     ");
 }
 

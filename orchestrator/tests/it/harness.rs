@@ -29,8 +29,8 @@ pub(crate) fn transcript(output: &Output) -> String {
     )
 }
 
-/// The server programs of the repository's own environment, where the system has none: tests run in temporary folders, and the
-/// test program may lie outside the repository.
+/// The server programs of the repository's own environment, where the system has none: tests run in temporary folders,
+/// and the test program may lie outside the repository.
 fn server_programs() -> Option<PathBuf> {
     if std::env::var_os("SWEEP_PG_BIN").is_some() || private_postgres::find_binaries().is_ok() {
         return None;
@@ -43,7 +43,8 @@ fn server_programs() -> Option<PathBuf> {
     })
 }
 
-/// A project in a temporary folder with a private database of its own; both are gone when it is dropped, also after a panic.
+/// A project in a temporary folder with a private database of its own; both are gone when it is dropped, also after a
+/// panic.
 #[derive(Debug)]
 pub(crate) struct Project {
     folder: tempfile::TempDir,

@@ -1,7 +1,7 @@
 //! Running sweeps: real processes, real database, made-up losses.
 //!
-//! The oracle of every fault is the same: each job is done by exactly one finished attempt, and curves and results equal
-//! those of a run that nothing happened to.
+//! The oracle of every fault is the same: each job is done by exactly one finished attempt, and curves and results
+//! equal those of a run that nothing happened to.
 
 mod bench;
 mod faults;

@@ -391,7 +391,8 @@ mod schema {
         assert_eq!(bare, "relname,attname\n");
     }
 
-    /// Two jobs: one resumed twice, from a checkpoint and then from an earlier one; one with a claimed attempt that started afresh.
+    /// Two jobs: one resumed twice, from a checkpoint and then from an earlier one; one with a claimed attempt that
+    /// started afresh.
     const RUNS: &str = "
         INSERT INTO pool (digest, name, path, samples) VALUES (repeat('a', 64), 'p', '/p', 100);
         INSERT INTO sweep (name, spec) VALUES ('s', '');

@@ -1,4 +1,5 @@
-//! The invariants of ARCHITECTURE.md, as tests: who may import whom, who owns which crate, what is pure, how files look.
+//! The invariants of ARCHITECTURE.md, as tests: who may import whom, who owns which crate, what is pure, how files
+//! look.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -33,7 +34,12 @@ const OWNERS: &[(&str, &[&str])] = &[
 const PURE: &[&str] =
     &["orchestrator/src/spec/", "orchestrator/src/plan/", "orchestrator/src/schedule/", "orchestrator/src/fit/"];
 /// Files of those folders that gather inputs or perform actions, and say so in their first line.
-const PURE_EXCEPT: &[&str] = &["orchestrator/src/plan/inputs.rs", "orchestrator/src/schedule/driver.rs"];
+const PURE_EXCEPT: &[&str] = &[
+    "orchestrator/src/plan/inputs.rs",
+    "orchestrator/src/plan/pool.rs",
+    "orchestrator/src/plan/runner.rs",
+    "orchestrator/src/schedule/driver.rs",
+];
 const IMPURE: &[&str] =
     &["std::fs", "std::env", "std::process", "tokio::", "SystemTime", "Instant::now", "thread_rng", "rand::rng()"];
 
@@ -96,7 +102,8 @@ fn look(name: &str, text: &str, problems: &mut Vec<String>) {
     }
     for (number, line) in text.lines().enumerate() {
         let at = format!("{name}:{}", number + 1);
-        if line.chars().count() > LINE_COLUMNS && !line.contains("r#\"") && !line.contains("http") {
+        // rustfmt sees to code; it leaves comments alone.
+        if line.trim_start().starts_with("//") && line.chars().count() > LINE_COLUMNS && !line.contains("http") {
             problems.push(format!("{at}: error: longer than {LINE_COLUMNS} columns"));
         }
         for leftover in ["TODO", "FIXME", "XXX", "#[ignore]", "#[should_panic"] {

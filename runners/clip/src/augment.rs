@@ -102,8 +102,8 @@ impl Patches {
         false
     }
 
-    /// Appends a view of an image (`side` x `side` x RGB bytes) as rows of patches: a zero row for the class token, then
-    /// patches in reading order, each as channel, row, column (the layout of `conv1.weight`).
+    /// Appends a view of an image (`side` x `side` x RGB bytes) as rows of patches: a zero row for the class token,
+    /// then patches in reading order, each as channel, row, column (the layout of `conv1.weight`).
     pub fn append(&self, pixels: &[u8], view: View, out: &mut Vec<f32>) {
         assert_eq!(pixels.len(), self.image_bytes(), "bytes of an image of {} pixels", self.side);
         let start = out.len();

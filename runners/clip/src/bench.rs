@@ -142,7 +142,8 @@ fn recipe(options: &BenchOptions, precision: Precision) -> Recipe {
     }
 }
 
-/// Noise for images, and captions that fill the whole context with their end token anywhere in it, as in OpenCLIP's step.
+/// Noise for images, and captions that fill the whole context with their end token anywhere in it, as in OpenCLIP's
+/// step.
 fn batch(options: &BenchOptions, model: &Clip) -> Batch {
     let mut draws = Draws::new(0, 0);
     let patches = options.batch as i64 * 17 * model.image.patch_values();

@@ -1,8 +1,8 @@
 //! Checkpoints: weights and optimiser state in safetensors with a manifest that hashes them.
 //!
-//! A checkpoint is a folder `samples-<N>-fence-<F>`, written under a temporary name, flushed to disk and renamed, so that a
-//! folder of that name is complete or damaged later, never half written. Order and augmentation of the data are functions
-//! of seed and samples seen, so nothing else needs to be kept for an exact resume.
+//! A checkpoint is a folder `samples-<N>-fence-<F>`, written under a temporary name, flushed to disk and renamed, so
+//! that a folder of that name is complete or damaged later, never half written. Order and augmentation of the data are
+//! functions of seed and samples seen, so nothing else needs to be kept for an exact resume.
 
 use std::fs::{self, File};
 use std::io::{self, Write};

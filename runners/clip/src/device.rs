@@ -103,7 +103,8 @@ pub fn die_with_parent() {
     unsafe { libc::prctl(libc::PR_SET_PDEATHSIG, libc::SIGKILL) };
 }
 
-/// Brings libtorch's CUDA half in, if it is installed: the binary is linked against the CPU half alone and runs with both.
+/// Brings libtorch's CUDA half in, if it is installed: the binary is linked against the CPU half alone and runs with
+/// both.
 #[expect(unsafe_code, reason = "a library that may be absent is loaded by hand")]
 fn load_cuda() {
     const LIBRARY: &CStr = c"libtorch_cuda.so";
@@ -111,8 +112,8 @@ fn load_cuda() {
     unsafe { libc::dlopen(LIBRARY.as_ptr(), libc::RTLD_NOW | libc::RTLD_GLOBAL) };
 }
 
-/// Keeps freed memory in the process. A step frees and asks for the same hundred megabytes again; by default glibc gives
-/// large blocks back to the kernel, which then clears each page anew.
+/// Keeps freed memory in the process. A step frees and asks for the same hundred megabytes again; by default glibc
+/// gives large blocks back to the kernel, which then clears each page anew.
 #[expect(unsafe_code, reason = "mallopt has no safe wrapper among our dependencies")]
 fn keep_freed_memory() {
     // SAFETY: sets parameters of glibc's allocator.

@@ -179,15 +179,16 @@ pub fn learning_rate(recipe: &Recipe, step: u64, steps: u64) -> f64 {
 #[expect(unsafe_code, reason = "libtorch gives its memory as a pointer only")]
 fn floats(tensor: &Tensor) -> &[f32] {
     assert!(tensor.is_contiguous() && tensor.kind() == Kind::Float && tensor.device() == Device::Cpu);
-    // SAFETY: contiguous fp32 in main memory, checked above, alive as long as the tensor is borrowed. Torch keeps unique
-    // gradients and buffers: nothing writes to them while this borrow lasts.
+    // SAFETY: contiguous fp32 in main memory, checked above, alive as long as the tensor is borrowed. Torch keeps
+    // unique gradients and buffers: nothing writes to them while this borrow lasts.
     unsafe { std::slice::from_raw_parts(tensor.data_ptr().cast(), tensor.numel()) }
 }
 
 #[expect(unsafe_code, reason = "libtorch gives its memory as a pointer only")]
 fn floats_mut(tensor: &mut Tensor) -> &mut [f32] {
     assert!(tensor.is_contiguous() && tensor.kind() == Kind::Float && tensor.device() == Device::Cpu);
-    // SAFETY: as in `floats`; the leaves that share the parameters' buffer are not touched between backward and forward.
+    // SAFETY: as in `floats`; the leaves that share the parameters' buffer are not touched between backward and
+    // forward.
     unsafe { std::slice::from_raw_parts_mut(tensor.data_ptr().cast(), tensor.numel()) }
 }
 
@@ -227,7 +228,8 @@ mod tests {
 
     #[test]
     fn first_step_by_hand() {
-        // With fresh state m / (1 - b1) = g and sqrt(v / (1 - b2)) = |g|: a step of lr towards -sign(g), decay on matrices.
+        // With fresh state m / (1 - b1) = g and sqrt(v / (1 - b2)) = |g|: a step of lr towards -sign(g), decay on
+        // matrices.
         let mut parameters = drawn(1);
         let gradients: Vec<Tensor> = drawn(2).list.iter().map(|p| p.tensor.detach() + 3.0).collect();
         let before = [parameters.get("v").double_value(&[0, 0]), parameters.get("b").double_value(&[0])];

@@ -1,5 +1,5 @@
-//! Which sample stands at a position of training, and what random numbers it draws: functions of seed and position alone,
-//! so that a resumed attempt continues exactly.
+//! Which sample stands at a position of training, and what random numbers it draws: functions of seed and position
+//! alone, so that a resumed attempt continues exactly.
 
 use rand::seq::SliceRandom;
 use rand::{RngCore, SeedableRng};

@@ -111,7 +111,8 @@ mod tests {
 
     /// 1,000 captions (emoji labels with tags, icon names, odd strings), each a JSON string, its ids under OpenAI's
     /// vocabulary and its ids under 4,096 tokens, without start and end, at context length 32. Made once with open_clip
-    /// 3.3.0's `SimpleTokenizer`; for 4,096 its merges were cut to the first 3,582 and the vocabulary rebuilt from them.
+    /// 3.3.0's `SimpleTokenizer`; for 4,096 its merges were cut to the first 3,582 and the vocabulary rebuilt from
+    /// them.
     const GOLDEN: &str = include_str!("../tests/tokens.tsv");
 
     #[test]

@@ -1,8 +1,9 @@
-//! The cache file: pixels of good samples in hash order, decoded once, mapped into memory by every process that trains on them.
+//! The cache file: pixels of good samples in hash order, decoded once, mapped into memory by every process that trains
+//! on them.
 //!
 //! Form: 8 bytes of magic, then offset and length of the table (u64, little-endian), zeros up to byte 4096, the pixels
-//! (samples x height x width x RGB, uint8), then the table as JSON. An *index* is the same without pixels, for pools that
-//! are larger than the budget: it remembers which images decode.
+//! (samples x height x width x RGB, uint8), then the table as JSON. An *index* is the same without pixels, for pools
+//! that are larger than the budget: it remembers which images decode.
 //!
 //! One process builds, under a file lock that the kernel drops when it dies; others wait and then find the file, which
 //! gets its name only when it is whole.
@@ -98,7 +99,8 @@ pub(crate) fn open(path: &Path, image_bytes: usize) -> Result<Option<Cache>, Err
 
 #[allow(unsafe_code)]
 fn map(file: &File, path: &Path) -> Result<Mmap, Error> {
-    // SAFETY: a cache file is written under a temporary name and never again after it got its own, so the mapped bytes do not change.
+    // SAFETY: a cache file is written under a temporary name and never again after it got its own, so the mapped bytes
+    // do not change.
     unsafe { Mmap::map(file) }.map_err(Error::io("map", path))
 }
 

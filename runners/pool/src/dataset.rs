@@ -19,8 +19,8 @@ pub struct OpenOptions {
     pub limit: Option<u64>,
     /// Where the decoded pixels are kept; `None` for `.cache` inside the pool's folder.
     pub cache_dir: Option<PathBuf>,
-    /// Largest cache of pixels, bytes. A pool that needs more is cached only up to `limit`, and if that needs more, too, its images are
-    /// decoded each time they are read.
+    /// Largest cache of pixels, bytes. A pool that needs more is cached only up to `limit`, and if that needs more,
+    /// too, its images are decoded each time they are read.
     pub cache_bytes: u64,
 }
 
@@ -54,7 +54,8 @@ pub struct Dataset {
 }
 
 impl Dataset {
-    /// Opens the pool in `dir`. The first time this decodes the images into the cache; another process that opens it meanwhile waits.
+    /// Opens the pool in `dir`. The first time this decodes the images into the cache; another process that opens it
+    /// meanwhile waits.
     pub fn open(dir: &Path, options: &OpenOptions) -> Result<Dataset, Error> {
         if !(1..=4096).contains(&options.image_size) {
             return Err(Error::ImageSize(options.image_size));

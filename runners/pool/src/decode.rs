@@ -35,8 +35,8 @@ fn over_white(image: DynamicImage) -> RgbImage {
     })
 }
 
-/// Resizes the shorter side to `size` (bicubic with antialiasing, a = -0.5, as Pillow) and crops the centre: torchvision's
-/// `Resize(size)` and `CenterCrop(size)`. Returns height x width x RGB.
+/// Resizes the shorter side to `size` (bicubic with antialiasing, a = -0.5, as Pillow) and crops the centre:
+/// torchvision's `Resize(size)` and `CenterCrop(size)`. Returns height x width x RGB.
 pub(crate) fn to_square(image: RgbImage, size: u32) -> Vec<u8> {
     let (width, height) = image.dimensions();
     if (width, height) == (size, size) {

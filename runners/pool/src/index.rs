@@ -30,7 +30,8 @@ pub(crate) struct Content {
     pub(crate) class: Option<u32>,
 }
 
-/// Scans all shards and sorts their samples by sha256(key). `class_names` stand in for captions in pools that have classes only.
+/// Scans all shards and sorts their samples by sha256(key). `class_names` stand in for captions in pools that have
+/// classes only.
 pub(crate) fn build(shards: &[PathBuf], class_names: &[String]) -> Result<Vec<Entry>, Error> {
     let per_shard: Vec<Vec<Entry>> = shards
         .par_iter()

@@ -14,8 +14,8 @@ use crate::error::Error;
 pub struct PoolInfo {
     /// The folder.
     pub dir: PathBuf,
-    /// sha256 of the bytes of `manifest.json`; without one, of the sorted lines `name size_in_bytes\n` of the shards followed by the
-    /// bytes of `sizes.json`. 64 hex digits.
+    /// sha256 of the bytes of `manifest.json`; without one, of the sorted lines `name size_in_bytes\n` of the shards
+    /// followed by the bytes of `sizes.json`. 64 hex digits.
     pub digest: String,
     /// Pairs, from `manifest.json` or else `sizes.json`; `None` if neither says.
     pub samples: Option<u64>,
@@ -73,7 +73,8 @@ pub fn inspect(dir: &Path) -> Result<PoolInfo, Error> {
     Ok(PoolInfo { dir: dir.to_owned(), digest, samples, shards, bytes, manifest })
 }
 
-/// A manifest binds the shards: one that is missing, foreign or of another length would change the data behind an unchanged digest.
+/// A manifest binds the shards: one that is missing, foreign or of another length would change the data behind an
+/// unchanged digest.
 fn check_shards(dir: &Path, manifest: &PoolManifest, shards: &[PathBuf]) -> Result<(), Error> {
     for entry in &manifest.shards {
         let path = dir.join(&entry.name);

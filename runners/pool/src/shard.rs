@@ -28,8 +28,8 @@ pub(crate) struct Sample {
     pub(crate) repeated: bool,
 }
 
-/// `dir/0001.png` -> (`dir/0001`, `png`): the name ends at the first dot of its last part, as in `webdataset`. `None` for names that
-/// carry no sample: no dot, hidden files.
+/// `dir/0001.png` -> (`dir/0001`, `png`): the name ends at the first dot of its last part, as in `webdataset`. `None`
+/// for names that carry no sample: no dot, hidden files.
 pub(crate) fn split_name(name: &str) -> Option<(&str, String)> {
     let name = name.strip_prefix("./").unwrap_or(name);
     let base = name.rfind('/').map_or(0, |slash| slash + 1);

@@ -7,8 +7,8 @@ use std::path::PathBuf;
 use serde::de::{self, Deserializer, Visitor};
 use serde::{Deserialize, Serialize, Serializer};
 
-/// One line of a runner's standard output. Positions are samples seen *before* the event's own work is repeated: an event
-/// with `samples_seen: 256` speaks of the state after 256 samples.
+/// One line of a runner's standard output. Positions are samples seen *before* the event's own work is repeated: an
+/// event with `samples_seen: 256` speaks of the state after 256 samples.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(tag = "event", rename_all = "snake_case", deny_unknown_fields)]
 pub enum Event {

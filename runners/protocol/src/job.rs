@@ -15,7 +15,8 @@ pub struct Job {
     pub protocol: u32,
     /// Hash of `spec`: the job's name everywhere (64 hex digits).
     pub job_key: String,
-    /// Grows by one with every attempt that claims the job; a checkpoint of a higher fence than one's own is not one's own.
+    /// Grows by one with every attempt that claims the job; a checkpoint of a higher fence than one's own is not one's
+    /// own.
     pub fence: i64,
     /// What to train and measure.
     pub spec: JobSpec,
@@ -29,7 +30,8 @@ pub struct Job {
     pub resources: Resources,
 }
 
-/// Everything that changes the result of a job, and nothing that does not. Its canonical JSON is hashed into the job key.
+/// Everything that changes the result of a job, and nothing that does not. Its canonical JSON is hashed into the job
+/// key.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct JobSpec {
@@ -175,8 +177,8 @@ pub struct Resources {
 }
 
 impl JobSpec {
-    /// The spec as hashed: paths are left out, since the digest already says what the data are, and so is the distance of
-    /// checkpoints, since a job that was resumed gives the same result.
+    /// The spec as hashed: paths are left out, since the digest already says what the data are, and so is the distance
+    /// of checkpoints, since a job that was resumed gives the same result.
     #[must_use]
     pub fn identity(&self) -> JobSpec {
         let mut identity = self.clone();

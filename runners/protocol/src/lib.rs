@@ -6,8 +6,8 @@
 //! - `RUNNER run --job job.json` reads a [`Job`], trains, and writes one [`Event`] a line to standard output. Words for
 //!   people go to standard error. It leaves with an [`exit`] code.
 //!
-//! This crate depends on serde alone, so that every side can use it: it neither parses YAML nor knows a database, a tensor
-//! or a clock. `README.md` beside it shows the JSON.
+//! This crate depends on serde alone, so that every side can use it: it neither parses YAML nor knows a database, a
+//! tensor or a clock. `README.md` beside it shows the JSON.
 
 mod event;
 pub mod exit;

@@ -1,6 +1,7 @@
 //! Model configurations in OpenCLIP's JSON form, and the closed forms for their size and compute.
 //!
-//! Formulas: see [`ModelConfig::size`]. They give the published parameters, GMACs and GFLOPs of OpenCLIP's ViT family to
+//! Formulas: see [`ModelConfig::size`]. They give the published parameters, GMACs and GFLOPs of OpenCLIP's ViT family
+//! to
 //! 0.01 (test `published_values`), so no profiler is needed and planner, runner and SQL agree by construction.
 
 use std::fmt;
@@ -162,8 +163,8 @@ impl fmt::Display for ModelProblem {
 
 impl std::error::Error for ModelProblem {}
 
-/// Largest number of image tokens, patches and class token. With the other limits of [`ModelConfig::check`] it keeps every
-/// closed form inside 64 bits.
+/// Largest number of image tokens, patches and class token. With the other limits of [`ModelConfig::check`] it keeps
+/// every closed form inside 64 bits.
 const TOKENS_MAX: u64 = 65_537;
 
 impl ModelConfig {

@@ -1,7 +1,7 @@
 //! The model configurations that come with `sweep`.
 
-/// Name and JSON text of the ViT family of OpenCLIP (`model_configs`, version 3.3.0) and of our ladder for two CPU cores,
-/// smallest family first.
+/// Name and JSON text of the ViT family of OpenCLIP (`model_configs`, version 3.3.0) and of our ladder for two CPU
+/// cores, smallest family first.
 pub const SHIPPED_MODELS: &[(&str, &str)] = &[
     ("cpu-w32-l2", include_str!("../models/cpu-w32-l2.json")),
     ("cpu-w64-l3", include_str!("../models/cpu-w64-l3.json")),

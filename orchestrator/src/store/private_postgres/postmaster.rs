@@ -1,5 +1,5 @@
-//! Which server processes of a data folder are alive, by `postmaster.pid` and `/proc`. A process number alone proves nothing:
-//! it may have been given to another program since, or belong to a dead process that nobody has reaped.
+//! Which server processes of a data folder are alive, by `postmaster.pid` and `/proc`. A process number alone proves
+//! nothing: it may have been given to another program since, or belong to a dead process that nobody has reaped.
 
 use std::fs;
 use std::io;
@@ -59,8 +59,8 @@ pub(super) fn processes(data: &Path) -> Vec<i32> {
         .collect()
 }
 
-/// Removes lock files that no live process stands behind: PostgreSQL takes any process that has got the same number since, or
-/// is dead but not reaped, for the old server. The caller holds the start lock and has found no process.
+/// Removes lock files that no live process stands behind: PostgreSQL takes any process that has got the same number
+/// since, or is dead but not reaped, for the old server. The caller holds the start lock and has found no process.
 pub(super) fn clear_lock_files(data: &Path, socket: &Path) -> io::Result<()> {
     if !has_proc() {
         return Ok(());

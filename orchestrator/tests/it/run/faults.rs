@@ -82,7 +82,8 @@ fn everything_is_killed_at_once() {
 fn a_worker_that_died_before_it_could_deliver_the_end_is_spoken_for() {
     let bench = Bench::new(SPEC);
     bench.finish();
-    // As if it had died after the runner's last word: nothing behind the first line is stored, its attempt seems to run.
+    // As if it had died after the runner's last word: nothing behind the first line is stored, its attempt seems to
+    // run.
     let undone = bench.ask(
         "WITH a AS (UPDATE attempt SET state = 'running', acked_events = 1, ended_at = NULL, exit_code = NULL
                     WHERE job_id = 1 RETURNING attempt_id),

@@ -1,7 +1,8 @@
 //! Metrics on plain slices, by CLIP_benchmark's definitions. No tensors, so every number can be checked by hand.
 //!
-//! Ties count against the model: an item that scores as much as the right one stands before it. A model that gives every
-//! item the same score is thus no better than its worst case, not perfect. A score that is no number counts as a tie.
+//! Ties count against the model: an item that scores as much as the right one stands before it. A model that gives
+//! every item the same score is thus no better than its worst case, not perfect. A score that is no number counts as a
+//! tie.
 
 use protocol::Measurement;
 

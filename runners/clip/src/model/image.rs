@@ -39,8 +39,8 @@ fn tokens(config: &ModelConfig) -> i64 {
     (config.vision_cfg.image_size / config.vision_cfg.patch_size).pow(2) as i64 + 1
 }
 
-/// Starts as OpenCLIP's, which leaves most of this tower to PyTorch's defaults: Kaiming uniform with a = sqrt 5 is uniform
-/// over 1/sqrt(inputs), and attention's input projection is Xavier uniform, sqrt(6 / (W + 3W)).
+/// Starts as OpenCLIP's, which leaves most of this tower to PyTorch's defaults: Kaiming uniform with a = sqrt 5 is
+/// uniform over 1/sqrt(inputs), and attention's input projection is Xavier uniform, sqrt(6 / (W + 3W)).
 pub(super) fn declarations(config: &ModelConfig) -> Vec<Declaration> {
     let shape = shape(config, Kind::Float);
     let (width, embed) = (shape.width, config.embed_dim as i64);

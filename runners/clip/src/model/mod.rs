@@ -1,8 +1,9 @@
 //! CLIP: two transformers into one embedding space, as `open_clip/model.py` and `transformer.py` define it.
 //!
 //! Parameter names and shapes are those of OpenCLIP's state dict. Two things are computed differently and come out the
-//! same: the last block of a tower works out queries, MLP and residual for the pooled token only (nothing else is read),
-//! and text is cut after the longest caption of a batch (the mask is causal, so what follows the end token is never seen).
+//! same: the last block of a tower works out queries, MLP and residual for the pooled token only (nothing else is
+//! read), and text is cut after the longest caption of a batch (the mask is causal, so what follows the end token is
+//! never seen).
 
 mod block;
 #[cfg(test)]

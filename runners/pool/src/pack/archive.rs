@@ -49,7 +49,8 @@ impl Source {
         Ok(())
     }
 
-    /// Calls `visit` with name and bytes of every file that `wanted` picks, in the archive's order. Names lack the leading `package/`.
+    /// Calls `visit` with name and bytes of every file that `wanted` picks, in the archive's order. Names lack the
+    /// leading `package/`.
     pub(super) fn for_each(
         &self,
         archives: &Path,

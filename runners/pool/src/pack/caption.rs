@@ -8,8 +8,9 @@ const SIZES: [&str; 20] = [
     "128",
 ];
 
-/// Words of an icon's name without the set's own style words (`suffixes`, `prefixes`) and without a size or running number at
-/// the end: `arrow-left-24-outline` of a set with suffix `outline` is `arrow left`. `None` if no letter is left.
+/// Words of an icon's name without the set's own style words (`suffixes`, `prefixes`) and without a size or running
+/// number at the end: `arrow-left-24-outline` of a set with suffix `outline` is `arrow left`. `None` if no letter is
+/// left.
 pub(super) fn of_name(
     name: &str,
     suffixes: &BTreeMap<String, String>,

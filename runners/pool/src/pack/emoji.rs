@@ -1,9 +1,9 @@
-//! Emoji pools: two vendors' drawings with the labels and tags of emojibase for training and validation, a third vendor's as another
-//! distribution.
+//! Emoji pools: two vendors' drawings with the labels and tags of emojibase for training and validation, a third
+//! vendor's as another distribution.
 //!
-//! The unit that is held out is a *family*: one emoji of all training vendors together with its gendered and mirrored siblings, so
-//! that no drawing of `woman climbing` trains a model that is validated on `man climbing`. Families without a
-//! subgroup (regional letters) always train.
+//! The unit that is held out is a *family*: one emoji of all training vendors together with its gendered and mirrored
+//! siblings, so that no drawing of `woman climbing` trains a model that is validated on `man climbing`. Families
+//! without a subgroup (regional letters) always train.
 
 use std::collections::{BTreeMap, HashMap};
 use std::path::Path;

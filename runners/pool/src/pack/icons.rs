@@ -2,11 +2,12 @@
 //!
 //! - `train`: sets that pass the filters, one drawing per (set, caption).
 //! - `val`: held-out (lineage, caption) groups of the same sets, for loss laws.
-//! - `zeroshot`: drawings of the recipe's concepts in held-out *lineages* (sets that copy or continue one another, listed by hand, since
-//!   a shared prefix is not a shared origin), for classification.
+//! - `zeroshot`: drawings of the recipe's concepts in held-out *lineages* (sets that copy or continue one another,
+//!   listed by hand, since a shared prefix is not a shared origin), for classification.
 //! - the recipe's other pool: another distribution.
 //!
-//! Images of the last three that come close to a training image in pixels are dropped, and what remains near is told in the notes.
+//! Images of the last three that come close to a training image in pixels are dropped, and what remains near is told in
+//! the notes.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::path::Path;
@@ -219,7 +220,8 @@ impl IconsRecipe {
         }
     }
 
-    /// Drops test images near a training image, and held-out ones that draw no concept. Returns what remains near, in words, by role.
+    /// Drops test images near a training image, and held-out ones that draw no concept. Returns what remains near, in
+    /// words, by role.
     fn drop_near(&self, drawn: Vec<Drawn>) -> (Vec<Drawn>, BTreeMap<Role, String>) {
         let (mut kept, mut test): (Vec<Drawn>, Vec<Drawn>) =
             drawn.into_iter().partition(|drawn| drawn.role == Role::Train);

@@ -1,7 +1,7 @@
 //! Packing: a recipe and the package archives it pins become pools.
 //!
-//! The archives are read where they lie, never unpacked to disk. The same recipe and archives give the same bytes: keys, order, tar headers and
-//! PNG encoding depend on nothing else. Knows nothing of who trains on a pool.
+//! The archives are read where they lie, never unpacked to disk. The same recipe and archives give the same bytes:
+//! keys, order, tar headers and PNG encoding depend on nothing else. Knows nothing of who trains on a pool.
 
 mod archive;
 mod caption;

@@ -1,10 +1,11 @@
 //! Near-duplicates in pixels: how close each test image comes to any training image.
 //!
-//! Icon sets copy each other, so a held-out set is no proof of unseen drawings. The distance of two images a and b, as ink on white paper
-//! (255 - pixel), is ||a - b||^2 / max(||a||^2, ||b||^2): 0 for equal, 1 for a drawing against almost blank paper.
+//! Icon sets copy each other, so a held-out set is no proof of unseen drawings. The distance of two images a and b, as
+//! ink on white paper (255 - pixel), is ||a - b||^2 / max(||a||^2, ||b||^2): 0 for equal, 1 for a drawing against
+//! almost blank paper.
 //!
-//! Most pairs are ruled out without a look at their pixels: block means are an orthogonal projection, so the distance of
-//! the projected images is a lower bound (4 x 4 blocks first, then 8 x 8), and so is the difference of the norms.
+//! Most pairs are ruled out without a look at their pixels: block means are an orthogonal projection, so the distance
+//! of the projected images is a lower bound (4 x 4 blocks first, then 8 x 8), and so is the difference of the norms.
 
 use rayon::prelude::*;
 
@@ -42,8 +43,8 @@ impl<'a> Ink<'a> {
     }
 }
 
-/// For each of `test` its distance to the nearest of `train`, or `None` if that is above `cap` (which is below 1). Images are `side` x
-/// `side` RGB, `side` a multiple of 8.
+/// For each of `test` its distance to the nearest of `train`, or `None` if that is above `cap` (which is below 1).
+/// Images are `side` x `side` RGB, `side` a multiple of 8.
 pub(super) fn nearest(train: &[&[u8]], test: &[&[u8]], side: u32, cap: f32) -> Vec<Option<f32>> {
     let side = side as usize;
     let mut inks: Vec<Ink> = train.par_iter().map(|pixels| Ink::new(pixels, side)).collect();

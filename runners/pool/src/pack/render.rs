@@ -2,7 +2,8 @@
 
 use resvg::{tiny_skia, usvg};
 
-/// Draws `svg`, scaled to fit and centred, `size` x `size` pixels, RGB. `Ok(None)` for a picture that leaves the paper white.
+/// Draws `svg`, scaled to fit and centred, `size` x `size` pixels, RGB. `Ok(None)` for a picture that leaves the paper
+/// white.
 pub(super) fn render(svg: &str, size: u32) -> Result<Option<Vec<u8>>, usvg::Error> {
     let tree = usvg::Tree::from_str(svg, &usvg::Options::default())?;
     let (width, height) = (tree.size().width(), tree.size().height());
