@@ -12,7 +12,7 @@ const MAY_USE: &[(&str, &[&str])] = &[
     ("backend", &["plan"]),
     ("store", &["plan", "fit"]),
     ("dataset", &["store"]),
-    ("worker", &["store"]),
+    ("worker", &["backend", "store"]),
     ("schedule", &["plan", "backend", "store"]),
     ("report", &["fit", "store"]),
     ("cli", &["spec", "plan", "fit", "backend", "store", "dataset", "worker", "schedule", "report"]),
@@ -44,7 +44,9 @@ const IMPURE: &[&str] =
     &["std::fs", "std::env", "std::process", "tokio::", "SystemTime", "Instant::now", "thread_rng", "rand::rng()"];
 
 const LINE_COLUMNS: usize = 120;
-const FILE_LINES: usize = 600;
+const FILE_LINES: usize = 450;
+/// Tests hold snapshots.
+const TEST_FILE_LINES: usize = 700;
 
 #[test]
 fn the_tree_is_tidy() {
@@ -97,8 +99,9 @@ fn look(name: &str, text: &str, problems: &mut Vec<String>) {
         problems.push(format!("{name}:1: error: starts without a `//!` line that says what it is"));
     }
     let lines = text.lines().count();
-    if lines > FILE_LINES {
-        problems.push(format!("{name}: error: {lines} lines, at most {FILE_LINES}: split it"));
+    let most = if name.contains("/tests/") { TEST_FILE_LINES } else { FILE_LINES };
+    if lines > most {
+        problems.push(format!("{name}: error: {lines} lines, at most {most}: split it"));
     }
     for (number, line) in text.lines().enumerate() {
         let at = format!("{name}:{}", number + 1);

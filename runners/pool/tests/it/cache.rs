@@ -1,3 +1,5 @@
+//! The decoded cache: shared, budgeted, rebuilt when the pool changes.
+
 use std::fs;
 use std::path::Path;
 

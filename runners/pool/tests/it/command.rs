@@ -1,3 +1,5 @@
+//! `sweep-pool` as a command: words, exit codes, JSON.
+
 use std::process::{Command, Output};
 
 use crate::support::fixture;

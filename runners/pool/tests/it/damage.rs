@@ -1,3 +1,5 @@
+//! What is broken is named: cut shards, bad images, missing captions.
+
 use std::fs;
 
 use pool::{Dataset, Error, inspect};

@@ -1,3 +1,5 @@
+//! Packing: deterministic, filtered, held out.
+
 use std::collections::BTreeSet;
 use std::fs;
 use std::path::{Path, PathBuf};

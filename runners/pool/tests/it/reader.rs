@@ -1,3 +1,5 @@
+//! Reading pools: order, sizes, resizing.
+
 use std::fs;
 
 use pool::{Dataset, Error, OpenOptions, inspect};
