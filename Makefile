@@ -31,7 +31,7 @@ demo: data ## A real scaling-law study of CLIP on emoji: about ten minutes on tw
 	@scripts/demo.sh $(SWEEP)
 
 .PHONY: study
-study: build ## The larger study on 100k icons: hours on two cores
+study: build ## The larger study on 142,749 icons: about a quarter of an hour on two cores
 	@SWEEP_POOL=$(TARGET)/debug/sweep-pool scripts/data.sh icons
 	@$(SWEEP) launch experiments/icons.yaml
 	@$(SWEEP) report icons

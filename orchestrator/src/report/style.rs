@@ -33,11 +33,13 @@ figure svg { display: block; max-width: 100%; height: auto; }
 figcaption { font-size: 14px; line-height: 1.5; max-width: 62em; margin-top: 8px; overflow-wrap: anywhere; }
 figcaption b { color: var(--text); font-weight: 600; }
 .wide { overflow-x: auto; margin: 12px 0; }
-table { border-collapse: collapse; font-size: 14px; line-height: 1.4; font-variant-numeric: tabular-nums; }
+table { border-collapse: collapse; font-size: 13.5px; line-height: 1.4; font-variant-numeric: tabular-nums; }
 th { text-align: left; font-weight: 600; border-bottom: 1.5px solid var(--muted); vertical-align: bottom; }
-th, td { padding: 5px 16px 5px 0; }
+th, td { padding: 5px 13px 5px 0; }
+th { overflow-wrap: anywhere; max-width: 9em; }
+td { hyphens: none; }
 td { border-bottom: 1px solid var(--grid); vertical-align: top; overflow-wrap: break-word; }
-td:first-child { overflow-wrap: normal; white-space: nowrap; }
+td:nth-child(-n+3) { overflow-wrap: normal; white-space: nowrap; }
 sup { line-height: 0; }
 th.n, td.n { text-align: right; }
 td.n { white-space: nowrap; }
