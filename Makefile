@@ -24,17 +24,17 @@ build: setup ## Build sweep, its worker and the runners
 
 .PHONY: data
 data: build ## Fetch and pack the emoji pairs into data/emoji
-	@SWEEP_POOL=$(TARGET)/debug/sweep-pool scripts/data.sh emoji
+	@SWEEP_POOL="$(TARGET)/debug/sweep-pool" scripts/data.sh emoji
 
 .PHONY: demo
 demo: data ## A real scaling-law study of CLIP on emoji: about ten minutes on two cores
-	@scripts/demo.sh $(SWEEP)
+	@scripts/demo.sh "$(SWEEP)"
 
 .PHONY: study
 study: build ## The larger study on 142,749 icons: about a quarter of an hour on two cores
-	@SWEEP_POOL=$(TARGET)/debug/sweep-pool scripts/data.sh icons
-	@$(SWEEP) launch experiments/icons.yaml
-	@$(SWEEP) report icons
+	@SWEEP_POOL="$(TARGET)/debug/sweep-pool" scripts/data.sh icons
+	@"$(SWEEP)" launch experiments/icons.yaml
+	@"$(SWEEP)" report icons
 
 .PHONY: test
 test: build ## Every test, on a real PostgreSQL and a real libtorch
@@ -57,7 +57,7 @@ sqlx-check: setup ## Fail if .sqlx/ is not what the queries need
 
 .PHONY: bench-step
 bench-step: build ## Training throughput of clip-runner on three small models
-	@$(TARGET)/debug/clip-runner bench-step
+	@"$(TARGET)/debug/clip-runner" bench-step
 
 .PHONY: clean
 clean: ## Remove build output; data, results and .venv stay

@@ -271,7 +271,8 @@ SELECT s.name AS sweep, j.job_key, j.state, j.model, j.parameters, j.image_param
            AS train_loss,
        (SELECT jsonb_object_agg(m.dataset || '/' || m.metric, m.value) FROM measurement m
         WHERE m.job_id = j.job_id AND m.samples_seen = j.samples_seen) AS metrics,
-       (SELECT sum(a.train_secs) FROM attempt a WHERE a.job_id = j.job_id) AS train_secs,
+       (SELECT sum(coalesce(a.train_secs, extract(epoch FROM coalesce(a.heartbeat_at, a.ended_at) - a.claimed_at)))
+        FROM attempt a WHERE a.job_id = j.job_id)::double precision AS train_secs,
        (SELECT sum(a.eval_secs) FROM attempt a WHERE a.job_id = j.job_id) AS eval_secs,
        (SELECT count(*) FROM attempt a WHERE a.job_id = j.job_id) AS attempts,
        j.reason, j.done_at
@@ -288,7 +289,7 @@ COMMENT ON COLUMN result.train_flops IS 'C: 3 x 2 x forward MACs per pair x samp
 COMMENT ON COLUMN result.six_nd IS 'C: 6 x N x samples seen.';
 COMMENT ON COLUMN result.train_loss IS 'Training loss at the last report, nats; depends on the batch size.';
 COMMENT ON COLUMN result.metrics IS 'Final measurements: {"dataset/metric": value}; accuracies are fractions, losses nats.';
-COMMENT ON COLUMN result.train_secs IS 'Seconds in training steps, all attempts.';
+COMMENT ON COLUMN result.train_secs IS 'Seconds in training steps, all attempts; of one that did not finish, its whole time.';
 COMMENT ON COLUMN result.sweep IS 'Name of the sweep.';
 COMMENT ON COLUMN result.job_key IS 'sha256 of everything that changes the job''s result (64 hex digits).';
 COMMENT ON COLUMN result.state IS 'pending, running, done, failed or cancelled.';

@@ -8,6 +8,6 @@ cat >&2 <<EOF
 
 Three things to try next:
   $sweep sql "SELECT model, samples_seen, data_size, train_loss, metrics FROM result WHERE sweep = 'emoji'"
-  $sweep fit emoji --metric fluent/image_retrieval_recall@5 --points all
+  $sweep fit emoji --metric fluent-emoji-flat/image_retrieval_recall@5 --points pareto
   $sweep plan experiments/icons.yaml
 EOF

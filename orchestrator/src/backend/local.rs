@@ -28,7 +28,8 @@ pub struct LocalBackend {
 impl LocalBackend {
     /// A backend whose workers keep their state under `home` (absolute). `sweep-worker` is looked for beside this
     /// executable.
-    pub fn new(options: &LocalOptions, home: &Path) -> Result<LocalBackend, BackendError> {
+    /// `runner_devices` are what the runner says it can use: without `cuda` among them, GPUs are left alone.
+    pub fn new(options: &LocalOptions, home: &Path, runner_devices: &[String]) -> Result<LocalBackend, BackendError> {
         let machine = |what| move |source| BackendError::Machine { what, source };
         let executable = std::env::current_exe().map_err(machine("the path of this program"))?;
         let worker = executable.with_file_name("sweep-worker");
@@ -37,7 +38,8 @@ impl LocalBackend {
         }
         let host = fs::read_to_string("/proc/sys/kernel/hostname").map_err(machine("the host's name"))?;
         let cores = std::thread::available_parallelism().map_err(machine("the number of cores"))?.get();
-        let gpus = visible_gpus();
+        let cuda = runner_devices.iter().any(|device| device.starts_with("cuda"));
+        let gpus = if cuda { visible_gpus() } else { Vec::new() };
         let slots = options.slots.unwrap_or(if gpus.is_empty() { cores } else { gpus.len() }).max(1);
         let threads = options.threads_per_slot.unwrap_or(cores / slots).max(1);
         Ok(LocalBackend { host: host.trim().to_owned(), worker, home: home.to_owned(), slots, threads, gpus })

@@ -19,7 +19,7 @@ pub(super) async fn run(args: Args) -> Result<Exit, Failure> {
     let rows = target::jobs(&store, &args.targets).await?;
     let (cancelled, tokens) = store.job_cancel(&rows).await?;
     // Workers ask the database now and then; those of this machine are told at once.
-    let backend = LocalBackend::new(&LocalOptions::default(), &store::home())?;
+    let backend = LocalBackend::new(&LocalOptions::default(), &store::home(), &[])?;
     for token in &tokens {
         backend.stop(token).await?;
     }

@@ -84,12 +84,12 @@ pub(super) async fn run(args: Args) -> Result<Exit, Failure> {
     if args.json {
         summarise(&plan.name, if outcome == Outcome::Stopped { "stopped" } else { "complete" }, &counts, &failures);
     }
-    Ok(if outcome == Outcome::Complete && counts.failed == 0 { Exit::Done } else { Exit::Failed })
+    Ok(if outcome == Outcome::Complete && counts.failed + counts.cancelled == 0 { Exit::Done } else { Exit::Failed })
 }
 
 async fn dry_run(plan: &Plan, json: bool) -> Result<Exit, Failure> {
     let keys: Vec<String> = plan.jobs.iter().map(|job| job.job_key.clone()).collect();
-    let mut counts = match Store::connect_existing().await? {
+    let mut counts = match Store::connect_stored().await? {
         Some(store) => store.job_counts(&keys).await?,
         None => StateCounts::default(),
     };
@@ -118,7 +118,7 @@ async fn run_jobs(
 ) -> Result<(Outcome, StateCounts), Failure> {
     let BackendChoice::Local(options) = &plan.backend;
     let home = store::home();
-    let backend = LocalBackend::new(options, &home)?;
+    let backend = LocalBackend::new(options, &home, &plan.runner_devices)?;
     let parallel = plan.limits.parallel.unwrap_or(backend.slots()).max(1);
     let sweep = Sweep {
         sweep_id,

@@ -294,8 +294,9 @@ fn text(plan: &Plan, states: Option<&BTreeMap<String, State>>, all: bool) -> Str
         totals.train_flops,
         totals.six_nd
     ));
-    lines.push(match totals.secs {
-        Some(secs) => format!("time: {} on one slot", time(secs)),
+    let left = plan.jobs.iter().filter(|job| states.is_none_or(|states| state_of(states, job) != State::Done));
+    lines.push(match left.map(|job| job.secs).sum::<Option<f64>>() {
+        Some(secs) => format!("time: {} left on one slot, evaluations not counted", time(secs)),
         None => "time: not known before a first run on this machine has been measured".to_owned(),
     });
     if let Some(budget) = plan.limits.compute_budget_flops {

@@ -69,9 +69,9 @@ impl Progress {
         for job in ended {
             self.line(&end_line(job));
         }
-        let start = *self.gmacs_at_start.get_or_insert(totals.gmacs_done);
         let partly: f64 =
             running.iter().map(|job| job.samples_seen as f64 / job.samples_total as f64 * job.gmacs).sum();
+        let start = *self.gmacs_at_start.get_or_insert(totals.gmacs_done + partly);
         let advanced = totals.gmacs_done + partly - start;
         let left = totals.gmacs - totals.gmacs_done - partly;
         let eta = (advanced > 0.0).then(|| self.begun.elapsed().as_secs_f64() / advanced * left);

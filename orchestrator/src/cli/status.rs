@@ -62,7 +62,7 @@ struct JobLine<'a> {
 const STATES: &[&str] = &["pending", "running", "done", "failed", "cancelled"];
 
 pub(super) async fn run(args: Args) -> Result<Exit, Failure> {
-    let Some(store) = Store::connect_existing().await? else {
+    let Some(store) = Store::connect_stored().await? else {
         return nothing(&args);
     };
     match &args.sweep {

@@ -37,7 +37,7 @@ pub(super) async fn jobs(store: &Store, targets: &[String]) -> Result<Vec<i64>, 
 
 /// The database, where anything is stored at all.
 pub(super) async fn store() -> Result<Store, Failure> {
-    Store::connect_existing().await?.ok_or_else(|| {
+    Store::connect_stored().await?.ok_or_else(|| {
         Failure::bad_input("nothing has been launched here yet").hint("`sweep launch SPEC` starts a sweep")
     })
 }

@@ -110,6 +110,7 @@ pub fn plan(spec: &Spec, inputs: &Inputs) -> Result<Plan, SpecError> {
             }
         },
         runner_path: inputs.runner_path.clone(),
+        runner_devices: inputs.runner.devices.clone(),
         base_dir: inputs.base_dir.clone(),
     })
 }

@@ -44,6 +44,8 @@ pub struct Plan {
     pub backend: BackendChoice,
     /// The runner's executable, as resolved.
     pub runner_path: std::path::PathBuf,
+    /// Devices the runner can use here, best first.
+    pub runner_devices: Vec<String>,
     /// Folder that relative paths of the spec start from.
     pub base_dir: std::path::PathBuf,
 }

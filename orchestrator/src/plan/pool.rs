@@ -1,8 +1,8 @@
 //! A pool as it lies on disk: how many pairs, and a digest that says which.
 
 use std::collections::BTreeMap;
-use std::fs;
-use std::io;
+use std::fs::{self, File};
+use std::io::{self, BufReader, Read, Seek, SeekFrom};
 use std::path::{Path, PathBuf};
 
 use protocol::{DataSource, PoolManifest};
@@ -20,9 +20,14 @@ pub(super) enum PoolError {
     /// No shards.
     #[error("{} holds no shard (*.tar)", .0.display())]
     NoShards(PathBuf),
-    /// Nothing says how many pairs there are.
-    #[error("{} has neither manifest.json nor sizes.json", .0.display())]
-    NoSizes(PathBuf),
+    /// A shard that ends early, or is none.
+    #[error("shard {} is damaged or cut off at byte {at}", path.display())]
+    Damaged {
+        /// The shard.
+        path: PathBuf,
+        /// Where its next header should be.
+        at: u64,
+    },
     /// Can't be read.
     #[error("can't read {}: {source}", path.display())]
     Read {
@@ -60,9 +65,11 @@ impl PoolError {
         match self {
             PoolError::Missing(_) => "relative paths start where `sweep` is called; for the demo's pools: `make data`",
             PoolError::NoShards(_) => {
-                "a pool is a folder of WebDataset shards, as img2dataset or `clip-runner pack` writes it"
+                "a pool is a folder of WebDataset shards, as img2dataset or `sweep-pool pack` writes it"
             }
-            PoolError::NoSizes(_) => r#"write sizes.json beside the shards, pairs of each: {"00000.tar": 1000}"#,
+            PoolError::Damaged { .. } => {
+                "fetch or pack the shard again; `tar tf` on a whole shard ends without an error"
+            }
             PoolError::Changed { .. } => "a shard has changed since it was packed: pack the pool again",
             PoolError::Read { .. } | PoolError::Parse { .. } | PoolError::Empty(_) => "pack the pool again",
         }
@@ -91,20 +98,20 @@ pub(super) fn read(base_dir: &Path, written: &str) -> Result<PoolInfo, PoolError
         }
         (manifest.samples, hex(&Sha256::digest(&bytes)), Some(manifest))
     } else {
-        let sizes_path = folder.join("sizes.json");
-        if !sizes_path.is_file() {
-            return Err(PoolError::NoSizes(folder));
-        }
-        let sizes_bytes = bytes(&sizes_path)?;
-        let sizes: BTreeMap<String, u64> = parse(&sizes_path, &sizes_bytes)?;
-        let samples =
-            shards.keys().map(|name| sizes.get(name).copied().unwrap_or_default()).fold(0, u64::saturating_add);
         let mut hasher = Sha256::new();
         for (name, length) in &shards {
             hasher.update(format!("{name} {length}\n"));
         }
-        hasher.update(&sizes_bytes);
-        (samples, hex(&hasher.finalize()), None)
+        let sizes_path = folder.join("sizes.json");
+        let counts: Vec<u64> = if sizes_path.is_file() {
+            let sizes_bytes = bytes(&sizes_path)?;
+            let sizes: BTreeMap<String, u64> = parse(&sizes_path, &sizes_bytes)?;
+            hasher.update(&sizes_bytes);
+            shards.keys().map(|name| sizes.get(name).copied().unwrap_or_default()).collect()
+        } else {
+            shards.keys().map(|name| count_images(&folder.join(name))).collect::<Result<_, _>>()?
+        };
+        (counts.into_iter().fold(0, u64::saturating_add), hex(&hasher.finalize()), None)
     };
     if samples == 0 {
         return Err(PoolError::Empty(folder));
@@ -116,7 +123,32 @@ pub(super) fn read(base_dir: &Path, written: &str) -> Result<PoolInfo, PoolError
     Ok(PoolInfo { source: DataSource { pool: name, path: written.into(), digest }, samples, manifest })
 }
 
-/// Names and lengths of the tar files, sorted by name.
+/// Images in a shard that comes without `sizes.json`, as img2dataset leaves it: by its headers alone.
+fn count_images(path: &Path) -> Result<u64, PoolError> {
+    const BLOCK: u64 = 512;
+    let failed = |source| PoolError::Read { path: path.to_owned(), source };
+    let mut file = BufReader::new(File::open(path).map_err(failed)?);
+    let length = file.get_ref().metadata().map_err(failed)?.len();
+    let (mut header, mut at, mut images) = ([0_u8; BLOCK as usize], 0, 0);
+    while at + BLOCK <= length {
+        file.seek(SeekFrom::Start(at)).map_err(failed)?;
+        file.read_exact(&mut header).map_err(failed)?;
+        if header == [0; BLOCK as usize] {
+            return Ok(images);
+        }
+        let size = str::from_utf8(&header[124..136]).ok().map(|text| text.trim_matches(['\0', ' ']));
+        let Some(size) = size.and_then(|octal| u64::from_str_radix(octal, 8).ok()) else {
+            return Err(PoolError::Damaged { path: path.to_owned(), at });
+        };
+        let name = header[..100].split(|&byte| byte == 0).next().unwrap_or_default().to_ascii_lowercase();
+        let image = [".jpg", ".jpeg", ".png", ".webp"].iter().any(|ending| name.ends_with(ending.as_bytes()));
+        images += u64::from(image && matches!(header[156], 0 | b'0'));
+        at = at.saturating_add(BLOCK).saturating_add(size.div_ceil(BLOCK).saturating_mul(BLOCK));
+    }
+    Err(PoolError::Damaged { path: path.to_owned(), at })
+}
+
+/// Names and lengths of the tar files, sorted by name. Hidden ones are some system's own.
 fn shards(folder: &Path) -> Result<BTreeMap<String, u64>, PoolError> {
     let failed = |source| PoolError::Read { path: folder.to_owned(), source };
     let mut shards = BTreeMap::new();
@@ -125,7 +157,10 @@ fn shards(folder: &Path) -> Result<BTreeMap<String, u64>, PoolError> {
         let name = entry.file_name().to_string_lossy().into_owned();
         // Follows links: shards are often linked in from elsewhere.
         let metadata = fs::metadata(entry.path()).map_err(|source| PoolError::Read { path: entry.path(), source })?;
-        if metadata.is_file() && Path::new(&name).extension().is_some_and(|extension| extension == "tar") {
+        if metadata.is_file()
+            && !name.starts_with('.')
+            && Path::new(&name).extension().is_some_and(|extension| extension == "tar")
+        {
             shards.insert(name, metadata.len());
         }
     }

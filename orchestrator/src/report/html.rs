@@ -47,8 +47,10 @@ pub(super) fn table(head: &[&str], numbers_from: usize, rows: &[Vec<String>]) ->
             html
         })
     };
-    let head: Vec<String> =
-        head.iter().map(|name| escape(name).replace('/', "/<wbr>").replace('_', "_<wbr>").replace('@', "<wbr>@")).collect();
+    let head: Vec<String> = head
+        .iter()
+        .map(|name| escape(name).replace('/', "/<wbr>").replace('_', "_<wbr>").replace('@', "<wbr>@"))
+        .collect();
     let body = rows.iter().fold(String::new(), |mut html, row| {
         let _ = writeln!(html, "<tr>{}</tr>", cells(row, "td"));
         html

@@ -20,6 +20,8 @@ const ROUND_LIMIT: Duration = Duration::from_secs(3);
 const ROUND_LIMIT_MAX: Duration = Duration::from_mins(1);
 /// Pause between two tries to reach a database that is away.
 const AWAY_PAUSE: Duration = Duration::from_secs(1);
+/// Polls in a row that must deny an attempt of another sweep before it is lost.
+const GONE_ELSEWHERE: u32 = 3;
 /// Launches in a row that may fail.
 const LAUNCH_FAILURES_MAX: u32 = 5;
 
@@ -107,7 +109,16 @@ pub async fn drive(
     mut wish: watch::Receiver<Wish>,
     mut tell: impl FnMut(News<'_>),
 ) -> Result<Outcome, DriveError> {
-    let mut driver = Driver { store, backend, scheduler, sweep, own: BTreeSet::new(), failures: 0 };
+    let mut driver = Driver {
+        store,
+        backend,
+        scheduler,
+        sweep,
+        own: BTreeSet::new(),
+        stopping: None,
+        denied_elsewhere: BTreeMap::new(),
+        failures: 0,
+    };
     let mut shown = Shown::default();
     let mut limit = ROUND_LIMIT;
     let mut away = false;
@@ -185,25 +196,37 @@ struct Driver<'a> {
     sweep: &'a Sweep,
     /// Attempts that this process recorded: nobody else is about to launch them.
     own: BTreeSet<String>,
+    /// Attempts that lived when a stop was asked for; what another launcher starts after that is its own affair.
+    stopping: Option<BTreeSet<String>>,
+    /// How often in a row the backend denied attempts that this sweep doesn't ask for.
+    denied_elsewhere: BTreeMap<String, u32>,
     failures: u32,
 }
 
 impl Driver<'_> {
     /// Reads, decides, acts.
     async fn round(&mut self, stop: bool, tell: &mut impl FnMut(News<'_>)) -> Result<Round, DriveError> {
-        let (now, jobs) = self.store.job_open(self.sweep.sweep_id).await?;
+        let (now, mut jobs) = self.store.job_open(self.sweep.sweep_id).await?;
         if jobs.is_empty() {
             return Ok(Round::Ended);
         }
+        if stop {
+            let token = |job: &OpenJob| job.live.as_ref().map(|live| live.token.clone());
+            let asked = self.stopping.get_or_insert_with(|| jobs.iter().filter_map(token).collect());
+            jobs.retain(|job| token(job).is_some_and(|token| asked.contains(&token)));
+            if jobs.is_empty() {
+                return Ok(Round::Idle);
+            }
+        }
         let taken = self.store.slots_taken(self.backend.name(), self.backend.host()).await?;
+        let free_slots = self.backend.slots().saturating_sub(usize::try_from(taken).unwrap_or(0));
+        if free_slots == 0 {
+            self.reap_elsewhere().await?;
+        }
         // After the store was read: an attempt that it calls live and that has ended since shows as gone once, not
         // twice.
         let observed = self.observe(&jobs).await;
-        let input = Input {
-            jobs: jobs.iter().map(|job| self.view(job, &observed)).collect(),
-            free_slots: self.backend.slots().saturating_sub(usize::try_from(taken).unwrap_or(0)),
-            stop,
-        };
+        let input = Input { jobs: jobs.iter().map(|job| self.view(job, &observed)).collect(), free_slots, stop };
         let mut recorded = false;
         for action in self.scheduler.step(now, &input) {
             recorded |= self.perform(&action, &jobs, tell).await?;
@@ -213,6 +236,29 @@ impl Driver<'_> {
             (false, true) => Round::Waiting,
             (false, false) => Round::Idle,
         })
+    }
+
+    /// Ends attempts of other sweeps whose workers are gone: their slots would be held until somebody launches those
+    /// sweeps again, which may be never.
+    async fn reap_elsewhere(&mut self) -> Result<(), DriveError> {
+        let (name, host) = (self.backend.name(), self.backend.host());
+        let attempts = self.store.attempts_elsewhere(name, host, self.sweep.sweep_id).await?;
+        let asked: Vec<_> = attempts.iter().map(|(token, handle, _)| (token.clone(), handle.clone())).collect();
+        let observed = self.backend.poll(&asked).await;
+        let mut denied = BTreeMap::new();
+        for (token, _, intent) in
+            attempts.into_iter().filter(|(token, ..)| observed.get(token) == Some(&Observed::Gone))
+        {
+            match self.denied_elsewhere.get(&token).copied().unwrap_or(0) + 1 {
+                times if times < GONE_ELSEWHERE => {
+                    denied.insert(token, times);
+                }
+                _ if intent => self.store.attempt_withdraw(&token).await?,
+                _ => self.store.attempt_lost(&token).await?,
+            }
+        }
+        self.denied_elsewhere = denied;
+        Ok(())
     }
 
     /// The backend's word on each live attempt that is its own.

@@ -195,6 +195,29 @@ impl Store {
         Ok((now, open.collect()))
     }
 
+    /// Live attempts on a host that this sweep doesn't ask for: of another sweep, or of cells its spec no longer has.
+    /// Token, handle and whether it is an intent. Fresh ones are left to whoever launches them.
+    pub async fn attempts_elsewhere(
+        &self,
+        backend: &str,
+        host: &str,
+        sweep_id: i64,
+    ) -> Result<Vec<(String, Option<String>, bool)>, StoreError> {
+        let rows = sqlx::query!(
+            r#"SELECT token, handle, state = 'intent' AS "intent!" FROM attempt a
+               WHERE backend = $1 AND host = $2 AND state IN ('intent', 'launched', 'running')
+                     AND created_at < now() - interval '30 s'
+                     AND NOT EXISTS (SELECT FROM sweep_job sj WHERE sj.job_id = a.job_id AND sj.sweep_id = $3)"#,
+            backend,
+            host,
+            sweep_id
+        )
+        .fetch_all(&self.pool)
+        .await
+        .map_err(doing("can't read the attempts of other sweeps"))?;
+        Ok(rows.into_iter().map(|row| (row.token, row.handle, row.intent)).collect())
+    }
+
     /// Slots of a host that live attempts hold, whoever launched them.
     pub async fn slots_taken(&self, backend: &str, host: &str) -> Result<i64, StoreError> {
         sqlx::query_scalar!(
@@ -217,7 +240,7 @@ impl Store {
                       count(*) FILTER (WHERE state = 'failed') AS "failed!",
                       count(*) FILTER (WHERE state = 'cancelled') AS "cancelled!",
                       coalesce(sum(gmacs_samples) FILTER (WHERE state = 'done'), 0) AS "gmacs_done!",
-                      coalesce(sum(gmacs_samples), 0) AS "gmacs!"
+                      coalesce(sum(gmacs_samples) FILTER (WHERE state NOT IN ('failed', 'cancelled')), 0) AS "gmacs!"
                FROM sweep_job JOIN job USING (job_id) WHERE sweep_id = $1"#,
             sweep_id
         )
@@ -324,17 +347,28 @@ impl Store {
             .map_err(doing("can't read the jobs of the sweep"))
     }
 
-    /// Cancels jobs that are pending or running, and asks their workers to stop. Gives the number of jobs, and the
-    /// tokens of attempts that live.
+    /// Cancels jobs that are pending or running, and asks their workers to stop. Attempts of cancelled jobs that nobody
+    /// has heard of for two minutes end at once (their host may be gone for good); should such a worker come back, its
+    /// writes change nothing. Gives the number of jobs, and the tokens of attempts that live.
     pub async fn job_cancel(&self, job_ids: &[i64]) -> Result<(i64, Vec<String>), StoreError> {
         let row = sqlx::query!(
             r#"WITH cancelled AS (
                    UPDATE job SET state = 'cancelled', reason = 'cancelled by request'
                    WHERE job_id = ANY ($1) AND state IN ('pending', 'running') RETURNING job_id),
+               concerned AS (
+                   SELECT job_id FROM cancelled
+                   UNION SELECT job_id FROM job WHERE job_id = ANY ($1) AND state = 'cancelled'),
+               living AS (
+                   SELECT attempt_id, state = 'intent'
+                          OR coalesce(heartbeat_at, launched_at, created_at) < now() - interval '2 min' AS silent
+                   FROM attempt
+                   WHERE job_id IN (SELECT job_id FROM concerned) AND state IN ('intent', 'launched', 'running')),
                stopping AS (
-                   UPDATE attempt SET stop_requested = true, state = CASE state WHEN 'intent' THEN 'cancelled' ELSE state END,
-                          ended_at = CASE state WHEN 'intent' THEN now() END
-                   WHERE job_id IN (SELECT job_id FROM cancelled) AND state IN ('intent', 'launched', 'running')
+                   UPDATE attempt SET stop_requested = true,
+                          state = CASE WHEN living.silent THEN 'cancelled' ELSE attempt.state END,
+                          ended_at = CASE WHEN living.silent THEN now() END
+                   FROM living
+                   WHERE attempt.attempt_id = living.attempt_id AND state IN ('intent', 'launched', 'running')
                    RETURNING token),
                noted AS (INSERT INTO event (job_id, kind) SELECT job_id, 'cancelled' FROM cancelled)
                SELECT (SELECT count(*) FROM cancelled) AS "cancelled!",

@@ -233,6 +233,14 @@ impl Store {
         if migrated == Some(true) { Store::open(options).await.map(Some) } else { Ok(None) }
     }
 
+    /// Like [`Store::connect_existing`], but starts the private database where there is one that is not up.
+    pub async fn connect_stored() -> Result<Option<Store>, StoreError> {
+        if named_database()?.is_none() {
+            blocking(|| private_postgres::ensure_existing(&home())).await?;
+        }
+        Store::connect_existing().await
+    }
+
     /// Connects and migrates. `options` come from `DATABASE_URL` or the private cluster.
     pub async fn open(options: PgConnectOptions) -> Result<Store, StoreError> {
         let options = options.application_name("sweep");

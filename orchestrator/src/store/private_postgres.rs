@@ -201,6 +201,14 @@ pub fn ensure_running(home: &Path) -> Result<Access, PrivatePostgresError> {
     reach(&cluster)?.ok_or_else(|| stuck(&cluster, "answer", START_LIMIT))
 }
 
+/// As [`ensure_running`] where there is a cluster; makes none.
+pub fn ensure_existing(home: &Path) -> Result<Option<Access>, PrivatePostgresError> {
+    match Cluster::find(home)? {
+        Some(cluster) if cluster.data().exists() => ensure_running(home).map(Some),
+        _ => Ok(None),
+    }
+}
+
 /// How to reach the cluster of `home` if it is up; starts nothing.
 pub fn running(home: &Path) -> Result<Option<Access>, PrivatePostgresError> {
     match Cluster::find(home)? {

@@ -1,5 +1,9 @@
 //! Sweeps: the plan as rows. Everything is known by a key, so storing a plan again changes nothing.
 
+use std::path::Path;
+
+use protocol::JobSpec;
+
 use super::{Store, StoreError, doing};
 use crate::plan::Plan;
 
@@ -59,6 +63,7 @@ impl Store {
 
         let jobs = &plan.jobs;
         let keys: Vec<String> = jobs.iter().map(|job| job.job_key.clone()).collect();
+        let specs = column(plan, |job| serde_json::json!(with_absolute_paths(&job.spec, &plan.base_dir)));
         // In the order of their keys, as pools are, so that two launches of overlapping sweeps can't wait for each
         // other in a circle.
         sqlx::query!(
@@ -74,7 +79,7 @@ impl Store {
              ORDER BY given.job_key
              ON CONFLICT (job_key) DO NOTHING",
             &keys,
-            &column(plan, |job| serde_json::json!(job.spec)),
+            &specs,
             &column(plan, |job| job.spec.runner.name.clone()),
             &column(plan, |job| job.spec.runner.version.clone()),
             &column(plan, |job| job.spec.model.name.clone()),
@@ -89,6 +94,18 @@ impl Store {
             &column(plan, |job| job.compute.gmacs_samples),
             &column(plan, |job| job.compute.train_flops),
             &column(plan, |job| job.compute.six_nd),
+        )
+        .execute(&mut *tx)
+        .await
+        .map_err(&failed)?;
+
+        // Paths are no part of a job's key: where the data lie now counts for what is still to run.
+        sqlx::query!(
+            "UPDATE job SET spec = given.spec FROM unnest($1::text[], $2::jsonb[]) AS given (job_key, spec)
+             WHERE job.job_key = given.job_key AND job.state IN ('pending', 'failed', 'cancelled')
+                   AND job.spec <> given.spec",
+            &keys,
+            &specs,
         )
         .execute(&mut *tx)
         .await
@@ -142,6 +159,16 @@ impl Store {
         .await
         .map_err(doing("can't list the sweeps"))
     }
+}
+
+/// The spec with paths that hold whatever folder the next launcher starts in.
+fn with_absolute_paths(spec: &JobSpec, base_dir: &Path) -> JobSpec {
+    let mut spec = spec.clone();
+    spec.data.path = base_dir.join(&spec.data.path);
+    for evaluation in &mut spec.evaluations {
+        evaluation.data.path = base_dir.join(&evaluation.data.path);
+    }
+    spec
 }
 
 /// One column of the jobs.

@@ -21,6 +21,10 @@ const CLAIM_LIMIT: Duration = Duration::from_mins(10);
 const STOP_GRACE: Duration = Duration::from_mins(1);
 /// How long a runner that has said its last word may take to leave.
 const LEAVE_GRACE: Duration = Duration::from_secs(10);
+/// Bytes of one event. Longer lines would not fit a batch.
+const LINE_MAX: usize = 1 << 20;
+/// What JSON writes for a character that PostgreSQL can't store.
+const NUL: &[u8] = b"\\u0000";
 /// How long its standard output may stay open after it has left.
 const DRAIN_GRACE: Duration = Duration::from_secs(2);
 
@@ -199,6 +203,10 @@ async fn train(
 fn listen(line: &[u8], heard: &mut Heard, claim: &Claim, spool: &mut Spool) -> std::io::Result<bool> {
     // Nothing counts after the last word.
     if heard.verdict.is_some() || heard.last_word.is_some() {
+        return Ok(false);
+    }
+    if line.len() > LINE_MAX || line.windows(NUL.len()).any(|part| part == NUL) {
+        log::line(&format!("no event: a line of {} bytes, over {LINE_MAX} or with a NUL in it", line.len()));
         return Ok(false);
     }
     match serde_json::from_slice::<Event>(line) {

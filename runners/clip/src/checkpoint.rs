@@ -185,6 +185,10 @@ impl Folder {
                     self.good = vec![path];
                     return Ok(Some(position));
                 }
+                // Trouble with the disk may pass, and falling back would drop what is good.
+                Err(CheckpointError::Io { action, path, source }) if source.kind() != io::ErrorKind::NotFound => {
+                    return Err(CheckpointError::Io { action, path, source });
+                }
                 Err(error) => {
                     let source = std::error::Error::source(&error).map(|source| format!(": {source}"));
                     report::say(format_args!("passing over checkpoint: {error}{}", source.unwrap_or_default()));

@@ -190,7 +190,16 @@ fn open_pool(job: &Job, source: &DataSource, limit: Option<u64>) -> Result<Datas
     if found != source.digest {
         return Err(RunError::PoolChanged { pool: source.pool.clone(), found, planned: source.digest.clone() });
     }
-    let data = Dataset::open(&folder, &OpenOptions { image_size, limit, ..OpenOptions::default() })?;
+    let cache_dir = (!can_cache(&folder)).then(|| job.base_dir.join(".sweep/pools"));
+    let mut options = OpenOptions { image_size, limit, cache_dir, ..OpenOptions::default() };
+    let data = match Dataset::open(&folder, &options) {
+        // All of a pool means all that is good of it: a bad image among many is counted and left out.
+        Err(pool::Error::TooFew { asked, found, skipped, .. }) if found > 0 && found + skipped as u64 == asked => {
+            options.limit = None;
+            Dataset::open(&folder, &options)?
+        }
+        opened => opened?,
+    };
     if !data.skipped().is_empty() {
         let first = &data.skipped()[0];
         report::say(format_args!(
@@ -202,6 +211,20 @@ fn open_pool(job: &Job, source: &DataSource, limit: Option<u64>) -> Result<Datas
         ));
     }
     Ok(data)
+}
+
+/// Whether decoded pixels can be kept beside the shards: not on a read-only mount or in somebody else's folder.
+fn can_cache(folder: &Path) -> bool {
+    let cache = folder.join(".cache");
+    let place = if cache.is_dir() { cache } else { folder.to_owned() };
+    create_and_remove(&place).is_ok()
+}
+
+/// Whether a file can be made in `place`, by making one.
+fn create_and_remove(place: &Path) -> std::io::Result<()> {
+    let probe = place.join(format!(".sweep-{}", std::process::id()));
+    std::fs::File::create(&probe)?;
+    std::fs::remove_file(&probe)
 }
 
 fn emit(event: &Event) -> Result<(), RunError> {

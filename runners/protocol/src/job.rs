@@ -177,15 +177,18 @@ pub struct Resources {
 }
 
 impl JobSpec {
-    /// The spec as hashed: paths are left out, since the digest already says what the data are, and so is the distance
+    /// The spec as hashed: names and paths of pools are left out, since the digest
+    /// already says what the data are, and so is the distance
     /// of checkpoints, since a job that was resumed gives the same result.
     #[must_use]
     pub fn identity(&self) -> JobSpec {
         let mut identity = self.clone();
         identity.recipe.checkpoint_every_samples = None;
         identity.data.path = PathBuf::new();
+        identity.data.pool.clear();
         for evaluation in &mut identity.evaluations {
             evaluation.data.path = PathBuf::new();
+            evaluation.data.pool.clear();
         }
         identity
     }
