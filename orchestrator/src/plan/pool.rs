@@ -174,3 +174,31 @@ fn bytes(path: &Path) -> Result<Vec<u8>, PoolError> {
 fn parse<T: serde::de::DeserializeOwned>(path: &Path, bytes: &[u8]) -> Result<T, PoolError> {
     serde_json::from_slice(bytes).map_err(|source| PoolError::Parse { path: path.to_owned(), source })
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// 300 real pairs in three shards.
+    const FIXTURE: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../runners/pool/fixture/train");
+
+    #[test]
+    fn shards_without_sizes_are_counted() {
+        let dir = tempfile::tempdir().unwrap();
+        for name in ["00000.tar", "00001.tar", "00002.tar"] {
+            fs::copy(Path::new(FIXTURE).join(name), dir.path().join(name)).unwrap();
+        }
+        fs::write(dir.path().join("._00000.tar"), "some system's own").unwrap();
+        let whole = read(Path::new(FIXTURE), ".").unwrap();
+        assert_eq!(read(dir.path(), ".").unwrap().samples, whole.samples);
+
+        let shard = dir.path().join("00001.tar");
+        let bytes = fs::read(&shard).unwrap();
+        fs::write(&shard, &bytes[..bytes.len() / 2]).unwrap();
+        let error = read(dir.path(), ".").unwrap_err();
+        assert!(
+            matches!(&error, PoolError::Damaged { path, .. } if *path == dir.path().join("./00001.tar")),
+            "{error}"
+        );
+    }
+}

@@ -128,14 +128,14 @@ fn plan_table() {
     pool   val (600 pairs, data/val, digest 359be21f43f9)
 
      job       model            N    seen   data  unique  epochs  steps  GMACs x seen  train FLOPs  memory
-     283de102  cpu-w32-l2  191.9k   8,064    500     500    16.1     63       1.221e1     7.125e10  31.9MB
-     97c8f4bd  cpu-w32-l2  191.9k   8,064  4,000   4,000     2.0     63       1.221e1     7.125e10  31.9MB
-     2c146286  cpu-w32-l2  191.9k  32,000    500     500    64.0    250       4.847e1     2.827e11  31.9MB
-     c8eab6fe  cpu-w32-l2  191.9k  32,000  4,000   4,000     8.0    250       4.847e1     2.827e11  31.9MB
-     f8e799d2  cpu-w64-l3  586.1k   8,064    500     500    16.1     63       6.491e1     3.839e11  92.3MB
-     8a652be3  cpu-w64-l3  586.1k   8,064  4,000   4,000     2.0     63       6.491e1     3.839e11  92.3MB
-     b76b2bd6  cpu-w64-l3  586.1k  32,000    500     500    64.0    250       2.576e2     1.523e12  92.3MB
-     6f037bd5  cpu-w64-l3  586.1k  32,000  4,000   4,000     8.0    250       2.576e2     1.523e12  92.3MB
+     7d7c6f0f  cpu-w32-l2  191.9k   8,064    500     500    16.1     63       1.221e1     7.125e10  31.9MB
+     6d3d756a  cpu-w32-l2  191.9k   8,064  4,000   4,000     2.0     63       1.221e1     7.125e10  31.9MB
+     639578cc  cpu-w32-l2  191.9k  32,000    500     500    64.0    250       4.847e1     2.827e11  31.9MB
+     3e9f495e  cpu-w32-l2  191.9k  32,000  4,000   4,000     8.0    250       4.847e1     2.827e11  31.9MB
+     de136720  cpu-w64-l3  586.1k   8,064    500     500    16.1     63       6.491e1     3.839e11  92.3MB
+     62b94717  cpu-w64-l3  586.1k   8,064  4,000   4,000     2.0     63       6.491e1     3.839e11  92.3MB
+     9b418492  cpu-w64-l3  586.1k  32,000    500     500    64.0    250       2.576e2     1.523e12  92.3MB
+     3deba205  cpu-w64-l3  586.1k  32,000  4,000   4,000     8.0    250       2.576e2     1.523e12  92.3MB
 
     8 jobs, 160,256 samples seen; C = 7.664e2 GMACs x samples, 4.523e12 training FLOPs, 3.740e11 as 6ND
     time: not known before a first run on this machine has been measured

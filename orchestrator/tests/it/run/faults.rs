@@ -101,3 +101,41 @@ fn a_worker_that_died_before_it_could_deliver_the_end_is_spoken_for() {
     );
     assert_eq!(attempts, ["lost f t", "finished t t"]);
 }
+
+#[test]
+fn slots_of_dead_attempts_of_another_sweep_are_taken_back() {
+    let bench = Bench::new(SPEC);
+    kill_everything_under_way(&bench);
+    // A minute later, somebody launches another sweep, and never the first again.
+    bench.ask("UPDATE attempt SET created_at = created_at - interval '1 min' RETURNING token");
+    let other = SPEC.replace("tiny", "other").replace("data_size: 500", "data_size: 500, seed: 1");
+    std::fs::write(bench.path().join("other.yaml"), other).expect("the project can be written to");
+    let output = bench.launch_spec("other.yaml", "").wait();
+    assert!(output.status.success(), "{}\n{}", transcript(&output), bench.story());
+    assert!(!bench.ask("SELECT token FROM attempt WHERE state = 'lost'").is_empty(), "{}", bench.story());
+    bench.finish();
+}
+
+#[test]
+fn attempts_of_a_host_that_is_gone_end_with_cancel() {
+    let bench = Bench::new(SPEC);
+    kill_everything_under_way(&bench);
+    bench.ask("UPDATE attempt SET host = 'gone', heartbeat_at = now() - interval '1 h' RETURNING token");
+    let cancelled = transcript(&bench.sweep(&["cancel", "tiny"]));
+    assert!(cancelled.starts_with("exit: 0"), "{cancelled}");
+    let live = "SELECT token FROM attempt WHERE state IN ('intent', 'launched', 'running')";
+    assert!(bench.ask(live).is_empty(), "{}", bench.story());
+    assert!(bench.sweep(&["retry", "tiny"]).status.success());
+    bench.finish();
+    bench.assert_done_once();
+}
+
+/// Both slots busy, then `kill -9` of the launcher, the workers and (with them) the runners.
+fn kill_everything_under_way(bench: &Bench) {
+    let launch = bench.launch("delay@500");
+    bench.wait_for("SELECT 'both' FROM attempt WHERE state = 'running' AND samples_seen > 0 HAVING count(*) = 2");
+    launch.kill();
+    for token in bench.ask("SELECT token FROM attempt WHERE state = 'running'") {
+        assert!(kill_worker(&token, Signal::SIGKILL));
+    }
+}
