@@ -330,6 +330,10 @@ impl Training<'_> {
     fn report(&mut self, loss: f64, lr: f64, samples_per_sec: f64) -> Result<(), RunError> {
         self.losses.clear();
         let logit_scale = self.model.logit_scale.double_value(&[]);
+        // The losses were fine, the step after them was not: the next loss would be no number either.
+        if !logit_scale.is_finite() {
+            return Err(RunError::Diverged { step: self.position.step, loss: logit_scale });
+        }
         let metrics = [("lr", lr), ("logit_scale", logit_scale), ("samples_per_sec", samples_per_sec)];
         emit(&Event::Step {
             step: self.position.step,
