@@ -107,10 +107,6 @@ impl Backend for LocalBackend {
         Ok(process::handle_of(pid).unwrap_or_else(|| format!("{pid}:0")))
     }
 
-    async fn find(&self, token: &str) -> Result<Option<String>, BackendError> {
-        Ok(process::with_attempt(token).into_iter().next())
-    }
-
     async fn poll(&self, attempts: &[(String, Option<String>)]) -> BTreeMap<String, Observed> {
         let observe = |token: &str, handle: Option<&str>| match handle {
             Some(handle) if process::process_alive(handle) => Observed::Alive(handle.to_owned()),

@@ -32,12 +32,8 @@ pub trait Backend: Send + Sync {
     /// Starts one worker and gives the handle it goes by. The attempt's token is its name: it can be found again.
     async fn launch(&self, request: &LaunchRequest) -> Result<String, BackendError>;
 
-    /// The handle of the worker with this token, if it is there.
-    async fn find(&self, token: &str) -> Result<Option<String>, BackendError>;
-
     /// What is to be said of each attempt, given by token with the handle if one was stored. Total: what it can't tell
-    /// is
-    /// [`Observed::Unknown`], never an error and never an end.
+    /// is [`Observed::Unknown`], never an error and never an end.
     async fn poll(&self, attempts: &[(String, Option<String>)]) -> BTreeMap<String, Observed>;
 
     /// Asks the worker to stop after a checkpoint (SIGTERM, in effect). No error if it is gone.

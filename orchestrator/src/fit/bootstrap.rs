@@ -1,6 +1,5 @@
 //! Pairs bootstrap by job: draw as many jobs as there are, with replacement, select points anew, fit, and read the
-//! interval off
-//! the percentiles (Efron 1979; Efron and Tibshirani 1993, chapter 13).
+//! interval off the percentiles (Efron 1979; Efron and Tibshirani 1993, chapter 13).
 
 use std::collections::BTreeMap;
 
@@ -47,8 +46,7 @@ pub(super) fn clusters(observations: &[Observation]) -> Vec<Vec<usize>> {
 }
 
 /// One law a resample, in order. Each resample has its own stream of ChaCha, keyed by seed and number, so that the
-/// answer does
-/// not depend on which thread draws it. Resamples with a single C give none.
+/// answer does not depend on which thread draws it. Resamples with a single C give none.
 pub(super) fn replicates(pairs: &[(f64, f64)], jobs: &[Vec<usize>], options: &Options) -> Vec<PowerLaw> {
     (0..options.resamples)
         .into_par_iter()

@@ -15,9 +15,8 @@ pub enum Points {
     /// Those that no other beats in both C and E, at their true C.
     Pareto,
     /// The 2022 study's rule: the lowest E in each of K equal-width bins of log10 C, at the bin's *centre*, not at the
-    /// winner's
-    /// C. Bins cover [min, max + 0.1]; empty ones are dropped. (LAION-AI/scaling-laws-openclip, figures.ipynb, cell 4;
-    /// K = 5.)
+    /// winner's C. Bins cover [min, max + 0.1]; empty ones are dropped. (LAION-AI/scaling-laws-openclip, figures.ipynb,
+    /// cell 4; K = 5.)
     Bins(usize),
 }
 

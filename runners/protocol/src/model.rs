@@ -1,8 +1,7 @@
 //! Model configurations in OpenCLIP's JSON form, and the closed forms for their size and compute.
 //!
 //! Formulas: see [`ModelConfig::size`]. They give the published parameters, GMACs and GFLOPs of OpenCLIP's ViT family
-//! to
-//! 0.01 (test `published_values`), so no profiler is needed and planner, runner and SQL agree by construction.
+//! to 0.01 (test `published_values`), so no profiler is needed and planner, runner and SQL agree by construction.
 
 use std::fmt;
 

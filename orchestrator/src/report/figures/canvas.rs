@@ -92,8 +92,7 @@ impl Canvas<'_> {
     }
 
     /// A filled marker with a thin edge of the background, so that markers that overlap stay apart: circle, square,
-    /// triangle,
-    /// diamond, then a triangle on its head.
+    /// triangle, diamond, then a triangle on its head.
     pub(super) fn marker(&self, shape: usize, centre: (f64, f64), radius: f64, ink: Ink) -> Result<(), FigureError> {
         self.shape(shape, centre, radius + 1.0, Ink::Paper)?;
         self.shape(shape, centre, radius, ink)
