@@ -19,7 +19,7 @@ pub mod schedule;
 
 pub mod dataset;
 
-pub mod fit;
+pub use fit;
 
 pub mod report;
 

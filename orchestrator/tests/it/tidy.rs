@@ -22,7 +22,7 @@ const MAY_USE: &[(&str, &[&str])] = &[
 const OWNERS: &[(&str, &[&str])] = &[
     ("serde_yaml::", &["orchestrator/src/spec/parse.rs", "orchestrator/src/spec/locate.rs"]),
     ("sqlx::", &["orchestrator/src/store/"]),
-    ("argmin::", &["orchestrator/src/fit/"]),
+    ("argmin::", &["orchestrator/fit/src/"]),
     ("polars::", &["orchestrator/src/dataset"]),
     ("plotters::", &["orchestrator/src/report/"]),
     ("clap::", &["orchestrator/src/cli/", "orchestrator/src/worker/mod.rs", "runners/"]),
@@ -32,7 +32,7 @@ const OWNERS: &[(&str, &[&str])] = &[
 
 /// Pure code: no clock, no files, no processes, no environment, no randomness but a seed that is passed in.
 const PURE: &[&str] =
-    &["orchestrator/src/spec/", "orchestrator/src/plan/", "orchestrator/src/schedule/", "orchestrator/src/fit/"];
+    &["orchestrator/src/spec/", "orchestrator/src/plan/", "orchestrator/src/schedule/", "orchestrator/fit/src/"];
 /// Files of those folders that gather inputs or perform actions, and say so in their first line.
 const PURE_EXCEPT: &[&str] = &[
     "orchestrator/src/plan/inputs.rs",
