@@ -3,7 +3,7 @@
 use serde::Serialize;
 
 use super::output::{Exit, Failure, data, json, say};
-use crate::fit::{Convention, Fit, FitError, Options, Points, RESAMPLES, Response, fit};
+use crate::fit::{Convention, Fit, FitError, Options, Points, Response, fit};
 use crate::report::number::{compact, significant, with_interval};
 use crate::spec::nearest;
 use crate::store::Store;
@@ -69,12 +69,7 @@ pub(super) async fn run(args: Args) -> Result<Exit, Failure> {
     };
     let chosen = find_metric(&metrics, wanted)?;
     let observations = store.observation_list(&args.sweep, &chosen.dataset, &chosen.metric, args.compute).await?;
-    let options = Options {
-        points: args.points,
-        response: Response::of_metric(&chosen.metric),
-        seed: args.seed,
-        resamples: RESAMPLES,
-    };
+    let options = Options { points: args.points, seed: args.seed, ..Options::new(Response::of_metric(&chosen.metric)) };
     let fitted = fit(&observations, &options).map_err(|error| no_fit(&error))?;
     let stored = store
         .fit_insert(&args.sweep, &chosen.dataset, &chosen.metric, &options, &fitted)
@@ -89,7 +84,7 @@ pub(super) async fn run(args: Args) -> Result<Exit, Failure> {
                 metric: &chosen.metric,
                 points_policy: args.points.to_string(),
                 seed: args.seed,
-                law_formula: crate::fit::PowerLaw::FORMULA,
+                law_formula: fitted.form().formula(),
                 code_version: code_version(),
                 stored,
                 fit: &fitted,
@@ -147,7 +142,7 @@ fn no_fit(error: &FitError) -> Failure {
         }
         FitError::TooFewPoints { policy: Points::All, .. } => failure.hint("let more jobs finish: `sweep status`"),
         FitError::TooFewPoints { .. } => failure.hint("use `--points all`, or let more jobs finish"),
-        FitError::OneCompute { .. } => failure.hint("add models or samples seen to the grid"),
+        FitError::OneValue { .. } | FitError::Frozen { .. } => failure.hint("add models or samples seen to the grid"),
         FitError::MixedConventions { .. } => failure.hint("choose one with `--compute`"),
     }
 }
@@ -159,10 +154,10 @@ fn print(metric: &MeasuredMetric, policy: Points, fit: &Fit, stored: StoredFit) 
     };
     let line = |label: &str, text: &str| data(&format!("{label:<10}{text}"));
     line("metric", &metric.name());
-    line("law", &format!("E = {} * C^{}", significant(fit.law.beta, 3), significant(fit.law.alpha, 3)));
+    line("law", &format!("E = {} * C^{}", significant(fit.interval("beta").value, 3), significant(fit.interval("alpha").value, 3)));
     line("", &format!("E: {response}; C: {} ({})", fit.compute.unit(), fit.compute));
-    line("alpha", &with_interval(&fit.alpha));
-    line("beta", &with_interval(&fit.beta));
+    line("alpha", &with_interval(&fit.interval("alpha")));
+    line("beta", &with_interval(&fit.interval("beta")));
     line("R2", &format!("{} in ln E", fit.r2.map_or("none: E does not vary".to_owned(), |r2| format!("{r2:.3}"))));
     if let Some(last) = fit.band.last() {
         line(

@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use super::fit::{find_metric, unknown};
 use super::output::{Exit, Failure, data, say};
-use crate::fit::{Convention, Options, Points, RESAMPLES, Response, fit};
+use crate::fit::{Convention, Options, Points, Response, fit};
 use crate::report::number::{significant, with_interval};
 use crate::report::{Panel, PanelFit, Report, default_metrics, file_name, render, write};
 use crate::store::Store;
@@ -69,10 +69,10 @@ fn law(panel: &Panel) -> String {
     match panel.fits.first().map(|first| &first.fit) {
         Some(Ok(fit)) => format!(
             "{name:<44} E = {} * C^{}   alpha {}, beta {}: {}",
-            significant(fit.law.beta, 3),
-            significant(fit.law.alpha, 3),
-            with_interval(&fit.alpha),
-            with_interval(&fit.beta),
+            significant(fit.interval("beta").value, 3),
+            significant(fit.interval("alpha").value, 3),
+            with_interval(&fit.interval("alpha")),
+            with_interval(&fit.interval("beta")),
             fit.verdict
         ),
         Some(Err(error)) => format!("{name:<44} no law: {error}"),
@@ -86,7 +86,7 @@ async fn panel(store: &Store, args: &Args, metric: &MeasuredMetric) -> Result<Pa
     let mut fits = Vec::new();
     for points in POLICIES {
         let options =
-            Options { points, response: Response::of_metric(&metric.metric), seed: args.seed, resamples: RESAMPLES };
+            Options { points, seed: args.seed, ..Options::new(Response::of_metric(&metric.metric)) };
         let fit = fit(&observations, &options);
         let stored = match &fit {
             Ok(fit) => store.fit_insert(&args.sweep, &metric.dataset, &metric.metric, &options, fit).await?,

@@ -4,7 +4,7 @@ use serde_json::json;
 use sha2::{Digest, Sha256};
 
 use super::{Store, StoreError};
-use crate::fit::{Fit, Options, PowerLaw};
+use crate::fit::{Fit, Options};
 
 /// Version of the code that fits: the package's, and the commit where the build was told (`SWEEP_GIT_COMMIT`).
 pub fn code_version() -> String {
@@ -45,8 +45,8 @@ impl Store {
         let seed = options.seed.cast_signed();
         let (code_version, input_hash) = (code_version(), input_hash(fit));
         let parameters = json!({
-            "alpha": fit.alpha, "beta": fit.beta, "resamples": fit.resamples, "resamples_asked": fit.resamples_asked,
-            "minimum": fit.minimum, "cautions": fit.cautions,
+            "parameters": fit.parameters, "resamples": fit.resamples, "resamples_asked": fit.resamples_asked,
+            "solution": fit.solution, "cautions": fit.cautions,
         });
         let observations = json!({ "rows": fit.observations, "points": fit.points, "excluded": fit.excluded });
         let inserted = sqlx::query_scalar!(
@@ -59,7 +59,7 @@ impl Store {
             metric,
             points,
             compute,
-            PowerLaw::FORMULA,
+            fit.form().formula(),
             parameters,
             fit.r2,
             fit.verdict.as_str(),
@@ -83,7 +83,7 @@ impl Store {
             metric,
             points,
             compute,
-            PowerLaw::FORMULA,
+            fit.form().formula(),
             seed,
             code_version,
             input_hash

@@ -45,10 +45,10 @@ impl Store {
     ) -> Result<Vec<Observation>, StoreError> {
         let response = Response::of_metric(metric);
         let rows = sqlx::query!(
-            r#"SELECT job_key AS "job_key!", parameters AS "parameters!", samples_seen AS "samples_seen!",
+            r#"SELECT job_key AS "job_key!", model AS "model!", parameters AS "parameters!", samples_seen AS "samples_seen!",
                       unique_samples AS "unique_samples!", gmacs_samples AS "gmacs_samples!",
                         train_flops AS "train_flops!",
-                      six_nd AS "six_nd!", error AS "error!", standard_error, chance
+                      six_nd AS "six_nd!", error AS "error!", standard_error, chance, count
                FROM observation WHERE sweep = $1 AND dataset = $2 AND metric = $3 ORDER BY job_key"#,
             sweep,
             dataset,
@@ -61,6 +61,7 @@ impl Store {
             .into_iter()
             .map(|row| Observation {
                 job_key: row.job_key,
+                model: row.model,
                 parameters: row.parameters as f64,
                 samples_seen: row.samples_seen as f64,
                 unique_samples: row.unique_samples as f64,
@@ -69,10 +70,13 @@ impl Store {
                     Convention::TrainFlops => row.train_flops,
                     Convention::SixNd => row.six_nd,
                 },
+                proxy_loss: f64::NAN,
                 convention,
                 error: row.error,
                 standard_error: row.standard_error,
                 chance_error: row.chance.map(|chance| response.error_of(chance)),
+                count: row.count.map(|count| count as f64),
+                gpu_hours: None,
             })
             .collect())
     }

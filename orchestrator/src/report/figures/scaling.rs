@@ -45,7 +45,7 @@ pub(super) fn draw(
             law_with_band(canvas, &frame, fit)?;
         }
         if let Some(fit) = pareto {
-            let line: Vec<_> = [fit.points[0].compute, frame.x.high].map(|c| frame.at(c, fit.law.value(c))).to_vec();
+            let line: Vec<_> = [fit.points[0].compute, frame.x.high].map(|c| frame.at(c, fit.at_compute(c))).to_vec();
             canvas.dashed(&line, Ink::Muted, 1.5, 7.0)?;
         }
         for (job, observation) in &points {
@@ -85,14 +85,18 @@ fn points<'a>(report: &'a Report, panel: &Panel) -> Vec<(&'a StudyJob, Observati
             let job = report.study.jobs.iter().find(|job| job.job_key == m.job_key)?;
             let observation = Observation {
                 job_key: job.job_key.clone(),
+                model: job.model.clone(),
                 parameters: job.parameters as f64,
                 samples_seen: job.samples_seen as f64,
                 unique_samples: job.unique_samples as f64,
                 compute: report.compute_of(job),
+                proxy_loss: f64::NAN,
                 convention: report.compute,
                 error: response.error_of(m.value),
                 standard_error: m.standard_error,
                 chance_error: m.chance.map(|chance| response.error_of(chance)),
+                count: m.count.map(|count| count as f64),
+                gpu_hours: None,
             };
             let drawable = [observation.compute, observation.error].iter().all(|v| v.is_finite() && *v > 0.0);
             drawable.then_some((job, observation))
@@ -112,7 +116,7 @@ fn frame(points: &[(&StudyJob, Observation)], main: Option<&Fit>, chance: Option
     let most = computes.clone().fold(0.0, f64::max);
     let x = LogAxis::around(computes.chain([most * 2.5]), 0.05).unwrap_or(LogAxis { low: 1.0, high: 10.0 });
     let errors = points.iter().map(|(_, o)| o.error);
-    let law = main.into_iter().flat_map(|fit| [x.low, x.high].map(|c| fit.law.value(c)));
+    let law = main.into_iter().flat_map(|fit| [x.low, x.high].map(|c| fit.at_compute(c)));
     // Far from chance the line would only squeeze the points together.
     let worst = errors.clone().fold(0.0, f64::max);
     let chance = chance.filter(|chance| *chance < worst * 2.0);
@@ -132,7 +136,7 @@ fn law_with_band(canvas: &Canvas<'_>, frame: &Frame, fit: &Fit) -> Result<(), Fi
         canvas.polygon(&outline, Ink::Text, 0.13)?;
     }
     let last = fit.points[fit.points.len() - 1].compute;
-    let at = |c: f64| frame.at(c, fit.law.value(c));
+    let at = |c: f64| frame.at(c, fit.at_compute(c));
     canvas.line(&[at(fit.points[0].compute), at(last)], Ink::Text, 2.0)?;
     canvas.dashed(&[at(last), at(frame.x.high)], Ink::Text, 1.75, 3.0)
 }
@@ -156,7 +160,7 @@ fn side(canvas: &Canvas<'_>, legend: &Legend, main: Option<&Fit>, pareto: Option
             canvas.text((text, y), &law_text(fit), 14.0, Ink::Text, Anchor::Start)?;
             canvas.text(
                 (text, y + 19.0),
-                &format!("α {}", minus(&with_interval(&fit.alpha))),
+                &format!("α {}", minus(&with_interval(&fit.interval("alpha")))),
                 12.5,
                 Ink::Text,
                 Anchor::Start,
@@ -213,7 +217,7 @@ fn side(canvas: &Canvas<'_>, legend: &Legend, main: Option<&Fit>, pareto: Option
 
 /// `E = 5.86 · C⁻⁰·¹¹¹`
 fn law_text(fit: &Fit) -> String {
-    format!("E = {} · C{}", significant(fit.law.beta, 3), superscript(&significant(fit.law.alpha, 3)))
+    format!("E = {} · C{}", significant(fit.interval("beta").value, 3), superscript(&significant(fit.interval("alpha").value, 3)))
 }
 
 fn minus(text: &str) -> String {
