@@ -35,7 +35,7 @@ pub const RESAMPLES: usize = 1000;
 pub const STARTS: usize = 32;
 
 /// How to fit.
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct Options {
     /// The form.
     pub law: LawName,

@@ -122,6 +122,10 @@ fn meaning(fit: &Fit) -> String {
         Verdict::AtChance => "Not to be trusted: no job is told apart from guessing.".to_owned(),
         Verdict::UnstableInterval => "Not to be trusted: too many resamples could not be fitted.".to_owned(),
         Verdict::NotConverged => "Not to be trusted: the minimiser stopped short.".to_owned(),
+        Verdict::Fitted => "A minimum, and no other as deep.".to_owned(),
+        Verdict::Bound => "The best is at a limit of the law.".to_owned(),
+        Verdict::Flat => "Parameters are not told apart by the data; predictions among the data stand.".to_owned(),
+        Verdict::MultiModal => "Not to be trusted: different parameters do as well.".to_owned(),
     }
 }
 

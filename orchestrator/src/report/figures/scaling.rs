@@ -217,7 +217,11 @@ fn side(canvas: &Canvas<'_>, legend: &Legend, main: Option<&Fit>, pareto: Option
 
 /// `E = 5.86 · C⁻⁰·¹¹¹`
 fn law_text(fit: &Fit) -> String {
-    format!("E = {} · C{}", significant(fit.interval("beta").value, 3), superscript(&significant(fit.interval("alpha").value, 3)))
+    format!(
+        "E = {} · C{}",
+        significant(fit.interval("beta").value, 3),
+        superscript(&significant(fit.interval("alpha").value, 3))
+    )
 }
 
 fn minus(text: &str) -> String {
