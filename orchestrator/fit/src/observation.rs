@@ -88,7 +88,9 @@ impl Response {
 pub struct Observation {
     /// Which job, 64 hex digits for jobs of ours. Resampling is by job.
     pub job_key: String,
-    /// N, parameters.
+    /// Name of the model, or of the group that rows of a table belong to.
+    pub model: String,
+    /// N, parameters. Here and below NaN stands for an axis that the row does not have.
     pub parameters: f64,
     /// D, samples seen.
     pub samples_seen: f64,
@@ -104,6 +106,12 @@ pub struct Observation {
     pub standard_error: Option<f64>,
     /// The error that guessing gives.
     pub chance_error: Option<f64>,
+    /// Test items behind E.
+    pub count: Option<f64>,
+    /// What the job's training cost, GPU-hours.
+    pub gpu_hours: Option<f64>,
+    /// Another metric's error of the same job, where it was asked for; else NaN.
+    pub proxy_loss: f64,
 }
 
 impl Observation {

@@ -16,6 +16,10 @@ fn observation(job: usize, compute: f64, error: f64) -> Observation {
         error,
         standard_error: Some(0.005),
         chance_error: Some(0.999),
+        model: String::new(),
+        count: None,
+        gpu_hours: None,
+        proxy_loss: f64::NAN,
     }
 }
 

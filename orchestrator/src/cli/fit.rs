@@ -68,7 +68,7 @@ pub(super) async fn run(args: Args) -> Result<Exit, Failure> {
         return Ok(list(&args, &metrics));
     };
     let chosen = find_metric(&metrics, wanted)?;
-    let observations = store.observation_list(&args.sweep, &chosen.dataset, &chosen.metric, args.compute).await?;
+    let observations = store.observation_list(&args.sweep, &chosen.dataset, &chosen.metric, args.compute, None).await?;
     let options = Options {
         points: args.points,
         response: Response::of_metric(&chosen.metric),

@@ -247,6 +247,10 @@ fn openclip_2022(dataset: &str, metric: &str) -> Option<Vec<Observation>> {
             error: 1.0 - row[value].parse::<f64>().unwrap(),
             standard_error: None,
             chance_error: None,
+            model: String::new(),
+            count: None,
+            gpu_hours: None,
+            proxy_loss: f64::NAN,
         })
         .collect();
     assert_eq!(rows.len(), 29);
