@@ -9,7 +9,7 @@ use crate::report::number::{significant, with_interval};
 use crate::spec::nearest;
 use crate::store::Store;
 use crate::store::fit::{FitSource, StoredFit};
-use crate::store::observation::MeasuredMetric;
+use crate::store::observation::{MeasuredMetric, ObservationsOf};
 
 /// Which rows.
 #[derive(Debug, Clone, clap::Args)]
@@ -20,9 +20,15 @@ pub(super) struct Rows {
     /// Only rows for which this SQL condition on the view `observation` holds, for example "model <> 'ViT-H-14'".
     #[arg(long = "where", value_name = "SQL")]
     pub(super) condition: Option<String>,
-    /// Convention of compute: gmacs_samples, train_flops or six_nd [default: the first that all rows have].
+    /// Convention of compute: gmacs_samples, train_flops or six_nd [default: the first that most rows have].
     #[arg(long, value_name = "CONVENTION")]
     pub(super) compute: Option<Convention>,
+    /// Every measured checkpoint instead of the end of each job; resampling is by job either way.
+    #[arg(long)]
+    pub(super) checkpoints: bool,
+    /// A loss of the same jobs, for laws that take one (`downstream`, `sigmoid`).
+    #[arg(long, value_name = "DATASET/METRIC")]
+    pub(super) proxy: Option<String>,
 }
 
 /// Which law, and how.
@@ -129,8 +135,33 @@ pub(super) async fn load(store: &Store, sweep: &str, rows: &Rows) -> Result<Load
             }
         },
     };
-    let convention = rows.compute.unwrap_or(Convention::GmacsSamples);
-    let observations = store.observation_list(sweep, &metric.dataset, &metric.metric, convention).await?;
+    let proxy = rows.proxy.as_deref().map(|wanted| find_metric(&measured, wanted)).transpose()?;
+    let read = |convention: Convention| {
+        let of = ObservationsOf {
+            sweep,
+            dataset: &metric.dataset,
+            metric: &metric.metric,
+            convention,
+            condition: rows.condition.as_deref(),
+            proxy: proxy.map(|proxy| (proxy.dataset.as_str(), proxy.metric.as_str())),
+            checkpoints: rows.checkpoints,
+        };
+        async move { store.observations(&of).await }
+    };
+    let observations = match rows.compute {
+        Some(convention) => read(convention).await?,
+        None => {
+            let mut best: Option<Vec<Observation>> = None;
+            for convention in Convention::ALL {
+                let rows = read(convention).await?;
+                let with = |rows: &[Observation]| rows.iter().filter(|row| row.compute.is_finite()).count();
+                if best.as_ref().is_none_or(|best| with(&rows) > with(best)) {
+                    best = Some(rows);
+                }
+            }
+            best.unwrap_or_default()
+        }
+    };
     let condition = rows.condition.clone().unwrap_or_default();
     Ok(Loaded { sweep: sweep.to_owned(), metric, condition, observations })
 }
