@@ -21,7 +21,7 @@ pub use bootstrap::{BandPoint, Interval, percentile};
 pub use law::{Axis, Input, Law, LawName};
 pub use objective::{Loss, Objective, Space};
 pub use observation::{Convention, Exclusion, Observation, Reason, Response};
-pub use points::{Point, Points, select};
+pub use points::{ON_HULL, Point, Points, candidates, select};
 pub use sample::Sample;
 use solve::{Problem, Solution, Status};
 
@@ -337,10 +337,13 @@ pub fn fit(observations: &[Observation], options: &Options) -> Result<Fit, FitEr
     let law = law.as_ref();
     let frozen = frozen(law, &options.frozen)?;
     let mut axes = law.axes().to_vec();
-    if options.points != Points::All && !axes.contains(&Axis::C) {
-        axes.push(Axis::C);
+    for axis in options.points.axes() {
+        if !axes.contains(axis) {
+            axes.push(*axis);
+        }
     }
     let (observations, excluded) = observation::usable(observations, options.response, &axes);
+    let observations = points::candidates(options.points, observations);
     let pairs: Vec<(f64, f64)> = observations.iter().map(|o| (o.compute, o.error)).collect();
     let points = select(options.points, &pairs);
     let free = law.parameters().len() - frozen.iter().flatten().count();
@@ -403,7 +406,7 @@ pub fn fit(observations: &[Observation], options: &Options) -> Result<Fit, FitEr
     if near_chance > 0 {
         cautions.push(Caution::NearChance { observations: near_chance, of: observations.len() });
     }
-    if options.points != Points::All {
+    if options.points.is_by_error() {
         cautions.push(Caution::Selection { points: points.len(), of: observations.len() });
     }
     if matches!(options.points, Points::Bins(_)) {
