@@ -5,6 +5,7 @@
 //! ([`Points`]), minimises an [`Objective`] of a [`Law`](law::Law) over them ([`solve`]), bootstraps the whole of that
 //! by job, and judges ([`Verdict`]).
 
+pub mod backtest;
 mod bootstrap;
 pub mod law;
 mod objective;
@@ -21,7 +22,7 @@ pub use law::{Axis, Input, Law, LawName};
 pub use objective::{Loss, Objective, Space};
 pub use observation::{Convention, Exclusion, Observation, Reason, Response};
 pub use outcome::{Caution, Estimate, Fit, Verdict};
-pub use points::{Point, Points, select};
+pub use points::{ON_HULL, Point, Points, candidates, select};
 pub use sample::Sample;
 use solve::{Problem, Status};
 
@@ -137,10 +138,13 @@ pub fn fit(observations: &[Observation], options: &Options) -> Result<Fit, FitEr
     let law = law.as_ref();
     let frozen = frozen(law, &options.frozen)?;
     let mut axes = law.axes().to_vec();
-    if options.points != Points::All && !axes.contains(&Axis::C) {
-        axes.push(Axis::C);
+    for axis in options.points.axes() {
+        if !axes.contains(axis) {
+            axes.push(*axis);
+        }
     }
     let (observations, excluded) = observation::usable(observations, options.response, &axes);
+    let observations = points::candidates(options.points, observations);
     let pairs: Vec<(f64, f64)> = observations.iter().map(|o| (o.compute, o.error)).collect();
     let points = select(options.points, &pairs);
     let free = law.parameters().len() - frozen.iter().flatten().count();
@@ -203,7 +207,7 @@ pub fn fit(observations: &[Observation], options: &Options) -> Result<Fit, FitEr
     if near_chance > 0 {
         cautions.push(Caution::NearChance { observations: near_chance, of: observations.len() });
     }
-    if options.points != Points::All {
+    if options.points.is_by_error() {
         cautions.push(Caution::Selection { points: points.len(), of: observations.len() });
     }
     if matches!(options.points, Points::Bins(_)) {
