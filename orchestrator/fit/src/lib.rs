@@ -6,6 +6,8 @@
 //! job, and judges ([`Verdict`]).
 
 mod bootstrap;
+pub mod cost;
+pub mod frontier;
 pub mod law;
 mod objective;
 mod observation;
