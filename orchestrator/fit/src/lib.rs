@@ -7,6 +7,8 @@
 
 pub mod backtest;
 mod bootstrap;
+pub mod cost;
+pub mod frontier;
 pub mod law;
 mod objective;
 mod observation;
