@@ -4,6 +4,7 @@
 mod lbfgs;
 mod linear_algebra;
 mod newton;
+mod refit;
 mod starts;
 
 use serde::Serialize;
@@ -15,6 +16,7 @@ use crate::sample::Sample;
 pub use lbfgs::Lbfgs;
 pub use linear_algebra::{cholesky_solve, invert};
 pub use newton::Newton;
+pub use refit::{Warm, refit};
 pub use starts::starts;
 
 /// A number that theta determines: a parameter, a prediction, a place on a frontier. Its derivatives are by the
