@@ -1,4 +1,4 @@
-//! Sums of exponentials of affine functions of theta, `ln sum_k exp(t_k)`: what most laws are. Value, gradient, curvature.
+//! Sums of exponentials of affine functions of theta, `ln sum_k exp(t_k)`: what most laws are.
 
 /// Most terms of a sum.
 const TERMS_MAX: usize = 4;
