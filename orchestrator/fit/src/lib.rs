@@ -62,7 +62,7 @@ impl Options {
     /// The study's law through all points, by least squares of ln E.
     pub fn new(response: Response) -> Options {
         Options {
-            law: LawName::Power,
+            law: LawName::Power(Axis::C),
             objective: Objective::LS_LOG,
             points: Points::All,
             response,
@@ -196,12 +196,14 @@ pub fn fit(observations: &[Observation], options: &Options) -> Result<Fit, FitEr
             _ if replicates.len() * 10 < options.resamples * 9 => Verdict::UnstableInterval,
             Status::Flat => Verdict::Flat,
             Status::Bound => Verdict::Bound,
-            Status::Converged => match parameters.iter().find(|p| options.law == LawName::Power && p.name == "alpha") {
-                None => Verdict::Fitted,
-                Some(alpha) if alpha.interval.high < 0.0 => Verdict::Scaling,
-                Some(alpha) if alpha.interval.low > 0.0 => Verdict::WrongWay,
-                Some(_) => Verdict::NoScaling,
-            },
+            Status::Converged => {
+                match parameters.iter().find(|p| matches!(options.law, LawName::Power(_)) && p.name == "alpha") {
+                    None => Verdict::Fitted,
+                    Some(alpha) if alpha.interval.high < 0.0 => Verdict::Scaling,
+                    Some(alpha) if alpha.interval.low > 0.0 => Verdict::WrongWay,
+                    Some(_) => Verdict::NoScaling,
+                }
+            }
         }
     };
 
