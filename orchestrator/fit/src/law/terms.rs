@@ -32,6 +32,30 @@ impl Term {
     }
 }
 
+/// At most so many terms make a sum that solvers evaluate in bulk.
+pub const TERMS_MAX: usize = 4;
+
+/// A law at one place as `ln sum_k exp(t_k)`, of one to [`TERMS_MAX`] terms.
+#[derive(Debug, Clone, Copy)]
+pub struct Sum {
+    terms: [Term; TERMS_MAX],
+    used: usize,
+}
+
+impl Sum {
+    /// Of the first [`TERMS_MAX`] of `terms`.
+    pub fn of(terms: &[Term]) -> Sum {
+        let mut sum = Sum { terms: [Term::constant(0); TERMS_MAX], used: terms.len().min(TERMS_MAX) };
+        sum.terms[..sum.used].copy_from_slice(&terms[..sum.used]);
+        sum
+    }
+
+    /// Its terms.
+    pub fn terms(&self) -> &[Term] {
+        &self.terms[..self.used]
+    }
+}
+
 /// `ln sum_k exp(t_k)` and its gradient (overwritten).
 pub fn log_sum(terms: &[Term], theta: &[f64], gradient: &mut [f64]) -> f64 {
     let mut exponents = [0.0; 4];
