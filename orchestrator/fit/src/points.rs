@@ -4,7 +4,7 @@ use std::collections::HashMap;
 use std::fmt;
 use std::str::FromStr;
 
-use serde::Serialize;
+use serde::{Serialize, Serializer};
 
 use super::extent;
 use crate::law::Axis;
@@ -58,6 +58,12 @@ impl fmt::Display for Points {
             Points::Hull => f.write_str("hull"),
             Points::Last => f.write_str("last"),
         }
+    }
+}
+
+impl Serialize for Points {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_str(self)
     }
 }
 
