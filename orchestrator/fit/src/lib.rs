@@ -7,6 +7,7 @@
 
 pub mod backtest;
 mod bootstrap;
+pub mod choose;
 pub mod cost;
 pub mod frontier;
 pub mod law;
