@@ -6,6 +6,7 @@
 //! job, and judges ([`Verdict`]).
 
 mod bootstrap;
+pub mod compare;
 pub mod cost;
 pub mod frontier;
 pub mod law;
