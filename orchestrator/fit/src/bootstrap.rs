@@ -47,8 +47,8 @@ pub(super) fn clusters(observations: &[Observation]) -> Vec<Vec<usize>> {
     jobs.into_values().collect()
 }
 
-/// Parameters of one refit a resample, in order. Each resample has its own stream of ChaCha, keyed by seed and number, so
-/// that the answer does not depend on which thread draws it. Resamples that can't be fitted give none.
+/// Parameters of one refit a resample, in order. Each resample has its own stream of ChaCha, keyed by seed and number,
+/// so that the answer does not depend on which thread draws it. Resamples that can't be fitted give none.
 pub(super) fn replicates(
     law: &dyn Law,
     observations: &[Observation],
