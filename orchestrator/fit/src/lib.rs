@@ -8,6 +8,7 @@
 pub mod backtest;
 mod bootstrap;
 pub mod choose;
+pub mod compare;
 pub mod cost;
 pub mod frontier;
 pub mod law;
