@@ -6,10 +6,15 @@
 //! job, and judges ([`Verdict`]).
 
 mod bootstrap;
+mod distribution;
+mod interval;
 pub mod law;
+mod noise;
 mod objective;
 mod observation;
 mod points;
+mod predict;
+mod profile;
 mod sample;
 pub mod solve;
 
@@ -17,11 +22,17 @@ use std::fmt;
 
 use serde::Serialize;
 
-pub use bootstrap::{BandPoint, Interval, percentile};
+use bootstrap::{Draws, Study};
+pub use bootstrap::{BandPoint, Coordinate, Prediction, Resampling};
+use interval::Reader;
+pub use interval::{ALPHA, Interval, IntervalKind, percentile};
 pub use law::{Axis, Input, Law, LawName};
+pub use noise::{NoiseModel, Trend, TrendOn, Weighting, binomial_variance};
 pub use objective::{Loss, Objective, Space};
 pub use observation::{Convention, Exclusion, Observation, Reason, Response};
 pub use points::{Point, Points, select};
+pub use predict::{Beyond, Evaluation, Forecast, Intervals, Stated};
+pub use profile::{Identified, Profile, profile};
 pub use sample::Sample;
 use solve::{Problem, Solution, Status};
 
@@ -53,6 +64,14 @@ pub struct Options {
     pub seed: u64,
     /// Bootstrap resamples; [`RESAMPLES`] unless a test wants fewer.
     pub resamples: usize,
+    /// What a resample draws anew.
+    pub resampling: Resampling,
+    /// How intervals are read off the resamples.
+    pub interval: IntervalKind,
+    /// Random starts of each refit, besides the optimum.
+    pub restarts: usize,
+    /// How rows are weighted.
+    pub weighting: Weighting,
 }
 
 impl Options {
@@ -67,6 +86,10 @@ impl Options {
             starts: STARTS,
             seed: 0,
             resamples: RESAMPLES,
+            resampling: Resampling::Pairs,
+            interval: IntervalKind::Expanded,
+            restarts: 0,
+            weighting: Weighting::Equal,
         }
     }
 }
@@ -119,6 +142,19 @@ pub struct Fit {
     /// Internal parameters of each resample's refit.
     #[serde(skip)]
     pub replicates: Vec<Vec<f64>>,
+    /// Internal parameters of the refit without each job, in the order of job keys; empty unless the intervals need it.
+    #[serde(skip)]
+    pub jackknife: Vec<Vec<f64>>,
+    /// Jobs behind the observations.
+    pub jobs: usize,
+    /// What a resample drew anew.
+    pub resampling: Resampling,
+    /// How intervals were read off the resamples.
+    pub interval_kind: IntervalKind,
+    /// How rows were weighted.
+    pub weighting: Weighting,
+    /// What is known of the noise of a job's result.
+    pub noise: NoiseModel,
 }
 
 impl Fit {
@@ -355,26 +391,41 @@ pub fn fit(observations: &[Observation], options: &Options) -> Result<Fit, FitEr
             excluded,
         });
     }
-    let sample = Sample::of(&observations, &points);
-    one_value(law, &sample)?;
     let objective = options.objective.with_ceiling(ceiling);
+    let noise = NoiseModel::of(&observations, options.response);
+    let weights = match options.weighting {
+        Weighting::Equal => vec![1.0; observations.len()],
+        Weighting::Noise => noise.weights(&observations, objective.space),
+    };
+    let mut study = Study {
+        law,
+        observations: &observations,
+        weights: &weights,
+        noise: &noise,
+        policy: options.points,
+        objective,
+        frozen: &frozen,
+        best: &[],
+    };
+    let sample = study.sample(&points);
+    one_value(law, &sample)?;
     let problem = Problem { frozen: &frozen, ..Problem::new(law, &sample, objective) };
     let solution = solve::solve(&problem, options.starts, options.seed);
     let theta = &solution.best.theta;
 
     let jobs = bootstrap::clusters(&observations);
-    let replicates = bootstrap::replicates(law, &observations, &jobs, theta, &frozen, options);
+    study.best = theta;
+    let replicates = study.replicates(options.resampling, Draws::of(options));
+    let jackknife = if options.interval.is_accelerated() { study.jackknife() } else { Vec::new() };
+    let reader = Reader::new(options.interval, jobs.len(), free);
     let estimate = |(index, parameter): (usize, &law::Parameter)| Estimate {
         name: parameter.name,
-        interval: bootstrap::interval(
-            solve::natural_value(law, theta, index),
-            replicates.iter().map(|theta| solve::natural_value(law, theta, index)),
-        ),
+        interval: bootstrap::parameter(law, theta, index, (&replicates, &jackknife), reader),
         frozen: frozen[index].is_some(),
     };
     let parameters: Vec<Estimate> = law.parameters().iter().enumerate().map(estimate).collect();
     let band = match law.axes() {
-        [Axis::C] => bootstrap::band(law, theta, &replicates, &bootstrap::grid(&pairs)),
+        [Axis::C] => bootstrap::band(law, theta, (&replicates, &jackknife), reader, &bootstrap::grid(&pairs)),
         _ => Vec::new(),
     };
 
@@ -431,8 +482,14 @@ pub fn fit(observations: &[Observation], options: &Options) -> Result<Fit, FitEr
         band,
         resamples: replicates.len(),
         resamples_asked: options.resamples,
+        jobs: jobs.len(),
+        resampling: options.resampling,
+        interval_kind: options.interval,
+        weighting: options.weighting,
+        jackknife,
         replicates,
         solution,
+        noise,
         observations,
     })
 }
