@@ -1,6 +1,6 @@
 //! Refits of data that might have been: pairs bootstrap by job, wild bootstrap, seed noise, and the jackknife.
 //!
-//! COVERAGE_TABLE
+//! How often each kind of interval holds the truth is measured by `tests/coverage.rs`.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -11,7 +11,6 @@ use rand_chacha::ChaCha8Rng;
 use rayon::prelude::*;
 use serde::{Serialize, Serializer};
 
-use crate::{Options, extent};
 use crate::interval::{Interval, Reader};
 use crate::law::{Axis, Input, Law, PARAMETERS_MAX, Scale};
 use crate::noise::{NoiseModel, evaluation_variance};
@@ -20,6 +19,7 @@ use crate::observation::Observation;
 use crate::points::{Point, Points, select};
 use crate::sample::Sample;
 use crate::solve::{Ending, Minimum, Newton, Problem, Quantity, Solver, cholesky_solve, starts};
+use crate::{Options, extent};
 
 /// Points along C of the band.
 const BAND_POINTS: usize = 61;
@@ -241,7 +241,8 @@ impl Study<'_> {
         (0..jobs.len())
             .into_par_iter()
             .map(|out| {
-                let kept: Vec<usize> = (0..jobs.len()).filter(|job| *job != out).flat_map(|job| &jobs[job]).copied().collect();
+                let kept: Vec<usize> =
+                    (0..jobs.len()).filter(|job| *job != out).flat_map(|job| &jobs[job]).copied().collect();
                 let sample = self.sample(&self.select(&kept));
                 let refitted = if sample.is_empty() { None } else { self.refit(&self.problem(&sample), 0, 0) };
                 refitted.unwrap_or_else(|| vec![f64::NAN; self.best.len()])

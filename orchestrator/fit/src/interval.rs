@@ -111,58 +111,55 @@ impl FromStr for IntervalKind {
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Reader {
     kind: IntervalKind,
-    /// Normal quantile of the lower end before any correction.
-    z: f64,
+    /// Normal quantile of the lower end before any correction; `None` where there are no more jobs than parameters.
+    z: Option<f64>,
 }
 
 impl Reader {
     /// Of a fit of `free` parameters to `jobs` jobs.
     pub(crate) fn new(kind: IntervalKind, jobs: usize, free: usize) -> Reader {
-        let z = match kind {
+        let z = |degrees: usize| match kind {
             IntervalKind::Percentile | IntervalKind::Bca => normal_quantile(0.5 * ALPHA),
             IntervalKind::Expanded | IntervalKind::ExpandedBca => {
-                let degrees = jobs.saturating_sub(free).max(1);
-                -(jobs.max(1) as f64 / degrees as f64).sqrt() * t_two_sided(ALPHA, degrees)
+                -(jobs as f64 / degrees as f64).sqrt() * t_two_sided(ALPHA, degrees)
             }
         };
-        Reader { kind, z }
+        Reader { kind, z: jobs.checked_sub(free).filter(|degrees| *degrees > 0).map(z) }
     }
 
     /// The interval around `value`. `jackknife`: the number with each job left out, used by BCa alone. NaN replicates do
-    /// not count. An interval that would miss the value is stretched to it.
+    /// not count. An interval that would miss the value is stretched to it; of no more jobs than parameters it is the whole
+    /// line.
     pub(crate) fn read(&self, value: f64, mut replicates: Vec<f64>, jackknife: &[f64]) -> Interval {
+        let Some(z) = self.z else { return Interval::unknown(value) };
         replicates.retain(|replicate| !replicate.is_nan());
         replicates.sort_by(f64::total_cmp);
         let (below, above) = match self.kind {
-            IntervalKind::Percentile | IntervalKind::Expanded => (normal_cdf(self.z), normal_cdf(-self.z)),
-            IntervalKind::Bca | IntervalKind::ExpandedBca => self.accelerated(value, &replicates, jackknife),
+            IntervalKind::Percentile | IntervalKind::Expanded => (normal_cdf(z), normal_cdf(-z)),
+            IntervalKind::Bca | IntervalKind::ExpandedBca => accelerated(z, value, &replicates, jackknife),
         };
         match (percentile(&replicates, below), percentile(&replicates, above)) {
             (Some(low), Some(high)) => Interval { value, low: low.min(value), high: high.max(value) },
             _ => Interval::unknown(value),
         }
     }
+}
 
-    /// Shares that BCa reads at; the uncorrected ones where it has no answer.
-    fn accelerated(&self, value: f64, sorted: &[f64], jackknife: &[f64]) -> (f64, f64) {
-        let below = sorted.partition_point(|replicate| *replicate < value) as f64;
-        let equal = sorted.partition_point(|replicate| *replicate <= value) as f64 - below;
-        let bias = normal_quantile((below + 0.5 * equal) / sorted.len() as f64);
-        let mean = jackknife.iter().sum::<f64>() / jackknife.len() as f64;
-        let (mut squares, mut cubes) = (0.0, 0.0);
-        for left_out in jackknife {
-            squares += (mean - left_out).powi(2);
-            cubes += (mean - left_out).powi(3);
-        }
-        let acceleration = if squares > 0.0 { cubes / (6.0 * squares.powf(1.5)) } else { 0.0 };
-        let share = |z: f64| normal_cdf(bias + (bias + z) / (1.0 - acceleration * (bias + z)));
-        let (low, high) = (share(self.z), share(-self.z));
-        if low.is_finite() && high.is_finite() && low < high {
-            (low, high)
-        } else {
-            (normal_cdf(self.z), normal_cdf(-self.z))
-        }
+/// Shares that BCa reads at; the uncorrected ones, of `z`, where it has no answer.
+fn accelerated(z: f64, value: f64, sorted: &[f64], jackknife: &[f64]) -> (f64, f64) {
+    let below = sorted.partition_point(|replicate| *replicate < value) as f64;
+    let equal = sorted.partition_point(|replicate| *replicate <= value) as f64 - below;
+    let bias = normal_quantile((below + 0.5 * equal) / sorted.len() as f64);
+    let mean = jackknife.iter().sum::<f64>() / jackknife.len() as f64;
+    let (mut squares, mut cubes) = (0.0, 0.0);
+    for left_out in jackknife {
+        squares += (mean - left_out).powi(2);
+        cubes += (mean - left_out).powi(3);
     }
+    let acceleration = if squares > 0.0 { cubes / (6.0 * squares.powf(1.5)) } else { 0.0 };
+    let share = |z: f64| normal_cdf(bias + (bias + z) / (1.0 - acceleration * (bias + z)));
+    let (low, high) = (share(z), share(-z));
+    if low.is_finite() && high.is_finite() && low < high { (low, high) } else { (normal_cdf(z), normal_cdf(-z)) }
 }
 
 /// Linear interpolation between order statistics, as numpy's default; `None` of nothing.

@@ -11,8 +11,8 @@ use std::str::FromStr;
 
 use serde::{Serialize, Serializer};
 
-use crate::observation::{Observation, Response};
 use crate::objective::Space;
+use crate::observation::{Observation, Response};
 
 /// Groups of replicates from which on the variance may depend on something.
 const GROUPS_FOR_TREND: usize = 6;
@@ -167,7 +167,9 @@ impl NoiseModel {
         let evaluation = evaluation_variance(row, self.response);
         match (seed, evaluation) {
             (None, None) => None,
-            _ => Some(seed.unwrap_or(0.0) + evaluation.unwrap_or(0.0)).filter(|total| total.is_finite() && *total > 0.0),
+            _ => {
+                Some(seed.unwrap_or(0.0) + evaluation.unwrap_or(0.0)).filter(|total| total.is_finite() && *total > 0.0)
+            }
         }
     }
 
@@ -179,7 +181,9 @@ impl NoiseModel {
             .iter()
             .map(|row| {
                 let (_, slope, _) = space.at(row.error.ln());
-                self.variance(row).map(|variance| 1.0 / (variance * slope * slope)).filter(|w| w.is_finite() && *w > 0.0)
+                self.variance(row)
+                    .map(|variance| 1.0 / (variance * slope * slope))
+                    .filter(|w| w.is_finite() && *w > 0.0)
             })
             .collect();
         let Some(inverse) = inverse else { return equal };

@@ -3,7 +3,7 @@
 use std::fmt;
 use std::str::FromStr;
 
-use serde::Serialize;
+use serde::{Serialize, Serializer};
 
 use super::extent;
 
@@ -27,6 +27,12 @@ impl fmt::Display for Points {
             Points::Pareto => f.write_str("pareto"),
             Points::Bins(bins) => write!(f, "bins:{bins}"),
         }
+    }
+}
+
+impl Serialize for Points {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_str(self)
     }
 }
 

@@ -144,12 +144,7 @@ pub fn profile(problem: &Problem<'_>, best: &Minimum, quantity: &dyn Quantity) -
 }
 
 /// One trace; a deeper minimum as the error, if `restart`.
-fn trace(
-    problem: &Problem<'_>,
-    best: &Minimum,
-    quantity: &dyn Quantity,
-    restart: bool,
-) -> Result<Profile, Minimum> {
+fn trace(problem: &Problem<'_>, best: &Minimum, quantity: &dyn Quantity, restart: bool) -> Result<Profile, Minimum> {
     let k = problem.len();
     let free = (0..k).filter(|&i| !problem.is_frozen(i)).count();
     let degrees = jobs(problem).saturating_sub(free);

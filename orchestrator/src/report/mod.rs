@@ -54,8 +54,8 @@ pub struct PanelFit {
 }
 
 impl Report {
-    /// C of a job in the report's convention.
-    fn compute_of(&self, job: &StudyJob) -> f64 {
+    /// C of a job in the report's convention, where its source says it.
+    fn compute_of(&self, job: &StudyJob) -> Option<f64> {
         match self.compute {
             Convention::GmacsSamples => job.gmacs_samples,
             Convention::TrainFlops => job.train_flops,

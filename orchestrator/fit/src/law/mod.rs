@@ -168,8 +168,8 @@ pub trait Law: fmt::Debug + Send + Sync {
         None
     }
 
-    /// Starts that the law knows for these rows (`inputs`, `ln_y`), internal scale; besides those of variable projection
-    /// and of the parameters' ranges.
+    /// Starts that the law knows for these rows (`inputs`, `ln_y`), internal scale; besides those of variable
+    /// projection and of the parameters' ranges.
     fn starts(&self, inputs: &[Input], ln_y: &[f64]) -> Vec<Vec<f64>> {
         let _ = (inputs, ln_y);
         Vec::new()

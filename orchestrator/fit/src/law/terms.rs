@@ -1,4 +1,4 @@
-//! Sums of exponentials of affine functions of theta, `ln sum_k exp(t_k)`: what most laws are. Value, gradient, curvature.
+//! Sums of exponentials of affine functions of theta, `ln sum_k exp(t_k)`: what most laws are.
 
 /// One term, `t = theta[level] + sum_i theta[slope_i] * x_i`.
 #[derive(Debug, Clone, Copy)]

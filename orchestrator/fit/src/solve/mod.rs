@@ -1,5 +1,5 @@
-//! Minimising an objective of a law over a sample: the problem, the solvers behind one trait, and what is said about where
-//! they ended.
+//! Minimising an objective of a law over a sample: the problem, the solvers behind one trait, and what is said about
+//! where they ended.
 
 mod lbfgs;
 mod linear_algebra;
@@ -17,15 +17,15 @@ pub use linear_algebra::{cholesky_solve, invert};
 pub use newton::Newton;
 pub use starts::starts;
 
-/// A number that theta determines: a parameter, a prediction, a place on a frontier. Its derivatives are by the internal
-/// parameters.
+/// A number that theta determines: a parameter, a prediction, a place on a frontier. Its derivatives are by the
+/// internal parameters.
 pub trait Quantity: Sync {
     /// Value at `theta`, gradient into `gradient` (overwritten).
     fn at(&self, theta: &[f64], gradient: &mut [f64]) -> f64;
 }
 
-/// Draws a quantity to a target: `stiffness / 2 * (quantity - target)^2` is added to the objective. Where that ends, the
-/// objective proper is the least it can be for the value of the quantity reached: a point of its profile.
+/// Draws a quantity to a target: `stiffness / 2 * (quantity - target)^2` is added to the objective. Where that ends,
+/// the objective proper is the least it can be for the value of the quantity reached: a point of its profile.
 #[derive(Clone, Copy)]
 pub struct Pull<'a> {
     /// What.

@@ -25,7 +25,7 @@ pub(super) fn draw(report: &Report, legend: &Legend) -> Result<Option<Drawn>, Fi
                 .iter()
                 .filter(|p| p.job_key == job.job_key && p.loss.is_finite() && p.loss > 0.0 && p.samples_seen > 0.0)
                 .collect();
-            (!points.is_empty()).then(|| (legend.model(&job.model), job.data_size, points))
+            (!points.is_empty()).then(|| (legend.model(&job.model), job.data_size.unwrap_or(0), points))
         })
         .collect();
     let all = || curves.iter().flat_map(|(_, _, points)| points.iter());

@@ -76,6 +76,7 @@ pub(super) fn draw(
 /// Jobs with their observation: those of the fit where there is one, else what was measured.
 fn points<'a>(report: &'a Report, panel: &Panel) -> Vec<(&'a StudyJob, Observation)> {
     let response = panel.response();
+    let number = |count: Option<i64>| count.map_or(f64::NAN, |count| count as f64);
     report
         .study
         .measurements
@@ -86,17 +87,17 @@ fn points<'a>(report: &'a Report, panel: &Panel) -> Vec<(&'a StudyJob, Observati
             let observation = Observation {
                 job_key: job.job_key.clone(),
                 model: job.model.clone(),
-                parameters: job.parameters as f64,
-                samples_seen: job.samples_seen as f64,
-                unique_samples: job.unique_samples as f64,
-                compute: report.compute_of(job),
-                proxy_loss: f64::NAN,
+                parameters: number(job.parameters),
+                samples_seen: number(job.samples_seen),
+                unique_samples: number(job.unique_samples),
+                compute: report.compute_of(job).unwrap_or(f64::NAN),
                 convention: report.compute,
                 error: response.error_of(m.value),
                 standard_error: m.standard_error,
                 chance_error: m.chance.map(|chance| response.error_of(chance)),
                 count: m.count.map(|count| count as f64),
-                gpu_hours: None,
+                gpu_hours: job.gpu_hours,
+                proxy_loss: f64::NAN,
             };
             let drawable = [observation.compute, observation.error].iter().all(|v| v.is_finite() && *v > 0.0);
             drawable.then_some((job, observation))
@@ -207,7 +208,7 @@ fn side(canvas: &Canvas<'_>, legend: &Legend, main: Option<&Fit>, pareto: Option
     };
     let mut x = left + 10.0;
     for samples in shown {
-        canvas.marker(0, (x, y), legend.radius(samples), Ink::Muted)?;
+        canvas.marker(0, (x, y), legend.radius(Some(samples)), Ink::Muted)?;
         let label = compact(samples as f64);
         canvas.text((x + 14.0, y), &label, 13.0, Ink::Text, Anchor::Start)?;
         x += 36.0 + 8.0 * label.chars().count() as f64;
@@ -217,7 +218,11 @@ fn side(canvas: &Canvas<'_>, legend: &Legend, main: Option<&Fit>, pareto: Option
 
 /// `E = 5.86 · C⁻⁰·¹¹¹`
 fn law_text(fit: &Fit) -> String {
-    format!("E = {} · C{}", significant(fit.interval("beta").value, 3), superscript(&significant(fit.interval("alpha").value, 3)))
+    format!(
+        "E = {} · C{}",
+        significant(fit.interval("beta").value, 3),
+        superscript(&significant(fit.interval("alpha").value, 3))
+    )
 }
 
 fn minus(text: &str) -> String {
