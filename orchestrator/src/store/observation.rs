@@ -170,7 +170,7 @@ fn not_one_expression(condition: &str) -> Option<&'static str> {
     let mut depth = 0_usize;
     let mut chars = condition.chars().peekable();
     while let Some(c) = chars.next() {
-        match (c, chars.peek()) {
+        match (c, chars.peek().copied()) {
             // A doubled quote inside reads as two texts side by side, which comes to the same.
             ('\'' | '"', _) if !chars.by_ref().any(|other| other == c) => return Some("a quote is not closed"),
             ('(', _) => depth += 1,
