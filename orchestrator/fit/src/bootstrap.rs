@@ -8,10 +8,12 @@ use rand_chacha::ChaCha8Rng;
 use rayon::prelude::*;
 use serde::Serialize;
 
-use super::observation::Observation;
-use super::points::select;
-use super::power::{PowerLaw, fit_points};
-use super::{Options, extent};
+use crate::law::{Axis, Input, Law};
+use crate::observation::Observation;
+use crate::points::select;
+use crate::sample::Sample;
+use crate::solve::{Ending, Newton, Problem, Solver};
+use crate::{Options, extent};
 
 /// Points along C of the band.
 const BAND_POINTS: usize = 61;
@@ -45,20 +47,34 @@ pub(super) fn clusters(observations: &[Observation]) -> Vec<Vec<usize>> {
     jobs.into_values().collect()
 }
 
-/// One law a resample, in order. Each resample has its own stream of ChaCha, keyed by seed and number, so that the
-/// answer does not depend on which thread draws it. Resamples with a single C give none.
-pub(super) fn replicates(pairs: &[(f64, f64)], jobs: &[Vec<usize>], options: &Options) -> Vec<PowerLaw> {
+/// Parameters of one refit a resample, in order. Each resample has its own stream of ChaCha, keyed by seed and number,
+/// so that the answer does not depend on which thread draws it. Resamples that can't be fitted give none.
+pub(super) fn replicates(
+    law: &dyn Law,
+    observations: &[Observation],
+    jobs: &[Vec<usize>],
+    best: &[f64],
+    frozen: &[Option<f64>],
+    options: &Options,
+) -> Vec<Vec<f64>> {
     (0..options.resamples)
         .into_par_iter()
         .filter_map(|replicate| {
             let mut random = ChaCha8Rng::seed_from_u64(options.seed);
             random.set_stream(replicate as u64);
-            let drawn: Vec<(f64, f64)> = (0..jobs.len())
-                .flat_map(|_| &jobs[random.random_range(0..jobs.len())])
-                .map(|&row| pairs[row])
-                .collect();
-            let (law, minimum) = fit_points(&select(options.points, &drawn))?;
-            (minimum.converged && law.alpha.is_finite() && law.beta.is_finite()).then_some(law)
+            let drawn: Vec<usize> =
+                (0..jobs.len()).flat_map(|_| &jobs[random.random_range(0..jobs.len())]).copied().collect();
+            let pairs: Vec<(f64, f64)> =
+                drawn.iter().map(|&row| (observations[row].compute, observations[row].error)).collect();
+            let mut points = select(options.points, &pairs);
+            for point in &mut points {
+                point.observation = drawn[point.observation];
+            }
+            let sample = Sample::of(observations, &points);
+            let problem = Problem { frozen, ..Problem::new(law, &sample, options.objective) };
+            let minimum = Newton::default().minimise(&problem, best);
+            let fitted = minimum.ending != Ending::Unfinished && minimum.theta.iter().all(|value| value.is_finite());
+            fitted.then_some(minimum.theta)
         })
         .collect()
 }
@@ -88,11 +104,12 @@ pub(super) fn grid(pairs: &[(f64, f64)]) -> Vec<f64> {
 }
 
 /// The law and its interval along `grid`.
-pub(super) fn band(law: &PowerLaw, replicates: &[PowerLaw], grid: &[f64]) -> Vec<BandPoint> {
+pub(super) fn band(law: &dyn Law, theta: &[f64], replicates: &[Vec<f64>], grid: &[f64]) -> Vec<BandPoint> {
+    let at = |compute: f64, theta: &[f64]| law.ln_at(theta, &Input::on(Axis::C, compute)).exp();
     grid.iter()
         .map(|&compute| BandPoint {
             compute,
-            error: interval(law.value(compute), replicates.iter().map(|law| law.value(compute))),
+            error: interval(at(compute, theta), replicates.iter().map(|theta| at(compute, theta))),
         })
         .collect()
 }

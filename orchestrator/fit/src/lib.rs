@@ -1,25 +1,32 @@
 //! Laws, fits and intervals. Pure: knows no clock, file, database or terminal, and no randomness but the seed in
-//! [`Options`]. The only folder that knows argmin (`minimise.rs`).
+//! [`Options`].
 //!
 //! [`fit`] takes [`Observation`]s, leaves out what no law can be fitted to and says so ([`Exclusion`]), selects points
-//! ([`Points`]), fits `E = beta * C^alpha` ([`PowerLaw`]), bootstraps the whole of that by job, and judges
-//! ([`Verdict`]).
+//! ([`Points`]), minimises an [`Objective`] of a [`Law`](law::Law) over them ([`solve`]), bootstraps the whole of that
+//! by job, and judges ([`Verdict`]).
 
+pub mod backtest;
 mod bootstrap;
-mod minimise;
+pub mod cost;
+pub mod frontier;
+pub mod law;
+mod objective;
 mod observation;
+mod outcome;
 mod points;
-mod power;
-
-use std::fmt;
+mod sample;
+pub mod solve;
 
 use serde::Serialize;
 
 pub use bootstrap::{BandPoint, Interval, percentile};
-pub use minimise::{Minimum, Objective, minimise};
+pub use law::{Axis, Input, Law, LawName};
+pub use objective::{Loss, Objective, Space};
 pub use observation::{Convention, Exclusion, Observation, Reason, Response};
-pub use points::{Point, Points, select};
-pub use power::{PowerLaw, closed_form};
+pub use outcome::{Caution, Estimate, Fit, Verdict};
+pub use points::{ON_HULL, Point, Points, candidates, select};
+pub use sample::Sample;
+use solve::{Problem, Status};
 
 /// Fewest points, after selection, that a law is fitted to.
 pub const POINTS_MIN: usize = 3;
@@ -27,152 +34,42 @@ pub const POINTS_MIN: usize = 3;
 pub const JOBS_MIN: usize = 6;
 /// Resamples behind an interval.
 pub const RESAMPLES: usize = 1000;
+/// Searches for a minimum.
+pub const STARTS: usize = 32;
 
 /// How to fit.
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct Options {
+    /// The form.
+    pub law: LawName,
+    /// What is minimised.
+    pub objective: Objective,
     /// Which observations the law goes through.
     pub points: Points,
     /// Whether the response is a fraction or a loss.
     pub response: Response,
-    /// Seed of the bootstrap. The same seed gives the same interval at any thread count.
+    /// Parameters that are held: name and value (natural scale).
+    pub frozen: Vec<(String, f64)>,
+    /// Searches for the minimum.
+    pub starts: usize,
+    /// Seed of the bootstrap and of random starts. The same seed gives the same answer at any thread count.
     pub seed: u64,
     /// Bootstrap resamples; [`RESAMPLES`] unless a test wants fewer.
     pub resamples: usize,
 }
 
-/// A fitted law with what it rests on. Everything is in full precision.
-#[derive(Debug, Clone, Serialize)]
-pub struct Fit {
-    /// The law.
-    pub law: PowerLaw,
-    /// 95 % interval of the exponent.
-    pub alpha: Interval,
-    /// 95 % interval of the factor, in units of C^-alpha.
-    pub beta: Interval,
-    /// Share of the variance of ln E over the selected points that the law explains; `None` if they do not vary.
-    pub r2: Option<f64>,
-    /// What to make of it.
-    pub verdict: Verdict,
-    /// Anything a reader should know before trusting the interval.
-    pub cautions: Vec<Caution>,
-    /// Convention of every C here.
-    pub compute: Convention,
-    /// The points the law goes through.
-    pub points: Vec<Point>,
-    /// Observations that the points were selected from, sorted by job key and C.
-    pub observations: Vec<Observation>,
-    /// Observations left out, and why.
-    pub excluded: Vec<Exclusion>,
-    /// The law along C from the least of the observations to ten times the most, with the interval of its value.
-    pub band: Vec<BandPoint>,
-    /// Resamples that could be fitted.
-    pub resamples: usize,
-    /// Resamples asked for.
-    pub resamples_asked: usize,
-    /// How the minimisation ended.
-    pub minimum: Minimum,
-}
-
-/// What a fit says.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
-#[serde(rename_all = "snake_case")]
-pub enum Verdict {
-    /// Error falls with compute: the interval of alpha lies below zero.
-    Scaling,
-    /// The interval of alpha covers zero. A finding, not a failure.
-    NoScaling,
-    /// Error grows with compute: the interval of alpha lies above zero.
-    WrongWay,
-    /// Fewer than [`JOBS_MIN`] jobs: the interval means little.
-    TooFewJobs,
-    /// No observation is told apart from guessing.
-    AtChance,
-    /// More than a tenth of the resamples could not be fitted.
-    UnstableInterval,
-    /// The minimiser stopped short of a minimum.
-    NotConverged,
-}
-
-impl Verdict {
-    /// Whether the law and its interval may be used. `no scaling` may: it is an answer.
-    pub fn is_trustworthy(self) -> bool {
-        matches!(self, Verdict::Scaling | Verdict::NoScaling | Verdict::WrongWay)
-    }
-
-    /// As stored and shown.
-    pub fn as_str(self) -> &'static str {
-        match self {
-            Verdict::Scaling => "scaling",
-            Verdict::NoScaling => "no scaling",
-            Verdict::WrongWay => "error grows with compute",
-            Verdict::TooFewJobs => "too few jobs",
-            Verdict::AtChance => "at chance",
-            Verdict::UnstableInterval => "unstable interval",
-            Verdict::NotConverged => "not converged",
-        }
-    }
-}
-
-impl fmt::Display for Verdict {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(self.as_str())
-    }
-}
-
-/// What a reader should know before trusting a fit.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
-#[serde(tag = "caution", rename_all = "snake_case")]
-pub enum Caution {
-    /// Some observations are within two standard errors of guessing, where no power law holds.
-    NearChance {
-        /// How many.
-        observations: usize,
-        /// Of how many.
-        of: usize,
-    },
-    /// The lowest errors were selected, so noise leans the law down.
-    Selection {
-        /// Points left.
-        points: usize,
-        /// Of so many observations.
-        of: usize,
-    },
-    /// Bins: the interval is too narrow (measured by the test `intervals_hold_the_truth_at_the_stated_rate`).
-    Bins,
-    /// Some resamples had one value of C only and could not be fitted.
-    Resamples {
-        /// How many were fitted.
-        fitted: usize,
-        /// Of how many.
-        of: usize,
-    },
-    /// C spans less than a decade.
-    NarrowRange,
-}
-
-impl fmt::Display for Caution {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Caution::NearChance { observations, of } => write!(
-                f,
-                "{observations} of {of} observations lie within two standard errors of chance, where no power law holds"
-            ),
-            Caution::Selection { points, of } => {
-                write!(
-                    f,
-                    "the law goes through the {points} best of {of} observations: selecting on error leans it \
-                 down"
-                )
-            }
-            Caution::Bins => f.write_str(
-                "a bin's centre is not its winner's C: in simulated studies of 18 jobs, 95 % intervals of bins:5 \
-                 held the true alpha in 88 % and a forecast at ten times the compute in 76 %",
-            ),
-            Caution::Resamples { fitted, of } => {
-                write!(f, "{fitted} of {of} resamples could be fitted: the others had fewer than two values of C")
-            }
-            Caution::NarrowRange => f.write_str("compute spans less than a decade"),
+impl Options {
+    /// The study's law through all points, by least squares of ln E.
+    pub fn new(response: Response) -> Options {
+        Options {
+            law: LawName::Power,
+            objective: Objective::LS_LOG,
+            points: Points::All,
+            response,
+            frozen: Vec::new(),
+            starts: STARTS,
+            seed: 0,
+            resamples: RESAMPLES,
         }
     }
 }
@@ -182,13 +79,17 @@ impl fmt::Display for Caution {
 pub enum FitError {
     /// Not enough to fit.
     #[error(
-        "{points} points after selection `{policy}` from {observations} observations ({} left out): a law needs at \
-         least {POINTS_MIN}",
+        "{points} points after selection `{policy}` from {observations} observations ({} left out): the law `{law}` needs \
+         at least {needed}",
         excluded.len()
     )]
     TooFewPoints {
         /// Left after selection.
         points: usize,
+        /// What the law needs.
+        needed: usize,
+        /// The law.
+        law: LawName,
         /// The policy.
         policy: Points,
         /// Fit for use.
@@ -196,9 +97,11 @@ pub enum FitError {
         /// Left out, and why.
         excluded: Vec<Exclusion>,
     },
-    /// One C: the exponent is free.
-    #[error("all {points} points have the same compute: the exponent can't be told")]
-    OneCompute {
+    /// One value on an axis: its exponent is free.
+    #[error("all {points} points have the same {}: what it does can't be told", axis.describe())]
+    OneValue {
+        /// Which axis.
+        axis: Axis,
         /// Points after selection.
         points: usize,
     },
@@ -210,9 +113,21 @@ pub enum FitError {
         /// The other.
         second: Convention,
     },
+    /// A parameter to hold that the law does not have, or a value that it can't have.
+    #[error("can't hold `{name}` at {value}: the law `{law}` has {allowed}")]
+    Frozen {
+        /// The name asked for.
+        name: String,
+        /// The value asked for.
+        value: String,
+        /// The law.
+        law: LawName,
+        /// Its parameters.
+        allowed: String,
+    },
 }
 
-/// Fits `E = beta * C^alpha`. The order of `observations` makes no difference.
+/// Fits a law. The order of `observations` makes no difference.
 ///
 /// The interval is that of the law (a mean), not of a new job's result. It is a percentile interval of a pairs
 /// bootstrap by job that selects points anew in every resample. On simulated grids of 18 jobs with 5 % noise, 95 %
@@ -220,50 +135,81 @@ pub enum FitError {
 /// 96 and 92 % for `pareto`, and 88 and 76 % for `bins:5` (test `intervals_hold_the_truth_at_the_stated_rate`).
 pub fn fit(observations: &[Observation], options: &Options) -> Result<Fit, FitError> {
     let convention = one_convention(observations)?;
-    let (observations, excluded) = observation::usable(observations, options.response);
+    let ceiling = ceiling(observations);
+    let law = options.law.law(ceiling);
+    let law = law.as_ref();
+    let frozen = frozen(law, &options.frozen)?;
+    let mut axes = law.axes().to_vec();
+    for axis in options.points.axes() {
+        if !axes.contains(axis) {
+            axes.push(*axis);
+        }
+    }
+    let (observations, excluded) = observation::usable(observations, options.response, &axes);
+    let observations = points::candidates(options.points, observations);
     let pairs: Vec<(f64, f64)> = observations.iter().map(|o| (o.compute, o.error)).collect();
     let points = select(options.points, &pairs);
-    if points.len() < POINTS_MIN {
+    let free = law.parameters().len() - frozen.iter().flatten().count();
+    let needed = POINTS_MIN.max(free + 1);
+    if points.len() < needed {
         return Err(FitError::TooFewPoints {
             points: points.len(),
+            needed,
+            law: options.law,
             policy: options.points,
             observations: observations.len(),
             excluded,
         });
     }
-    let Some((law, minimum)) = power::fit_points(&points) else {
-        return Err(FitError::OneCompute { points: points.len() });
-    };
+    let sample = Sample::of(&observations, &points);
+    one_value(law, &sample)?;
+    let objective = options.objective.with_ceiling(ceiling);
+    let problem = Problem { frozen: &frozen, ..Problem::new(law, &sample, objective) };
+    let solution = solve::solve(&problem, options.starts, options.seed);
+    let theta = &solution.best.theta;
 
     let jobs = bootstrap::clusters(&observations);
-    let band = bootstrap::grid(&pairs);
-    let replicates = bootstrap::replicates(&pairs, &jobs, options);
-    let alpha = bootstrap::interval(law.alpha, replicates.iter().map(|law| law.alpha));
-    let beta = bootstrap::interval(law.beta, replicates.iter().map(|law| law.beta));
-    let band = bootstrap::band(&law, &replicates, &band);
+    let replicates = bootstrap::replicates(law, &observations, &jobs, theta, &frozen, options);
+    let estimate = |(index, parameter): (usize, &law::Parameter)| Estimate {
+        name: parameter.name,
+        interval: bootstrap::interval(
+            solve::natural_value(law, theta, index),
+            replicates.iter().map(|theta| solve::natural_value(law, theta, index)),
+        ),
+        frozen: frozen[index].is_some(),
+    };
+    let parameters: Vec<Estimate> = law.parameters().iter().enumerate().map(estimate).collect();
+    let band = match law.axes() {
+        [Axis::C] => bootstrap::band(law, theta, &replicates, &bootstrap::grid(&pairs)),
+        _ => Vec::new(),
+    };
 
     let near_chance = observations.iter().filter(|o| o.is_near_chance()).count();
     let verdict = if near_chance == observations.len() {
         Verdict::AtChance
-    } else if !minimum.converged {
-        Verdict::NotConverged
     } else if jobs.len() < JOBS_MIN {
         Verdict::TooFewJobs
-    } else if replicates.len() * 10 < options.resamples * 9 {
-        Verdict::UnstableInterval
-    } else if alpha.high < 0.0 {
-        Verdict::Scaling
-    } else if alpha.low > 0.0 {
-        Verdict::WrongWay
     } else {
-        Verdict::NoScaling
+        match solution.status {
+            Status::NotMoved | Status::Unfinished => Verdict::NotConverged,
+            Status::MultiModal => Verdict::MultiModal,
+            _ if replicates.len() * 10 < options.resamples * 9 => Verdict::UnstableInterval,
+            Status::Flat => Verdict::Flat,
+            Status::Bound => Verdict::Bound,
+            Status::Converged => match parameters.iter().find(|p| options.law == LawName::Power && p.name == "alpha") {
+                None => Verdict::Fitted,
+                Some(alpha) if alpha.interval.high < 0.0 => Verdict::Scaling,
+                Some(alpha) if alpha.interval.low > 0.0 => Verdict::WrongWay,
+                Some(_) => Verdict::NoScaling,
+            },
+        }
     };
 
     let mut cautions = Vec::new();
     if near_chance > 0 {
         cautions.push(Caution::NearChance { observations: near_chance, of: observations.len() });
     }
-    if options.points != Points::All {
+    if options.points.is_by_error() {
         cautions.push(Caution::Selection { points: points.len(), of: observations.len() });
     }
     if matches!(options.points, Points::Bins(_)) {
@@ -273,15 +219,16 @@ pub fn fit(observations: &[Observation], options: &Options) -> Result<Fit, FitEr
         cautions.push(Caution::Resamples { fitted: replicates.len(), of: options.resamples });
     }
     let (least, most) = extent(points.iter().map(|point| point.compute));
-    if most < 10.0 * least {
+    if law.axes() == [Axis::C] && most < 10.0 * least {
         cautions.push(Caution::NarrowRange);
     }
 
     Ok(Fit {
-        r2: power::r2(&law, &points),
-        law,
-        alpha,
-        beta,
+        law: options.law,
+        ceiling,
+        objective,
+        r2: r2(law, theta, &sample),
+        parameters,
         verdict,
         cautions,
         compute: convention.unwrap_or(Convention::GmacsSamples),
@@ -290,7 +237,8 @@ pub fn fit(observations: &[Observation], options: &Options) -> Result<Fit, FitEr
         band,
         resamples: replicates.len(),
         resamples_asked: options.resamples,
-        minimum,
+        replicates,
+        solution,
         observations,
     })
 }
@@ -301,6 +249,56 @@ fn one_convention(observations: &[Observation]) -> Result<Option<Convention>, Fi
         Some(other) => Err(FitError::MixedConventions { first: first.convention, second: other.convention }),
         None => Ok(Some(first.convention)),
     }
+}
+
+/// The error of guessing, where all observations that know it agree; else 1.
+fn ceiling(observations: &[Observation]) -> f64 {
+    let (low, high) = extent(observations.iter().filter_map(|o| o.chance_error));
+    if low.is_finite() && high - low <= 1e-12 && low > 0.0 { high } else { 1.0 }
+}
+
+/// Internal values of the parameters to hold, one a parameter.
+fn frozen(law: &dyn Law, held: &[(String, f64)]) -> Result<Vec<Option<f64>>, FitError> {
+    let mut frozen = vec![None; law.parameters().len()];
+    for (name, value) in held {
+        let found = law.parameters().iter().position(|parameter| parameter.name == name);
+        let inside = found.map(|index| match law.parameters()[index].scale {
+            law::Scale::Linear => (index, *value),
+            law::Scale::Log => (index, value.ln()),
+        });
+        match inside {
+            Some((index, value)) if value.is_finite() => frozen[index] = Some(value),
+            _ => {
+                let names: Vec<&str> = law.parameters().iter().map(|parameter| parameter.name).collect();
+                return Err(FitError::Frozen {
+                    name: name.clone(),
+                    value: value.to_string(),
+                    law: law.name(),
+                    allowed: names.join(", "),
+                });
+            }
+        }
+    }
+    Ok(frozen)
+}
+
+/// An axis of the law on which all rows agree (to rounding) leaves its exponent free.
+fn one_value(law: &dyn Law, sample: &Sample) -> Result<(), FitError> {
+    for &axis in law.axes() {
+        let (low, high) = extent(sample.inputs.iter().map(|x| x.ln(axis)));
+        if high - low <= 1e-12 * high.abs().max(1.0) {
+            return Err(FitError::OneValue { axis, points: sample.len() });
+        }
+    }
+    Ok(())
+}
+
+/// Share of the variance of ln E that the law explains.
+fn r2(law: &dyn Law, theta: &[f64], sample: &Sample) -> Option<f64> {
+    let mean = sample.ln_y.iter().sum::<f64>() / sample.len() as f64;
+    let total: f64 = sample.ln_y.iter().map(|y| (y - mean).powi(2)).sum();
+    let left: f64 = sample.inputs.iter().zip(&sample.ln_y).map(|(x, y)| (law.ln_at(theta, x) - y).powi(2)).sum();
+    (total > 1e-24 * sample.len() as f64).then(|| 1.0 - left / total)
 }
 
 /// Least and greatest; (inf, -inf) of nothing.

@@ -6,6 +6,8 @@ use std::str::FromStr;
 
 use serde::Serialize;
 
+use crate::law::{Axis, Input};
+
 /// How C was counted. Two conventions are never mixed in one fit.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize)]
 #[serde(rename_all = "snake_case")]
@@ -83,14 +85,14 @@ impl Response {
     }
 }
 
-/// One measured job.
+/// One measured job. NaN stands for an axis that the row does not have.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct Observation {
     /// Which job, 64 hex digits for jobs of ours. Resampling is by job.
     pub job_key: String,
-    /// Name of the model, or of the group that rows of a table belong to.
+    /// Model, or family of models: what one leaves out to see whether a law holds beyond its data.
     pub model: String,
-    /// N, parameters. Here and below NaN stands for an axis that the row does not have.
+    /// N, parameters.
     pub parameters: f64,
     /// D, samples seen.
     pub samples_seen: f64,
@@ -98,6 +100,8 @@ pub struct Observation {
     pub unique_samples: f64,
     /// C, in the unit of `convention`.
     pub compute: f64,
+    /// A loss of the same job on other data, for laws that take it.
+    pub proxy_loss: f64,
     /// How C was counted.
     pub convention: Convention,
     /// E: 1 - accuracy, or a loss in nats.
@@ -108,13 +112,33 @@ pub struct Observation {
     pub chance_error: Option<f64>,
     /// Test items behind E.
     pub count: Option<f64>,
-    /// What the job's training cost, GPU-hours.
+    /// What the job cost.
     pub gpu_hours: Option<f64>,
-    /// Another metric's error of the same job, where it was asked for; else NaN.
-    pub proxy_loss: f64,
 }
 
 impl Observation {
+    /// Where a law is evaluated.
+    pub fn input(&self) -> Input {
+        Input {
+            ln_c: self.compute.ln(),
+            ln_n: self.parameters.ln(),
+            ln_d: self.samples_seen.ln(),
+            ln_u: self.unique_samples.ln(),
+            ln_l: self.proxy_loss.ln(),
+        }
+    }
+
+    /// The value on one axis.
+    pub fn on(&self, axis: Axis) -> f64 {
+        match axis {
+            Axis::C => self.compute,
+            Axis::N => self.parameters,
+            Axis::D => self.samples_seen,
+            Axis::U => self.unique_samples,
+            Axis::L => self.proxy_loss,
+        }
+    }
+
     /// Whether E is not told apart from guessing: within two standard errors of it, or worse.
     pub fn is_near_chance(&self) -> bool {
         self.chance_error.is_some_and(|chance| self.error + 2.0 * self.standard_error.unwrap_or(0.0) >= chance)
@@ -134,8 +158,8 @@ pub struct Exclusion {
 #[derive(Debug, Clone, Copy, PartialEq, Serialize)]
 #[serde(tag = "reason", content = "value", rename_all = "snake_case")]
 pub enum Reason {
-    /// C is not a positive number.
-    Compute(String64),
+    /// The row has no positive number on an axis that the law or the selection needs.
+    Axis(Axis, String64),
     /// E is not a number.
     ErrorNotFinite(String64),
     /// E is zero or less, which has no logarithm.
@@ -159,7 +183,7 @@ impl Serialize for String64 {
 impl fmt::Display for Reason {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Reason::Compute(value) => write!(f, "compute {} is not a positive number", value.0),
+            Reason::Axis(axis, value) => write!(f, "{} {} is not a positive number", axis.describe(), value.0),
             Reason::ErrorNotFinite(value) => write!(f, "error {} is not a number", value.0),
             Reason::ErrorNotPositive(value) => write!(f, "error {} has no logarithm", value.0),
             Reason::ErrorAboveOne(value) => write!(f, "error {} is above 1", value.0),
@@ -168,20 +192,23 @@ impl fmt::Display for Reason {
     }
 }
 
-/// Splits rows into those that can be fitted, sorted by job key, C and E, and those left out.
-pub(super) fn usable(rows: &[Observation], response: Response) -> (Vec<Observation>, Vec<Exclusion>) {
+/// Splits rows into those that can be fitted, sorted by job key, C, D and E, and those left out. `axes` are those that
+/// the law and the selection need.
+pub(super) fn usable(rows: &[Observation], response: Response, axes: &[Axis]) -> (Vec<Observation>, Vec<Exclusion>) {
     let mut seen = HashSet::new();
     let (mut kept, mut excluded) = (Vec::new(), Vec::new());
     for row in rows {
-        let problem = if !row.compute.is_finite() || row.compute <= 0.0 {
-            Some(Reason::Compute(String64(row.compute)))
+        let off = axes.iter().find(|&&axis| !(row.on(axis).is_finite() && row.on(axis) > 0.0));
+        let identity = (row.job_key.clone(), row.compute.to_bits(), row.samples_seen.to_bits(), row.error.to_bits());
+        let problem = if let Some(&axis) = off {
+            Some(Reason::Axis(axis, String64(row.on(axis))))
         } else if !row.error.is_finite() {
             Some(Reason::ErrorNotFinite(String64(row.error)))
         } else if row.error <= 0.0 {
             Some(Reason::ErrorNotPositive(String64(row.error)))
         } else if response == Response::Fraction && row.error > 1.0 {
             Some(Reason::ErrorAboveOne(String64(row.error)))
-        } else if !seen.insert((row.job_key.clone(), row.compute.to_bits(), row.error.to_bits())) {
+        } else if !seen.insert(identity) {
             Some(Reason::Duplicate)
         } else {
             None
@@ -192,7 +219,11 @@ pub(super) fn usable(rows: &[Observation], response: Response) -> (Vec<Observati
         }
     }
     kept.sort_by(|a, b| {
-        a.job_key.cmp(&b.job_key).then(a.compute.total_cmp(&b.compute)).then(a.error.total_cmp(&b.error))
+        a.job_key
+            .cmp(&b.job_key)
+            .then(a.compute.total_cmp(&b.compute))
+            .then(a.samples_seen.total_cmp(&b.samples_seen))
+            .then(a.error.total_cmp(&b.error))
     });
     excluded.sort_by(|a, b| a.job_key.cmp(&b.job_key));
     (kept, excluded)

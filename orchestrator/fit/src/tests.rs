@@ -8,23 +8,23 @@ use super::*;
 fn observation(job: usize, compute: f64, error: f64) -> Observation {
     Observation {
         job_key: format!("{job:064x}"),
+        model: "B-32".to_owned(),
         parameters: 1e6,
         samples_seen: compute / 1e3,
         unique_samples: 1e4,
         compute,
+        proxy_loss: f64::NAN,
         convention: Convention::GmacsSamples,
         error,
         standard_error: Some(0.005),
         chance_error: Some(0.999),
-        model: String::new(),
         count: None,
         gpu_hours: None,
-        proxy_loss: f64::NAN,
     }
 }
 
 fn options(points: Points) -> Options {
-    Options { points, response: Response::Fraction, seed: 0, resamples: 400 }
+    Options { points, resamples: 400, ..Options::new(Response::Fraction) }
 }
 
 /// Three models, three samples seen, two data sizes: C = model x samples, ln E = law + noise.
@@ -42,17 +42,34 @@ fn grid(law: PowerLaw, noise_sd: f64, seed: u64) -> Vec<Observation> {
     rows
 }
 
+#[derive(Clone, Copy)]
+struct PowerLaw {
+    alpha: f64,
+    beta: f64,
+}
+
+impl PowerLaw {
+    fn value(self, compute: f64) -> f64 {
+        self.beta * compute.powf(self.alpha)
+    }
+}
+
 const TRUE: PowerLaw = PowerLaw { alpha: -0.09, beta: 2.7 };
 
 #[test]
 fn noise_free_data_give_the_law_back() {
     for points in [Points::All, Points::Pareto] {
         let fit = fit(&grid(TRUE, 0.0, 0), &options(points)).unwrap();
-        assert!((fit.law.alpha - TRUE.alpha).abs() < 1e-10 && (fit.law.beta - TRUE.beta).abs() < 1e-8, "{:?}", fit.law);
-        assert!((fit.alpha.low - TRUE.alpha).abs() < 1e-10 && (fit.alpha.high - TRUE.alpha).abs() < 1e-10);
+        let (alpha, beta) = (fit.parameter("alpha").unwrap(), fit.parameter("beta").unwrap().value);
+        assert!((alpha.value - TRUE.alpha).abs() < 1e-10 && (beta - TRUE.beta).abs() < 1e-8, "{:?}", fit.parameters);
+        assert!((alpha.low - TRUE.alpha).abs() < 1e-10 && (alpha.high - TRUE.alpha).abs() < 1e-10);
         assert!((fit.r2.unwrap() - 1.0).abs() < 1e-12);
         assert_eq!(fit.verdict, Verdict::Scaling);
     }
+}
+
+fn fit_alpha(fit: &Fit) -> Interval {
+    fit.parameter("alpha").unwrap()
 }
 
 /// Shares of 200 simulated studies whose 95 % intervals of alpha, and of E at ten times the largest C, hold the truth.
@@ -62,7 +79,7 @@ fn coverage(points: Points) -> (f64, f64) {
         let fit = fit(&grid(TRUE, 0.05, seed), &options(points)).unwrap();
         let last = fit.band[fit.band.len() - 1];
         let truth = TRUE.value(last.compute);
-        alpha += usize::from(fit.alpha.low <= TRUE.alpha && TRUE.alpha <= fit.alpha.high);
+        alpha += usize::from(fit_alpha(&fit).low <= TRUE.alpha && TRUE.alpha <= fit_alpha(&fit).high);
         forecast += usize::from(last.error.low <= truth && truth <= last.error.high);
     }
     (alpha as f64 / 200.0, forecast as f64 / 200.0)
@@ -88,9 +105,9 @@ fn neither_order_nor_threads_change_the_answer() {
     let one_thread = rayon::ThreadPoolBuilder::new().num_threads(1).build().unwrap();
     let a = fit(&rows, &options(Points::Pareto)).unwrap();
     let b = one_thread.install(|| fit(&reversed, &options(Points::Pareto)).unwrap());
-    assert_eq!((a.alpha, a.beta, &a.band), (b.alpha, b.beta, &b.band));
+    assert_eq!((&a.parameters, &a.band), (&b.parameters, &b.band));
     let other_seed = fit(&rows, &Options { seed: 1, ..options(Points::Pareto) }).unwrap();
-    assert_ne!(a.alpha, other_seed.alpha);
+    assert_ne!(a.parameters, other_seed.parameters);
 }
 
 #[test]
@@ -150,7 +167,7 @@ fn what_cannot_be_fitted_is_an_error_not_a_panic() {
         assert!(matches!(fit_of(&two, points), Err(FitError::TooFewPoints { .. })));
     }
     let same: Vec<Observation> = (0..5).map(|i| observation(i, 1e6, 0.5 + 0.01 * i as f64)).collect();
-    assert_eq!(fit_of(&same, Points::All).unwrap_err(), FitError::OneCompute { points: 5 });
+    assert_eq!(fit_of(&same, Points::All).unwrap_err(), FitError::OneValue { axis: Axis::C, points: 5 });
     let mut mixed = grid(TRUE, 0.0, 0);
     mixed[3].convention = Convention::SixNd;
     assert!(matches!(fit_of(&mixed, Points::All), Err(FitError::MixedConventions { .. })));

@@ -1,5 +1,6 @@
 //! The command line: one file a command. Printing lives here and nowhere else.
 
+mod analysis;
 mod cancel;
 mod completions;
 mod db;

@@ -2,13 +2,13 @@
 
 use std::path::PathBuf;
 
-use super::fit::{find_metric, unknown};
+use super::analysis::{find_metric, unknown};
 use super::output::{Exit, Failure, data, say};
-use crate::fit::{Convention, Options, Points, RESAMPLES, Response, fit};
+use crate::fit::{Convention, Options, Points, Response, fit};
 use crate::report::number::{significant, with_interval};
 use crate::report::{Panel, PanelFit, Report, default_metrics, file_name, render, write};
 use crate::store::Store;
-use crate::store::fit::code_version;
+use crate::store::fit::{FitSource, code_version};
 use crate::store::observation::MeasuredMetric;
 
 /// Options of `sweep report`.
@@ -69,10 +69,10 @@ fn law(panel: &Panel) -> String {
     match panel.fits.first().map(|first| &first.fit) {
         Some(Ok(fit)) => format!(
             "{name:<44} E = {} * C^{}   alpha {}, beta {}: {}",
-            significant(fit.law.beta, 3),
-            significant(fit.law.alpha, 3),
-            with_interval(&fit.alpha),
-            with_interval(&fit.beta),
+            significant(fit.interval("beta").value, 3),
+            significant(fit.interval("alpha").value, 3),
+            with_interval(&fit.interval("alpha")),
+            with_interval(&fit.interval("beta")),
             fit.verdict
         ),
         Some(Err(error)) => format!("{name:<44} no law: {error}"),
@@ -83,13 +83,14 @@ fn law(panel: &Panel) -> String {
 /// Fits one metric by every policy and stores what could be fitted.
 async fn panel(store: &Store, args: &Args, metric: &MeasuredMetric) -> Result<Panel, Failure> {
     let observations = store.observation_list(&args.sweep, &metric.dataset, &metric.metric, args.compute, None).await?;
+    let source =
+        FitSource { sweep: &args.sweep, dataset: &metric.dataset, metric: &metric.metric, condition: "" };
     let mut fits = Vec::new();
     for points in POLICIES {
-        let options =
-            Options { points, response: Response::of_metric(&metric.metric), seed: args.seed, resamples: RESAMPLES };
+        let options = Options { points, seed: args.seed, ..Options::new(Response::of_metric(&metric.metric)) };
         let fit = fit(&observations, &options);
         let stored = match &fit {
-            Ok(fit) => store.fit_insert(&args.sweep, &metric.dataset, &metric.metric, &options, fit).await?,
+            Ok(fit) => store.fit_insert(source, &options, fit).await?,
             Err(_) => None,
         };
         fits.push(PanelFit { policy: points.to_string(), fit, stored });

@@ -89,9 +89,9 @@ fn headline_of(report: &Report, panel: &Panel) -> String {
             format!(
                 "<li class=\"{class}\"><b>{name}</b><br><span class=\"law\">E = {} · C<sup>{}</sup></span>, α = {}, \
                  {}<br>{}{best}</li>\n",
-                significant(fit.law.beta, 3),
-                minus(&significant(fit.law.alpha, 3)),
-                minus(&with_interval(&fit.alpha)),
+                significant(fit.interval("beta").value, 3),
+                minus(&significant(fit.interval("alpha").value, 3)),
+                minus(&with_interval(&fit.interval("alpha"))),
                 fit.r2.map_or("E does not vary".to_owned(), |r2| format!("R² = {r2:.2}")),
                 meaning(fit)
             )
@@ -110,9 +110,9 @@ fn meaning(fit: &Fit) -> String {
     match fit.verdict {
         Verdict::Scaling => format!(
             "Scaling: ten times the compute takes {} % [{}, {}] off the error.",
-            significant(cut(fit.law.alpha), 2),
-            significant(cut(fit.alpha.high), 2),
-            significant(cut(fit.alpha.low), 2)
+            significant(cut(fit.interval("alpha").value), 2),
+            significant(cut(fit.interval("alpha").high), 2),
+            significant(cut(fit.interval("alpha").low), 2)
         ),
         Verdict::NoScaling => "No scaling: the interval of α covers zero.".to_owned(),
         Verdict::WrongWay => "The error grows with compute.".to_owned(),
@@ -122,6 +122,10 @@ fn meaning(fit: &Fit) -> String {
         Verdict::AtChance => "Not to be trusted: no job is told apart from guessing.".to_owned(),
         Verdict::UnstableInterval => "Not to be trusted: too many resamples could not be fitted.".to_owned(),
         Verdict::NotConverged => "Not to be trusted: the minimiser stopped short.".to_owned(),
+        Verdict::Fitted => "A minimum, and no other as deep.".to_owned(),
+        Verdict::Bound => "The best is at a limit of the law.".to_owned(),
+        Verdict::Flat => "Parameters are not told apart by the data; predictions among the data stand.".to_owned(),
+        Verdict::MultiModal => "Not to be trusted: different parameters do as well.".to_owned(),
     }
 }
 
@@ -160,8 +164,8 @@ fn law_rows(panel: &Panel) -> Vec<Vec<String>> {
                     name,
                     escape(&one.policy),
                     verdict(fit.verdict),
-                    minus(&with_interval(&fit.alpha)),
-                    minus(&with_interval(&fit.beta)),
+                    minus(&with_interval(&fit.interval("alpha"))),
+                    minus(&with_interval(&fit.interval("beta"))),
                     fit.r2.map_or("n/a".to_owned(), |r2| format!("{r2:.2}")),
                     fit.points.len().to_string(),
                     fit.band.last().map_or(String::new(), |last| with_interval(&last.error)),

@@ -6,7 +6,7 @@ use std::process::Output;
 
 use serde_json::Value;
 use sqlx::Connection;
-use sweep::fit::{Convention, Observation, Options, Points, PowerLaw, Response, Verdict, fit};
+use sweep::fit::{Convention, Fit, Observation, Options, Points, Response, Verdict, fit};
 use sweep::store::private_postgres;
 
 use crate::harness::Project;
@@ -84,11 +84,15 @@ async fn fit_recovers_the_law_and_stores_it_once() {
     let project = seeded(&[GRID]).await;
     let args = ["fit", "grid", "--metric", "emoji-val/image_retrieval_recall@5", "--json"];
     let first = json(&project.output(&args));
-    assert_eq!(first["schema"], "sweep.fit/1");
+    assert_eq!(first["schema"], "sweep.fit/2");
     assert_eq!(first["verdict"], "scaling");
-    let (alpha, beta) = (first["law"]["alpha"].as_f64().unwrap(), first["law"]["beta"].as_f64().unwrap());
+    let number = |name: &str, part: &str| {
+        let parameters = first["parameters"].as_array().unwrap();
+        parameters.iter().find(|parameter| parameter["name"] == name).unwrap()[part].as_f64().unwrap()
+    };
+    let (alpha, beta) = (number("alpha", "value"), number("beta", "value"));
     assert!((alpha + 0.09).abs() < 0.003 && (beta - 1.25).abs() < 0.05, "{alpha} {beta}");
-    assert!(first["alpha"]["low"].as_f64().unwrap() < alpha && alpha < first["alpha"]["high"].as_f64().unwrap());
+    assert!(number("alpha", "low") < alpha && alpha < number("alpha", "high"));
     assert_eq!(first["observations"].as_array().unwrap().len(), 18);
     assert_eq!(first["stored"]["is_new"], true);
 
@@ -99,10 +103,10 @@ async fn fit_recovers_the_law_and_stores_it_once() {
     assert_ne!(other["stored"]["fit_id"], first["stored"]["fit_id"]);
 
     let text = project.ok(&args[..4]);
-    assert!(text.contains("verdict   scaling") && text.contains("(the same as before)"), "{text}");
+    assert!(text.contains("verdict     scaling") && text.contains("(the same as before)"), "{text}");
     let chance = project.output(&["fit", "grid", "--metric", "fluent/acc1"]);
     assert_eq!(chance.status.code(), Some(1));
-    assert!(String::from_utf8_lossy(&chance.stdout).contains("verdict   at chance"));
+    assert!(String::from_utf8_lossy(&chance.stdout).contains("verdict     at chance"));
 
     let names = project.ok(&["fit", "grid"]);
     assert!(names.starts_with("emoji-val/image_retrieval_recall@5") && names.contains("18 jobs"), "{names}");
@@ -209,7 +213,7 @@ async fn a_report_of_little_says_so() {
     assert_eq!(path, "reports/-.-..-x-y/index.html\n");
     let html = std::fs::read_to_string(project.path().join(path.trim())).unwrap();
     assert_self_contained(&html);
-    assert!(html.contains("1 of 18 jobs done, 17 pending") && html.contains("a law needs at least 3"), "{html}");
+    assert!(html.contains("1 of 18 jobs done, 17 pending") && html.contains("needs at least 3"), "{html}");
 
     let project = seeded(&[GRID, nothing]).await;
     let path = project.ok(&["report", "grid"]);
@@ -239,18 +243,18 @@ fn openclip_2022(dataset: &str, metric: &str) -> Option<Vec<Observation>> {
         .enumerate()
         .map(|(i, row)| Observation {
             job_key: format!("{i:064x}"),
+            model: String::new(),
             parameters: 1.0,
             samples_seen: 1.0,
             unique_samples: 1.0,
             compute: row[c].parse().unwrap(),
+            proxy_loss: f64::NAN,
             convention: Convention::GmacsSamples,
             error: 1.0 - row[value].parse::<f64>().unwrap(),
             standard_error: None,
             chance_error: None,
-            model: String::new(),
             count: None,
             gpu_hours: None,
-            proxy_loss: f64::NAN,
         })
         .collect();
     assert_eq!(rows.len(), 29);
@@ -258,41 +262,41 @@ fn openclip_2022(dataset: &str, metric: &str) -> Option<Vec<Observation>> {
 }
 
 /// Accuracy in percent that a law gives ViT-G/14 (532.92 GMACs) on 68B samples.
-fn forecast(law: &PowerLaw) -> f64 {
+fn forecast(fit: &Fit) -> f64 {
     let samples = 407_332_084.0 * 84.0 * 2.0;
-    100.0 * (1.0 - law.value(532.92 * samples))
+    100.0 * (1.0 - fit.at_compute(532.92 * samples))
 }
 
 #[test]
 fn the_2022_study_is_reproduced() {
     let Some(imagenet) = openclip_2022("imagenet1k", "acc1") else { return };
     let Some(coco) = openclip_2022("mscoco_captions", "image_retrieval_recall@5") else { return };
-    let options = |points| Options { points, response: Response::Fraction, seed: 0, resamples: 400 };
+    let options = |points| Options { points, resamples: 400, ..Options::new(Response::Fraction) };
     let close = |got: f64, want: f64, tolerance: f64| assert!((got - want).abs() <= tolerance, "{got} is not {want}");
 
     let fit_bins = fit(&imagenet, &options(Points::Bins(5))).unwrap();
-    close(fit_bins.law.alpha, -0.1114, 5e-5);
-    close(fit_bins.law.beta, 5.8581, 5e-5);
-    close(forecast(&fit_bins.law), 81.92, 5e-3);
+    close(fit_bins.interval("alpha").value, -0.1114, 5e-5);
+    close(fit_bins.interval("beta").value, 5.8581, 5e-5);
+    close(forecast(&fit_bins), 81.92, 5e-3);
     assert_eq!(fit_bins.verdict, Verdict::Scaling);
 
     let coco_bins = fit(&coco, &options(Points::Bins(5))).unwrap();
-    close(coco_bins.law.alpha, -0.0794, 5e-5);
-    close(forecast(&coco_bins.law), 76.99, 5e-3);
+    close(coco_bins.interval("alpha").value, -0.0794, 5e-5);
+    close(forecast(&coco_bins), 76.99, 5e-3);
 
     // The choice of points moves the answer; the true frontier is nearer to what was trained later.
     let pareto = fit(&imagenet, &options(Points::Pareto)).unwrap();
     assert_eq!(pareto.points.len(), 10);
-    close(pareto.law.beta, 5.88, 5e-3);
-    close(forecast(&pareto.law), 81.65, 5e-3);
+    close(pareto.interval("beta").value, 5.88, 5e-3);
+    close(forecast(&pareto), 81.65, 5e-3);
     let all = fit(&imagenet, &options(Points::All)).unwrap();
-    close(all.law.alpha, -0.1012, 5e-5);
+    close(all.interval("alpha").value, -0.1012, 5e-5);
     close(all.r2.unwrap(), 0.67, 5e-3);
     for (bins, alpha, percent) in
         [(3, -0.125, 83.6), (4, -0.112, 82.7), (6, -0.108, 81.8), (7, -0.118, 82.4), (8, -0.123, 82.6)]
     {
-        let law = fit(&imagenet, &options(Points::Bins(bins))).unwrap().law;
-        close(law.alpha, alpha, 5e-4);
+        let law = fit(&imagenet, &options(Points::Bins(bins))).unwrap();
+        close(law.interval("alpha").value, alpha, 5e-4);
         close(forecast(&law), percent, 0.051);
     }
 }

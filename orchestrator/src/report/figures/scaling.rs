@@ -45,7 +45,7 @@ pub(super) fn draw(
             law_with_band(canvas, &frame, fit)?;
         }
         if let Some(fit) = pareto {
-            let line: Vec<_> = [fit.points[0].compute, frame.x.high].map(|c| frame.at(c, fit.law.value(c))).to_vec();
+            let line: Vec<_> = [fit.points[0].compute, frame.x.high].map(|c| frame.at(c, fit.at_compute(c))).to_vec();
             canvas.dashed(&line, Ink::Muted, 1.5, 7.0)?;
         }
         for (job, observation) in &points {
@@ -117,7 +117,7 @@ fn frame(points: &[(&StudyJob, Observation)], main: Option<&Fit>, chance: Option
     let most = computes.clone().fold(0.0, f64::max);
     let x = LogAxis::around(computes.chain([most * 2.5]), 0.05).unwrap_or(LogAxis { low: 1.0, high: 10.0 });
     let errors = points.iter().map(|(_, o)| o.error);
-    let law = main.into_iter().flat_map(|fit| [x.low, x.high].map(|c| fit.law.value(c)));
+    let law = main.into_iter().flat_map(|fit| [x.low, x.high].map(|c| fit.at_compute(c)));
     // Far from chance the line would only squeeze the points together.
     let worst = errors.clone().fold(0.0, f64::max);
     let chance = chance.filter(|chance| *chance < worst * 2.0);
@@ -137,7 +137,7 @@ fn law_with_band(canvas: &Canvas<'_>, frame: &Frame, fit: &Fit) -> Result<(), Fi
         canvas.polygon(&outline, Ink::Text, 0.13)?;
     }
     let last = fit.points[fit.points.len() - 1].compute;
-    let at = |c: f64| frame.at(c, fit.law.value(c));
+    let at = |c: f64| frame.at(c, fit.at_compute(c));
     canvas.line(&[at(fit.points[0].compute), at(last)], Ink::Text, 2.0)?;
     canvas.dashed(&[at(last), at(frame.x.high)], Ink::Text, 1.75, 3.0)
 }
@@ -161,7 +161,7 @@ fn side(canvas: &Canvas<'_>, legend: &Legend, main: Option<&Fit>, pareto: Option
             canvas.text((text, y), &law_text(fit), 14.0, Ink::Text, Anchor::Start)?;
             canvas.text(
                 (text, y + 19.0),
-                &format!("α {}", minus(&with_interval(&fit.alpha))),
+                &format!("α {}", minus(&with_interval(&fit.interval("alpha")))),
                 12.5,
                 Ink::Text,
                 Anchor::Start,
@@ -218,7 +218,11 @@ fn side(canvas: &Canvas<'_>, legend: &Legend, main: Option<&Fit>, pareto: Option
 
 /// `E = 5.86 · C⁻⁰·¹¹¹`
 fn law_text(fit: &Fit) -> String {
-    format!("E = {} · C{}", significant(fit.law.beta, 3), superscript(&significant(fit.law.alpha, 3)))
+    format!(
+        "E = {} · C{}",
+        significant(fit.interval("beta").value, 3),
+        superscript(&significant(fit.interval("alpha").value, 3))
+    )
 }
 
 fn minus(text: &str) -> String {

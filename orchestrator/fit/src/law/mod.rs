@@ -1,0 +1,330 @@
+//! Laws: what an error or a loss does as compute, model and data grow. One file each: formula, source, value, gradient.
+//!
+//! A law gives `ln y`, not `y`: sums of powers are then sums of exponentials, which stay in range where `A` is 1e30 and
+//! `N^-alpha` 1e-30. Inside, a parameter is a number on the whole line ([`Scale`] says how it is held); [`natural`] and
+//! [`internal`] translate.
+
+mod chinchilla;
+mod power;
+mod saturating;
+pub mod terms;
+
+use std::fmt;
+use std::str::FromStr;
+
+use serde::{Serialize, Serializer};
+
+pub use chinchilla::Chinchilla;
+pub use power::Power;
+pub use saturating::Saturating;
+
+/// What a law may depend on.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize)]
+pub enum Axis {
+    /// Compute.
+    C,
+    /// Parameters.
+    N,
+    /// Samples seen.
+    D,
+    /// Unique samples.
+    U,
+    /// A loss of the same job, nats.
+    L,
+}
+
+impl Axis {
+    /// All of them.
+    pub const ALL: [Axis; 5] = [Axis::C, Axis::N, Axis::D, Axis::U, Axis::L];
+
+    /// For people.
+    pub fn describe(self) -> &'static str {
+        match self {
+            Axis::C => "compute",
+            Axis::N => "parameters",
+            Axis::D => "samples seen",
+            Axis::U => "unique samples",
+            Axis::L => "proxy loss",
+        }
+    }
+}
+
+impl fmt::Display for Axis {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Debug::fmt(self, f)
+    }
+}
+
+/// Where a law is evaluated: natural logarithms of the axes, NaN where a row has none.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Input {
+    /// ln C.
+    pub ln_c: f64,
+    /// ln N.
+    pub ln_n: f64,
+    /// ln D.
+    pub ln_d: f64,
+    /// ln U.
+    pub ln_u: f64,
+    /// ln of the proxy loss.
+    pub ln_l: f64,
+}
+
+impl Input {
+    /// No axis known.
+    pub const UNKNOWN: Input = Input { ln_c: f64::NAN, ln_n: f64::NAN, ln_d: f64::NAN, ln_u: f64::NAN, ln_l: f64::NAN };
+
+    /// On one axis only.
+    pub fn on(axis: Axis, value: f64) -> Input {
+        Input::UNKNOWN.with(axis, value)
+    }
+
+    /// The same place with one axis at `value` (not its logarithm).
+    #[must_use]
+    pub fn with(mut self, axis: Axis, value: f64) -> Input {
+        *match axis {
+            Axis::C => &mut self.ln_c,
+            Axis::N => &mut self.ln_n,
+            Axis::D => &mut self.ln_d,
+            Axis::U => &mut self.ln_u,
+            Axis::L => &mut self.ln_l,
+        } = value.ln();
+        self
+    }
+
+    /// The logarithm on one axis.
+    pub fn ln(&self, axis: Axis) -> f64 {
+        match axis {
+            Axis::C => self.ln_c,
+            Axis::N => self.ln_n,
+            Axis::D => self.ln_d,
+            Axis::U => self.ln_u,
+            Axis::L => self.ln_l,
+        }
+    }
+}
+
+/// How a parameter is held inside.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Scale {
+    /// As it is.
+    Linear,
+    /// By its logarithm: above zero.
+    Log,
+}
+
+/// A parameter of a law.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize)]
+pub struct Parameter {
+    /// As in the formula.
+    pub name: &'static str,
+    /// What it is.
+    pub what: &'static str,
+    /// How it is held inside.
+    pub scale: Scale,
+    /// Plausible range, natural scale, for starts; not a bound.
+    pub range: (f64, f64),
+}
+
+/// A functional form.
+pub trait Law: fmt::Debug + Send + Sync {
+    /// Which of the shipped forms.
+    fn name(&self) -> LawName;
+    /// As printed, in the symbols of [`Law::parameters`].
+    fn formula(&self) -> &'static str;
+    /// Paper, section, equation.
+    fn source(&self) -> &'static str;
+    /// Axes that must be known.
+    fn axes(&self) -> &'static [Axis];
+    /// Parameters in the order of `theta`.
+    fn parameters(&self) -> &'static [Parameter];
+    /// `ln y` at `x`, and its derivatives by the internal parameters into `gradient`.
+    fn log_value(&self, theta: &[f64], x: &Input, gradient: &mut [f64]) -> f64;
+
+    /// Adds `weight` times the second derivatives of `ln y` by the internal parameters to `hessian` (row-major,
+    /// symmetric). Unless a law knows better: central differences of the gradient.
+    fn add_curvature(&self, theta: &[f64], x: &Input, weight: f64, hessian: &mut [f64]) {
+        let k = theta.len();
+        let mut at = theta.to_vec();
+        let (mut up, mut down) = (vec![0.0; k], vec![0.0; k]);
+        for i in 0..k {
+            let step = 1e-5 * theta[i].abs().max(1.0);
+            at[i] = theta[i] + step;
+            self.log_value(&at, x, &mut up);
+            at[i] = theta[i] - step;
+            self.log_value(&at, x, &mut down);
+            at[i] = theta[i];
+            for j in 0..k {
+                let slope = weight * (up[j] - down[j]) / (4.0 * step);
+                hessian[i * k + j] += slope;
+                hessian[j * k + i] += slope;
+            }
+        }
+    }
+
+    /// The part of the law that is linear, for variable projection.
+    fn separable(&self) -> Option<&dyn Separable> {
+        None
+    }
+
+    /// Starts that the law knows for these rows (`inputs`, `ln_y`), internal scale; besides those of variable
+    /// projection and of the parameters' ranges.
+    fn starts(&self, inputs: &[Input], ln_y: &[f64]) -> Vec<Vec<f64>> {
+        let _ = (inputs, ln_y);
+        Vec::new()
+    }
+
+    /// `ln y` alone.
+    fn ln_at(&self, theta: &[f64], x: &Input) -> f64 {
+        let mut gradient = [0.0; PARAMETERS_MAX];
+        self.log_value(theta, x, &mut gradient[..theta.len()])
+    }
+}
+
+/// Most parameters of a law.
+pub const PARAMETERS_MAX: usize = 10;
+
+/// `t(y) = sum_j coefficient_j * basis_j(x)`, coefficients at least zero: given the other parameters ("shapes") the
+/// best coefficients are a small non-negative least-squares problem (Golub and Pereyra 1973).
+pub trait Separable {
+    /// Indices in theta of the coefficients, all held by their logarithm, in the order of [`Separable::basis`].
+    fn coefficients(&self) -> &'static [usize];
+    /// Indices in theta of the shapes.
+    fn shapes(&self) -> &'static [usize];
+    /// Basis functions at `x`; of `theta` only the shapes count.
+    fn basis(&self, theta: &[f64], x: &Input, basis: &mut [f64]);
+    /// The transformed response `t` and its derivative by `ln y`; `(y, y)` unless the law says otherwise. `None` where
+    /// `y` is out of the law's range.
+    fn response(&self, theta: &[f64], ln_y: f64) -> Option<(f64, f64)> {
+        let _ = theta;
+        Some((ln_y.exp(), ln_y.exp()))
+    }
+}
+
+/// Names of the shipped laws.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum LawName {
+    /// F1: `E = beta * C^alpha`.
+    Power,
+    /// F2: `E = b * C^-a + e`.
+    Saturating,
+    /// F6: `L = E + A/N^alpha + B/D^beta`.
+    Chinchilla,
+    /// F6 with `alpha = beta`.
+    ChinchillaTied,
+}
+
+impl LawName {
+    /// All of them, in the order of the documentation.
+    pub const ALL: &[LawName] = &[LawName::Power, LawName::Saturating, LawName::Chinchilla, LawName::ChinchillaTied];
+
+    /// On the command line and in SQL.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            LawName::Power => "power",
+            LawName::Saturating => "saturating",
+            LawName::Chinchilla => "chinchilla",
+            LawName::ChinchillaTied => "chinchilla-tied",
+        }
+    }
+
+    /// The law. `ceiling`: the error of guessing, for laws that end there; 1 where it is not known.
+    pub fn law(self, ceiling: f64) -> Box<dyn Law> {
+        let _ = ceiling;
+        match self {
+            LawName::Power => Box::new(Power),
+            LawName::Saturating => Box::new(Saturating),
+            LawName::Chinchilla => Box::new(Chinchilla { tied: false }),
+            LawName::ChinchillaTied => Box::new(Chinchilla { tied: true }),
+        }
+    }
+}
+
+impl fmt::Display for LawName {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.as_str())
+    }
+}
+
+impl FromStr for LawName {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<LawName, String> {
+        LawName::ALL.iter().copied().find(|law| law.as_str() == text).ok_or_else(|| {
+            let names: Vec<&str> = LawName::ALL.iter().map(|law| law.as_str()).collect();
+            format!("allowed are {}", names.join(", "))
+        })
+    }
+}
+
+impl Serialize for LawName {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.serialize_str(self.as_str())
+    }
+}
+
+/// Internal to natural parameters.
+pub fn natural(law: &dyn Law, theta: &[f64]) -> Vec<f64> {
+    let scale = |(value, parameter): (&f64, &Parameter)| match parameter.scale {
+        Scale::Linear => *value,
+        Scale::Log => value.exp(),
+    };
+    theta.iter().zip(law.parameters()).map(scale).collect()
+}
+
+/// Natural to internal parameters.
+pub fn internal(law: &dyn Law, values: &[f64]) -> Vec<f64> {
+    let scale = |(value, parameter): (&f64, &Parameter)| match parameter.scale {
+        Scale::Linear => *value,
+        Scale::Log => value.ln(),
+    };
+    values.iter().zip(law.parameters()).map(scale).collect()
+}
+
+#[cfg(test)]
+pub(crate) mod checks {
+    //! What every law must pass.
+
+    use super::*;
+
+    /// Gradient and curvature at `theta` against central differences.
+    pub(crate) fn derivatives_agree(law: &dyn Law, theta: &[f64], x: &Input) -> Result<(), String> {
+        let k = theta.len();
+        let mut gradient = vec![0.0; k];
+        let here = law.log_value(theta, x, &mut gradient);
+        let mut hessian = vec![0.0; k * k];
+        law.add_curvature(theta, x, 1.0, &mut hessian);
+        let mut at = theta.to_vec();
+        let (mut up, mut down) = (vec![0.0; k], vec![0.0; k]);
+        for i in 0..k {
+            let step = 1e-5 * theta[i].abs().max(1.0);
+            at[i] = theta[i] + step;
+            let above = law.log_value(&at, x, &mut up);
+            at[i] = theta[i] - step;
+            let below = law.log_value(&at, x, &mut down);
+            at[i] = theta[i];
+            let slope = (above - below) / (2.0 * step);
+            let size = 1.0 + gradient.iter().fold(0.0f64, |most, g| most.max(g.abs())) + here.abs();
+            if (slope - gradient[i]).abs() > 2e-6 * size {
+                return Err(format!(
+                    "{:?}: d ln y / d theta[{i}] is {}, differences say {slope}",
+                    law.name(),
+                    gradient[i]
+                ));
+            }
+            for j in 0..k {
+                let slope = (up[j] - down[j]) / (2.0 * step);
+                let size = 1.0 + hessian.iter().fold(0.0f64, |most, h| most.max(h.abs()));
+                if (slope - hessian[i * k + j]).abs() > 2e-5 * size {
+                    return Err(format!(
+                        "{:?}: second derivative [{i}][{j}] is {}, differences say {slope}",
+                        law.name(),
+                        hessian[i * k + j]
+                    ));
+                }
+            }
+        }
+        Ok(())
+    }
+}
