@@ -5,7 +5,7 @@ use std::io::{self, BufWriter, Write};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use super::fit::{find_metric, unknown};
+use super::analysis::{find_metric, unknown};
 use super::output::{Exit, Failure, say};
 use crate::dataset::{self, DatasetError};
 use crate::import::clip_benchmark::export::{self, Measured};
