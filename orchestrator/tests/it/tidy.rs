@@ -12,7 +12,7 @@ const MAY_USE: &[(&str, &[&str])] = &[
     ("backend", &["plan"]),
     ("store", &["plan", "fit"]),
     ("dataset", &["store"]),
-    ("import", &["spec", "store", "dataset"]),
+    ("import", &["spec", "fit", "store", "dataset"]),
     ("worker", &["backend", "store"]),
     ("schedule", &["plan", "backend", "store"]),
     ("report", &["fit", "store"]),
