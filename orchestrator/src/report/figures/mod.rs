@@ -2,8 +2,23 @@
 
 mod axis;
 mod canvas;
+#[cfg(test)]
+mod check;
 mod curves;
+pub mod data;
+#[cfg(test)]
+mod gallery;
 mod heatmap;
+mod key;
+pub mod law;
+mod marks;
+pub mod pairs;
+pub mod png;
+pub mod policies;
+pub mod profile;
+pub mod residuals;
+#[cfg(test)]
+mod sample;
 mod scaling;
 mod theme;
 
