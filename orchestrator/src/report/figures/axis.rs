@@ -40,7 +40,7 @@ impl Axis {
     pub(super) fn linear(values: impl Iterator<Item = f64>, pad: f64) -> Option<Axis> {
         let (low, high) = range(values.filter(|value| Scale::Linear.takes(*value)))?;
         let size = low.abs().max(high.abs());
-        let pad = if size == 0.0 { 1.0 } else { ((high - low) * pad).max(size * 1e-4) };
+        let pad = if size == 0.0 { 1.0 } else { ((high - low) * pad).max(size * 1e-4).max(1.0 / MOST) };
         Some(Axis { low: low - pad, high: high + pad, scale: Scale::Linear })
     }
 
@@ -60,17 +60,6 @@ impl Axis {
     /// Whether a value is drawn, and lies within the ends.
     pub(super) fn holds(&self, value: f64) -> bool {
         self.scale.takes(value) && (-1e-9..=1.0 + 1e-9).contains(&self.share_beyond(value))
-    }
-
-    /// Values at even distances as drawn, both ends included.
-    pub(super) fn steps(&self, count: usize) -> impl Iterator<Item = f64> + '_ {
-        (0..=count).map(move |i| {
-            let share = i as f64 / count as f64;
-            match self.scale {
-                Scale::Log => self.low * (self.high / self.low).powf(share),
-                Scale::Linear | Scale::Bare => self.low + (self.high - self.low) * share,
-            }
-        })
     }
 
     /// Ticks with a label, and ticks without.
@@ -132,10 +121,10 @@ fn range(values: impl Iterator<Item = f64>) -> Option<(f64, f64)> {
     (low <= high).then_some((low, high))
 }
 
-/// The nearest of 1, 2 and 5 times a power of ten that is not below `step`.
+/// The nearest of 1, 2, 2.5 and 5 times a power of ten that is not below `step`.
 fn nice_step(step: f64) -> f64 {
     let decade = 10f64.powf(step.log10().floor());
-    [1.0, 2.0, 5.0, 10.0].into_iter().map(|m| m * decade).find(|nice| *nice >= step * 0.999).unwrap_or(step)
+    [1.0, 2.0, 2.5, 5.0, 10.0].into_iter().map(|m| m * decade).find(|nice| *nice >= step * 0.999).unwrap_or(step)
 }
 
 /// A rectangle with two axes.
@@ -213,9 +202,10 @@ impl Frame {
             let (x, text) = (self.at(value, self.y.low).0, x_label(value));
             canvas.line(&[(x, bottom), (x, bottom + 5.0)], Ink::Muted, 1.25)?;
             let half = text_width(&text, 13.0) / 2.0 + 4.0;
-            if x - half > free_from {
-                canvas.text((x, bottom + 17.0), &text, 13.0, Ink::Muted, Anchor::Middle)?;
-                free_from = x + half;
+            let middle = x.min(right + 14.0 - half);
+            if middle - half > free_from {
+                canvas.text((middle, bottom + 17.0), &text, 13.0, Ink::Muted, Anchor::Middle)?;
+                free_from = middle + half;
             }
         }
         let mut free_below = f64::INFINITY;

@@ -23,7 +23,6 @@ pub(super) enum Sign {
     Marker(usize, f64, Ink),
     Open(usize, f64, Ink),
     Faint(usize, f64),
-    Ring(f64, Ink),
     Whisker(Ink),
 }
 
@@ -57,7 +56,6 @@ fn sign(canvas: &Canvas<'_>, (left, y): (f64, f64), sign: Sign) -> Result<(), Fi
         Sign::Marker(shape, radius, ink) => canvas.marker(shape, middle, radius, ink),
         Sign::Open(shape, radius, ink) => canvas.open_marker(shape, middle, radius, ink),
         Sign::Faint(shape, radius) => canvas.faint_marker(shape, middle, radius),
-        Sign::Ring(radius, ink) => canvas.ring(middle, radius, ink, 1.5),
         Sign::Whisker(ink) => {
             canvas.line(&[(left, y), (right, y)], ink, 1.75)?;
             canvas.marker(0, middle, 4.0, ink)

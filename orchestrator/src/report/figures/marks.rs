@@ -196,7 +196,7 @@ pub(super) fn axis(scale: Scale, values: impl Iterator<Item = f64>, pad: f64) ->
     around.unwrap_or(Axis { low, high, scale })
 }
 
-/// Draws a horizontal line with words at its right end, above it or below.
+/// Draws a horizontal line with words at its left end, above it or below.
 pub(super) fn level(
     canvas: &Canvas<'_>,
     frame: &Frame,
@@ -209,7 +209,7 @@ pub(super) fn level(
     line(canvas, frame, [(frame.x.low, value), (frame.x.high, value)].into_iter(), pen)?;
     let y = frame.at(frame.x.low, value).1;
     let y = if y - frame.top < 20.0 { y + 10.0 } else { y - 10.0 };
-    canvas.text((frame.right() - 4.0, y), text, 12.5, Ink::Muted, Anchor::End)
+    canvas.text((frame.left + 6.0, y), text, 12.5, Ink::Muted, Anchor::Start)
 }
 
 /// Says in the middle of a plot why it is empty.
