@@ -5,12 +5,20 @@
 //! [`internal`] translate.
 
 mod additive;
+mod bnsl;
+mod bounded;
 mod chinchilla;
+mod downstream;
+mod gadre;
 mod guess;
+mod jet;
 mod m4;
 mod name;
 mod power;
+mod repeated;
 mod saturating;
+mod shifted;
+mod sigmoid;
 pub mod terms;
 
 use std::fmt;
@@ -18,11 +26,18 @@ use std::fmt;
 use serde::Serialize;
 
 pub use additive::Additive;
+pub use bnsl::Bnsl;
+pub use bounded::Bounded;
 pub use chinchilla::Chinchilla;
+pub use downstream::Downstream;
+pub use gadre::Gadre;
 pub use m4::M4;
 pub use name::LawName;
 pub use power::Power;
+pub use repeated::Repeated;
 pub use saturating::Saturating;
+pub use shifted::Shifted;
+pub use sigmoid::Sigmoid;
 
 /// What a law may depend on.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize)]
