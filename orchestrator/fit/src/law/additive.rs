@@ -31,7 +31,7 @@ impl Law for Additive {
     }
 
     fn source(&self) -> &'static str {
-        "Hoffmann et al. 2022 (arXiv 2203.15556), section 3.3, equation 2, with a third term of the same kind for unique samples"
+        "Hoffmann et al. 2022 (arXiv 2203.15556), section 3.3, equation 2, and a third term like it for unique samples"
     }
 
     fn axes(&self) -> &'static [Axis] {

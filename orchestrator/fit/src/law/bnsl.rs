@@ -3,8 +3,8 @@
 use super::jet::{Jet, parameters};
 use super::{Axis, Input, Law, LawName, Parameter, Scale, Separable, only, softplus};
 
-/// The smoothly broken power law with one break. x one axis; the exponent is c0 well before d and c0 + c1 well after, f how
-/// wide the bend is (in ln x). Either exponent may be below zero, so the law need not fall.
+/// The smoothly broken power law with one break. x one axis; the exponent is c0 well before d and c0 + c1 well after, f
+/// how wide the bend is (in ln x). Either exponent may be below zero, so the law need not fall.
 #[derive(Debug, Clone, Copy)]
 pub struct Bnsl {
     /// x.

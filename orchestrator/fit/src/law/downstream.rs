@@ -3,8 +3,8 @@
 use super::jet::{Jet, parameters};
 use super::{Axis, Input, Law, LawName, Parameter, Scale, Separable};
 
-/// `E = e0 - k exp(-g L)`. L a loss of the same job, e0 the error of guessing. Where `k exp(-g L)` is e0 or more there is no
-/// error and the law has no value (NaN); [`Sigmoid`](super::Sigmoid) has one everywhere.
+/// `E = e0 - k exp(-g L)`. L a loss of the same job, e0 the error of guessing. Where `k exp(-g L)` is e0 or more there
+/// is no error and the law has no value (NaN); [`Sigmoid`](super::Sigmoid) has one everywhere.
 #[derive(Debug, Clone, Copy)]
 pub struct Downstream;
 

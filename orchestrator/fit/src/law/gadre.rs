@@ -4,8 +4,8 @@ use super::terms::{self, Term};
 use super::{Axis, Input, Law, LawName, Parameter, Scale, Separable};
 
 /// `L = E + (a M^eta + b M^-eta) C^-eta`, M = D/N, C = 6ND: the same as `L = E + A/N^alpha + B/D^alpha` with
-/// `alpha = 2 eta`, `A = a 6^-eta`, `B = b 6^-eta`, in the parameters of studies of over-training. N parameters, D samples
-/// seen (tokens in the paper). C is 6ND whatever the convention of the rows' own compute.
+/// `alpha = 2 eta`, `A = a 6^-eta`, `B = b 6^-eta`, in the parameters of studies of over-training. N parameters, D
+/// samples seen (tokens in the paper). C is 6ND whatever the convention of the rows' own compute.
 #[derive(Debug, Clone, Copy)]
 pub struct Gadre;
 

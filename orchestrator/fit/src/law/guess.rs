@@ -35,8 +35,8 @@ pub(super) fn least_squares(
 /// Coefficients that a term of nothing is given, as a share of the response: a logarithm needs one.
 const NEGLIGIBLE: f64 = 1e-4;
 
-/// Parameters (internal scale) with every combination of `shapes` (values of each shape, in the law's order) and the best
-/// coefficients for it, at least zero: the `most` with the least weighted squares of ln y, to first order.
+/// Parameters (internal scale) with every combination of `shapes` (values of each shape, in the law's order) and the
+/// best coefficients for it, at least zero: the `most` with the least weighted squares of ln y, to first order.
 pub(super) fn project(
     law: &dyn Separable,
     parameters: usize,

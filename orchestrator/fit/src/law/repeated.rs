@@ -8,12 +8,12 @@ use super::{Axis, Input, Law, LawName, Parameter, Scale, Separable};
 /// `D' = Ud (1 + RD (1 - exp(-R/RD)))`, `Ud = min(D, U)`, `R = D/Ud - 1`, and
 /// `N' = Un (1 + RN (1 - exp(-R/RN)))`, `Un = min(N, Nopt)`, `R = N/Un - 1`.
 ///
-/// N parameters, D samples seen, U unique samples. Nopt is the size that training once over the U samples calls for. Of all
-/// N, D of one compute C = 6ND the least `A/N^alpha + B/D^beta` has equal slopes along `ln N = -ln D`,
+/// N parameters, D samples seen, U unique samples. Nopt is the size that training once over the U samples calls for. Of
+/// all N, D of one compute C = 6ND the least `A/N^alpha + B/D^beta` has equal slopes along `ln N = -ln D`,
 /// `alpha A/N^alpha = beta B/D^beta`; with D = U that is `Nopt = (alpha A U^beta / (beta B))^(1/alpha)`.
 ///
-/// N' and D' and their first derivatives have no jump at N = Nopt or D = U: just above, R = 0 and each further one counts
-/// as one. The second derivatives jump there by 1/RN and 1/RD. Exponents are held above zero, or there is no Nopt.
+/// N' and D' and their first derivatives have no jump at N = Nopt or D = U: just above, R = 0 and each further one
+/// counts as one. The second derivatives jump there by 1/RN and 1/RD. Exponents are above zero: Nopt needs it.
 #[derive(Debug, Clone, Copy)]
 pub struct Repeated {
     /// Parameters in excess lose worth too; else N' = N.

@@ -3,8 +3,8 @@
 use super::jet::{Jet, parameters};
 use super::{Axis, Input, Law, LawName, Parameter, Scale, Separable, softplus};
 
-/// `E = e + (e0 - e) / (1 + exp(-g (L - l)))`. L a loss of the same job; e0 the error of guessing, which large losses give;
-/// e the irreducible error; l the loss halfway.
+/// `E = e + (e0 - e) / (1 + exp(-g (L - l)))`. L a loss of the same job; e0 the error of guessing, which large losses
+/// give; e the irreducible error; l the loss halfway.
 #[derive(Debug, Clone, Copy)]
 pub struct Sigmoid;
 

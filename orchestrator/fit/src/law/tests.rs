@@ -86,7 +86,7 @@ proptest! {
             let true_theta = internal(law.as_ref(), &truth(name));
             let around: Vec<f64> = true_theta.iter().zip(&shares).map(|(at, share)| near(at, share)).collect();
             for theta in [within(law.as_ref(), &shares), around] {
-                derivatives_agree(law.as_ref(), &theta, &x).map_err(|what| TestCaseError::fail(format!("{name}: {what}")))?;
+                derivatives_agree(law.as_ref(), &theta, &x).map_err(TestCaseError::fail)?;
             }
         }
     }
@@ -116,7 +116,8 @@ proptest! {
                 separable.coefficients().iter().zip(basis).map(|(&index, basis)| theta[index].exp() * basis).collect();
             let size: f64 = terms.iter().map(|term| term.abs()).sum();
             let sum: f64 = terms.iter().sum();
-            prop_assert!((sum - response).abs() <= 1e-9 * size * (1.0 + slope.abs() / response.abs()), "{name}: {sum} {response}");
+            let rounding = 1e-9 * size * (1.0 + slope.abs() / response.abs());
+            prop_assert!((sum - response).abs() <= rounding, "{name}: {sum} {response}");
             let step = 1e-6;
             if let (Some(up), Some(down)) =
                 (separable.response(&theta, ln_y + step), separable.response(&theta, ln_y - step))
