@@ -5,8 +5,8 @@ use super::{Axis, Input, Law, LawName, Parameter, Scale, Separable};
 
 /// `L = E + (L0 - E) h/(1 + h)`, `h = A/N^alpha + B/D^beta + G N^gamma/U^delta`. N parameters, D samples seen, U unique
 /// samples, L0 the error (or loss) of guessing, which is known, not fitted: a loss whose guess is not known can't be
-/// fitted with it. Where h is small it is the law of Chinchilla with weights `(L0 - E) A` and `(L0 - E) B`; the last term
-/// is what a large model loses by seeing few samples again and again.
+/// fitted with it. Where h is small it is the law of Chinchilla with weights `(L0 - E) A` and `(L0 - E) B`; the last
+/// term is what a large model loses by seeing few samples again and again.
 #[derive(Debug, Clone, Copy)]
 pub struct Bounded {
     /// L0.

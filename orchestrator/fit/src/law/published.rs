@@ -71,7 +71,7 @@ pub const PUBLISHED: &[Published] = &[
         law: LawName::Chinchilla,
         values: &[482.005_72, 2_085.434_2, 1.816_86, 0.347_81, 0.365_85],
         compute: Convention::SixNd,
-        source: "Besiroglu et al. 2024 (arXiv 2404.10102), section 3; digits of the notebook (least absolute deviations)",
+        source: "Besiroglu et al. 2024 (arXiv 2404.10102), section 3; digits of the notebook (least deviations)",
     },
     Published {
         id: "muennighoff",
@@ -88,8 +88,8 @@ pub const PUBLISHED: &[Published] = &[
             5.309_743,
         ],
         compute: Convention::SixNd,
-        source: "Muennighoff et al. 2023 (arXiv 2305.16264), appendix A; RD and RN are a local optimum, a lower one lies far \
-                 away: they are not identified by the paper's own runs",
+        source: "Muennighoff et al. 2023 (arXiv 2305.16264), appendix A; RD and RN are a local optimum, a lower one lies \
+                 far away: they are not identified by the paper's own runs",
     },
 ];
 
