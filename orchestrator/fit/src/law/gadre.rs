@@ -53,6 +53,10 @@ impl Law for Gadre {
         terms::add_curvature(&terms(x), theta, weight, hessian);
     }
 
+    fn sum(&self, x: &Input) -> Option<terms::Sum> {
+        Some(terms::Sum::of(&terms(x)))
+    }
+
     fn separable(&self) -> Option<&dyn Separable> {
         Some(self)
     }
