@@ -73,6 +73,18 @@ fn within(law: &dyn Law, shares: &[f64]) -> Vec<f64> {
     law.parameters().iter().zip(shares).map(between).collect()
 }
 
+/// Whether differences can tell derivatives: not next to a kink, nor where the law ends.
+fn differences_tell(law: &dyn Law, theta: &[f64], x: &Input) -> bool {
+    match law.name() {
+        LawName::Repeated => {
+            let best = (theta[3] + theta[0] - theta[4] - theta[1] + theta[4].exp() * x.ln_u) / theta[3].exp();
+            (best - x.ln_n).abs() > 0.05
+        }
+        LawName::Downstream => law.ln_at(theta, x) > -2.0,
+        _ => true,
+    }
+}
+
 proptest! {
     #[test]
     fn gradients_and_curvatures_are_those_of_the_value(
@@ -86,7 +98,9 @@ proptest! {
             let true_theta = internal(law.as_ref(), &truth(name));
             let around: Vec<f64> = true_theta.iter().zip(&shares).map(|(at, share)| near(at, share)).collect();
             for theta in [within(law.as_ref(), &shares), around] {
-                derivatives_agree(law.as_ref(), &theta, &x).map_err(TestCaseError::fail)?;
+                if differences_tell(law.as_ref(), &theta, &x) {
+                    derivatives_agree(law.as_ref(), &theta, &x).map_err(TestCaseError::fail)?;
+                }
             }
         }
     }
