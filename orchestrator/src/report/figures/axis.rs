@@ -85,7 +85,8 @@ impl Axis {
             let minor = if every == 1 { multiples(&fine) } else { multiples(&[1.0]) };
             return (major, minor);
         }
-        let major = multiples(&[1.0, 2.0, 5.0]);
+        let few = multiples(&[1.0, 2.0, 5.0]);
+        let major = if few.len() >= 4 { few } else { multiples(&[1.0, 2.0, 3.0, 5.0, 7.0]) };
         if major.len() >= 4 {
             return (major, multiples(&fine));
         }

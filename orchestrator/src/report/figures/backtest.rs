@@ -6,7 +6,7 @@ use super::axis::{Frame, Scale, decimal, power_of_ten};
 use super::canvas::{Anchor, Canvas, draw as canvas_draw, fit, wrap};
 use super::data::Picture;
 use super::key::{Rows, Sign, entry};
-use super::marks::{self, Pen, WIDTH, left_out};
+use super::marks::{self, WIDTH, left_out};
 use super::theme::{Ink, viridis};
 use crate::fit::Interval;
 use crate::report::number::significant;
