@@ -8,7 +8,7 @@ use crate::report::number::{compact, significant, superscript};
 /// How a tick is written.
 pub(super) type Label = fn(f64) -> String;
 
-/// Values beyond it, or below one over it on a logarithmic axis, are not drawn: a step between ticks has to be a number.
+/// Values beyond it, or below one over it on a logarithmic axis, are not drawn: steps between ticks have to be numbers.
 const MOST: f64 = 1e100;
 
 /// How values become lengths.

@@ -324,7 +324,9 @@ mod tests {
         #[test]
         fn any_fan_is_drawn(
             laws in proptest::collection::vec(
-                proptest::collection::vec((any_number(), any_number(), any_number(), any_number(), any::<usize>()), 0..5),
+                proptest::collection::vec(
+                    (any_number(), any_number(), any_number(), any_number(), any::<usize>()), 0..5
+                ),
                 0..9
             ),
             truth in (any_number(), any_number(), any_number()),

@@ -1,6 +1,6 @@
 //! The figures. Only this folder knows plotters and resvg.
 //!
-//! Two kinds. [`draw_all`] draws a sweep's own page from a [`Report`]. The figures of an analysis are modules of their
+//! Two kinds. `draw_all` draws a sweep's own page from a [`Report`]. The figures of an analysis are modules of their
 //! own, each a pure function from plain data to a [`Picture`](data::Picture), which gives SVG for a page
 //! ([`inline`](data::Picture::inline)), SVG for a file ([`standalone`](data::Picture::standalone)) and
 //! [`png`](data::Picture::png):
@@ -14,7 +14,7 @@
 //! | [`pairs::draw`] | bootstrap resamples, each two parameters together |
 //! | [`isoflop::draw`] | IsoFLOP curves, the surface beside the parabola, optima against C |
 //! | [`frontier::draw`] | best N, D, U and error for a budget; samples per parameter as one panel of it |
-//! | [`backtest::draw_fan`], [`backtest::draw_table`] | forecasts from growing data; held-out error of laws by objectives |
+//! | [`backtest::draw_fan`], [`backtest::draw_table`] | forecasts as data grow; held-out error of laws by objectives |
 //! | [`budget::draw`] | accuracy of a forecast against what the study costs |
 //! | [`comparison::draw`] | two training sets or model families, and where their laws cross |
 //!
