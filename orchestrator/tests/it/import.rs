@@ -189,8 +189,8 @@ fn a_table_with_mistakes_names_them() {
     ----- stdout -----
     t: 1 jobs (new), 1 evaluations (new)
     ----- stderr -----
-    warning: t.tsv: 1 rows left out: accuracy: has to lie between 0 and 1; percent: `--map 'accuracy=COLUMN/100'`; without bound: map it as loss, or metric:loss_NAME: t.tsv:4 (60.0)
-    warning: t.tsv: 1 rows left out: n: has to be a finite number: t.tsv:3 (n: `x`)
+    warning: t.tsv: 1 row left out: accuracy: has to lie between 0 and 1; percent: `--map 'accuracy=COLUMN/100'`; without bound: map it as loss, or metric:loss_NAME: t.tsv:4 (60.0)
+    warning: t.tsv: 1 row left out: n: has to be a finite number: t.tsv:3 (n: `x`)
     hint: sweep fit t --metric table/accuracy
     ");
     assert_snapshot!(import(&["--map", "accuracy=acc*100"]), @r"
@@ -200,6 +200,11 @@ fn a_table_with_mistakes_names_them() {
     warning: t.tsv: 3 rows left out: accuracy: has to lie between 0 and 1; percent: `--map 'accuracy=COLUMN/100'`; without bound: map it as loss, or metric:loss_NAME: t.tsv:2 (50.0), t.tsv:3 (60.0), t.tsv:4 (6000.0)
     error: no row of t.tsv can be imported
     ");
+    let other = import(&["--map", "n=n*2", "--map", "accuracy=acc", "--map", "group=m"]);
+    assert!(other.contains("warning: t also holds 1 jobs of earlier imports; `--replace` takes them out"), "{other}");
+    let alone = import(&["--map", "n=n*2", "--map", "accuracy=acc", "--map", "group=m", "--replace"]);
+    assert!(alone.contains("t: 1 jobs of earlier imports are no longer in it"), "{alone}");
+    assert_eq!(csv(&project, "SELECT n FROM observation"), "n\n2000000.0\n");
     assert_snapshot!(project.transcript(&["import", "csv", "none.csv", "--name", "t", "--map", "loss=x"]), @r"
     exit: 2
     ----- stdout -----
@@ -225,6 +230,7 @@ fn a_run_of_openclip_with_its_checkpoints() {
     ----- stdout -----
     open-clip: 1 jobs (new), 4 evaluations (new)
     ----- stderr -----
+    warning: run-1: samples were drawn with replacement (dataset_resampled) from a data set whose size the run does not say: no U
     hint: sweep fit open-clip --metric imagenet1k/acc1
     ");
     assert_snapshot!(
