@@ -158,7 +158,8 @@ struct Columns {
 }
 
 impl Store {
-    /// Stores studies in one transaction: all of them or none. With `replace`, jobs of earlier imports leave the sweeps.
+    /// Stores studies in one transaction: all of them or none. With `replace`, jobs of earlier imports leave the
+    /// sweeps.
     pub async fn import_studies(
         &self,
         studies: &[ImportedStudy],
