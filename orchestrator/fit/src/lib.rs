@@ -10,8 +10,8 @@ mod bootstrap;
 pub mod choose;
 pub mod compare;
 pub mod cost;
-pub mod frontier;
 mod distribution;
+pub mod frontier;
 mod interval;
 pub mod law;
 mod noise;
@@ -26,8 +26,8 @@ pub mod solve;
 
 use serde::Serialize;
 
-use bootstrap::{Draws, Study};
 pub use bootstrap::{BandPoint, Coordinate, Prediction, Resampling};
+use bootstrap::{Draws, Study};
 use interval::Reader;
 pub use interval::{ALPHA, Interval, IntervalKind, percentile};
 pub use law::{Axis, Input, Law, LawName};

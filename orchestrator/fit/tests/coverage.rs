@@ -77,7 +77,8 @@ struct Truth {
 }
 
 /// (a) The study's own law, with noise a little below that of its points about it.
-const POWER: Truth = Truth { law: LawName::Power(fit::Axis::C), parameters: &[5.0, -0.1], seed_sd: 0.04, binomial: false };
+const POWER: Truth =
+    Truth { law: LawName::Power(fit::Axis::C), parameters: &[5.0, -0.1], seed_sd: 0.04, binomial: false };
 
 impl Truth {
     fn theta(self) -> Vec<f64> {

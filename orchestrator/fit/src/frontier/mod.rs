@@ -14,9 +14,9 @@ use rayon::prelude::*;
 use serde::Serialize;
 
 use crate::Fit;
-use crate::interval::Interval;
 use crate::cost::{Cost, Currency};
 use crate::extent;
+use crate::interval::Interval;
 use crate::law::{Axis, Input, Law, LawName};
 use crate::observation::Convention;
 
@@ -37,6 +37,18 @@ pub enum Edge {
     AtLeast,
     /// At the most N allowed: larger may be better.
     AtMost,
+}
+
+impl fmt::Display for Edge {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Edge::Inside => "among the sizes observed",
+            Edge::BelowObserved => "smaller than any size observed",
+            Edge::AboveObserved => "larger than any size observed",
+            Edge::AtLeast => "at the least size allowed: smaller may be better",
+            Edge::AtMost => "at the most size allowed: larger may be better",
+        })
+    }
 }
 
 /// The best use of a budget. Intervals are 95 %, from the fit's resamples.

@@ -1,5 +1,7 @@
 //! What the searches say about the best minimum.
 
+use std::fmt;
+
 use serde::Serialize;
 
 use super::frame::{Frame, Vector};
@@ -38,6 +40,19 @@ pub enum Status {
     NotMoved,
     /// The searches did not get to the bottom.
     Unfinished,
+}
+
+impl fmt::Display for Status {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Status::Converged => "converged",
+            Status::Bound => "at a bound",
+            Status::Flat => "flat",
+            Status::MultiModal => "multi-modal",
+            Status::NotMoved => "not moved",
+            Status::Unfinished => "unfinished",
+        })
+    }
 }
 
 /// A minimum, and how often searches ended there.
