@@ -28,7 +28,7 @@ const OWNERS: &[(&str, &[&str])] = &[
     ("plotters::", &["orchestrator/src/report/"]),
     ("clap::", &["orchestrator/src/cli/", "orchestrator/src/worker/mod.rs", "runners/"]),
     ("tch::", &["runners/clip/"]),
-    ("resvg::", &["runners/pool/"]),
+    ("resvg::", &["runners/pool/", "orchestrator/src/report/figures/"]),
 ];
 
 /// Pure code: no clock, no files, no processes, no environment, no randomness but a seed that is passed in.
