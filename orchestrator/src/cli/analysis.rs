@@ -2,8 +2,8 @@
 
 use super::output::{Failure, data};
 use crate::fit::{
-    Convention, Exclusion, Fit, FitError, LawName, Objective, Observation, Options, Points, RESAMPLES, Response,
-    STARTS, fit,
+    Convention, Exclusion, Fit, FitError, IntervalKind, Intervals, LawName, Objective, Observation, Options, Points,
+    RESAMPLES, Resampling, Response, STARTS, Weighting, fit,
 };
 use crate::report::number::{significant, with_interval};
 use crate::spec::nearest;

@@ -92,7 +92,7 @@ impl Place {
         if let Some(parameters) = self.parameters {
             let per_sample = match Cost::compute(observations) {
                 Ok(cost) => cost.ln_compute_per_sample(parameters.ln()).exp(),
-                Err(CostError::MixedConventions { .. }) => {
+                Err(CostError::Mixed { .. }) => {
                     return Err(
                         Failure::bad_input("the rows count compute in two ways").hint("choose one with --compute")
                     );
