@@ -100,7 +100,9 @@ fn nearest(rows: &Rows, count: usize, free: &[usize]) -> Option<Vec<usize>> {
         }
         let left = dot(&direction, &direction).sqrt();
         if left > 1e-6 * before {
-            direction.iter_mut().for_each(|d| *d /= left);
+            for d in &mut direction {
+                *d /= left;
+            }
             directions.push(direction);
             chosen.push(at);
             if chosen.len() == count {

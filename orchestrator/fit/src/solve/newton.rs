@@ -49,7 +49,7 @@ impl Solver for Newton {
 
 impl Newton {
     /// From `phi`. `cold`: nothing is known about it, so that robust losses are approached from wide ones.
-    pub(super) fn search(&self, frame: &Frame<'_>, phi: Vector, cold: bool) -> Minimum {
+    pub(super) fn search(self, frame: &Frame<'_>, phi: Vector, cold: bool) -> Minimum {
         let mut search = Search::new(frame, phi, frame.problem.objective.loss, self.iterations_max);
         let loss = search.loss;
         let wide = if cold || loss == Loss::Absolute { search.typical_residual() } else { 0.0 };
@@ -160,7 +160,9 @@ impl<'a> Search<'a> {
             let Some((mut step, used)) = damped_step(&self.local, &free, k, self.damping) else { return };
             self.damping = used;
             let limit = self.limit(&step);
-            step[..k].iter_mut().for_each(|s| *s *= limit);
+            for s in &mut step[..k] {
+                *s *= limit;
+            }
             let promise = promise(&self.local, &step, k);
             let end = promise <= enough * self.local.value + self.local.rounding;
             if end && (used <= 1e-3 || promise <= f64::EPSILON * self.local.value) {
