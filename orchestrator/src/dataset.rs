@@ -1,5 +1,7 @@
 //! Results to polars frames, and to CSV, JSON and Parquet. The only module that knows polars.
 
+pub mod table;
+
 use std::io::{self, Write};
 
 use polars::prelude::{Column as Series, CsvWriter, DataFrame, ParquetWriter, PolarsError, SerWriter};

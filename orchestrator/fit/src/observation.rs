@@ -192,8 +192,8 @@ impl fmt::Display for Reason {
     }
 }
 
-/// Splits rows into those that can be fitted, sorted by job key, C, D and E, and those left out. `axes` are those that the
-/// law and the selection need.
+/// Splits rows into those that can be fitted, sorted by job key, C, D and E, and those left out. `axes` are those that
+/// the law and the selection need.
 pub(super) fn usable(rows: &[Observation], response: Response, axes: &[Axis]) -> (Vec<Observation>, Vec<Exclusion>) {
     let mut seen = HashSet::new();
     let (mut kept, mut excluded) = (Vec::new(), Vec::new());

@@ -1,10 +1,13 @@
 //! The command line: one file a command. Printing lives here and nowhere else.
 
+mod analysis;
 mod cancel;
 mod completions;
 mod db;
 mod doctor;
+mod export;
 mod fit;
+mod import;
 mod init;
 mod launch;
 mod logs;
@@ -54,6 +57,10 @@ enum Command {
     Cancel(cancel::Args),
     /// Give failed or cancelled jobs another go.
     Retry(retry::Args),
+    /// Read results that others published.
+    Import(import::Args),
+    /// Write the results of a sweep for other programs.
+    Export(export::Args),
     /// Fit a power law to the results of a sweep.
     Fit(fit::Args),
     /// Write a self-contained HTML report of a sweep.
@@ -95,6 +102,8 @@ async fn dispatch(command: Command) -> Result<Exit, Failure> {
         Command::Logs(args) => logs::run(args).await,
         Command::Cancel(args) => cancel::run(args).await,
         Command::Retry(args) => retry::run(args).await,
+        Command::Import(args) => import::run(args).await,
+        Command::Export(args) => export::run(args).await,
         Command::Fit(args) => fit::run(args).await,
         Command::Report(args) => report::run(args).await,
         Command::Sql(args) => sql::run(args).await,

@@ -8,6 +8,7 @@ use std::process::ExitCode;
 use serde::Serialize;
 
 use crate::store::StoreError;
+use crate::store::observation::ObservationError;
 use crate::store::private_postgres::PrivatePostgresError;
 
 /// How a command ended. Documented in `sweep --help`; scripts rely on it.
@@ -106,6 +107,16 @@ impl From<StoreError> for Failure {
         let mut failure = Failure::environment(error.to_string()).because(&error);
         failure.hint = error.hint();
         failure
+    }
+}
+
+impl From<ObservationError> for Failure {
+    fn from(error: ObservationError) -> Failure {
+        let hint = error.hint();
+        match error {
+            ObservationError::Store(error) => error.into(),
+            ObservationError::Condition { .. } => Failure { hint, ..Failure::bad_input(error.to_string()) },
+        }
     }
 }
 

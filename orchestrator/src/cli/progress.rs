@@ -70,7 +70,7 @@ impl Progress {
             self.line(&end_line(job));
         }
         let partly: f64 =
-            running.iter().map(|job| job.samples_seen as f64 / job.samples_total as f64 * job.gmacs).sum();
+            running.iter().map(|job| job.samples_seen as f64 / job.samples_of_ours() as f64 * job.gmacs).sum();
         let start = *self.gmacs_at_start.get_or_insert(totals.gmacs_done + partly);
         let advanced = totals.gmacs_done + partly - start;
         let left = totals.gmacs - totals.gmacs_done - partly;
@@ -119,14 +119,14 @@ impl Bars {
                 bar.set_prefix(label(job));
                 bar
             });
-            bar.set_length(job.samples_total.cast_unsigned());
+            bar.set_length(job.samples_of_ours().cast_unsigned());
             bar.set_position(job.samples_seen.cast_unsigned());
             let rate = job.samples_per_sec.filter(|&rate| rate > 0.0);
-            let left = (job.samples_total - job.samples_seen) as f64;
+            let left = (job.samples_of_ours() - job.samples_seen) as f64;
             bar.set_message(format!(
                 "{}/{}{}{}{}",
                 short(job.samples_seen),
-                short(job.samples_total),
+                short(job.samples_of_ours()),
                 rate.map_or(String::new(), |rate| format!("  {}/s", short(rate as i64))),
                 job.loss.map_or(String::new(), |loss| format!("  loss {loss:.3}")),
                 rate.map_or(String::new(), |rate| format!("  {} left", time(left / rate))),
@@ -149,8 +149,8 @@ pub(super) fn label(job: &JobProgress) -> String {
         "{} {} {} samples of {}, seed {}",
         &job.job_key[..12],
         job.model,
-        short(job.samples_total),
-        short(job.data_size),
+        short(job.samples_of_ours()),
+        short(job.data_size.unwrap_or(0)),
         job.seed
     )
 }

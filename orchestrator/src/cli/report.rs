@@ -2,13 +2,13 @@
 
 use std::path::PathBuf;
 
-use super::fit::{find_metric, unknown};
+use super::analysis::{find_metric, unknown};
 use super::output::{Exit, Failure, data, say};
 use crate::fit::{Convention, Options, Points, Response, fit};
 use crate::report::number::{significant, with_interval};
 use crate::report::{Panel, PanelFit, Report, default_metrics, file_name, render, write};
 use crate::store::Store;
-use crate::store::fit::code_version;
+use crate::store::fit::{FitSource, code_version};
 use crate::store::observation::MeasuredMetric;
 
 /// Options of `sweep report`.
@@ -82,14 +82,14 @@ fn law(panel: &Panel) -> String {
 
 /// Fits one metric by every policy and stores what could be fitted.
 async fn panel(store: &Store, args: &Args, metric: &MeasuredMetric) -> Result<Panel, Failure> {
-    let observations = store.observation_list(&args.sweep, &metric.dataset, &metric.metric, args.compute).await?;
+    let observations = store.observation_list(&args.sweep, &metric.dataset, &metric.metric, args.compute, None).await?;
+    let source = FitSource { sweep: &args.sweep, dataset: &metric.dataset, metric: &metric.metric, condition: "" };
     let mut fits = Vec::new();
     for points in POLICIES {
-        let options =
-            Options { points, seed: args.seed, ..Options::new(Response::of_metric(&metric.metric)) };
+        let options = Options { points, seed: args.seed, ..Options::new(Response::of_metric(&metric.metric)) };
         let fit = fit(&observations, &options);
         let stored = match &fit {
-            Ok(fit) => store.fit_insert(&args.sweep, &metric.dataset, &metric.metric, &options, fit).await?,
+            Ok(fit) => store.fit_insert(source, &options, fit).await?,
             Err(_) => None,
         };
         fits.push(PanelFit { policy: points.to_string(), fit, stored });

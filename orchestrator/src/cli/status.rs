@@ -48,8 +48,8 @@ struct JobLine<'a> {
     reason: Option<&'a str>,
     model: &'a str,
     /// D.
-    samples_seen_total: i64,
-    data_size: i64,
+    samples_seen_total: Option<i64>,
+    data_size: Option<i64>,
     seed: i64,
     /// Samples seen so far.
     samples_seen: i64,
@@ -140,11 +140,12 @@ fn job_table(jobs: &[JobProgress]) -> String {
         table.add_row([
             job.job_key[..12].to_owned(),
             job.model.clone(),
-            short(job.samples_total),
-            short(job.data_size),
+            job.samples_total.map_or("-".to_owned(), short),
+            job.data_size.map_or("-".to_owned(), short),
             job.seed.to_string(),
             job.state.clone(),
-            format!("{:.0} %", 100.0 * job.samples_seen as f64 / job.samples_total as f64),
+            job.samples_total
+                .map_or("-".to_owned(), |total| format!("{:.0} %", 100.0 * job.samples_seen as f64 / total as f64)),
             job.loss.map_or(String::new(), |loss| format!("{loss:.3}")),
             job.attempts.to_string(),
             job.reason.clone().unwrap_or_default(),

@@ -1,7 +1,7 @@
 //! A sweep as one self-contained HTML page, and its figures as SVG files. Knows no query and no clock: what it draws is
 //! in the [`Report`] it is given. Only `figures/` knows plotters.
 
-mod figures;
+pub mod figures;
 mod html;
 pub mod number;
 mod sections;
@@ -54,8 +54,8 @@ pub struct PanelFit {
 }
 
 impl Report {
-    /// C of a job in the report's convention.
-    fn compute_of(&self, job: &StudyJob) -> f64 {
+    /// C of a job in the report's convention, where its source says it.
+    fn compute_of(&self, job: &StudyJob) -> Option<f64> {
         match self.compute {
             Convention::GmacsSamples => job.gmacs_samples,
             Convention::TrainFlops => job.train_flops,

@@ -122,6 +122,10 @@ fn meaning(fit: &Fit) -> String {
         Verdict::AtChance => "Not to be trusted: no job is told apart from guessing.".to_owned(),
         Verdict::UnstableInterval => "Not to be trusted: too many resamples could not be fitted.".to_owned(),
         Verdict::NotConverged => "Not to be trusted: the minimiser stopped short.".to_owned(),
+        Verdict::Fitted => "A minimum, and no other as deep.".to_owned(),
+        Verdict::Bound => "The best is at a limit of the law.".to_owned(),
+        Verdict::Flat => "Parameters are not told apart by the data; predictions among the data stand.".to_owned(),
+        Verdict::MultiModal => "Not to be trusted: different parameters do as well.".to_owned(),
     }
 }
 
@@ -143,8 +147,8 @@ fn best(report: &Report, panel: &Panel) -> Option<String> {
         "Best: {}{chance} by {} on {} samples of {} unique pairs.",
         number(best.value),
         escape(&job.model),
-        compact(job.samples_seen as f64),
-        compact(job.data_size as f64)
+        whole(job.samples_seen),
+        whole(job.data_size)
     ))
 }
 
@@ -261,15 +265,17 @@ fn jobs(report: &Report) -> String {
                 format!("<code>{}</code>", escape(short(&job.job_key))),
                 state(&job.state),
                 escape(&job.model),
-                compact(job.parameters as f64),
-                compact(job.samples_seen as f64),
-                compact(job.unique_samples as f64),
-                significant(job.samples_seen as f64 / job.unique_samples as f64, 3),
+                whole(job.parameters),
+                whole(job.samples_seen),
+                whole(job.unique_samples),
+                job.samples_seen
+                    .zip(job.unique_samples)
+                    .map_or(DASH.to_owned(), |(seen, unique)| significant(seen as f64 / unique as f64, 3)),
             ];
             if seeds {
                 row.push(job.seed.to_string());
             }
-            row.push(scientific(report.compute_of(job)));
+            row.push(report.compute_of(job).map_or(DASH.to_owned(), scientific));
             row.push(job.train_loss.map_or(String::new(), |loss| significant(loss, 3)));
             row.extend(report.panels.iter().map(|panel| measured(report, panel, job)));
             row
@@ -304,7 +310,8 @@ fn measured(report: &Report, panel: &Panel, job: &StudyJob) -> String {
 fn cost(report: &Report) -> String {
     let jobs = &report.study.jobs;
     let mut rows = Vec::new();
-    let mut models: Vec<(&str, i64)> = jobs.iter().map(|job| (job.model.as_str(), job.parameters)).collect();
+    let mut models: Vec<(&str, i64)> =
+        jobs.iter().map(|job| (job.model.as_str(), job.parameters.unwrap_or(0))).collect();
     models.sort_unstable_by_key(|(name, parameters)| (*parameters, *name));
     models.dedup();
     let row = |name: String, of: &dyn Fn(&&StudyJob) -> bool| {
@@ -314,7 +321,7 @@ fn cost(report: &Report) -> String {
             of.iter().filter(|job| job.state == "done").map(|job| value(job)).sum::<f64>()
         };
         let train = sum(&|job| job.train_secs.unwrap_or(0.0));
-        let samples = done(&|job| job.samples_seen as f64);
+        let samples = done(&|job| job.samples_seen.unwrap_or(0) as f64);
         vec![
             name,
             of.len().to_string(),
@@ -323,8 +330,8 @@ fn cost(report: &Report) -> String {
             duration(sum(&|job| job.eval_secs.unwrap_or(0.0))),
             compact(samples),
             if train > 0.0 { compact(samples / train) } else { String::new() },
-            scientific(done(&|job| job.gmacs_samples)),
-            scientific(done(&|job| job.train_flops)),
+            scientific(done(&|job| job.gmacs_samples.unwrap_or(0.0))),
+            scientific(done(&|job| job.train_flops.unwrap_or(0.0))),
         ]
     };
     for (model, _) in &models {
@@ -371,8 +378,8 @@ fn failures(report: &Report) -> String {
             "<p><code>{}</code> {}, {} samples of {}: <span class=\"bad\">{}</span>, {}</p>\n{tail}",
             escape(short(&job.job_key)),
             escape(&job.model),
-            compact(job.samples_seen as f64),
-            compact(job.data_size as f64),
+            whole(job.samples_seen),
+            whole(job.data_size),
             escape(&job.state),
             escape(job.reason.as_deref().unwrap_or("no reason stored"))
         );
@@ -444,7 +451,7 @@ fn pools(report: &Report) -> String {
             });
             vec![
                 escape(&pool.name),
-                compact(pool.samples as f64),
+                whole(pool.samples),
                 format!("<code>{}</code>", escape(short(&pool.digest))),
                 format!("<code>{}</code>", escape(&pool.path)),
                 sources,
@@ -467,6 +474,13 @@ fn sql(report: &Report) -> String {
         "<h2>The numbers again</h2>\n<p>With <code>sweep sql \"QUERY\" --format csv</code>:</p>\n<pre>{}</pre>\n",
         escape(&queries)
     )
+}
+
+/// What a source does not say.
+const DASH: &str = "–";
+
+fn whole(count: Option<i64>) -> String {
+    count.map_or(DASH.to_owned(), |count| compact(count as f64))
 }
 
 /// First 12 characters of a key.

@@ -224,7 +224,7 @@ impl Store {
             r#"UPDATE attempt a SET state = 'running', fence = j.fence + 1, claimed_at = now(), heartbeat_at = now()
                FROM job j
                WHERE a.token = $1 AND j.job_id = a.job_id AND j.state = 'pending' AND a.state IN ('intent', 'launched')
-               RETURNING a.attempt_id, a.job_id, a.fence AS "fence!", j.job_key, j.spec, j.parameters, a.folder,
+               RETURNING a.attempt_id, a.job_id, a.fence AS "fence!", j.job_key, j.spec, j.parameters AS "parameters!", a.folder,
                          a.device AS "device!", a.threads AS "threads!""#,
             token
         )

@@ -1,6 +1,6 @@
 //! Fits, immutable: one row a combination of input rows, options and code.
 
-use serde_json::json;
+use serde_json::{Map, Value, json};
 use sha2::{Digest, Sha256};
 
 use super::{Store, StoreError};
@@ -16,8 +16,24 @@ pub fn code_version() -> String {
 
 /// sha256 of the canonical JSON (sorted by job key and C) of the observations a fit's points were selected from.
 pub fn input_hash(fit: &Fit) -> String {
-    let rows = serde_json::to_string(&fit.observations).expect("observations serialise");
-    format!("{:x}", Sha256::digest(rows.as_bytes()))
+    sha256(&serde_json::to_string(&fit.observations).expect("observations serialise"))
+}
+
+fn sha256(text: &str) -> String {
+    format!("{:x}", Sha256::digest(text.as_bytes()))
+}
+
+/// Which rows a fit was made of.
+#[derive(Debug, Clone, Copy)]
+pub struct FitSource<'a> {
+    /// Name of the sweep.
+    pub sweep: &'a str,
+    /// Data set.
+    pub dataset: &'a str,
+    /// Metric.
+    pub metric: &'a str,
+    /// SQL condition on the view `observation`; empty: all.
+    pub condition: &'a str,
 }
 
 /// Where a fit is kept.
@@ -33,40 +49,56 @@ impl Store {
     /// Stores a fit, or finds the row of the same input, options and code. `None` if there is no such sweep.
     pub async fn fit_insert(
         &self,
-        sweep: &str,
-        dataset: &str,
-        metric: &str,
+        source: FitSource<'_>,
         options: &Options,
         fit: &Fit,
     ) -> Result<Option<StoredFit>, StoreError> {
         let failed = |source| StoreError::Query { doing: "storing a fit", source };
-        let points = options.points.to_string();
-        let compute = fit.compute.as_str();
-        let seed = options.seed.cast_signed();
+        let asked = serde_json::to_value(options).expect("options serialise");
         let (code_version, input_hash) = (code_version(), input_hash(fit));
-        let parameters = json!({
-            "parameters": fit.parameters, "resamples": fit.resamples, "resamples_asked": fit.resamples_asked,
-            "solution": fit.solution, "cautions": fit.cautions,
+        let FitSource { sweep, dataset, metric, condition } = source;
+        let identity = sha256(
+            &json!([sweep, dataset, metric, condition, asked, fit.compute.as_str(), code_version, input_hash])
+                .to_string(),
+        );
+        let parameters: Map<String, Value> = fit
+            .parameters
+            .iter()
+            .map(|parameter| (parameter.name.to_owned(), serde_json::to_value(parameter).expect("numbers serialise")))
+            .collect();
+        let covariance = fit.solution.covariance.as_ref().map(|covariance| json!(covariance));
+        let detail = json!({
+            "theta": fit.solution.best.theta, "solution": fit.solution, "ceiling": fit.ceiling, "cautions": fit.cautions,
+            "resamples": fit.resamples, "resamples_asked": fit.resamples_asked,
         });
         let observations = json!({ "rows": fit.observations, "points": fit.points, "excluded": fit.excluded });
         let inserted = sqlx::query_scalar!(
             r#"INSERT INTO fit (sweep_id, dataset, metric, points, compute, law, parameters, r2, verdict, seed, code_version,
-                                input_hash, observations)
-               SELECT sweep_id, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13 FROM sweep WHERE name = $1
+                                input_hash, observations, identity, law_name, objective, condition, options, covariance,
+                                detail)
+               SELECT sweep_id, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17, $18, $19, $20
+               FROM sweep WHERE name = $1
                ON CONFLICT DO NOTHING RETURNING fit_id"#,
             sweep,
             dataset,
             metric,
-            points,
-            compute,
+            options.points.to_string(),
+            fit.compute.as_str(),
             fit.form().formula(),
-            parameters,
+            Value::Object(parameters),
             fit.r2,
             fit.verdict.as_str(),
-            seed,
+            options.seed.cast_signed(),
             code_version,
             input_hash,
-            observations
+            observations,
+            identity,
+            fit.law.to_string(),
+            fit.objective.to_string(),
+            condition,
+            asked,
+            covariance,
+            detail
         )
         .fetch_optional(&self.pool)
         .await
@@ -75,18 +107,9 @@ impl Store {
             return Ok(Some(StoredFit { fit_id, is_new: true }));
         }
         let found = sqlx::query_scalar!(
-            "SELECT fit_id FROM fit JOIN sweep USING (sweep_id)
-             WHERE sweep.name = $1 AND dataset = $2 AND metric = $3 AND points = $4 AND compute = $5 AND law = $6
-               AND seed = $7 AND code_version = $8 AND input_hash = $9",
+            "SELECT fit_id FROM fit JOIN sweep USING (sweep_id) WHERE sweep.name = $1 AND identity = $2",
             sweep,
-            dataset,
-            metric,
-            points,
-            compute,
-            fit.form().formula(),
-            seed,
-            code_version,
-            input_hash
+            identity
         )
         .fetch_optional(&self.pool)
         .await

@@ -61,10 +61,10 @@ pub struct JobProgress {
     pub reason: Option<String>,
     /// Model.
     pub model: String,
-    /// Samples to train on.
-    pub samples_total: i64,
-    /// Unique samples it may see.
-    pub data_size: i64,
+    /// Samples to train on; `None`: an imported table does not say.
+    pub samples_total: Option<i64>,
+    /// Unique samples it may see; likewise.
+    pub data_size: Option<i64>,
     /// Seed.
     pub seed: i64,
     /// C of the whole job, forward GMACs x samples.
@@ -118,6 +118,13 @@ pub struct JobDetail {
     pub state: String,
     /// Its attempts, oldest first: state and folder.
     pub attempts: Vec<(String, String)>,
+}
+
+impl JobProgress {
+    /// Samples to train on, of a job that we train: it always has them.
+    pub fn samples_of_ours(&self) -> i64 {
+        self.samples_total.unwrap_or(0)
+    }
 }
 
 impl StateCounts {
@@ -280,7 +287,7 @@ impl Store {
         sqlx::query_as!(
             JobProgress,
             r#"SELECT j.job_key, j.state, j.reason, j.model, j.samples_seen AS samples_total, j.data_size, j.seed,
-                      j.gmacs_samples AS gmacs, coalesce(a.samples_seen, 0) AS "samples_seen!",
+                      coalesce(j.gmacs_samples, 0) AS "gmacs!", coalesce(a.samples_seen, 0) AS "samples_seen!",
                       (a.samples_seen - coalesce(a.resumed_from_samples, 0))
                           / nullif(extract(epoch FROM coalesce(a.ended_at, now()) - a.claimed_at)::float8, 0)
                           AS samples_per_sec,

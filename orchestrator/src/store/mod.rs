@@ -4,6 +4,7 @@ mod attempt;
 mod checkpoint;
 mod evaluation;
 pub mod fit;
+pub mod import;
 mod job;
 mod metric;
 pub mod observation;
@@ -75,6 +76,12 @@ pub enum StoreError {
     /// The schema can't be brought up to date.
     #[error("can't migrate the database")]
     Migrate(#[source] MigrateError),
+    /// The name of a plan is that of an imported study.
+    #[error("the sweep `{name}` was imported; a launch does not change it")]
+    SweepImported {
+        /// Name.
+        name: String,
+    },
     /// A query failed.
     #[error("{doing}")]
     Query {
@@ -116,6 +123,7 @@ impl StoreError {
             Self::Migrate(MigrateError::VersionMismatch(_)) => Some(
                 "the database was made by another build of `sweep`; use that build, or another database".to_owned(),
             ),
+            Self::SweepImported { .. } => Some("give the spec another `name`".to_owned()),
             Self::Migrate(_) | Self::Query { .. } => None,
         }
     }

@@ -47,26 +47,32 @@ pub struct StudyJob {
     pub runner_version: String,
     /// Model's name.
     pub model: String,
-    /// N.
-    pub parameters: i64,
+    /// N. Axes and compute are `None` where an imported table does not say.
+    pub parameters: Option<i64>,
     /// D.
-    pub samples_seen: i64,
+    pub samples_seen: Option<i64>,
     /// Unique samples of the pool that it may see.
-    pub data_size: i64,
+    pub data_size: Option<i64>,
     /// U.
-    pub unique_samples: i64,
+    pub unique_samples: Option<i64>,
     /// Seed.
     pub seed: i64,
     /// C, forward GMACs x samples.
-    pub gmacs_samples: f64,
+    pub gmacs_samples: Option<f64>,
     /// C, FLOPs of training.
-    pub train_flops: f64,
+    pub train_flops: Option<f64>,
     /// C, 6ND.
-    pub six_nd: f64,
+    pub six_nd: Option<f64>,
     /// Training loss at the last report, nats.
     pub train_loss: Option<f64>,
     /// Seconds in training steps, all attempts.
     pub train_secs: Option<f64>,
+    /// Training seconds x GPUs, hours; `None`: no GPU is known of.
+    pub gpu_hours: Option<f64>,
+    /// What it was imported from; `None`: trained by us.
+    pub source: Option<String>,
+    /// Name of the data set trained on.
+    pub pool: Option<String>,
     /// Seconds in evaluations, all attempts.
     pub eval_secs: Option<f64>,
     /// Executions so far.
@@ -116,8 +122,8 @@ pub struct StudyPool {
     pub digest: String,
     /// Folder.
     pub path: String,
-    /// Pairs.
-    pub samples: i64,
+    /// Pairs; `None`: an imported table does not say.
+    pub samples: Option<i64>,
     /// `protocol::PoolManifest`, where there is one.
     pub manifest: Option<Value>,
 }
@@ -151,7 +157,7 @@ impl Store {
             r#"SELECT j.job_key, j.state, j.reason, last.stderr_tail AS "stderr_tail?", j.runner, j.runner_version, j.model,
                       j.parameters, j.samples_seen, j.data_size, j.unique_samples, j.seed, j.gmacs_samples,
                         j.train_flops,
-                      j.six_nd, r.train_loss, r.train_secs, r.eval_secs, coalesce(r.attempts, 0) AS "attempts!",
+                      j.six_nd, r.train_loss, r.train_secs, r.gpu_hours, j.source, r.pool, r.eval_secs, coalesce(r.attempts, 0) AS "attempts!",
                       last.device AS "device?", j.done_at
                FROM job j
                JOIN sweep_job sj USING (job_id)

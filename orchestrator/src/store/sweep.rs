@@ -52,14 +52,16 @@ impl Store {
         let sweep_id = sqlx::query_scalar!(
             "INSERT INTO sweep (name, question, spec) VALUES ($1, $2, $3)
              ON CONFLICT (name) DO UPDATE SET question = excluded.question, spec = excluded.spec, updated_at = now()
+             WHERE sweep.source IS NULL
              RETURNING sweep_id",
             plan.name,
             plan.question,
             plan.spec_source,
         )
-        .fetch_one(&mut *tx)
+        .fetch_optional(&mut *tx)
         .await
-        .map_err(&failed)?;
+        .map_err(&failed)?
+        .ok_or_else(|| StoreError::SweepImported { name: plan.name.clone() })?;
 
         let jobs = &plan.jobs;
         let keys: Vec<String> = jobs.iter().map(|job| job.job_key.clone()).collect();

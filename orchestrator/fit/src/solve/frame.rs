@@ -67,20 +67,21 @@ impl<'a> Frame<'a> {
             let Some(sum) = law.sum(x) else { return };
             total += weight;
             for (mean, term) in means.iter_mut().zip(sum.terms()) {
-                for (mean, (_, x)) in mean.iter_mut().zip(&term.slopes) {
+                for (mean, (_, x)) in mean.iter_mut().zip(term.slopes()) {
                     *mean += weight * x;
                 }
             }
         }
         for (at, (term, mean)) in first.terms().iter().zip(means).enumerate() {
-            let again = first.terms()[..at].iter().any(|earlier| earlier.level == term.level);
-            if again || self.problem.is_frozen(term.level) {
+            let Some(level) = term.level() else { continue };
+            let again = first.terms()[..at].iter().any(|earlier| earlier.level() == Some(level));
+            if again || self.problem.is_frozen(level) {
                 continue;
             }
-            for ((slope, _), mean) in term.slopes[..term.used].iter().zip(mean) {
+            for ((slope, _), mean) in term.slopes().iter().zip(mean) {
                 let mean = mean / total;
                 if !self.problem.is_frozen(*slope) && mean.is_finite() && self.shifts_used < PARAMETERS_MAX {
-                    self.shifts[self.shifts_used] = (term.level, *slope, mean);
+                    self.shifts[self.shifts_used] = (level, *slope, mean);
                     self.shifts_used += 1;
                 }
             }

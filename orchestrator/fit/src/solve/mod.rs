@@ -1,5 +1,5 @@
-//! Minimising an objective of a law over a sample: the problem, the solvers behind one trait, and what is said about where
-//! they ended.
+//! Minimising an objective of a law over a sample: the problem, the solvers behind one trait, and what is said about
+//! where they ended.
 
 mod absolute;
 mod frame;

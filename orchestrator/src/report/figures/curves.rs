@@ -1,6 +1,6 @@
 //! Training loss against samples seen, one panel a data size.
 
-use super::axis::{Frame, LogAxis};
+use super::axis::{Axis, Frame};
 use super::canvas::{Anchor, draw as canvas_draw, shorten};
 use super::theme::Ink;
 use super::{Drawn, FigureError, Legend, Place};
@@ -25,12 +25,11 @@ pub(super) fn draw(report: &Report, legend: &Legend) -> Result<Option<Drawn>, Fi
                 .iter()
                 .filter(|p| p.job_key == job.job_key && p.loss.is_finite() && p.loss > 0.0 && p.samples_seen > 0.0)
                 .collect();
-            (!points.is_empty()).then(|| (legend.model(&job.model), job.data_size, points))
+            (!points.is_empty()).then(|| (legend.model(&job.model), job.data_size.unwrap_or(0), points))
         })
         .collect();
     let all = || curves.iter().flat_map(|(_, _, points)| points.iter());
-    let (Some(x), Some(y)) =
-        (LogAxis::around(all().map(|p| p.samples_seen), 0.03), LogAxis::around(all().map(|p| p.loss), 0.05))
+    let (Some(x), Some(y)) = (Axis::log(all().map(|p| p.samples_seen), 0.03), Axis::log(all().map(|p| p.loss), 0.05))
     else {
         return Ok(None);
     };

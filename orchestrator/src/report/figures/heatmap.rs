@@ -33,7 +33,7 @@ pub(super) fn draw(
     let jobs: Vec<_> = report.study.jobs.iter().map(|job| (job, value_of(&job.job_key))).collect();
     let values = || jobs.iter().filter_map(|(_, value)| *value);
     let (least, most) = (values().fold(f64::INFINITY, f64::min), values().fold(f64::NEG_INFINITY, f64::max));
-    if least > most {
+    if least > most || legend.data_sizes.is_empty() || legend.samples_seen.is_empty() {
         return Ok(None);
     }
     let brightness = |value: f64| {
@@ -76,7 +76,7 @@ pub(super) fn draw(
                 for (column, samples) in legend.samples_seen.iter().enumerate() {
                     let corner = (left + column as f64 * CELL.0, y);
                     let here = jobs.iter().filter(|(job, _)| {
-                        job.model == *model && job.data_size == *data_size && job.samples_seen == *samples
+                        job.model == *model && job.data_size == Some(*data_size) && job.samples_seen == Some(*samples)
                     });
                     let values: Vec<f64> = here.clone().filter_map(|(_, value)| *value).collect();
                     let (fill, ink, text) = if values.is_empty() {

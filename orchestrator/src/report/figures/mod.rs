@@ -1,9 +1,29 @@
 //! The figures. Only this folder knows plotters.
 
 mod axis;
+pub mod backtest;
+pub mod budget;
 mod canvas;
+#[cfg(test)]
+mod check;
+pub mod comparison;
 mod curves;
+pub mod data;
+pub mod frontier;
+#[cfg(test)]
+mod gallery;
 mod heatmap;
+pub mod isoflop;
+mod key;
+pub mod law;
+mod marks;
+pub mod pairs;
+pub mod png;
+pub mod policies;
+pub mod profile;
+pub mod residuals;
+#[cfg(test)]
+mod sample;
 mod scaling;
 mod theme;
 
@@ -81,7 +101,7 @@ struct Legend {
 impl Legend {
     fn of(study: &Study) -> Legend {
         let parameters: BTreeMap<&str, i64> =
-            study.jobs.iter().map(|job| (job.model.as_str(), job.parameters)).collect();
+            study.jobs.iter().map(|job| (job.model.as_str(), job.parameters.unwrap_or(0))).collect();
         let mut models: Vec<(String, i64)> = parameters.into_iter().map(|(name, n)| (name.to_owned(), n)).collect();
         models.sort_by_key(|(_, n)| *n);
         let sorted = |values: Vec<i64>| {
@@ -92,8 +112,8 @@ impl Legend {
         };
         Legend {
             models,
-            data_sizes: sorted(study.jobs.iter().map(|job| job.data_size).collect()),
-            samples_seen: sorted(study.jobs.iter().map(|job| job.samples_seen).collect()),
+            data_sizes: sorted(study.jobs.iter().filter_map(|job| job.data_size).collect()),
+            samples_seen: sorted(study.jobs.iter().filter_map(|job| job.samples_seen).collect()),
         }
     }
 
@@ -101,15 +121,16 @@ impl Legend {
         self.models.iter().position(|(model, _)| model == name).unwrap_or(0)
     }
 
-    fn shape(&self, data_size: i64) -> usize {
-        self.data_sizes.iter().position(|size| *size == data_size).unwrap_or(0)
+    fn shape(&self, data_size: Option<i64>) -> usize {
+        self.data_sizes.iter().position(|size| Some(*size) == data_size).unwrap_or(0)
     }
 
     /// Radius of a marker, 4 to 9 pixels from the fewest to the most samples seen.
-    fn radius(&self, samples_seen: i64) -> f64 {
+    fn radius(&self, samples_seen: Option<i64>) -> f64 {
         let (first, last) = (self.samples_seen.first(), self.samples_seen.last());
         match (first, last) {
             (Some(&first), Some(&last)) if last > first => {
+                let Some(samples_seen) = samples_seen else { return 6.0 };
                 let share = (samples_seen as f64 / first as f64).ln() / (last as f64 / first as f64).ln();
                 4.0 + 4.5 * share
             }

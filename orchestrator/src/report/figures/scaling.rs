@@ -2,7 +2,7 @@
 
 use std::fmt::Write as _;
 
-use super::axis::{Frame, LogAxis};
+use super::axis::{Axis, Frame, Scale, decimal, power_of_ten};
 use super::canvas::{Anchor, Canvas, draw as canvas_draw, shorten};
 use super::theme::{Ink, SERIES};
 use super::{Drawn, FigureError, Legend, Place};
@@ -76,6 +76,7 @@ pub(super) fn draw(
 /// Jobs with their observation: those of the fit where there is one, else what was measured.
 fn points<'a>(report: &'a Report, panel: &Panel) -> Vec<(&'a StudyJob, Observation)> {
     let response = panel.response();
+    let number = |count: Option<i64>| count.map_or(f64::NAN, |count| count as f64);
     report
         .study
         .measurements
@@ -86,17 +87,17 @@ fn points<'a>(report: &'a Report, panel: &Panel) -> Vec<(&'a StudyJob, Observati
             let observation = Observation {
                 job_key: job.job_key.clone(),
                 model: job.model.clone(),
-                parameters: job.parameters as f64,
-                samples_seen: job.samples_seen as f64,
-                unique_samples: job.unique_samples as f64,
-                compute: report.compute_of(job),
-                proxy_loss: f64::NAN,
+                parameters: number(job.parameters),
+                samples_seen: number(job.samples_seen),
+                unique_samples: number(job.unique_samples),
+                compute: report.compute_of(job).unwrap_or(f64::NAN),
                 convention: report.compute,
                 error: response.error_of(m.value),
                 standard_error: m.standard_error,
                 chance_error: m.chance.map(|chance| response.error_of(chance)),
                 count: m.count.map(|count| count as f64),
-                gpu_hours: None,
+                gpu_hours: job.gpu_hours,
+                proxy_loss: f64::NAN,
             };
             let drawable = [observation.compute, observation.error].iter().all(|v| v.is_finite() && *v > 0.0);
             drawable.then_some((job, observation))
@@ -114,13 +115,13 @@ fn error_title(panel: &Panel) -> String {
 fn frame(points: &[(&StudyJob, Observation)], main: Option<&Fit>, chance: Option<f64>) -> Frame {
     let computes = points.iter().map(|(_, o)| o.compute);
     let most = computes.clone().fold(0.0, f64::max);
-    let x = LogAxis::around(computes.chain([most * 2.5]), 0.05).unwrap_or(LogAxis { low: 1.0, high: 10.0 });
+    let x = Axis::log(computes.chain([most * 2.5]), 0.05).unwrap_or(Axis { low: 1.0, high: 10.0, scale: Scale::Log });
     let errors = points.iter().map(|(_, o)| o.error);
     let law = main.into_iter().flat_map(|fit| [x.low, x.high].map(|c| fit.at_compute(c)));
     // Far from chance the line would only squeeze the points together.
     let worst = errors.clone().fold(0.0, f64::max);
     let chance = chance.filter(|chance| *chance < worst * 2.0);
-    let y = LogAxis::around(errors.chain(law).chain(chance), 0.06).unwrap_or(LogAxis { low: 0.1, high: 1.0 });
+    let y = Axis::log(errors.chain(law).chain(chance), 0.06).unwrap_or(Axis { low: 0.1, high: 1.0, scale: Scale::Log });
     Frame { left: 66.0, top: 40.0, width: LEGEND_LEFT - 66.0 - 26.0, height: SIZE.1 - 40.0 - 62.0, x, y }
 }
 
@@ -207,7 +208,7 @@ fn side(canvas: &Canvas<'_>, legend: &Legend, main: Option<&Fit>, pareto: Option
     };
     let mut x = left + 10.0;
     for samples in shown {
-        canvas.marker(0, (x, y), legend.radius(samples), Ink::Muted)?;
+        canvas.marker(0, (x, y), legend.radius(Some(samples)), Ink::Muted)?;
         let label = compact(samples as f64);
         canvas.text((x + 14.0, y), &label, 13.0, Ink::Text, Anchor::Start)?;
         x += 36.0 + 8.0 * label.chars().count() as f64;
@@ -217,7 +218,11 @@ fn side(canvas: &Canvas<'_>, legend: &Legend, main: Option<&Fit>, pareto: Option
 
 /// `E = 5.86 · C⁻⁰·¹¹¹`
 fn law_text(fit: &Fit) -> String {
-    format!("E = {} · C{}", significant(fit.interval("beta").value, 3), superscript(&significant(fit.interval("alpha").value, 3)))
+    format!(
+        "E = {} · C{}",
+        significant(fit.interval("beta").value, 3),
+        superscript(&significant(fit.interval("alpha").value, 3))
+    )
 }
 
 fn minus(text: &str) -> String {
@@ -246,20 +251,4 @@ fn caption(legend: &Legend, main: Option<&Fit>, pareto: Option<&Fit>) -> String 
         let _ = write!(caption, " Colours repeat after {SERIES} models, in order of parameters.");
     }
     caption
-}
-
-fn power_of_ten(value: f64) -> String {
-    let exponent = value.log10().floor() as i32;
-    let mantissa = value / 10f64.powi(exponent);
-    let exponent = superscript(&exponent.to_string());
-    if (mantissa - 1.0).abs() < 1e-6 || (mantissa - 10.0).abs() < 1e-6 {
-        return format!("10{}", superscript(&value.log10().round().to_string()));
-    }
-    format!("{}·10{exponent}", significant(mantissa, 2).trim_end_matches(".0"))
-}
-
-/// `0.05`, `0.1`, `0.62`, `3`.
-fn decimal(value: f64) -> String {
-    let text = format!("{value:.4}");
-    text.trim_end_matches('0').trim_end_matches('.').to_owned()
 }
