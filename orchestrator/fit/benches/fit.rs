@@ -7,7 +7,7 @@
 use std::path::PathBuf;
 
 use criterion::{Criterion, criterion_group, criterion_main};
-use fit::solve::{Problem, Warm, refit, solve};
+use fit::solve::{Problem, refit, solve};
 use fit::{Axis, Input, LawName, Objective, Sample};
 use rand::{Rng, SeedableRng};
 use rand_chacha::ChaCha8Rng;
@@ -65,7 +65,6 @@ fn fits(criterion: &mut Criterion) {
     let problem = Problem::new(law.as_ref(), &sample, Objective::huber(1e-3));
     let best = solve(&problem, STARTS, 0).best;
     assert!(!real || (best.value / OPTIMUM - 1.0).abs() < 1e-9, "{} is not the optimum", best.value);
-    let warm = Warm::new(&problem, &best);
     let weights: Vec<Vec<f64>> = (0..RESAMPLES)
         .map(|resample| {
             let mut random = ChaCha8Rng::seed_from_u64(42);
@@ -77,7 +76,7 @@ fn fits(criterion: &mut Criterion) {
             weights
         })
         .collect();
-    let one = |weights: &Vec<f64>| refit(&Problem { weights, ..problem }, &warm);
+    let one = |weights: &Vec<f64>| refit(&Problem { weights, ..problem }, &best.theta);
     let pool = |threads| rayon::ThreadPoolBuilder::new().num_threads(threads).build().expect("threads can be had");
     let alone = pool(1);
 

@@ -4,7 +4,7 @@
 use std::path::Path;
 
 use fit::law::natural;
-use fit::solve::{Ending, Lbfgs, Newton, Problem, Solution, Solver, Status, TrustRegion, Warm, refit, solve, starts};
+use fit::solve::{Ending, Lbfgs, Newton, Problem, Solution, Solver, Status, TrustRegion, refit, solve, starts};
 use fit::{Axis, Input, LawName, Loss, Objective, Sample, Space};
 use proptest::prelude::*;
 
@@ -68,6 +68,12 @@ fn t1_huber_of_240_points() {
     near(&parameters(&solution), &[477.826, 2143.417, 1.817_218_1, 0.347_310_5, 0.367_172_4], 1e-6);
     assert_eq!((solution.status, solution.starts), (Status::Converged, STARTS));
     assert!(solution.hit_rate > 0.5, "{solution:?}");
+    assert!(solution.condition > 100.0 && solution.condition < 1e5, "{}", solution.condition);
+    // Standard errors of alpha and beta by 4,000 bootstrap refits: 0.0151 and 0.0202.
+    let covariance = solution.covariance.unwrap();
+    near(&[covariance[18].sqrt(), covariance[24].sqrt()], &[0.0151, 0.0202], 0.3);
+    let correlation = solution.correlation.unwrap();
+    assert!(correlation[3] > 0.99 && (correlation[6] - 1.0).abs() < 1e-12, "ln A and alpha: {correlation:?}");
 }
 
 #[test]
@@ -238,7 +244,7 @@ fn a_refit_from_the_optimum_finds_the_resamples() {
     let law = LawName::Chinchilla.law(1.0);
     for objective in [Objective::LS_LOG, Objective::huber(1e-3), Objective::LAD] {
         let whole = Problem::new(law.as_ref(), &sample, objective);
-        let warm = Warm::new(&whole, &solve(&whole, STARTS, 0).best);
+        let warm = solve(&whole, STARTS, 0).best.theta;
         let mut state = 1u64;
         for _ in 0..20 {
             let mut weights = vec![0.0; sample.len()];
@@ -249,7 +255,9 @@ fn a_refit_from_the_optimum_finds_the_resamples() {
             let problem = Problem { weights: &weights, ..whole };
             let (quick, thorough) = (refit(&problem, &warm), solve(&problem, 8, 3).best);
             assert_ne!(quick.ending, Ending::Unfinished, "{objective} {quick:?}");
-            assert!(quick.value <= thorough.value * (1.0 + 1e-9), "{objective} {} {}", quick.value, thorough.value);
+            // Of the vertices of least absolute deviations more than one may be lower than all beside it.
+            let more = if objective == Objective::LAD { 1e-3 } else { 1e-9 };
+            assert!(quick.value <= thorough.value * (1.0 + more), "{objective} {} {}", quick.value, thorough.value);
         }
     }
 }
@@ -314,5 +322,38 @@ proptest! {
         for (a, b) in a.best.theta.iter().zip(&b.best.theta) {
             prop_assert!((a - b).abs() < 1e-8 * a.abs());
         }
+    }
+}
+#[test]
+fn zz_iterations() {
+    let Some(sample) = epoch(5) else { return };
+    let law = LawName::Chinchilla.law(1.0);
+    for objective in [Objective::LS_LOG, Objective::huber(1e-3), Objective::huber(1e-8), Objective::LAD] {
+        let whole = Problem::new(law.as_ref(), &sample, objective);
+        let t = std::time::Instant::now();
+        let solution = solve(&whole, STARTS, 0);
+        println!("{objective}: solve {:?} hit {} status {:?} cond {} optima {} its {:?}", t.elapsed(), solution.hit_rate, solution.status, solution.condition, solution.optima.len(), solution.best.iterations);
+        let c = solution.covariance.unwrap();
+        println!("se {:?}", (0..5).map(|i| c[i*6].sqrt()).collect::<Vec<_>>());
+        let t = std::time::Instant::now();
+        let s = starts(&whole, STARTS, 0);
+        println!("starts {:?}", t.elapsed());
+        let its: Vec<usize> = s.iter().map(|s| Newton::default().minimise(&whole, s).iterations).collect();
+        println!("its {its:?}");
+        let warm = solution.best.theta.clone();
+        let mut state = 1u64;
+        let t = std::time::Instant::now();
+        let mut its = Vec::new();
+        for _ in 0..1000 {
+            let mut weights = vec![0.0; sample.len()];
+            for _ in 0..sample.len() {
+                state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+                weights[(state >> 33) as usize % sample.len()] += 1.0;
+            }
+            let problem = Problem { weights: &weights, ..whole };
+            its.push(refit(&problem, &warm).iterations);
+        }
+        its.sort();
+        println!("refits {:?}/1000 its mean {} median {} max {}", t.elapsed(), its.iter().sum::<usize>() as f64 / 1000.0, its[500], its[999]);
     }
 }

@@ -29,17 +29,18 @@ pub(super) fn finish(search: &mut Search<'_>) -> bool {
     if !search.local.value.is_finite() || free.is_empty() {
         return false;
     }
-    let Some(mut basis) = nearest(&rows(search, &search.phi), free.len(), &free) else { return false };
+    let mut here = rows(search, &search.phi);
+    let Some(mut basis) = nearest(&here, free.len(), &free) else { return false };
     for _ in 0..EXCHANGES_MAX {
-        let Some(vertex) = interpolate(search, &basis, &free) else { break };
+        let Some(vertex) = interpolate(search, &here, &basis, &free) else { break };
         let there = value(search, &vertex);
         if !there.is_finite() || there > search.local.value {
             break;
         }
         search.phi = vertex;
         search.local.value = there;
-        let rows = rows(search, &search.phi);
-        match exchange(&rows, &basis, &free) {
+        here = rows(search, &search.phi);
+        match exchange(&here, &basis, &free) {
             Exchange::Minimum => {
                 search.ending = Ending::Converged;
                 return true;
@@ -114,9 +115,8 @@ fn nearest(rows: &Rows, count: usize, free: &[usize]) -> Option<Vec<usize>> {
 }
 
 /// Where the residuals of `basis` are zero; `None` where Newton's method does not get there.
-fn interpolate(search: &Search<'_>, basis: &[usize], free: &[usize]) -> Option<Vector> {
+fn interpolate(search: &Search<'_>, all: &Rows, basis: &[usize], free: &[usize]) -> Option<Vector> {
     let mut phi = search.phi;
-    let all = rows(search, &phi);
     let count = free.len();
     let mut before = f64::INFINITY;
     for _ in 0..30 {

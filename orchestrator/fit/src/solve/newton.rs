@@ -16,7 +16,12 @@ use crate::objective::Loss;
 /// Each Huber loss on the way to a small delta has this share of the delta before.
 const DELTA_FALL: f64 = 0.2;
 /// Deltas, as shares of the median residual, from which the vertex of least absolute deviations is sought.
-const ABSOLUTE_LAST: [f64; 3] = [1e-4, 1e-6, 1e-9];
+const ABSOLUTE_LAST: [f64; 3] = [1e-3, 1e-6, 1e-9];
+/// Huber losses of a delta below this share of the median residual are sought from the least absolute deviations.
+const NEAR_ABSOLUTE: f64 = 1e-2;
+/// Steps from a vertex to Huber's minimum, and the share of the objective between the two that may be left.
+const VERTEX_STEPS: usize = 20;
+const VERTEX_GAP: f64 = 1e-5;
 /// The share of the objective that a Newton step may still promise at the end, and on the way.
 const ENOUGH: f64 = 1e-12;
 const ENOUGH_ON_THE_WAY: f64 = 1e-3;
@@ -52,18 +57,29 @@ impl Newton {
     pub(super) fn search(self, frame: &Frame<'_>, phi: Vector, cold: bool) -> Minimum {
         let mut search = Search::new(frame, phi, frame.problem.objective.loss, self.iterations_max);
         let loss = search.loss;
-        let wide = if cold || loss == Loss::Absolute { search.typical_residual() } else { 0.0 };
-        if loss == Loss::Absolute {
-            let mut delta = wide;
-            for last in ABSOLUTE_LAST {
-                if !search.approach(&mut delta, last * wide, ENOUGH) || absolute::finish(&mut search) {
+        let near_absolute = matches!(loss, Loss::Huber(delta) if delta < NEAR_ABSOLUTE * search.typical_residual());
+        if loss == Loss::Absolute || near_absolute {
+            let mut delta = search.typical_residual();
+            let mut vertex = false;
+            search.turn_to(Loss::Absolute);
+            for last in ABSOLUTE_LAST.map(|last| last * delta) {
+                if !search.approach(&mut delta, last) {
+                    break;
+                }
+                vertex = absolute::finish(&mut search);
+                if vertex {
                     break;
                 }
             }
-        } else {
-            let target = loss.delta().unwrap_or(f64::INFINITY);
-            let mut delta = wide;
-            search.approach(&mut delta, target, ENOUGH_ON_THE_WAY);
+            if near_absolute && vertex {
+                search.leave_vertex(loss);
+                return search.end();
+            }
+        } else if let (Some(last), true) = (loss.delta(), cold) {
+            let mut delta = search.typical_residual();
+            search.approach(&mut delta, last);
+        }
+        if loss != Loss::Absolute {
             search.turn_to(loss);
             search.descend(ENOUGH);
         }
@@ -110,8 +126,8 @@ impl<'a> Search<'a> {
         }
     }
 
-    /// Goes down Huber losses from `delta` to `last`, and leaves that in `delta`; whether there was anything to do.
-    fn approach(&mut self, delta: &mut f64, last: f64, enough: f64) -> bool {
+    /// Goes down Huber losses from `delta` to `last`, roughly, and leaves that in `delta`; whether there was anything to do.
+    fn approach(&mut self, delta: &mut f64, last: f64) -> bool {
         let mut any = false;
         while *delta > last && last > 0.0 && delta.is_finite() {
             any = true;
@@ -119,11 +135,22 @@ impl<'a> Search<'a> {
             self.descend(ENOUGH_ON_THE_WAY);
             *delta = (*delta * DELTA_FALL).min(self.typical_residual()).max(last);
         }
-        if any && enough < ENOUGH_ON_THE_WAY {
-            self.turn_to(self.loss.with_delta(last));
-            self.descend(enough);
-        }
         any
+    }
+
+    /// From a vertex of least absolute deviations to the minimum of a Huber loss of small delta beside it. Huber's loss lies
+    /// between `delta |r|` and `delta^2/2` less a row: where that is next to nothing the vertex itself will do.
+    fn leave_vertex(&mut self, loss: Loss) {
+        let most = self.iterations_max;
+        self.iterations_max = most.min(self.iterations + VERTEX_STEPS);
+        self.turn_to(loss);
+        self.descend(ENOUGH);
+        self.iterations_max = most;
+        let total: f64 = self.frame.problem.weights.iter().sum();
+        let gap = 0.5 * total * loss.delta().unwrap_or(0.0).powi(2);
+        if self.ending == Ending::Unfinished && gap <= VERTEX_GAP * self.local.value {
+            self.ending = Ending::Converged;
+        }
     }
 
     /// Median of the residuals' sizes; NaN where there are none.
