@@ -54,8 +54,7 @@ pub(super) fn finish(search: &mut Search<'_>) -> bool {
 }
 
 fn value(search: &Search<'_>, phi: &Vector) -> f64 {
-    let theta = search.frame.leave(phi);
-    search.frame.problem.value(&theta[..search.frame.k])
+    search.frame.at(phi, Loss::Absolute).value
 }
 
 fn rows(search: &Search<'_>, phi: &Vector) -> Rows {

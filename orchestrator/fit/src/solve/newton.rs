@@ -16,7 +16,7 @@ use crate::objective::Loss;
 /// Each Huber loss on the way to a small delta has this share of the delta before.
 const DELTA_FALL: f64 = 0.2;
 /// Deltas, as shares of the median residual, from which the vertex of least absolute deviations is sought.
-const ABSOLUTE_LAST: [f64; 3] = [1e-3, 1e-6, 1e-9];
+const ABSOLUTE_LAST: [f64; 3] = [1e-4, 1e-6, 1e-9];
 /// Huber losses of a delta below this share of the median residual are sought from the least absolute deviations.
 const NEAR_ABSOLUTE: f64 = 1e-2;
 /// Steps from a vertex to Huber's minimum, and the share of the objective between the two that may be left.
