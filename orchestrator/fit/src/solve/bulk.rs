@@ -164,12 +164,11 @@ impl Bulk {
                 }
             }
         }
-        for j in 0..self.terms {
-            let from = self.firsts[j];
-            let size = self.firsts[j + 1] - from;
+        for (own, bounds) in own.iter().zip(self.firsts.windows(2)).take(self.terms) {
+            let (from, size) = (bounds[0], bounds[1] - bounds[0]);
             for (a, b, sum) in [(0, 0, 0), (1, 0, 1), (1, 1, 2), (2, 0, 3), (2, 1, 4), (2, 2, 5)] {
                 if a < size {
-                    newton[from + a][from + b] += own[j][sum];
+                    newton[from + a][from + b] += own[sum];
                 }
             }
         }
