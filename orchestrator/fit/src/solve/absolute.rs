@@ -31,16 +31,29 @@ pub(super) fn finish(search: &mut Search<'_>) -> bool {
     }
     let mut here = rows(search, &search.phi);
     let Some(mut basis) = nearest(&here, free.len(), &free) else { return false };
+    let mut last: Option<Vec<usize>> = None;
+    // Of the rows that may leave, the one that promises most first; the next where the vertex it leads to is no lower.
+    let mut rank = 0;
     for _ in 0..EXCHANGES_MAX {
-        let Some(vertex) = interpolate(search, &here, &basis, &free) else { break };
-        let there = value(search, &vertex);
-        if !there.is_finite() || there > search.local.value {
-            break;
-        }
-        search.phi = vertex;
-        search.local.value = there;
-        here = rows(search, &search.phi);
-        match exchange(&here, &basis, &free) {
+        let vertex = interpolate(search, &here, &basis, &free);
+        let lower = vertex.map(|vertex| (vertex, value(search, &vertex)));
+        let accepted = match (lower, &last) {
+            (Some((vertex, there)), _) if there <= search.local.value => {
+                search.phi = vertex;
+                search.local.value = there;
+                here = rows(search, &search.phi);
+                rank = 0;
+                last = Some(basis.clone());
+                true
+            }
+            (_, Some(_)) => {
+                rank += 1;
+                false
+            }
+            (_, None) => break,
+        };
+        let from = if accepted { &basis } else { last.as_ref().unwrap_or(&basis) };
+        match exchange(&here, from, &free, rank) {
             Exchange::Minimum => {
                 search.ending = Ending::Converged;
                 return true;
@@ -158,7 +171,7 @@ enum Exchange {
     None,
 }
 
-fn exchange(rows: &Rows, basis: &[usize], free: &[usize]) -> Exchange {
+fn exchange(rows: &Rows, basis: &[usize], free: &[usize], rank: usize) -> Exchange {
     let count = free.len();
     // sum over other rows of w sign(r) v + sum over the basis of lambda v = 0.
     let mut transposed = vec![0.0; count * count];
@@ -176,10 +189,12 @@ fn exchange(rows: &Rows, basis: &[usize], free: &[usize]) -> Exchange {
         return Exchange::None;
     }
     let excess = |a: &usize| multipliers[*a].abs() / rows.weights[basis[*a]];
-    let Some(leaving) = (0..count).max_by(|a, b| excess(a).total_cmp(&excess(b))) else { return Exchange::None };
-    if excess(&leaving) <= 1.0 + 1e-9 {
+    let mut order: Vec<usize> = (0..count).collect();
+    order.sort_by(|a, b| excess(b).total_cmp(&excess(a)));
+    if excess(&order[0]) <= 1.0 + 1e-9 {
         return Exchange::Minimum;
     }
+    let Some(&leaving) = order.get(rank).filter(|a| excess(a) > 1.0) else { return Exchange::None };
     let mut matrix = vec![0.0; count * count];
     let mut direction = vec![0.0; count];
     direction[leaving] = multipliers[leaving].signum();

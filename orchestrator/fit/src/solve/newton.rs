@@ -62,8 +62,8 @@ impl Newton {
             let mut delta = search.typical_residual();
             let mut vertex = false;
             search.turn_to(Loss::Absolute);
-            for last in ABSOLUTE_LAST.map(|last| last * delta) {
-                if !search.approach(&mut delta, last) {
+            for share in ABSOLUTE_LAST {
+                if !search.approach(&mut delta, share, 0.0) {
                     break;
                 }
                 vertex = absolute::finish(&mut search);
@@ -77,7 +77,7 @@ impl Newton {
             }
         } else if let (Some(last), true) = (loss.delta(), cold) {
             let mut delta = search.typical_residual();
-            search.approach(&mut delta, last);
+            search.approach(&mut delta, 0.0, last);
         }
         if loss != Loss::Absolute {
             search.turn_to(loss);
@@ -126,10 +126,11 @@ impl<'a> Search<'a> {
         }
     }
 
-    /// Goes down Huber losses from `delta` to `last`, roughly, and leaves that in `delta`; whether there was anything to do.
-    fn approach(&mut self, delta: &mut f64, last: f64) -> bool {
+    /// Goes down Huber losses from `delta`, roughly, to `last` or to `share` of the median residual; leaves the last one in
+    /// `delta`. Whether there was anything to do.
+    fn approach(&mut self, delta: &mut f64, share: f64, last: f64) -> bool {
         let mut any = false;
-        while *delta > last && last > 0.0 && delta.is_finite() {
+        while *delta > last.max(share * self.typical_residual()) && *delta > 0.0 && delta.is_finite() {
             any = true;
             self.turn_to(self.loss.with_delta(*delta));
             self.descend(ENOUGH_ON_THE_WAY);
