@@ -66,6 +66,7 @@ impl Newton {
                 if !search.approach(&mut delta, share, 0.0) {
                     break;
                 }
+                search.descend(ENOUGH);
                 vertex = absolute::finish(&mut search);
                 if vertex {
                     break;
