@@ -18,7 +18,7 @@ use crate::objective::{Objective, Space};
 use crate::observation::Observation;
 use crate::points::{Point, Points, select};
 use crate::sample::Sample;
-use crate::solve::{Ending, Minimum, Newton, Problem, Quantity, Solver, cholesky_solve, starts};
+use crate::solve::{self, Ending, Minimum, Newton, Problem, Quantity, Solver, cholesky_solve, starts};
 use crate::{Options, extent};
 
 /// Points along C of the band.
@@ -149,7 +149,7 @@ impl Study<'_> {
     /// The best of a search from the optimum and of `restarts` from elsewhere; `None` where none came to an end.
     fn refit(&self, problem: &Problem<'_>, restarts: usize, seed: u64) -> Option<Vec<f64>> {
         let newton = Newton::default();
-        let mut best = newton.minimise(problem, self.best);
+        let mut best = solve::refit(problem, self.best);
         if restarts > 0 {
             for start in starts(problem, restarts, seed) {
                 let other = newton.minimise(problem, &start);
