@@ -39,7 +39,7 @@ pub enum Resampling {
     Wild,
     /// The noise model's normal noise: a job's seed noise is shared by its rows, evaluation noise is each row's own.
     /// Around the law where it goes through all rows; else around the rows, points selected anew. Holds no misfit of the
-    /// law. Where the noise model knows nothing: the residuals' variance.
+    /// law, except without replicates: then the residuals stand for them.
     SeedNoise,
 }
 
@@ -307,20 +307,23 @@ impl Study<'_> {
         blown
     }
 
-    /// Standard deviation of ln y by seed and by evaluation, of each observation.
+    /// Standard deviation of ln y by seed and by evaluation, of each observation. Without replicates the residuals' variance
+    /// beyond that of the evaluation stands for the seeds'.
     fn noise_parts(&self, sample: &Sample) -> Vec<(f64, f64)> {
         let free = self.best.len() - self.frozen.iter().flatten().count();
-        let residual = residual_variance(self.law, self.best, sample, free);
-        self.observations
+        let evaluation: Vec<f64> = self
+            .observations
             .iter()
-            .map(|row| {
-                let seed = self.noise.seed_variance_at(row.error.ln(), row.parameters.ln());
-                match (seed, evaluation_variance(row, self.noise.response)) {
-                    (None, None) => (residual.sqrt(), 0.0),
-                    (seed, own) => (seed.unwrap_or(0.0).sqrt(), own.unwrap_or(0.0).sqrt()),
-                }
-            })
-            .collect()
+            .map(|row| evaluation_variance(row, self.noise.response).unwrap_or(0.0))
+            .collect();
+        let mean = evaluation.iter().sum::<f64>() / evaluation.len() as f64;
+        let beyond = (residual_variance(self.law, self.best, sample, free) - mean).max(0.0);
+        let rows = self.observations.iter().zip(&evaluation);
+        rows.map(|(row, evaluation)| {
+            let seed = self.noise.seed_variance_at(row.error.ln(), row.parameters.ln());
+            (seed.unwrap_or(beyond).sqrt(), evaluation.sqrt())
+        })
+        .collect()
     }
 }
 

@@ -211,7 +211,7 @@ impl Fit {
                 let reader = Reader::new(options.interval, self.jobs, self.free());
                 let words = (resampling == Resampling::SeedNoise).then(|| match self.noise.seed_variance {
                     Some(_) => self.noise.to_string(),
-                    None => format!("{}; the law's residuals stand in where nothing is known", self.noise),
+                    None => format!("{}; the law's residuals stand for it", self.noise),
                 });
                 let stated = |(index, parameter): (usize, &crate::Estimate)| Stated {
                     name: parameter.name,

@@ -79,6 +79,13 @@ struct Truth {
 /// (a) The study's own law, with noise a little below that of its points about it.
 const POWER: Truth = Truth { law: LawName::Power, parameters: &[5.0, -0.1], seed_sd: 0.04, binomial: false };
 
+const CHINCHILLA: Truth = Truth {
+    law: LawName::Chinchilla,
+    parameters: &[182.0, 66.0, 0.10, 0.35, 0.3],
+    seed_sd: 0.015,
+    binomial: true,
+};
+
 impl Truth {
     fn theta(self) -> Vec<f64> {
         fit::law::internal(self.law.law(0.999).as_ref(), self.parameters)
@@ -200,4 +207,5 @@ fn print(truth: Truth, studies: u64) {
 fn table() {
     let studies = std::env::var("STUDIES").map_or(STUDIES, |text| text.parse().unwrap());
     print(POWER, studies);
+    print(CHINCHILLA, studies);
 }
