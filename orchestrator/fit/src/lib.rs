@@ -5,7 +5,12 @@
 //! ([`Points`]), minimises an [`Objective`] of a [`Law`](law::Law) over them ([`solve`]), bootstraps the whole of that
 //! by job, and judges ([`Verdict`]).
 
+pub mod backtest;
 mod bootstrap;
+pub mod choose;
+pub mod compare;
+pub mod cost;
+pub mod frontier;
 mod distribution;
 mod interval;
 pub mod law;
@@ -30,6 +35,7 @@ pub use noise::{NoiseModel, Trend, TrendOn, Weighting, binomial_variance};
 pub use objective::{Loss, Objective, Space};
 pub use observation::{Convention, Exclusion, Observation, Reason, Response};
 pub use outcome::{Caution, Estimate, Fit, Verdict};
+pub use points::{ON_HULL, Point, Points, candidates, select};
 pub use points::{Point, Points, select};
 pub use predict::{Beyond, Evaluation, Forecast, Intervals, Stated};
 pub use profile::{Identified, Profile, profile};
@@ -78,7 +84,7 @@ impl Options {
     /// The study's law through all points, by least squares of ln E.
     pub fn new(response: Response) -> Options {
         Options {
-            law: LawName::Power,
+            law: LawName::Power(Axis::C),
             objective: Objective::LS_LOG,
             points: Points::All,
             response,
@@ -161,10 +167,13 @@ pub fn fit(observations: &[Observation], options: &Options) -> Result<Fit, FitEr
     let law = law.as_ref();
     let frozen = frozen(law, &options.frozen)?;
     let mut axes = law.axes().to_vec();
-    if options.points != Points::All && !axes.contains(&Axis::C) {
-        axes.push(Axis::C);
+    for axis in options.points.axes() {
+        if !axes.contains(axis) {
+            axes.push(*axis);
+        }
     }
     let (observations, excluded) = observation::usable(observations, options.response, &axes);
+    let observations = points::candidates(options.points, observations);
     let pairs: Vec<(f64, f64)> = observations.iter().map(|o| (o.compute, o.error)).collect();
     let points = select(options.points, &pairs);
     let free = law.parameters().len() - frozen.iter().flatten().count();
@@ -229,12 +238,14 @@ pub fn fit(observations: &[Observation], options: &Options) -> Result<Fit, FitEr
             _ if replicates.len() * 10 < options.resamples * 9 => Verdict::UnstableInterval,
             Status::Flat => Verdict::Flat,
             Status::Bound => Verdict::Bound,
-            Status::Converged => match parameters.iter().find(|p| options.law == LawName::Power && p.name == "alpha") {
-                None => Verdict::Fitted,
-                Some(alpha) if alpha.interval.high < 0.0 => Verdict::Scaling,
-                Some(alpha) if alpha.interval.low > 0.0 => Verdict::WrongWay,
-                Some(_) => Verdict::NoScaling,
-            },
+            Status::Converged => {
+                match parameters.iter().find(|p| matches!(options.law, LawName::Power(_)) && p.name == "alpha") {
+                    None => Verdict::Fitted,
+                    Some(alpha) if alpha.interval.high < 0.0 => Verdict::Scaling,
+                    Some(alpha) if alpha.interval.low > 0.0 => Verdict::WrongWay,
+                    Some(_) => Verdict::NoScaling,
+                }
+            }
         }
     };
 
@@ -242,7 +253,7 @@ pub fn fit(observations: &[Observation], options: &Options) -> Result<Fit, FitEr
     if near_chance > 0 {
         cautions.push(Caution::NearChance { observations: near_chance, of: observations.len() });
     }
-    if options.points != Points::All {
+    if options.points.is_by_error() {
         cautions.push(Caution::Selection { points: points.len(), of: observations.len() });
     }
     if matches!(options.points, Points::Bins(_)) {
