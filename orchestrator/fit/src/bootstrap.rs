@@ -18,7 +18,7 @@ use crate::objective::{Objective, Space};
 use crate::observation::Observation;
 use crate::points::{Point, Points, select};
 use crate::sample::Sample;
-use crate::solve::{Ending, Minimum, Newton, Problem, Quantity, Solver, cholesky_solve, starts};
+use crate::solve::{Ending, Minimum, Newton, Problem, Quantity, Solver, Warm, cholesky_solve, refit, starts};
 use crate::{Options, extent};
 
 /// Points along C of the band.
@@ -117,18 +117,13 @@ pub(crate) struct Study<'a> {
     pub(crate) policy: Points,
     pub(crate) objective: Objective,
     pub(crate) frozen: &'a [Option<f64>],
-    /// Internal parameters of the fit.
-    pub(crate) best: &'a [f64],
+    /// The fit, from which refits begin.
+    pub(crate) best: &'a Minimum,
 }
 
 impl Study<'_> {
-    /// Rows to fit, with their weights.
-    pub(crate) fn sample(&self, points: &[Point]) -> Sample {
-        let mut sample = Sample::of(self.observations, points);
-        for (weight, point) in sample.weights.iter_mut().zip(points) {
-            *weight = self.weights[point.observation];
-        }
-        sample
+    fn sample(&self, points: &[Point]) -> Sample {
+        weighted(self.observations, points, self.weights)
     }
 
     /// Points selected from some of the rows, a row as often as it is given.
@@ -148,11 +143,10 @@ impl Study<'_> {
 
     /// The best of a search from the optimum and of `restarts` from elsewhere; `None` where none came to an end.
     fn refit(&self, problem: &Problem<'_>, restarts: usize, seed: u64) -> Option<Vec<f64>> {
-        let newton = Newton::default();
-        let mut best = newton.minimise(problem, self.best);
+        let mut best = refit(problem, &Warm::new(problem, self.best));
         if restarts > 0 {
             for start in starts(problem, restarts, seed) {
-                let other = newton.minimise(problem, &start);
+                let other = Newton::default().minimise(problem, &start);
                 if is_usable(&other) && (!is_usable(&best) || other.value < best.value) {
                     best = other;
                 }
@@ -173,7 +167,7 @@ impl Study<'_> {
             random.set_stream(replicate as u64);
             random
         };
-        let refit = |problem: &Problem<'_>, random: &mut ChaCha8Rng| {
+        let again = |problem: &Problem<'_>, random: &mut ChaCha8Rng| {
             let seed = if draws.restarts > 0 { random.random() } else { 0 };
             self.refit(problem, draws.restarts, seed)
         };
@@ -191,13 +185,13 @@ impl Study<'_> {
                 }
                 let weights: Vec<f64> =
                     sample.weights.iter().zip(&sample.jobs).map(|(weight, &job)| weight * times[job]).collect();
-                refit(&Problem { weights: &weights, ..self.problem(&sample) }, random)
+                again(&Problem { weights: &weights, ..self.problem(&sample) }, random)
             }),
             (Resampling::Pairs, _) => each(&|random| {
                 let drawn: Vec<usize> =
                     (0..jobs.len()).flat_map(|_| &jobs[random.random_range(0..jobs.len())]).copied().collect();
                 let sample = self.sample(&self.select(&drawn));
-                refit(&self.problem(&sample), random)
+                again(&self.problem(&sample), random)
             }),
             (Resampling::Wild, _) => {
                 let wild = self.wild(&sample);
@@ -209,7 +203,7 @@ impl Study<'_> {
                         let (fitted, residual) = wild[row];
                         *ln_y = ln_y_of(self.objective.space, fitted + signs[sample.jobs[row]] * residual);
                     }
-                    refit(&self.problem(&drawn), random)
+                    again(&self.problem(&drawn), random)
                 })
             }
             (Resampling::SeedNoise, _) => {
@@ -221,7 +215,7 @@ impl Study<'_> {
                         for &row in job {
                             let (seed_sd, own_sd) = parts[row];
                             let centre = match self.policy {
-                                Points::All => self.law.ln_at(self.best, &rows[row].input()),
+                                Points::All => self.law.ln_at(&self.best.theta, &rows[row].input()),
                                 _ => rows[row].error.ln(),
                             };
                             rows[row].error = (centre + seed_sd * seed + own_sd * normal(random)).exp();
@@ -229,7 +223,7 @@ impl Study<'_> {
                     }
                     let study = Study { observations: &rows, ..*self };
                     let sample = study.sample(&study.all_points());
-                    refit(&study.problem(&sample), random)
+                    again(&study.problem(&sample), random)
                 })
             }
         }
@@ -245,7 +239,7 @@ impl Study<'_> {
                     (0..jobs.len()).filter(|job| *job != out).flat_map(|job| &jobs[job]).copied().collect();
                 let sample = self.sample(&self.select(&kept));
                 let refitted = if sample.is_empty() { None } else { self.refit(&self.problem(&sample), 0, 0) };
-                refitted.unwrap_or_else(|| vec![f64::NAN; self.best.len()])
+                refitted.unwrap_or_else(|| vec![f64::NAN; self.best.theta.len()])
             })
             .collect()
     }
@@ -254,13 +248,13 @@ impl Study<'_> {
     /// been left out is, to first order, `e_g + X_g (A - A_g)^-1 X_g' W e_g`, `A = X' W X` (the jackknife's form of HC3:
     /// MacKinnon and White 1985; by cluster Bell and McCaffrey 2002).
     fn wild(&self, sample: &Sample) -> Vec<(f64, f64)> {
-        let k = self.best.len();
+        let k = self.best.theta.len();
         let space = self.objective.space;
         let mut rows = Vec::with_capacity(sample.len());
         let mut slopes = vec![0.0; sample.len() * k];
         for row in 0..sample.len() {
             let slopes = &mut slopes[row * k..(row + 1) * k];
-            let (fitted, slope, _) = space.at(self.law.log_value(self.best, &sample.inputs[row], slopes));
+            let (fitted, slope, _) = space.at(self.law.log_value(&self.best.theta, &sample.inputs[row], slopes));
             let held = |index: usize| self.frozen.get(index).is_some_and(Option::is_some);
             for (index, value) in slopes.iter_mut().enumerate() {
                 *value = if held(index) { 0.0 } else { *value * slope };
@@ -310,14 +304,14 @@ impl Study<'_> {
     /// Standard deviation of ln y by seed and by evaluation, of each observation. Without replicates the residuals' variance
     /// beyond that of the evaluation stands for the seeds'.
     fn noise_parts(&self, sample: &Sample) -> Vec<(f64, f64)> {
-        let free = self.best.len() - self.frozen.iter().flatten().count();
+        let free = self.best.theta.len() - self.frozen.iter().flatten().count();
         let evaluation: Vec<f64> = self
             .observations
             .iter()
             .map(|row| evaluation_variance(row, self.noise.response).unwrap_or(0.0))
             .collect();
         let mean = evaluation.iter().sum::<f64>() / evaluation.len() as f64;
-        let beyond = (residual_variance(self.law, self.best, sample, free) - mean).max(0.0);
+        let beyond = (residual_variance(self.law, &self.best.theta, sample, free) - mean).max(0.0);
         let rows = self.observations.iter().zip(&evaluation);
         rows.map(|(row, evaluation)| {
             let seed = self.noise.seed_variance_at(row.error.ln(), row.parameters.ln());
@@ -325,6 +319,15 @@ impl Study<'_> {
         })
         .collect()
     }
+}
+
+/// Points to fit, with the weights of their rows.
+pub(crate) fn weighted(observations: &[Observation], points: &[Point], weights: &[f64]) -> Sample {
+    let mut sample = Sample::of(observations, points);
+    for (weight, point) in sample.weights.iter_mut().zip(points) {
+        *weight = weights[point.observation];
+    }
+    sample
 }
 
 /// Variance of ln y about the law, n - p degrees of freedom, n rows; 0 where there are none.

@@ -131,12 +131,7 @@ impl Fit {
 
     /// The points with their weights, as fitted.
     pub fn sample(&self) -> Sample {
-        let mut sample = Sample::of(&self.observations, &self.points);
-        let weights = self.row_weights();
-        for (weight, point) in sample.weights.iter_mut().zip(&self.points) {
-            *weight = weights[point.observation];
-        }
-        sample
+        bootstrap::weighted(&self.observations, &self.points, &self.row_weights())
     }
 
     fn row_weights(&self) -> Vec<f64> {
@@ -204,7 +199,7 @@ impl Fit {
                     policy: options.points,
                     objective: self.objective,
                     frozen: &frozen,
-                    best: theta,
+                    best: &self.solution.best,
                 };
                 let replicates = study.replicates(resampling, Draws::of(options));
                 let jackknife = if options.interval.is_accelerated() { study.jackknife() } else { Vec::new() };

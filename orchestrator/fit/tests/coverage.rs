@@ -79,9 +79,10 @@ struct Truth {
 /// (a) The study's own law, with noise a little below that of its points about it.
 const POWER: Truth = Truth { law: LawName::Power, parameters: &[5.0, -0.1], seed_sd: 0.04, binomial: false };
 
-const CHINCHILLA: Truth = Truth {
-    law: LawName::Chinchilla,
-    parameters: &[182.0, 66.0, 0.10, 0.35, 0.3],
+/// (b) Model, samples seen and unique samples add up; a seed's noise and that of 50,000 images.
+const ADDITIVE: Truth = Truth {
+    law: LawName::Additive,
+    parameters: &[182.0, 66.0, 116.0, 0.10, 0.35, 0.3, 0.4],
     seed_sd: 0.015,
     binomial: true,
 };
@@ -207,5 +208,5 @@ fn print(truth: Truth, studies: u64) {
 fn table() {
     let studies = std::env::var("STUDIES").map_or(STUDIES, |text| text.parse().unwrap());
     print(POWER, studies);
-    print(CHINCHILLA, studies);
+    print(ADDITIVE, studies);
 }
