@@ -141,9 +141,15 @@ impl Study<'_> {
         self.select(&(0..self.observations.len()).collect::<Vec<usize>>())
     }
 
-    /// The best of a search from the optimum and of `restarts` from elsewhere; `None` where none came to an end.
-    fn refit(&self, problem: &Problem<'_>, restarts: usize, seed: u64) -> Option<Vec<f64>> {
+    /// The best of a search from the optimum, of one from `beside` its bounds, and of `restarts` from elsewhere; `None` where none came to an end.
+    fn refit(&self, problem: &Problem<'_>, beside: Option<&[f64]>, restarts: usize, seed: u64) -> Option<Vec<f64>> {
         let mut best = refit(problem, &Warm::new(problem, self.best));
+        if let Some(start) = beside {
+            let other = Newton::default().minimise(problem, start);
+            if is_usable(&other) && (!is_usable(&best) || other.value < best.value) {
+                best = other;
+            }
+        }
         if restarts > 0 {
             for start in starts(problem, restarts, seed) {
                 let other = Newton::default().minimise(problem, &start);
@@ -167,11 +173,12 @@ impl Study<'_> {
             random.set_stream(replicate as u64);
             random
         };
+        let sample = self.sample(&self.all_points());
+        let beside = beside_bounds(&self.problem(&sample), &self.best.theta);
         let again = |problem: &Problem<'_>, random: &mut ChaCha8Rng| {
             let seed = if draws.restarts > 0 { random.random() } else { 0 };
-            self.refit(problem, draws.restarts, seed)
+            self.refit(problem, beside.as_deref(), draws.restarts, seed)
         };
-        let sample = self.sample(&self.all_points());
         let jobs = clusters(self.observations);
         let each = |of: &(dyn Fn(&mut ChaCha8Rng) -> Option<Vec<f64>> + Sync)| -> Vec<Vec<f64>> {
             (0..draws.resamples).into_par_iter().filter_map(|replicate| of(&mut stream(replicate))).collect()
@@ -232,13 +239,16 @@ impl Study<'_> {
     /// Refits with each job left out; NaN where that can't be fitted.
     pub(crate) fn jackknife(&self) -> Vec<Vec<f64>> {
         let jobs = clusters(self.observations);
+        let all = self.sample(&self.all_points());
+        let beside = beside_bounds(&self.problem(&all), &self.best.theta);
         (0..jobs.len())
             .into_par_iter()
             .map(|out| {
                 let kept: Vec<usize> =
                     (0..jobs.len()).filter(|job| *job != out).flat_map(|job| &jobs[job]).copied().collect();
                 let sample = self.sample(&self.select(&kept));
-                let refitted = if sample.is_empty() { None } else { self.refit(&self.problem(&sample), 0, 0) };
+                let refitted =
+                    if sample.is_empty() { None } else { self.refit(&self.problem(&sample), beside.as_deref(), 0, 0) };
                 refitted.unwrap_or_else(|| vec![f64::NAN; self.best.theta.len()])
             })
             .collect()
@@ -305,11 +315,8 @@ impl Study<'_> {
     /// beyond that of the evaluation stands for the seeds'.
     fn noise_parts(&self, sample: &Sample) -> Vec<(f64, f64)> {
         let free = self.best.theta.len() - self.frozen.iter().flatten().count();
-        let evaluation: Vec<f64> = self
-            .observations
-            .iter()
-            .map(|row| evaluation_variance(row, self.noise.response).unwrap_or(0.0))
-            .collect();
+        let evaluation: Vec<f64> =
+            self.observations.iter().map(|row| evaluation_variance(row, self.noise.response).unwrap_or(0.0)).collect();
         let mean = evaluation.iter().sum::<f64>() / evaluation.len() as f64;
         let beyond = (residual_variance(self.law, &self.best.theta, sample, free) - mean).max(0.0);
         let rows = self.observations.iter().zip(&evaluation);
@@ -319,6 +326,29 @@ impl Study<'_> {
         })
         .collect()
     }
+}
+
+/// Where a term of the law is nothing at `theta`, no search that begins there finds it again: the same place with such
+/// terms at a tenth of y. `None` where there are none.
+pub(crate) fn beside_bounds(problem: &Problem<'_>, theta: &[f64]) -> Option<Vec<f64>> {
+    let k = theta.len();
+    let mut gradient = [0.0; PARAMETERS_MAX];
+    let mut squares = [0.0; PARAMETERS_MAX];
+    for x in &problem.sample.inputs {
+        problem.law.log_value(theta, x, &mut gradient[..k]);
+        squares.iter_mut().zip(&gradient).for_each(|(sum, slope)| *sum += slope * slope);
+    }
+    let mut start = theta.to_vec();
+    let mut any = false;
+    for (index, parameter) in problem.law.parameters().iter().enumerate() {
+        // Of a term held by the logarithm of its coefficient the derivative of ln y is the term's share of y.
+        let share = (squares[index] / problem.sample.len() as f64).sqrt();
+        if matches!(parameter.scale, Scale::Log) && !problem.is_frozen(index) && share < 1e-6 {
+            start[index] += (0.1 / share.max(1e-200)).ln();
+            any = true;
+        }
+    }
+    any.then_some(start)
 }
 
 /// Points to fit, with the weights of their rows.
