@@ -1,6 +1,19 @@
 //! Refits of data that might have been: pairs bootstrap by job, wild bootstrap, seed noise, and the jackknife.
 //!
-//! How often each kind of interval holds the truth is measured by `tests/coverage.rs`.
+//! Share of 100 simulated studies (29 runs of the 2022 grid; standard error 2 points) whose 95 % interval holds the truth,
+//! by `tests/coverage.rs` (`table`): alpha of a power law with 4 % noise and the law at ten times the largest C; range over
+//! the seven parameters of an additive law of N, D and U with 1.5 % seed and binomial noise, and the law at ViT-G-14, 68B:
+//!
+//! | way                 | alpha | law, 10 C | parameters | law, ViT-G-14 |
+//! |---------------------|-------|-----------|------------|---------------|
+//! | pairs, percentile   | 94    | 92        | 92 to 97   | 95            |
+//! | pairs, expanded     | 95    | 93        | 96 to 100  | 98            |
+//! | pairs, bca          | 92    | 92        |            |               |
+//! | pairs, expanded-bca | 94    | 94        |            |               |
+//! | wild, percentile    | 94    | 91        |            |               |
+//! | wild, expanded      | 95    | 93        |            |               |
+//! | seed-noise          | 93    | 92        |            |               |
+//! | profile             | 94    | 94        |            |               |
 
 use std::collections::BTreeMap;
 use std::fmt;
