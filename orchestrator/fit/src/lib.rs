@@ -10,6 +10,8 @@ mod bootstrap;
 pub mod choose;
 pub mod cost;
 pub mod frontier;
+pub mod influence;
+pub mod isoflop;
 pub mod law;
 mod objective;
 mod observation;
