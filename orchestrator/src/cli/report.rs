@@ -83,8 +83,7 @@ fn law(panel: &Panel) -> String {
 /// Fits one metric by every policy and stores what could be fitted.
 async fn panel(store: &Store, args: &Args, metric: &MeasuredMetric) -> Result<Panel, Failure> {
     let observations = store.observation_list(&args.sweep, &metric.dataset, &metric.metric, args.compute, None).await?;
-    let source =
-        FitSource { sweep: &args.sweep, dataset: &metric.dataset, metric: &metric.metric, condition: "" };
+    let source = FitSource { sweep: &args.sweep, dataset: &metric.dataset, metric: &metric.metric, condition: "" };
     let mut fits = Vec::new();
     for points in POLICIES {
         let options = Options { points, seed: args.seed, ..Options::new(Response::of_metric(&metric.metric)) };

@@ -13,8 +13,8 @@ use crate::plan::canonical::canonical;
 pub struct ImportedPool {
     /// As published: `LAION-2B`.
     pub name: String,
-    /// Pairs, nominal.
-    pub samples: i64,
+    /// Pairs, nominal, where it is known.
+    pub samples: Option<i64>,
 }
 
 /// One measurement of an imported job.
@@ -47,6 +47,8 @@ pub struct ImportedJob {
     pub model: String,
     /// Data set trained on.
     pub pool: Option<ImportedPool>,
+    /// Unique samples that it may have seen.
+    pub data_size: Option<f64>,
     /// N.
     pub parameters: Option<f64>,
     /// Of the image tower.
@@ -104,6 +106,8 @@ pub struct ImportedCounts {
     pub jobs: u64,
     /// Of these, new.
     pub jobs_new: u64,
+    /// Jobs of earlier imports that the sweep holds beside these, or that `replace` took out of it.
+    pub jobs_other: u64,
     /// Measurements in the source.
     pub evaluations: u64,
     /// Of these, new.
@@ -133,9 +137,15 @@ pub fn imported_key(source: &str, identity: &Value) -> String {
 }
 
 impl ImportedPool {
+    /// Its size as an axis.
+    pub fn size(&self) -> Option<f64> {
+        self.samples.map(|samples| samples as f64)
+    }
+
     /// sha256 of name and size, since there is no manifest.
     pub fn digest(&self) -> String {
-        let text = format!("published data set {} of {} pairs", self.name, self.samples);
+        let size = self.samples.map_or("unknown".to_owned(), |samples| samples.to_string());
+        let text = format!("published data set {} of {size} pairs", self.name);
         format!("{:x}", Sha256::digest(text.as_bytes()))
     }
 }
@@ -148,8 +158,13 @@ struct Columns {
 }
 
 impl Store {
-    /// Stores studies in one transaction: all of them or none.
-    pub async fn import_studies(&self, studies: &[ImportedStudy]) -> Result<Vec<ImportedCounts>, ImportError> {
+    /// Stores studies in one transaction: all of them or none. With `replace`, jobs of earlier imports leave the
+    /// sweeps.
+    pub async fn import_studies(
+        &self,
+        studies: &[ImportedStudy],
+        replace: bool,
+    ) -> Result<Vec<ImportedCounts>, ImportError> {
         let failed = doing("can't store the imported rows");
         let mut tx = self.pool.begin().await.map_err(&failed)?;
         let mut all = Vec::new();
@@ -157,7 +172,7 @@ impl Store {
             let Some(sweep_id) = sweep_for(&mut tx, study).await.map_err(&failed)? else {
                 return Err(ImportError::Launched(study.name.clone()));
             };
-            all.push(import_one(&mut tx, sweep_id, study).await.map_err(&failed)?);
+            all.push(import_one(&mut tx, sweep_id, study, replace).await.map_err(&failed)?);
         }
         tx.commit().await.map_err(&failed)?;
         Ok(all)
@@ -233,6 +248,7 @@ async fn import_one(
     tx: &mut PgConnection,
     sweep_id: i64,
     study: &ImportedStudy,
+    replace: bool,
 ) -> Result<ImportedCounts, sqlx::Error> {
     for pool in study.jobs.iter().filter_map(|job| job.pool.as_ref()) {
         sqlx::query!(
@@ -256,15 +272,41 @@ async fn import_one(
     )
     .execute(&mut *tx)
     .await?;
+    let jobs_other = others(tx, sweep_id, &columns.keys, replace).await?;
     let (evaluations_new, differing) = insert_evaluations(tx, study, &columns.keys).await?;
     Ok(ImportedCounts {
         sweep: study.name.clone(),
         jobs: study.jobs.len() as u64,
         jobs_new,
+        jobs_other,
         evaluations: study.jobs.iter().map(|job| job.evaluations.len() as u64).sum(),
         evaluations_new,
         differing,
     })
+}
+
+/// Counts the jobs of a sweep that have none of these keys, and takes them out on demand.
+async fn others(tx: &mut PgConnection, sweep_id: i64, keys: &[String], replace: bool) -> Result<u64, sqlx::Error> {
+    if replace {
+        let gone = sqlx::query!(
+            "DELETE FROM sweep_job USING job
+             WHERE sweep_id = $1 AND job.job_id = sweep_job.job_id AND job.job_key <> ALL ($2)",
+            sweep_id,
+            keys
+        )
+        .execute(tx)
+        .await?;
+        return Ok(gone.rows_affected());
+    }
+    sqlx::query_scalar!(
+        r#"SELECT count(*) AS "others!" FROM sweep_job JOIN job USING (job_id)
+           WHERE sweep_id = $1 AND job_key <> ALL ($2)"#,
+        sweep_id,
+        keys
+    )
+    .fetch_one(tx)
+    .await
+    .map(i64::cast_unsigned)
 }
 
 fn columns(study: &ImportedStudy) -> Columns {
@@ -277,7 +319,7 @@ fn columns(study: &ImportedStudy) -> Columns {
             "job_key": key, "detail": job.detail, "spec": { "imported": job.identity }, "model": job.model,
             "parameters": whole(job.parameters), "image_parameters": whole(job.image_parameters),
             "text_parameters": whole(job.text_parameters), "pool": job.pool.as_ref().map(ImportedPool::digest),
-            "data_size": job.pool.as_ref().map(|pool| pool.samples), "samples_seen": whole(job.samples_seen),
+            "data_size": whole(job.data_size), "samples_seen": whole(job.samples_seen),
             "unique_samples": whole(job.unique_samples), "seed": job.seed, "gmacs_samples": job.gmacs_samples,
             "train_flops": job.train_flops, "six_nd": job.six_nd, "exact_n": exact(job.parameters),
             "exact_d": exact(job.samples_seen), "exact_u": exact(job.unique_samples), "train_secs": job.train_secs,

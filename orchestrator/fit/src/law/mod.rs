@@ -3,20 +3,63 @@
 //! A law gives `ln y`, not `y`: sums of powers are then sums of exponentials, which stay in range where `A` is 1e30 and
 //! `N^-alpha` 1e-30. Inside, a parameter is a number on the whole line ([`Scale`] says how it is held); [`natural`] and
 //! [`internal`] translate.
+//!
+//! | | name | formula | axes | linear part |
+//! |---|---|---|---|---|
+//! | F1 | `power` * | `beta x^alpha` | x | all, in ln y |
+//! | F2 | `saturating` * | `b x^-a + e` | x | b, e |
+//! | F3 | `shifted` * | `a (x + c)^-b + e` | x | a, e |
+//! | F4 | `m4` * | `(y - e)/(e0 - y)^k = b x^-c` | x | ln b, c, k, given e and e0 |
+//! | F5 | `bnsl` * | `a + b x^-c0 (1 + (x/d)^(1/f))^(-c1 f)` | x | a, b |
+//! | F6 | `chinchilla` | `E + A/N^alpha + B/D^beta` | N, D | A, B, E |
+//! | F6 | `chinchilla-tied` | the same with `beta = alpha` | N, D | A, B, E |
+//! | F6 | `gadre` | `E + (a M^eta + b M^-eta) (6ND)^-eta`, `M = D/N` | N, D | a, b, E |
+//! | F7 | `repeated` | `E + A/N'^alpha + B/D'^beta`, N' and D' what they are worth | N, D, U | none |
+//! | F7 | `repeated-data` | the same with `N' = N` | N, D, U | A, B, E |
+//! | F8 | `additive` | `E + A/N^alpha + B/D^beta + G/U^gamma` | N, D, U | A, B, G, E |
+//! | F9 | `bounded` | `E + (L0 - E) h/(1 + h)`, `h = A/N^alpha + B/D^beta + G N^gamma/U^delta` | N, D, U | A, B, G |
+//! | F9 | `bounded-nd` | the same with `h = A/N^alpha + B/D^beta` | N, D | A, B |
+//! | F10 | `downstream` | `e0 - k exp(-g L)` | L | e0, k |
+//! | F10 | `sigmoid` | `e + (e0 - e)/(1 + exp(-g (L - l)))` | L | e0, e |
+//!
+//! C compute, N parameters, D samples seen, U unique samples, L a loss of the same job, L0 the error of guessing. Laws
+//! with * are of one axis: C, or with `-n`, `-d`, `-u` behind the name another.
 
+mod additive;
+mod bnsl;
+mod bounded;
 mod chinchilla;
+mod downstream;
+mod gadre;
+mod guess;
+mod jet;
+mod m4;
+mod name;
 mod power;
+pub mod published;
+mod repeated;
 mod saturating;
+mod shifted;
+mod sigmoid;
 pub mod terms;
 
 use std::fmt;
-use std::str::FromStr;
 
-use serde::{Serialize, Serializer};
+use serde::Serialize;
 
+pub use additive::Additive;
+pub use bnsl::Bnsl;
+pub use bounded::Bounded;
 pub use chinchilla::Chinchilla;
+pub use downstream::Downstream;
+pub use gadre::Gadre;
+pub use m4::M4;
+pub use name::LawName;
 pub use power::Power;
+pub use repeated::Repeated;
 pub use saturating::Saturating;
+pub use shifted::Shifted;
+pub use sigmoid::Sigmoid;
 
 /// What a law may depend on.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize)]
@@ -163,6 +206,13 @@ pub trait Law: fmt::Debug + Send + Sync {
         }
     }
 
+    /// The law at `x` as a sum of exponentials, where it is one: solvers then centre its axes and evaluate it in bulk.
+    /// The terms' parameters must be the same at every `x`; only what multiplies the slopes may change.
+    fn sum(&self, x: &Input) -> Option<terms::Sum> {
+        let _ = x;
+        None
+    }
+
     /// The part of the law that is linear, for variable projection.
     fn separable(&self) -> Option<&dyn Separable> {
         None
@@ -202,66 +252,34 @@ pub trait Separable {
     }
 }
 
-/// Names of the shipped laws.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub enum LawName {
-    /// F1: `E = beta * C^alpha`.
-    Power,
-    /// F2: `E = b * C^-a + e`.
-    Saturating,
-    /// F6: `L = E + A/N^alpha + B/D^beta`.
-    Chinchilla,
-    /// F6 with `alpha = beta`.
-    ChinchillaTied,
+/// The axes of a law of one axis.
+fn only(axis: Axis) -> &'static [Axis] {
+    match axis {
+        Axis::C => &[Axis::C],
+        Axis::N => &[Axis::N],
+        Axis::D => &[Axis::D],
+        Axis::U => &[Axis::U],
+        Axis::L => &[Axis::L],
+    }
 }
 
-impl LawName {
-    /// All of them, in the order of the documentation.
-    pub const ALL: &[LawName] = &[LawName::Power, LawName::Saturating, LawName::Chinchilla, LawName::ChinchillaTied];
-
-    /// On the command line and in SQL.
-    pub fn as_str(self) -> &'static str {
-        match self {
-            LawName::Power => "power",
-            LawName::Saturating => "saturating",
-            LawName::Chinchilla => "chinchilla",
-            LawName::ChinchillaTied => "chinchilla-tied",
+/// A formula with the name of its one axis in the middle.
+macro_rules! spread {
+    ($axis:expr, $before:literal, $after:literal) => {
+        match $axis {
+            Axis::C => concat!($before, "C", $after),
+            Axis::N => concat!($before, "N", $after),
+            Axis::D => concat!($before, "D", $after),
+            Axis::U => concat!($before, "U", $after),
+            Axis::L => concat!($before, "L", $after),
         }
-    }
-
-    /// The law. `ceiling`: the error of guessing, for laws that end there; 1 where it is not known.
-    pub fn law(self, ceiling: f64) -> Box<dyn Law> {
-        let _ = ceiling;
-        match self {
-            LawName::Power => Box::new(Power),
-            LawName::Saturating => Box::new(Saturating),
-            LawName::Chinchilla => Box::new(Chinchilla { tied: false }),
-            LawName::ChinchillaTied => Box::new(Chinchilla { tied: true }),
-        }
-    }
+    };
 }
+use spread;
 
-impl fmt::Display for LawName {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(self.as_str())
-    }
-}
-
-impl FromStr for LawName {
-    type Err = String;
-
-    fn from_str(text: &str) -> Result<LawName, String> {
-        LawName::ALL.iter().copied().find(|law| law.as_str() == text).ok_or_else(|| {
-            let names: Vec<&str> = LawName::ALL.iter().map(|law| law.as_str()).collect();
-            format!("allowed are {}", names.join(", "))
-        })
-    }
-}
-
-impl Serialize for LawName {
-    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        serializer.serialize_str(self.as_str())
-    }
+/// `ln(1 + e^z)` without overflow.
+fn softplus(z: f64) -> f64 {
+    z.max(0.0) + (-z.abs()).exp().ln_1p()
 }
 
 /// Internal to natural parameters.
@@ -283,48 +301,6 @@ pub fn internal(law: &dyn Law, values: &[f64]) -> Vec<f64> {
 }
 
 #[cfg(test)]
-pub(crate) mod checks {
-    //! What every law must pass.
-
-    use super::*;
-
-    /// Gradient and curvature at `theta` against central differences.
-    pub(crate) fn derivatives_agree(law: &dyn Law, theta: &[f64], x: &Input) -> Result<(), String> {
-        let k = theta.len();
-        let mut gradient = vec![0.0; k];
-        let here = law.log_value(theta, x, &mut gradient);
-        let mut hessian = vec![0.0; k * k];
-        law.add_curvature(theta, x, 1.0, &mut hessian);
-        let mut at = theta.to_vec();
-        let (mut up, mut down) = (vec![0.0; k], vec![0.0; k]);
-        for i in 0..k {
-            let step = 1e-5 * theta[i].abs().max(1.0);
-            at[i] = theta[i] + step;
-            let above = law.log_value(&at, x, &mut up);
-            at[i] = theta[i] - step;
-            let below = law.log_value(&at, x, &mut down);
-            at[i] = theta[i];
-            let slope = (above - below) / (2.0 * step);
-            let size = 1.0 + gradient.iter().fold(0.0f64, |most, g| most.max(g.abs())) + here.abs();
-            if (slope - gradient[i]).abs() > 2e-6 * size {
-                return Err(format!(
-                    "{:?}: d ln y / d theta[{i}] is {}, differences say {slope}",
-                    law.name(),
-                    gradient[i]
-                ));
-            }
-            for j in 0..k {
-                let slope = (up[j] - down[j]) / (2.0 * step);
-                let size = 1.0 + hessian.iter().fold(0.0f64, |most, h| most.max(h.abs()));
-                if (slope - hessian[i * k + j]).abs() > 2e-5 * size {
-                    return Err(format!(
-                        "{:?}: second derivative [{i}][{j}] is {}, differences say {slope}",
-                        law.name(),
-                        hessian[i * k + j]
-                    ));
-                }
-            }
-        }
-        Ok(())
-    }
-}
+mod checks;
+#[cfg(test)]
+mod tests;

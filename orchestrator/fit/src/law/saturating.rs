@@ -1,29 +1,34 @@
-//! F2, `E = b * C^-a + e`: a power law that ends at an irreducible error.
+//! F2, `E = b * x^-a + e`: a power law that ends at an irreducible error.
 
 use super::terms::{self, Term};
-use super::{Axis, Input, Law, LawName, Parameter, Scale, Separable};
+use super::{Axis, Input, Law, LawName, Parameter, Scale, Separable, only, spread};
 
-/// `E = b * C^-a + e`. E error or loss, C compute, e what no compute removes.
+/// `E = b * x^-a + e`. E error or loss, x one axis, e what no x removes.
 #[derive(Debug, Clone, Copy)]
-pub struct Saturating;
+pub struct Saturating {
+    /// x.
+    pub axis: Axis,
+}
 
 const PARAMETERS: [Parameter; 3] = [
-    Parameter { name: "b", what: "reducible error at C = 1", scale: Scale::Log, range: (1e-2, 1e4) },
-    Parameter { name: "a", what: "exponent of compute", scale: Scale::Linear, range: (0.01, 1.0) },
+    Parameter { name: "b", what: "reducible error where x = 1", scale: Scale::Log, range: (1e-2, 1e4) },
+    Parameter { name: "a", what: "exponent", scale: Scale::Linear, range: (0.01, 1.0) },
     Parameter { name: "e", what: "irreducible error", scale: Scale::Log, range: (1e-3, 1.0) },
 ];
 
-fn terms(x: &Input) -> [Term; 2] {
-    [Term::power(0, 1, -x.ln_c), Term::constant(2)]
+impl Saturating {
+    fn terms(self, x: &Input) -> [Term; 2] {
+        [Term::power(0, 1, -x.ln(self.axis)), Term::constant(2)]
+    }
 }
 
 impl Law for Saturating {
     fn name(&self) -> LawName {
-        LawName::Saturating
+        LawName::Saturating(self.axis)
     }
 
     fn formula(&self) -> &'static str {
-        "E = b * C^-a + e"
+        spread!(self.axis, "E = b * ", "^-a + e")
     }
 
     fn source(&self) -> &'static str {
@@ -31,7 +36,7 @@ impl Law for Saturating {
     }
 
     fn axes(&self) -> &'static [Axis] {
-        &[Axis::C]
+        only(self.axis)
     }
 
     fn parameters(&self) -> &'static [Parameter] {
@@ -39,11 +44,15 @@ impl Law for Saturating {
     }
 
     fn log_value(&self, theta: &[f64], x: &Input, gradient: &mut [f64]) -> f64 {
-        terms::log_sum(&terms(x), theta, gradient)
+        terms::log_sum(&self.terms(x), theta, gradient)
     }
 
     fn add_curvature(&self, theta: &[f64], x: &Input, weight: f64, hessian: &mut [f64]) {
-        terms::add_curvature(&terms(x), theta, weight, hessian);
+        terms::add_curvature(&self.terms(x), theta, weight, hessian);
+    }
+
+    fn sum(&self, x: &Input) -> Option<terms::Sum> {
+        Some(terms::Sum::of(&self.terms(x)))
     }
 
     fn separable(&self) -> Option<&dyn Separable> {
@@ -61,22 +70,7 @@ impl Separable for Saturating {
     }
 
     fn basis(&self, theta: &[f64], x: &Input, basis: &mut [f64]) {
-        basis[0] = (-theta[1] * x.ln_c).exp();
+        basis[0] = (-theta[1] * x.ln(self.axis)).exp();
         basis[1] = 1.0;
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use proptest::prelude::*;
-
-    use super::super::checks::derivatives_agree;
-    use super::*;
-
-    proptest! {
-        #[test]
-        fn derivatives(ln_b in -3.0..3.0f64, a in 0.0..0.5f64, ln_e in -5.0..0.0f64, c in 1.0..1e12f64) {
-            derivatives_agree(&Saturating, &[ln_b, a, ln_e], &Input::on(Axis::C, c)).map_err(TestCaseError::fail)?;
-        }
     }
 }

@@ -1,40 +1,86 @@
 //! Sums of exponentials of affine functions of theta, `ln sum_k exp(t_k)`: what most laws are.
 
-/// One term, `t = theta[level] + sum_i theta[slope_i] * x_i`.
+/// One term, `t = offset + sum_i theta[index_i] * x_i`.
 #[derive(Debug, Clone, Copy)]
 pub struct Term {
-    /// Index of the logarithm of the coefficient.
-    pub level: usize,
-    /// Index of the exponent and what it multiplies (minus the logarithm of the axis, for a falling power).
-    pub slopes: [(usize, f64); 2],
-    /// How many of `slopes` count.
-    pub used: usize,
+    offset: f64,
+    parts: [(usize, f64); 3],
+    used: usize,
 }
 
 impl Term {
-    /// A constant.
-    pub fn constant(level: usize) -> Term {
-        Term { level, slopes: [(0, 0.0); 2], used: 0 }
+    /// `exp(0)`: a one that no parameter moves.
+    pub fn one() -> Term {
+        Term { offset: 0.0, parts: [(0, 0.0); 3], used: 0 }
     }
 
-    /// `exp(theta[level] + theta[slope] * x)`.
+    /// `exp(theta[level])`.
+    pub fn constant(level: usize) -> Term {
+        Term { offset: 0.0, parts: [(level, 1.0), (0, 0.0), (0, 0.0)], used: 1 }
+    }
+
+    /// `exp(theta[level] + theta[slope] * x)`; x is minus the logarithm of the axis, for a falling power.
     pub fn power(level: usize, slope: usize, x: f64) -> Term {
-        Term { level, slopes: [(slope, x), (0, 0.0)], used: 1 }
+        Term { offset: 0.0, parts: [(level, 1.0), (slope, x), (0, 0.0)], used: 2 }
     }
 
     /// `exp(theta[level] + theta[slope] * x + theta[other] * z)`.
-    pub fn product(level: usize, (slope, x): (usize, f64), (other, z): (usize, f64)) -> Term {
-        Term { level, slopes: [(slope, x), (other, z)], used: 2 }
+    pub fn product(level: usize, slope: (usize, f64), other: (usize, f64)) -> Term {
+        Term { offset: 0.0, parts: [(level, 1.0), slope, other], used: 3 }
+    }
+
+    /// The term times `exp(offset)`.
+    #[must_use]
+    pub fn times_exp(self, offset: f64) -> Term {
+        Term { offset: self.offset + offset, ..self }
+    }
+
+    /// Index of its level: the parameter that multiplies the whole term; `None` where there is none.
+    pub fn level(&self) -> Option<usize> {
+        self.parts().first().map(|(index, _)| *index)
+    }
+
+    /// Indices of the other parameters and what each multiplies.
+    pub fn slopes(&self) -> &[(usize, f64)] {
+        self.parts().get(1..).unwrap_or_default()
+    }
+
+    fn parts(&self) -> &[(usize, f64)] {
+        &self.parts[..self.used]
     }
 
     fn at(&self, theta: &[f64]) -> f64 {
-        self.slopes[..self.used].iter().fold(theta[self.level], |sum, (slope, x)| sum + theta[*slope] * x)
+        self.parts().iter().fold(self.offset, |sum, (index, x)| sum + theta[*index] * x)
+    }
+}
+
+/// At most so many terms make a sum that solvers evaluate in bulk.
+pub const TERMS_MAX: usize = 4;
+
+/// A law at one place as `ln sum_k exp(t_k)`, of one to [`TERMS_MAX`] terms.
+#[derive(Debug, Clone, Copy)]
+pub struct Sum {
+    terms: [Term; TERMS_MAX],
+    used: usize,
+}
+
+impl Sum {
+    /// Of the first [`TERMS_MAX`] of `terms`.
+    pub fn of(terms: &[Term]) -> Sum {
+        let mut sum = Sum { terms: [Term::constant(0); TERMS_MAX], used: terms.len().min(TERMS_MAX) };
+        sum.terms[..sum.used].copy_from_slice(&terms[..sum.used]);
+        sum
+    }
+
+    /// Its terms.
+    pub fn terms(&self) -> &[Term] {
+        &self.terms[..self.used]
     }
 }
 
 /// `ln sum_k exp(t_k)` and its gradient (overwritten).
 pub fn log_sum(terms: &[Term], theta: &[f64], gradient: &mut [f64]) -> f64 {
-    let mut exponents = [0.0; 4];
+    let mut exponents = [0.0; TERMS_MAX];
     let exponents = &mut exponents[..terms.len()];
     let mut most = f64::NEG_INFINITY;
     for (exponent, term) in exponents.iter_mut().zip(terms) {
@@ -49,9 +95,8 @@ pub fn log_sum(terms: &[Term], theta: &[f64], gradient: &mut [f64]) -> f64 {
     gradient.fill(0.0);
     for (exponent, term) in exponents.iter().zip(terms) {
         let share = exponent / sum;
-        gradient[term.level] += share;
-        for (slope, x) in &term.slopes[..term.used] {
-            gradient[*slope] += share * x;
+        for (index, x) in term.parts() {
+            gradient[*index] += share * x;
         }
     }
     most + sum.ln()
@@ -65,10 +110,8 @@ pub fn add_curvature(terms: &[Term], theta: &[f64], weight: f64, hessian: &mut [
     let total = log_sum(terms, theta, &mut gradient[..k]);
     for term in terms {
         let share = weight * (term.at(theta) - total).exp();
-        let mut parts = [(term.level, 1.0), term.slopes[0], term.slopes[1]];
-        let parts = &mut parts[..=term.used];
-        for (i, a) in parts.iter() {
-            for (j, b) in parts.iter() {
+        for (i, a) in term.parts() {
+            for (j, b) in term.parts() {
                 hessian[i * k + j] += share * a * b;
             }
         }
