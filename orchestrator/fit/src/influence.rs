@@ -176,6 +176,8 @@ struct Base<'a> {
     options: &'a Options,
     law: Box<dyn Law>,
     frozen: Vec<Option<f64>>,
+    /// Of each observation, as fitted.
+    weights: Vec<f64>,
     /// Where the forecast is, and its ln E.
     target: Option<(Input, f64)>,
     /// Model of each job.
@@ -192,7 +194,8 @@ impl<'a> Base<'a> {
         let frozen = held.map(|(parameter, value)| parameter.frozen.then_some(*value)).collect();
         let target = forecast.map(|at| (*at, law.ln_at(theta, at)));
         let jobs = fit.observations.iter().map(|row| (row.job_key.as_str(), row.model.as_str())).collect();
-        let mut base = Base { fit, options, law, frozen, target, jobs, alone: Vec::new() };
+        let weights = fit.row_weights();
+        let mut base = Base { fit, options, law, frozen, weights, target, jobs, alone: Vec::new() };
         base.alone = base.one_more(&BTreeSet::new());
         base
     }
@@ -269,15 +272,19 @@ fn natural(scale: Scale, value: f64) -> f64 {
 /// The minimum without some jobs, from that of all.
 fn refit(base: &Base<'_>, out: &BTreeSet<&str>) -> Result<Minimum, &'static str> {
     let law = base.law.as_ref();
-    let observations: Vec<_> =
-        base.fit.observations.iter().filter(|row| !out.contains(row.job_key.as_str())).cloned().collect();
+    let all = &base.fit.observations;
+    let left: Vec<usize> = (0..all.len()).filter(|&row| !out.contains(all[row].job_key.as_str())).collect();
+    let observations: Vec<_> = left.iter().map(|&row| all[row].clone()).collect();
     let pairs: Vec<(f64, f64)> = observations.iter().map(|row| (row.compute, row.error)).collect();
     let points = select(base.options.points, &pairs);
     let free = base.frozen.iter().filter(|held| held.is_none()).count();
     if points.len() <= free {
         return Err("too few points are left");
     }
-    let sample = Sample::of(&observations, &points);
+    let mut sample = Sample::of(&observations, &points);
+    for (weight, point) in sample.weights.iter_mut().zip(&points) {
+        *weight = base.weights[left[point.observation]];
+    }
     one_value(law, &sample).map_err(|_| "what is left has one value only on an axis of the law")?;
     let problem = Problem { frozen: &base.frozen, ..Problem::new(law, &sample, base.fit.objective) };
     let mut minimum = solve::refit(&problem, &Warm::new(&problem, &base.fit.solution.best));
