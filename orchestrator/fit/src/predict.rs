@@ -139,7 +139,7 @@ impl Fit {
         bootstrap::weighted(&self.observations, &self.points, &self.row_weights())
     }
 
-    fn row_weights(&self) -> Vec<f64> {
+    pub(crate) fn row_weights(&self) -> Vec<f64> {
         match self.weighting {
             Weighting::Equal => vec![1.0; self.observations.len()],
             Weighting::Noise => self.noise.weights(&self.observations, self.objective.space),
