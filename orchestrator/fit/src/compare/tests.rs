@@ -5,7 +5,6 @@ use std::path::Path;
 use rand::SeedableRng;
 use rand_chacha::ChaCha8Rng;
 
-use super::draws::normal;
 use super::*;
 use crate::Options;
 use crate::observation::{Observation, Response};
