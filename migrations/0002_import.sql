@@ -35,6 +35,12 @@ COMMENT ON COLUMN job.exact_u IS 'U of an imported table where it is no whole nu
 COMMENT ON COLUMN job.parameters IS 'N: parameters of both towers and logit_scale; as published, or NULL, for imported jobs.';
 COMMENT ON COLUMN job.samples_seen IS 'D: samples to train on, repeats counted. NULL: an imported table does not say; its evaluations then stand at 0.';
 
+-- Tables name data sets whose size they do not say.
+ALTER TABLE pool ALTER COLUMN samples DROP NOT NULL;
+COMMENT ON COLUMN pool.samples IS 'Pairs in the pool; of an imported one as published, NULL where unknown.';
+COMMENT ON COLUMN pool.digest IS 'sha256 of manifest.json, or of the list of shards where there is none, or of an imported pool''s name and size.';
+COMMENT ON COLUMN pool.path IS 'Folder of the shards when the pool was first planned with; empty for an imported one.';
+
 ALTER TABLE attempt ADD COLUMN gpus integer CHECK (gpus > 0);
 COMMENT ON COLUMN attempt.gpus IS 'GPUs that train_secs were spent on, all at a time. NULL: one if the device is a GPU.';
 

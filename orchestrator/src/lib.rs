@@ -3,7 +3,8 @@
 //! Modules in reading order. Each may use those above it and none below (asserted by `tests/it/tidy.rs`):
 //! [`spec`] reads YAML, [`plan`] expands it into jobs, [`backend`] starts workers, [`store`] owns all SQL, [`worker`]
 //! is what `sweep-worker` does, [`schedule`] decides and drives, [`dataset`] moves results in and out of data frames,
-//! [`import`] reads what others published, [`fit`] turns them into laws, [`report`] draws them, [`cli`] talks to people.
+//! [`import`] reads what others published, [`fit`] turns them into laws, [`report`] draws them, [`cli`] talks to
+//! people.
 
 pub mod spec;
 

@@ -76,6 +76,24 @@ impl Loss {
             Loss::Asymmetric { delta, over } => huber(delta, if r > 0.0 { over } else { 1.0 }),
         }
     }
+
+    /// Huber's delta, where it has one.
+    pub fn delta(self) -> Option<f64> {
+        match self {
+            Loss::Huber(delta) | Loss::Asymmetric { delta, .. } => Some(delta),
+            Loss::Squares | Loss::Absolute => None,
+        }
+    }
+
+    /// The same with another delta; Huber's loss for the absolute one; squares as they are.
+    #[must_use]
+    pub fn with_delta(self, delta: f64) -> Loss {
+        match self {
+            Loss::Squares => Loss::Squares,
+            Loss::Huber(_) | Loss::Absolute => Loss::Huber(delta),
+            Loss::Asymmetric { over, .. } => Loss::Asymmetric { delta, over },
+        }
+    }
 }
 
 /// A loss in a space.

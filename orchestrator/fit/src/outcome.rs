@@ -4,8 +4,10 @@ use std::fmt;
 
 use serde::Serialize;
 
-use crate::bootstrap::{BandPoint, Interval};
+use crate::bootstrap::{BandPoint, Resampling};
+use crate::interval::{Interval, IntervalKind};
 use crate::law::{Axis, Input, Law, LawName};
+use crate::noise::{NoiseModel, Weighting};
 use crate::objective::Objective;
 use crate::observation::{Convention, Exclusion, Observation};
 use crate::points::Point;
@@ -60,6 +62,19 @@ pub struct Fit {
     /// Internal parameters of each resample's refit.
     #[serde(skip)]
     pub replicates: Vec<Vec<f64>>,
+    /// Internal parameters of the refit without each job, in the order of job keys; empty unless the intervals need it.
+    #[serde(skip)]
+    pub jackknife: Vec<Vec<f64>>,
+    /// Jobs behind the observations.
+    pub jobs: usize,
+    /// What a resample drew anew.
+    pub resampling: Resampling,
+    /// How intervals were read off the resamples.
+    pub interval_kind: IntervalKind,
+    /// How rows were weighted.
+    pub weighting: Weighting,
+    /// What is known of the noise of a job's result.
+    pub noise: NoiseModel,
 }
 
 impl Fit {
@@ -202,7 +217,7 @@ impl fmt::Display for Caution {
             }
             Caution::Bins => f.write_str(
                 "a bin's centre is not its winner's C: in simulated studies of 18 jobs, 95 % intervals of bins:5 \
-                 held the true alpha in 88 % and a forecast at ten times the compute in 76 %",
+                 held the true alpha in 92 % and a forecast at ten times the compute in 86 %",
             ),
             Caution::Resamples { fitted, of } => {
                 write!(f, "{fitted} of {of} resamples could be fitted: the others had fewer than two values of C")

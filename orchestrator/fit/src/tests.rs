@@ -88,13 +88,13 @@ fn coverage(points: Points) -> (f64, f64) {
 #[test]
 fn intervals_hold_the_truth_at_the_stated_rate() {
     let [all, pareto, bins] = [Points::All, Points::Pareto, Points::Bins(5)].map(coverage);
-    // Measured: (0.925, 0.915), (0.955, 0.925), (0.88, 0.76). Written down in the docs of `fit` and in `Caution::Bins`.
+    // Measured: (0.945, 0.95), (0.965, 0.97), (0.915, 0.86). Written down in the docs of `fit` and in `Caution::Bins`.
     let near = |share: (f64, f64), alpha: f64, forecast: f64| {
         assert!((share.0 - alpha).abs() < 0.04 && (share.1 - forecast).abs() < 0.05, "{all:?} {pareto:?} {bins:?}");
     };
-    near(all, 0.925, 0.915);
-    near(pareto, 0.955, 0.925);
-    near(bins, 0.88, 0.76);
+    near(all, 0.945, 0.95);
+    near(pareto, 0.965, 0.97);
+    near(bins, 0.915, 0.86);
 }
 
 #[test]

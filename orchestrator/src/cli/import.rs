@@ -5,7 +5,9 @@ use std::path::{Path, PathBuf};
 use serde::Serialize;
 
 use super::output::{Exit, Failure, data, json, say};
-use crate::import::{ReadError, SourceFile, openclip_2022};
+use crate::fit::Convention;
+use crate::import::{ReadError, SourceFile, clip_benchmark, mapping, open_clip, openclip_2022, table};
+use crate::spec;
 use crate::store::Store;
 use crate::store::import::{ImportError, Imported, ImportedCounts};
 
@@ -27,10 +29,56 @@ enum Source {
         /// Folder with zeroshot_results.csv and its three companions.
         dir: PathBuf,
         /// Name of the sweep; OpenAI's models go to NAME-openai.
-        #[arg(long, default_value = "openclip-2022")]
+        #[arg(long, default_value = "openclip-2022", value_parser = sweep_name)]
         name: String,
     },
+    /// Results of CLIP_benchmark: JSON of its runs, its CSV, or the JSON of linear probes.
+    ClipBenchmark {
+        /// A file, or a folder whose .json, .jsonl and .csv files are read, those of its folders too.
+        path: PathBuf,
+        /// Name of the sweep.
+        #[arg(long, default_value = "clip-benchmark", value_parser = sweep_name)]
+        name: String,
+    },
+    /// Runs of OpenCLIP's trainer: params.txt and checkpoints/results.jsonl.
+    OpenClip {
+        /// The folder of a run, or a folder of such folders.
+        dir: PathBuf,
+        /// Name of the sweep.
+        #[arg(long, default_value = "open-clip", value_parser = sweep_name)]
+        name: String,
+    },
+    /// Any table (CSV, TSV, Parquet) by a mapping of its columns.
+    #[command(after_help = MAP_HELP)]
+    Csv {
+        /// The table; .tsv and .parquet are known by their names.
+        file: PathBuf,
+        /// Name of the sweep.
+        #[arg(long, value_parser = sweep_name)]
+        name: String,
+        /// What a column is; again for each.
+        #[arg(long = "map", value_name = "KEY=COLUMN", required = true)]
+        maps: Vec<String>,
+        /// How `c` was counted: gmacs_samples, train_flops or six_nd.
+        #[arg(long, value_name = "CONVENTION")]
+        compute: Option<Convention>,
+    },
+    /// Aggregates of data sets from YAML: `NAME: [DATASET, ...]`.
+    Aggregates {
+        /// The file.
+        file: PathBuf,
+    },
 }
+
+const MAP_HELP: &str = "\
+Keys: n, d, u, c (parameters, samples or tokens seen, unique samples, compute); error, loss, accuracy, metric:NAME
+(what was measured); se, count, chance (of the first of these); cost (GPU-hours), seed; and words: group (model or
+family), dataset, pool (data trained on), run (rows of a run are its checkpoints).
+A column is named as in the header, or is arithmetic with + - * / ( ) over columns and other keys; names with blanks
+stand in backticks there. Words may be constants in quotes: `--map dataset=\"'c4'\"`.
+
+  sweep import csv chinchilla.csv --name chinchilla --compute six_nd --map n='Model Size' --map c='Training FLOP' \\
+      --map 'd=c/(6*n)' --map loss=loss";
 
 #[derive(Serialize)]
 struct ImportJson<'a> {
@@ -44,8 +92,16 @@ pub(super) async fn run(args: Args) -> Result<Exit, Failure> {
             let files = named_files(dir, &openclip_2022::FILES)?;
             openclip_2022::read(name, &dir.display().to_string(), &files)
         }
+        Source::ClipBenchmark { path, name } => {
+            clip_benchmark::read(name, &path.display().to_string(), &results_below(path)?)
+        }
+        Source::OpenClip { dir, name } => open_clip::read(name, &dir.display().to_string(), &runs_in(dir)?),
+        Source::Csv { file, name, maps, compute } => {
+            table::read(name, &read_file(file, &file_name(file))?, maps, *compute)
+        }
+        Source::Aggregates { file } => return aggregates(file, args.json).await,
     };
-    store(imported.map_err(unreadable)?, args.json).await
+    store(imported.map_err(|error| unreadable(&error))?, args.json).await
 }
 
 /// Stores what was read, and says what that changed.
@@ -94,13 +150,105 @@ fn refused(error: ImportError) -> Failure {
     }
 }
 
-fn unreadable(error: ReadError) -> Failure {
-    if let ReadError::Nothing { warnings, .. } = &error {
+fn unreadable(error: &ReadError) -> Failure {
+    if let ReadError::Nothing { warnings, .. } = error {
         for warning in warnings {
             say(&format!("warning: {warning}"));
         }
     }
-    Failure::bad_input(error.to_string()).because(&error)
+    let failure = Failure::bad_input(error.to_string()).because(error);
+    match error {
+        ReadError::Map(mapping::MapError::Expression { .. }) => {
+            failure.hint("allowed are columns, numbers, + - * / and ( ); `sweep import csv --help` has examples")
+        }
+        _ => failure,
+    }
+}
+
+async fn aggregates(file: &Path, as_json: bool) -> Result<Exit, Failure> {
+    let read = read_file(file, &file_name(file))?;
+    let text = String::from_utf8(read.bytes)
+        .map_err(|error| Failure::bad_input(format!("{} is not text", file.display())).because(&error))?;
+    let source = spec::Source::new(&file.display().to_string(), &text);
+    let aggregates = spec::aggregates(&source).map_err(|error| Failure::bad_input(super::plan::rendered(&error)))?;
+    let changed = Store::connect().await?.aggregates_define(&aggregates).await.map_err(refused)?;
+    if as_json {
+        json("sweep.aggregates/1", &serde_json::json!({ "aggregates": aggregates.len(), "changed": changed }));
+    } else {
+        data(&format!("{} aggregates, {changed} new or changed", aggregates.len()));
+    }
+    Ok(Exit::Done)
+}
+
+/// The rule for the `name` of a spec.
+fn sweep_name(text: &str) -> Result<String, String> {
+    let plain = |c: char| c.is_ascii_alphanumeric() || matches!(c, '-' | '_' | '.');
+    if (1..=64).contains(&text.len()) && text.chars().all(plain) && !text.starts_with(['.', '-']) {
+        Ok(text.to_owned())
+    } else {
+        Err("up to 64 letters, digits, `-`, `_` and `.`, not starting with `.` or `-`".to_owned())
+    }
+}
+
+fn file_name(path: &Path) -> String {
+    path.file_name().map_or_else(|| path.display().to_string(), |name| name.to_string_lossy().into_owned())
+}
+
+/// A file, or those below a folder that may hold results, by path.
+fn results_below(path: &Path) -> Result<Vec<SourceFile>, Failure> {
+    if !path.is_dir() {
+        return Ok(vec![read_file(path, &file_name(path))?]);
+    }
+    let mut files = Vec::new();
+    let mut folders = vec![path.to_owned()];
+    while let Some(folder) = folders.pop() {
+        for entry in entries(&folder)? {
+            let extension = entry.extension().and_then(|extension| extension.to_str()).unwrap_or_default();
+            if entry.is_dir() {
+                folders.push(entry);
+            } else if ["json", "jsonl", "csv"].contains(&extension.to_ascii_lowercase().as_str()) {
+                files.push(entry);
+            }
+        }
+    }
+    files.sort();
+    if files.is_empty() {
+        return Err(Failure::bad_input(format!("{} holds no .json, .jsonl or .csv file", path.display())));
+    }
+    files.iter().map(|file| read_file(file, &file.strip_prefix(path).unwrap_or(file).display().to_string())).collect()
+}
+
+/// A run, or the runs in a folder.
+fn runs_in(folder: &Path) -> Result<Vec<open_clip::Run>, Failure> {
+    let is_run = |folder: &Path| folder.join("params.txt").is_file();
+    let folders: Vec<PathBuf> = if is_run(folder) {
+        vec![folder.to_owned()]
+    } else {
+        entries(folder)?.into_iter().filter(|f| is_run(f)).collect()
+    };
+    if folders.is_empty() {
+        let failure = Failure::bad_input(format!("{} is no run of OpenCLIP and holds none", folder.display()));
+        return Err(failure.hint("a run has `params.txt` and `checkpoints/results.jsonl`"));
+    }
+    let run = |folder: &PathBuf| {
+        Ok(open_clip::Run {
+            folder: file_name(folder),
+            params: read_file(&folder.join("params.txt"), "params.txt")?,
+            results: read_file(&folder.join("checkpoints/results.jsonl"), "results.jsonl")?,
+        })
+    };
+    folders.iter().map(run).collect()
+}
+
+/// What is in a folder, by name.
+fn entries(folder: &Path) -> Result<Vec<PathBuf>, Failure> {
+    let failed = |error: std::io::Error| {
+        Failure::bad_input(format!("can't read the folder {}", folder.display())).because(&error)
+    };
+    let list = std::fs::read_dir(folder).map_err(failed)?;
+    let mut paths = list.map(|entry| Ok(entry?.path())).collect::<Result<Vec<_>, _>>().map_err(failed)?;
+    paths.sort();
+    Ok(paths)
 }
 
 /// Those of the named files that are in a folder.

@@ -5,6 +5,7 @@ mod cancel;
 mod completions;
 mod db;
 mod doctor;
+mod export;
 mod fit;
 mod import;
 mod init;
@@ -58,6 +59,8 @@ enum Command {
     Retry(retry::Args),
     /// Read results that others published.
     Import(import::Args),
+    /// Write the results of a sweep for other programs.
+    Export(export::Args),
     /// Fit a power law to the results of a sweep.
     Fit(fit::Args),
     /// Write a self-contained HTML report of a sweep.
@@ -100,6 +103,7 @@ async fn dispatch(command: Command) -> Result<Exit, Failure> {
         Command::Cancel(args) => cancel::run(args).await,
         Command::Retry(args) => retry::run(args).await,
         Command::Import(args) => import::run(args).await,
+        Command::Export(args) => export::run(args).await,
         Command::Fit(args) => fit::run(args).await,
         Command::Report(args) => report::run(args).await,
         Command::Sql(args) => sql::run(args).await,

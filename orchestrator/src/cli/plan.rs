@@ -114,7 +114,7 @@ fn load_with(path: &Path, measured: &Measured) -> Result<Plan, Failure> {
 }
 
 /// Mistakes with the lines they are in, one after the other.
-fn rendered(error: &SpecError) -> String {
+pub(super) fn rendered(error: &SpecError) -> String {
     let mut theme = if color_stderr() { GraphicalTheme::unicode() } else { GraphicalTheme::unicode_nocolor() };
     if !color_stderr() {
         "×".clone_into(&mut theme.characters.error);

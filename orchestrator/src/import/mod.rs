@@ -1,12 +1,22 @@
 //! What others published, read into plain jobs and measurements. Pure: bytes in, [`Imported`] out.
 //!
-//! One file a source: [`openclip_2022`] the CSVs of the 2022 study, [`clip_benchmark`] JSON and CSV of CLIP_benchmark and
-//! its probes, [`open_clip`] run folders of the trainer, [`table`] any table by a [`mapping`] of [`expression`]s.
+//! One file a source: [`openclip_2022`] the CSVs of the 2022 study, [`clip_benchmark`] JSON and CSV of CLIP_benchmark
+//! and its probes, [`open_clip`] run folders of the trainer, [`table`] any table by a [`mapping`] of [`expression`]s.
 //! Nothing is left out silently: what can't be read is an error or a warning that names the rows.
 
 mod benchmarks;
 
+pub mod clip_benchmark;
+
+pub mod expression;
+
+pub mod mapping;
+
+pub mod open_clip;
+
 pub mod openclip_2022;
+
+pub mod table;
 
 use protocol::ModelSize;
 use serde_json::Value;
@@ -59,6 +69,9 @@ pub enum ReadError {
         /// Its columns.
         there: String,
     },
+    /// A `--map` that makes no sense.
+    #[error(transparent)]
+    Map(#[from] mapping::MapError),
     /// A file of another kind.
     #[error("{name}: {reason}")]
     Content {
@@ -92,10 +105,22 @@ impl SourceFile {
         let text = without_nan(&String::from_utf8_lossy(&self.bytes));
         serde_json::from_str(&text).map_err(|source| ReadError::Json { name: self.name.clone(), source })
     }
+
+    /// JSON Lines; empty lines are skipped.
+    fn json_lines(&self) -> Result<Vec<Value>, ReadError> {
+        let text = without_nan(&String::from_utf8_lossy(&self.bytes));
+        let lines = text.lines().enumerate().filter(|(_, line)| !line.trim().is_empty());
+        let read = |(at, line): (usize, &str)| {
+            let name = format!("{}:{}", self.name, at + 1);
+            serde_json::from_str(line).map_err(|source| ReadError::Json { name, source })
+        };
+        lines.map(read).collect()
+    }
 }
 
 /// Sizes of data sets that models are commonly trained on, pairs. LAION: what the 2022 study trained on
-/// (samples_per_epoch of its trained_models_info.csv; LAION-2B from Schuhmann et al. 2022); CLIP-WIT: Radford et al. 2021.
+/// (samples_per_epoch of its trained_models_info.csv; LAION-2B from Schuhmann et al. 2022); CLIP-WIT: Radford et al.
+/// 2021.
 const POOLS: &[(&str, i64)] =
     &[("LAION-80M", 80_000_415), ("LAION-400M", 407_332_084), ("LAION-2B", 2_322_161_808), ("CLIP-WIT", 400_000_000)];
 
@@ -103,7 +128,7 @@ fn pool(name: &str) -> Option<ImportedPool> {
     POOLS
         .iter()
         .find(|(known, _)| *known == name)
-        .map(|&(name, samples)| ImportedPool { name: name.to_owned(), samples })
+        .map(|&(name, samples)| ImportedPool { name: name.to_owned(), samples: Some(samples) })
 }
 
 /// Size of a model that comes with `sweep`, by OpenCLIP's name; QuickGELU changes no size.

@@ -1,5 +1,6 @@
-//! The data of Cherti et al. 2022 ("Reproducible scaling laws for contrastive language-image learning", arXiv 2212.07143),
-//! as in the repository LAION-AI/scaling-laws-openclip: 29 models trained on LAION, and 3 of OpenAI's beside them.
+//! The data of Cherti et al. 2022 ("Reproducible scaling laws for contrastive language-image learning", arXiv
+//! 2212.07143), as in the repository LAION-AI/scaling-laws-openclip: 29 models trained on LAION, and 3 of OpenAI's
+//! beside them.
 
 mod oddities;
 
@@ -10,7 +11,7 @@ use serde_json::json;
 use super::benchmarks::measured;
 use super::{ReadError, SourceFile, agree, columns, number, pool};
 use crate::dataset::table::Table;
-use crate::store::import::{Imported, ImportedEvaluation, ImportedJob, ImportedStudy};
+use crate::store::import::{Imported, ImportedEvaluation, ImportedJob, ImportedPool, ImportedStudy};
 
 /// Kind of source in the database.
 pub const SOURCE: &str = "openclip-2022";
@@ -142,6 +143,7 @@ fn job(
     file: &SourceFile,
 ) -> ImportedJob {
     let pool = pool(&model.pool);
+    let data_size = pool.as_ref().and_then(ImportedPool::size);
     let parameters = size.map(|size| size[0]);
     // Means over members are made by the view `observation` from the members.
     let mut evaluations: Vec<ImportedEvaluation> = model
@@ -178,7 +180,8 @@ fn job(
         image_parameters: size.map(|size| size[1]),
         text_parameters: size.map(|size| size[2]),
         samples_seen: Some(model.samples_seen),
-        unique_samples: pool.as_ref().map(|pool| model.samples_seen.min(pool.samples as f64)),
+        unique_samples: data_size.map(|size| size.min(model.samples_seen)),
+        data_size,
         pool,
         gmacs_samples: Some(model.gmacs_total),
         train_flops: None,
@@ -257,7 +260,11 @@ fn models(table: &Table, warnings: &mut Vec<String>) -> Result<BTreeMap<ModelKey
                     .push(format!("{}: {metric}: {cell} is no fraction between 0 and 1; left out", table.place(row)));
                 continue;
             };
-            if model.values.insert((text(dataset), (*metric).to_owned()), value).is_some_and(|before| before != value) {
+            if model
+                .values
+                .insert((text(dataset), (*metric).to_owned()), value)
+                .is_some_and(|before| before.to_bits() != value.to_bits())
+            {
                 warnings.push(format!(
                     "{}: `{}` has {metric} of {} twice; the later is used",
                     table.place(row),

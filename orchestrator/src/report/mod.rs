@@ -1,7 +1,7 @@
 //! A sweep as one self-contained HTML page, and its figures as SVG files. Knows no query and no clock: what it draws is
 //! in the [`Report`] it is given. Only `figures/` knows plotters.
 
-mod figures;
+pub mod figures;
 mod html;
 pub mod number;
 mod sections;

@@ -451,7 +451,7 @@ fn pools(report: &Report) -> String {
             });
             vec![
                 escape(&pool.name),
-                compact(pool.samples as f64),
+                whole(pool.samples),
                 format!("<code>{}</code>", escape(short(&pool.digest))),
                 format!("<code>{}</code>", escape(&pool.path)),
                 sources,

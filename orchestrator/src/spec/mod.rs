@@ -24,6 +24,8 @@ mod error;
 
 mod models;
 
+mod aggregates;
+
 mod schema;
 
 #[cfg(test)]
@@ -34,6 +36,7 @@ use std::sync::Arc;
 use miette::NamedSource;
 use protocol::{Augmentation, EvaluationTask, Precision, Schedule};
 
+pub use aggregates::aggregates;
 pub use build::RecipeChange;
 pub use cells::{CELLS_MAX, Cell, Origin, cells};
 pub(crate) use check::model_place;

@@ -13,8 +13,8 @@ use crate::plan::canonical::canonical;
 pub struct ImportedPool {
     /// As published: `LAION-2B`.
     pub name: String,
-    /// Pairs, nominal.
-    pub samples: i64,
+    /// Pairs, nominal, where it is known.
+    pub samples: Option<i64>,
 }
 
 /// One measurement of an imported job.
@@ -47,6 +47,8 @@ pub struct ImportedJob {
     pub model: String,
     /// Data set trained on.
     pub pool: Option<ImportedPool>,
+    /// Unique samples that it may have seen.
+    pub data_size: Option<f64>,
     /// N.
     pub parameters: Option<f64>,
     /// Of the image tower.
@@ -133,9 +135,15 @@ pub fn imported_key(source: &str, identity: &Value) -> String {
 }
 
 impl ImportedPool {
+    /// Its size as an axis.
+    pub fn size(&self) -> Option<f64> {
+        self.samples.map(|samples| samples as f64)
+    }
+
     /// sha256 of name and size, since there is no manifest.
     pub fn digest(&self) -> String {
-        let text = format!("published data set {} of {} pairs", self.name, self.samples);
+        let size = self.samples.map_or("unknown".to_owned(), |samples| samples.to_string());
+        let text = format!("published data set {} of {size} pairs", self.name);
         format!("{:x}", Sha256::digest(text.as_bytes()))
     }
 }
@@ -277,7 +285,7 @@ fn columns(study: &ImportedStudy) -> Columns {
             "job_key": key, "detail": job.detail, "spec": { "imported": job.identity }, "model": job.model,
             "parameters": whole(job.parameters), "image_parameters": whole(job.image_parameters),
             "text_parameters": whole(job.text_parameters), "pool": job.pool.as_ref().map(ImportedPool::digest),
-            "data_size": job.pool.as_ref().map(|pool| pool.samples), "samples_seen": whole(job.samples_seen),
+            "data_size": whole(job.data_size), "samples_seen": whole(job.samples_seen),
             "unique_samples": whole(job.unique_samples), "seed": job.seed, "gmacs_samples": job.gmacs_samples,
             "train_flops": job.train_flops, "six_nd": job.six_nd, "exact_n": exact(job.parameters),
             "exact_d": exact(job.samples_seen), "exact_u": exact(job.unique_samples), "train_secs": job.train_secs,

@@ -7,7 +7,7 @@ use super::{Store, StoreError};
 use crate::fit::{Convention, Observation, Response};
 
 /// How long reading observations may take: a condition is the user's.
-const TIMEOUT: Duration = Duration::from_secs(60);
+const TIMEOUT: Duration = Duration::from_mins(1);
 
 /// A data set and metric that finished jobs of a sweep were measured on.
 #[derive(Debug, Clone, PartialEq, Eq, serde::Serialize)]
@@ -122,6 +122,21 @@ impl Store {
     }
 }
 
+/// SQL for rows of the view `observation`, all its columns: of the metrics, or of all if there are none. Without
+/// aggregates, where they are the mean of members, on demand.
+pub fn export_query(sweep: &str, metrics: &[&MeasuredMetric], single_only: bool) -> String {
+    let mut text = format!("SELECT * FROM observation WHERE sweep = {}", literal(sweep));
+    if !metrics.is_empty() {
+        let pairs: Vec<String> =
+            metrics.iter().map(|m| format!("({}, {})", literal(&m.dataset), literal(&m.metric))).collect();
+        text = format!("{text} AND (dataset, metric) IN ({})", pairs.join(", "));
+    }
+    if single_only {
+        text += " AND dataset NOT IN (SELECT dataset FROM aggregate_measurement)";
+    }
+    text + " ORDER BY job_key, dataset, metric"
+}
+
 /// The condition stands in a subquery of its own, so it can only choose among the rows of the metric.
 fn query(of: &ObservationsOf<'_>, condition: Option<&str>) -> String {
     let view = if of.checkpoints { "checkpoint_observation" } else { "observation" };
@@ -155,20 +170,15 @@ fn not_one_expression(condition: &str) -> Option<&'static str> {
     let mut depth = 0_usize;
     let mut chars = condition.chars().peekable();
     while let Some(c) = chars.next() {
-        match c {
-            '\'' | '"' => {
-                // A doubled quote inside reads as two texts side by side, which comes to the same.
-                if !chars.by_ref().any(|other| other == c) {
-                    return Some("a quote is not closed");
-                }
-            }
-            '(' => depth += 1,
-            ')' if depth == 0 => return Some("there is a `)` without its `(`"),
-            ')' => depth -= 1,
-            ';' => return Some("it has to be one expression, without `;`"),
-            '-' if chars.peek() == Some(&'-') => return Some("comments are not allowed"),
-            '/' if chars.peek() == Some(&'*') => return Some("comments are not allowed"),
-            '$' if chars.peek() == Some(&'$') => return Some("write texts in single quotes"),
+        match (c, chars.peek().copied()) {
+            // A doubled quote inside reads as two texts side by side, which comes to the same.
+            ('\'' | '"', _) if !chars.by_ref().any(|other| other == c) => return Some("a quote is not closed"),
+            ('(', _) => depth += 1,
+            (')', _) if depth == 0 => return Some("there is a `)` without its `(`"),
+            (')', _) => depth -= 1,
+            (';', _) => return Some("it has to be one expression, without `;`"),
+            ('-', Some('-')) | ('/', Some('*')) => return Some("comments are not allowed"),
+            ('$', Some('$')) => return Some("write texts in single quotes"),
             _ => {}
         }
     }

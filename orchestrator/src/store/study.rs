@@ -122,8 +122,8 @@ pub struct StudyPool {
     pub digest: String,
     /// Folder.
     pub path: String,
-    /// Pairs.
-    pub samples: i64,
+    /// Pairs; `None`: an imported table does not say.
+    pub samples: Option<i64>,
     /// `protocol::PoolManifest`, where there is one.
     pub manifest: Option<Value>,
 }

@@ -4,6 +4,7 @@
 
 mod cli_plan;
 mod harness;
+mod import;
 mod report;
 mod run;
 mod store;

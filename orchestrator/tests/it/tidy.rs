@@ -12,7 +12,7 @@ const MAY_USE: &[(&str, &[&str])] = &[
     ("backend", &["plan"]),
     ("store", &["plan", "fit"]),
     ("dataset", &["store"]),
-    ("import", &["spec", "store", "dataset"]),
+    ("import", &["spec", "fit", "store", "dataset"]),
     ("worker", &["backend", "store"]),
     ("schedule", &["plan", "backend", "store"]),
     ("report", &["fit", "store"]),
@@ -28,7 +28,7 @@ const OWNERS: &[(&str, &[&str])] = &[
     ("plotters::", &["orchestrator/src/report/"]),
     ("clap::", &["orchestrator/src/cli/", "orchestrator/src/worker/mod.rs", "runners/"]),
     ("tch::", &["runners/clip/"]),
-    ("resvg::", &["runners/pool/"]),
+    ("resvg::", &["runners/pool/", "orchestrator/src/report/figures/"]),
 ];
 
 /// Pure code: no clock, no files, no processes, no environment, no randomness but a seed that is passed in.

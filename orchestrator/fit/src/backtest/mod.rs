@@ -306,4 +306,4 @@ fn distance(axes: &[Axis], sample: &Sample, target: &Sample, index: usize) -> f6
 }
 
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;

@@ -10,6 +10,8 @@ use super::HoldOut;
 use crate::law::Axis;
 use crate::observation::Observation;
 
+/// Distinct values on its axis that a rolling cut trains on where it can: of two, a slope is known but not how it bends.
+const VALUES_MIN: usize = 3;
 /// Values of an axis within this share of each other are the same value.
 const SAME: f64 = 1e-9;
 
@@ -146,8 +148,9 @@ impl fmt::Display for Place {
     }
 }
 
-/// Where to cut. Of a rolling back-test: values with `enough` rows at or below and some above, thinned to `cuts_max`; the
-/// greatest of them, though it has too few, where none has enough, so that it can be said.
+/// Where to cut. Of a rolling back-test: values with `enough` rows at or below and some above, the first two values only if
+/// there are no later ones ([`VALUES_MIN`]), thinned to `cuts_max`; the greatest, though it has too few rows, where none has
+/// enough, so that it can be said.
 pub(super) fn places(hold_out: &HoldOut, rows: &[Observation], enough: impl Fn(&[usize]) -> bool) -> Vec<Place> {
     match hold_out.split {
         Split::Rolling(axis) => {
@@ -155,14 +158,12 @@ pub(super) fn places(hold_out: &HoldOut, rows: &[Observation], enough: impl Fn(&
             values.pop();
             let at_most = |value| Place::AtMost { axis, value };
             let last = values.last().copied();
-            let eligible: Vec<Place> = values
-                .into_iter()
-                .map(at_most)
-                .filter(|place| {
-                    let train: Vec<usize> = (0..rows.len()).filter(|&row| place.trains_on(&rows[row])).collect();
-                    enough(&train)
-                })
-                .collect();
+            let has_enough = |place: &Place| {
+                let train: Vec<usize> = (0..rows.len()).filter(|&row| place.trains_on(&rows[row])).collect();
+                enough(&train)
+            };
+            let told_apart = values.len().min(VALUES_MIN) - values.len().min(1);
+            let eligible: Vec<Place> = values.into_iter().skip(told_apart).map(at_most).filter(has_enough).collect();
             if eligible.is_empty() {
                 return last.map(at_most).into_iter().collect();
             }

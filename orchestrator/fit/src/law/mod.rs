@@ -169,6 +169,13 @@ pub trait Law: fmt::Debug + Send + Sync {
         }
     }
 
+    /// The law at `x` as a sum of exponentials, where it is one: solvers then centre its axes and evaluate it in bulk.
+    /// The terms' parameters must be the same at every `x`; only what multiplies the slopes may change.
+    fn sum(&self, x: &Input) -> Option<terms::Sum> {
+        let _ = x;
+        None
+    }
+
     /// The part of the law that is linear, for variable projection.
     fn separable(&self) -> Option<&dyn Separable> {
         None

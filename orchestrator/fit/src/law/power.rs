@@ -1,5 +1,6 @@
 //! F1, `E = beta * x^alpha`: a straight line in log-log coordinates.
 
+use super::terms::{Sum, Term};
 use super::{Axis, Input, Law, LawName, Parameter, Scale, only, spread};
 
 /// `E = beta * x^alpha`. E error or loss, x one axis; alpha below zero where more of it helps (the study's own sign, of
@@ -43,6 +44,10 @@ impl Law for Power {
     }
 
     fn add_curvature(&self, _theta: &[f64], _x: &Input, _weight: f64, _hessian: &mut [f64]) {}
+
+    fn sum(&self, x: &Input) -> Option<Sum> {
+        Some(Sum::of(&[Term::power(0, 1, x.ln(self.axis))]))
+    }
 
     /// Ordinary least squares on ln E.
     fn starts(&self, inputs: &[Input], ln_y: &[f64]) -> Vec<Vec<f64>> {

@@ -51,6 +51,10 @@ impl Law for Saturating {
         terms::add_curvature(&self.terms(x), theta, weight, hessian);
     }
 
+    fn sum(&self, x: &Input) -> Option<terms::Sum> {
+        Some(terms::Sum::of(&self.terms(x)))
+    }
+
     fn separable(&self) -> Option<&dyn Separable> {
         Some(self)
     }

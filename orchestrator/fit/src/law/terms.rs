@@ -1,8 +1,5 @@
 //! Sums of exponentials of affine functions of theta, `ln sum_k exp(t_k)`: what most laws are.
 
-/// Most terms of a sum.
-const TERMS_MAX: usize = 4;
-
 /// One term, `t = offset + sum_i theta[index_i] * x_i`.
 #[derive(Debug, Clone, Copy)]
 pub struct Term {
@@ -38,6 +35,16 @@ impl Term {
         Term { offset: self.offset + offset, ..self }
     }
 
+    /// Index of its level: the parameter that multiplies the whole term; `None` where there is none.
+    pub fn level(&self) -> Option<usize> {
+        self.parts().first().map(|(index, _)| *index)
+    }
+
+    /// Indices of the other parameters and what each multiplies.
+    pub fn slopes(&self) -> &[(usize, f64)] {
+        self.parts().get(1..).unwrap_or_default()
+    }
+
     fn parts(&self) -> &[(usize, f64)] {
         &self.parts[..self.used]
     }
@@ -47,7 +54,31 @@ impl Term {
     }
 }
 
-/// `ln sum_k exp(t_k)` and its gradient (overwritten). At most four terms.
+/// At most so many terms make a sum that solvers evaluate in bulk.
+pub const TERMS_MAX: usize = 4;
+
+/// A law at one place as `ln sum_k exp(t_k)`, of one to [`TERMS_MAX`] terms.
+#[derive(Debug, Clone, Copy)]
+pub struct Sum {
+    terms: [Term; TERMS_MAX],
+    used: usize,
+}
+
+impl Sum {
+    /// Of the first [`TERMS_MAX`] of `terms`.
+    pub fn of(terms: &[Term]) -> Sum {
+        let mut sum = Sum { terms: [Term::constant(0); TERMS_MAX], used: terms.len().min(TERMS_MAX) };
+        sum.terms[..sum.used].copy_from_slice(&terms[..sum.used]);
+        sum
+    }
+
+    /// Its terms.
+    pub fn terms(&self) -> &[Term] {
+        &self.terms[..self.used]
+    }
+}
+
+/// `ln sum_k exp(t_k)` and its gradient (overwritten).
 pub fn log_sum(terms: &[Term], theta: &[f64], gradient: &mut [f64]) -> f64 {
     let mut exponents = [0.0; TERMS_MAX];
     let exponents = &mut exponents[..terms.len()];

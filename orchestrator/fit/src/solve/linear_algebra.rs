@@ -1,4 +1,7 @@
-//! Symmetric positive definite matrices of a few rows, row-major.
+//! Matrices of a few rows, row-major.
+
+use super::frame::{Local, Vector};
+use crate::law::PARAMETERS_MAX;
 
 /// Solves `matrix x = right` by Cholesky; `None` where the matrix is not positive definite.
 pub fn cholesky_solve(matrix: &[f64], right: &[f64]) -> Option<Vec<f64>> {
@@ -46,4 +49,145 @@ fn cholesky(matrix: &[f64], k: usize) -> Option<Vec<f64>> {
         }
     }
     Some(lower)
+}
+
+/// The step `-(H + lambda (M + diag M))^-1 g` over the `free` parameters (zero elsewhere), and lambda: `damping`, or the
+/// least of its multiples that makes the matrix positive definite. `None` where none does.
+pub(super) fn damped_step(local: &Local, free: &[bool], k: usize, damping: f64) -> Option<(Vector, f64)> {
+    let mut index = [0; PARAMETERS_MAX];
+    let mut count = 0;
+    for i in (0..k).filter(|&i| free[i]) {
+        index[count] = i;
+        count += 1;
+    }
+    let index = &index[..count];
+    let mut scale: Vector = [0.0; PARAMETERS_MAX];
+    for (scale, &i) in scale.iter_mut().zip(index) {
+        *scale = 1.0 / local.majorant[i * k + i].sqrt();
+    }
+    let mut damping = damping;
+    for _ in 0..60 {
+        let mut lower = [0.0; PARAMETERS_MAX * PARAMETERS_MAX];
+        for (a, &i) in index.iter().enumerate() {
+            for (b, &j) in index[..=a].iter().enumerate() {
+                let add = if a == b { 2.0 } else { 1.0 } * local.majorant[i * k + j];
+                lower[a * count + b] = scale[a] * scale[b] * (local.newton[i * k + j] + damping * add);
+            }
+        }
+        if factor(&mut lower, count) {
+            let mut x: Vector = [0.0; PARAMETERS_MAX];
+            for (a, &i) in index.iter().enumerate() {
+                x[a] = -scale[a] * local.gradient[i];
+            }
+            substitute(&lower, count, &mut x);
+            let mut step: Vector = [0.0; PARAMETERS_MAX];
+            for (a, &i) in index.iter().enumerate() {
+                step[i] = scale[a] * x[a];
+            }
+            return step.iter().all(|s| s.is_finite()).then_some((step, damping));
+        }
+        damping = (4.0 * damping).max(1e-8);
+    }
+    None
+}
+
+/// Cholesky's factor in place, of the lower triangle; false where the matrix is not (numerically) positive definite.
+fn factor(lower: &mut [f64], k: usize) -> bool {
+    for i in 0..k {
+        for j in 0..=i {
+            let mut left = lower[i * k + j];
+            for m in 0..j {
+                left -= lower[i * k + m] * lower[j * k + m];
+            }
+            if i == j {
+                // The diagonal was about 1: what is left of it below rounding is none.
+                if left.is_nan() || left <= 1e-15 {
+                    return false;
+                }
+                lower[i * k + i] = left.sqrt();
+            } else {
+                lower[i * k + j] = left / lower[j * k + j];
+            }
+        }
+    }
+    true
+}
+
+fn substitute(lower: &[f64], k: usize, x: &mut [f64]) {
+    for i in 0..k {
+        for j in 0..i {
+            x[i] -= lower[i * k + j] * x[j];
+        }
+        x[i] /= lower[i * k + i];
+    }
+    for i in (0..k).rev() {
+        for j in i + 1..k {
+            x[i] -= lower[j * k + i] * x[j];
+        }
+        x[i] /= lower[i * k + i];
+    }
+}
+
+/// Solves a general square system by elimination with row pivots, in place; `None` where it is singular.
+pub(super) fn eliminate(matrix: &mut [f64], right: &mut [f64]) -> Option<()> {
+    let k = right.len();
+    for column in 0..k {
+        let pivot =
+            (column..k).max_by(|&a, &b| matrix[a * k + column].abs().total_cmp(&matrix[b * k + column].abs()))?;
+        if matrix[pivot * k + column].abs() < 1e-14 || !matrix[pivot * k + column].is_finite() {
+            return None;
+        }
+        for j in 0..k {
+            matrix.swap(pivot * k + j, column * k + j);
+        }
+        right.swap(pivot, column);
+        for row in column + 1..k {
+            let share = matrix[row * k + column] / matrix[column * k + column];
+            for j in column..k {
+                matrix[row * k + j] -= share * matrix[column * k + j];
+            }
+            right[row] -= share * right[column];
+        }
+    }
+    for row in (0..k).rev() {
+        for j in row + 1..k {
+            right[row] -= matrix[row * k + j] * right[j];
+        }
+        right[row] /= matrix[row * k + row];
+    }
+    Some(())
+}
+
+/// Eigenvalues of a symmetric matrix (destroyed), by Jacobi's rotations.
+pub(super) fn eigenvalues(matrix: &mut [f64], k: usize) -> Vec<f64> {
+    for _ in 0..50 {
+        let mut off = 0.0;
+        for p in 0..k {
+            for q in p + 1..k {
+                let apart = matrix[p * k + q];
+                off += apart.abs();
+                if apart == 0.0 || !apart.is_finite() {
+                    continue;
+                }
+                let ratio = (matrix[q * k + q] - matrix[p * k + p]) / (2.0 * apart);
+                let tan = 1.0f64.copysign(ratio) / (ratio.abs() + ratio.hypot(1.0));
+                let cos = 1.0 / tan.hypot(1.0);
+                let sin = tan * cos;
+                for i in 0..k {
+                    let (ip, iq) = (matrix[i * k + p], matrix[i * k + q]);
+                    matrix[i * k + p] = cos * ip - sin * iq;
+                    matrix[i * k + q] = sin * ip + cos * iq;
+                }
+                for j in 0..k {
+                    let (pj, qj) = (matrix[p * k + j], matrix[q * k + j]);
+                    matrix[p * k + j] = cos * pj - sin * qj;
+                    matrix[q * k + j] = sin * pj + cos * qj;
+                }
+            }
+        }
+        if off < 1e-300 {
+            break;
+        }
+    }
+    (0..k).map(|i| matrix[i * k + i]).collect()
 }

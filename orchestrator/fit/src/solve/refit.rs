@@ -1,6 +1,7 @@
 //! The same law and objective over a resample: a search from what the whole sample gave.
 
-use super::{Minimum, Newton, Problem, Solver};
+use super::frame::Frame;
+use super::{Minimum, Newton, Problem};
 
 /// What refits begin from.
 #[derive(Debug, Clone)]
@@ -18,5 +19,6 @@ impl Warm {
 
 /// Minimises a resample of the problem that `warm` is of: the same rows under other weights, or other rows.
 pub fn refit(problem: &Problem<'_>, warm: &Warm) -> Minimum {
-    Newton::default().minimise(problem, &warm.theta)
+    let frame = Frame::new(problem);
+    Newton::default().search(&frame, frame.enter(&warm.theta), false)
 }

@@ -222,8 +222,8 @@ fn curves(seen: &Seen<'_>) -> Vec<String> {
             continue;
         };
         if (points.len() as f64) < training.epochs {
-            let missing =
-                (1..=training.epochs as u64).filter(|epoch| !points.iter().any(|point| point.0 == *epoch as f64));
+            let missing = (1..=training.epochs as u64)
+                .filter(|epoch| !points.iter().any(|point| point.0.to_bits() == (*epoch as f64).to_bits()));
             warnings.push(format!(
                 "{}: the curve of `{}` has {} of {} epochs; without {}",
                 seen.curves_file,
@@ -258,7 +258,7 @@ fn curves(seen: &Seen<'_>) -> Vec<String> {
                 model.samples_seen / 1e9
             ));
         }
-        let last = points.iter().find(|point| point.0 == training.epochs);
+        let last = points.iter().find(|point| point.0.to_bits() == training.epochs.to_bits());
         if let (Some(last), Some(&end)) = (last, model.values.get(&("imagenet1k".to_owned(), "acc1".to_owned())))
             && (last.1 - end).abs() > 0.0015
         {

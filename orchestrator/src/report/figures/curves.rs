@@ -1,6 +1,6 @@
 //! Training loss against samples seen, one panel a data size.
 
-use super::axis::{Frame, LogAxis};
+use super::axis::{Axis, Frame};
 use super::canvas::{Anchor, draw as canvas_draw, shorten};
 use super::theme::Ink;
 use super::{Drawn, FigureError, Legend, Place};
@@ -29,8 +29,7 @@ pub(super) fn draw(report: &Report, legend: &Legend) -> Result<Option<Drawn>, Fi
         })
         .collect();
     let all = || curves.iter().flat_map(|(_, _, points)| points.iter());
-    let (Some(x), Some(y)) =
-        (LogAxis::around(all().map(|p| p.samples_seen), 0.03), LogAxis::around(all().map(|p| p.loss), 0.05))
+    let (Some(x), Some(y)) = (Axis::log(all().map(|p| p.samples_seen), 0.03), Axis::log(all().map(|p| p.loss), 0.05))
     else {
         return Ok(None);
     };

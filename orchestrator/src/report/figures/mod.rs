@@ -1,9 +1,29 @@
 //! The figures. Only this folder knows plotters.
 
 mod axis;
+pub mod backtest;
+pub mod budget;
 mod canvas;
+#[cfg(test)]
+mod check;
+pub mod comparison;
 mod curves;
+pub mod data;
+pub mod frontier;
+#[cfg(test)]
+mod gallery;
 mod heatmap;
+pub mod isoflop;
+mod key;
+pub mod law;
+mod marks;
+pub mod pairs;
+pub mod png;
+pub mod policies;
+pub mod profile;
+pub mod residuals;
+#[cfg(test)]
+mod sample;
 mod scaling;
 mod theme;
 

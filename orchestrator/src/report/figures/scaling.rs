@@ -2,7 +2,7 @@
 
 use std::fmt::Write as _;
 
-use super::axis::{Frame, LogAxis};
+use super::axis::{Axis, Frame, Scale, decimal, power_of_ten};
 use super::canvas::{Anchor, Canvas, draw as canvas_draw, shorten};
 use super::theme::{Ink, SERIES};
 use super::{Drawn, FigureError, Legend, Place};
@@ -115,13 +115,13 @@ fn error_title(panel: &Panel) -> String {
 fn frame(points: &[(&StudyJob, Observation)], main: Option<&Fit>, chance: Option<f64>) -> Frame {
     let computes = points.iter().map(|(_, o)| o.compute);
     let most = computes.clone().fold(0.0, f64::max);
-    let x = LogAxis::around(computes.chain([most * 2.5]), 0.05).unwrap_or(LogAxis { low: 1.0, high: 10.0 });
+    let x = Axis::log(computes.chain([most * 2.5]), 0.05).unwrap_or(Axis { low: 1.0, high: 10.0, scale: Scale::Log });
     let errors = points.iter().map(|(_, o)| o.error);
     let law = main.into_iter().flat_map(|fit| [x.low, x.high].map(|c| fit.at_compute(c)));
     // Far from chance the line would only squeeze the points together.
     let worst = errors.clone().fold(0.0, f64::max);
     let chance = chance.filter(|chance| *chance < worst * 2.0);
-    let y = LogAxis::around(errors.chain(law).chain(chance), 0.06).unwrap_or(LogAxis { low: 0.1, high: 1.0 });
+    let y = Axis::log(errors.chain(law).chain(chance), 0.06).unwrap_or(Axis { low: 0.1, high: 1.0, scale: Scale::Log });
     Frame { left: 66.0, top: 40.0, width: LEGEND_LEFT - 66.0 - 26.0, height: SIZE.1 - 40.0 - 62.0, x, y }
 }
 
@@ -251,20 +251,4 @@ fn caption(legend: &Legend, main: Option<&Fit>, pareto: Option<&Fit>) -> String 
         let _ = write!(caption, " Colours repeat after {SERIES} models, in order of parameters.");
     }
     caption
-}
-
-fn power_of_ten(value: f64) -> String {
-    let exponent = value.log10().floor() as i32;
-    let mantissa = value / 10f64.powi(exponent);
-    let exponent = superscript(&exponent.to_string());
-    if (mantissa - 1.0).abs() < 1e-6 || (mantissa - 10.0).abs() < 1e-6 {
-        return format!("10{}", superscript(&value.log10().round().to_string()));
-    }
-    format!("{}·10{exponent}", significant(mantissa, 2).trim_end_matches(".0"))
-}
-
-/// `0.05`, `0.1`, `0.62`, `3`.
-fn decimal(value: f64) -> String {
-    let text = format!("{value:.4}");
-    text.trim_end_matches('0').trim_end_matches('.').to_owned()
 }
