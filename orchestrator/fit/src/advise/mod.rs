@@ -11,7 +11,7 @@ use std::fmt;
 
 use serde::Serialize;
 
-use crate::bootstrap::Interval;
+use crate::interval::Interval;
 use crate::law::{Axis, Input, LawName};
 use crate::{Fit, FitError};
 
@@ -19,8 +19,9 @@ use belief::Beliefs;
 pub use belief::{Mode, Noise};
 pub use value::{DesignPoint, design_value};
 
-/// Exponent of the cost in the score, as MSPE (arXiv 2604.22753); 1 is gain per cost.
-pub const GAMMA: f64 = 0.4;
+/// Exponent of the cost in the score: gain per cost. MSPE (arXiv 2604.22753) takes 0.4, which forecast no better in our
+/// simulated studies.
+pub const GAMMA: f64 = 1.0;
 /// Gain, as a share of the variance that is left, below which no job is worth running.
 pub const GAIN_MIN: f64 = 0.005;
 /// Jobs advised at most.
@@ -181,7 +182,11 @@ pub enum AdviseError {
 /// Ranks `candidates` by what they do for the forecasts of `fits` at `targets`. Several fits (to the same points) compete
 /// by BIC, as do several optima of one.
 ///
-/// On 60 simulated studies shaped like the 2022 grid (test `advice_beats_chance_and_thrift`): MEASURED
+/// Measured on 200 simulated studies shaped like the 2022 grid (test `advice_beats_chance_and_is_no_worse_than_thrift`),
+/// each with the eight cheapest of 24 cells run, 1 % noise, and a forecast at twice the largest D: root mean square error
+/// of the forecast of ln E after spending a tenth of what thirteen more cells cost, and four tenths, asked for once:
+/// 0.033 and 0.020 as advised, 0.041 and 0.024 by chance, 0.033 and 0.026 cheapest first. So advice pays where the budget
+/// buys dear jobs; of a small one it does as well as the cheapest jobs do.
 pub fn advise(
     fits: &[&Fit],
     targets: &[Input],

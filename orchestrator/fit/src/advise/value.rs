@@ -6,7 +6,7 @@ use std::collections::BTreeMap;
 use serde::Serialize;
 
 use super::AdviseError;
-use crate::bootstrap::{Interval, interval};
+use crate::interval::Interval;
 use crate::law::Input;
 use crate::observation::Observation;
 use crate::outcome::Verdict;
@@ -72,7 +72,8 @@ pub fn design_value(
             Ok(fit) => {
                 let form = fit.form();
                 let at = |theta: &[f64]| form.ln_at(theta, target).exp();
-                let forecast = interval(at(&fit.solution.best.theta), fit.replicates.iter().map(|theta| at(theta)));
+                let forecast =
+                    fit.interval_from(at(&fit.solution.best.theta), fit.replicates.iter().map(|theta| at(theta)));
                 DesignPoint { forecast: Some(forecast), verdict: Some(fit.verdict), ..point }
             }
         });
