@@ -145,6 +145,11 @@ impl Reader {
     }
 }
 
+/// Percentiles as they are, of draws whose spread is right already.
+pub(crate) fn plain(value: f64, draws: impl Iterator<Item = f64>) -> Interval {
+    Reader { kind: IntervalKind::Percentile, z: Some(normal_quantile(0.5 * ALPHA)) }.read(value, draws.collect(), &[])
+}
+
 /// Shares that BCa reads at; the uncorrected ones, of `z`, where it has no answer.
 fn accelerated(z: f64, value: f64, sorted: &[f64], jackknife: &[f64]) -> (f64, f64) {
     let below = sorted.partition_point(|replicate| *replicate < value) as f64;

@@ -37,7 +37,6 @@ pub use objective::{Loss, Objective, Space};
 pub use observation::{Convention, Exclusion, Observation, Reason, Response};
 pub use outcome::{Caution, Estimate, Fit, Verdict};
 pub use points::{ON_HULL, Point, Points, candidates, select};
-pub use points::{Point, Points, select};
 pub use predict::{Beyond, Evaluation, Forecast, Intervals, Stated};
 pub use profile::{Identified, Profile, profile};
 pub use sample::Sample;

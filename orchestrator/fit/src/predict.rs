@@ -129,6 +129,11 @@ impl Fit {
         self.reader().read(value, values(quantity, &self.replicates), &values(quantity, &self.jackknife))
     }
 
+    /// Of a number that was worked out for the fit and for each of its resamples.
+    pub fn interval_from(&self, value: f64, replicates: impl Iterator<Item = f64>) -> Interval {
+        self.reader().read(value, replicates.collect(), &[])
+    }
+
     /// The points with their weights, as fitted.
     pub fn sample(&self) -> Sample {
         let mut sample = Sample::of(&self.observations, &self.points);

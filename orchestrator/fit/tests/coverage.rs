@@ -77,7 +77,7 @@ struct Truth {
 }
 
 /// (a) The study's own law, with noise a little below that of its points about it.
-const POWER: Truth = Truth { law: LawName::Power, parameters: &[5.0, -0.1], seed_sd: 0.04, binomial: false };
+const POWER: Truth = Truth { law: LawName::Power(fit::Axis::C), parameters: &[5.0, -0.1], seed_sd: 0.04, binomial: false };
 
 impl Truth {
     fn theta(self) -> Vec<f64> {
@@ -111,7 +111,7 @@ impl Truth {
     /// Where a forecast is asked for: ten times the largest C for laws of C alone, else ViT-G-14.
     fn target(self) -> Input {
         match self.law {
-            LawName::Power => Input::on(fit::Axis::C, 10.0 * 190.97 * 34.7e9),
+            LawName::Power(fit::Axis::C) => Input::on(fit::Axis::C, 10.0 * 190.97 * 34.7e9),
             _ => giant(),
         }
     }

@@ -195,7 +195,7 @@ fn the_references_agree() {
 #[test]
 fn a_term_of_no_use_goes_to_a_bound_that_is_named() {
     // No irreducible error: E has nowhere to go but nothing.
-    let law = LawName::Saturating.law(1.0);
+    let law = LawName::Saturating(Axis::C).law(1.0);
     let noise = |i: u32| 0.01 * (f64::from(i * 7919 % 101) / 50.0 - 1.0);
     let rows = (0..24).map(|i| {
         let c = 10f64.powf(6.0 + 0.25 * f64::from(i));
@@ -210,7 +210,7 @@ fn a_term_of_no_use_goes_to_a_bound_that_is_named() {
         assert_eq!(solution.at_bound, [2], "{objective}");
         assert!(natural(law.as_ref(), &solution.best.theta)[2] < 1e-15, "{objective}");
         // What is left is the straight line.
-        let line = LawName::Power.law(1.0);
+        let line = LawName::Power(Axis::C).law(1.0);
         let power = solve(&Problem::new(line.as_ref(), &sample, objective), 4, 0);
         near(&[solution.best.value], &[power.best.value], 1e-10);
         near(&[solution.best.theta[1]], &[-power.best.theta[1]], 1e-6);

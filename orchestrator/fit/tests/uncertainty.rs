@@ -151,7 +151,7 @@ fn ways_to_an_interval_agree_where_all_are_right() {
 #[test]
 fn a_limit_that_the_data_do_not_show_is_said_not_to_be_identified() {
     let rows = rows(20, 0.03, 5);
-    let options = Options { law: LawName::Saturating, ..options() };
+    let options = Options { law: LawName::Saturating(Axis::C), ..options() };
     let fit = fit(&rows, &options).unwrap();
     let stated = fit.intervals(Intervals::Profile, &options);
     let e = stated.iter().find(|stated| stated.name == "e").unwrap();
@@ -173,7 +173,7 @@ fn degenerate_data_give_wide_words_not_panics() {
     let mut one_off = rows(8, 0.0, 2);
     one_off[3].error *= 1.1;
     for rows in [&checkpoints, &exact, &one_off] {
-        for law in [LawName::Power, LawName::Saturating] {
+        for law in [LawName::Power(Axis::C), LawName::Saturating(Axis::C)] {
             for objective in [Objective::LS_LOG, Objective::LAD, Objective::LS, Objective::huber(1e-3)] {
                 for (resampling, points) in
                     Resampling::ALL.into_iter().zip([Points::All, Points::Pareto, Points::Bins(4)])

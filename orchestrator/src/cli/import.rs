@@ -16,6 +16,9 @@ use crate::store::import::{ImportError, Imported, ImportedCounts};
 pub(super) struct Args {
     #[command(subcommand)]
     source: Source,
+    /// Take jobs of earlier imports out of the sweep, so that it holds these alone.
+    #[arg(long, global = true)]
+    replace: bool,
     /// Print one JSON object.
     #[arg(long, global = true)]
     json: bool,
@@ -101,17 +104,25 @@ pub(super) async fn run(args: Args) -> Result<Exit, Failure> {
         }
         Source::Aggregates { file } => return aggregates(file, args.json).await,
     };
-    store(imported.map_err(|error| unreadable(&error))?, args.json).await
+    store(imported.map_err(|error| unreadable(&error))?, &args).await
 }
 
 /// Stores what was read, and says what that changed.
-async fn store(imported: Imported, as_json: bool) -> Result<Exit, Failure> {
+async fn store(imported: Imported, args: &Args) -> Result<Exit, Failure> {
     let store = Store::connect().await?;
-    let counts = store.import_studies(&imported.studies).await.map_err(refused)?;
+    let counts = store.import_studies(&imported.studies, args.replace).await.map_err(refused)?;
     for warning in imported.warnings.iter().chain(counts.iter().flat_map(|counts| &counts.differing)) {
         say(&format!("warning: {warning}"));
     }
-    if as_json {
+    for counts in counts.iter().filter(|counts| counts.jobs_other > 0) {
+        let (sweep, others) = (&counts.sweep, counts.jobs_other);
+        say(&if args.replace {
+            format!("{sweep}: {others} jobs of earlier imports are no longer in it")
+        } else {
+            format!("warning: {sweep} also holds {others} jobs of earlier imports; `--replace` takes them out")
+        });
+    }
+    if args.json {
         json("sweep.import/1", &ImportJson { sweeps: &counts, warnings: &imported.warnings });
         return Ok(Exit::Done);
     }

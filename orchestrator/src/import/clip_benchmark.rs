@@ -165,7 +165,7 @@ fn json_records(
         })
         .collect();
     if list.iter().any(|value| value.get("lp_acc1").is_some() && value.get("metrics").is_none()) {
-        records.extend(probe::records(file, at, &list, warnings));
+        records.extend(probe::records(file, at, &list, blank, warnings));
         return Ok(());
     }
     for (number, value) in list.iter().enumerate() {

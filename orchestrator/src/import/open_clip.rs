@@ -112,6 +112,13 @@ fn job(run: &Run, warnings: &mut Vec<String>) -> Result<Option<ImportedJob>, Rea
     let samples_seen = per_epoch.map(|samples| samples * last as f64);
     // Drawn with replacement from a data set whose size the run does not say.
     let unique = if params.is_true("dataset_resampled") { None } else { per_epoch };
+    if params.is_true("dataset_resampled") {
+        warnings.push(format!(
+            "{}: samples were drawn with replacement (dataset_resampled) from a data set whose size the run does not say: \
+             no U",
+            run.folder
+        ));
+    }
     let image_size = params.positive("force_image_size").map(|size| size as u64);
     let context = params.positive("force_context_length").map(|length| length as u64);
     let size = model_size(model, image_size, context);

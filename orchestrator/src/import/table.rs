@@ -59,7 +59,8 @@ impl Complaints {
 
     fn warnings(self, table: &Table) -> Vec<String> {
         let line = |(what, places): (String, Vec<String>)| {
-            format!("{}: {} rows {what}: {}", table.name, places.len(), list_of(places))
+            let rows = if places.len() == 1 { "row" } else { "rows" };
+            format!("{}: {} {rows} {what}: {}", table.name, places.len(), list_of(places))
         };
         self.0.into_iter().map(line).collect()
     }
@@ -92,8 +93,7 @@ pub fn read(
         let times = again.entry(content.to_string()).or_default();
         *times += 1;
         if *times > 1 {
-            complaints
-                .add("say the same as one before and are stored as runs of their own".to_owned(), table.place(row.at));
+            complaints.add("repeated from above, stored as runs of their own".to_owned(), table.place(row.at));
         }
         jobs.push(job(row, &[row], json!({ "row": content, "ordinal": times }), &mapping, &table, file));
     }
@@ -101,7 +101,7 @@ pub fn read(
         of.sort_by(|a, b| a.d.unwrap_or(0.0).total_cmp(&b.d.unwrap_or(0.0)));
         let Some(last) = of.last().copied() else { continue };
         for row in of.iter().filter(|row| !same_axis(row.n, last.n) || !same_axis(row.u, last.u)) {
-            let what = format!("of run `{run}` have another n or u than its last, which counts");
+            let what = format!("of run `{run}` with another n or u than its last row, which counts");
             complaints.add(what, table.place(row.at));
         }
         let rows: Vec<Value> = of.iter().map(|row| content(row, &mapping)).collect();
@@ -109,8 +109,11 @@ pub fn read(
         let made = job(last, &of, identity, &mapping, &table, file);
         let measured: usize = of.iter().map(|row| row.metrics.len()).sum();
         if made.evaluations.len() < measured {
-            let what = format!("of run `{run}` repeat a position, data set and metric; the first of each is kept");
-            complaints.add(what, format!("{} of {measured}", measured - made.evaluations.len()));
+            let what =
+                format!("of run `{run}` among which a position, data set and metric stand twice; the first is kept");
+            for row in &of {
+                complaints.add(what.clone(), table.place(row.at));
+            }
         }
         jobs.push(made);
     }
@@ -306,10 +309,7 @@ mod tests {
         assert_eq!(jobs.len(), 3);
         assert_eq!((jobs[1].parameters, jobs[1].samples_seen, jobs[1].six_nd), (Some(2e6), Some(5e5), Some(6e12)));
         assert_ne!(jobs[0].identity, jobs[2].identity, "a replicate is a job of its own");
-        assert_eq!(
-            imported.warnings,
-            ["t.csv: 1 rows say the same as one before and are stored as runs of their own: t.csv:4"]
-        );
+        assert_eq!(imported.warnings, ["t.csv: 1 row repeated from above, stored as runs of their own: t.csv:4"]);
         let other = import(
             &csv.replace("FLOP", "F").replace("F,", "F ,"),
             &["n=Size", "c=F", "d=c/(6*n)", "loss=loss"],
@@ -325,12 +325,12 @@ mod tests {
         assert_eq!(imported.studies[0].jobs.len(), 2);
         let said = imported.warnings.join("\n");
         for wanted in [
-            "1 rows left out: n: has to be a finite number: t.csv:3 (n: `abc`)",
-            "1 rows left out: n: has to be 1 or more; scale it, for example `--map 'n=COLUMN*1e9'`: t.csv:4 (-1.0)",
-            "1 rows without `d` (empty): t.csv:5",
-            "1 rows left out: error: has to be a finite number: t.csv:6 (err: `NaN`)",
-            "1 rows left out: error: has to lie between 0 and 1; percent: `--map 'error=COLUMN/100'`",
-            "1 rows left out: nothing measured: t.csv:8",
+            "1 row left out: n: has to be a finite number: t.csv:3 (n: `abc`)",
+            "1 row left out: n: has to be 1 or more; scale it, for example `--map 'n=COLUMN*1e9'`: t.csv:4 (-1.0)",
+            "1 row without `d` (empty): t.csv:5",
+            "1 row left out: error: has to be a finite number: t.csv:6 (err: `NaN`)",
+            "1 row left out: error: has to lie between 0 and 1; percent: `--map 'error=COLUMN/100'`",
+            "1 row left out: nothing measured: t.csv:8",
         ] {
             assert!(said.contains(wanted), "{said}");
         }
@@ -347,7 +347,11 @@ mod tests {
         let rows: Vec<_> = job.evaluations.iter().map(|row| (row.samples_seen, row.value)).collect();
         assert_eq!(rows, [(Some(1_000_000), 0.25), (None, 0.5)]);
         assert_eq!((job.train_secs, job.gpus), (Some(10_800.0), Some(1)));
-        assert!(imported.warnings.iter().any(|w| w.contains("run `a` repeat a position")), "{:?}", imported.warnings);
+        assert!(
+            imported.warnings.iter().any(|w| w.contains("run `a` among which a position")),
+            "{:?}",
+            imported.warnings
+        );
     }
 
     #[test]

@@ -106,6 +106,8 @@ pub struct ImportedCounts {
     pub jobs: u64,
     /// Of these, new.
     pub jobs_new: u64,
+    /// Jobs of earlier imports that the sweep holds beside these, or that `replace` took out of it.
+    pub jobs_other: u64,
     /// Measurements in the source.
     pub evaluations: u64,
     /// Of these, new.
@@ -156,8 +158,13 @@ struct Columns {
 }
 
 impl Store {
-    /// Stores studies in one transaction: all of them or none.
-    pub async fn import_studies(&self, studies: &[ImportedStudy]) -> Result<Vec<ImportedCounts>, ImportError> {
+    /// Stores studies in one transaction: all of them or none. With `replace`, jobs of earlier imports leave the
+    /// sweeps.
+    pub async fn import_studies(
+        &self,
+        studies: &[ImportedStudy],
+        replace: bool,
+    ) -> Result<Vec<ImportedCounts>, ImportError> {
         let failed = doing("can't store the imported rows");
         let mut tx = self.pool.begin().await.map_err(&failed)?;
         let mut all = Vec::new();
@@ -165,7 +172,7 @@ impl Store {
             let Some(sweep_id) = sweep_for(&mut tx, study).await.map_err(&failed)? else {
                 return Err(ImportError::Launched(study.name.clone()));
             };
-            all.push(import_one(&mut tx, sweep_id, study).await.map_err(&failed)?);
+            all.push(import_one(&mut tx, sweep_id, study, replace).await.map_err(&failed)?);
         }
         tx.commit().await.map_err(&failed)?;
         Ok(all)
@@ -241,6 +248,7 @@ async fn import_one(
     tx: &mut PgConnection,
     sweep_id: i64,
     study: &ImportedStudy,
+    replace: bool,
 ) -> Result<ImportedCounts, sqlx::Error> {
     for pool in study.jobs.iter().filter_map(|job| job.pool.as_ref()) {
         sqlx::query!(
@@ -264,15 +272,41 @@ async fn import_one(
     )
     .execute(&mut *tx)
     .await?;
+    let jobs_other = others(tx, sweep_id, &columns.keys, replace).await?;
     let (evaluations_new, differing) = insert_evaluations(tx, study, &columns.keys).await?;
     Ok(ImportedCounts {
         sweep: study.name.clone(),
         jobs: study.jobs.len() as u64,
         jobs_new,
+        jobs_other,
         evaluations: study.jobs.iter().map(|job| job.evaluations.len() as u64).sum(),
         evaluations_new,
         differing,
     })
+}
+
+/// Counts the jobs of a sweep that have none of these keys, and takes them out on demand.
+async fn others(tx: &mut PgConnection, sweep_id: i64, keys: &[String], replace: bool) -> Result<u64, sqlx::Error> {
+    if replace {
+        let gone = sqlx::query!(
+            "DELETE FROM sweep_job USING job
+             WHERE sweep_id = $1 AND job.job_id = sweep_job.job_id AND job.job_key <> ALL ($2)",
+            sweep_id,
+            keys
+        )
+        .execute(tx)
+        .await?;
+        return Ok(gone.rows_affected());
+    }
+    sqlx::query_scalar!(
+        r#"SELECT count(*) AS "others!" FROM sweep_job JOIN job USING (job_id)
+           WHERE sweep_id = $1 AND job_key <> ALL ($2)"#,
+        sweep_id,
+        keys
+    )
+    .fetch_one(tx)
+    .await
+    .map(i64::cast_unsigned)
 }
 
 fn columns(study: &ImportedStudy) -> Columns {

@@ -1,7 +1,7 @@
 //! Laws along compute, and what is read off two of them.
 
 use super::{CompareError, CompareOptions, Difference, SharedExponent};
-use crate::bootstrap::interval;
+use crate::interval::plain as interval;
 use crate::cost::Currency;
 use crate::frontier::Path;
 use crate::law::{Axis, Input, LawName, Scale};
@@ -131,7 +131,7 @@ pub(super) fn differences(a: &Fit, b: &Fit, thetas: &[Vec<Vec<f64>>; 2]) -> Vec<
 /// Analysis of covariance of two straight lines in (ln C, ln E).
 pub(super) fn shared_exponent(a: &Fit, b: &Fit) -> Option<SharedExponent> {
     let line = |fit: &Fit| {
-        let fits = fit.law == LawName::Power && fit.objective == Objective::LS_LOG;
+        let fits = fit.law == LawName::Power(Axis::C) && fit.objective == Objective::LS_LOG;
         let fitted = fits && fit.parameters.iter().all(|parameter| !parameter.frozen);
         fitted.then(|| Moments::of(&Sample::of(&fit.observations, &fit.points)))
     };

@@ -12,7 +12,7 @@ use std::fmt;
 use rayon::prelude::*;
 use serde::Serialize;
 
-use crate::bootstrap::{Interval, interval};
+use crate::interval::{Interval, plain as interval};
 use crate::cost::Cost;
 use crate::frontier::{Limits, share};
 use crate::law::LawName;

@@ -14,7 +14,7 @@ use rayon::prelude::*;
 use serde::Serialize;
 
 use crate::Fit;
-use crate::bootstrap::{Interval, interval};
+use crate::interval::Interval;
 use crate::cost::{Cost, Currency};
 use crate::extent;
 use crate::law::{Axis, Input, Law, LawName};
@@ -192,7 +192,7 @@ pub fn frontier(fit: &Fit, cost: &Cost, budgets: &[f64], limits: Limits) -> Resu
     let best = splits(&fit.solution.best.theta);
     let resampled: Vec<Vec<Split>> = fit.replicates.par_iter().map(|theta| splits(theta)).collect();
     let of = |index: usize, part: &dyn Fn(&Split) -> f64| {
-        interval(part(&best[index]).exp(), resampled.iter().map(|splits| part(&splits[index]).exp()))
+        fit.interval_from(part(&best[index]).exp(), resampled.iter().map(|splits| part(&splits[index]).exp()))
     };
     let knows_u = law.axes().contains(&Axis::U) || limits.unique_max.is_some();
     let allocation = |(index, &budget): (usize, &f64)| Allocation {
@@ -213,7 +213,7 @@ pub fn frontier(fit: &Fit, cost: &Cost, budgets: &[f64], limits: Limits) -> Resu
         order(|a, b| a < b).zip(order(|a, b| a > b)).filter(|(i, j)| budgets[*j] > budgets[*i]).map(|(i, j)| {
             let decades = (budgets[j] / budgets[i]).ln();
             let slope = |splits: &[Split]| (splits[j].at.ln_n - splits[i].at.ln_n) / decades;
-            interval(slope(&best), resampled.iter().map(|splits| slope(splits)))
+            fit.interval_from(slope(&best), resampled.iter().map(|splits| slope(splits)))
         });
     Ok(Frontier { law: fit.law, currency: cost.currency, allocations, exponent, notes })
 }
@@ -256,7 +256,7 @@ fn error_only(fit: &Fit, law: &dyn Law, budget: f64) -> Allocation {
         parameters: None,
         samples_seen: None,
         unique_samples: None,
-        error: interval(error(&fit.solution.best.theta), fit.replicates.iter().map(|theta| error(theta))),
+        error: fit.interval_from(error(&fit.solution.best.theta), fit.replicates.iter().map(|theta| error(theta))),
         samples_per_parameter: None,
         epochs: None,
         edge: None,

@@ -3,7 +3,7 @@
 use serde::Serialize;
 
 use super::{FrontierError, Limits, Path, check};
-use crate::bootstrap::{Interval, interval};
+use crate::interval::Interval;
 use crate::cost::Cost;
 use crate::law::Axis;
 use crate::observation::Observation;
@@ -95,7 +95,7 @@ pub fn best_model(
             model: models[index].clone(),
             samples_seen,
             unique_samples: jobs[index].ln_u.exp(),
-            error: interval(values[index], resampled.iter().map(|all| all[index])),
+            error: fit.interval_from(values[index], resampled.iter().map(|all| all[index])),
             best: wins as f64 / resampled.len().max(1) as f64,
             far: samples_seen > 10.0 * seen.1 || samples_seen < 0.1 * seen.0,
         }

@@ -123,10 +123,10 @@ fn a_data_budget_and_gpu_hours_bound_the_job() {
 
 #[test]
 fn a_law_of_compute_says_that_it_cannot_split() {
-    let fit = fitted(&grid(Convention::SixNd, |n| 6.0 * n), LawName::Power);
+    let fit = fitted(&grid(Convention::SixNd, |n| 6.0 * n), LawName::Power(Axis::C));
     let cost = Cost::six_nd();
     let found = frontier(&fit, &cost, &[1e20], Limits::default()).unwrap();
-    assert_eq!(found.notes, [Note::CannotSplit { law: LawName::Power }]);
+    assert_eq!(found.notes, [Note::CannotSplit { law: LawName::Power(Axis::C) }]);
     assert!((found.allocations[0].error.value / fit.at_compute(1e20) - 1.0).abs() < 1e-12);
     assert!(found.allocations[0].parameters.is_none());
     let hours = Cost::gpu_hours(&fit.observations).unwrap();

@@ -31,7 +31,7 @@ impl Law for Additive {
     }
 
     fn source(&self) -> &'static str {
-        "Hoffmann et al. 2022 (arXiv 2203.15556), section 3.3, equation 2, with a third term of the same kind for unique samples"
+        "Hoffmann et al. 2022 (arXiv 2203.15556), section 3.3, equation 2, and a third term like it for unique samples"
     }
 
     fn axes(&self) -> &'static [Axis] {
@@ -48,6 +48,10 @@ impl Law for Additive {
 
     fn add_curvature(&self, theta: &[f64], x: &Input, weight: f64, hessian: &mut [f64]) {
         terms::add_curvature(&terms(x), theta, weight, hessian);
+    }
+
+    fn sum(&self, x: &Input) -> Option<terms::Sum> {
+        Some(terms::Sum::of(&terms(x)))
     }
 
     fn separable(&self) -> Option<&dyn Separable> {

@@ -38,7 +38,7 @@ impl Law for Chinchilla {
     }
 
     fn source(&self) -> &'static str {
-        "Hoffmann et al. 2022 (arXiv 2203.15556), section 3.3, equation 2; fitted as Besiroglu et al. 2024 (arXiv 2404.10102)"
+        "Hoffmann et al. 2022 (arXiv 2203.15556), section 3.3, equation 2; Besiroglu et al. 2024 (arXiv 2404.10102)"
     }
 
     fn axes(&self) -> &'static [Axis] {

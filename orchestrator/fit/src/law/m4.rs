@@ -3,8 +3,8 @@
 use super::guess::least_squares;
 use super::{Axis, Input, Law, LawName, Parameter, Scale, only, softplus, spread};
 
-/// `(y - e) / (e0 - y)^k = b x^-c`, `e = e0 q/(1 + q)`. y error, x one axis, e0 the error of guessing, e the irreducible
-/// error. y is implicit: with `w = ln((y - e)/(e0 - y))` and `g = ln(e0 - e)` the law is
+/// `(y - e) / (e0 - y)^k = b x^-c`, `e = e0 q/(1 + q)`. y error, x one axis, e0 the error of guessing, e the
+/// irreducible error. y is implicit: with `w = ln((y - e)/(e0 - y))` and `g = ln(e0 - e)` the law is
 ///
 /// `H(w) = w + (k - 1) (ln(1 + e^w) - g) - ln b + c ln x = 0`,
 ///
@@ -159,8 +159,8 @@ impl Law for M4 {
         }
     }
 
-    /// Given e and e0, `ln(y - e) = ln b - c ln x + k ln(e0 - y)` is linear in ln b, c and k: least squares over a few e
-    /// and e0 outside the data, the best eight.
+    /// Given e and e0, `ln(y - e) = ln b - c ln x + k ln(e0 - y)` is linear in ln b, c and k: least squares over a
+    /// few e and e0 outside the data, the best eight.
     fn starts(&self, inputs: &[Input], ln_y: &[f64]) -> Vec<Vec<f64>> {
         let (low, high) =
             ln_y.iter().fold((f64::INFINITY, 0.0f64), |(low, high), y| (low.min(y.exp()), high.max(y.exp())));
@@ -240,7 +240,7 @@ mod tests {
             let slope = steepness(k, w);
             let off = w + (k - 1.0) * softplus(w) - target;
             let rounding = 4.0 * f64::EPSILON * (w.abs() + (k - 1.0).abs() * softplus(w) + target.abs());
-            prop_assert!(off.abs() <= rounding + slope * f64::EPSILON * w.abs(), "k {k} target {target} w {w} off {off}");
+            prop_assert!(off.abs() <= rounding + slope * f64::EPSILON * w.abs(), "k {k} to {target}: {w} off {off}");
         }
     }
 

@@ -3,14 +3,44 @@
 //! A law gives `ln y`, not `y`: sums of powers are then sums of exponentials, which stay in range where `A` is 1e30 and
 //! `N^-alpha` 1e-30. Inside, a parameter is a number on the whole line ([`Scale`] says how it is held); [`natural`] and
 //! [`internal`] translate.
+//!
+//! | | name | formula | axes | linear part |
+//! |---|---|---|---|---|
+//! | F1 | `power` * | `beta x^alpha` | x | all, in ln y |
+//! | F2 | `saturating` * | `b x^-a + e` | x | b, e |
+//! | F3 | `shifted` * | `a (x + c)^-b + e` | x | a, e |
+//! | F4 | `m4` * | `(y - e)/(e0 - y)^k = b x^-c` | x | ln b, c, k, given e and e0 |
+//! | F5 | `bnsl` * | `a + b x^-c0 (1 + (x/d)^(1/f))^(-c1 f)` | x | a, b |
+//! | F6 | `chinchilla` | `E + A/N^alpha + B/D^beta` | N, D | A, B, E |
+//! | F6 | `chinchilla-tied` | the same with `beta = alpha` | N, D | A, B, E |
+//! | F6 | `gadre` | `E + (a M^eta + b M^-eta) (6ND)^-eta`, `M = D/N` | N, D | a, b, E |
+//! | F7 | `repeated` | `E + A/N'^alpha + B/D'^beta`, N' and D' what they are worth | N, D, U | none |
+//! | F7 | `repeated-data` | the same with `N' = N` | N, D, U | A, B, E |
+//! | F8 | `additive` | `E + A/N^alpha + B/D^beta + G/U^gamma` | N, D, U | A, B, G, E |
+//! | F9 | `bounded` | `E + (L0 - E) h/(1 + h)`, `h = A/N^alpha + B/D^beta + G N^gamma/U^delta` | N, D, U | A, B, G |
+//! | F9 | `bounded-nd` | the same with `h = A/N^alpha + B/D^beta` | N, D | A, B |
+//! | F10 | `downstream` | `e0 - k exp(-g L)` | L | e0, k |
+//! | F10 | `sigmoid` | `e + (e0 - e)/(1 + exp(-g (L - l)))` | L | e0, e |
+//!
+//! C compute, N parameters, D samples seen, U unique samples, L a loss of the same job, L0 the error of guessing. Laws
+//! with * are of one axis: C, or with `-n`, `-d`, `-u` behind the name another.
 
 mod additive;
+mod bnsl;
+mod bounded;
 mod chinchilla;
+mod downstream;
+mod gadre;
 mod guess;
+mod jet;
 mod m4;
 mod name;
 mod power;
+pub mod published;
+mod repeated;
 mod saturating;
+mod shifted;
+mod sigmoid;
 pub mod terms;
 
 use std::fmt;
@@ -18,11 +48,18 @@ use std::fmt;
 use serde::Serialize;
 
 pub use additive::Additive;
+pub use bnsl::Bnsl;
+pub use bounded::Bounded;
 pub use chinchilla::Chinchilla;
+pub use downstream::Downstream;
+pub use gadre::Gadre;
 pub use m4::M4;
 pub use name::LawName;
 pub use power::Power;
+pub use repeated::Repeated;
 pub use saturating::Saturating;
+pub use shifted::Shifted;
+pub use sigmoid::Sigmoid;
 
 /// What a law may depend on.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize)]

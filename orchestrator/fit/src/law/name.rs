@@ -5,7 +5,10 @@ use std::str::FromStr;
 
 use serde::{Serialize, Serializer};
 
-use super::{Additive, Axis, Chinchilla, Law, M4, Power, Saturating};
+use super::{
+    Additive, Axis, Bnsl, Bounded, Chinchilla, Downstream, Gadre, Law, M4, Power, Repeated, Saturating, Shifted,
+    Sigmoid,
+};
 
 /// A shipped law. Those of one axis say which: `power` is along C, `power-d` along D.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -14,14 +17,32 @@ pub enum LawName {
     Power(Axis),
     /// F2.
     Saturating(Axis),
+    /// F3.
+    Shifted(Axis),
     /// F4.
     M4(Axis),
+    /// F5 with one break.
+    Bnsl(Axis),
     /// F6.
     Chinchilla,
     /// F6 with `alpha = beta`.
     ChinchillaTied,
+    /// F6 with `alpha = beta` in the parameters of over-training.
+    Gadre,
+    /// F7.
+    Repeated,
+    /// F7 without its part on parameters in excess.
+    RepeatedData,
     /// F8.
     Additive,
+    /// F9.
+    Bounded,
+    /// F9 without unique samples.
+    BoundedNd,
+    /// F10.
+    Downstream,
+    /// F10 with two ends.
+    Sigmoid,
 }
 
 /// A name along each axis.
@@ -48,13 +69,28 @@ impl LawName {
         LawName::Saturating(Axis::N),
         LawName::Saturating(Axis::D),
         LawName::Saturating(Axis::U),
+        LawName::Shifted(Axis::C),
+        LawName::Shifted(Axis::N),
+        LawName::Shifted(Axis::D),
+        LawName::Shifted(Axis::U),
         LawName::M4(Axis::C),
         LawName::M4(Axis::N),
         LawName::M4(Axis::D),
         LawName::M4(Axis::U),
+        LawName::Bnsl(Axis::C),
+        LawName::Bnsl(Axis::N),
+        LawName::Bnsl(Axis::D),
+        LawName::Bnsl(Axis::U),
         LawName::Chinchilla,
         LawName::ChinchillaTied,
+        LawName::Gadre,
+        LawName::Repeated,
+        LawName::RepeatedData,
         LawName::Additive,
+        LawName::Bounded,
+        LawName::BoundedNd,
+        LawName::Downstream,
+        LawName::Sigmoid,
     ];
 
     /// On the command line and in SQL.
@@ -62,10 +98,19 @@ impl LawName {
         match self {
             LawName::Power(axis) => along!(axis, "power"),
             LawName::Saturating(axis) => along!(axis, "saturating"),
+            LawName::Shifted(axis) => along!(axis, "shifted"),
             LawName::M4(axis) => along!(axis, "m4"),
+            LawName::Bnsl(axis) => along!(axis, "bnsl"),
             LawName::Chinchilla => "chinchilla",
             LawName::ChinchillaTied => "chinchilla-tied",
+            LawName::Gadre => "gadre",
+            LawName::Repeated => "repeated",
+            LawName::RepeatedData => "repeated-data",
             LawName::Additive => "additive",
+            LawName::Bounded => "bounded",
+            LawName::BoundedNd => "bounded-nd",
+            LawName::Downstream => "downstream",
+            LawName::Sigmoid => "sigmoid",
         }
     }
 
@@ -74,10 +119,19 @@ impl LawName {
         match self {
             LawName::Power(axis) => Box::new(Power { axis }),
             LawName::Saturating(axis) => Box::new(Saturating { axis }),
+            LawName::Shifted(axis) => Box::new(Shifted { axis }),
             LawName::M4(axis) => Box::new(M4 { axis, ceiling }),
+            LawName::Bnsl(axis) => Box::new(Bnsl { axis }),
             LawName::Chinchilla => Box::new(Chinchilla { tied: false }),
             LawName::ChinchillaTied => Box::new(Chinchilla { tied: true }),
+            LawName::Gadre => Box::new(Gadre),
+            LawName::Repeated => Box::new(Repeated { excess: true }),
+            LawName::RepeatedData => Box::new(Repeated { excess: false }),
             LawName::Additive => Box::new(Additive),
+            LawName::Bounded => Box::new(Bounded { ceiling, repeats: true }),
+            LawName::BoundedNd => Box::new(Bounded { ceiling, repeats: false }),
+            LawName::Downstream => Box::new(Downstream),
+            LawName::Sigmoid => Box::new(Sigmoid),
         }
     }
 }

@@ -6,7 +6,7 @@ use std::collections::BTreeMap;
 use serde_json::Value;
 
 use super::super::{SourceFile, list_of};
-use super::{Record, dataset_name, metric_name};
+use super::{Blank, Record, dataset_name, metric_name};
 
 const METRICS: [&str; 3] = ["lp_acc1", "lp_acc5", "lp_mean_per_class_recall"];
 
@@ -25,7 +25,13 @@ fn usual_name(dataset: &str) -> String {
 }
 
 /// One record a model, data set and number of shots: the best of its learning rates and epochs, as the paper took it.
-pub(super) fn records(file: &SourceFile, at: usize, list: &[Value], warnings: &mut Vec<String>) -> Vec<Record> {
+pub(super) fn records(
+    file: &SourceFile,
+    at: usize,
+    list: &[Value],
+    blank: &mut Blank,
+    warnings: &mut Vec<String>,
+) -> Vec<Record> {
     let mut best: BTreeMap<ProbeKey, Best<'_>> = BTreeMap::new();
     let mut renamed: BTreeMap<&str, String> = BTreeMap::new();
     let mut unreadable = Vec::new();
@@ -71,16 +77,20 @@ pub(super) fn records(file: &SourceFile, at: usize, list: &[Value], warnings: &m
     best.into_iter()
         .map(|((model, pretrained, dataset, shots), (_, _, value))| {
             let real = |name: &str| value.get(name).and_then(Value::as_f64);
-            let metrics = METRICS.iter().filter_map(|metric| {
-                Some((metric_name(metric, Some(shots as f64)), real(metric).filter(|value| value.is_finite())?))
-            });
+            let mut metrics = Vec::new();
+            for metric in METRICS {
+                match real(metric) {
+                    Some(value) => metrics.push((metric_name(metric, Some(shots as f64)), value)),
+                    None => *blank.entry(metric.to_owned()).or_default() += 1,
+                }
+            }
             Record {
                 place: file.name.clone(),
                 file: at,
                 dataset,
                 model,
                 pretrained,
-                metrics: metrics.collect(),
+                metrics,
                 samples_seen: real("samples_seen").filter(|seen| *seen >= 1.0),
                 gmacs_total: real("gmacs_total").filter(|gmacs| *gmacs > 0.0),
                 pool: value.get("upstream_dataset").and_then(Value::as_str).map(str::to_owned),

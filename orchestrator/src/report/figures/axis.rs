@@ -8,7 +8,7 @@ use crate::report::number::{compact, significant, superscript};
 /// How a tick is written.
 pub(super) type Label = fn(f64) -> String;
 
-/// Values beyond it, or below one over it on a logarithmic axis, are not drawn: a step between ticks has to be a number.
+/// Values beyond it, or below one over it on a logarithmic axis, are not drawn: steps between ticks have to be numbers.
 const MOST: f64 = 1e100;
 
 /// How values become lengths.
@@ -85,7 +85,8 @@ impl Axis {
             let minor = if every == 1 { multiples(&fine) } else { multiples(&[1.0]) };
             return (major, minor);
         }
-        let major = multiples(&[1.0, 2.0, 5.0]);
+        let few = multiples(&[1.0, 2.0, 5.0]);
+        let major = if few.len() >= 4 { few } else { multiples(&[1.0, 2.0, 3.0, 5.0, 7.0]) };
         if major.len() >= 4 {
             return (major, multiples(&fine));
         }

@@ -6,7 +6,7 @@ use super::axis::{Frame, Scale, decimal, power_of_ten};
 use super::canvas::{Anchor, Canvas, draw as canvas_draw, fit, wrap};
 use super::data::Picture;
 use super::key::{Rows, Sign, entry};
-use super::marks::{self, Pen, WIDTH, left_out};
+use super::marks::{self, WIDTH, left_out};
 use super::theme::{Ink, viridis};
 use crate::fit::Interval;
 use crate::report::number::significant;
@@ -324,7 +324,9 @@ mod tests {
         #[test]
         fn any_fan_is_drawn(
             laws in proptest::collection::vec(
-                proptest::collection::vec((any_number(), any_number(), any_number(), any_number(), any::<usize>()), 0..5),
+                proptest::collection::vec(
+                    (any_number(), any_number(), any_number(), any_number(), any::<usize>()), 0..5
+                ),
                 0..9
             ),
             truth in (any_number(), any_number(), any_number()),

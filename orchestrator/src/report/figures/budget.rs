@@ -165,10 +165,8 @@ mod tests {
                 curves.into_iter().map(|curve| BudgetSeries { name: name.clone(), curve }).collect();
             let target = target.map(|target| (target, name.clone()));
             let (title, cost, accuracy) = (name.clone(), name.clone(), name);
-            check::sound(|| draw(&BudgetFigure {
-                title: title.clone(), cost: cost.clone(), accuracy: accuracy.clone(), series: Vec::clone(&series), target:
-                target.clone(), spent,
-            }));
+            let figure = BudgetFigure { title, cost, accuracy, series, target, spent };
+            check::sound(|| draw(&figure));
         }
     }
 }

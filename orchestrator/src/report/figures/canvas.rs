@@ -63,7 +63,7 @@ pub(super) fn draw(
 
 #[expect(clippy::needless_pass_by_value, reason = "the form that map_err wants")]
 fn failed<E: std::error::Error + Send + Sync>(error: plotters::drawing::DrawingAreaErrorKind<E>) -> FigureError {
-    FigureError(error.to_string())
+    FigureError(format!("plotters: {error}"))
 }
 
 fn fine((x, y): (f64, f64)) -> (i32, i32) {

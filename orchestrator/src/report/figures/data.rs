@@ -85,6 +85,7 @@ impl Curve {
     }
 
     /// The line without its band.
+    #[must_use]
     pub fn without_band(&self) -> Curve {
         Curve { x: self.x.clone(), y: self.y.clone(), low: Vec::new(), high: Vec::new() }
     }

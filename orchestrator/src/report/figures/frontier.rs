@@ -202,7 +202,11 @@ mod tests {
                 y: name.clone(),
                 counts,
                 lines: curves.into_iter().enumerate().map(|(number, curve)| Law {
-                    name: format!("{number}{name}"), formula: name.clone(), interval: name.clone(), curve, fitted_to: two,
+                    name: format!("{number}{name}"),
+                    formula: name.clone(),
+                    interval: name.clone(),
+                    curve,
+                    fitted_to: two,
                 }).collect(),
                 cap: Some((one, name.clone())),
                 marks: vec![(one, two, name.clone()), (two, one, name.clone())],

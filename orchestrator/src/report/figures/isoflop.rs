@@ -131,7 +131,10 @@ fn frames(figure: &IsoflopFigure, height: f64) -> (Frame, Frame) {
 }
 
 fn isoflop(canvas: &Canvas<'_>, frame: &Frame, budget: &Isoflop, ink: Ink) -> Result<(), FigureError> {
-    marks::line(canvas, frame, budget.parabola.points(), Pen::dashed(ink, 1.5, 5.0))?;
+    // Beyond its runs a parabola says nothing.
+    let runs = budget.parameters.iter().fold((f64::INFINITY, 0.0f64), |(low, high), n| (low.min(*n), high.max(*n)));
+    let near = |(n, _): &(f64, f64)| *n >= runs.0 / 1.1 && *n <= runs.1 * 1.1;
+    marks::line(canvas, frame, budget.parabola.points().filter(near), Pen::dashed(ink, 1.5, 5.0))?;
     marks::line(canvas, frame, budget.surface.points(), Pen::solid(ink, 2.0))?;
     for (&n, &error) in budget.parameters.iter().zip(&budget.errors) {
         if frame.x.holds(n) && frame.y.holds(error) {

@@ -1,5 +1,7 @@
 //! Laws over their points, error against one quantity: with band, held-out points and formula.
 
+use std::fmt::Write as _;
+
 use super::FigureError;
 use super::axis::{Frame, Scale, decimal, power_of_ten};
 use super::canvas::draw as canvas_draw;
@@ -94,7 +96,7 @@ fn caption(figure: &LawFigure, frame: &Frame) -> String {
         caption.push_str(", dashed finely beyond the points they were fitted to.");
         if !first.curve.low.is_empty() {
             let whose = if others.is_empty() { "" } else { " of the first" };
-            caption.push_str(&format!(" Band: 95 % interval of the law{whose}, not of a single new run."));
+            let _ = write!(caption, " Band: 95 % interval of the law{whose}, not of a single new run.");
         }
     }
     let missing = figure.points.iter().filter(|p| !(frame.x.holds(p.x) && frame.y.holds(p.y))).count();

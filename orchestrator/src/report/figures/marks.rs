@@ -81,7 +81,9 @@ impl Groups {
             key.head("Points");
             let fitted = points.iter().filter(|point| point.role == Role::Fitted).count();
             key.entry(&entry(Sign::Marker(0, RADIUS, Ink::Muted), format!("fitted: {fitted}")));
-            roles.iter().for_each(|role| key.entry(role));
+            for role in &roles {
+                key.entry(role);
+            }
         }
     }
 }

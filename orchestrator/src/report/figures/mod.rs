@@ -1,4 +1,25 @@
-//! The figures. Only this folder knows plotters.
+//! The figures. Only this folder knows plotters and resvg.
+//!
+//! Two kinds. `draw_all` draws a sweep's own page from a [`Report`]. The figures of an analysis are modules of their
+//! own, each a pure function from plain data to a [`Picture`](data::Picture), which gives SVG for a page
+//! ([`inline`](data::Picture::inline)), SVG for a file ([`standalone`](data::Picture::standalone)) and
+//! [`png`](data::Picture::png):
+//!
+//! | function | shows |
+//! | --- | --- |
+//! | [`law::draw`] | laws over points, held-out and excluded ones marked |
+//! | [`policies::draw`] | how the choice of points moves the laws and a forecast |
+//! | [`residuals::draw`] | residuals in ln against N, D, U, C |
+//! | [`profile::draw`] | profile curves of the parameters |
+//! | [`pairs::draw`] | bootstrap resamples, each two parameters together |
+//! | [`isoflop::draw`] | IsoFLOP curves, the surface beside the parabola, optima against C |
+//! | [`frontier::draw`] | best N, D, U and error for a budget; samples per parameter as one panel of it |
+//! | [`backtest::draw_fan`], [`backtest::draw_table`] | forecasts as data grow; held-out error of laws by objectives |
+//! | [`budget::draw`] | accuracy of a forecast against what the study costs |
+//! | [`comparison::draw`] | two training sets or model families, and where their laws cross |
+//!
+//! None of them fails or panics on missing, infinite or contradictory numbers: it draws what it can, says in the
+//! picture where there is nothing, and counts in the caption what was left out.
 
 mod axis;
 pub mod backtest;
@@ -34,9 +55,9 @@ use crate::store::study::Study;
 
 pub(super) use theme::css_variables;
 
-/// A figure can't be drawn: plotters said no.
+/// A figure can't be drawn or turned into pixels.
 #[derive(Debug, thiserror::Error)]
-#[error("plotters: {0}")]
+#[error("{0}")]
 pub struct FigureError(String);
 
 /// A figure as drawn, in the light theme's colours.

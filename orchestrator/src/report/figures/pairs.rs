@@ -1,5 +1,7 @@
 //! Bootstrap pair plot: what the resamples say of each parameter, and of each two together.
 
+use std::fmt::Write as _;
+
 use super::FigureError;
 use super::axis::{Axis, Frame, Scale, decimal};
 use super::canvas::{Anchor, Canvas, draw as canvas_draw, fit};
@@ -101,7 +103,7 @@ fn caption(figure: &PairsFigure, usable: usize, every: usize) -> String {
         if every == 1 { "one dot each".to_owned() } else { format!("a dot for one in {every}") }
     );
     if figure.names.len() > PARAMETERS_MOST {
-        caption.push_str(&format!(" Not shown: {}.", figure.names[PARAMETERS_MOST..].join(", ")));
+        let _ = write!(caption, " Not shown: {}.", figure.names[PARAMETERS_MOST..].join(", "));
     }
     caption + &left_out(figure.resamples.len() - usable, "resample")
 }
@@ -218,7 +220,9 @@ fn rank_correlation(one: &[f64], other: &[f64]) -> Option<f64> {
         let mut from = 0;
         for ties in order.chunk_by(|a, b| values[*a].total_cmp(&values[*b]).is_eq()) {
             let middle = from as f64 + (ties.len() as f64 - 1.0) / 2.0;
-            ties.iter().for_each(|index| ranks[*index] = middle);
+            for index in ties {
+                ranks[*index] = middle;
+            }
             from += ties.len();
         }
         ranks

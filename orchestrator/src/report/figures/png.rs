@@ -40,3 +40,31 @@ pub(super) fn tree(svg: &str) -> Result<Tree, FigureError> {
     let options = Options { font_family: FAMILY.to_owned(), fontdb: Arc::clone(&FONTS), ..Options::default() };
     Tree::from_str(svg, &options).map_err(|error| FigureError(format!("SVG: {error}")))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn words_are_drawn_without_fonts_of_the_machine() {
+        let page = |words: &str| {
+            let svg = format!(
+                "<svg xmlns=\"http://www.w3.org/2000/svg\" width=\"60\" height=\"20\" font-family=\"Helvetica, \
+                 sans-serif\"><text x=\"2\" y=\"15\">{words}</text></svg>"
+            );
+            of_svg(&svg).unwrap()
+        };
+        let (empty, words) = (page(""), page("α C⁻⁰·¹¹¹"));
+        assert_ne!(empty, words, "no letters");
+        assert_eq!(words, page("α C⁻⁰·¹¹¹"));
+        // Width and height of the PNG's header.
+        assert_eq!((&words[16..20], &words[20..24]), (&[0, 0, 0, 120][..], &[0, 0, 0, 40][..]));
+    }
+
+    #[test]
+    fn what_is_no_picture_is_refused() {
+        assert!(of_svg("<p>").unwrap_err().to_string().starts_with("SVG: "));
+        let huge = "<svg xmlns=\"http://www.w3.org/2000/svg\" width=\"60000\" height=\"20\"/>";
+        assert!(of_svg(huge).unwrap_err().to_string().contains("at most 20000"));
+    }
+}

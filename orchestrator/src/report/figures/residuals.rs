@@ -12,7 +12,7 @@ const PANEL: f64 = 212.0;
 /// With its titles and ticks.
 const CELL: f64 = PANEL + 92.0;
 /// Abscissas that differ by less than this factor count as the same.
-const SAME: f64 = 1.03;
+const SAME: f64 = 1.08;
 
 /// A law's residuals, one panel an axis.
 #[derive(Debug, Clone, PartialEq)]
@@ -158,10 +158,13 @@ fn running_median(mut points: Vec<(f64, f64)>) -> Vec<(f64, f64)> {
     points.sort_by(|a, b| a.0.total_cmp(&b.0).then(a.1.total_cmp(&b.1)));
     let least = (points.len() / 8).max(2);
     let mut groups: Vec<Vec<(f64, f64)>> = Vec::new();
-    for tied in points.chunk_by(|a, b| b.0 / a.0 < SAME) {
-        match groups.last_mut() {
-            Some(group) if group.len() < least => group.extend(tied),
-            _ => groups.push(tied.to_vec()),
+    for point in points {
+        let joins = |group: &&mut Vec<(f64, f64)>| {
+            group.len() < least || point.0 / group[0].0 < SAME || point.0 <= group[group.len() - 1].0
+        };
+        match groups.last_mut().filter(joins) {
+            Some(group) => group.push(point),
+            None => groups.push(vec![point]),
         }
     }
     groups.iter().map(|group| (group[group.len() / 2].0, median(group))).collect()

@@ -214,23 +214,21 @@ pub(super) fn isoflop() -> IsoflopFigure {
     let error = |c: f64, n: f64| 0.12 + 62.0 * n.powf(-0.34) + 55.0 * (c / (6.0 * n)).powf(-0.29);
     let budgets = (0..6).map(|i| {
         let compute = 10f64.powf(17.0 + f64::from(i) * 0.5);
-        let best = 0.11 * compute.powf(0.47);
-        let from = if i == 5 { best * 0.9 } else { best / 5.0 };
+        let best = 0.45 * compute.powf(0.47);
+        let from = if i == 5 { best * 0.9 } else { best / 7.0 };
         let parameters: Vec<f64> = (0..7).map(|k| from * 1.75f64.powi(k)).collect();
         let errors = parameters.iter().map(|n| error(compute, *n) * (0.004 * noise.bell()).exp()).collect();
         let x: Vec<f64> = (0..=60).map(|k| from * 0.8 * (50.0f64).powf(f64::from(k) / 60.0)).collect();
-        let smooth = |of: &dyn Fn(f64) -> f64| Curve {
-            x: x.clone(),
-            y: x.iter().map(|n| of(*n)).collect(),
-            low: Vec::new(),
-            high: Vec::new(),
+        let smooth = |of: &dyn Fn(f64) -> f64, factor: f64| {
+            let near: Vec<f64> = x.iter().copied().filter(|n| (n / best).ln().abs() < factor.ln()).collect();
+            Curve { y: near.iter().map(|n| of(*n)).collect(), x: near, low: Vec::new(), high: Vec::new() }
         };
         let least = |of: &dyn Fn(f64) -> f64| {
             x.iter().map(|n| (*n, of(*n))).min_by(|a, b| a.1.total_cmp(&b.1)).filter(|_| !x.is_empty())
         };
         let surface = |n: f64| error(compute, n);
         let bottom = least(&surface).unwrap_or((best, 1.0));
-        let parabola = |n: f64| bottom.1 * (1.0 + 0.085 * (n / (bottom.0 * 1.25)).ln().powi(2)) * 0.998;
+        let parabola = |n: f64| bottom.1 * (1.0 + 0.05 * (n / (bottom.0 * 1.25)).ln().powi(2)) * 0.998;
         let flags = match i {
             1 => vec!["grid off-centre by 2.1x".to_owned()],
             5 => vec!["optimum at the edge".to_owned(), "parabola biased by 18 %".to_owned()],
@@ -240,9 +238,9 @@ pub(super) fn isoflop() -> IsoflopFigure {
             compute,
             parameters,
             errors,
-            surface: smooth(&surface),
+            surface: smooth(&surface, 99.0),
             surface_optimum: Some(bottom),
-            parabola: smooth(&parabola),
+            parabola: smooth(&parabola, 4.0),
             parabola_optimum: least(&parabola),
             flags,
         }
@@ -389,7 +387,9 @@ pub(super) fn comparison() -> ComparisonFigure {
     let family = |name: &str, beta: f64, alpha: f64, seed: u64, own: bool| {
         let mut points = grid(beta * 1.05, seed);
         let slope = |point: &Point| point.x.powf(alpha + 0.111);
-        points.iter_mut().for_each(|point| point.y *= slope(point));
+        for point in &mut points {
+            point.y *= slope(point);
+        }
         points.retain(|point| point.role != Role::Excluded && (own || point.data_size < 5e8));
         points.retain(|point| own || (point.data_size > 1e8 && point.parameters < 5e8));
         let exponent = superscript(&format!("{alpha:.3}"));
