@@ -258,12 +258,13 @@ fn optima<'a>(fits: &[&'a Fit]) -> Vec<(&'a Fit, Vec<f64>, f64)> {
         let free = fit.parameters.iter().filter(|parameter| !parameter.frozen).count() as f64;
         let mut thetas = vec![&fit.solution.best.theta];
         thetas.extend(fit.solution.optima.iter().map(|optimum| &optimum.minimum.theta));
-        thetas.dedup();
         for theta in thetas {
             let left: f64 =
                 sample.inputs.iter().zip(&sample.ln_y).map(|(x, ln_y)| (form.ln_at(theta, x) - ln_y).powi(2)).sum();
             let bic = count * (left / count).max(NOISE_MIN * NOISE_MIN).ln() + free * count.ln();
-            if bic.is_finite() {
+            let close = |other: &[f64]| other.iter().zip(theta).all(|(a, b)| (a - b).abs() <= 1e-6 * (1.0 + b.abs()));
+            let known = found.iter().any(|(other, at, _)| other.law == fit.law && close(at));
+            if bic.is_finite() && !known {
                 found.push((fit, theta.clone(), bic));
             }
         }

@@ -199,8 +199,8 @@ fn jobs_that_tell_competing_laws_apart_gain() {
     let fit = first_jobs(&study);
     // The same law, as well fitted, that forecasts otherwise.
     let mut rival = fit.clone();
-    rival.solution.best.theta[4] -= 0.02;
-    rival.solution.best.theta[1] -= 0.02 * 3e9f64.ln();
+    rival.solution.best.theta[4] -= 0.008;
+    rival.solution.best.theta[1] -= 0.008 * 3e9f64.ln();
     let (targets, candidates) = ([at(TARGET.0, TARGET.1)], study.candidates(0..LAST));
     let alone = advise(&[&fit], &targets, &candidates, &AdviseOptions::new(1e25)).unwrap();
     let both = advise(&[&fit, &rival], &targets, &candidates, &AdviseOptions::new(1e25)).unwrap();

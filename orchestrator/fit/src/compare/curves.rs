@@ -1,9 +1,9 @@
 //! Laws along compute, and what is read off two of them.
 
 use super::{CompareError, CompareOptions, Difference, SharedExponent};
-use crate::interval::plain as interval;
 use crate::cost::Currency;
 use crate::frontier::Path;
+use crate::interval::plain as interval;
 use crate::law::{Axis, Input, LawName, Scale};
 use crate::objective::Objective;
 use crate::sample::Sample;

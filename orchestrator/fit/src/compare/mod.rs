@@ -12,9 +12,9 @@ use std::fmt;
 use rayon::prelude::*;
 use serde::Serialize;
 
-use crate::interval::{Interval, plain as interval};
 use crate::cost::Cost;
 use crate::frontier::{Limits, share};
+use crate::interval::{Interval, plain as interval};
 use crate::law::LawName;
 use crate::observation::Convention;
 use crate::{Fit, JOBS_MIN};
