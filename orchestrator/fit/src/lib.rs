@@ -5,6 +5,7 @@
 //! ([`Points`]), minimises an [`Objective`] of a [`Law`](law::Law) over them ([`solve`]), bootstraps the whole of that
 //! by job, and judges ([`Verdict`]).
 
+pub mod advise;
 pub mod backtest;
 mod bootstrap;
 pub mod choose;

@@ -169,6 +169,17 @@ pub enum FrontierError {
         /// The law.
         law: LawName,
     },
+    /// A law of N, D or U alone.
+    #[error(
+        "splitting a budget: the law `{law}` is of {} alone, so the best job is at an end; fit a law of N and D",
+        axis.describe()
+    )]
+    OneAxis {
+        /// The law.
+        law: LawName,
+        /// Its axis.
+        axis: Axis,
+    },
     /// No models to choose among, or a law that can't tell them apart.
     #[error("choosing a model with the law `{law}`: {reason}")]
     NoChoice {
@@ -250,6 +261,9 @@ fn check(fit: &Fit, cost: &Cost, budgets: &[f64], limits: Limits) -> Result<(), 
     let axes = form.axes();
     if axes.contains(&Axis::L) {
         return Err(FrontierError::NeedsLoss { law: fit.law });
+    }
+    if let [axis @ (Axis::N | Axis::D | Axis::U)] = axes {
+        return Err(FrontierError::OneAxis { law: fit.law, axis: *axis });
     }
     if axes == [Axis::C] && cost.currency == Currency::GpuHours {
         return Err(FrontierError::ComputeAlone { law: fit.law });
