@@ -157,7 +157,7 @@ impl Study<'_> {
     /// The best of a search from the optimum, of one from `beside` its bounds, and of `restarts` from elsewhere; `None`
     /// where none came to an end.
     fn refit(&self, problem: &Problem<'_>, beside: Option<&[f64]>, restarts: usize, seed: u64) -> Option<Vec<f64>> {
-        let mut best = refit(problem, self.best);
+        let mut best = refit(problem, &self.best.theta);
         if let Some(start) = beside {
             let other = Newton::default().minimise(problem, start);
             if is_usable(&other) && (!is_usable(&best) || other.value < best.value) {

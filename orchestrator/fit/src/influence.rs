@@ -16,7 +16,7 @@ use serde::Serialize;
 use crate::law::{Input, Law, Scale};
 use crate::points::select;
 use crate::sample::Sample;
-use crate::solve::{self, Ending, Minimum, Problem, Warm};
+use crate::solve::{self, Ending, Minimum, Problem};
 use crate::{Fit, Options, one_value};
 
 /// Standard deviations of a normal within which 95 % of it lie.
@@ -287,7 +287,7 @@ fn refit(base: &Base<'_>, out: &BTreeSet<&str>) -> Result<Minimum, &'static str>
     }
     one_value(law, &sample).map_err(|_| "what is left has one value only on an axis of the law")?;
     let problem = Problem { frozen: &base.frozen, ..Problem::new(law, &sample, base.fit.objective) };
-    let mut minimum = solve::refit(&problem, &Warm::new(&problem, &base.fit.solution.best));
+    let mut minimum = solve::refit(&problem, &base.fit.solution.best.theta);
     if minimum.ending == Ending::Unfinished {
         let searched = solve::solve(&problem, base.options.starts, base.options.seed).best;
         if searched.value < minimum.value {
