@@ -1,11 +1,12 @@
 //! What one job does to a fit: the law without it, in units of the standard error that the other jobs give.
 //!
-//! Deletion diagnostics (Cook and Weisberg 1982, section 3.2), by refitting rather than to first order, since laws are not
-//! linear and points are selected anew. The standard error is the jackknife's over the jobs that stay (Efron and Tibshirani
-//! 1993, equation 11.5): one with the job itself in it grows with the job's own pull, and no job ever exceeds it.
+//! Deletion diagnostics (Cook and Weisberg 1982, section 3.2), by refitting rather than to first order, since laws are
+//! not linear and points are selected anew. The standard error is the jackknife's over the jobs that stay (Efron and
+//! Tibshirani 1993, equation 11.5): one with the job itself in it grows with the job's own pull, and no job ever
+//! exceeds it.
 //!
-//! One deletion does not see outliers that hide each other; [`peel`] takes the most influential job away, looks again at
-//! what is left, and so on (the five outliers of Chinchilla's figure 4 move beta from 0.37 to 0.45 together).
+//! One deletion does not see outliers that hide each other; [`peel`] takes the most influential job away, looks again
+//! at what is left, and so on (the five outliers of Chinchilla's figure 4 move beta from 0.37 to 0.45 together).
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
@@ -31,8 +32,8 @@ pub struct Shift {
     pub with: f64,
     /// Without the jobs left out, natural scale.
     pub without: f64,
-    /// Change in standard errors of the jobs that stay: of a parameter on the scale it is fitted on (the logarithm, where it
-    /// must be above zero), of a forecast in ln E. `None` where they have none: an exact fit.
+    /// Change in standard errors of the jobs that stay: of a parameter on the scale it is fitted on (the logarithm,
+    /// where it must be above zero), of a forecast in ln E. `None` where they have none: an exact fit.
     pub in_errors: Option<f64>,
 }
 
@@ -52,8 +53,8 @@ pub struct Effect {
 }
 
 impl Effect {
-    /// What it is sorted by: the forecast's change, or else the largest of a parameter's, in standard errors. Infinite where
-    /// the rest can't be fitted.
+    /// What it is sorted by: the forecast's change, or else the largest of a parameter's, in standard errors. Infinite
+    /// where the rest can't be fitted.
     pub fn size(&self) -> f64 {
         if self.unfit.is_some() {
             return f64::INFINITY;
@@ -127,8 +128,8 @@ pub fn influence(fit: &Fit, options: &Options, forecast: Option<&Input>) -> Infl
     Influence { effects, caution }
 }
 
-/// Takes the job away whose leaving moves the fit most, looks again at those left, and so on: `steps` times, or until the
-/// law can't be fitted. Each effect is of all jobs taken so far, against the whole fit.
+/// Takes the job away whose leaving moves the fit most, looks again at those left, and so on: `steps` times, or until
+/// the law can't be fitted. Each effect is of all jobs taken so far, against the whole fit.
 pub fn peel(fit: &Fit, options: &Options, forecast: Option<&Input>, steps: usize) -> Vec<Effect> {
     let base = Base::new(fit, options, forecast);
     let mut gone: BTreeSet<&str> = BTreeSet::new();
