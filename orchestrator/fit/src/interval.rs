@@ -51,9 +51,9 @@ impl Interval {
 pub enum IntervalKind {
     /// The 2.5th and 97.5th percentiles (Efron 1979). Too narrow for few jobs.
     Percentile,
-    /// Percentiles `alpha'` and `1 - alpha'` with `alpha' = Phi(-sqrt(n / (n - 1)) t)`, `t` Student's two-sided 5 % point
-    /// of n - 1 degrees of freedom, n jobs (Hesterberg 2015, arXiv 1411.5279, section 4.4.2). With n - p in place of
-    /// n - 1, p parameters, intervals of laws with many parameters came out too wide (up to 100 % of studies).
+    /// Percentiles `alpha'` and `1 - alpha'` with `alpha' = Phi(-sqrt(n / (n - 1)) t)`, `t` Student's two-sided 5 %
+    /// point of n - 1 degrees of freedom, n jobs (Hesterberg 2015, arXiv 1411.5279, section 4.4.2). With n - p in place
+    /// of n - 1, p parameters, intervals of laws with many parameters came out too wide (up to 100 % of studies).
     Expanded,
     /// Bias-corrected and accelerated, acceleration by the jackknife over jobs (Efron 1987; Efron and Tibshirani 1993,
     /// equations 14.9 to 14.15).
@@ -127,9 +127,9 @@ impl Reader {
         Reader { kind, z: (jobs > free).then_some(z) }
     }
 
-    /// The interval around `value`. `jackknife`: the number with each job left out, used by BCa alone. NaN replicates do
-    /// not count. An interval that would miss the value is stretched to it; of no more jobs than parameters it is the whole
-    /// line.
+    /// The interval around `value`. `jackknife`: the number with each job left out, used by BCa alone. NaN replicates
+    /// do not count. An interval that would miss the value is stretched to it; of no more jobs than parameters it is
+    /// the whole line.
     pub(crate) fn read(&self, value: f64, mut replicates: Vec<f64>, jackknife: &[f64]) -> Interval {
         let Some(z) = self.z else { return Interval::unknown(value) };
         replicates.retain(|replicate| !replicate.is_nan());

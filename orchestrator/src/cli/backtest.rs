@@ -27,7 +27,8 @@ pub(super) struct Args {
     rows: Rows,
     #[command(flatten)]
     law: Law,
-    /// What is held out: rolling:C, :N, :D or :U (train below, test above), leave-out:model, :data-size or :samples-seen.
+    /// What is held out: rolling:C, :N, :D or :U (train below, test above), leave-out:model, :data-size or
+    /// :samples-seen.
     #[arg(long, default_value = "rolling:C", value_name = "SPLIT")]
     hold_out: Split,
     /// Back-test only the law and objective given, each cut on its own line, with the coverage of its intervals.

@@ -58,7 +58,8 @@ async fn the_2022_study_comes_out_of_import_and_fit() {
             &project,
             &[
                 "sql",
-                "--json",
+                "--format",
+                "json",
                 &format!(
                     "SELECT model, source_detail->>'samples_seen_pretty' AS scale, max(value) AS best, \
                      max(gmacs_samples / d) AS gmacs FROM observation WHERE sweep = 'openclip-2022' \
@@ -80,8 +81,10 @@ async fn the_2022_study_comes_out_of_import_and_fit() {
         assert_eq!(misses.len(), 11);
         close(misses.iter().sum::<f64>() / 11.0, error, 1e-5);
     }
-    let hours =
-        json(&project, &["sql", "--json", "SELECT sum(gpu_hours) AS h FROM result WHERE sweep = 'openclip-2022'"]);
+    let hours = json(
+        &project,
+        &["sql", "--format", "json", "SELECT sum(gpu_hours) AS h FROM result WHERE sweep = 'openclip-2022'"],
+    );
     close(hours["rows"][0]["h"].as_f64().unwrap(), 1_058_318.0, 1.0);
 
     let imagenet = ["--metric", "imagenet1k/acc1"];
@@ -204,7 +207,7 @@ async fn what_cannot_be_answered_says_why() {
         (&["fit", "table", "--objective", "l2"][..], 2, "is no objective"),
         (&["fit", "table", "--where", "loss <"][..], 2, "can't be used"),
         (&["fit", "table", "--where", "n < 2e6", "--law", "chinchilla"][..], 1, "needs at least 6"),
-        (&["fit", "table", "--where", "n < 2e6"][..], 0, ""),
+        (&["fit", "table", "--where", "n < 2e6"][..], 1, "too few jobs"),
         (&["fit", "table", "--where", "c IS NULL OR n = 1e6", "--law", "chinchilla-tied"][..], 2, "column"),
         (&["fit", "table", "--fix", "gamma=1"][..], 2, "can't hold `gamma`"),
         (&["fit", "table", "--law", "additive"][..], 1, "left out"),

@@ -1,8 +1,8 @@
 //! Speed of the two things that a study waits for, on the 240 points of Besiroglu et al. 2024: the best-of-many-starts
 //! optimum, and 4,000 bootstrap refits. `make bench-fit` runs it beside SciPy.
 //!
-//! `FIT_BENCH_DATA` is the path of the points (CSV; `../shared/data/epoch_chinchilla_svg_extracted.csv` otherwise); without
-//! them points of the same shape are made up.
+//! `FIT_BENCH_DATA` is the path of the points (CSV; `../shared/data/epoch_chinchilla_svg_extracted.csv` otherwise);
+//! without them points of the same shape are made up.
 
 use std::path::PathBuf;
 
