@@ -12,6 +12,8 @@ pub mod choose;
 pub mod compare;
 pub mod cost;
 pub mod frontier;
+pub mod influence;
+pub mod isoflop;
 mod distribution;
 mod interval;
 pub mod law;
