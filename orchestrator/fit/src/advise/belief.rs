@@ -178,23 +178,20 @@ impl Beliefs {
         let targets = self.modes[0].targets.len();
         // Per mode: the outcome's variance, and by how much each target moves with it.
         let spread: Vec<f64> = self.modes.iter().map(|mode| v + own_variance(mode, candidate)).collect();
-        let pulls: Vec<Vec<f64>> = (0..modes)
-            .map(|m| {
-                let mode = &self.modes[m];
-                let pull =
-                    |target: &(f64, Vec<f64>)| quadratic(&mode.covariance, &target.1, &mode.candidates[candidate].1);
-                mode.targets.iter().map(|target| pull(target) / spread[m]).collect()
-            })
-            .collect();
+        let pull = |target: usize, m: usize| {
+            let mode = &self.modes[m];
+            quadratic(&mode.covariance, &mode.targets[target].1, &mode.candidates[candidate].1) / spread[m]
+        };
+        let pulls: Vec<Vec<f64>> = (0..targets).map(|target| (0..modes).map(|m| pull(target, m)).collect()).collect();
         if modes == 1 {
-            return pulls[0].iter().map(|pull| pull * pull * spread[0]).sum();
+            return pulls.iter().map(|pull| pull[0] * pull[0] * spread[0]).sum();
         }
         let nodes = nodes();
         let mut total = 0.0;
         for course in &self.courses {
             let outcome: Vec<f64> =
                 (0..modes).map(|m| mean(&self.modes[m].candidates[candidate], &course.shifts[m])).collect();
-            for target in 0..targets {
+            for (target, pull) in pulls.iter().enumerate() {
                 let now: Vec<f64> =
                     (0..modes).map(|m| mean(&self.modes[m].targets[target], &course.shifts[m])).collect();
                 let middle: f64 = now.iter().zip(&course.weights).map(|(mean, weight)| mean * weight).sum();
@@ -202,8 +199,7 @@ impl Beliefs {
                     for (z, share) in &nodes {
                         let y = outcome[from] + z * spread[from].sqrt();
                         let weights = updated(&course.weights, &outcome, &spread, y);
-                        let then: f64 =
-                            (0..modes).map(|m| weights[m] * (now[m] + pulls[m][target] * (y - outcome[m]))).sum();
+                        let then: f64 = (0..modes).map(|m| weights[m] * (now[m] + pull[m] * (y - outcome[m]))).sum();
                         total += course.weights[from] * share * (then - middle).powi(2);
                     }
                 }

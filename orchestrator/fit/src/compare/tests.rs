@@ -126,13 +126,6 @@ fn what_cannot_be_compared_is_an_error() {
     assert!(matches!(refused(&a, &hours, &options(&[])), CompareError::NeedsCost { .. }));
 }
 
-#[test]
-fn students_t_is_the_tables() {
-    for (t, free, within) in [(12.706_205, 1, 0.95), (4.302_653, 2, 0.95), (2.570_582, 5, 0.95), (1.697_261, 30, 0.9)] {
-        assert!((curves::student_within(t, free) - within).abs() < 1e-6, "{t} {free}");
-    }
-}
-
 /// The 2022 study's figure 1: LAION against CLIP-WIT on ImageNet, three OpenAI models.
 #[test]
 #[expect(clippy::print_stderr, reason = "a test that is skipped says so")]

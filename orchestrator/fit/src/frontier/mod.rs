@@ -39,6 +39,18 @@ pub enum Edge {
     AtMost,
 }
 
+impl fmt::Display for Edge {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Edge::Inside => "among the sizes observed",
+            Edge::BelowObserved => "smaller than any size observed",
+            Edge::AboveObserved => "larger than any size observed",
+            Edge::AtLeast => "at the least size allowed: smaller may be better",
+            Edge::AtMost => "at the most size allowed: larger may be better",
+        })
+    }
+}
+
 /// The best use of a budget. Intervals are 95 %, from the fit's resamples.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct Allocation {
