@@ -403,10 +403,13 @@ fn print(
     for fit in fits {
         line("law", &format!("{}   ({}; {})", with_numbers(fit), fit.law, fit.verdict));
     }
-    if advice.modes.len() > 1 {
+    if advice.modes.len() > 1 || fits.len() > 1 {
         for mode in &advice.modes {
             let share = format!("{:.0} %", 100.0 * mode.weight);
             line("believed", &format!("{share:>5} {}: E = {}", mode.law, significant(mode.forecasts[0], 3)));
+        }
+        for fit in fits.iter().filter(|fit| !advice.modes.iter().any(|mode| mode.law == fit.law)) {
+            line("", &format!("  0 % {}: fits far worse, by BIC", fit.law));
         }
     }
     line("target", &target.describe());
@@ -425,16 +428,16 @@ fn print(
             significant(100.0 * noise.cell, 2)
         ),
     );
-    line("budget", &format!("{} {}", compact(args.budget), currency.unit()));
+    line("budget", &format!("{} {}", significant(args.budget, 3), currency.unit()));
     if !rows.is_empty() {
         data("");
         table(rows).into_iter().for_each(|row| data(&row));
         data("");
     }
-    let spent = format!("{} of it spent on {} jobs", compact(advice.spent), rows.len());
+    let spent = format!("{} of it spent on {} jobs", significant(advice.spent, 3), rows.len());
     line("end", &if rows.is_empty() { advice.stop.to_string() } else { format!("{}; {spent}", advice.stop) });
     if rows.is_empty() && advice.stop == Stop::Budget {
-        line("", &format!("the cheapest candidate costs {}", compact(cheapest)));
+        line("", &format!("the cheapest candidate costs {}", significant(cheapest, 3)));
     }
 }
 
@@ -455,8 +458,8 @@ fn table(rows: &[Row]) -> Vec<String> {
         cells.extend(row.seed.map(|seed| seed.to_string()));
         cells.extend([
             row.kind.to_owned(),
-            compact(row.cost),
-            compact(row.spent),
+            significant(row.cost, 3),
+            significant(row.spent, 3),
             with_interval(&row.after),
             width(&row.after),
         ]);

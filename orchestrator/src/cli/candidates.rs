@@ -10,7 +10,7 @@ use crate::plan::Plan;
 use crate::spec::{Spec, is_model_file, model_names, nearest, shipped, sized_for};
 
 /// Values of D or U closer than this in their logarithm are one: published tables round them differently.
-const SAME: f64 = 0.02;
+const SAME: f64 = 0.1;
 /// Samples seen beyond the largest of the sweep, in multiples of it.
 const BEYOND: [f64; 2] = [2.0, 4.0];
 

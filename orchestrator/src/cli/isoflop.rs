@@ -104,7 +104,7 @@ pub(super) async fn run(args: Args) -> Result<Exit, Failure> {
     }
     for budget in &found.budgets {
         for flag in &budget.flags {
-            line("flag", &format!("C {}: {flag}", compact(budget.compute)));
+            line("flag", &format!("C {}: {flag}", significant(budget.compute, 3)));
         }
     }
     if found.rows_left_out > 0 {
@@ -129,7 +129,7 @@ fn table(budgets: &[Budget]) -> Vec<String> {
         let surface = |of: fn(Optimum) -> String| budget.surface.map_or("-".to_owned(), of);
         let bias = budget.parabola_bias.map(|bias| 100.0 * bias.exp_m1());
         table.add_row([
-            compact(budget.compute),
+            significant(budget.compute, 3),
             budget.rows.to_string(),
             budget.sizes.to_string(),
             size(budget.surface),
