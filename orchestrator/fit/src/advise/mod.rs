@@ -56,6 +56,8 @@ pub struct AdviseOptions {
     pub noise: Option<Noise>,
     /// Jobs at most; [`PICKS_MAX`] unless given.
     pub picks_max: usize,
+    /// Whether a job may be of a cell that has one already.
+    pub replicates: bool,
     /// Seed of the imagined outcomes, where several modes compete.
     pub seed: u64,
 }
@@ -70,6 +72,7 @@ impl AdviseOptions {
             gain_min: GAIN_MIN,
             noise: None,
             picks_max: PICKS_MAX,
+            replicates: true,
             seed: 0,
         }
     }
@@ -210,11 +213,13 @@ pub fn advise(
         }
         let affordable = |index: &usize| spent + candidates[*index].cost <= options.budget * (1.0 + 1e-12);
         let left: f64 = beliefs.forecasts().iter().map(|(_, variance)| variance).sum();
-        let scored = (0..candidates.len()).filter(affordable).map(|index| (index, beliefs.gain(index) / left));
-        let scored: Vec<(usize, f64)> = scored.filter(|(_, gain)| gain.is_finite()).collect();
-        if scored.is_empty() {
+        let bought: Vec<usize> = (0..candidates.len()).filter(affordable).collect();
+        if bought.is_empty() {
             break Stop::Budget;
         }
+        let allowed = bought.into_iter().filter(|&index| options.replicates || beliefs.jobs[index] == 0);
+        let scored = allowed.map(|index| (index, beliefs.gain(index) / left));
+        let scored: Vec<(usize, f64)> = scored.filter(|(_, gain)| gain.is_finite()).collect();
         let score = |&(index, gain): &(usize, f64)| gain / candidates[index].cost.powf(options.gamma);
         let helps = scored.iter().filter(|(_, gain)| *gain >= options.gain_min);
         let Some(&(candidate, gain)) = helps.max_by(|a, b| score(a).total_cmp(&score(b))) else {
