@@ -59,6 +59,10 @@ sqlx-check: setup ## Fail if .sqlx/ is not what the queries need
 bench-step: build ## Training throughput of clip-runner on three small models
 	@"$(TARGET)/debug/clip-runner" bench-step
 
+.PHONY: bench-fit
+bench-fit: ## Fits and bootstrap refits against SciPy, one thread, one table
+	@scripts/bench-fit.sh
+
 .PHONY: clean
 clean: ## Remove build output; data, results and .venv stay
 	@cargo clean

@@ -1,6 +1,19 @@
 //! Refits of data that might have been: pairs bootstrap by job, wild bootstrap, seed noise, and the jackknife.
 //!
-//! How often each kind of interval holds the truth is measured by `tests/coverage.rs`.
+//! Share of 100 simulated studies (29 runs of the 2022 grid; standard error 2 points) whose 95 % interval holds the truth,
+//! by `tests/coverage.rs` (`table`): alpha of a power law with 4 % noise and the law at ten times the largest C; range over
+//! the seven parameters of an additive law of N, D and U with 1.5 % seed and binomial noise, and the law at ViT-G-14, 68B:
+//!
+//! | way                 | alpha | law, 10 C | parameters | law, ViT-G-14 |
+//! |---------------------|-------|-----------|------------|---------------|
+//! | pairs, percentile   | 94    | 92        | 92 to 97   | 95            |
+//! | pairs, expanded     | 95    | 93        | 96 to 100  | 98            |
+//! | pairs, bca          | 92    | 92        |            |               |
+//! | pairs, expanded-bca | 94    | 94        |            |               |
+//! | wild, percentile    | 94    | 91        |            |               |
+//! | wild, expanded      | 95    | 93        |            |               |
+//! | seed-noise          | 93    | 92        |            |               |
+//! | profile             | 94    | 94        |            |               |
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -18,7 +31,7 @@ use crate::objective::{Objective, Space};
 use crate::observation::Observation;
 use crate::points::{Point, Points, select};
 use crate::sample::Sample;
-use crate::solve::{Ending, Minimum, Newton, Problem, Quantity, Solver, cholesky_solve, starts};
+use crate::solve::{Ending, Minimum, Newton, Problem, Quantity, Solver, cholesky_solve, refit, starts};
 use crate::{Options, extent};
 
 /// Points along C of the band.
@@ -39,7 +52,7 @@ pub enum Resampling {
     Wild,
     /// The noise model's normal noise: a job's seed noise is shared by its rows, evaluation noise is each row's own.
     /// Around the law where it goes through all rows; else around the rows, points selected anew. Holds no misfit of the
-    /// law. Where the noise model knows nothing: the residuals' variance.
+    /// law, except without replicates: then the residuals stand for them.
     SeedNoise,
 }
 
@@ -117,18 +130,13 @@ pub(crate) struct Study<'a> {
     pub(crate) policy: Points,
     pub(crate) objective: Objective,
     pub(crate) frozen: &'a [Option<f64>],
-    /// Internal parameters of the fit.
-    pub(crate) best: &'a [f64],
+    /// The fit, from which refits begin.
+    pub(crate) best: &'a Minimum,
 }
 
 impl Study<'_> {
-    /// Rows to fit, with their weights.
-    pub(crate) fn sample(&self, points: &[Point]) -> Sample {
-        let mut sample = Sample::of(self.observations, points);
-        for (weight, point) in sample.weights.iter_mut().zip(points) {
-            *weight = self.weights[point.observation];
-        }
-        sample
+    fn sample(&self, points: &[Point]) -> Sample {
+        weighted(self.observations, points, self.weights)
     }
 
     /// Points selected from some of the rows, a row as often as it is given.
@@ -146,13 +154,19 @@ impl Study<'_> {
         self.select(&(0..self.observations.len()).collect::<Vec<usize>>())
     }
 
-    /// The best of a search from the optimum and of `restarts` from elsewhere; `None` where none came to an end.
-    fn refit(&self, problem: &Problem<'_>, restarts: usize, seed: u64) -> Option<Vec<f64>> {
-        let newton = Newton::default();
-        let mut best = newton.minimise(problem, self.best);
+    /// The best of a search from the optimum, of one from `beside` its bounds, and of `restarts` from elsewhere; `None`
+    /// where none came to an end.
+    fn refit(&self, problem: &Problem<'_>, beside: Option<&[f64]>, restarts: usize, seed: u64) -> Option<Vec<f64>> {
+        let mut best = refit(problem, &self.best.theta);
+        if let Some(start) = beside {
+            let other = Newton::default().minimise(problem, start);
+            if is_usable(&other) && (!is_usable(&best) || other.value < best.value) {
+                best = other;
+            }
+        }
         if restarts > 0 {
             for start in starts(problem, restarts, seed) {
-                let other = newton.minimise(problem, &start);
+                let other = Newton::default().minimise(problem, &start);
                 if is_usable(&other) && (!is_usable(&best) || other.value < best.value) {
                     best = other;
                 }
@@ -173,11 +187,12 @@ impl Study<'_> {
             random.set_stream(replicate as u64);
             random
         };
-        let refit = |problem: &Problem<'_>, random: &mut ChaCha8Rng| {
-            let seed = if draws.restarts > 0 { random.random() } else { 0 };
-            self.refit(problem, draws.restarts, seed)
-        };
         let sample = self.sample(&self.all_points());
+        let beside = beside_bounds(&self.problem(&sample), &self.best.theta);
+        let again = |problem: &Problem<'_>, random: &mut ChaCha8Rng| {
+            let seed = if draws.restarts > 0 { random.random() } else { 0 };
+            self.refit(problem, beside.as_deref(), draws.restarts, seed)
+        };
         let jobs = clusters(self.observations);
         let each = |of: &(dyn Fn(&mut ChaCha8Rng) -> Option<Vec<f64>> + Sync)| -> Vec<Vec<f64>> {
             (0..draws.resamples).into_par_iter().filter_map(|replicate| of(&mut stream(replicate))).collect()
@@ -191,13 +206,13 @@ impl Study<'_> {
                 }
                 let weights: Vec<f64> =
                     sample.weights.iter().zip(&sample.jobs).map(|(weight, &job)| weight * times[job]).collect();
-                refit(&Problem { weights: &weights, ..self.problem(&sample) }, random)
+                again(&Problem { weights: &weights, ..self.problem(&sample) }, random)
             }),
             (Resampling::Pairs, _) => each(&|random| {
                 let drawn: Vec<usize> =
                     (0..jobs.len()).flat_map(|_| &jobs[random.random_range(0..jobs.len())]).copied().collect();
                 let sample = self.sample(&self.select(&drawn));
-                refit(&self.problem(&sample), random)
+                again(&self.problem(&sample), random)
             }),
             (Resampling::Wild, _) => {
                 let wild = self.wild(&sample);
@@ -209,7 +224,7 @@ impl Study<'_> {
                         let (fitted, residual) = wild[row];
                         *ln_y = ln_y_of(self.objective.space, fitted + signs[sample.jobs[row]] * residual);
                     }
-                    refit(&self.problem(&drawn), random)
+                    again(&self.problem(&drawn), random)
                 })
             }
             (Resampling::SeedNoise, _) => {
@@ -221,7 +236,7 @@ impl Study<'_> {
                         for &row in job {
                             let (seed_sd, own_sd) = parts[row];
                             let centre = match self.policy {
-                                Points::All => self.law.ln_at(self.best, &rows[row].input()),
+                                Points::All => self.law.ln_at(&self.best.theta, &rows[row].input()),
                                 _ => rows[row].error.ln(),
                             };
                             rows[row].error = (centre + seed_sd * seed + own_sd * normal(random)).exp();
@@ -229,7 +244,7 @@ impl Study<'_> {
                     }
                     let study = Study { observations: &rows, ..*self };
                     let sample = study.sample(&study.all_points());
-                    refit(&study.problem(&sample), random)
+                    again(&study.problem(&sample), random)
                 })
             }
         }
@@ -238,14 +253,17 @@ impl Study<'_> {
     /// Refits with each job left out; NaN where that can't be fitted.
     pub(crate) fn jackknife(&self) -> Vec<Vec<f64>> {
         let jobs = clusters(self.observations);
+        let all = self.sample(&self.all_points());
+        let beside = beside_bounds(&self.problem(&all), &self.best.theta);
         (0..jobs.len())
             .into_par_iter()
             .map(|out| {
                 let kept: Vec<usize> =
                     (0..jobs.len()).filter(|job| *job != out).flat_map(|job| &jobs[job]).copied().collect();
                 let sample = self.sample(&self.select(&kept));
-                let refitted = if sample.is_empty() { None } else { self.refit(&self.problem(&sample), 0, 0) };
-                refitted.unwrap_or_else(|| vec![f64::NAN; self.best.len()])
+                let refitted =
+                    if sample.is_empty() { None } else { self.refit(&self.problem(&sample), beside.as_deref(), 0, 0) };
+                refitted.unwrap_or_else(|| vec![f64::NAN; self.best.theta.len()])
             })
             .collect()
     }
@@ -254,13 +272,13 @@ impl Study<'_> {
     /// been left out is, to first order, `e_g + X_g (A - A_g)^-1 X_g' W e_g`, `A = X' W X` (the jackknife's form of HC3:
     /// MacKinnon and White 1985; by cluster Bell and McCaffrey 2002).
     fn wild(&self, sample: &Sample) -> Vec<(f64, f64)> {
-        let k = self.best.len();
+        let k = self.best.theta.len();
         let space = self.objective.space;
         let mut rows = Vec::with_capacity(sample.len());
         let mut slopes = vec![0.0; sample.len() * k];
         for row in 0..sample.len() {
             let slopes = &mut slopes[row * k..(row + 1) * k];
-            let (fitted, slope, _) = space.at(self.law.log_value(self.best, &sample.inputs[row], slopes));
+            let (fitted, slope, _) = space.at(self.law.log_value(&self.best.theta, &sample.inputs[row], slopes));
             let held = |index: usize| self.frozen.get(index).is_some_and(Option::is_some);
             for (index, value) in slopes.iter_mut().enumerate() {
                 *value = if held(index) { 0.0 } else { *value * slope };
@@ -307,21 +325,53 @@ impl Study<'_> {
         blown
     }
 
-    /// Standard deviation of ln y by seed and by evaluation, of each observation.
+    /// Standard deviation of ln y by seed and by evaluation, of each observation. Without replicates the residuals' variance
+    /// beyond that of the evaluation stands for the seeds'.
     fn noise_parts(&self, sample: &Sample) -> Vec<(f64, f64)> {
-        let free = self.best.len() - self.frozen.iter().flatten().count();
-        let residual = residual_variance(self.law, self.best, sample, free);
-        self.observations
-            .iter()
-            .map(|row| {
-                let seed = self.noise.seed_variance_at(row.error.ln(), row.parameters.ln());
-                match (seed, evaluation_variance(row, self.noise.response)) {
-                    (None, None) => (residual.sqrt(), 0.0),
-                    (seed, own) => (seed.unwrap_or(0.0).sqrt(), own.unwrap_or(0.0).sqrt()),
-                }
-            })
-            .collect()
+        let free = self.best.theta.len() - self.frozen.iter().flatten().count();
+        let evaluation: Vec<f64> =
+            self.observations.iter().map(|row| evaluation_variance(row, self.noise.response).unwrap_or(0.0)).collect();
+        let mean = evaluation.iter().sum::<f64>() / evaluation.len() as f64;
+        let beyond = (residual_variance(self.law, &self.best.theta, sample, free) - mean).max(0.0);
+        let rows = self.observations.iter().zip(&evaluation);
+        rows.map(|(row, evaluation)| {
+            let seed = self.noise.seed_variance_at(row.error.ln(), row.parameters.ln());
+            (seed.unwrap_or(beyond).sqrt(), evaluation.sqrt())
+        })
+        .collect()
     }
+}
+
+/// Where a term of the law is nothing at `theta`, no search that begins there finds it again: the same place with such
+/// terms at a tenth of y. `None` where there are none.
+pub(crate) fn beside_bounds(problem: &Problem<'_>, theta: &[f64]) -> Option<Vec<f64>> {
+    let k = theta.len();
+    let mut gradient = [0.0; PARAMETERS_MAX];
+    let mut squares = [0.0; PARAMETERS_MAX];
+    for x in &problem.sample.inputs {
+        problem.law.log_value(theta, x, &mut gradient[..k]);
+        squares.iter_mut().zip(&gradient).for_each(|(sum, slope)| *sum += slope * slope);
+    }
+    let mut start = theta.to_vec();
+    let mut any = false;
+    for (index, parameter) in problem.law.parameters().iter().enumerate() {
+        // Of a term held by the logarithm of its coefficient the derivative of ln y is the term's share of y.
+        let share = (squares[index] / problem.sample.len() as f64).sqrt();
+        if matches!(parameter.scale, Scale::Log) && !problem.is_frozen(index) && share < 1e-6 {
+            start[index] += (0.1 / share.max(1e-200)).ln();
+            any = true;
+        }
+    }
+    any.then_some(start)
+}
+
+/// Points to fit, with the weights of their rows.
+pub(crate) fn weighted(observations: &[Observation], points: &[Point], weights: &[f64]) -> Sample {
+    let mut sample = Sample::of(observations, points);
+    for (weight, point) in sample.weights.iter_mut().zip(points) {
+        *weight = weights[point.observation];
+    }
+    sample
 }
 
 /// Variance of ln y about the law, n - p degrees of freedom, n rows; 0 where there are none.

@@ -28,7 +28,7 @@ pub(crate) fn normal_quantile(share: f64) -> f64 {
 
 /// Probability that |t| is at most `t`, t >= 0, by the finite sums for whole degrees of freedom (Abramowitz and Stegun
 /// 1964, 26.7.3 and 26.7.4).
-fn t_within(t: f64, degrees: usize) -> f64 {
+pub(crate) fn t_within(t: f64, degrees: usize) -> f64 {
     let angle = (t / (degrees as f64).sqrt()).atan();
     let (sin, cos) = angle.sin_cos();
     let odd = degrees % 2 == 1;

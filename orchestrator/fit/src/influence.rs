@@ -1,11 +1,12 @@
 //! What one job does to a fit: the law without it, in units of the standard error that the other jobs give.
 //!
-//! Deletion diagnostics (Cook and Weisberg 1982, section 3.2), by refitting rather than to first order, since laws are not
-//! linear and points are selected anew. The standard error is the jackknife's over the jobs that stay (Efron and Tibshirani
-//! 1993, equation 11.5): one with the job itself in it grows with the job's own pull, and no job ever exceeds it.
+//! Deletion diagnostics (Cook and Weisberg 1982, section 3.2), by refitting rather than to first order, since laws are
+//! not linear and points are selected anew. The standard error is the jackknife's over the jobs that stay (Efron and
+//! Tibshirani 1993, equation 11.5): one with the job itself in it grows with the job's own pull, and no job ever
+//! exceeds it.
 //!
-//! One deletion does not see outliers that hide each other; [`peel`] takes the most influential job away, looks again at
-//! what is left, and so on (the five outliers of Chinchilla's figure 4 move beta from 0.37 to 0.45 together).
+//! One deletion does not see outliers that hide each other; [`peel`] takes the most influential job away, looks again
+//! at what is left, and so on (the five outliers of Chinchilla's figure 4 move beta from 0.37 to 0.45 together).
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
@@ -16,7 +17,7 @@ use serde::Serialize;
 use crate::law::{Input, Law, Scale};
 use crate::points::select;
 use crate::sample::Sample;
-use crate::solve::{self, Ending, Minimum, Problem, Warm};
+use crate::solve::{self, Ending, Minimum, Problem};
 use crate::{Fit, Options, one_value};
 
 /// Standard deviations of a normal within which 95 % of it lie.
@@ -31,8 +32,8 @@ pub struct Shift {
     pub with: f64,
     /// Without the jobs left out, natural scale.
     pub without: f64,
-    /// Change in standard errors of the jobs that stay: of a parameter on the scale it is fitted on (the logarithm, where it
-    /// must be above zero), of a forecast in ln E. `None` where they have none: an exact fit.
+    /// Change in standard errors of the jobs that stay: of a parameter on the scale it is fitted on (the logarithm,
+    /// where it must be above zero), of a forecast in ln E. `None` where they have none: an exact fit.
     pub in_errors: Option<f64>,
 }
 
@@ -52,8 +53,8 @@ pub struct Effect {
 }
 
 impl Effect {
-    /// What it is sorted by: the forecast's change, or else the largest of a parameter's, in standard errors. Infinite where
-    /// the rest can't be fitted.
+    /// What it is sorted by: the forecast's change, or else the largest of a parameter's, in standard errors. Infinite
+    /// where the rest can't be fitted.
     pub fn size(&self) -> f64 {
         if self.unfit.is_some() {
             return f64::INFINITY;
@@ -127,8 +128,8 @@ pub fn influence(fit: &Fit, options: &Options, forecast: Option<&Input>) -> Infl
     Influence { effects, caution }
 }
 
-/// Takes the job away whose leaving moves the fit most, looks again at those left, and so on: `steps` times, or until the
-/// law can't be fitted. Each effect is of all jobs taken so far, against the whole fit.
+/// Takes the job away whose leaving moves the fit most, looks again at those left, and so on: `steps` times, or until
+/// the law can't be fitted. Each effect is of all jobs taken so far, against the whole fit.
 pub fn peel(fit: &Fit, options: &Options, forecast: Option<&Input>, steps: usize) -> Vec<Effect> {
     let base = Base::new(fit, options, forecast);
     let mut gone: BTreeSet<&str> = BTreeSet::new();
@@ -176,6 +177,8 @@ struct Base<'a> {
     options: &'a Options,
     law: Box<dyn Law>,
     frozen: Vec<Option<f64>>,
+    /// Of each observation, as fitted.
+    weights: Vec<f64>,
     /// Where the forecast is, and its ln E.
     target: Option<(Input, f64)>,
     /// Model of each job.
@@ -192,7 +195,8 @@ impl<'a> Base<'a> {
         let frozen = held.map(|(parameter, value)| parameter.frozen.then_some(*value)).collect();
         let target = forecast.map(|at| (*at, law.ln_at(theta, at)));
         let jobs = fit.observations.iter().map(|row| (row.job_key.as_str(), row.model.as_str())).collect();
-        let mut base = Base { fit, options, law, frozen, target, jobs, alone: Vec::new() };
+        let weights = fit.row_weights();
+        let mut base = Base { fit, options, law, frozen, weights, target, jobs, alone: Vec::new() };
         base.alone = base.one_more(&BTreeSet::new());
         base
     }
@@ -269,18 +273,22 @@ fn natural(scale: Scale, value: f64) -> f64 {
 /// The minimum without some jobs, from that of all.
 fn refit(base: &Base<'_>, out: &BTreeSet<&str>) -> Result<Minimum, &'static str> {
     let law = base.law.as_ref();
-    let observations: Vec<_> =
-        base.fit.observations.iter().filter(|row| !out.contains(row.job_key.as_str())).cloned().collect();
+    let all = &base.fit.observations;
+    let left: Vec<usize> = (0..all.len()).filter(|&row| !out.contains(all[row].job_key.as_str())).collect();
+    let observations: Vec<_> = left.iter().map(|&row| all[row].clone()).collect();
     let pairs: Vec<(f64, f64)> = observations.iter().map(|row| (row.compute, row.error)).collect();
     let points = select(base.options.points, &pairs);
     let free = base.frozen.iter().filter(|held| held.is_none()).count();
     if points.len() <= free {
         return Err("too few points are left");
     }
-    let sample = Sample::of(&observations, &points);
+    let mut sample = Sample::of(&observations, &points);
+    for (weight, point) in sample.weights.iter_mut().zip(&points) {
+        *weight = base.weights[left[point.observation]];
+    }
     one_value(law, &sample).map_err(|_| "what is left has one value only on an axis of the law")?;
     let problem = Problem { frozen: &base.frozen, ..Problem::new(law, &sample, base.fit.objective) };
-    let mut minimum = solve::refit(&problem, &Warm::new(&problem, &base.fit.solution.best));
+    let mut minimum = solve::refit(&problem, &base.fit.solution.best.theta);
     if minimum.ending == Ending::Unfinished {
         let searched = solve::solve(&problem, base.options.starts, base.options.seed).best;
         if searched.value < minimum.value {

@@ -1,11 +1,11 @@
-//! IsoFLOP analysis: the best model size for a compute budget, off the fitted surface, with the parabola and the interpolation
-//! of the literature beside it and their bias.
+//! IsoFLOP analysis: the best model size for a compute budget, off the fitted surface, with the parabola and the
+//! interpolation of the literature beside it and their bias.
 //!
-//! A parabola of ln y over ln N at one budget (Hoffmann et al. 2022, approach 2) is biased even without noise: the surface is
-//! not a parabola, so its vertex moves with the grid unless the two exponents are equal and the grid is centred (Open-Athena,
-//! arXiv 2603.22339). The bias is estimated by fitting the same parabola to the surface's own values at the same N.
-//! Interpolation (Porian et al. 2024, section 3) has no such bias but all of the noise; a least value at the end of the grid is
-//! no optimum and is discarded.
+//! A parabola of ln y over ln N at one budget (Hoffmann et al. 2022, approach 2) is biased even without noise: the
+//! surface is not a parabola, so its vertex moves with the grid unless the two exponents are equal and the grid is
+//! centred (Open-Athena, arXiv 2603.22339). The bias is estimated by fitting the same parabola to the surface's own
+//! values at the same N. Interpolation (Porian et al. 2024, section 3) has no such bias but all of the noise; a least
+//! value at the end of the grid is no optimum and is discarded.
 
 use serde::Serialize;
 
@@ -59,7 +59,8 @@ pub enum Flag {
     /// The grid lies to one side.
     #[error("the optimum is {share:+.2} half widths off the middle of the grid: the parabola is biased")]
     OffCentre {
-        /// Offset in ln N over half the grid's width; above zero where the optimum has more parameters than the middle.
+        /// Offset in ln N over half the grid's width; above zero where the optimum has more parameters than the
+        /// middle.
         share: f64,
     },
 }
@@ -90,8 +91,8 @@ pub struct Budget {
     pub parabola: Option<Optimum>,
     /// Off the interpolation; `None` at the edge.
     pub akima: Option<Optimum>,
-    /// `ln (N of a parabola through the surface's own values at these N / N of the surface)`: what the parabola is wrong by
-    /// without any noise.
+    /// `ln (N of a parabola through the surface's own values at these N / N of the surface)`: what the parabola is
+    /// wrong by without any noise.
     pub parabola_bias: Option<f64>,
     /// What to mind.
     pub flags: Vec<Flag>,
@@ -162,7 +163,8 @@ impl Surface<'_> {
     }
 }
 
-/// The analysis with a fit's surface. Laws that do not depend on both N and D have none; the other methods stand alone then.
+/// The analysis with a fit's surface. Laws that do not depend on both N and D have none; the other methods stand alone
+/// then.
 pub fn isoflop_of(fit: &Fit, setting: Setting<'_>) -> IsoFlop {
     let law = fit.form();
     isoflop(&fit.observations, Some(Surface { law: law.as_ref(), theta: &fit.solution.best.theta }), setting)

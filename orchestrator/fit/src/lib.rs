@@ -5,16 +5,17 @@
 //! ([`Points`]), minimises an [`Objective`] of a [`Law`](law::Law) over them ([`solve`]), bootstraps the whole of that
 //! by job, and judges ([`Verdict`]).
 
+pub mod advise;
 pub mod backtest;
 mod bootstrap;
 pub mod choose;
 pub mod compare;
 pub mod cost;
+mod distribution;
 pub mod frontier;
 pub mod influence;
-pub mod isoflop;
-mod distribution;
 mod interval;
+pub mod isoflop;
 pub mod law;
 mod noise;
 mod objective;
@@ -28,8 +29,8 @@ pub mod solve;
 
 use serde::Serialize;
 
-use bootstrap::{Draws, Study};
 pub use bootstrap::{BandPoint, Coordinate, Prediction, Resampling};
+use bootstrap::{Draws, Study};
 use interval::Reader;
 pub use interval::{ALPHA, Interval, IntervalKind, percentile};
 pub use law::{Axis, Input, Law, LawName};
@@ -195,7 +196,14 @@ pub fn fit(observations: &[Observation], options: &Options) -> Result<Fit, FitEr
         Weighting::Equal => vec![1.0; observations.len()],
         Weighting::Noise => noise.weights(&observations, objective.space),
     };
-    let mut study = Study {
+    let sample = bootstrap::weighted(&observations, &points, &weights);
+    one_value(law, &sample)?;
+    let problem = Problem { frozen: &frozen, ..Problem::new(law, &sample, objective) };
+    let solution = solve::solve(&problem, options.starts, options.seed);
+    let theta = &solution.best.theta;
+
+    let jobs = bootstrap::clusters(&observations);
+    let study = Study {
         law,
         observations: &observations,
         weights: &weights,
@@ -203,16 +211,8 @@ pub fn fit(observations: &[Observation], options: &Options) -> Result<Fit, FitEr
         policy: options.points,
         objective,
         frozen: &frozen,
-        best: &[],
+        best: &solution.best,
     };
-    let sample = study.sample(&points);
-    one_value(law, &sample)?;
-    let problem = Problem { frozen: &frozen, ..Problem::new(law, &sample, objective) };
-    let solution = solve::solve(&problem, options.starts, options.seed);
-    let theta = &solution.best.theta;
-
-    let jobs = bootstrap::clusters(&observations);
-    study.best = theta;
     let replicates = study.replicates(options.resampling, Draws::of(options));
     let jackknife = if options.interval.is_accelerated() { study.jackknife() } else { Vec::new() };
     let reader = Reader::new(options.interval, jobs.len(), free);

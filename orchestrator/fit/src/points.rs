@@ -18,12 +18,12 @@ pub enum Points {
     /// Those that no other beats in both C and E, at their true C.
     Pareto,
     /// The 2022 study's rule: the lowest E in each of K equal-width bins of log10 C, at the bin's *centre*, not at the
-    /// winner's C. Bins cover [min, max + 0.1]; empty ones are dropped. (LAION-AI/scaling-laws-openclip, figures.ipynb,
-    /// cell 4; K = 5.)
+    /// winner's C. Bins cover [min, max + 0.1]; empty ones are dropped. (LAION-AI/scaling-laws-openclip,
+    /// figures.ipynb, cell 4; K = 5.)
     Bins(usize),
-    /// The lower convex hull of ln E over ln C, from the least C to the least E, at true C: the envelope that no mixture
-    /// of two jobs beats. A hull does not depend on how its axes are scaled. Points within [`ON_HULL`] of it are on it.
-    /// (The frontier of Gemstones and of LAION's comparisons: McLeish et al. 2025, Nezhurina et al. 2025.)
+    /// The lower convex hull of ln E over ln C, from the least C to the least E, at true C: the envelope that no
+    /// mixture of two jobs beats. A hull does not depend on how its axes are scaled. Points within [`ON_HULL`] of it
+    /// are on it. (The frontier of Gemstones and of LAION's comparisons: McLeish et al. 2025, Nezhurina et al. 2025.)
     Hull,
     /// The last checkpoint of each job, the one with most samples seen: rows of a job whose learning rate has not yet
     /// come down lie above what that compute could have bought (Hoffmann et al. 2022, section 3.1).
@@ -99,8 +99,8 @@ pub struct Point {
     pub observation: usize,
 }
 
-/// Rows that a policy may select from: for `last`, each job's rows with most samples seen; for the others, all of them.
-/// Needs D for `last`.
+/// Rows that a policy may select from: for `last`, each job's rows with most samples seen; for the others, all of
+/// them. Needs D for `last`.
 pub fn candidates(points: Points, observations: Vec<Observation>) -> Vec<Observation> {
     if points != Points::Last {
         return observations;

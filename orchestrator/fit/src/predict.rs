@@ -136,15 +136,10 @@ impl Fit {
 
     /// The points with their weights, as fitted.
     pub fn sample(&self) -> Sample {
-        let mut sample = Sample::of(&self.observations, &self.points);
-        let weights = self.row_weights();
-        for (weight, point) in sample.weights.iter_mut().zip(&self.points) {
-            *weight = weights[point.observation];
-        }
-        sample
+        bootstrap::weighted(&self.observations, &self.points, &self.row_weights())
     }
 
-    fn row_weights(&self) -> Vec<f64> {
+    pub(crate) fn row_weights(&self) -> Vec<f64> {
         match self.weighting {
             Weighting::Equal => vec![1.0; self.observations.len()],
             Weighting::Noise => self.noise.weights(&self.observations, self.objective.space),
@@ -209,14 +204,14 @@ impl Fit {
                     policy: options.points,
                     objective: self.objective,
                     frozen: &frozen,
-                    best: theta,
+                    best: &self.solution.best,
                 };
                 let replicates = study.replicates(resampling, Draws::of(options));
                 let jackknife = if options.interval.is_accelerated() { study.jackknife() } else { Vec::new() };
                 let reader = Reader::new(options.interval, self.jobs, self.free());
                 let words = (resampling == Resampling::SeedNoise).then(|| match self.noise.seed_variance {
                     Some(_) => self.noise.to_string(),
-                    None => format!("{}; the law's residuals stand in where nothing is known", self.noise),
+                    None => format!("{}; the law's residuals stand for it", self.noise),
                 });
                 let stated = |(index, parameter): (usize, &crate::Estimate)| Stated {
                     name: parameter.name,

@@ -14,6 +14,7 @@ use std::fmt;
 
 use serde::Serialize;
 
+use crate::bootstrap::beside_bounds;
 use crate::distribution::t_two_sided;
 use crate::interval::{ALPHA, Interval};
 use crate::law::PARAMETERS_MAX;
@@ -177,6 +178,7 @@ fn trace(problem: &Problem<'_>, best: &Minimum, quantity: &dyn Quantity, restart
         value,
         scale,
         threshold,
+        beside: beside_bounds(problem, &best.theta),
         width: width(problem, &best.theta, gradient, threshold / scale, value.abs().max(1.0)),
     };
     let mut ends = [None; 2];
@@ -214,6 +216,8 @@ struct Base<'a> {
     value: f64,
     scale: f64,
     threshold: f64,
+    /// Another start, where the optimum is at a bound.
+    beside: Option<Vec<f64>>,
     /// Half-width of the interval if the profile were a parabola.
     width: f64,
 }
@@ -239,6 +243,8 @@ impl Base<'_> {
         let problem = Problem { pull: Some(pull), ..*self.problem };
         let found = from
             .iter()
+            .copied()
+            .chain(self.beside.as_deref())
             .map(|start| Newton::default().minimise(&problem, start))
             .min_by(|a, b| a.value.total_cmp(&b.value))
             .expect("there is a start");

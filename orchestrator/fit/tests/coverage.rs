@@ -77,7 +77,16 @@ struct Truth {
 }
 
 /// (a) The study's own law, with noise a little below that of its points about it.
-const POWER: Truth = Truth { law: LawName::Power(fit::Axis::C), parameters: &[5.0, -0.1], seed_sd: 0.04, binomial: false };
+const POWER: Truth =
+    Truth { law: LawName::Power(fit::Axis::C), parameters: &[5.0, -0.1], seed_sd: 0.04, binomial: false };
+
+/// (b) Model, samples seen and unique samples add up; a seed's noise and that of 50,000 images.
+const ADDITIVE: Truth = Truth {
+    law: LawName::Additive,
+    parameters: &[182.0, 66.0, 116.0, 0.10, 0.35, 0.3, 0.4],
+    seed_sd: 0.015,
+    binomial: true,
+};
 
 impl Truth {
     fn theta(self) -> Vec<f64> {
@@ -136,7 +145,6 @@ const WAYS: [Way; 7] = [
 
 /// Shares of studies whose interval holds the truth: each parameter, the law at the target, a new job there.
 fn coverage(truth: Truth, studies: u64, held: &(dyn Fn(&Fit, &Options) -> Held + Sync), options: &Options) -> Vec<f64> {
-    let theta = truth.theta();
     let target = truth.target();
     let hits: Vec<Vec<bool>> = (0..studies)
         .into_par_iter()
@@ -151,7 +159,6 @@ fn coverage(truth: Truth, studies: u64, held: &(dyn Fn(&Fit, &Options) -> Held +
             hits
         })
         .collect();
-    let _ = theta;
     (0..hits[0].len()).map(|i| hits.iter().filter(|hit| hit[i]).count() as f64 / studies as f64).collect()
 }
 
@@ -191,7 +198,7 @@ fn print(truth: Truth, studies: u64) {
         let options = Options { resampling, interval, ..truth.options() };
         eprintln!("{name}: {:.3?}", coverage(truth, studies, &bootstrap(truth), &options));
     }
-    let options = Options { resamples: 1, ..truth.options() };
+    let options = Options { resamples: 10, ..truth.options() };
     eprintln!("profile: {:.3?}", coverage(truth, studies, &profiles(truth), &options));
 }
 
@@ -200,4 +207,17 @@ fn print(truth: Truth, studies: u64) {
 fn table() {
     let studies = std::env::var("STUDIES").map_or(STUDIES, |text| text.parse().unwrap());
     print(POWER, studies);
+    print(ADDITIVE, studies);
+}
+
+/// Every share within 92 to 98 %.
+fn assert_right(truth: Truth, shares: &[f64]) {
+    assert!(shares.iter().all(|share| (0.92..=0.98).contains(share)), "{}: {shares:?}", truth.law);
+}
+
+#[test]
+fn defaults_and_profiles_hold_the_truth_of_a_power_law() {
+    assert_right(POWER, &coverage(POWER, STUDIES, &bootstrap(POWER), &POWER.options()));
+    let options = Options { resamples: 10, ..POWER.options() };
+    assert_right(POWER, &coverage(POWER, STUDIES, &profiles(POWER), &options));
 }

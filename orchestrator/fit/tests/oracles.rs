@@ -4,7 +4,7 @@
 use std::path::Path;
 
 use fit::law::natural;
-use fit::solve::{Ending, Lbfgs, Newton, Problem, Solution, Solver, Status, TrustRegion, Warm, refit, solve, starts};
+use fit::solve::{Ending, Lbfgs, Newton, Problem, Solution, Solver, Status, TrustRegion, refit, solve, starts};
 use fit::{Axis, Input, LawName, Loss, Objective, Sample, Space};
 use proptest::prelude::*;
 
@@ -22,6 +22,7 @@ fn sample(rows: impl IntoIterator<Item = (Input, f64)>) -> Sample {
 }
 
 /// The points, less the `drop` with the highest losses; `None`, said, where the data are absent.
+#[allow(clippy::print_stdout)] // A test that did not run says so.
 fn epoch(drop: usize) -> Option<Sample> {
     let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../../shared/data/epoch_chinchilla_svg_extracted.csv");
     let Ok(text) = std::fs::read_to_string(&path) else {
@@ -68,6 +69,12 @@ fn t1_huber_of_240_points() {
     near(&parameters(&solution), &[477.826, 2143.417, 1.817_218_1, 0.347_310_5, 0.367_172_4], 1e-6);
     assert_eq!((solution.status, solution.starts), (Status::Converged, STARTS));
     assert!(solution.hit_rate > 0.5, "{solution:?}");
+    assert!(solution.condition > 100.0 && solution.condition < 1e5, "{}", solution.condition);
+    // Standard errors of alpha and beta by 4,000 bootstrap refits: 0.0151 and 0.0202.
+    let covariance = solution.covariance.unwrap();
+    near(&[covariance[18].sqrt(), covariance[24].sqrt()], &[0.0151, 0.0202], 0.3);
+    let correlation = solution.correlation.unwrap();
+    assert!(correlation[3] > 0.99 && (correlation[6] - 1.0).abs() < 1e-12, "ln A and alpha: {correlation:?}");
 }
 
 #[test]
@@ -75,7 +82,7 @@ fn t2_least_absolute_deviations() {
     let Some(sample) = epoch(5) else { return };
     let solution = chinchilla(&sample, Objective::LAD);
     near(&[solution.best.value], &[1.129_494_6], 1e-7);
-    near(&parameters(&solution), &[482.005_72, 2085.434_20, 1.816_864, 0.347_813, 0.365_854], 5e-6);
+    near(&parameters(&solution), &[482.005_72, 2_085.434_20, 1.816_864, 0.347_813, 0.365_854], 5e-6);
     assert_eq!(solution.best.ending, Ending::Converged);
     // A vertex: as many rows as parameters are met exactly.
     let law = LawName::Chinchilla.law(1.0);
@@ -238,7 +245,7 @@ fn a_refit_from_the_optimum_finds_the_resamples() {
     let law = LawName::Chinchilla.law(1.0);
     for objective in [Objective::LS_LOG, Objective::huber(1e-3), Objective::LAD] {
         let whole = Problem::new(law.as_ref(), &sample, objective);
-        let warm = Warm::new(&whole, &solve(&whole, STARTS, 0).best);
+        let warm = solve(&whole, STARTS, 0).best.theta;
         let mut state = 1u64;
         for _ in 0..20 {
             let mut weights = vec![0.0; sample.len()];
@@ -249,7 +256,9 @@ fn a_refit_from_the_optimum_finds_the_resamples() {
             let problem = Problem { weights: &weights, ..whole };
             let (quick, thorough) = (refit(&problem, &warm), solve(&problem, 8, 3).best);
             assert_ne!(quick.ending, Ending::Unfinished, "{objective} {quick:?}");
-            assert!(quick.value <= thorough.value * (1.0 + 1e-9), "{objective} {} {}", quick.value, thorough.value);
+            // Of the vertices of least absolute deviations more than one may be lower than all beside it.
+            let more = if objective == Objective::LAD { 1e-3 } else { 1e-9 };
+            assert!(quick.value <= thorough.value * (1.0 + more), "{objective} {} {}", quick.value, thorough.value);
         }
     }
 }

@@ -74,7 +74,7 @@ proptest! {
     #[test]
     fn a_profile_of_a_straight_line_is_students_interval(seed in 0u64..1000, jobs in 5usize..=20, at in 4.0..12.0f64) {
         let rows = rows(jobs, 0.05, seed);
-        let fit = fit(&rows, &Options { resamples: 1, ..options() }).unwrap();
+        let fit = fit(&rows, &Options { resamples: 1, response: Response::Loss, ..options() }).unwrap();
         let n = jobs as f64;
         let x: Vec<f64> = rows.iter().map(|row| row.compute.ln()).collect();
         let mean = x.iter().sum::<f64>() / n;

@@ -2,8 +2,8 @@
 
 use super::output::{Failure, data};
 use crate::fit::{
-    Convention, Exclusion, Fit, FitError, LawName, Objective, Observation, Options, Points, RESAMPLES, Response,
-    STARTS, fit,
+    Convention, Exclusion, Fit, FitError, IntervalKind, Intervals, LawName, Objective, Observation, Options, Points,
+    RESAMPLES, Resampling, Response, STARTS, Weighting, fit,
 };
 use crate::report::number::{significant, with_interval};
 use crate::spec::nearest;
@@ -52,6 +52,18 @@ pub(super) struct Law {
     /// Resamples behind the intervals.
     #[arg(long, default_value_t = RESAMPLES, value_name = "COUNT")]
     pub(super) resamples: usize,
+    /// Where intervals come from: bootstrap (pairs, by job), wild, seed-noise or profile.
+    #[arg(long, default_value = "bootstrap", value_name = "WAY")]
+    pub(super) intervals: Intervals,
+    /// How intervals are read off resamples: expanded, percentile, bca or expanded-bca.
+    #[arg(long, default_value = "expanded", value_name = "KIND")]
+    pub(super) interval_kind: IntervalKind,
+    /// Weights of rows: equal, or noise (1 / variance, by replicates and test items).
+    #[arg(long, default_value = "equal", value_name = "WEIGHTS")]
+    pub(super) weights: Weighting,
+    /// Random starts of each refit, besides the optimum.
+    #[arg(long, default_value_t = 0, value_name = "COUNT")]
+    pub(super) restarts: usize,
     /// Seed of the resamples and of random starts.
     #[arg(long, default_value_t = 0)]
     pub(super) seed: u64,
@@ -68,6 +80,13 @@ impl Law {
             starts: self.starts,
             resamples: self.resamples,
             seed: self.seed,
+            resampling: match self.intervals {
+                Intervals::Bootstrap(kind) => kind,
+                Intervals::Profile => Resampling::Pairs,
+            },
+            interval: self.interval_kind,
+            restarts: self.restarts,
+            weighting: self.weights,
             ..Options::new(Response::of_metric(&metric.metric))
         }
     }

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use super::analysis::{find_metric, unknown};
 use super::output::{Exit, Failure, say};
-use crate::dataset::{self, DatasetError};
+use crate::dataset;
 use crate::import::clip_benchmark::export::{self, Measured};
 use crate::store::Store;
 use crate::store::observation::{MeasuredMetric, export_query};
@@ -76,12 +76,16 @@ pub(super) async fn run(args: Args) -> Result<Exit, Failure> {
             file.flush().map_err(|error| failed(&error))?;
             say(&format!("wrote {} rows to {}", answer.rows, path.display()));
         }
-        (None, _) => match dataset::write_csv(&answer, &mut io::stdout().lock()) {
-            // `head` closes the pipe when it has enough.
-            Err(DatasetError::Write(error)) if error.kind() == io::ErrorKind::BrokenPipe => {}
-            Err(error) => return Err(Failure::environment(error.to_string()).because(&error)),
-            Ok(()) => {}
-        },
+        (None, _) => {
+            let failed = |error: &dyn std::error::Error| Failure::environment("can't write the rows").because(error);
+            let mut bytes = Vec::new();
+            dataset::write_csv(&answer, &mut bytes).map_err(|error| failed(&error))?;
+            match io::stdout().lock().write_all(&bytes) {
+                // `head` closes the pipe when it has enough.
+                Err(error) if error.kind() != io::ErrorKind::BrokenPipe => return Err(failed(&error)),
+                _ => {}
+            }
+        }
     }
     Ok(Exit::Done)
 }

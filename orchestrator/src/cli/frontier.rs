@@ -77,10 +77,7 @@ pub(super) async fn run(args: Args) -> Result<Exit, Failure> {
     let exit = if fit.verdict.is_trustworthy() { Exit::Done } else { Exit::Failed };
     if args.json {
         let metric = loaded.metric.name();
-        json(
-            "sweep.frontier/1",
-            &Body { sweep: &args.sweep, metric, fit: stored, frontier: &found, models: &choices },
-        );
+        json("sweep.frontier/1", &Body { sweep: &args.sweep, metric, fit: stored, frontier: &found, models: &choices });
         return Ok(exit);
     }
     line("metric", &loaded.metric.name());
@@ -153,6 +150,9 @@ fn print(allocation: &Allocation, unit: &str) {
         line("where", &edge.to_string());
     }
     if allocation.at_end > 0.0 {
-        line("caution", &format!("{} % of resamples ended at the least or most N", significant(100.0 * allocation.at_end, 2)));
+        line(
+            "caution",
+            &format!("{} % of resamples ended at the least or most N", significant(100.0 * allocation.at_end, 2)),
+        );
     }
 }

@@ -1,18 +1,24 @@
 //! The command line: one file a command. Printing lives here and nowhere else.
 
 mod analysis;
+mod backtest;
 mod cancel;
+mod compare;
 mod completions;
 mod db;
 mod doctor;
 mod export;
 mod fit;
+mod forecast;
+mod frontier;
 mod import;
 mod init;
 mod launch;
+mod laws;
 mod logs;
 mod model;
 pub mod output;
+mod place;
 mod plan;
 mod progress;
 mod report;
@@ -63,6 +69,16 @@ enum Command {
     Export(export::Args),
     /// Fit a power law to the results of a sweep.
     Fit(fit::Args),
+    /// List the laws that can be fitted.
+    Laws(laws::Args),
+    /// Say what a job that was not run would reach, with its interval.
+    Forecast(forecast::Args),
+    /// Find the best model, samples seen and unique samples for a budget.
+    Frontier(frontier::Args),
+    /// Compare two training sets or families of models, law against law.
+    Compare(compare::Args),
+    /// Judge laws by what they had not seen.
+    Backtest(backtest::Args),
     /// Write a self-contained HTML report of a sweep.
     Report(report::Args),
     /// Run a read-only SQL query, or open psql.
@@ -105,6 +121,11 @@ async fn dispatch(command: Command) -> Result<Exit, Failure> {
         Command::Import(args) => import::run(args).await,
         Command::Export(args) => export::run(args).await,
         Command::Fit(args) => fit::run(args).await,
+        Command::Laws(args) => Ok(laws::run(&args)),
+        Command::Forecast(args) => forecast::run(args).await,
+        Command::Frontier(args) => frontier::run(args).await,
+        Command::Compare(args) => compare::run(args).await,
+        Command::Backtest(args) => backtest::run(args).await,
         Command::Report(args) => report::run(args).await,
         Command::Sql(args) => sql::run(args).await,
         Command::Db(args) => db::run(args).await,

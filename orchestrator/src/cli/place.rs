@@ -77,7 +77,9 @@ impl Place {
     /// The job, sized by the sweep's own models where they know it, else by the closed forms of `sweep model`.
     pub(super) fn job(&self, observations: &[Observation]) -> Result<Job, Failure> {
         let Some(samples_seen) = self.samples else {
-            return Err(Failure::bad_input("how many samples it sees is not said").hint("add --samples, for example 34B"));
+            return Err(
+                Failure::bad_input("how many samples it sees is not said").hint("add --samples, for example 34B")
+            );
         };
         let most = observations.iter().map(|row| row.unique_samples).fold(f64::NAN, f64::max);
         let unique_samples = self.data.unwrap_or(most).min(samples_seen);
@@ -90,8 +92,10 @@ impl Place {
         if let Some(parameters) = self.parameters {
             let per_sample = match Cost::compute(observations) {
                 Ok(cost) => cost.ln_compute_per_sample(parameters.ln()).exp(),
-                Err(CostError::MixedConventions { .. }) => {
-                    return Err(Failure::bad_input("the rows count compute in two ways").hint("choose one with --compute"));
+                Err(CostError::Mixed { .. }) => {
+                    return Err(
+                        Failure::bad_input("the rows count compute in two ways").hint("choose one with --compute")
+                    );
                 }
                 Err(_) => f64::NAN,
             };
@@ -111,7 +115,9 @@ impl Place {
         let known = observed.iter().map(|model| model.name.as_str()).chain(model_names());
         let failure = Failure::bad_input(format!("there is no model `{name}`"));
         Err(match nearest(name, known) {
-            Some(nearest) => failure.hint(format!("did you mean `{nearest}`? `sweep model` lists all; or give --parameters")),
+            Some(nearest) => {
+                failure.hint(format!("did you mean `{nearest}`? `sweep model` lists all; or give --parameters"))
+            }
             None => failure.hint("`sweep model` lists those with a name; or give --parameters"),
         })
     }

@@ -57,7 +57,7 @@ fn the_2022_study() {
     assert_eq!(csv(&project, "SELECT * FROM evaluation ORDER BY attempt_id, dataset, metric, samples_seen"), before);
 
     let hours = number(&project, "SELECT sum(gpu_hours) FROM result WHERE sweep = 'openclip-2022'");
-    assert_eq!(hours.round(), 1_058_318.0, "A100 GPU-hours of the 29 runs");
+    assert!((hours - 1_058_318.0).abs() < 0.5, "A100 GPU-hours of the 29 runs: {hours}");
     // The file's own means over members, to its last digit.
     let rows = csv(
         &project,
@@ -73,7 +73,7 @@ fn the_2022_study() {
     }
     assert_eq!(rows.lines().count(), 4, "{rows}");
     let stored = "SELECT count(*) FROM evaluation WHERE dataset IN ('vtab', 'vtab+', 'imagenet_robustness')";
-    assert_eq!(number(&project, stored), 0.0, "means are made, not stored");
+    assert_eq!(csv(&project, stored), "count\n0\n", "means are made, not stored");
     assert_snapshot!(
         csv(&project, "SELECT model, n, d, u, epochs, pool, standard_error, chance, count FROM observation
                        WHERE sweep = 'openclip-2022' AND dataset = 'imagenet1k' AND metric = 'acc1' ORDER BY value DESC LIMIT 1"),

@@ -1,8 +1,9 @@
-//! Back-tests: fit a law to some rows, predict the others, and score. Rolling cuts along an axis ask what a study that had
-//! stopped there would have forecast; leaving groups out asks whether the law holds for a model or data size it never saw.
+//! Back-tests: fit a law to some rows, predict the others, and score. Rolling cuts along an axis ask what a study that
+//! had stopped there would have forecast; leaving groups out asks whether the law holds for a model or data size it
+//! never saw.
 //!
-//! A law is judged by extrapolation, not by fit (Alabdulmohsin et al. 2022; Choshen et al. 2025; the expanding window is
-//! that of time series, Tashman 2000).
+//! A law is judged by extrapolation, not by fit (Alabdulmohsin et al. 2022; Choshen et al. 2025; the expanding window
+//! is that of time series, Tashman 2000).
 
 mod predictive;
 mod scores;
@@ -117,8 +118,8 @@ pub struct BackTest {
     pub split: Split,
     /// Cuts that were tested, in the order of the axis or of the groups' names.
     pub cuts: Vec<Cut>,
-    /// Cuts that could not be, and why. Of a rolling back-test the cuts below the first with enough rows are not listed,
-    /// nor are those that [`HoldOut::cuts_max`] passes over.
+    /// Cuts that could not be, and why. Of a rolling back-test the cuts below the first with enough rows are not
+    /// listed, nor are those that [`HoldOut::cuts_max`] passes over.
     pub skipped: Vec<Skipped>,
     /// Over all held-out rows of all cuts; `None` where no cut could be tested.
     pub pooled: Option<Scores>,
@@ -163,9 +164,10 @@ impl fmt::Display for BackTest {
 
 /// Back-tests the law, objective and points of `options`; its `resamples` do not count, those of `hold_out` do.
 ///
-/// Points are selected anew from the training rows of each cut. Held out are, for `all` and `last`, all rows beyond the
-/// cut; for policies that choose by E, those on the Pareto front (for `hull`, the hull) of the rows beyond it, since a law
-/// of the best is no forecast of the rest. The order of `observations` and the number of threads make no difference.
+/// Points are selected anew from the training rows of each cut. Held out are, for `all` and `last`, all rows beyond
+/// the cut; for policies that choose by E, those on the Pareto front (for `hull`, the hull) of the rows beyond it,
+/// since a law of the best is no forecast of the rest. Rows weigh alike. The order of `observations` and the number of
+/// threads make no difference.
 pub fn backtest(observations: &[Observation], options: &Options, hold_out: &HoldOut) -> Result<BackTest, FitError> {
     one_convention(observations)?;
     let law = options.law.law(ceiling(observations));

@@ -1,4 +1,5 @@
-//! Prediction intervals of held-out rows: a pairs bootstrap by job for the law, and its residuals for a new job's scatter.
+//! Prediction intervals of held-out rows: a pairs bootstrap by job for the law, and its residuals for a new job's
+//! scatter.
 
 use rand::{Rng, SeedableRng};
 use rand_chacha::ChaCha8Rng;
@@ -12,9 +13,10 @@ const DRAWS: usize = 4;
 
 /// 95 % prediction intervals of ln E at `at`, in that order; empty where `resamples` is 0 or none could be fitted.
 ///
-/// A resample draws the problem's jobs with replacement, refits from `theta`, and adds to each prediction residuals of the
-/// fit to all jobs, spread by `sqrt(n / (n - p))` for the degrees of freedom that the fit used (Davison and Hinkley 1997,
-/// section 6.3.3). Scatter is taken to be the same everywhere. `cut` keeps the streams of the cuts apart.
+/// A resample draws the problem's jobs with replacement, refits from `theta`, and adds to each prediction residuals of
+/// the fit to all jobs, spread by `sqrt(n / (n - p))` for the degrees of freedom that the fit used (Davison and
+/// Hinkley 1997, section 6.3.3). Scatter is taken to be the same everywhere. `cut` keeps the streams of the cuts
+/// apart.
 pub(super) fn intervals(
     problem: &Problem<'_>,
     theta: &[f64],

@@ -10,7 +10,8 @@ use super::HoldOut;
 use crate::law::Axis;
 use crate::observation::Observation;
 
-/// Distinct values on its axis that a rolling cut trains on where it can: of two, a slope is known but not how it bends.
+/// Distinct values on its axis that a rolling cut trains on where it can: of two, a slope is known but not how it
+/// bends.
 const VALUES_MIN: usize = 3;
 /// Values of an axis within this share of each other are the same value.
 const SAME: f64 = 1e-9;
@@ -148,9 +149,9 @@ impl fmt::Display for Place {
     }
 }
 
-/// Where to cut. Of a rolling back-test: values with `enough` rows at or below and some above, the first two values only if
-/// there are no later ones ([`VALUES_MIN`]), thinned to `cuts_max`; the greatest, though it has too few rows, where none has
-/// enough, so that it can be said.
+/// Where to cut. Of a rolling back-test: values with `enough` rows at or below and some above, the first two values
+/// only if there are no later ones ([`VALUES_MIN`]), thinned to `cuts_max`; the greatest, though it has too few rows,
+/// where none has enough, so that it can be said.
 pub(super) fn places(hold_out: &HoldOut, rows: &[Observation], enough: impl Fn(&[usize]) -> bool) -> Vec<Place> {
     match hold_out.split {
         Split::Rolling(axis) => {

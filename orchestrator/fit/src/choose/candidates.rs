@@ -125,9 +125,9 @@ pub(super) fn candidates(
     field
 }
 
-/// The law that is kept unless beaten: F8 `additive` where N, D and U take three values each and U is not D in disguise; F6
-/// `chinchilla` where N and D do; F4 `m4` along the curve of one model with fifteen points (best on Alabdulmohsin et al.'s 92);
-/// else F1 `power` of compute, the study's.
+/// The law that is kept unless beaten: F8 `additive` where N, D and U take three values each and U is not D in
+/// disguise; F6 `chinchilla` where N and D do; F4 `m4` along the curve of one model with fifteen points (best on
+/// Alabdulmohsin et al.'s 92); else F1 `power` of compute, the study's.
 pub fn default_law(rows: &[Observation]) -> LawName {
     let many = |axis: Axis| values(rows, axis) >= VALUES_MIN;
     let independent = |a: Axis, b: Axis| {

@@ -1,11 +1,11 @@
 //! AICc and BIC of a fitted law, whatever was minimised; and what Huber's delta means for a set of residuals.
 //!
-//! Every loss is minus the logarithm of a density, `p(r) = exp(-w rho(r) / tau) / Z(tau / w)`, whose `tau` is fitted too: of
-//! squares the normal with variance `tau / 2`, of absolute deviations Laplace's with scale `tau`, of Huber's loss its
-//! least favourable density (Huber 1964, section 4), of the asymmetric one two halves of it. `Z(t)` is `sqrt(pi t)`, `2 t`,
-//! and for Huber `h(t) = sqrt(t) (sqrt(2 pi) erf(k / sqrt 2) + 2 exp(-k^2 / 2) / k)`, `k = delta / sqrt(t)`; the
-//! asymmetric one's is `(h(t) + h(t / over)) / 2`. Densities are of `ln y` in every space (that of `g(y)` times
-//! `dg / d ln y`), so that objectives can be compared.
+//! Every loss is minus the logarithm of a density, `p(r) = exp(-w rho(r) / tau) / Z(tau / w)`, whose `tau` is fitted
+//! too: of squares the normal with variance `tau / 2`, of absolute deviations Laplace's with scale `tau`, of Huber's
+//! loss its least favourable density (Huber 1964, section 4), of the asymmetric one two halves of it. `Z(t)` is
+//! `sqrt(pi t)`, `2 t`, and for Huber `h(t) = sqrt(t) (sqrt(2 pi) erf(k / sqrt 2) + 2 exp(-k^2 / 2) / k)`, `k = delta
+//! / sqrt(t)`; the asymmetric one's is `(h(t) + h(t / over)) / 2`. Densities are of `ln y` in every space (that of
+//! `g(y)` times `dg / d ln y`), so that objectives can be compared.
 
 use serde::Serialize;
 
@@ -88,8 +88,8 @@ fn ln_norm(loss: Loss, ln_t: f64) -> f64 {
     }
 }
 
-/// `erf x`, x not negative: `2 / sqrt(pi) exp(-x^2) sum_n 2^n x^(2 n + 1) / (2 n + 1)!!`, all terms positive (Abramowitz and
-/// Stegun 1964, 7.1.6).
+/// `erf x`, x not negative: `2 / sqrt(pi) exp(-x^2) sum_n 2^n x^(2 n + 1) / (2 n + 1)!!`, all terms positive
+/// (Abramowitz and Stegun 1964, 7.1.6).
 fn erf(x: f64) -> f64 {
     if x > 6.0 {
         return 1.0;

@@ -1,9 +1,9 @@
 //! Which law: all laws and objectives side by side by what they forecast of rows they had not seen.
 //!
-//! Choosing the best of many by one hold-out does worse than keeping a good default (Alabdulmohsin et al.'s 92 curves: M4
-//! throughout 0.035, the best by an inner split 0.052, the best by three rolling cuts 0.046). So the default is kept unless a
-//! rival's RMSLE is at most half of its own ([`SWITCH`]) over the same held-out rows, and lower at most of the
-//! cuts, of which there must be [`CUTS_MIN`].
+//! Choosing the best of many by one hold-out does worse than keeping a good default (Alabdulmohsin et al.'s 92 curves:
+//! M4 throughout 0.035, the best by an inner split 0.052, the best by three rolling cuts 0.046). So the default is
+//! kept unless a rival's RMSLE is at most half of its own ([`SWITCH`]) over the same held-out rows, and lower at most
+//! of the cuts, of which there must be [`CUTS_MIN`].
 
 mod candidates;
 mod likelihood;
@@ -126,8 +126,8 @@ impl fmt::Display for Choice {
     }
 }
 
-/// Compares. All contenders are trained and tested on the same rows at the same cuts: those that leave the law with most
-/// parameters enough. The order of `observations` makes no difference.
+/// Compares. All contenders are trained and tested on the same rows at the same cuts: those that leave the law with
+/// most parameters enough. The order of `observations` makes no difference.
 pub fn choose(observations: &[Observation], contest: &Contest) -> Result<Choice, FitError> {
     one_convention(observations)?;
     let options = &contest.options;

@@ -1,9 +1,10 @@
 //! Laws along compute, and what is read off two of them.
 
 use super::{CompareError, CompareOptions, Difference, SharedExponent};
-use crate::interval::plain as interval;
 use crate::cost::Currency;
+use crate::distribution::t_within;
 use crate::frontier::Path;
+use crate::interval::plain as interval;
 use crate::law::{Axis, Input, LawName, Scale};
 use crate::objective::Objective;
 use crate::sample::Sample;
@@ -141,7 +142,7 @@ pub(super) fn shared_exponent(a: &Fit, b: &Fit) -> Option<SharedExponent> {
     let exponent = (a.xy + b.xy) / (a.xx + b.xx);
     let more = (a.xy / a.xx - b.xy / b.xx).powi(2) / (1.0 / a.xx + 1.0 / b.xx);
     let f = more / (left / free as f64);
-    f.is_finite().then(|| SharedExponent { exponent, f, free, p: 1.0 - student_within(f.sqrt(), free) })
+    f.is_finite().then(|| SharedExponent { exponent, f, free, p: 1.0 - t_within(f.sqrt(), free) })
 }
 
 /// Centred sums of ln C and ln E.
@@ -170,19 +171,4 @@ impl Moments {
     fn left(&self) -> f64 {
         (self.yy - self.xy * self.xy / self.xx).max(0.0)
     }
-}
-
-/// Probability that Student's t of `free` degrees lies within -t..t (Abramowitz and Stegun 1964, 26.7.3 and 26.7.4).
-pub(super) fn student_within(t: f64, free: usize) -> f64 {
-    let angle = (t / (free as f64).sqrt()).atan();
-    let (sine, cosine) = angle.sin_cos();
-    // Even: sin (1 + 1/2 cos^2 + 1*3/(2*4) cos^4 + ...); odd: 2/pi (angle + sin (cos + 2/3 cos^3 + ...)).
-    let odd = free % 2 == 1;
-    let (mut term, mut sum, mut power) = if odd { (cosine, 0.0, 1) } else { (1.0, 0.0, 0) };
-    while power < free.saturating_sub(1) {
-        sum += term;
-        term *= cosine * cosine * (power + 1) as f64 / (power + 2) as f64;
-        power += 2;
-    }
-    if odd { std::f64::consts::FRAC_2_PI * (angle + sine * sum) } else { sine * sum }
 }

@@ -163,7 +163,7 @@ fn stream(seed: u64, number: u64) -> ChaCha8Rng {
 }
 
 /// Box and Muller 1958.
-pub(super) fn normal(random: &mut ChaCha8Rng) -> f64 {
+pub(crate) fn normal(random: &mut ChaCha8Rng) -> f64 {
     let (u, v): (f64, f64) = (1.0 - random.random::<f64>(), random.random());
     (-2.0 * u.ln()).sqrt() * (std::f64::consts::TAU * v).cos()
 }

@@ -12,9 +12,9 @@ use std::fmt;
 use rayon::prelude::*;
 use serde::Serialize;
 
-use crate::interval::{Interval, plain as interval};
 use crate::cost::Cost;
 use crate::frontier::{Limits, share};
+use crate::interval::{Interval, plain as interval};
 use crate::law::LawName;
 use crate::observation::Convention;
 use crate::{Fit, JOBS_MIN};
@@ -22,6 +22,7 @@ use crate::{Fit, JOBS_MIN};
 use curves::{Grid, check, differences, of_compute, range, shared_exponent};
 
 pub use draws::Spread;
+pub(crate) use draws::normal;
 
 /// Pairs drawn.
 pub const DRAWS: usize = 4000;

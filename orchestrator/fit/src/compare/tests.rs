@@ -5,7 +5,6 @@ use std::path::Path;
 use rand::SeedableRng;
 use rand_chacha::ChaCha8Rng;
 
-use super::draws::normal;
 use super::*;
 use crate::Options;
 use crate::observation::{Observation, Response};
@@ -125,13 +124,6 @@ fn what_cannot_be_compared_is_an_error() {
     assert!(matches!(refused(&a, &bare, &options(&[])), CompareError::NoResamples { .. }));
     let hours = Fit { law: LawName::Chinchilla, ..a.clone() };
     assert!(matches!(refused(&a, &hours, &options(&[])), CompareError::NeedsCost { .. }));
-}
-
-#[test]
-fn students_t_is_the_tables() {
-    for (t, free, within) in [(12.706_205, 1, 0.95), (4.302_653, 2, 0.95), (2.570_582, 5, 0.95), (1.697_261, 30, 0.9)] {
-        assert!((curves::student_within(t, free) - within).abs() < 1e-6, "{t} {free}");
-    }
 }
 
 /// The 2022 study's figure 1: LAION against CLIP-WIT on ImageNet, three OpenAI models.

@@ -14,9 +14,9 @@ use rayon::prelude::*;
 use serde::Serialize;
 
 use crate::Fit;
-use crate::interval::Interval;
 use crate::cost::{Cost, Currency};
 use crate::extent;
+use crate::interval::Interval;
 use crate::law::{Axis, Input, Law, LawName};
 use crate::observation::Convention;
 
@@ -37,6 +37,18 @@ pub enum Edge {
     AtLeast,
     /// At the most N allowed: larger may be better.
     AtMost,
+}
+
+impl fmt::Display for Edge {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Edge::Inside => "among the sizes observed",
+            Edge::BelowObserved => "smaller than any size observed",
+            Edge::AboveObserved => "larger than any size observed",
+            Edge::AtLeast => "at the least size allowed: smaller may be better",
+            Edge::AtMost => "at the most size allowed: larger may be better",
+        })
+    }
 }
 
 /// The best use of a budget. Intervals are 95 %, from the fit's resamples.
@@ -157,6 +169,17 @@ pub enum FrontierError {
         /// The law.
         law: LawName,
     },
+    /// A law of N, D or U alone.
+    #[error(
+        "splitting a budget: the law `{law}` is of {} alone, so the best job is at an end; fit a law of N and D",
+        axis.describe()
+    )]
+    OneAxis {
+        /// The law.
+        law: LawName,
+        /// Its axis.
+        axis: Axis,
+    },
     /// No models to choose among, or a law that can't tell them apart.
     #[error("choosing a model with the law `{law}`: {reason}")]
     NoChoice {
@@ -238,6 +261,9 @@ fn check(fit: &Fit, cost: &Cost, budgets: &[f64], limits: Limits) -> Result<(), 
     let axes = form.axes();
     if axes.contains(&Axis::L) {
         return Err(FrontierError::NeedsLoss { law: fit.law });
+    }
+    if let [axis @ (Axis::N | Axis::D | Axis::U)] = axes {
+        return Err(FrontierError::OneAxis { law: fit.law, axis: *axis });
     }
     if axes == [Axis::C] && cost.currency == Currency::GpuHours {
         return Err(FrontierError::ComputeAlone { law: fit.law });

@@ -3,8 +3,8 @@
 use serde::Serialize;
 
 use super::{FrontierError, Limits, Path, check};
-use crate::interval::Interval;
 use crate::cost::Cost;
+use crate::interval::Interval;
 use crate::law::Axis;
 use crate::observation::Observation;
 use crate::{Fit, extent};

@@ -129,6 +129,9 @@ fn a_law_of_compute_says_that_it_cannot_split() {
     assert_eq!(found.notes, [Note::CannotSplit { law: LawName::Power(Axis::C) }]);
     assert!((found.allocations[0].error.value / fit.at_compute(1e20) - 1.0).abs() < 1e-12);
     assert!(found.allocations[0].parameters.is_none());
+    let by_size = fitted(&fit.observations, LawName::Power(Axis::N));
+    let one_axis = frontier(&by_size, &cost, &[1e20], Limits::default());
+    assert_eq!(one_axis.unwrap_err(), FrontierError::OneAxis { law: LawName::Power(Axis::N), axis: Axis::N });
     let hours = Cost::gpu_hours(&fit.observations).unwrap();
     let refused = |cost: &Cost, budget: f64| frontier(&fit, cost, &[budget], Limits::default()).unwrap_err();
     assert!(matches!(refused(&hours, 1.0), FrontierError::ComputeAlone { .. }));

@@ -56,8 +56,9 @@ fn a_centred_parabola_of_equal_exponents_has_no_bias() {
     }
 }
 
-/// With v = alpha (ln N - ln N*) and equal exponents, ln L = ln(E + K cosh v). About v a narrow parabola's vertex is off by
-/// `(1 - 3 k) v^3 / 3`, k = K / (E + K): towards the grid where E is most of the loss, away from it where it is least.
+/// With v = alpha (ln N - ln N*) and equal exponents, ln L = ln(E + K cosh v). About v a narrow parabola's vertex is
+/// off by `(1 - 3 k) v^3 / 3`, k = K / (E + K): towards the grid where E is most of the loss, away from it where it is
+/// least.
 #[test]
 fn the_bias_of_an_off_centre_parabola_has_the_sign_that_the_surface_says() {
     for (e, towards) in [(20.0, 1.0), (1e-3, -1.0)] {

@@ -35,6 +35,11 @@ impl Term {
         Term { offset: self.offset + offset, ..self }
     }
 
+    /// The logarithm of what it is multiplied by.
+    pub fn offset(&self) -> f64 {
+        self.offset
+    }
+
     /// Index of its level: the parameter that multiplies the whole term; `None` where there is none.
     pub fn level(&self) -> Option<usize> {
         self.parts().first().map(|(index, _)| *index)

@@ -29,17 +29,31 @@ pub(super) fn finish(search: &mut Search<'_>) -> bool {
     if !search.local.value.is_finite() || free.is_empty() {
         return false;
     }
-    let Some(mut basis) = nearest(&rows(search, &search.phi), free.len(), &free) else { return false };
+    let mut here = rows(search, &search.phi);
+    let Some(mut basis) = nearest(&here, free.len(), &free) else { return false };
+    let mut last: Option<Vec<usize>> = None;
+    // Of the rows that may leave, the one that promises most first; the next where the vertex it leads to is no lower.
+    let mut rank = 0;
     for _ in 0..EXCHANGES_MAX {
-        let Some(vertex) = interpolate(search, &basis, &free) else { break };
-        let there = value(search, &vertex);
-        if !there.is_finite() || there > search.local.value {
-            break;
-        }
-        search.phi = vertex;
-        search.local.value = there;
-        let rows = rows(search, &search.phi);
-        match exchange(&rows, &basis, &free) {
+        let vertex = interpolate(search, &here, &basis, &free);
+        let lower = vertex.map(|vertex| (vertex, value(search, &vertex)));
+        let accepted = match (lower, &last) {
+            (Some((vertex, there)), _) if there <= search.local.value => {
+                search.phi = vertex;
+                search.local.value = there;
+                here = rows(search, &search.phi);
+                rank = 0;
+                last = Some(basis.clone());
+                true
+            }
+            (_, Some(_)) => {
+                rank += 1;
+                false
+            }
+            (_, None) => break,
+        };
+        let from = if accepted { &basis } else { last.as_ref().unwrap_or(&basis) };
+        match exchange(&here, from, &free, rank) {
             Exchange::Minimum => {
                 search.ending = Ending::Converged;
                 return true;
@@ -53,8 +67,7 @@ pub(super) fn finish(search: &mut Search<'_>) -> bool {
 }
 
 fn value(search: &Search<'_>, phi: &Vector) -> f64 {
-    let theta = search.frame.leave(phi);
-    search.frame.problem.value(&theta[..search.frame.k])
+    search.frame.at(phi, Loss::Absolute).value
 }
 
 fn rows(search: &Search<'_>, phi: &Vector) -> Rows {
@@ -100,7 +113,9 @@ fn nearest(rows: &Rows, count: usize, free: &[usize]) -> Option<Vec<usize>> {
         }
         let left = dot(&direction, &direction).sqrt();
         if left > 1e-6 * before {
-            direction.iter_mut().for_each(|d| *d /= left);
+            for d in &mut direction {
+                *d /= left;
+            }
             directions.push(direction);
             chosen.push(at);
             if chosen.len() == count {
@@ -112,9 +127,8 @@ fn nearest(rows: &Rows, count: usize, free: &[usize]) -> Option<Vec<usize>> {
 }
 
 /// Where the residuals of `basis` are zero; `None` where Newton's method does not get there.
-fn interpolate(search: &Search<'_>, basis: &[usize], free: &[usize]) -> Option<Vector> {
+fn interpolate(search: &Search<'_>, all: &Rows, basis: &[usize], free: &[usize]) -> Option<Vector> {
     let mut phi = search.phi;
-    let all = rows(search, &phi);
     let count = free.len();
     let mut before = f64::INFINITY;
     for _ in 0..30 {
@@ -157,7 +171,7 @@ enum Exchange {
     None,
 }
 
-fn exchange(rows: &Rows, basis: &[usize], free: &[usize]) -> Exchange {
+fn exchange(rows: &Rows, basis: &[usize], free: &[usize], rank: usize) -> Exchange {
     let count = free.len();
     // sum over other rows of w sign(r) v + sum over the basis of lambda v = 0.
     let mut transposed = vec![0.0; count * count];
@@ -175,10 +189,12 @@ fn exchange(rows: &Rows, basis: &[usize], free: &[usize]) -> Exchange {
         return Exchange::None;
     }
     let excess = |a: &usize| multipliers[*a].abs() / rows.weights[basis[*a]];
-    let Some(leaving) = (0..count).max_by(|a, b| excess(a).total_cmp(&excess(b))) else { return Exchange::None };
-    if excess(&leaving) <= 1.0 + 1e-9 {
+    let mut order: Vec<usize> = (0..count).collect();
+    order.sort_by(|a, b| excess(b).total_cmp(&excess(a)));
+    if excess(&order[0]) <= 1.0 + 1e-9 {
         return Exchange::Minimum;
     }
+    let Some(&leaving) = order.get(rank).filter(|a| excess(a) > 1.0) else { return Exchange::None };
     let mut matrix = vec![0.0; count * count];
     let mut direction = vec![0.0; count];
     direction[leaving] = multipliers[leaving].signum();

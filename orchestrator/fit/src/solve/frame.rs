@@ -5,6 +5,7 @@
 //! exponentials stay as they are.
 
 use super::Problem;
+use super::bulk::Bulk;
 use crate::law::PARAMETERS_MAX;
 use crate::objective::Loss;
 
@@ -23,6 +24,7 @@ pub(super) struct Frame<'a> {
     shifts_used: usize,
     /// `g(y_i)`.
     targets: Vec<f64>,
+    bulk: Option<Bulk>,
 }
 
 /// The objective at one place.
@@ -40,8 +42,19 @@ pub(super) struct Local {
     pub(super) stiffness: f64,
     /// What rounding may do to `value`.
     pub(super) rounding: f64,
-    /// `value` if residuals were rounding and nothing else.
-    pub(super) floor: f64,
+}
+
+impl Local {
+    fn nothing() -> Local {
+        Local {
+            value: 0.0,
+            gradient: [0.0; PARAMETERS_MAX],
+            newton: [0.0; PARAMETERS_MAX * PARAMETERS_MAX],
+            majorant: [0.0; PARAMETERS_MAX * PARAMETERS_MAX],
+            stiffness: 0.0,
+            rounding: 0.0,
+        }
+    }
 }
 
 impl<'a> Frame<'a> {
@@ -53,8 +66,12 @@ impl<'a> Frame<'a> {
             shifts: [(0, 0, 0.0); PARAMETERS_MAX],
             shifts_used: 0,
             targets: sample.ln_y.iter().map(|&ln_y| problem.objective.space.at(ln_y).0).collect(),
+            bulk: None,
         };
         frame.centre();
+        frame.bulk = Bulk::new(problem, |level, slope| {
+            frame.shifts().iter().filter(|shift| (shift.0, shift.1) == (level, slope)).map(|shift| shift.2).sum()
+        });
         frame
     }
 
@@ -72,10 +89,10 @@ impl<'a> Frame<'a> {
                 }
             }
         }
-        for (at, (term, mean)) in first.terms().iter().zip(means).enumerate() {
+        for (term, mean) in first.terms().iter().zip(means) {
             let Some(level) = term.level() else { continue };
-            let again = first.terms()[..at].iter().any(|earlier| earlier.level() == Some(level));
-            if again || self.problem.is_frozen(level) {
+            let shared = first.terms().iter().filter(|other| other.level() == Some(level)).count() > 1;
+            if shared || self.problem.is_frozen(level) {
                 continue;
             }
             for ((slope, _), mean) in term.slopes().iter().zip(mean) {
@@ -144,12 +161,6 @@ impl<'a> Frame<'a> {
                 matrix[slope * k + j] -= mean * matrix[level * k + j];
             }
         }
-        for i in (0..k).filter(|&i| self.problem.is_frozen(i)) {
-            for j in 0..k {
-                matrix[i * k + j] = 0.0;
-                matrix[j * k + i] = 0.0;
-            }
-        }
     }
 
     /// A covariance of phi as one of theta.
@@ -167,22 +178,41 @@ impl<'a> Frame<'a> {
         turned
     }
 
+    /// What Q would be if residuals were rounding and nothing else.
+    pub(super) fn floor(&self) -> f64 {
+        let Problem { weights, objective, sample, .. } = *self.problem;
+        let rounding =
+            |(target, ln_y): (&f64, &f64)| 16.0 * f64::EPSILON * (target.abs() + objective.space.at(*ln_y).1.abs());
+        let sizes = self.targets.iter().zip(&sample.ln_y).map(rounding);
+        sizes.zip(weights).map(|(size, weight)| weight * objective.loss.at(size).0).sum()
+    }
+
     /// Q and its derivatives at `phi`, with `loss` in place of the problem's.
     pub(super) fn at(&self, phi: &Vector, loss: Loss) -> Local {
+        if let Some(bulk) = &self.bulk {
+            let mut local = Local::nothing();
+            bulk.add(self.problem, phi, loss, &mut local);
+            self.finish(phi, &mut local);
+            if local.value.is_finite() {
+                return local;
+            }
+            // Out of the range of exp, where logarithms may still tell.
+        }
+        let mut local = Local::nothing();
+        self.add_rows(phi, loss, &mut local);
+        self.turn(&mut local.gradient);
+        self.turn_matrix(&mut local.newton);
+        self.turn_matrix(&mut local.majorant);
+        self.finish(phi, &mut local);
+        local
+    }
+
+    fn add_rows(&self, phi: &Vector, loss: Loss, local: &mut Local) {
         let k = self.k;
-        let Problem { law, sample, weights, objective, pull, .. } = *self.problem;
+        let Problem { law, sample, weights, objective, .. } = *self.problem;
         let theta = self.leave(phi);
         let theta = &theta[..k];
         let mut slopes: Vector = [0.0; PARAMETERS_MAX];
-        let mut local = Local {
-            value: 0.0,
-            gradient: [0.0; PARAMETERS_MAX],
-            newton: [0.0; PARAMETERS_MAX * PARAMETERS_MAX],
-            majorant: [0.0; PARAMETERS_MAX * PARAMETERS_MAX],
-            stiffness: 0.0,
-            rounding: 0.0,
-            floor: 0.0,
-        };
         for (row, &weight) in weights.iter().enumerate() {
             if weight == 0.0 {
                 continue;
@@ -195,7 +225,6 @@ impl<'a> Frame<'a> {
             local.value += weight * rho;
             local.stiffness += weight * pressure;
             local.rounding += weight * rho1.abs() * (g.abs() + g1.abs());
-            local.floor += weight * loss.at(16.0 * f64::EPSILON * (g.abs() + g1.abs())).0;
             let (first, outer, inner) =
                 (weight * rho1 * g1, weight * (rho2 * g1 * g1 + rho1 * g2), weight * pressure * g1 * g1);
             for i in 0..k {
@@ -218,9 +247,17 @@ impl<'a> Frame<'a> {
                 local.majorant[above] = local.majorant[below];
             }
         }
+    }
+
+    /// What is said once, not a row: the pull, held parameters, and whether there is a value at all.
+    fn finish(&self, phi: &Vector, local: &mut Local) {
+        let k = self.k;
         local.rounding *= 4.0 * f64::EPSILON;
-        if let Some(pull) = pull {
-            let off = pull.quantity.at(theta, &mut slopes[..k]) - pull.target;
+        if let Some(pull) = self.problem.pull {
+            let theta = self.leave(phi);
+            let mut slopes: Vector = [0.0; PARAMETERS_MAX];
+            let off = pull.quantity.at(&theta[..k], &mut slopes[..k]) - pull.target;
+            self.turn(&mut slopes);
             local.value += 0.5 * pull.stiffness * off * off;
             local.rounding += 4.0 * f64::EPSILON * pull.stiffness * off.abs() * pull.target.abs();
             for i in 0..k {
@@ -231,13 +268,18 @@ impl<'a> Frame<'a> {
                 }
             }
         }
-        self.turn(&mut local.gradient);
-        self.turn_matrix(&mut local.newton);
-        self.turn_matrix(&mut local.majorant);
+        for i in (0..k).filter(|&i| self.problem.is_frozen(i)) {
+            local.gradient[i] = 0.0;
+            for j in 0..k {
+                for at in [i * k + j, j * k + i] {
+                    local.newton[at] = 0.0;
+                    local.majorant[at] = 0.0;
+                }
+            }
+        }
         let sound = local.value.is_finite() && local.gradient[..k].iter().all(|g| g.is_finite());
         if !sound {
             local.value = f64::INFINITY;
         }
-        local
     }
 }

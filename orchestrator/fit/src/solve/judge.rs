@@ -1,5 +1,7 @@
 //! What the searches say about the best minimum.
 
+use std::fmt;
+
 use serde::Serialize;
 
 use super::frame::{Frame, Vector};
@@ -38,6 +40,19 @@ pub enum Status {
     NotMoved,
     /// The searches did not get to the bottom.
     Unfinished,
+}
+
+impl fmt::Display for Status {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Status::Converged => "converged",
+            Status::Bound => "at a bound",
+            Status::Flat => "flat",
+            Status::MultiModal => "multi-modal",
+            Status::NotMoved => "not moved",
+            Status::Unfinished => "unfinished",
+        })
+    }
 }
 
 /// A minimum, and how often searches ended there.
@@ -88,7 +103,7 @@ pub(super) fn judge(problem: &Problem<'_>, begun: &[Vec<f64>], searches: Vec<Min
     // Of minima as deep as rounding can tell, one that ended is the best.
     let frame = Frame::new(problem);
     let lowest = frame.at(&frame.enter(&minima[0].theta), problem.objective.loss);
-    let as_good = minima[0].value + 1e-9 * minima[0].value.abs() + lowest.rounding + lowest.floor;
+    let as_good = minima[0].value + 1e-9 * minima[0].value.abs() + lowest.rounding + frame.floor();
     let hits = minima.iter().filter(|minimum| minimum.value <= as_good).count().max(1);
     let best = minima[..hits.min(starts)]
         .iter()
@@ -200,8 +215,9 @@ fn bread(frame: &Frame<'_>, phi: &Vector) -> Vec<f64> {
     let mut sizes: Vec<f64> = residuals.iter().map(|(residual, ..)| residual.abs()).collect();
     sizes.sort_by(f64::total_cmp);
     let typical = sizes.get(sizes.len() / 2).copied().unwrap_or(0.0);
-    // 1.0 * n^(-1/3): of the order of Hall and Sheather's (1988) bandwidth for a median's density.
-    let bandwidth = smooth.max(1.4826 * typical * (residuals.len() as f64).powf(-1.0 / 3.0)).max(1e-12);
+    // Of the order of Hall and Sheather's (1988) for a median, for normal residuals: about half of 240 rows.
+    let wide = 7.2 * typical * (residuals.len() as f64).powf(-1.0 / 3.0);
+    let bandwidth = smooth.max(wide).max(1e-12);
     let slope = match problem.objective.loss {
         Loss::Absolute => 1.0 / bandwidth,
         _ => smooth / bandwidth,

@@ -2,6 +2,7 @@
 //! where they ended.
 
 mod absolute;
+mod bulk;
 mod frame;
 mod judge;
 
@@ -24,7 +25,7 @@ pub use linear_algebra::{cholesky_solve, invert};
 pub use newton::Newton;
 pub use problem::{Problem, Pull, Quantity};
 pub use reference::{Lbfgs, TrustRegion};
-pub use refit::{Warm, refit};
+pub use refit::refit;
 pub use starts::starts;
 
 /// How a search ended.

@@ -17,6 +17,11 @@ use crate::objective::Loss;
 const DELTA_FALL: f64 = 0.2;
 /// Deltas, as shares of the median residual, from which the vertex of least absolute deviations is sought.
 const ABSOLUTE_LAST: [f64; 3] = [1e-4, 1e-6, 1e-9];
+/// Huber losses of a delta below this share of the median residual are sought from the least absolute deviations.
+const NEAR_ABSOLUTE: f64 = 1e-2;
+/// Steps from a vertex to Huber's minimum, and the share of the objective between the two that may be left.
+const VERTEX_STEPS: usize = 20;
+const VERTEX_GAP: f64 = 1e-5;
 /// The share of the objective that a Newton step may still promise at the end, and on the way.
 const ENOUGH: f64 = 1e-12;
 const ENOUGH_ON_THE_WAY: f64 = 1e-3;
@@ -49,21 +54,33 @@ impl Solver for Newton {
 
 impl Newton {
     /// From `phi`. `cold`: nothing is known about it, so that robust losses are approached from wide ones.
-    pub(super) fn search(&self, frame: &Frame<'_>, phi: Vector, cold: bool) -> Minimum {
+    pub(super) fn search(self, frame: &Frame<'_>, phi: Vector, cold: bool) -> Minimum {
         let mut search = Search::new(frame, phi, frame.problem.objective.loss, self.iterations_max);
         let loss = search.loss;
-        let wide = if cold || loss == Loss::Absolute { search.typical_residual() } else { 0.0 };
-        if loss == Loss::Absolute {
-            let mut delta = wide;
-            for last in ABSOLUTE_LAST {
-                if !search.approach(&mut delta, last * wide, ENOUGH) || absolute::finish(&mut search) {
+        let near_absolute = matches!(loss, Loss::Huber(delta) if delta < NEAR_ABSOLUTE * search.typical_residual());
+        if loss == Loss::Absolute || near_absolute {
+            let mut delta = search.typical_residual();
+            let mut vertex = false;
+            search.turn_to(Loss::Absolute);
+            for share in ABSOLUTE_LAST {
+                if !search.approach(&mut delta, share, 0.0) {
+                    break;
+                }
+                search.descend(ENOUGH);
+                vertex = absolute::finish(&mut search);
+                if vertex {
                     break;
                 }
             }
-        } else {
-            let target = loss.delta().unwrap_or(f64::INFINITY);
-            let mut delta = wide;
-            search.approach(&mut delta, target, ENOUGH_ON_THE_WAY);
+            if near_absolute && vertex {
+                search.leave_vertex(loss);
+                return search.end();
+            }
+        } else if let (Some(last), true) = (loss.delta(), cold) {
+            let mut delta = search.typical_residual();
+            search.approach(&mut delta, 0.0, last);
+        }
+        if loss != Loss::Absolute {
             search.turn_to(loss);
             search.descend(ENOUGH);
         }
@@ -110,20 +127,32 @@ impl<'a> Search<'a> {
         }
     }
 
-    /// Goes down Huber losses from `delta` to `last`, and leaves that in `delta`; whether there was anything to do.
-    fn approach(&mut self, delta: &mut f64, last: f64, enough: f64) -> bool {
+    /// Goes down Huber losses from `delta`, roughly, to `last` or to `share` of the median residual; leaves the last one in
+    /// `delta`. Whether there was anything to do.
+    fn approach(&mut self, delta: &mut f64, share: f64, last: f64) -> bool {
         let mut any = false;
-        while *delta > last && last > 0.0 && delta.is_finite() {
+        while *delta > last.max(share * self.typical_residual()) && *delta > 0.0 && delta.is_finite() {
             any = true;
             self.turn_to(self.loss.with_delta(*delta));
             self.descend(ENOUGH_ON_THE_WAY);
             *delta = (*delta * DELTA_FALL).min(self.typical_residual()).max(last);
         }
-        if any && enough < ENOUGH_ON_THE_WAY {
-            self.turn_to(self.loss.with_delta(last));
-            self.descend(enough);
-        }
         any
+    }
+
+    /// From a vertex of least absolute deviations to the minimum of a Huber loss of small delta beside it. Huber's loss lies
+    /// between `delta |r|` and `delta^2/2` less a row: where that is next to nothing the vertex itself will do.
+    fn leave_vertex(&mut self, loss: Loss) {
+        let most = self.iterations_max;
+        self.iterations_max = most.min(self.iterations + VERTEX_STEPS);
+        self.turn_to(loss);
+        self.descend(ENOUGH);
+        self.iterations_max = most;
+        let total: f64 = self.frame.problem.weights.iter().sum();
+        let gap = 0.5 * total * loss.delta().unwrap_or(0.0).powi(2);
+        if self.ending == Ending::Unfinished && gap <= VERTEX_GAP * self.local.value {
+            self.ending = Ending::Converged;
+        }
     }
 
     /// Median of the residuals' sizes; NaN where there are none.
@@ -160,7 +189,9 @@ impl<'a> Search<'a> {
             let Some((mut step, used)) = damped_step(&self.local, &free, k, self.damping) else { return };
             self.damping = used;
             let limit = self.limit(&step);
-            step[..k].iter_mut().for_each(|s| *s *= limit);
+            for s in &mut step[..k] {
+                *s *= limit;
+            }
             let promise = promise(&self.local, &step, k);
             let end = promise <= enough * self.local.value + self.local.rounding;
             if end && (used <= 1e-3 || promise <= f64::EPSILON * self.local.value) {
