@@ -20,6 +20,7 @@ mod model;
 pub mod output;
 mod place;
 mod plan;
+mod plot;
 mod progress;
 mod report;
 mod retry;
@@ -79,6 +80,8 @@ enum Command {
     Compare(compare::Args),
     /// Judge laws by what they had not seen.
     Backtest(backtest::Args),
+    /// Draw figures of a sweep's analysis, SVG and PNG.
+    Plot(plot::Args),
     /// Write a self-contained HTML report of a sweep.
     Report(report::Args),
     /// Run a read-only SQL query, or open psql.
@@ -126,6 +129,7 @@ async fn dispatch(command: Command) -> Result<Exit, Failure> {
         Command::Frontier(args) => frontier::run(args).await,
         Command::Compare(args) => compare::run(args).await,
         Command::Backtest(args) => backtest::run(args).await,
+        Command::Plot(args) => plot::run(args).await,
         Command::Report(args) => report::run(args).await,
         Command::Sql(args) => sql::run(args).await,
         Command::Db(args) => db::run(args).await,

@@ -9,9 +9,7 @@ use super::analysis::{Law, Loaded, Rows, fit_and_store, load, no_fit};
 use super::output::{Exit, Failure, data, say};
 use super::place::Place;
 use crate::fit::{Fit, Observation, Options, Points, fit};
-use crate::report::analysis::{
-    Drawing, Family, Kind, Material, Subject, Target, Undrawable, comparison, draw,
-};
+use crate::report::analysis::{Drawing, Family, Kind, Material, Subject, Target, Undrawable, comparison, draw};
 use crate::report::file_name;
 use crate::report::number::compact;
 use crate::store::Store;
@@ -63,9 +61,8 @@ pub(super) struct Args {
 }
 
 fn kinds() -> impl TypedValueParser<Value = Kind> {
-    PossibleValuesParser::new(Kind::ALL.map(Kind::as_str)).map(|name| {
-        Kind::ALL.into_iter().find(|kind| kind.as_str() == name).expect("only names of kinds are possible")
-    })
+    PossibleValuesParser::new(Kind::ALL.map(Kind::as_str))
+        .map(|name| Kind::ALL.into_iter().find(|kind| kind.as_str() == name).expect("only names of kinds are possible"))
 }
 
 fn reference(text: &str) -> Result<(f64, String), String> {
@@ -123,8 +120,10 @@ fn destination(args: &Args) -> Result<Destination, Failure> {
     let is_file = path.extension().is_some_and(|end| end == "svg" || end == "png");
     match (is_file, args.kinds.as_slice()) {
         (true, [_]) => Ok(Destination::File(path.clone())),
-        (true, _) => Err(Failure::bad_input(format!("{} can hold one figure, not {}", path.display(), args.kinds.len()))
-            .hint("name a folder, or one kind")),
+        (true, _) => {
+            Err(Failure::bad_input(format!("{} can hold one figure, not {}", path.display(), args.kinds.len()))
+                .hint("name a folder, or one kind"))
+        }
         (false, _) => Ok(Destination::Folder(path.clone())),
     }
 }
@@ -142,7 +141,9 @@ fn write(destination: &Destination, kind: Kind, drawing: &Drawing) -> Result<(),
     for (path, bytes) in files {
         let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
         std::fs::create_dir_all(folder).and_then(|()| std::fs::write(&path, bytes)).map_err(|error| {
-            Failure::environment(format!("can't write {}", path.display())).because(&error).hint("choose another with `-o`")
+            Failure::environment(format!("can't write {}", path.display()))
+                .because(&error)
+                .hint("choose another with `-o`")
         })?;
         data(&path.display().to_string());
     }
@@ -219,7 +220,7 @@ pub(super) async fn family(
 }
 
 /// The job that is forecast.
-fn target(place: &Place, rows: &[Observation], reference: Option<(f64, String)>) -> Result<Target, Failure> {
+pub(super) fn target(place: &Place, rows: &[Observation], reference: Option<(f64, String)>) -> Result<Target, Failure> {
     if place.model.is_none() && place.parameters.is_none() && place.samples.is_none() {
         let beyond = Target::beyond(rows).ok_or_else(|| Failure::failed("there are no rows to fit a law to"))?;
         return Ok(Target { reference, ..beyond });

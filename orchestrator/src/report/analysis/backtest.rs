@@ -16,7 +16,10 @@ const HALF: f64 = 1.96;
 pub fn figure(of: Material<'_>) -> Result<FanFigure, Undrawable> {
     let rows = || of.observations.iter().filter(|row| row.compute.is_finite() && row.error > 0.0);
     let Some(last) = rows().max_by(|a, b| a.compute.total_cmp(&b.compute)) else {
-        return Err(Undrawable::lacks("no row says its compute", "choose a convention that the rows have with --compute"));
+        return Err(Undrawable::lacks(
+            "no row says its compute",
+            "choose a convention that the rows have with --compute",
+        ));
     };
     let mut cuts: Vec<f64> = rows().map(|row| row.compute).filter(|c| *c < last.compute * 0.98).collect();
     cuts.sort_by(f64::total_cmp);
@@ -34,9 +37,8 @@ pub fn figure(of: Material<'_>) -> Result<FanFigure, Undrawable> {
         ));
     }
     let half = HALF * last.standard_error.unwrap_or(0.0);
-    let seen = range([last.samples_seen].into_iter()).map_or(String::new(), |(seen, _)| {
-        format!(" on {} samples", crate::report::number::compact(seen))
-    });
+    let seen = range([last.samples_seen].into_iter())
+        .map_or(String::new(), |(seen, _)| format!(" on {} samples", crate::report::number::compact(seen)));
     Ok(FanFigure {
         title: format!("{}: back-test of {}{seen}", of.subject.name, last.model),
         x: format!("largest C in the fit, {}", of.fit.compute.unit()),
@@ -62,8 +64,7 @@ fn forecasts(of: Material<'_>, law: LawName, target: &Observation, cuts: &[f64])
     let resamples = of.options.resamples.min(RESAMPLES);
     let options = Options { law, frozen, resamples, ..of.options.clone() };
     let tried = |&cut: &f64| {
-        let rows: Vec<Observation> =
-            of.observations.iter().filter(|row| row.compute <= cut * 1.02).cloned().collect();
+        let rows: Vec<Observation> = of.observations.iter().filter(|row| row.compute <= cut * 1.02).cloned().collect();
         // Two points more than parameters: of fewer, a forecast is the noise's.
         let fitted: Fit = fit(&rows, &options).ok().filter(|fit| fit.points.len() >= fit.parameters.len() + 2)?;
         let forecast = fitted.forecast(&target.input(), Evaluation::AsObserved).prediction;

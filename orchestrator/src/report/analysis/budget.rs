@@ -39,7 +39,9 @@ pub fn figure(of: Material<'_>) -> Result<BudgetFigure, Undrawable> {
         ));
     }
     let accuracy = match of.subject.response {
-        Response::Fraction => format!("width of the 95 % interval, points of {}", of.subject.error.trim_start_matches("error, 1 − ")),
+        Response::Fraction => {
+            format!("width of the 95 % interval, points of {}", of.subject.error.trim_start_matches("error, 1 − "))
+        }
         Response::Loss => "width of the 95 % interval, nats".to_owned(),
     };
     Ok(BudgetFigure {

@@ -87,7 +87,8 @@ fn panel(of: Material<'_>, metric: &str) -> Result<(ComparisonPanel, Vec<String>
     let y = format!("{metric}: {}", of.subject.error);
     let y = if metric == of.subject.name { of.subject.ordinate() } else { y };
     let words = compared.as_ref().map_or(Vec::new(), |compared| words_of(of, &other.name, compared));
-    let table = compared.as_ref().map_or_else(empty, |compared| table(of.subject.sweep.as_str(), &other.name, compared));
+    let table =
+        compared.as_ref().map_or_else(empty, |compared| table(of.subject.sweep.as_str(), &other.name, compared));
     Ok((ComparisonPanel { y, families, crossover }, words, table))
 }
 
@@ -100,8 +101,14 @@ fn priced(fit: &Fit, rows: &[Observation]) -> Result<Option<(Cost, Limits)>, Und
 
 fn words_of(of: Material<'_>, other: &str, compared: &Comparison) -> Vec<String> {
     let named = |text: String| {
-        let text = text.replace("A is ", &format!("{} is ", of.subject.sweep.as_str())).replace("B is ", &format!("{other} is "));
-        minus(&text.replace(", A above", &format!(", {} above", of.subject.sweep.as_str())).replace(", B above", &format!(", {other} above")))
+        let text = text
+            .replace("A is ", &format!("{} is ", of.subject.sweep.as_str()))
+            .replace("B is ", &format!("{other} is "));
+        minus(
+            &text
+                .replace(", A above", &format!(", {} above", of.subject.sweep.as_str()))
+                .replace(", B above", &format!(", {other} above")),
+        )
     };
     let mut words = vec![named(compared.crossover.to_string()) + "."];
     if let Some(shared) = &compared.shared_exponent {

@@ -61,7 +61,9 @@ pub fn draw(of: Material<'_>) -> Result<Drawing, Undrawable> {
     .into_iter()
     .flatten()
     .collect();
-    if let (Some(most), Some(unique)) = (limits.unique_max, panels.iter_mut().find(|panel| panel.y.starts_with("best U"))) {
+    if let (Some(most), Some(unique)) =
+        (limits.unique_max, panels.iter_mut().find(|panel| panel.y.starts_with("best U")))
+    {
         unique.cap = Some((most, "the most unique samples seen".to_owned()));
     }
     let picture = figure::draw(&FrontierFigure {

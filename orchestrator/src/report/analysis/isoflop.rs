@@ -99,8 +99,14 @@ fn one(fit: &Fit, cost: &Cost, setting: Setting<'_>, budget: &Budget) -> Result<
 fn parabola(budget: &Budget, rows: &[&Observation], (least, most): (f64, f64)) -> Curve {
     let Some(vertex) = budget.parabola else { return Curve::none() };
     let squared = |n: f64| (n / vertex.parameters).ln().powi(2);
-    let above: f64 = rows.iter().map(|row| (row.error / vertex.error).ln() * squared(row.parameters)).sum();
-    let curvature = above / rows.iter().map(|row| squared(row.parameters).powi(2)).sum::<f64>();
+    let (mut above, mut wide) = (0.0, 0.0);
+    for row in rows {
+        // The engine takes replicates at their mean: each counts for its share.
+        let alike = rows.iter().filter(|other| (other.parameters / row.parameters).ln().abs() <= 1e-9).count() as f64;
+        above += (row.error / vertex.error).ln() * squared(row.parameters) / alike;
+        wide += squared(row.parameters).powi(2) / alike;
+    }
+    let curvature = above / wide;
     let x = steps((least / 1.3, most * 1.3), STEPS);
     let y = x.iter().map(|n| vertex.error * (curvature * squared(*n)).exp()).collect();
     Curve { x, y, low: Vec::new(), high: Vec::new() }

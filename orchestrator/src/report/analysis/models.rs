@@ -93,9 +93,18 @@ fn scores(choice: &Choice) -> Table {
         ]);
     }
     Table {
-        head: ["law", "best objective", "held-out RMSLE", "signed error %", "pairs ranked right %", "in-sample RMSLE", "AICc", "cuts"]
-            .map(str::to_owned)
-            .to_vec(),
+        head: [
+            "law",
+            "best objective",
+            "held-out RMSLE",
+            "signed error %",
+            "pairs ranked right %",
+            "in-sample RMSLE",
+            "AICc",
+            "cuts",
+        ]
+        .map(str::to_owned)
+        .to_vec(),
         numbers_from: 2,
         rows,
     }

@@ -6,7 +6,6 @@ use super::{Drawing, Family, Kind, Material, Subject, Table, Target, draw};
 use crate::fit::choose::default_law;
 use crate::fit::law::LawName;
 use crate::fit::{Axis, Evaluation, Fit, Observation, Options, fit};
-use crate::report::figures::FigureError;
 use crate::report::file_name;
 use crate::report::html::{escape, table as html_table};
 
@@ -104,7 +103,8 @@ fn surface(rows: &[Observation], options: &Options) -> Option<(Options, Fit)> {
     }
     let mut fits = laws.into_iter().filter_map(|law| {
         let points = crate::fit::Points::All;
-        let options = Options { law, points, frozen: Vec::new(), starts: options.starts.min(STARTS), ..options.clone() };
+        let options =
+            Options { law, points, frozen: Vec::new(), starts: options.starts.min(STARTS), ..options.clone() };
         let fit = fit(rows, &options).ok()?;
         Some((options, fit))
     });
@@ -171,12 +171,6 @@ impl Analysis {
         self.parts.iter().filter_map(of).collect()
     }
 
-    /// Names and contents of the same as PNG.
-    pub(crate) fn pngs(&self, subject: &str) -> Result<Vec<(String, Vec<u8>)>, FigureError> {
-        let drawn = self.parts.iter().filter_map(|part| Some((part, part.drawn.as_ref().ok()?)));
-        drawn.map(|(part, drawn)| Ok((part.file(subject).replace(".svg", ".png"), drawn.picture.png()?))).collect()
-    }
-
     /// The metric's part of the page. `subject`: `DATASET-METRIC`, as in the names of the files.
     pub(crate) fn html(&self, title: &str, subject: &str) -> String {
         let mut html = format!("<h3>{}</h3>\n", escape(title));
@@ -215,7 +209,6 @@ impl Analysis {
 
 fn table(table: &Table) -> String {
     let head: Vec<&str> = table.head.iter().map(String::as_str).collect();
-    let rows: Vec<Vec<String>> =
-        table.rows.iter().map(|row| row.iter().map(|cell| escape(cell)).collect()).collect();
+    let rows: Vec<Vec<String>> = table.rows.iter().map(|row| row.iter().map(|cell| escape(cell)).collect()).collect();
     html_table(&head, table.numbers_from, &rows)
 }

@@ -129,7 +129,8 @@ impl Target {
         let usable = |row: &&Observation| row.compute.is_finite() && row.compute > 0.0;
         let largest = observations.iter().filter(usable).max_by(|a, b| a.compute.total_cmp(&b.compute));
         // Laws of one axis alone may have rows without compute.
-        let largest = largest.or_else(|| observations.iter().max_by(|a, b| a.samples_seen.total_cmp(&b.samples_seen)))?;
+        let largest =
+            largest.or_else(|| observations.iter().max_by(|a, b| a.samples_seen.total_cmp(&b.samples_seen)))?;
         let (at, half) = (largest.input(), 0.5 * 10f64.ln());
         Some(Target {
             name: "ten times the compute of the largest run".to_owned(),
