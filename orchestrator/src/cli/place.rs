@@ -112,7 +112,7 @@ impl Place {
         if let Some(model) = shipped_model(name, convention) {
             return Ok((Some(name.clone()), model.parameters, model.compute_per_sample));
         }
-        let known = observed.iter().map(|model| model.name.as_str()).chain(model_names());
+        let known = model_names().map(|name: &str| name).chain(observed.iter().map(|model| model.name.as_str()));
         let failure = Failure::bad_input(format!("there is no model `{name}`"));
         Err(match nearest(name, known) {
             Some(nearest) => {

@@ -67,7 +67,7 @@ fn table(of: Material<'_>, choice: &Choice) -> BacktestTable {
     BacktestTable {
         title: format!("{}: held-out error of laws and objectives", of.subject.name),
         rmsle: grid(&|one| Some(one.held_out.as_ref()?.rmsle)),
-        aicc: grid(&|one| Some(one.criteria.as_ref()?.aicc)),
+        aicc: grid(&|one| one.criteria.as_ref()?.aicc),
         default: row.map(|row| (row, 0)),
         laws: laws.iter().map(ToString::to_string).collect(),
         objectives,
@@ -88,7 +88,7 @@ fn scores(choice: &Choice) -> Table {
             minus(&significant(100.0 * scores.signed, 2)),
             scores.decisions.map_or(String::new(), |share| significant(100.0 * share, 3)),
             significant(one.in_sample_rmsle, 3),
-            one.criteria.as_ref().map_or(String::new(), |criteria| minus(&format!("{:.1}", criteria.aicc))),
+            one.criteria.as_ref().and_then(|one| one.aicc).map_or(String::new(), |aicc| minus(&format!("{aicc:.1}"))),
             one.cuts.to_string(),
         ]);
     }
