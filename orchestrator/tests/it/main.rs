@@ -5,6 +5,7 @@
 mod cli_plan;
 mod harness;
 mod import;
+mod plot;
 mod report;
 mod run;
 mod store;

@@ -7,7 +7,7 @@ use super::{Drawing, Material, Subject, Table, Undrawable};
 use crate::fit::compare::{CompareOptions, Comparison, compare};
 use crate::fit::cost::Cost;
 use crate::fit::frontier::Limits;
-use crate::fit::{Axis, Fit, Observation};
+use crate::fit::{Axis, Fit, JOBS_MIN, Observation};
 use crate::report::figures::comparison::{self as figure, ComparisonFigure, ComparisonPanel, Family};
 use crate::report::figures::data::Law;
 use crate::report::number::{scientific, significant};
@@ -66,7 +66,7 @@ fn panel(of: Material<'_>, metric: &str) -> Result<(ComparisonPanel, Vec<String>
     let compared = if axis == Axis::C { Some(compare(of.fit, &other.fit, &options)?) } else { None };
     let family = |name: &str, subject: &Subject, fit: &Fit, held_out: &[Observation]| -> Result<Family, Undrawable> {
         let mut curve = along(fit, axis, (low * 0.8, high * super::law::BEYOND))?;
-        if curve.low.iter().chain(&curve.high).any(|end| !end.is_finite()) {
+        if fit.jobs < JOBS_MIN {
             curve = curve.without_band();
         }
         let fitted_to = fit.observations.iter().map(|row| row.on(axis)).fold(0.0, f64::max);
@@ -100,15 +100,10 @@ fn priced(fit: &Fit, rows: &[Observation]) -> Result<Option<(Cost, Limits)>, Und
 }
 
 fn words_of(of: Material<'_>, other: &str, compared: &Comparison) -> Vec<String> {
+    let ours = of.subject.sweep.as_str();
     let named = |text: String| {
-        let text = text
-            .replace("A is ", &format!("{} is ", of.subject.sweep.as_str()))
-            .replace("B is ", &format!("{other} is "));
-        minus(
-            &text
-                .replace(", A above", &format!(", {} above", of.subject.sweep.as_str()))
-                .replace(", B above", &format!(", {other} above")),
-        )
+        let text = text.replace("A is ", &format!("{ours} is ")).replace("B is ", &format!("{other} is "));
+        text.replace(", A above", &format!(", {ours} above")).replace(", B above", &format!(", {other} above"))
     };
     let mut words = vec![named(compared.crossover.to_string()) + "."];
     if let Some(shared) = &compared.shared_exponent {
@@ -117,7 +112,7 @@ fn words_of(of: Material<'_>, other: &str, compared: &Comparison) -> Vec<String>
     words.extend(compared.cautions.iter().map(|caution| {
         let text = caution.to_string();
         let text = match (text.strip_prefix("A "), text.strip_prefix("B ")) {
-            (Some(rest), _) => format!("{} {rest}", of.subject.sweep.as_str()),
+            (Some(rest), _) => format!("{ours} {rest}"),
             (_, Some(rest)) => format!("{other} {rest}"),
             _ => text,
         };

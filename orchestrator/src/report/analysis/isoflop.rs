@@ -16,7 +16,7 @@ use crate::report::number::{significant, superscript};
 /// Budgets that are drawn: more can't be told apart.
 const BUDGETS_MOST: usize = 8;
 /// Sizes of model below which a budget shows nothing.
-const SIZES_LEAST: usize = 2;
+const SIZES_LEAST: usize = 3;
 const STEPS: usize = 61;
 /// How far beyond the grid curves are drawn, as a factor of N.
 const MARGIN: f64 = 3.0;
@@ -31,14 +31,14 @@ pub fn draw(of: Material<'_>) -> Result<Drawing, Undrawable> {
     let budgets: Vec<&Budget> = found.budgets.iter().filter(|budget| budget.sizes >= SIZES_LEAST).collect();
     if budgets.is_empty() {
         return Err(Undrawable::lacks(
-            "no two models were run at the same compute (within 10 %)",
+            "no three sizes of model were run at the same compute (within 10 %)",
             "plan some: `sweep advise`; the frontier needs none: `sweep plot SWEEP frontier`",
         ));
     }
     let every = budgets.len().div_ceil(BUDGETS_MOST).max(1);
     let shown: Vec<Isoflop> =
         budgets.iter().step_by(every).map(|budget| one(fit, &cost, setting, budget)).collect::<Result<_, _>>()?;
-    let range = (found.budgets[0].compute, found.budgets[found.budgets.len() - 1].compute * 10.0);
+    let range = (budgets[0].compute, budgets[budgets.len() - 1].compute * 10.0);
     let picture = figure::draw(&IsoflopFigure {
         title: format!("{}: IsoFLOP curves by {}", of.subject.name, fit.law),
         y: of.subject.error.clone(),

@@ -9,9 +9,9 @@ use crate::report::figures::backtest::{BacktestTable, draw_table};
 use crate::report::number::significant;
 
 /// Searches a fit: the table is of hundreds of fits.
-const STARTS: usize = 12;
+const STARTS: usize = 8;
 /// Cuts.
-const CUTS: usize = 5;
+const CUTS: usize = 4;
 
 /// The figure, the choice in words, and who was left out.
 pub fn draw(of: Material<'_>) -> Result<Drawing, Undrawable> {
@@ -29,12 +29,23 @@ pub fn draw(of: Material<'_>) -> Result<Drawing, Undrawable> {
         ));
     }
     let picture = draw_table(&table(of, &choice))?;
-    let mut words = vec![choice.sentence.clone()];
-    if !choice.left_out.is_empty() {
-        let names: Vec<String> = choice.left_out.iter().map(ToString::to_string).collect();
-        words.push(format!("Left out: {}.", names.join("; ")));
-    }
+    let mut words = vec![format!("{}.", choice.sentence.trim_end_matches('.'))];
+    words.extend(left_out(&choice));
     Ok(Drawing { picture, words, table: Some(scores(&choice)) })
+}
+
+/// Laws that did not take part, those of one reason together.
+fn left_out(choice: &Choice) -> Option<String> {
+    let mut reasons: Vec<(String, Vec<&str>)> = Vec::new();
+    for one in &choice.left_out {
+        let why = one.why.to_string();
+        match reasons.iter_mut().find(|(known, _)| *known == why) {
+            Some((_, names)) => names.push(one.law.as_str()),
+            None => reasons.push((why, vec![one.law.as_str()])),
+        }
+    }
+    let all: Vec<String> = reasons.iter().map(|(why, names)| format!("{} ({why})", names.join(", "))).collect();
+    (!all.is_empty()).then(|| format!("Left out: {}.", all.join("; ")))
 }
 
 fn column(one: &Contender) -> String {

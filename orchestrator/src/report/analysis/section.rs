@@ -5,14 +5,18 @@ use std::fmt::Write as _;
 use super::{Drawing, Family, Kind, Material, Subject, Table, Target, draw};
 use crate::fit::choose::default_law;
 use crate::fit::law::LawName;
-use crate::fit::{Axis, Evaluation, Fit, Observation, Options, fit};
+use crate::fit::{Axis, Evaluation, Fit, Observation, Options, Points, Response, fit};
 use crate::report::file_name;
 use crate::report::html::{escape, table as html_table};
+use crate::report::number::significant;
 
 /// Resamples behind what a page shows in passing: intervals of pictures.
 const RESAMPLES: usize = 400;
 /// Searches for the minimum of a law of several axes.
 const STARTS: usize = 24;
+/// Differences of ln N and of ln D up to which a run is one of a job that is forecast: recipes round their samples.
+const SAME_MODEL: f64 = 0.002;
+const SAME_SAMPLES: f64 = 0.1;
 
 /// What was drawn of one metric.
 #[derive(Debug, Clone)]
@@ -21,6 +25,8 @@ pub struct Analysis {
     pub parts: Vec<Part>,
     /// Forecasts that were asked for.
     pub forecasts: Option<Table>,
+    /// How far they lie from what was measured.
+    pub missed: Option<String>,
 }
 
 /// One figure, or why there is none.
@@ -53,7 +59,7 @@ pub struct Input<'a> {
 pub fn analyse(input: Input<'_>, mut progress: impl FnMut(Kind)) -> Analysis {
     let beyond = Target::beyond(input.observations);
     let Some(target) = input.forecasts.first().or(beyond.as_ref()) else {
-        return Analysis { parts: Vec::new(), forecasts: None };
+        return Analysis { parts: Vec::new(), forecasts: None, missed: None };
     };
     let options = Options { resamples: input.options.resamples.min(RESAMPLES), ..input.options.clone() };
     let of = Material {
@@ -73,6 +79,9 @@ pub fn analyse(input: Input<'_>, mut progress: impl FnMut(Kind)) -> Analysis {
     let mut parts = Vec::new();
     for kind in kinds {
         progress(kind);
+        // Few points of many rows leave nothing to hold out: laws are compared on all rows.
+        let all = Options { points: Points::All, ..options.clone() };
+        let of = if kind == Kind::Models { Material { options: &all, ..of } } else { of };
         parts.push(Part { kind, drawn: draw(kind, of).map_err(|error| format!("{error} ({})", error.way_out())) });
     }
     // Of a law of compute alone there is no frontier: these are of the law of N and D that the rows can tell.
@@ -83,7 +92,7 @@ pub fn analyse(input: Input<'_>, mut progress: impl FnMut(Kind)) -> Analysis {
             parts.push(Part { kind, drawn: draw(kind, of).map_err(|error| format!("{error} ({})", error.way_out())) });
         }
     }
-    Analysis { parts, forecasts: forecasts(input) }
+    Analysis { parts, forecasts: forecasts(input), missed: missed(input) }
 }
 
 /// A law of N and D (and U) that can be fitted to the rows.
@@ -102,7 +111,7 @@ fn surface(rows: &[Observation], options: &Options) -> Option<(Options, Fit)> {
         return None;
     }
     let mut fits = laws.into_iter().filter_map(|law| {
-        let points = crate::fit::Points::All;
+        let points = Points::All;
         let options =
             Options { law, points, frozen: Vec::new(), starts: options.starts.min(STARTS), ..options.clone() };
         let fit = fit(rows, &options).ok()?;
@@ -127,12 +136,51 @@ fn forecasts(input: Input<'_>) -> Option<Table> {
             target.name.clone(),
             super::words::interval(&input.subject.shown_interval(forecast.law)),
             super::words::interval(&input.subject.shown_interval(forecast.prediction)),
+            measured(input, target).map_or(String::new(), |error| significant(input.subject.shown(error), 4)),
             if beyond.is_empty() { "within the data".to_owned() } else { beyond.join(", ") },
         ]
     });
     let unit = input.subject.shown_unit();
-    let head = ["job".to_owned(), format!("the law, {unit}"), format!("one new run, {unit}"), "where".to_owned()];
-    Some(Table { head: head.to_vec(), numbers_from: 1, rows: rows.collect() })
+    let head = ["job", &format!("the law, {unit}"), &format!("one new run, {unit}"), "measured", "where"];
+    Some(Table { head: head.map(str::to_owned).to_vec(), numbers_from: 1, rows: rows.collect() })
+}
+
+/// The least error of runs of that model on as many samples.
+fn measured(input: Input<'_>, target: &Target) -> Option<f64> {
+    let same = |row: &&Observation| {
+        let at = row.input();
+        (at.ln_n - target.input.ln_n).abs() < SAME_MODEL && (at.ln_d - target.input.ln_d).abs() < SAME_SAMPLES
+    };
+    input.observations.iter().filter(same).map(|row| row.error).min_by(f64::total_cmp)
+}
+
+/// Mean absolute difference of forecasts and what was measured.
+fn missed(input: Input<'_>) -> Option<String> {
+    let off = |target: &Target| {
+        let forecast = input.fit.forecast(&target.input, Evaluation::AsObserved).law.value;
+        Some((input.subject.shown(forecast) - input.subject.shown(measured(input, target)?)).abs())
+    };
+    // A job that is named twice counts once.
+    let mut targets: Vec<&Target> = Vec::new();
+    for target in input.forecasts {
+        if targets.iter().all(|known| known.input != target.input) {
+            targets.push(target);
+        }
+    }
+    let off: Vec<f64> = targets.into_iter().filter_map(off).collect();
+    if off.is_empty() {
+        return None;
+    }
+    let unit = match input.subject.response {
+        Response::Fraction => "points",
+        Response::Loss => "nats",
+    };
+    Some(format!(
+        "{} of these jobs were run (on as many samples, to a tenth; the best of them is shown): the mean absolute difference is \
+         {} {unit}. The law was fitted to runs among them, so this is no test of its forecasts.",
+        off.len(),
+        significant(off.iter().sum::<f64>() / off.len() as f64, 3)
+    ))
 }
 
 impl Part {
@@ -175,7 +223,8 @@ impl Analysis {
     pub(crate) fn html(&self, title: &str, subject: &str) -> String {
         let mut html = format!("<h3>{}</h3>\n", escape(title));
         if let Some(forecasts) = &self.forecasts {
-            let _ = write!(html, "<p>Forecasts, with 95 % intervals:</p>\n{}", table(forecasts));
+            let missed = self.missed.as_ref().map_or(String::new(), |missed| format!(" {}", escape(missed)));
+            let _ = write!(html, "<p>Forecasts, with 95 % intervals.{missed}</p>\n{}", table(forecasts));
         }
         for part in &self.parts {
             let open = if part.is_open() { " open" } else { "" };

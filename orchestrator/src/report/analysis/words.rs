@@ -1,6 +1,6 @@
 //! A fitted law in words: its formula with numbers, its parameters with intervals.
 
-use crate::fit::{Fit, Interval};
+use crate::fit::{Fit, Interval, JOBS_MIN};
 use crate::report::number::{significant, superscript, with_interval};
 
 /// `E = 5.86 · C⁻⁰·¹¹¹`: the formula with the fitted values in place of the names. Definitions that follow the formula are
@@ -11,17 +11,21 @@ pub fn formula(fit: &Fit) -> String {
     filled(text, |name| fit.parameter(name).map(|interval| significant(interval.value, 3)))
 }
 
-/// `α −0.111 [−0.130, −0.095], β 5.86 [3.91, 9.93]`; held parameters without interval.
+/// `α −0.111 [−0.130, −0.095], β 5.86 [3.91, 9.93]`; held parameters without interval, and all of fewer
+/// jobs than [`JOBS_MIN`].
 pub fn intervals(fit: &Fit) -> String {
+    let few = fit.jobs < JOBS_MIN;
     let one = |parameter: &crate::fit::Estimate| {
-        let number = if parameter.frozen {
-            format!("{} (held)", significant(parameter.interval.value, 3))
-        } else {
-            interval(&parameter.interval)
+        let value = minus(&significant(parameter.interval.value, 3));
+        let number = match (parameter.frozen, few) {
+            (true, _) => format!("{value} (held)"),
+            (false, true) => value,
+            (false, false) => interval(&parameter.interval),
         };
-        format!("{} {}", symbol(parameter.name), minus(&number))
+        format!("{} {number}", symbol(parameter.name))
     };
-    fit.parameters.iter().map(one).collect::<Vec<_>>().join(", ")
+    let all = fit.parameters.iter().map(one).collect::<Vec<_>>().join(", ");
+    if few { format!("{all}; {} jobs, too few for intervals", fit.jobs) } else { all }
 }
 
 /// A number with its interval; of an open end, in words.
