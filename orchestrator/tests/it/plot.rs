@@ -9,13 +9,12 @@ const RECALL: &str = "emoji-val/image_retrieval_recall@5";
 
 fn is_figure(path: &Path) {
     let bytes = std::fs::read(path).unwrap_or_else(|error| panic!("{}: {error}", path.display()));
-    match path.extension().and_then(|end| end.to_str()) {
-        Some("png") => assert!(bytes.starts_with(b"\x89PNG"), "{}", path.display()),
-        _ => {
-            let text = String::from_utf8(bytes).expect("SVG is text");
-            assert!(text.starts_with("<?xml") && text.trim_end().ends_with("</svg>") && !text.contains("var(--"));
-        }
+    if path.extension().is_some_and(|end| end == "png") {
+        assert!(bytes.starts_with(b"\x89PNG"), "{}", path.display());
+        return;
     }
+    let text = String::from_utf8(bytes).expect("SVG is text");
+    assert!(text.starts_with("<?xml") && text.trim_end().ends_with("</svg>") && !text.contains("var(--"));
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -28,7 +27,9 @@ async fn every_kind_is_drawn_or_says_why_not() {
     assert_eq!(paths.len(), 2 * kinds.len(), "{printed}");
     for (kind, pair) in kinds.iter().zip(paths.chunks(2)) {
         assert_eq!(pair, [format!("plots/grid/{kind}.svg"), format!("plots/grid/{kind}.png")]);
-        pair.iter().for_each(|path| is_figure(&project.path().join(path)));
+        for path in pair {
+            is_figure(&project.path().join(path));
+        }
     }
 
     let nd = ["plot", "grid", "frontier", "isoflop", "law", "--law", "chinchilla", "-o", "nd"];
@@ -128,7 +129,9 @@ fn the_2022_study_is_drawn() {
     let models = ["ViT-B-32", "ViT-B-16", "ViT-L-14", "ViT-H-14", "ViT-g-14"];
     let seen = ["2560013280", "13034626688", "34215895056"];
     let jobs: Vec<String> = models.iter().flat_map(|model| seen.iter().map(move |d| format!("{model}:{d}"))).collect();
-    jobs.iter().for_each(|job| args.extend(["--forecast", job]));
+    for job in &jobs {
+        args.extend(["--forecast", job]);
+    }
     let path = project.ok(&args);
     let html = std::fs::read_to_string(project.path().join(path.trim())).unwrap();
     assert!(

@@ -189,8 +189,9 @@ impl Undrawable {
         match self {
             Undrawable::Lacks { way_out, .. } => way_out,
             Undrawable::Fit(_) => "let more jobs finish, widen --where, or use --points all",
-            Undrawable::Frontier(FrontierError::ComputeAlone { .. } | FrontierError::NoChoice { .. })
-            | Undrawable::Frontier(FrontierError::NeedsLoss { .. }) => "fit a law of N and D: --law chinchilla",
+            Undrawable::Frontier(
+                FrontierError::ComputeAlone { .. } | FrontierError::NoChoice { .. } | FrontierError::NeedsLoss { .. },
+            ) => "fit a law of N and D: --law chinchilla",
             Undrawable::Compare(CompareError::NotIdentified { .. } | CompareError::NoFreedom { .. }) => {
                 "fit a law of fewer parameters: --law power"
             }

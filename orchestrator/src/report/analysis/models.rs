@@ -49,10 +49,7 @@ fn left_out(choice: &Choice) -> Option<String> {
 }
 
 fn column(one: &Contender) -> String {
-    match one.auto_delta {
-        true => "huber:auto".to_owned(),
-        false => one.objective.to_string(),
-    }
+    if one.auto_delta { "huber:auto".to_owned() } else { one.objective.to_string() }
 }
 
 fn table(of: Material<'_>, choice: &Choice) -> BacktestTable {
