@@ -92,15 +92,10 @@ impl Profile {
         let digits = |value: f64| Short(value).to_string();
         match self.identified {
             Identified::Both => None,
-            Identified::Above => Some(format!(
-                "{name} is not identified: the data allow anything from {} to {}",
-                digits(self.low),
-                digits(self.high)
-            )),
             Identified::Below if self.high == f64::INFINITY => {
                 Some(format!("{name} is not identified: the data allow anything from {} up", digits(self.low)))
             }
-            Identified::Below => Some(format!(
+            Identified::Below | Identified::Above => Some(format!(
                 "{name} is not identified: the data allow anything from {} to {}",
                 digits(self.low),
                 digits(self.high)
@@ -264,7 +259,7 @@ impl Base<'_> {
             let target = inside.value + direction * step;
             // Where the last two points lead to, besides where the last one is.
             let ahead: Vec<f64> = match &before {
-                Some(before) if before.value != inside.value => {
+                Some(before) if before.value.total_cmp(&inside.value).is_ne() => {
                     let share = (target - inside.value) / (inside.value - before.value);
                     inside.theta.iter().zip(&before.theta).map(|(a, b)| a + share * (a - b)).collect()
                 }
@@ -371,7 +366,7 @@ fn scale(problem: &Problem<'_>, theta: &[f64], degrees: usize, free: usize) -> O
             // passes through about as many rows as it has parameters; their zeros are no sample of the density.
             let mut sizes: Vec<f64> = rows.iter().map(|row| row.1.abs()).collect();
             sizes.sort_by(f64::total_cmp);
-            let spread = 1.4826 * sizes[(sizes.len() + free.min(sizes.len() - 1)) / 2];
+            let spread = 1.4826 * sizes[usize::midpoint(sizes.len(), free.min(sizes.len() - 1))];
             let window = (1.06 * spread * jobs.powf(-0.2)).max(f64::MIN_POSITIVE);
             let kept: Vec<&(f64, f64, f64)> = match loss {
                 Loss::Absolute => {

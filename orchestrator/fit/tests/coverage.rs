@@ -191,6 +191,7 @@ fn profiles(truth: Truth) -> impl Fn(&Fit, &Options) -> Held + Sync {
     }
 }
 
+#[expect(clippy::print_stderr, reason = "a table for people")]
 fn print(truth: Truth, studies: u64) {
     let names: Vec<&str> = truth.law.law(0.999).parameters().iter().map(|parameter| parameter.name).collect();
     eprintln!("{}: {} law job", truth.law, names.join(" "));
@@ -202,10 +203,10 @@ fn print(truth: Truth, studies: u64) {
     eprintln!("profile: {:.3?}", coverage(truth, studies, &profiles(truth), &options));
 }
 
+/// Measures the table in the documentation of bootstrap.rs where `STUDIES` says of how many: minutes.
 #[test]
-#[ignore = "measures the table in the documentation of bootstrap.rs: minutes"]
 fn table() {
-    let studies = std::env::var("STUDIES").map_or(STUDIES, |text| text.parse().unwrap());
+    let Some(studies) = std::env::var("STUDIES").ok().and_then(|text| text.parse().ok()) else { return };
     print(POWER, studies);
     print(ADDITIVE, studies);
 }

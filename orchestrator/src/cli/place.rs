@@ -112,9 +112,10 @@ impl Place {
         if let Some(model) = shipped_model(name, convention) {
             return Ok((Some(name.clone()), model.parameters, model.compute_per_sample));
         }
-        let known = model_names().map(|name: &str| name).chain(observed.iter().map(|model| model.name.as_str()));
+        let mut known: Vec<String> = observed.into_iter().map(|model| model.name).collect();
+        known.extend(model_names().map(str::to_owned));
         let failure = Failure::bad_input(format!("there is no model `{name}`"));
-        Err(match nearest(name, known) {
+        Err(match nearest(name, known.iter().map(String::as_str)) {
             Some(nearest) => {
                 failure.hint(format!("did you mean `{nearest}`? `sweep model` lists all; or give --parameters"))
             }
