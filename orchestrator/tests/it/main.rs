@@ -7,6 +7,7 @@ mod analysis;
 mod cli_plan;
 mod harness;
 mod import;
+mod plot;
 mod report;
 mod run;
 mod store;
