@@ -84,17 +84,14 @@ enum Command {
     Compare(compare::Args),
     /// Judge laws by what they had not seen.
     Backtest(backtest::Args),
-<<<<<<< HEAD
     /// Say which jobs to run next, so that a forecast's interval narrows most for what they cost.
     Advise(advise::Args),
     /// Find the best model size at each budget of the sweep, three ways.
     Isoflop(isoflop::Args),
     /// Show what each job does to a law and a forecast.
     Influence(influence::Args),
-=======
     /// Draw figures of a sweep's analysis, SVG and PNG.
     Plot(plot::Args),
->>>>>>> report
     /// Write a self-contained HTML report of a sweep.
     Report(report::Args),
     /// Run a read-only SQL query, or open psql.
@@ -142,13 +139,10 @@ async fn dispatch(command: Command) -> Result<Exit, Failure> {
         Command::Frontier(args) => frontier::run(args).await,
         Command::Compare(args) => compare::run(args).await,
         Command::Backtest(args) => backtest::run(args).await,
-<<<<<<< HEAD
         Command::Advise(args) => advise::run(args).await,
         Command::Isoflop(args) => isoflop::run(args).await,
         Command::Influence(args) => influence::run(args).await,
-=======
         Command::Plot(args) => plot::run(args).await,
->>>>>>> report
         Command::Report(args) => report::run(args).await,
         Command::Sql(args) => sql::run(args).await,
         Command::Db(args) => db::run(args).await,
