@@ -214,7 +214,7 @@ async fn what_cannot_be_answered_says_why() {
         (&["forecast", "table", "--law", "chinchilla"][..], 2, "--samples"),
         (&["forecast", "table", "--samples", "1e9"][..], 2, "--model"),
         (&["forecast", "table", "--samples", "1e9", "--model", "ViT-B-33"][..], 2, "did you mean"),
-        (&["frontier", "table", "--law", "chinchilla", "--budget", "-1"][..], 2, "above zero"),
+        (&["frontier", "table", "--law", "chinchilla", "--budget", "0"][..], 2, "above zero"),
         (&["backtest", "table", "--hold-out", "rolling:X"][..], 2, "rolling:C"),
         (&["compare", "table", "tabel"][..], 2, "did you mean `table`"),
     ] {
