@@ -41,7 +41,7 @@ impl fmt::Display for Added {
 /// Why cells can't be added.
 #[derive(Debug, thiserror::Error)]
 pub enum IncludeError {
-    /// `include: [...]`, or nothing after the colon.
+    /// `include: [...]`.
     #[error("can't add jobs to {name}: its `include` is not a list with one `- {{...}}` a line")]
     NotABlock {
         /// The spec.
@@ -206,7 +206,7 @@ mod tests {
 
     #[test]
     fn what_is_no_block_is_refused() {
-        for include in ["include: [{seed: 3}]", "include:\n  [{seed: 3}]", "include: []", "include:"] {
+        for include in ["include: [{seed: 3}]", "include:\n  [{seed: 3}]", "include: []"] {
             let error = added_to(&format!("{HEAD}{include}\nrecipe: {{global_batch: 128}}\n")).expect_err(include);
             assert!(matches!(error, IncludeError::NotABlock { .. }), "{include}: {error}");
         }
