@@ -36,6 +36,10 @@ study: build ## The larger study on 142,749 icons: about a quarter of an hour on
 	@"$(SWEEP)" launch experiments/icons.yaml
 	@"$(SWEEP)" report icons
 
+.PHONY: paper
+paper: build ## The 2022 study's figures and tables from its data (PAPER_DATA), into reports/openclip-2022
+	@scripts/paper.sh "$(SWEEP)" "$${PAPER_DATA:-../shared/data/scaling-laws-openclip}" reports/openclip-2022
+
 .PHONY: test
 test: build ## Every test, on a real PostgreSQL and a real libtorch
 	@if cargo nextest --version >/dev/null 2>&1; then cargo nextest run $(ALL); else cargo test $(ALL) --all-targets; fi

@@ -12,7 +12,7 @@ use crate::store::fit::{FitSource, StoredFit};
 use crate::store::observation::{MeasuredMetric, ObservationsOf};
 
 /// Which rows.
-#[derive(Debug, Clone, clap::Args)]
+#[derive(Debug, Clone, Default, clap::Args)]
 pub(super) struct Rows {
     /// What to fit, for example `emoji-val/image_retrieval_recall@5`; `sweep fit SWEEP` lists what there is.
     #[arg(long, value_name = "DATASET/METRIC")]

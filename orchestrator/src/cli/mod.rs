@@ -24,6 +24,7 @@ mod model;
 pub mod output;
 mod place;
 mod plan;
+mod plot;
 mod progress;
 mod report;
 mod retry;
@@ -89,6 +90,8 @@ enum Command {
     Isoflop(isoflop::Args),
     /// Show what each job does to a law and a forecast.
     Influence(influence::Args),
+    /// Draw figures of a sweep's analysis, SVG and PNG.
+    Plot(plot::Args),
     /// Write a self-contained HTML report of a sweep.
     Report(report::Args),
     /// Run a read-only SQL query, or open psql.
@@ -139,6 +142,7 @@ async fn dispatch(command: Command) -> Result<Exit, Failure> {
         Command::Advise(args) => advise::run(args).await,
         Command::Isoflop(args) => isoflop::run(args).await,
         Command::Influence(args) => influence::run(args).await,
+        Command::Plot(args) => plot::run(args).await,
         Command::Report(args) => report::run(args).await,
         Command::Sql(args) => sql::run(args).await,
         Command::Db(args) => db::run(args).await,

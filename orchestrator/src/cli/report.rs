@@ -2,14 +2,19 @@
 
 use std::path::PathBuf;
 
-use super::analysis::{find_metric, unknown};
+use super::analysis::{Rows, find_metric, metrics, unknown};
 use super::output::{Exit, Failure, data, say};
-use crate::fit::{Convention, Options, Points, Response, fit};
+use super::place::{Place, positive};
+use super::plot::{family, subject, target};
+use crate::fit::{Convention, Fit, Observation, Options, Points, Response, fit};
+use crate::report::analysis::Family;
+use crate::report::analysis::section::{Analysis, Input, analyse};
 use crate::report::number::{significant, with_interval};
 use crate::report::{Panel, PanelFit, Report, default_metrics, file_name, render, write};
 use crate::store::Store;
 use crate::store::fit::{FitSource, code_version};
 use crate::store::observation::MeasuredMetric;
+use crate::store::study::Study;
 
 /// Options of `sweep report`.
 #[derive(Debug, clap::Args)]
@@ -25,12 +30,39 @@ pub(super) struct Args {
     /// Convention of compute: gmacs_samples, train_flops or six_nd.
     #[arg(long, default_value = "gmacs_samples", value_name = "CONVENTION")]
     compute: Convention,
+    /// Which points the laws of the headline go through: all, pareto, hull, last or bins:K.
+    #[arg(long, default_value = "all", value_name = "POLICY")]
+    points: Points,
+    /// A sweep to compare with, metric by metric.
+    #[arg(long, value_name = "SWEEP")]
+    against: Option<String>,
+    /// A job to forecast, may be repeated: ViT-G-14:68e9, or ViT-G-14:68e9:2e9 with its unique samples.
+    #[arg(long, value_name = "MODEL:SAMPLES[:DATA]", value_parser = forecast)]
+    forecast: Vec<Place>,
+    /// Leave the analysis out: laws, figures of results and jobs only.
+    #[arg(long)]
+    quick: bool,
     /// Seed of the bootstraps.
     #[arg(long, default_value_t = 0)]
     seed: u64,
 }
 
-/// Policies that every metric is fitted by; the first is drawn with its band.
+fn forecast(text: &str) -> Result<Place, String> {
+    let wanted = || {
+        "a model and samples seen are wanted, for example ViT-G-14:68e9, and unique samples after a `:` if they \
+                     are not all that there are"
+            .to_owned()
+    };
+    let mut parts = text.split(':').map(str::trim);
+    let (Some(model), Some(samples)) = (parts.next(), parts.next()) else { return Err(wanted()) };
+    let data = parts.next().map(positive).transpose()?;
+    if model.is_empty() || parts.next().is_some() {
+        return Err(wanted());
+    }
+    Ok(Place { model: Some(model.to_owned()), parameters: None, samples: Some(positive(samples)?), data })
+}
+
+/// Policies that every metric is fitted by, besides the one asked for, which is drawn with its band.
 const POLICIES: [Points; 3] = [Points::All, Points::Pareto, Points::Bins(5)];
 
 pub(super) async fn run(args: Args) -> Result<Exit, Failure> {
@@ -40,14 +72,14 @@ pub(super) async fn run(args: Args) -> Result<Exit, Failure> {
         return Err(unknown("sweep", &args.sweep, &names, "start one with `sweep launch SPEC`"));
     };
     let measured = store.observation_metrics(&args.sweep).await?;
-    let metrics = if args.metric.is_empty() {
+    let chosen = if args.metric.is_empty() {
         default_metrics(&measured)
     } else {
         args.metric.iter().map(|name| find_metric(&measured, name)).collect::<Result<_, _>>()?
     };
     let mut panels = Vec::new();
-    for metric in metrics {
-        panels.push(panel(&store, &args, metric).await?);
+    for metric in chosen {
+        panels.push(panel(&store, &args, metric, &study).await?);
     }
     for panel in &panels {
         say(&law(panel));
@@ -80,13 +112,15 @@ fn law(panel: &Panel) -> String {
     }
 }
 
-/// Fits one metric by every policy and stores what could be fitted.
-async fn panel(store: &Store, args: &Args, metric: &MeasuredMetric) -> Result<Panel, Failure> {
+/// Fits one metric by every policy, stores what could be fitted, and analyses the first.
+async fn panel(store: &Store, args: &Args, metric: &MeasuredMetric, study: &Study) -> Result<Panel, Failure> {
     let observations = store.observation_list(&args.sweep, &metric.dataset, &metric.metric, args.compute, None).await?;
     let source = FitSource { sweep: &args.sweep, dataset: &metric.dataset, metric: &metric.metric, condition: "" };
     let mut fits = Vec::new();
-    for points in POLICIES {
-        let options = Options { points, seed: args.seed, ..Options::new(Response::of_metric(&metric.metric)) };
+    let others = POLICIES.into_iter().filter(|policy| *policy != args.points);
+    let options = Options { points: args.points, seed: args.seed, ..Options::new(Response::of_metric(&metric.metric)) };
+    for points in std::iter::once(args.points).chain(others) {
+        let options = Options { points, ..options.clone() };
         let fit = fit(&observations, &options);
         let stored = match &fit {
             Ok(fit) => store.fit_insert(source, &options, fit).await?,
@@ -94,5 +128,47 @@ async fn panel(store: &Store, args: &Args, metric: &MeasuredMetric) -> Result<Pa
         };
         fits.push(PanelFit { policy: points.to_string(), fit, stored });
     }
-    Ok(Panel { dataset: metric.dataset.clone(), metric: metric.metric.clone(), fits })
+    let analysis = match fits.first().map(|first| &first.fit) {
+        Some(Ok(fit)) if !args.quick => {
+            Some(analysis(store, args, metric, study, (&observations, &options, fit)).await?)
+        }
+        _ => None,
+    };
+    Ok(Panel { dataset: metric.dataset.clone(), metric: metric.metric.clone(), fits, analysis })
+}
+
+async fn analysis(
+    store: &Store,
+    args: &Args,
+    metric: &MeasuredMetric,
+    study: &Study,
+    (observations, options, fit): (&[Observation], &Options, &Fit),
+) -> Result<Analysis, Failure> {
+    let subject = subject(&args.sweep, &metric.dataset, &metric.metric, Some(study));
+    let forecasts =
+        args.forecast.iter().map(|place| target(place, observations, None)).collect::<Result<Vec<_>, _>>()?;
+    let against = match &args.against {
+        None => None,
+        Some(other) => against(store, other, metric, args.compute, options).await?,
+    };
+    let input =
+        Input { subject: &subject, observations, options, fit, forecasts: &forecasts, against: against.as_ref() };
+    Ok(analyse(input, |kind| say(&format!("{}: {kind}", metric.name()))))
+}
+
+/// The other sweep's law; `None`, and a word on why, where it has none of this metric.
+async fn against(
+    store: &Store,
+    sweep: &str,
+    metric: &MeasuredMetric,
+    compute: Convention,
+    options: &Options,
+) -> Result<Option<Family>, Failure> {
+    let others = metrics(store, sweep).await?;
+    if !others.iter().any(|other| other.name() == metric.name()) {
+        say(&format!("{}: not compared, `{sweep}` was not measured by it", metric.name()));
+        return Ok(None);
+    }
+    let rows = Rows { metric: Some(metric.name()), compute: Some(compute), ..Rows::default() };
+    family(store, sweep, &rows, options, Points::All).await.map(Some)
 }

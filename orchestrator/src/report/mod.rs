@@ -1,9 +1,11 @@
 //! A sweep as one self-contained HTML page, and its figures as SVG files. Knows no query and no clock: what it draws is
 //! in the [`Report`] it is given. Only `figures/` knows plotters.
 
+pub mod analysis;
 pub mod figures;
 mod html;
 pub mod number;
+mod provenance;
 mod sections;
 mod style;
 
@@ -14,6 +16,7 @@ use crate::store::fit::StoredFit;
 use crate::store::observation::MeasuredMetric;
 use crate::store::study::{Study, StudyJob};
 
+pub use analysis::section::Analysis;
 pub use figures::FigureError;
 
 /// What a report shows.
@@ -40,6 +43,8 @@ pub struct Panel {
     pub metric: String,
     /// Fits, or why there is none.
     pub fits: Vec<PanelFit>,
+    /// What the law rests on, where that was asked for and there is a law.
+    pub analysis: Option<Analysis>,
 }
 
 /// One fit of a panel.
@@ -67,6 +72,11 @@ impl Report {
 impl Panel {
     fn response(&self) -> Response {
         Response::of_metric(&self.metric)
+    }
+
+    /// As part of a file's name.
+    fn file_stem(&self) -> String {
+        file_name(&format!("{}-{}", self.dataset, self.metric))
     }
 
     /// The fit that is drawn.
@@ -133,7 +143,12 @@ pub fn default_metrics(measured: &[MeasuredMetric]) -> Vec<&MeasuredMetric> {
 pub fn render(report: &Report) -> Result<Rendered, ReportError> {
     let drawn = figures::draw_all(report)?;
     let html = html::page(report, &drawn);
-    let figures = drawn.into_iter().map(|drawn| Figure { svg: drawn.standalone(), file: drawn.file }).collect();
+    let mut figures: Vec<Figure> =
+        drawn.into_iter().map(|drawn| Figure { svg: drawn.standalone(), file: drawn.file }).collect();
+    for panel in &report.panels {
+        let files = panel.analysis.iter().flat_map(|analysis| analysis.files(&panel.file_stem()));
+        figures.extend(files.map(|(file, svg)| Figure { file, svg }));
+    }
     Ok(Rendered { html, figures })
 }
 

@@ -6,7 +6,7 @@ use std::fmt::Write as _;
 use super::figures::{Drawn, Place};
 use super::html::{escape, figure, table};
 use super::number::{compact, duration, scientific, significant, with_interval};
-use super::{Panel, Report};
+use super::{Panel, Report, provenance};
 use crate::fit::{Fit, Response, Verdict};
 use crate::store::study::StudyJob;
 
@@ -16,13 +16,14 @@ pub(super) fn all(report: &Report, figures: &[Drawn]) -> String {
         opening(report),
         headline(report),
         scaling(report, figures),
+        analysis(report),
         curves(figures),
         grid(figures),
         jobs(report),
         cost(report),
         failures(report),
-        provenance(report),
-        sql(report),
+        provenance::provenance(report),
+        provenance::sql(report),
     ]
     .concat()
 }
@@ -59,12 +60,13 @@ fn headline(report: &Report) -> String {
     let items: String = report.panels.iter().map(|panel| headline_of(report, panel)).collect();
     let rows: Vec<Vec<String>> = report.panels.iter().flat_map(law_rows).collect();
     format!(
-        "<h2>Laws</h2>\n<p>E = β·C<sup>α</sup> through all finished jobs; C in {} (<code>{}</code>); brackets hold \
+        "<h2>Laws</h2>\n<p>E = β·C<sup>α</sup> through {}; C in {} (<code>{}</code>); brackets hold \
          95 % intervals.</p>\n\
          <ul class=\"laws\">\n{items}</ul>\n\
          <p>How much the choice of points moves the answer: every job, the Pareto frontier at its true C, and the \
           rule of the 2022 \
          study (the best job in each of five bins of log C, placed at the bin's centre).</p>\n{}{}",
+        through(report),
         escape(report.compute.unit()),
         report.compute,
         table(&["metric", "points", "verdict", "α", "β", "R²", "n", "E at 10 × the largest C"], 3, &rows),
@@ -72,7 +74,7 @@ fn headline(report: &Report) -> String {
     )
 }
 
-fn metric_name(panel: &Panel) -> String {
+pub(super) fn metric_name(panel: &Panel) -> String {
     format!("{}/{}", panel.dataset, panel.metric)
 }
 
@@ -100,6 +102,14 @@ fn headline_of(report: &Report, panel: &Panel) -> String {
             format!("<li class=\"doubt\"><b>{name}</b><br>No law: {}.{best}</li>\n", escape(&error.to_string()))
         }
         None => format!("<li class=\"doubt\"><b>{name}</b><br>No law.{best}</li>\n"),
+    }
+}
+
+/// What the laws of the headline go through.
+fn through(report: &Report) -> String {
+    match report.panels.first().and_then(Panel::main) {
+        Some(main) if main.policy != "all" => format!("the points that <code>{}</code> chooses", escape(&main.policy)),
+        _ => "all finished jobs".to_owned(),
     }
 }
 
@@ -229,6 +239,22 @@ fn scaling(report: &Report, figures: &[Drawn]) -> String {
         "<h2>Scaling</h2>\n<p>Error against compute in {}, both axes logarithmic, so that a power law is a straight \
          line.</p>\n{drawn}",
         escape(report.compute.unit())
+    )
+}
+
+/// What the numbers of the laws rest on.
+fn analysis(report: &Report) -> String {
+    let drawn: String = report
+        .panels
+        .iter()
+        .filter_map(|panel| Some(panel.analysis.as_ref()?.html(&metric_name(panel), &panel.file_stem())))
+        .collect();
+    if drawn.is_empty() {
+        return String::new();
+    }
+    format!(
+        "<h2>Analysis</h2>\n<p>What the laws rest on: how far the choice of points moves them, what they leave over, \
+         how well their parameters are known, and what they would have forecast.</p>\n{drawn}"
     )
 }
 
@@ -387,104 +413,15 @@ fn failures(report: &Report) -> String {
     text
 }
 
-fn provenance(report: &Report) -> String {
-    let study = &report.study;
-    let mut runners: Vec<String> =
-        study.jobs.iter().map(|job| format!("{} {}", job.runner, job.runner_version)).collect();
-    runners.sort();
-    runners.dedup();
-    let fits: Vec<Vec<String>> = report
-        .panels
-        .iter()
-        .flat_map(|panel| panel.fits.iter().map(move |one| (panel, one)))
-        .filter_map(|(panel, one)| {
-            let (fit, stored) = (one.fit.as_ref().ok()?, one.stored?);
-            Some(vec![
-                stored.fit_id.to_string(),
-                escape(&metric_name(panel)),
-                escape(&one.policy),
-                format!("<code>{}</code>", short(&crate::store::fit::input_hash(fit))),
-                format!("{} of {}", fit.resamples, fit.resamples_asked),
-            ])
-        })
-        .collect();
-    let fits = if fits.is_empty() {
-        "<p>No fit was stored.</p>\n".to_owned()
-    } else {
-        table(&["fit", "metric", "points", "sha256 of its rows", "resamples"], 9, &fits)
-    };
-    format!(
-        "<h2>Provenance</h2>\n<p>sweep {}, bootstrap seed {}, runner {}; database time \
-         {}.</p>\n<h3>Fits</h3>\n{fits}<h3>Data</h3>\n{}\
-         <h3>Spec</h3>\n<details><summary>The YAML as last launched</summary>\n<pre>{}</pre></details>\n\
-         <details><summary>Job keys</summary>\n<pre>{}</pre></details>\n",
-        escape(&report.code_version),
-        report.seed,
-        escape(&runners.join(", ")),
-        study.read_at.format("%Y-%m-%d %H:%M:%S%.3f UTC"),
-        pools(report),
-        escape(study.spec.trim_end()),
-        escape(&study.jobs.iter().map(|job| job.job_key.as_str()).collect::<Vec<_>>().join("\n"))
-    )
-}
-
-fn pools(report: &Report) -> String {
-    if report.study.pools.is_empty() {
-        return "<p>No pool is recorded.</p>\n".to_owned();
-    }
-    let rows: Vec<Vec<String>> = report
-        .study
-        .pools
-        .iter()
-        .map(|pool| {
-            let manifest: Option<protocol::PoolManifest> =
-                pool.manifest.clone().and_then(|manifest| serde_json::from_value(manifest).ok());
-            let sources = manifest.map_or("no manifest".to_owned(), |manifest| {
-                let lines: Vec<String> = manifest
-                    .sources
-                    .iter()
-                    .map(|source| {
-                        format!("{} ({}), {} pairs", escape(&source.package), escape(&source.license), source.samples)
-                    })
-                    .collect();
-                lines.join("<br>")
-            });
-            vec![
-                escape(&pool.name),
-                whole(pool.samples),
-                format!("<code>{}</code>", escape(short(&pool.digest))),
-                format!("<code>{}</code>", escape(&pool.path)),
-                sources,
-            ]
-        })
-        .collect();
-    table(&["pool", "pairs", "sha256", "folder", "sources and licences"], 9, &rows)
-}
-
-fn sql(report: &Report) -> String {
-    let name = report.study.name.replace('\'', "''");
-    let queries = format!(
-        "-- one row a job: axes, compute, final metrics, cost\nSELECT * FROM result WHERE sweep = '{name}';\n\n\
-         -- what the fits used\nSELECT * FROM observation WHERE sweep = '{name}';\n\n\
-         -- loss curves\nSELECT c.* FROM curve c JOIN result r USING (job_key) WHERE r.sweep = '{name}' AND c.metric \
-          = 'loss';\n\n\
-         -- fits with their rows\nSELECT f.* FROM fit f JOIN sweep s USING (sweep_id) WHERE s.name = '{name}';"
-    );
-    format!(
-        "<h2>The numbers again</h2>\n<p>With <code>sweep sql \"QUERY\" --format csv</code>:</p>\n<pre>{}</pre>\n",
-        escape(&queries)
-    )
-}
-
 /// What a source does not say.
 const DASH: &str = "–";
 
-fn whole(count: Option<i64>) -> String {
+pub(super) fn whole(count: Option<i64>) -> String {
     count.map_or(DASH.to_owned(), |count| compact(count as f64))
 }
 
 /// First 12 characters of a key.
-fn short(key: &str) -> &str {
+pub(super) fn short(key: &str) -> &str {
     key.get(..12).unwrap_or(key)
 }
 

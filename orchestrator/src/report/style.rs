@@ -48,6 +48,8 @@ code { overflow-wrap: anywhere; }
 pre { background: var(--finegrid); padding: 12px 16px; border-radius: 6px; overflow-x: auto; line-height: 1.45; }
 details { margin: 10px 0; }
 summary { cursor: pointer; }
+details.part > summary { font-weight: 600; padding: 4px 0; }
+h3 { font-size: 17px; margin: 30px 0 8px; overflow-wrap: anywhere; }
 .bad { color: var(--s1); font-weight: 600; }
 @media print {
   @page { margin: 14mm; }

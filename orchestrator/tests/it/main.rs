@@ -3,9 +3,11 @@
 #![expect(clippy::print_stderr, reason = "a test that skips what is absent says so")]
 
 mod advise;
+mod analysis;
 mod cli_plan;
 mod harness;
 mod import;
+mod plot;
 mod report;
 mod run;
 mod store;

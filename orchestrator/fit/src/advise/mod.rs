@@ -1,8 +1,9 @@
 //! Which jobs to run next: those that narrow the interval of named forecasts most for what they cost.
 //!
-//! Greedy: of the jobs that the budget still buys, the one of the greatest expected gain over cost^gamma, again and again,
-//! each pick believed run before the next is scored. A job in a cell that has jobs already is a replicate: it lessens the
-//! seed noise of the cell's mean and not the law's misfit there, so it counts for less where misfit is the greater part.
+//! Greedy: of the jobs that the budget still buys, the one of the greatest expected gain over cost^gamma, again and
+//! again, each pick believed run before the next is scored. A job in a cell that has jobs already is a replicate: it
+//! lessens the seed noise of the cell's mean and not the law's misfit there, so it counts for less where misfit is the
+//! greater part.
 
 mod belief;
 mod value;
@@ -182,14 +183,15 @@ pub enum AdviseError {
     Fit(#[from] FitError),
 }
 
-/// Ranks `candidates` by what they do for the forecasts of `fits` at `targets`. Several fits (to the same points) compete
-/// by BIC, as do several optima of one.
+/// Ranks `candidates` by what they do for the forecasts of `fits` at `targets`. Several fits (to the same points)
+/// compete by BIC, as do several optima of one.
 ///
-/// Measured on 200 simulated studies shaped like the 2022 grid (test `advice_beats_chance_and_is_no_worse_than_thrift`),
-/// each with the eight cheapest of 24 cells run, 1 % noise, and a forecast at twice the largest D: root mean square error
-/// of the forecast of ln E after spending a tenth of what thirteen more cells cost, and four tenths, asked for once:
-/// 0.033 and 0.020 as advised, 0.041 and 0.024 by chance, 0.033 and 0.026 cheapest first. So advice pays where the budget
-/// buys dear jobs; of a small one it does as well as the cheapest jobs do.
+/// Measured on 200 simulated studies shaped like the 2022 grid (test
+/// `advice_beats_chance_and_is_no_worse_than_thrift`), each with the eight cheapest of 24 cells run, 1 % noise, and a
+/// forecast at twice the largest D: root mean square error of the forecast of ln E after spending a tenth of what
+/// thirteen more cells cost, and four tenths, asked for once:
+/// 0.033 and 0.020 as advised, 0.041 and 0.024 by chance, 0.033 and 0.026 cheapest first. So advice pays where the
+/// budget buys dear jobs; of a small one it does as well as the cheapest jobs do.
 pub fn advise(
     fits: &[&Fit],
     targets: &[Input],
