@@ -438,7 +438,9 @@ fn print(
     line("budget", &format!("{} {}", significant(args.budget, 3), currency.unit()));
     if !rows.is_empty() {
         data("");
-        table(rows).into_iter().for_each(|row| data(&row));
+        for row in table(rows) {
+            data(&row);
+        }
         data("");
     }
     let jobs = if rows.len() == 1 { "job" } else { "jobs" };

@@ -1,9 +1,5 @@
-<<<<<<< HEAD
-//! `sweep advise`, `isoflop` and `influence` by the binary, on a planned sweep whose results come from a known law.
-=======
 //! `sweep advise`, `isoflop` and `influence` by the binary, on a planned sweep whose results are drawn from a known
 //! law.
->>>>>>> main
 
 use std::fmt::Write as _;
 use std::fs;
