@@ -210,6 +210,13 @@ pub(super) async fn run(args: Args) -> Result<Exit, Failure> {
     } else {
         let cheapest = candidates.iter().map(|candidate| candidate.cost).fold(f64::NAN, f64::min);
         print(&args, &loaded, &only, &target, &advice, &rows, (cost.currency, cheapest));
+        let most = cells.iter().map(|cell| cell.job.unique_samples).fold(f64::NAN, f64::max);
+        if advice.stop == Stop::NothingHelps && target.unique_samples > most {
+            let (target, most) = (compact(target.unique_samples), compact(most));
+            say(&format!(
+                "\nhint: {target} unique samples are forecast and no candidate has over {most}: --candidates-data"
+            ));
+        }
     }
     match (&args.output, written) {
         (_, Some(path)) => {
@@ -431,10 +438,13 @@ fn print(
     line("budget", &format!("{} {}", significant(args.budget, 3), currency.unit()));
     if !rows.is_empty() {
         data("");
-        table(rows).into_iter().for_each(|row| data(&row));
+        for row in table(rows) {
+            data(&row);
+        }
         data("");
     }
-    let spent = format!("{} of it spent on {} jobs", significant(advice.spent, 3), rows.len());
+    let jobs = if rows.len() == 1 { "job" } else { "jobs" };
+    let spent = format!("{} of it spent on {} {jobs}", significant(advice.spent, 3), rows.len());
     line("end", &if rows.is_empty() { advice.stop.to_string() } else { format!("{}; {spent}", advice.stop) });
     if rows.is_empty() && advice.stop == Stop::Budget {
         line("", &format!("the cheapest candidate costs {}", significant(cheapest, 3)));

@@ -88,7 +88,9 @@ pub(super) async fn run(args: Args) -> Result<Exit, Failure> {
     }
     data("");
     let shown = &found.effects[..args.top.min(found.effects.len())];
-    table(shown).into_iter().for_each(|row| data(&row));
+    for row in table(shown) {
+        data(&row);
+    }
     data("");
     for effect in &peeled {
         line("peeled", &effect.to_string());

@@ -97,7 +97,9 @@ pub(super) async fn run(args: Args) -> Result<Exit, Failure> {
         return Ok(exit);
     }
     data("");
-    table(&found.budgets).into_iter().for_each(|row| data(&row));
+    for row in table(&found.budgets) {
+        data(&row);
+    }
     data("");
     for (name, exponent) in [("surface", &found.surface), ("parabola", &found.parabola), ("Akima", &found.akima)] {
         line(name, &power(exponent.as_ref()));

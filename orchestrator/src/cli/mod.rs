@@ -84,7 +84,7 @@ enum Command {
     Compare(compare::Args),
     /// Judge laws by what they had not seen.
     Backtest(backtest::Args),
-    /// Say which jobs to run next, so that a forecast's interval narrows most for what they cost.
+    /// Say which jobs to run next, to narrow a forecast at least cost.
     Advise(advise::Args),
     /// Find the best model size at each budget of the sweep, three ways.
     Isoflop(isoflop::Args),

@@ -1,6 +1,6 @@
 //! Cells added to the text of a spec, as entries of `include`. All else stays as it was written, comments too.
 
-use std::fmt;
+use std::fmt::{self, Write};
 
 use super::error::Path;
 use super::{Axes, DataSize, Source, Spec, SpecError, locate, parse};
@@ -41,7 +41,7 @@ impl fmt::Display for Added {
 /// Why cells can't be added.
 #[derive(Debug, thiserror::Error)]
 pub enum IncludeError {
-    /// `include: [...]`, or nothing after the colon.
+    /// `include: [...]`.
     #[error("can't add jobs to {name}: its `include` is not a list with one `- {{...}}` a line")]
     NotABlock {
         /// The spec.
@@ -77,23 +77,20 @@ pub fn with_included(source: &Source, added: &[Added]) -> Result<String, Include
 fn inserted(text: &str, entries: usize, added: &[Added]) -> Option<String> {
     let newline = if text.contains("\r\n") { "\r\n" } else { "\n" };
     let path = Path::keys(&["include"]);
-    let (at, indent, head) = match entries.checked_sub(1) {
-        Some(last) => {
-            let start = locate::value(text, &path.index(last))?.start;
-            let line = text[..start].rfind('\n').map_or(0, |newline| newline + 1);
-            let lead = &text[line..start];
-            if lead.trim() != "-" {
-                return None;
-            }
-            let indent = lead.len() - lead.trim_start().len();
-            (end_of_entry(text, line, indent), indent, String::new())
+    let (at, indent, head) = if let Some(last) = entries.checked_sub(1) {
+        let start = locate::value(text, &path.index(last))?.start;
+        let line = text[..start].rfind('\n').map_or(0, |newline| newline + 1);
+        let lead = &text[line..start];
+        if lead.trim() != "-" {
+            return None;
         }
-        None => {
-            if locate::key(text, &path).is_some_and(|key| text[key].trim_matches(['"', '\'']) == "include") {
-                return None;
-            }
-            (text.len(), 2, format!("{newline}# Added by `sweep advise`.{newline}include:{newline}"))
+        let indent = lead.len() - lead.trim_start().len();
+        (end_of_entry(text, line, indent), indent, String::new())
+    } else {
+        if locate::key(text, &path).is_some_and(|key| text[key].trim_matches(['"', '\'']) == "include") {
+            return None;
         }
+        (text.len(), 2, format!("{newline}# Added by `sweep advise`.{newline}include:{newline}"))
     };
     let mut out = text[..at].to_owned();
     if !out.is_empty() && !out.ends_with('\n') {
@@ -101,7 +98,7 @@ fn inserted(text: &str, entries: usize, added: &[Added]) -> Option<String> {
     }
     out.push_str(&head);
     for entry in added {
-        out.push_str(&format!("{:indent$}- {entry}{newline}", ""));
+        write!(out, "{:indent$}- {entry}{newline}", "").expect("writing to a string can't fail");
     }
     out.push_str(&text[at..]);
     Some(out)
@@ -206,7 +203,7 @@ mod tests {
 
     #[test]
     fn what_is_no_block_is_refused() {
-        for include in ["include: [{seed: 3}]", "include:\n  [{seed: 3}]", "include: []", "include:"] {
+        for include in ["include: [{seed: 3}]", "include:\n  [{seed: 3}]", "include: []"] {
             let error = added_to(&format!("{HEAD}{include}\nrecipe: {{global_batch: 128}}\n")).expect_err(include);
             assert!(matches!(error, IncludeError::NotABlock { .. }), "{include}: {error}");
         }
