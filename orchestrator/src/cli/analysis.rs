@@ -33,6 +33,7 @@ pub(super) struct Rows {
 
 /// Which law, and how.
 #[derive(Debug, Clone, clap::Args)]
+#[expect(clippy::struct_field_names, reason = "`--law` is the law's name")]
 pub(super) struct Law {
     /// The form; `sweep laws` lists them.
     #[arg(long, default_value = "power", value_name = "LAW")]
@@ -167,20 +168,15 @@ pub(super) async fn load(store: &Store, sweep: &str, rows: &Rows) -> Result<Load
         };
         async move { store.observations(&of).await }
     };
-    let observations = match rows.compute {
-        Some(convention) => read(convention).await?,
-        None => {
-            let mut best: Option<Vec<Observation>> = None;
-            for convention in Convention::ALL {
-                let rows = read(convention).await?;
-                let with = |rows: &[Observation]| rows.iter().filter(|row| row.compute.is_finite()).count();
-                if best.as_ref().is_none_or(|best| with(&rows) > with(best)) {
-                    best = Some(rows);
-                }
-            }
-            best.unwrap_or_default()
+    let conventions = rows.compute.map_or(Convention::ALL.to_vec(), |convention| vec![convention]);
+    let with_compute = |rows: &[Observation]| rows.iter().filter(|row| row.compute.is_finite()).count();
+    let mut observations: Vec<Observation> = Vec::new();
+    for convention in conventions {
+        let rows = read(convention).await?;
+        if observations.is_empty() || with_compute(&rows) > with_compute(&observations) {
+            observations = rows;
         }
-    };
+    }
     let condition = rows.condition.clone().unwrap_or_default();
     Ok(Loaded { sweep: sweep.to_owned(), metric, condition, observations })
 }

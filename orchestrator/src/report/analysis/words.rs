@@ -3,6 +3,9 @@
 use crate::fit::{Fit, Interval, JOBS_MIN};
 use crate::report::number::{significant, superscript, with_interval};
 
+/// Times the value, from where an end of an interval says nothing.
+const FAR: f64 = 1e6;
+
 /// `E = 5.86 · C⁻⁰·¹¹¹`: the formula with the fitted values in place of the names. Definitions that follow the formula
 /// are left out.
 pub fn formula(fit: &Fit) -> String {
@@ -28,10 +31,13 @@ pub fn intervals(fit: &Fit) -> String {
     if few { format!("{all}; {} jobs, too few for intervals", fit.jobs) } else { all }
 }
 
-/// A number with its interval; of an open end, in words.
+/// A number with its interval.
 pub fn interval(interval: &Interval) -> String {
+    // An end millions of times away is none.
+    let open = interval.high > FAR * interval.value.abs().max(1e-6);
+    let interval = if open { Interval { high: f64::INFINITY, ..*interval } } else { *interval };
     if interval.low.is_finite() || interval.high.is_finite() {
-        minus(&with_interval(interval))
+        minus(&with_interval(&interval)).replace("inf", "∞")
     } else {
         format!("{} [no interval]", minus(&significant(interval.value, 3)))
     }
