@@ -186,7 +186,7 @@ mod tests {
              # of the recipe\n\nrecipe: {{global_batch: 128}}\n"
         );
         let out = added_to(&text).expect("a spec");
-        let entries: String = two().iter().map(|entry| format!("- {entry}\n")).collect();
+        let entries: String = two().iter().fold(String::new(), |text, entry| text + &format!("- {entry}\n"));
         assert_eq!(out, text.replace("    5]\n", &format!("    5]\n{entries}")));
         let indented = format!("{HEAD}recipe: {{global_batch: 128}}\ninclude:\n    - {{seed: 3}}");
         let out = added_to(&indented).expect("a spec");
