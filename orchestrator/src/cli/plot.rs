@@ -231,7 +231,8 @@ pub(super) fn target(place: &Place, rows: &[Observation], reference: Option<(f64
     Ok(Target { name, input: job.input(), reference })
 }
 
-/// A metric with the names of the training sets: the pool's, with the number of unique samples where that differs within it.
+/// A metric with the names of the training sets: the pool's, with the number of unique samples where that differs
+/// within it.
 pub(super) fn subject(sweep: &str, dataset: &str, metric: &str, study: Option<&Study>) -> Subject {
     let mut subject = Subject::new(sweep, dataset, metric);
     let Some(study) = study else { return subject };

@@ -1,4 +1,5 @@
-//! `sweep plot` and the analysis of `sweep report` by the binary: figures of a seeded database, and of the published study.
+//! `sweep plot` and the analysis of `sweep report` by the binary: figures of a seeded database, and of the published
+//! study.
 
 use std::path::Path;
 

@@ -94,8 +94,9 @@ fn one(fit: &Fit, cost: &Cost, setting: Setting<'_>, budget: &Budget) -> Result<
     })
 }
 
-/// The parabola of ln E over ln N with the vertex that the engine found. Least squares leaves residuals that are orthogonal to
-/// every parabola, so its curvature is `sum (ln E - m) z^2 / sum z^4`, z the distance to the vertex, m its height.
+/// The parabola of ln E over ln N with the vertex that the engine found. Least squares leaves residuals that are
+/// orthogonal to every parabola, so its curvature is `sum (ln E - m) z^2 / sum z^4`, z the distance to the vertex, m
+/// its height.
 fn parabola(budget: &Budget, rows: &[&Observation], (least, most): (f64, f64)) -> Curve {
     let Some(vertex) = budget.parabola else { return Curve::none() };
     let squared = |n: f64| (n / vertex.parameters).ln().powi(2);

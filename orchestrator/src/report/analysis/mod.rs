@@ -1,5 +1,5 @@
-//! From what the engine says to what the figures draw: one file a kind of figure. Pure: fits and plain data in, pictures
-//! with the words and tables that belong to them out. Knows no store.
+//! From what the engine says to what the figures draw: one file a kind of figure. Pure: fits and plain data in,
+//! pictures with the words and tables that belong to them out. Knows no store.
 
 pub mod backtest;
 pub mod budget;
