@@ -24,9 +24,8 @@ if ! cmp -s scripts/requirements-bench.txt "$venv/requirements-bench.txt"; then
   cp scripts/requirements-bench.txt "$venv/"
 fi
 
-# The dev profile builds `fit` and its benchmark at opt-level 3, and shares its dependencies with the tests.
 FIT_BENCH_DATA="$(realpath "$data")" RAYON_NUM_THREADS=1 \
-  cargo bench --quiet -p fit --profile dev --bench fit -- --warm-up-time 1 --measurement-time 5 >&2
+  cargo bench --quiet --manifest-path orchestrator/fit/bench/Cargo.toml --target-dir "$target/bench" -- --warm-up-time 1 --measurement-time 5 >&2
 
 if [ "${SWEEP_BENCH_FULL:-0}" = 1 ]; then size=(--grid-stride 1 --n-boot 4000); else size=(--grid-stride 9 --n-boot 400); fi
 OMP_NUM_THREADS=1 OPENBLAS_NUM_THREADS=1 "$venv/bin/python" "$scipy" --data "$data" \
@@ -38,7 +37,7 @@ import glob, json, os, sys
 target = sys.argv[1]
 scipy = json.load(open(f"{target}/bench-fit-scipy.json"))
 ours = {}
-for path in glob.glob(f"{target}/criterion/fit/*/new/estimates.json"):
+for path in glob.glob(f"{target}/bench/criterion/fit/*/new/estimates.json"):
     name = json.load(open(path.replace("estimates", "benchmark")))["function_id"]
     ours[name] = json.load(open(path))["median"]["point_estimate"] / 1e9
 fit = next(seconds for name, seconds in ours.items() if name.startswith("optimum"))

@@ -1,8 +1,9 @@
 //! Refits of data that might have been: pairs bootstrap by job, wild bootstrap, seed noise, and the jackknife.
 //!
-//! Share of 100 simulated studies (29 runs of the 2022 grid; standard error 2 points) whose 95 % interval holds the truth,
-//! by `tests/coverage.rs` (`table`): alpha of a power law with 4 % noise and the law at ten times the largest C; range over
-//! the seven parameters of an additive law of N, D and U with 1.5 % seed and binomial noise, and the law at ViT-G-14, 68B:
+//! Share of 100 simulated studies (29 runs of the 2022 grid; standard error 2 points) whose 95 % interval holds the
+//! truth, by `tests/coverage.rs` (`table`): alpha of a power law with 4 % noise and the law at ten times the largest C;
+//! range over the seven parameters of an additive law of N, D and U with 1.5 % seed and binomial noise, and the law at
+//! ViT-G-14, 68B:
 //!
 //! | way                 | alpha | law, 10 C | parameters | law, ViT-G-14 |
 //! |---------------------|-------|-----------|------------|---------------|
@@ -46,13 +47,13 @@ pub enum Resampling {
     /// Efron and Tibshirani 1993, chapter 13). Asks only that jobs are independent.
     #[default]
     Pairs,
-    /// The law plus each job's residuals times a random sign: Rademacher's, or Webb's six points below 12 jobs (Wu 1986;
-    /// Cameron, Gelbach and Miller 2008, section III; Webb 2023). Residuals are first blown up as by HC3: to what they
-    /// would be had their job been left out. Keeps the design; the points selected stay selected.
+    /// The law plus each job's residuals times a random sign: Rademacher's, or Webb's six points below 12 jobs (Wu
+    /// 1986; Cameron, Gelbach and Miller 2008, section III; Webb 2023). Residuals are first blown up as by HC3: to what
+    /// they would be had their job been left out. Keeps the design; the points selected stay selected.
     Wild,
     /// The noise model's normal noise: a job's seed noise is shared by its rows, evaluation noise is each row's own.
-    /// Around the law where it goes through all rows; else around the rows, points selected anew. Holds no misfit of the
-    /// law, except without replicates: then the residuals stand for them.
+    /// Around the law where it goes through all rows; else around the rows, points selected anew. Holds no misfit of
+    /// the law, except without replicates: then the residuals stand for them.
     SeedNoise,
 }
 
@@ -179,8 +180,8 @@ impl Study<'_> {
         Problem { frozen: self.frozen, ..Problem::new(self.law, sample, self.objective) }
     }
 
-    /// Parameters of one refit a resample, in order. Each resample has its own stream of ChaCha, keyed by seed and number,
-    /// so that the answer does not depend on which thread draws it. Resamples that can't be fitted give none.
+    /// Parameters of one refit a resample, in order. Each resample has its own stream of ChaCha, keyed by seed and
+    /// number, so that the answer does not depend on which thread draws it. Resamples that can't be fitted give none.
     pub(crate) fn replicates(&self, resampling: Resampling, draws: Draws) -> Vec<Vec<f64>> {
         let stream = |replicate: usize| {
             let mut random = ChaCha8Rng::seed_from_u64(draws.seed);
@@ -268,9 +269,9 @@ impl Study<'_> {
             .collect()
     }
 
-    /// Fitted value and blown-up residual of each row of the sample, in the objective's space. The residual of job g had g
-    /// been left out is, to first order, `e_g + X_g (A - A_g)^-1 X_g' W e_g`, `A = X' W X` (the jackknife's form of HC3:
-    /// MacKinnon and White 1985; by cluster Bell and McCaffrey 2002).
+    /// Fitted value and blown-up residual of each row of the sample, in the objective's space. The residual of job g
+    /// had g been left out is, to first order, `e_g + X_g (A - A_g)^-1 X_g' W e_g`, `A = X' W X` (the jackknife's form
+    /// of HC3: MacKinnon and White 1985; by cluster Bell and McCaffrey 2002).
     fn wild(&self, sample: &Sample) -> Vec<(f64, f64)> {
         let k = self.best.theta.len();
         let space = self.objective.space;
@@ -325,8 +326,8 @@ impl Study<'_> {
         blown
     }
 
-    /// Standard deviation of ln y by seed and by evaluation, of each observation. Without replicates the residuals' variance
-    /// beyond that of the evaluation stands for the seeds'.
+    /// Standard deviation of ln y by seed and by evaluation, of each observation. Without replicates the residuals'
+    /// variance beyond that of the evaluation stands for the seeds'.
     fn noise_parts(&self, sample: &Sample) -> Vec<(f64, f64)> {
         let free = self.best.theta.len() - self.frozen.iter().flatten().count();
         let evaluation: Vec<f64> =

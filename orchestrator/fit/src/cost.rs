@@ -1,4 +1,5 @@
-//! What a job costs as a function of N and D: compute in a convention, or GPU-hours by the throughput that was measured.
+//! What a job costs as a function of N and D: compute in a convention, or GPU-hours by the throughput that was
+//! measured.
 //!
 //! Both are `D * price(N)`. Compute per sample is 6N by the convention of that name and by no other: a CLIP of few
 //! parameters and small patches costs more than a larger one of large patches, so its price is read off the models

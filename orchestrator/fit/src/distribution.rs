@@ -3,8 +3,8 @@
 /// Degrees of freedom from which t is taken as normal.
 const NORMAL_FROM: usize = 10_000;
 
-/// Distribution function of the standard normal, by the series `1/2 + phi(x) (x + x^3/3 + x^5/15 + ...)` (Abramowitz and
-/// Stegun 1964, 26.2.11). Absolute error below 1e-15.
+/// Distribution function of the standard normal, by the series `1/2 + phi(x) (x + x^3/3 + x^5/15 + ...)` (Abramowitz
+/// and Stegun 1964, 26.2.11). Absolute error below 1e-15.
 pub(crate) fn normal_cdf(x: f64) -> f64 {
     if x.is_nan() {
         return f64::NAN;

@@ -157,10 +157,11 @@ pub enum FitError {
 
 /// Fits a law. The order of `observations` makes no difference.
 ///
-/// The interval is that of the law (a mean), not of a new job's result: for that see [`Fit::forecast`]. Unless options say
-/// otherwise it is an expanded percentile interval ([`IntervalKind::Expanded`]) of a pairs bootstrap by job that selects
-/// points anew in every resample. On simulated grids of 18 jobs with 5 % noise, 95 % intervals held the true alpha, and the
-/// true E at ten times the largest C, in 95 and 95 % of studies for `all`, 97 and 97 % for `pareto`, and 92 and 86 % for
+/// The interval is that of the law (a mean), not of a new job's result: for that see [`Fit::forecast`]. Unless options
+/// say otherwise it is an expanded percentile interval ([`IntervalKind::Expanded`]) of a pairs bootstrap by job that
+/// selects points anew in every resample. On simulated grids of 18 jobs with 5 % noise, 95 % intervals held the true
+/// alpha, and the true E at ten times the largest C, in 95 and 95 % of studies for `all`, 97 and 97 % for `pareto`, and
+/// 92 and 86 % for
 /// `bins:5` (test `intervals_hold_the_truth_at_the_stated_rate`).
 pub fn fit(observations: &[Observation], options: &Options) -> Result<Fit, FitError> {
     let convention = one_convention(observations)?;

@@ -1,5 +1,5 @@
-//! What a job's result would do if the job were run again: seed noise, measured on replicates, and the noise of a finite
-//! evaluation.
+//! What a job's result would do if the job were run again: seed noise, measured on replicates, and the noise of a
+//! finite evaluation.
 //!
 //! `Var(ln y) = v_seed(y or N) + v_eval`, `v_eval = (standard error / y)^2 = (1 - y) / (y count)` for a fraction y over
 //! `count` test items (binomial). `v_seed` is the pooled variance within groups of replicates less the mean `v_eval`
@@ -258,8 +258,8 @@ fn groups(observations: &[Observation], response: Response) -> Vec<Group> {
     cells.into_values().filter_map(group).collect()
 }
 
-/// Maximum likelihood of `ln v = level + slope (z - mean z)` where `degrees * variance / v` is chi-squared: level, slope
-/// and twice the gain in log likelihood over slope 0, if that is beyond chance.
+/// Maximum likelihood of `ln v = level + slope (z - mean z)` where `degrees * variance / v` is chi-squared: level,
+/// slope and twice the gain in log likelihood over slope 0, if that is beyond chance.
 fn trend(groups: &[Group], z: &[f64]) -> Option<(f64, f64, f64)> {
     let centre = z.iter().sum::<f64>() / z.len() as f64;
     let z: Vec<f64> = z.iter().map(|z| z - centre).collect();

@@ -220,7 +220,7 @@ impl fmt::Display for Caution {
                  held the true alpha in 92 % and a forecast at ten times the compute in 86 %",
             ),
             Caution::Resamples { fitted, of } => {
-                write!(f, "{fitted} of {of} resamples could be fitted: the others had fewer than two values of C")
+                write!(f, "{fitted} of {of} resamples could be fitted: the others held too little to fit the law")
             }
             Caution::NarrowRange => f.write_str("compute spans less than a decade"),
         }

@@ -84,8 +84,8 @@ pub enum Evaluation {
 pub struct Beyond {
     /// Which.
     pub axis: Axis,
-    /// Difference of ln x from the nearest of the points' range: above 0 beyond the largest, below 0 short of the least, 0
-    /// among them.
+    /// Difference of ln x from the nearest of the points' range: above 0 beyond the largest, below 0 short of the
+    /// least, 0 among them.
     pub ln: f64,
 }
 
@@ -164,8 +164,8 @@ impl Fit {
         self.profile_of(&Prediction { law: self.form().as_ref(), x: *x }).map(f64::exp)
     }
 
-    /// Parameters with intervals by another way than [`Fit::parameters`], natural scale, the law's order. `options` are those
-    /// of the fit.
+    /// Parameters with intervals by another way than [`Fit::parameters`], natural scale, the law's order. `options` are
+    /// those of the fit.
     pub fn intervals(&self, by: Intervals, options: &Options) -> Vec<Stated> {
         let law = self.form();
         match by {
@@ -229,8 +229,8 @@ impl Fit {
     /// y at `x`: of the law by the fit's resamples, and of one new job.
     ///
     /// `ln y` of a new job lies off the law by `t sd`, `sd^2 = max(residual variance - mean evaluation noise, seed
-    /// variance) + evaluation noise there`, t of jobs less parameters; its interval adds that to the law's in quadrature, as
-    /// a linear model's prediction interval does. Fractions end at 1.
+    /// variance) + evaluation noise there`, t of jobs less parameters; its interval adds that to the law's in
+    /// quadrature, as a linear model's prediction interval does. Fractions end at 1.
     pub fn forecast(&self, x: &Input, evaluation: Evaluation) -> Forecast {
         self.forecast_from(self.interval_of(&Prediction { law: self.form().as_ref(), x: *x }), x, evaluation)
     }

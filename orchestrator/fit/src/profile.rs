@@ -1,11 +1,12 @@
 //! Profile likelihood: how low the objective can be for each value of a number, and where that is too high to believe.
 //!
 //! Deviance of a value q: `S(q) = 2 (a / b) (min_{theta: q(theta) = q} Q - min Q)`, `a = mean psi'`,
-//! `b = n mean psi^2 / (n - p)`, psi the derivative of the loss at the residuals, means weighted. For least squares that is
-//! `(RSS(q) - RSS) / s^2`, which has exactly the F distribution of 1 and n - p degrees of freedom in a linear model; for
-//! robust losses the tau test's statistic (Hampel et al. 1986, section 7.2), whose `a` for least absolute deviations is
-//! twice the density of the residuals at zero (Koenker and Bassett 1982). The interval is where `S` is at most the 95 %
-//! point of F(1, n - p), t squared.
+//! `b = n mean psi^2 / (n - p)`, psi the derivative of the loss at the residuals, means weighted. For least squares
+//! that is
+//! `(RSS(q) - RSS) / s^2`, which has exactly the F distribution of 1 and n - p degrees of freedom in a linear model;
+//! for robust losses the tau test's statistic (Hampel et al. 1986, section 7.2), whose `a` for least absolute
+//! deviations is twice the density of the residuals at zero (Koenker and Bassett 1982). The interval is where `S` is at
+//! most the 95 % point of F(1, n - p), t squared.
 //!
 //! n counts jobs, not rows: rows of one job (its checkpoints) are not independent. With rows that repeat each other
 //! entirely that is exact; with independent rows it errs on the wide side.
@@ -65,7 +66,8 @@ pub struct Profile {
     pub degrees: usize,
     /// Which ends there are.
     pub identified: Identified,
-    /// Internal parameters of a minimum deeper than the one given, if the trace met one: then all here is about that one.
+    /// Internal parameters of a minimum deeper than the one given, if the trace met one: then all here is about that
+    /// one.
     pub deeper: Option<Vec<f64>>,
 }
 
@@ -290,8 +292,8 @@ impl Base<'_> {
         None
     }
 
-    /// Where the root of the deviance meets that of the threshold between two points, one on either side of it: regula falsi
-    /// (Illinois), the root being nearly straight.
+    /// Where the root of the deviance meets that of the threshold between two points, one on either side of it: regula
+    /// falsi (Illinois), the root being nearly straight.
     fn close_in(&self, mut inside: At, mut outside: At, stiffness: f64, points: &mut Vec<At>) -> f64 {
         let wanted = self.threshold.sqrt();
         let off = |point: &At| self.deviance(point).max(0.0).sqrt() - wanted;

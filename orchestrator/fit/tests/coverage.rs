@@ -1,7 +1,7 @@
 //! How often 95 % intervals hold the truth, on simulated studies shaped like the 29 runs of Cherti et al. 2022.
 //!
-//! A share of 400 studies has a standard error of 1.1 points at 95 %: the truth behind a share measured within 92 to 98 is
-//! not far from 95. Seeds are fixed, so that a test that passes goes on passing.
+//! A share of 400 studies has a standard error of 1.1 points at 95 %: the truth behind a share measured within 92 to 98
+//! is not far from 95. Seeds are fixed, so that a test that passes goes on passing.
 
 use fit::law::{Input, LawName};
 use fit::{Convention, Evaluation, Fit, IntervalKind, Intervals, Observation, Options, Resampling, Response, fit};

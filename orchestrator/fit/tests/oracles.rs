@@ -1,5 +1,5 @@
-//! Numbers that a fit must reproduce: Hoffmann's law on the 245 points that Epoch AI read off its figure 4 (Besiroglu et
-//! al. 2024), by four objectives, and noise-free grids. Parameters in the order A, B, E, alpha, beta.
+//! Numbers that a fit must reproduce: Hoffmann's law on the 245 points that Epoch AI read off its figure 4 (Besiroglu
+//! et al. 2024), by four objectives, and noise-free grids. Parameters in the order A, B, E, alpha, beta.
 
 use std::path::Path;
 

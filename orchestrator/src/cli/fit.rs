@@ -2,9 +2,9 @@
 
 use serde::Serialize;
 
-use super::analysis::{Law, Loaded, Rows, fit_and_store, law_lines, left_out, line, load, metrics};
+use super::analysis::{Law, Loaded, Rows, fit_and_store, law_lines, left_out, line, load, metrics, with_numbers};
 use super::output::{Exit, Failure, data, json, say};
-use crate::fit::{Fit, Options};
+use crate::fit::{Fit, Intervals, Options, Stated};
 use crate::report::number::{compact, significant, with_interval};
 use crate::store::Store;
 use crate::store::fit::{StoredFit, code_version};
@@ -13,8 +13,9 @@ use crate::store::observation::MeasuredMetric;
 /// Options of `sweep fit`.
 #[derive(Debug, clap::Args)]
 #[command(after_help = "\
-Points: all (every job), pareto (jobs that no other beats in both compute and error), bins:K (the best of each of K
-equal-width bins of log10 C, at the bin's centre: the 2022 study's rule with K = 5).
+Points: all (every job), pareto (jobs that no other beats in both compute and error), hull (the lower convex hull of
+ln E over ln C), last (the last checkpoint of each job), bins:K (the best of each of K equal-width bins of log10 C, at the
+bin's centre: the 2022 study's rule with K = 5). `sweep laws` lists the laws.
 Exit codes: 0 for a law whose interval can be used, `no scaling` included, since that is an answer; 1 where it can't
 (too few jobs or points, all at chance, unstable interval); 2 for an unknown sweep or metric.")]
 pub(super) struct Args {
@@ -46,6 +47,8 @@ struct FitJson<'a> {
     options: &'a Options,
     code_version: String,
     stored: StoredFit,
+    /// Intervals of the parameters as asked for, with their profiles.
+    profiles: Option<Vec<Stated>>,
     #[serde(flatten)]
     fit: &'a Fit,
 }
@@ -73,11 +76,13 @@ pub(super) async fn run(args: Args) -> Result<Exit, Failure> {
                 options: &options,
                 code_version: code_version(),
                 stored,
+                profiles: (args.law.intervals == Intervals::Profile)
+                    .then(|| fitted.intervals(Intervals::Profile, &options)),
                 fit: &fitted,
             },
         );
     } else {
-        print(&loaded, &options, &fitted, stored);
+        print(&loaded, &options, &fitted, stored, args.law.intervals);
     }
     Ok(if fitted.verdict.is_trustworthy() { Exit::Done } else { Exit::Failed })
 }
@@ -97,9 +102,24 @@ fn list(args: &Args, metrics: &[MeasuredMetric]) -> Exit {
     Exit::Done
 }
 
-fn print(loaded: &Loaded, options: &Options, fit: &Fit, stored: StoredFit) {
+/// The law with the profile interval of each parameter, and what is not identified in words.
+fn profile_lines(fit: &Fit, options: &Options) {
+    line("law", &format!("{}   ({})", with_numbers(fit), fit.law));
+    for stated in fit.intervals(Intervals::Profile, options) {
+        let held = if stated.frozen { " (held)" } else { "" };
+        line(stated.name, &format!("{}{held}", with_interval(&stated.interval)));
+        if let Some(words) = stated.words {
+            line("", &words);
+        }
+    }
+}
+
+fn print(loaded: &Loaded, options: &Options, fit: &Fit, stored: StoredFit, intervals: Intervals) {
     line("metric", &loaded.metric.name());
-    law_lines(fit);
+    match intervals {
+        Intervals::Bootstrap(_) => law_lines(fit),
+        Intervals::Profile => profile_lines(fit, options),
+    }
     line("", &format!("E: {}; C: {} ({})", loaded.response_name(), fit.compute.unit(), fit.compute));
     line("R2", &format!("{} in ln E", fit.r2.map_or("none: E does not vary".to_owned(), |r2| format!("{r2:.3}"))));
     if let Some(last) = fit.band.last() {
@@ -132,7 +152,13 @@ fn print(loaded: &Loaded, options: &Options, fit: &Fit, stored: StoredFit) {
     );
     line(
         "interval",
-        &format!("95 %, percentiles of {} resamples of jobs, points selected anew in each", fit.resamples),
+        &match intervals {
+            Intervals::Profile => "95 %, profile likelihood".to_owned(),
+            Intervals::Bootstrap(way) => format!(
+                "95 %, {} percentiles of {} resamples ({way}), points selected anew in each",
+                fit.interval_kind, fit.resamples
+            ),
+        },
     );
     for caution in &fit.cautions {
         line("caution", &caution.to_string());

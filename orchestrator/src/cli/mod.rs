@@ -1,8 +1,10 @@
 //! The command line: one file a command. Printing lives here and nowhere else.
 
+mod advise;
 mod analysis;
 mod backtest;
 mod cancel;
+mod candidates;
 mod compare;
 mod completions;
 mod db;
@@ -12,7 +14,9 @@ mod fit;
 mod forecast;
 mod frontier;
 mod import;
+mod influence;
 mod init;
+mod isoflop;
 mod launch;
 mod laws;
 mod logs;
@@ -80,6 +84,12 @@ enum Command {
     Compare(compare::Args),
     /// Judge laws by what they had not seen.
     Backtest(backtest::Args),
+    /// Say which jobs to run next, to narrow a forecast at least cost.
+    Advise(advise::Args),
+    /// Find the best model size at each budget of the sweep, three ways.
+    Isoflop(isoflop::Args),
+    /// Show what each job does to a law and a forecast.
+    Influence(influence::Args),
     /// Draw figures of a sweep's analysis, SVG and PNG.
     Plot(plot::Args),
     /// Write a self-contained HTML report of a sweep.
@@ -129,6 +139,9 @@ async fn dispatch(command: Command) -> Result<Exit, Failure> {
         Command::Frontier(args) => frontier::run(args).await,
         Command::Compare(args) => compare::run(args).await,
         Command::Backtest(args) => backtest::run(args).await,
+        Command::Advise(args) => advise::run(args).await,
+        Command::Isoflop(args) => isoflop::run(args).await,
+        Command::Influence(args) => influence::run(args).await,
         Command::Plot(args) => plot::run(args).await,
         Command::Report(args) => report::run(args).await,
         Command::Sql(args) => sql::run(args).await,

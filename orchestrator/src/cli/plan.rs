@@ -102,7 +102,12 @@ pub(super) fn load_plan(path: &Path) -> Result<Plan, Failure> {
 }
 
 fn load_with(path: &Path, measured: &Measured) -> Result<Plan, Failure> {
-    load(path, measured).map_err(|error| match &error {
+    load(path, measured).map_err(|error| unplannable(&error))
+}
+
+/// Why a spec can't be planned, and the way out.
+pub(super) fn unplannable(error: &LoadError) -> Failure {
+    match error {
         LoadError::Spec(error) => Failure::bad_input(rendered(error)),
         LoadError::Read { source, .. } => {
             Failure::bad_input(error.to_string()).because(source).hint("`sweep init` writes a spec to start from")
@@ -110,7 +115,7 @@ fn load_with(path: &Path, measured: &Measured) -> Result<Plan, Failure> {
         LoadError::Encoding { .. } => Failure::bad_input(error.to_string()).hint("save it as UTF-8"),
         LoadError::Runner(runner) => Failure::environment(error.to_string()).hint(runner.hint()),
         LoadError::CurrentDir(source) => Failure::environment(error.to_string()).because(source),
-    })
+    }
 }
 
 /// Mistakes with the lines they are in, one after the other.

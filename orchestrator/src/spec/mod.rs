@@ -26,6 +26,8 @@ mod models;
 
 mod aggregates;
 
+mod include;
+
 mod schema;
 
 #[cfg(test)]
@@ -42,6 +44,7 @@ pub use cells::{CELLS_MAX, Cell, Origin, cells};
 pub(crate) use check::model_place;
 pub use check::recipe_place;
 pub use error::{Path, Place, Problem, SpecError, Step};
+pub use include::{Added, IncludeError, with_included};
 pub use models::{is_model_file, model_names, nearest, shipped, sized_for};
 pub use schema::{SCHEMA_ID, schema};
 

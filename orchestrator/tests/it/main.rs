@@ -2,6 +2,8 @@
 
 #![expect(clippy::print_stderr, reason = "a test that skips what is absent says so")]
 
+mod advise;
+mod analysis;
 mod cli_plan;
 mod harness;
 mod import;

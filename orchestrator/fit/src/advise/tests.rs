@@ -174,6 +174,9 @@ fn intervals_narrow_with_every_pick_until_told_to_stop() {
     assert_eq!((poor.stop, poor.picks.len()), (Stop::Budget, 0));
     let strict = AdviseOptions { gain_min: 0.99, ..AdviseOptions::new(1e25) };
     assert_eq!(advise(&[&fit], &targets, &candidates, &strict).unwrap().stop, Stop::NothingHelps);
+    let once = AdviseOptions { replicates: false, ..AdviseOptions::new(1e25) };
+    let once = advise(&[&fit], &targets, &candidates, &once).unwrap();
+    assert!(!once.picks.is_empty() && once.picks.iter().all(|pick| pick.replicate_of == 0));
     serde_json::to_string(&all).unwrap();
 }
 

@@ -1,5 +1,5 @@
-//! What a study's money bought: the interval of a forecast against what was spent (the accuracy against cost of Porian et
-//! al. 2024, arXiv 2406.19146, section 5).
+//! What a study's money bought: the interval of a forecast against what was spent (the accuracy against cost of Porian
+//! et al. 2024, arXiv 2406.19146, section 5).
 
 use std::collections::BTreeMap;
 
@@ -27,8 +27,8 @@ pub struct DesignPoint {
     pub problem: Option<String>,
 }
 
-/// Refits at `steps` rising budgets, evenly spaced in the logarithm between the cheapest job and all of them. `cost_of` is
-/// the price of a row's job; rows of one job cost what the dearest of them does.
+/// Refits at `steps` rising budgets, evenly spaced in the logarithm between the cheapest job and all of them. `cost_of`
+/// is the price of a row's job; rows of one job cost what the dearest of them does.
 pub fn design_value(
     observations: &[Observation],
     options: &Options,

@@ -18,7 +18,7 @@ pub use scores::{Held, Scores};
 pub use split::{Group, Place, Split};
 
 use crate::law::{Axis, Law, LawName};
-use crate::observation::{self, Exclusion, Observation};
+use crate::observation::{self, Exclusion, Observation, Response};
 use crate::points::{self, Points, select};
 use crate::sample::Sample;
 use crate::solve::{self, Problem, Status};
@@ -257,7 +257,12 @@ fn test(setting: &Setting<'_>, rows: &[Observation], place: &Place, cut: u64) ->
     let problem = Problem { frozen, ..Problem::new(law, &sample, objective) };
     let solution = solve::solve(&problem, options.starts, options.seed);
     let theta = &solution.best.theta;
-    let ln_predicted: Vec<f64> = target.inputs.iter().map(|x| law.ln_at(theta, x)).collect();
+    // A fraction ends at 1, whatever an extrapolated law says.
+    let ln_most = match options.response {
+        Response::Fraction => 0.0,
+        Response::Loss => f64::INFINITY,
+    };
+    let ln_predicted: Vec<f64> = target.inputs.iter().map(|x| law.ln_at(theta, x).min(ln_most)).collect();
     if !ln_predicted.iter().chain(theta).all(|value| value.is_finite()) {
         return Err(Unfit::NotFinite);
     }

@@ -87,7 +87,8 @@ impl Grid {
         curve[below] + (place - below as f64) * (curve[below + 1] - curve[below])
     }
 
-    /// The least ln C at which the curve is as low as `goal`; an end of the grid where it is so from the start or never.
+    /// The least ln C at which the curve is as low as `goal`; an end of the grid where it is so from the start or
+    /// never.
     pub(super) fn reaches(&self, curve: &[f64], goal: f64) -> f64 {
         let Some(first) = curve.iter().position(|ln_e| *ln_e <= goal) else { return self.ln_c[curve.len() - 1] };
         if first == 0 {

@@ -1,9 +1,10 @@
-//! What a family's law might be instead: its fit's resamples, or, for a family of a few jobs, Student's t around the fit.
+//! What a family's law might be instead: its fit's resamples, or, for a family of a few jobs, Student's t around the
+//! fit.
 //!
-//! A pairs bootstrap of three jobs draws two or three of them: a tenth of its resamples are one job thrice, and the rest
-//! go through two points exactly. There the residuals say more: `theta = fitted + s sqrt(nu / chi2_nu) L z`, where
-//! `L L' = (J'J)^-1`, `J` the derivatives of ln E by theta, `s^2` the mean square of the residuals and `nu` its degrees of
-//! freedom. For a straight line in ln C these are the classical t intervals (Seber and Lee 2003, section 3.5), exact
+//! A pairs bootstrap of three jobs draws two or three of them: a tenth of its resamples are one job thrice, and the
+//! rest go through two points exactly. There the residuals say more: `theta = fitted + s sqrt(nu / chi2_nu) L z`, where
+//! `L L' = (J'J)^-1`, `J` the derivatives of ln E by theta, `s^2` the mean square of the residuals and `nu` its degrees
+//! of freedom. For a straight line in ln C these are the classical t intervals (Seber and Lee 2003, section 3.5), exact
 //! for normal errors.
 
 use rand::{Rng, SeedableRng};
@@ -84,8 +85,8 @@ pub(super) fn spread(fit: &Fit, own: Residuals, other: Residuals, pool: bool) ->
     Ok(if pool { Spread::PooledResiduals { jobs, free, sd } } else { Spread::OwnResiduals { jobs, free, sd } })
 }
 
-/// `count` laws that the family's might be. Draw `k` has a stream of its own, the same for both families where they share
-/// a variance: its `chi2` is then common.
+/// `count` laws that the family's might be. Draw `k` has a stream of its own, the same for both families where they
+/// share a variance: its `chi2` is then common.
 pub(super) fn draws(
     fit: &Fit,
     spread: Spread,

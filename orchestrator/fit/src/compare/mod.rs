@@ -1,8 +1,8 @@
 //! Two fits side by side, such as two training sets: which is better at a compute, by how much, where they cross.
 //!
-//! Draw `k` pairs a law that family A's might be with one that B's might be, drawn apart ([`Spread`] says how), and every
-//! difference, ratio and crossing is read off the pairs. Laws of compute alone are compared at equal C; laws of N and D at
-//! equal budget, each along its own frontier.
+//! Draw `k` pairs a law that family A's might be with one that B's might be, drawn apart ([`Spread`] says how), and
+//! every difference, ratio and crossing is read off the pairs. Laws of compute alone are compared at equal C; laws of N
+//! and D at equal budget, each along its own frontier.
 
 mod curves;
 mod draws;

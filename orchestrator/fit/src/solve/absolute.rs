@@ -19,8 +19,8 @@ struct Rows {
     index: Vec<usize>,
 }
 
-/// Goes from near the minimum to the vertex beside it, and on from vertex to vertex while that goes down; whether it came to
-/// a minimum.
+/// Goes from near the minimum to the vertex beside it, and on from vertex to vertex while that goes down; whether it
+/// came to a minimum.
 pub(super) fn finish(search: &mut Search<'_>) -> bool {
     let was = search.ending;
     search.loss = Loss::Absolute;

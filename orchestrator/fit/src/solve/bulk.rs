@@ -1,9 +1,10 @@
-//! Laws that are sums of exponentials, evaluated over all rows at once: no call a row, no centring afterwards, and nothing
-//! allocated.
+//! Laws that are sums of exponentials, evaluated over all rows at once: no call a row, no centring afterwards, and
+//! nothing allocated.
 //!
-//! With `t_j = offset_j + phi[level_j] + sum_s phi[s] x_js`, `y = sum_j exp(t_j)`, `p_j = exp(t_j) / y` and `u_j` the derivatives of
-//! `t_j`: `d ln y = v = sum_j p_j u_j`, and the second derivatives of ln y are `sum_j p_j u_j u_j' - v v'`. Rows are summed in
-//! slots, one for each number of each `u_j`; parameters that share are added up at the end.
+//! With `t_j = offset_j + phi[level_j] + sum_s phi[s] x_js`, `y = sum_j exp(t_j)`, `p_j = exp(t_j) / y` and `u_j` the
+//! derivatives of
+//! `t_j`: `d ln y = v = sum_j p_j u_j`, and the second derivatives of ln y are `sum_j p_j u_j u_j' - v v'`. Rows are
+//! summed in slots, one for each number of each `u_j`; parameters that share are added up at the end.
 
 use super::Problem;
 use super::frame::{Local, Matrix, Vector};
@@ -31,7 +32,8 @@ pub(super) struct Bulk {
 }
 
 impl Bulk {
-    /// `None` where the law is no sum of exponentials. `shift`: what a slope's number is taken from, for a level and a slope.
+    /// `None` where the law is no sum of exponentials. `shift`: what a slope's number is taken from, for a level and a
+    /// slope.
     pub(super) fn new(problem: &Problem<'_>, shift: impl Fn(usize, usize) -> f64) -> Option<Bulk> {
         let sample = problem.sample;
         let first = problem.law.sum(sample.inputs.first()?)?;

@@ -81,11 +81,11 @@ pub struct Solution {
     pub condition: f64,
     /// Which parameters a bound holds, by index.
     pub at_bound: Vec<usize>,
-    /// Covariance of the internal parameters (row-major): the sandwich `H^-1 S H^-1`, S from the scores of jobs (of rows,
-    /// where jobs are fewer than two more than the parameters), times `n/(n-1) * (m-1)/(m-p)` for n jobs, m rows, p free
-    /// parameters (Liang and Zeger 1986; Cameron and Miller 2015, equation 12). H is the exact Hessian for squares; for Huber and absolute losses
-    /// the share of rows within a bandwidth stands for the curvature of the loss (Powell 1991). Zero for parameters that
-    /// are held or at a bound. `None` where H can't be inverted.
+    /// Covariance of the internal parameters (row-major): the sandwich `H^-1 S H^-1`, S from the scores of jobs (of
+    /// rows, where jobs are fewer than two more than the parameters), times `n/(n-1) * (m-1)/(m-p)` for n jobs, m rows,
+    /// p free parameters (Liang and Zeger 1986; Cameron and Miller 2015, equation 12). H is the exact Hessian for
+    /// squares; for Huber and absolute losses the share of rows within a bandwidth stands for the curvature of the loss
+    /// (Powell 1991). Zero for parameters that are held or at a bound. `None` where H can't be inverted.
     pub covariance: Option<Vec<f64>>,
     /// Correlations, from the covariance; zero where a variance is.
     pub correlation: Option<Vec<f64>>,

@@ -51,8 +51,8 @@ fn cholesky(matrix: &[f64], k: usize) -> Option<Vec<f64>> {
     Some(lower)
 }
 
-/// The step `-(H + lambda (M + diag M))^-1 g` over the `free` parameters (zero elsewhere), and lambda: `damping`, or the
-/// least of its multiples that makes the matrix positive definite. `None` where none does.
+/// The step `-(H + lambda (M + diag M))^-1 g` over the `free` parameters (zero elsewhere), and lambda: `damping`, or
+/// the least of its multiples that makes the matrix positive definite. `None` where none does.
 pub(super) fn damped_step(local: &Local, free: &[bool], k: usize, damping: f64) -> Option<(Vector, f64)> {
     let mut index = [0; PARAMETERS_MAX];
     let mut count = 0;

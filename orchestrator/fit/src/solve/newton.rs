@@ -2,9 +2,9 @@
 //!
 //! Steps solve `(H + lambda (M + diag M)) s = -g` in the coordinates of [`Frame`]: g the gradient, H the exact second
 //! derivatives, M the matrix of reweighted least squares (Holland and Welsch 1977), which lies above H where the law is
-//! close to linear. With lambda large these are damped reweighted least squares (Levenberg 1944, Marquardt 1963), which go
-//! down from anywhere; with lambda at zero they are Newton's, semi-smooth for Huber's loss (Qi and Sun 1993), which end it
-//! in a few steps. Least absolute deviations are reached through Huber losses of falling delta.
+//! close to linear. With lambda large these are damped reweighted least squares (Levenberg 1944, Marquardt 1963), which
+//! go down from anywhere; with lambda at zero they are Newton's, semi-smooth for Huber's loss (Qi and Sun 1993), which
+//! end it in a few steps. Least absolute deviations are reached through Huber losses of falling delta.
 
 use super::absolute;
 use super::frame::{Frame, Local, Vector};
@@ -127,7 +127,8 @@ impl<'a> Search<'a> {
         }
     }
 
-    /// Goes down Huber losses from `delta`, roughly, to `last` or to `share` of the median residual; leaves the last one in
+    /// Goes down Huber losses from `delta`, roughly, to `last` or to `share` of the median residual; leaves the last
+    /// one in
     /// `delta`. Whether there was anything to do.
     fn approach(&mut self, delta: &mut f64, share: f64, last: f64) -> bool {
         let mut any = false;
@@ -140,8 +141,8 @@ impl<'a> Search<'a> {
         any
     }
 
-    /// From a vertex of least absolute deviations to the minimum of a Huber loss of small delta beside it. Huber's loss lies
-    /// between `delta |r|` and `delta^2/2` less a row: where that is next to nothing the vertex itself will do.
+    /// From a vertex of least absolute deviations to the minimum of a Huber loss of small delta beside it. Huber's loss
+    /// lies between `delta |r|` and `delta^2/2` less a row: where that is next to nothing the vertex itself will do.
     fn leave_vertex(&mut self, loss: Loss) {
         let most = self.iterations_max;
         self.iterations_max = most.min(self.iterations + VERTEX_STEPS);

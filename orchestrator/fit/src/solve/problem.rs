@@ -1,18 +1,19 @@
-//! What is minimised: `Q(theta) = sum_i w_i rho(g(yhat_i) - g(y_i))`, with parameters held or a quantity drawn to a target.
+//! What is minimised: `Q(theta) = sum_i w_i rho(g(yhat_i) - g(y_i))`, with parameters held or a quantity drawn to a
+//! target.
 
 use crate::law::{Law, PARAMETERS_MAX};
 use crate::objective::Objective;
 use crate::sample::Sample;
 
-/// A number that theta determines: a parameter, a prediction, a place on a frontier. Its derivatives are by the internal
-/// parameters.
+/// A number that theta determines: a parameter, a prediction, a place on a frontier. Its derivatives are by the
+/// internal parameters.
 pub trait Quantity: Sync {
     /// Value at `theta`, gradient into `gradient` (overwritten).
     fn at(&self, theta: &[f64], gradient: &mut [f64]) -> f64;
 }
 
-/// Draws a quantity to a target: `stiffness / 2 * (quantity - target)^2` is added to the objective. Where that ends, the
-/// objective proper is the least it can be for the value of the quantity reached: a point of its profile.
+/// Draws a quantity to a target: `stiffness / 2 * (quantity - target)^2` is added to the objective. Where that ends,
+/// the objective proper is the least it can be for the value of the quantity reached: a point of its profile.
 #[derive(Clone, Copy)]
 pub struct Pull<'a> {
     /// What.

@@ -11,8 +11,8 @@ const SHARE_OF_NONE: f64 = 1e-3;
 /// Coefficients at most.
 const COEFFICIENTS_MAX: usize = 6;
 
-/// Puts the best coefficients for the shapes of `theta` into it. The sum of squares left, each row weighted so that it is
-/// the residual in the objective's space to first order; `None` where the law has no value or no coefficients.
+/// Puts the best coefficients for the shapes of `theta` into it. The sum of squares left, each row weighted so that it
+/// is the residual in the objective's space to first order; `None` where the law has no value or no coefficients.
 pub(super) fn project(problem: &Problem<'_>, separable: &dyn Separable, theta: &mut Vector) -> Option<f64> {
     let k = problem.len();
     let coefficients = separable.coefficients();
@@ -74,8 +74,8 @@ pub(super) fn project(problem: &Problem<'_>, separable: &dyn Separable, theta: &
     (theta[..k].iter().all(|value| value.is_finite()) && left.is_finite()).then_some(left)
 }
 
-/// The `x >= 0` that minimises `x' normal x - 2 right' x`, and minus that minimum. By trying: all coefficients first, then
-/// every set of fewer.
+/// The `x >= 0` that minimises `x' normal x - 2 right' x`, and minus that minimum. By trying: all coefficients first,
+/// then every set of fewer.
 fn non_negative(normal: &[f64], right: &[f64]) -> ([f64; COEFFICIENTS_MAX], f64) {
     let count = right.len();
     let all = (1usize << count) - 1;

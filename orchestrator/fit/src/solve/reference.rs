@@ -1,9 +1,9 @@
-//! The one door to argmin: L-BFGS with a Moré-Thuente line search and a trust region with Steihaug's conjugate gradients,
-//! the references that [`Newton`](super::Newton) must agree with.
+//! The one door to argmin: L-BFGS with a Moré-Thuente line search and a trust region with Steihaug's conjugate
+//! gradients, the references that [`Newton`](super::Newton) must agree with.
 //!
 //! Both stop by absolute tolerances, so they are given the objective as a share of its value at the start, in the
-//! coordinates of [`Frame`], each scaled to a unit diagonal of the reweighted matrix; and they are started anew, with new
-//! scales, until that gains nothing.
+//! coordinates of [`Frame`], each scaled to a unit diagonal of the reweighted matrix; and they are started anew, with
+//! new scales, until that gains nothing.
 
 use std::cell::RefCell;
 

@@ -1,5 +1,5 @@
-//! Where searches begin: what the law knows, the best cells of a grid over the shapes by variable projection, and points
-//! that fill the parameters' ranges evenly (Halton 1960, shifted at random by Cranley and Patterson 1976).
+//! Where searches begin: what the law knows, the best cells of a grid over the shapes by variable projection, and
+//! points that fill the parameters' ranges evenly (Halton 1960, shifted at random by Cranley and Patterson 1976).
 
 use rand::{Rng, SeedableRng};
 use rand_chacha::ChaCha8Rng;

@@ -1,8 +1,8 @@
 //! Speed of the two things that a study waits for, on the 240 points of Besiroglu et al. 2024: the best-of-many-starts
 //! optimum, and 4,000 bootstrap refits. `make bench-fit` runs it beside SciPy.
 //!
-//! `FIT_BENCH_DATA` is the path of the points (CSV; `../shared/data/epoch_chinchilla_svg_extracted.csv` otherwise); without
-//! them points of the same shape are made up.
+//! `FIT_BENCH_DATA` is the path of the points (CSV; `../shared/data/epoch_chinchilla_svg_extracted.csv` otherwise);
+//! without them points of the same shape are made up.
 
 use std::path::PathBuf;
 
@@ -21,7 +21,7 @@ const STARTS: usize = 32;
 const OPTIMUM: f64 = 1.018_274_017_801e-3;
 
 fn data() -> Option<Vec<(f64, f64, f64)>> {
-    let beside = "../../../shared/data/epoch_chinchilla_svg_extracted.csv";
+    let beside = "../../../../shared/data/epoch_chinchilla_svg_extracted.csv";
     let path = std::env::var_os("FIT_BENCH_DATA")
         .map_or_else(|| PathBuf::from(env!("CARGO_MANIFEST_DIR")).join(beside), PathBuf::from);
     let text = std::fs::read_to_string(path).ok()?;
