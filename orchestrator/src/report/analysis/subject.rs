@@ -17,8 +17,8 @@ pub struct Subject {
     pub error: String,
     /// Name of the sweep.
     pub sweep: String,
-    /// Training set's name and number of unique samples of each job, by job key. Jobs that are not in it are told apart
-    /// by their unique samples.
+    /// Training set's name and number of unique samples of each job, by job key. Jobs that are not in it are told
+    /// apart by their unique samples.
     pub data: HashMap<String, (String, f64)>,
 }
 

@@ -235,12 +235,14 @@ fn caption(legend: &Legend, main: Option<&Fit>, pareto: Option<&Fit>) -> String 
                        standard error over the test items."
             .to_owned();
     if let Some(fit) = main {
+        let through = match (fit.points.len(), fit.observations.len()) {
+            (points, all) if points == all => format!("all {all} jobs"),
+            (points, all) => format!("{points} of {all} jobs"),
+        };
         let _ = write!(
             caption,
-            " Solid line: the law through all {} jobs, dashed beyond them; band: its 95 % interval ({} bootstrap \
-             resamples of \
-             jobs), which is not an interval for a single new job.",
-            fit.points.len(),
+            " Solid line: the law through {through}, dashed beyond them; band: its 95 % interval ({} bootstrap \
+             resamples of jobs), which is not an interval for a single new job.",
             fit.resamples
         );
     }
