@@ -6,13 +6,8 @@ use crate::report::number::{significant, superscript, with_interval};
 /// Times the value, from where an end of an interval says nothing.
 const FAR: f64 = 1e6;
 
-<<<<<<< HEAD
 /// `E = 5.86 · C⁻⁰·¹¹¹`: the formula with the fitted values in place of the names. Definitions that follow the formula
 /// are left out.
-=======
-/// `E = 5.86 · C⁻⁰·¹¹¹`: the formula with the fitted values in place of the names. Definitions that follow the
-/// formula are left out.
->>>>>>> report
 pub fn formula(fit: &Fit) -> String {
     let form = fit.form();
     let text = form.formula().split(", ").next().unwrap_or_default();
