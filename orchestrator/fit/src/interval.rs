@@ -155,9 +155,11 @@ fn accelerated(z: f64, value: f64, sorted: &[f64], jackknife: &[f64]) -> (f64, f
     let below = sorted.partition_point(|replicate| *replicate < value) as f64;
     let equal = sorted.partition_point(|replicate| *replicate <= value) as f64 - below;
     let bias = normal_quantile((below + 0.5 * equal) / sorted.len() as f64);
+    // Without a job whose absence leaves nothing to fit.
+    let jackknife: Vec<f64> = jackknife.iter().copied().filter(|value| !value.is_nan()).collect();
     let mean = jackknife.iter().sum::<f64>() / jackknife.len() as f64;
     let (mut squares, mut cubes) = (0.0, 0.0);
-    for left_out in jackknife {
+    for left_out in &jackknife {
         squares += (mean - left_out).powi(2);
         cubes += (mean - left_out).powi(3);
     }

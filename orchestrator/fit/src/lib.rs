@@ -141,6 +141,14 @@ pub enum FitError {
         /// The other.
         second: Convention,
     },
+    /// A law or a space that ends at the error of guessing, and losses that don't say what that is.
+    #[error("the law `{law}` by {objective} ends at the loss of guessing, which the rows do not say")]
+    NeedsCeiling {
+        /// The law.
+        law: LawName,
+        /// The objective.
+        objective: Objective,
+    },
     /// A parameter to hold that the law does not have, or a value that it can't have.
     #[error("can't hold `{name}` at {value}: the law `{law}` has {allowed}")]
     Frozen {
@@ -165,7 +173,12 @@ pub enum FitError {
 /// `bins:5` (test `intervals_hold_the_truth_at_the_stated_rate`).
 pub fn fit(observations: &[Observation], options: &Options) -> Result<Fit, FitError> {
     let convention = one_convention(observations)?;
-    let ceiling = ceiling(observations);
+    let known_ceiling = known_ceiling(observations);
+    let ends = ends_at_guessing(options);
+    if ends && known_ceiling.is_none() && options.response == Response::Loss {
+        return Err(FitError::NeedsCeiling { law: options.law, objective: options.objective });
+    }
+    let ceiling = known_ceiling.unwrap_or(1.0);
     let law = options.law.law(ceiling);
     let law = law.as_ref();
     let frozen = frozen(law, &options.frozen)?;
@@ -175,7 +188,10 @@ pub fn fit(observations: &[Observation], options: &Options) -> Result<Fit, FitEr
             axes.push(*axis);
         }
     }
-    let (observations, excluded) = observation::usable(observations, options.response, &axes);
+    let (mut observations, mut excluded) = observation::usable(observations, options.response, &axes);
+    if ends {
+        observations = observation::below(ceiling, observations, &mut excluded);
+    }
     let observations = points::candidates(options.points, observations);
     let pairs: Vec<(f64, f64)> = observations.iter().map(|o| (o.compute, o.error)).collect();
     let points = select(options.points, &pairs);
@@ -193,10 +209,12 @@ pub fn fit(observations: &[Observation], options: &Options) -> Result<Fit, FitEr
     }
     let objective = options.objective.with_ceiling(ceiling);
     let noise = NoiseModel::of(&observations, options.response);
-    let weights = match options.weighting {
-        Weighting::Equal => vec![1.0; observations.len()],
+    let noise_weights = match options.weighting {
+        Weighting::Equal => None,
         Weighting::Noise => noise.weights(&observations, objective.space),
     };
+    let not_weighted = options.weighting == Weighting::Noise && noise_weights.is_none();
+    let weights = noise_weights.unwrap_or_else(|| vec![1.0; observations.len()]);
     let sample = bootstrap::weighted(&observations, &points, &weights);
     one_value(law, &sample)?;
     let problem = Problem { frozen: &frozen, ..Problem::new(law, &sample, objective) };
@@ -236,8 +254,12 @@ pub fn fit(observations: &[Observation], options: &Options) -> Result<Fit, FitEr
     } else {
         match solution.status {
             Status::NotMoved | Status::Unfinished => Verdict::NotConverged,
+            // Above the error of guessing `E` is no irreducible error: the curve is upside down.
+            _ if ends && parameters.iter().any(|p| p.name == "E" && p.interval.value >= ceiling) => {
+                Verdict::NotConverged
+            }
             Status::MultiModal => Verdict::MultiModal,
-            _ if replicates.len() * 10 < options.resamples * 9 => Verdict::UnstableInterval,
+            _ if replicates.is_empty() || replicates.len() * 10 < options.resamples * 9 => Verdict::UnstableInterval,
             Status::Flat => Verdict::Flat,
             Status::Bound => Verdict::Bound,
             Status::Converged => {
@@ -252,6 +274,12 @@ pub fn fit(observations: &[Observation], options: &Options) -> Result<Fit, FitEr
     };
 
     let mut cautions = Vec::new();
+    if not_weighted {
+        cautions.push(Caution::NotWeighted);
+    }
+    if ends && known_ceiling.is_none() {
+        cautions.push(Caution::NoCeiling);
+    }
     if near_chance > 0 {
         cautions.push(Caution::NearChance { observations: near_chance, of: observations.len() });
     }
@@ -305,8 +333,18 @@ fn one_convention(observations: &[Observation]) -> Result<Option<Convention>, Fi
 
 /// The error of guessing, where all observations that know it agree; else 1.
 fn ceiling(observations: &[Observation]) -> f64 {
+    known_ceiling(observations).unwrap_or(1.0)
+}
+
+fn known_ceiling(observations: &[Observation]) -> Option<f64> {
     let (low, high) = extent(observations.iter().filter_map(|o| o.chance_error));
-    if low.is_finite() && high - low <= 1e-12 && low > 0.0 { high } else { 1.0 }
+    (low.is_finite() && high - low <= 1e-12 && low > 0.0).then_some(high)
+}
+
+/// Whether the law or the space ends at the error of guessing.
+fn ends_at_guessing(options: &Options) -> bool {
+    matches!(options.law, LawName::Bounded | LawName::BoundedNd)
+        || matches!(options.objective.space, Space::Logit { .. })
 }
 
 /// Internal values of the parameters to hold, one a parameter.

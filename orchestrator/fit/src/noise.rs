@@ -163,8 +163,13 @@ impl NoiseModel {
 
     /// Variance of ln y of a row; `None` where neither part is known.
     pub fn variance(&self, row: &Observation) -> Option<f64> {
+        self.variance_or(row, None)
+    }
+
+    /// The same with `otherwise` where the row's evaluation noise is not known.
+    fn variance_or(&self, row: &Observation, otherwise: Option<f64>) -> Option<f64> {
         let seed = self.seed_variance_at(row.error.ln(), row.parameters.ln());
-        let evaluation = evaluation_variance(row, self.response);
+        let evaluation = evaluation_variance(row, self.response).or(otherwise);
         match (seed, evaluation) {
             (None, None) => None,
             _ => {
@@ -173,22 +178,23 @@ impl NoiseModel {
         }
     }
 
-    /// Weights of the rows of a fit whose residuals are taken in `space`: 1 / variance there, mean 1; all 1 where the
-    /// variance of some row is not known.
-    pub fn weights(&self, observations: &[Observation], space: Space) -> Vec<f64> {
-        let equal = vec![1.0; observations.len()];
+    /// Weights of the rows of a fit whose residuals are taken in `space`: 1 / variance there, mean 1. A row whose
+    /// evaluation noise is not known counts with the largest that is. `None` where the variance of some row is not known.
+    pub fn weights(&self, observations: &[Observation], space: Space) -> Option<Vec<f64>> {
+        let known = observations.iter().filter_map(|row| evaluation_variance(row, self.response));
+        let worst = known.fold(None, |worst: Option<f64>, one| Some(worst.map_or(one, |worst| worst.max(one))));
         let inverse: Option<Vec<f64>> = observations
             .iter()
             .map(|row| {
                 let (_, slope, _) = space.at(row.error.ln());
-                self.variance(row)
+                self.variance_or(row, worst)
                     .map(|variance| 1.0 / (variance * slope * slope))
                     .filter(|w| w.is_finite() && *w > 0.0)
             })
             .collect();
-        let Some(inverse) = inverse else { return equal };
+        let inverse = inverse?;
         let mean = inverse.iter().sum::<f64>() / inverse.len() as f64;
-        if mean.is_finite() && mean > 0.0 { inverse.iter().map(|weight| weight / mean).collect() } else { equal }
+        (mean.is_finite() && mean > 0.0).then(|| inverse.iter().map(|weight| weight / mean).collect())
     }
 }
 

@@ -166,6 +166,8 @@ pub enum Reason {
     ErrorNotPositive(String64),
     /// E is above 1 where it is a fraction.
     ErrorAboveOne(String64),
+    /// E is not below the error of guessing, where the law or the space ends.
+    AtCeiling(String64),
     /// The same job, compute and error again.
     Duplicate,
 }
@@ -187,6 +189,9 @@ impl fmt::Display for Reason {
             Reason::ErrorNotFinite(value) => write!(f, "error {} is not a number", value.0),
             Reason::ErrorNotPositive(value) => write!(f, "error {} has no logarithm", value.0),
             Reason::ErrorAboveOne(value) => write!(f, "error {} is above 1", value.0),
+            Reason::AtCeiling(value) => {
+                write!(f, "error {} is not below that of guessing, where the fit ends", value.0)
+            }
             Reason::Duplicate => f.write_str("the same row again"),
         }
     }
@@ -227,4 +232,13 @@ pub(super) fn usable(rows: &[Observation], response: Response, axes: &[Axis]) ->
     });
     excluded.sort_by(|a, b| a.job_key.cmp(&b.job_key));
     (kept, excluded)
+}
+
+/// Leaves out rows at or above the error of guessing.
+pub(super) fn below(ceiling: f64, rows: Vec<Observation>, excluded: &mut Vec<Exclusion>) -> Vec<Observation> {
+    let (kept, out): (Vec<Observation>, Vec<Observation>) = rows.into_iter().partition(|row| row.error < ceiling);
+    excluded.extend(
+        out.into_iter().map(|row| Exclusion { job_key: row.job_key, reason: Reason::AtCeiling(String64(row.error)) }),
+    );
+    kept
 }

@@ -199,6 +199,10 @@ pub enum Caution {
     },
     /// C spans less than a decade.
     NarrowRange,
+    /// Weights by noise were asked for, and the noise of some rows is not known: rows count alike.
+    NotWeighted,
+    /// The error of guessing is not the same for all rows, or not known: laws and spaces that end there end at 1.
+    NoCeiling,
 }
 
 impl fmt::Display for Caution {
@@ -221,6 +225,12 @@ impl fmt::Display for Caution {
             ),
             Caution::Resamples { fitted, of } => {
                 write!(f, "{fitted} of {of} resamples could be fitted: the others held too little to fit the law")
+            }
+            Caution::NotWeighted => f.write_str(
+                "rows count alike: their noise is not known (no replicates, and no test items or standard errors)",
+            ),
+            Caution::NoCeiling => {
+                f.write_str("the error of guessing is not known, or not the same for all rows: it is taken to be 1")
             }
             Caution::NarrowRange => f.write_str("compute spans less than a decade"),
         }

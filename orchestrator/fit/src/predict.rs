@@ -142,7 +142,10 @@ impl Fit {
     pub(crate) fn row_weights(&self) -> Vec<f64> {
         match self.weighting {
             Weighting::Equal => vec![1.0; self.observations.len()],
-            Weighting::Noise => self.noise.weights(&self.observations, self.objective.space),
+            Weighting::Noise => self
+                .noise
+                .weights(&self.observations, self.objective.space)
+                .unwrap_or_else(|| vec![1.0; self.observations.len()]),
         }
     }
 

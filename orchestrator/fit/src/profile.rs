@@ -1,8 +1,7 @@
 //! Profile likelihood: how low the objective can be for each value of a number, and where that is too high to believe.
 //!
-//! Deviance of a value q: `S(q) = 2 (a / b) (min_{theta: q(theta) = q} Q - min Q)`, `a = mean psi'`,
-//! `b = n mean psi^2 / (n - p)`, psi the derivative of the loss at the residuals, means weighted. For least squares
-//! that is
+//! Deviance of a value q: `S(q) = 2 (a / b) (min_{theta: q(theta) = q} Q - min Q)`, `a = mean psi'` (weighted),
+//! `b = sum w psi^2 / (n - p)`, psi the derivative of the loss at the residuals. For least squares that is
 //! `(RSS(q) - RSS) / s^2`, which has exactly the F distribution of 1 and n - p degrees of freedom in a linear model;
 //! for robust losses the tau test's statistic (Hampel et al. 1986, section 7.2), whose `a` for least absolute
 //! deviations is twice the density of the residuals at zero (Koenker and Bassett 1982). The interval is where `S` is at
@@ -353,14 +352,13 @@ fn scale(problem: &Problem<'_>, theta: &[f64], degrees: usize, free: usize) -> O
         let target = objective.space.at(sample.ln_y[row]).0;
         rows.push((weight, fitted - target, target));
     }
-    let total: f64 = rows.iter().map(|row| row.0).sum();
     let size = rows.iter().map(|row| row.2.abs()).fold(0.0, f64::max);
     if rows.iter().all(|row| row.1.abs() <= 1e-12 * size) {
         return None;
     }
     let jobs = (degrees + free) as f64;
-    let b = rows.iter().map(|(weight, r, _)| weight * objective.loss.at(*r).1.powi(2)).sum::<f64>() / total * jobs
-        / degrees as f64;
+    // A sum, as the objective is one: rows that repeat each other, and weights of any scale, cancel.
+    let b = rows.iter().map(|(weight, r, _)| weight * objective.loss.at(*r).1.powi(2)).sum::<f64>() / degrees as f64;
     let a = match objective.loss {
         Loss::Squares => 2.0,
         loss => {

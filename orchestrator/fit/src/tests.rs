@@ -177,3 +177,41 @@ fn what_cannot_be_fitted_is_an_error_not_a_panic() {
     assert_eq!(few.verdict, Verdict::TooFewJobs);
     assert!(!few.verdict.is_trustworthy());
 }
+
+#[test]
+fn fits_that_end_at_guessing_leave_out_rows_beyond_it_and_want_to_know_where_it_is() {
+    let logit: Objective = "ls-logit".parse().unwrap();
+    let mut rows = grid(TRUE, 0.02, 5);
+    rows[0].error = 0.9992;
+    let fitted = fit(&rows, &Options { objective: logit, ..options(Points::All) }).unwrap();
+    assert_eq!(fitted.excluded.len(), 1);
+    assert_eq!(fitted.excluded[0].reason.to_string(), "error 0.9992 is not below that of guessing, where the fit ends");
+    assert!(fitted.verdict.is_trustworthy(), "{:?}", fitted.verdict);
+    for row in &mut rows {
+        row.chance_error = None;
+    }
+    let losses = Options { objective: logit, ..Options::new(Response::Loss) };
+    assert!(matches!(fit(&rows, &losses), Err(FitError::NeedsCeiling { .. })));
+    let fractions = fit(&rows, &Options { objective: logit, ..options(Points::All) }).unwrap();
+    assert!(fractions.cautions.contains(&Caution::NoCeiling));
+}
+
+#[test]
+fn without_resamples_there_is_no_finding() {
+    let none = fit(&grid(TRUE, 0.02, 5), &Options { resamples: 0, ..options(Points::All) }).unwrap();
+    assert_eq!(none.verdict, Verdict::UnstableInterval);
+}
+
+#[test]
+fn weights_that_are_not_known_are_said_to_be() {
+    let mut rows = grid(TRUE, 0.02, 5);
+    for (row, job) in rows.iter_mut().zip(0..) {
+        row.standard_error = None;
+        // No two of a cell: nothing to learn the noise from.
+        row.compute *= 1.0 + 1e-3 * f64::from(job);
+    }
+    let asked = Options { weighting: Weighting::Noise, ..options(Points::All) };
+    assert!(fit(&rows, &asked).unwrap().cautions.contains(&Caution::NotWeighted));
+    rows[3].count = Some(1000.0);
+    assert!(!fit(&rows, &asked).unwrap().cautions.contains(&Caution::NotWeighted));
+}

@@ -1,9 +1,10 @@
 //! Properties of intervals, profiles, forecasts and the noise model.
 
 use fit::law::{Input, LawName};
+use fit::solve::Problem;
 use fit::{
-    Axis, Convention, Evaluation, Identified, IntervalKind, Intervals, NoiseModel, Objective, Observation, Options,
-    Points, Prediction, Resampling, Response, Space, Weighting, fit,
+    Axis, Convention, Coordinate, Evaluation, Identified, IntervalKind, Intervals, NoiseModel, Objective, Observation,
+    Options, Points, Prediction, Resampling, Response, Space, Weighting, fit,
 };
 use proptest::prelude::*;
 use rand::{Rng, SeedableRng};
@@ -230,14 +231,14 @@ fn seed_noise_is_learnt_from_replicates() {
     assert_eq!((flat.groups, flat.degrees, flat.trend), (24, 48, None));
     // 48 degrees of freedom: a standard deviation to 10 %.
     assert!((flat.seed_variance.unwrap().sqrt() - 0.02).abs() < 0.006, "{flat}");
-    assert!(flat.weights(&replicated(false, 1), Space::Log).iter().all(|weight| (weight - 1.0).abs() < 1e-12));
+    assert!(flat.weights(&replicated(false, 1), Space::Log).unwrap().iter().all(|weight| (weight - 1.0).abs() < 1e-12));
     assert!(flat.to_string().contains("from 24 groups of replicates (48 degrees of freedom)"), "{flat}");
 
     let rows = replicated(true, 1);
     let growing = NoiseModel::of(&rows, Response::Loss);
     let trend = growing.trend.unwrap();
     assert!((trend.slope + 0.5).abs() < 0.25, "variance as N^-0.5: {growing}");
-    let weights = growing.weights(&rows, Space::Log);
+    let weights = growing.weights(&rows, Space::Log).unwrap();
     assert!((weights.iter().sum::<f64>() / 72.0 - 1.0).abs() < 1e-12 && weights[0] < weights[35]);
 }
 
@@ -246,7 +247,7 @@ fn without_replicates_noise_is_of_the_evaluation_or_not_known() {
     let mut rows = rows(8, 0.0, 0);
     let nothing = NoiseModel::of(&rows, Response::Fraction);
     assert_eq!(nothing.to_string(), "no replicates: seed noise is not known; evaluation noise is not known");
-    assert_eq!(nothing.weights(&rows, Space::Log), vec![1.0; 8]);
+    assert_eq!(nothing.weights(&rows, Space::Log), None);
     for row in &mut rows {
         row.count = Some(1000.0);
     }
@@ -255,7 +256,7 @@ fn without_replicates_noise_is_of_the_evaluation_or_not_known() {
     let (least, y) = (counted.variance(&rows[0]).unwrap(), rows[0].error);
     assert!((least - (1.0 - y) / (y * 1000.0)).abs() < 1e-15);
     // Fewer errors, more noise in ln y.
-    let weights = counted.weights(&rows, Space::Log);
+    let weights = counted.weights(&rows, Space::Log).unwrap();
     assert!(weights.windows(2).all(|pair| pair[1] < pair[0]), "{weights:?}");
     let weighted = fit(&rows, &Options { weighting: Weighting::Noise, ..options() }).unwrap();
     assert!((weighted.interval("alpha").value + 0.1).abs() < 1e-9);
@@ -292,4 +293,37 @@ fn names_read_back_as_written() {
     }
     assert!("mean".parse::<IntervalKind>().is_err() && "".parse::<Intervals>().is_err());
     assert!("x".parse::<Resampling>().is_err() && "x".parse::<Weighting>().is_err());
+}
+
+#[test]
+fn repeated_rows_and_the_scale_of_weights_do_not_narrow_a_profile() {
+    let once = rows(10, 0.05, 2);
+    // Checkpoints that say the same again: the same job at a hair's breadth, so that they are no duplicates.
+    let mut often = once.clone();
+    for copy in 1..4 {
+        often.extend(
+            once.iter().map(|row| Observation {
+                samples_seen: row.samples_seen * (1.0 + 1e-9 * f64::from(copy)),
+                ..row.clone()
+            }),
+        );
+    }
+    let of = |rows: &[Observation]| {
+        let fit = fit(rows, &options()).unwrap();
+        fit.intervals(Intervals::Profile, &options())[1].interval
+    };
+    let (one, four) = (of(&once), of(&often));
+    assert!((one.low - four.low).abs() < 1e-6 && (one.high - four.high).abs() < 1e-6, "{one:?} {four:?}");
+
+    let fit = fit(&once, &options()).unwrap();
+    let (law, mut sample) = (fit.form(), fit.sample());
+    let slope = Coordinate(1);
+    let by = |sample: &fit::Sample| {
+        let problem = Problem::new(law.as_ref(), sample, Objective::LS_LOG);
+        fit::profile(&problem, &fit::solve::solve(&problem, 4, 0).best, &slope).interval()
+    };
+    let equal = by(&sample);
+    sample.weights.iter_mut().for_each(|weight| *weight *= 3.0);
+    let heavy = by(&sample);
+    assert!((equal.low - heavy.low).abs() < 1e-6 && (equal.high - heavy.high).abs() < 1e-6, "{equal:?} {heavy:?}");
 }

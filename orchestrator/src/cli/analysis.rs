@@ -232,6 +232,8 @@ pub(super) fn no_fit(error: &FitError) -> Failure {
         FitError::TooFewPoints { .. } => failure.hint("use `--points all`, or let more jobs finish"),
         FitError::OneValue { .. } => failure.hint("widen the grid, or fit a law without that axis: `sweep laws`"),
         FitError::Frozen { .. } => Failure::bad_input(error.to_string()).hint("see `sweep laws`"),
+        FitError::NeedsCeiling { .. } => Failure::bad_input(error.to_string())
+            .hint("import the rows with their chance level, or choose another law: `sweep laws`"),
         FitError::MixedConventions { .. } => failure.hint("choose one with `--compute`"),
     }
 }

@@ -72,7 +72,7 @@ enum Command {
     Import(import::Args),
     /// Write the results of a sweep for other programs.
     Export(export::Args),
-    /// Fit a power law to the results of a sweep.
+    /// Fit a law to the results of a sweep.
     Fit(fit::Args),
     /// List the laws that can be fitted.
     Laws(laws::Args),

@@ -77,7 +77,7 @@ fn help() {
       retry        Give failed or cancelled jobs another go
       import       Read results that others published
       export       Write the results of a sweep for other programs
-      fit          Fit a power law to the results of a sweep
+      fit          Fit a law to the results of a sweep
       laws         List the laws that can be fitted
       forecast     Say what a job that was not run would reach, with its interval
       frontier     Find the best model, samples seen and unique samples for a budget
@@ -86,6 +86,7 @@ fn help() {
       advise       Say which jobs to run next, to narrow a forecast at least cost
       isoflop      Find the best model size at each budget of the sweep, three ways
       influence    Show what each job does to a law and a forecast
+      plot         Draw figures of a sweep's analysis, SVG and PNG
       report       Write a self-contained HTML report of a sweep
       sql          Run a read-only SQL query, or open psql
       db           Start, stop or look at the private database

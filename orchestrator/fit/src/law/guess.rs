@@ -57,14 +57,15 @@ pub(super) fn project(
         }
         let mut rows = Vec::with_capacity(inputs.len());
         for (x, ln_y) in inputs.iter().zip(ln_y) {
-            let Some((response, slope)) = law.response(&theta, *ln_y) else { break };
+            let Some((response, slope)) = law.response(&theta, *ln_y) else { continue };
             let mut row = [0.0; COLUMNS_MAX + 1];
             law.basis(&theta, x, &mut row[..columns]);
             row[..columns].iter_mut().for_each(|value| *value /= slope);
             row[COLUMNS_MAX] = response / slope;
             rows.push(row);
         }
-        if rows.len() < inputs.len() {
+        // Rows that the law can't reach, at the error of guessing, say nothing of its shape.
+        if 2 * rows.len() < inputs.len() {
             continue;
         }
         let Some((squares, coefficients)) = least_squares_above_zero(&rows, columns) else { continue };
