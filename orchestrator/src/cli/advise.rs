@@ -444,8 +444,11 @@ fn print(
         data("");
     }
     let jobs = if rows.len() == 1 { "job" } else { "jobs" };
-    let spent = format!("{} of it spent on {} {jobs}", significant(advice.spent, 3), rows.len());
+    let spent = format!("{} spent on {} {jobs}", significant(advice.spent, 3), rows.len());
     line("end", &if rows.is_empty() { advice.stop.to_string() } else { format!("{}; {spent}", advice.stop) });
+    if let (Some(width), true) = (args.width, advice.stop != Stop::NarrowEnough) {
+        line("", &format!("the wanted width of {} % is not reached", significant(100.0 * width, 3)));
+    }
     if rows.is_empty() && advice.stop == Stop::Budget {
         line("", &format!("the cheapest candidate costs {}", significant(cheapest, 3)));
     }

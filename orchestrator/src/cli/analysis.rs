@@ -2,8 +2,8 @@
 
 use super::output::{Failure, data};
 use crate::fit::{
-    Convention, Exclusion, Fit, FitError, IntervalKind, Intervals, LawName, Objective, Observation, Options, Points,
-    RESAMPLES, Resampling, Response, STARTS, Weighting, fit,
+    Axis, Convention, Exclusion, Fit, FitError, IntervalKind, Intervals, LawName, Objective, Observation, Options,
+    Points, RESAMPLES, Reason, Resampling, Response, STARTS, Weighting, fit,
 };
 use crate::report::number::{significant, with_interval};
 use crate::spec::nearest;
@@ -177,6 +177,12 @@ pub(super) async fn load(store: &Store, sweep: &str, rows: &Rows) -> Result<Load
             observations = rows;
         }
     }
+    if let (true, Some(condition)) = (observations.is_empty(), &rows.condition) {
+        return Err(Failure::bad_input(format!("no row of `{sweep}` with {} satisfies `{condition}`", metric.name()))
+            .hint(format!(
+                "sweep sql \"SELECT * FROM observation WHERE sweep = '{sweep}' LIMIT 5\" shows the columns"
+            )));
+    }
     let condition = rows.condition.clone().unwrap_or_default();
     Ok(Loaded { sweep: sweep.to_owned(), metric, condition, observations })
 }
@@ -224,6 +230,12 @@ pub(super) fn find_metric<'a>(metrics: &'a [MeasuredMetric], wanted: &str) -> Re
 pub(super) fn no_fit(error: &FitError) -> Failure {
     let failure = Failure::failed(error.to_string());
     match error {
+        FitError::TooFewPoints { excluded, observations: 0, law, .. }
+            if let Some(axis) = lacking(excluded) =>
+        {
+            Failure::failed(format!("none of {} rows says its {}, which the law `{law}` needs", excluded.len(), axis.describe()))
+                .hint("choose a law of what they do say (`sweep laws`; power-d is a power law of samples seen), or map it on import")
+        }
         FitError::TooFewPoints { excluded, .. } if !excluded.is_empty() => {
             let reasons: Vec<String> = excluded.iter().map(left_out).collect();
             failure.hint(format!("what was left out:\n  {}", reasons.join("\n  ")))
@@ -236,6 +248,16 @@ pub(super) fn no_fit(error: &FitError) -> Failure {
             .hint("import the rows with their chance level, or choose another law: `sweep laws`"),
         FitError::MixedConventions { .. } => failure.hint("choose one with `--compute`"),
     }
+}
+
+/// The axis that all rows lack, if they were left out for nothing else.
+fn lacking(excluded: &[Exclusion]) -> Option<Axis> {
+    let axis = |row: &Exclusion| match row.reason {
+        Reason::Axis(axis, value) if value.0.is_nan() => Some(axis),
+        _ => None,
+    };
+    let first = axis(excluded.first()?)?;
+    excluded.iter().all(|row| axis(row) == Some(first)).then_some(first)
 }
 
 /// `job 0123456789ab: error 0 has no logarithm`
@@ -272,6 +294,9 @@ pub(super) fn with_numbers(fit: &Fit) -> String {
     let mut word = String::new();
     let flush = |word: &mut String, out: &mut String| {
         match fit.parameter(word) {
+            Some(interval) if interval.value < 0.0 && out.ends_with(['-', '^']) => {
+                out.extend(["(", &significant(interval.value, 3), ")"]);
+            }
             Some(interval) => out.push_str(&significant(interval.value, 3)),
             None => out.push_str(word),
         }

@@ -24,9 +24,9 @@ clip-benchmark writes one JSON file a model and data set, which CLIP_benchmark's
 pub(super) struct Args {
     /// Name of the sweep.
     sweep: String,
-    /// How to write.
-    #[arg(long, short, value_enum, default_value_t = Format::Csv)]
-    format: Format,
+    /// How to write [default: by the name of the output, else csv].
+    #[arg(long, short, value_enum)]
+    format: Option<Format>,
     /// File, or the folder for clip-benchmark; CSV goes to standard output without it.
     #[arg(long, short, value_name = "PATH")]
     output: Option<PathBuf>,
@@ -45,6 +45,14 @@ enum Format {
     ClipBenchmark,
 }
 
+impl Format {
+    /// Parquet where the name ends so.
+    fn of_name(path: Option<&Path>) -> Format {
+        let extension = path.and_then(Path::extension);
+        if extension.is_some_and(|extension| extension == "parquet") { Format::Parquet } else { Format::Csv }
+    }
+}
+
 pub(super) async fn run(args: Args) -> Result<Exit, Failure> {
     let store = Store::connect().await?;
     let names = store.study_names().await?;
@@ -54,16 +62,17 @@ pub(super) async fn run(args: Args) -> Result<Exit, Failure> {
     let measured = store.observation_metrics(&args.sweep).await?;
     let chosen: Vec<&MeasuredMetric> =
         args.metric.iter().map(|name| find_metric(&measured, name)).collect::<Result<_, _>>()?;
-    if args.output.is_none() && args.format != Format::Csv {
+    let format = args.format.unwrap_or_else(|| Format::of_name(args.output.as_deref()));
+    if args.output.is_none() && format != Format::Csv {
         return Err(Failure::bad_input("this form can't go to standard output").hint("say where to write: `-o PATH`"));
     }
-    let text = export_query(&args.sweep, &chosen, args.format == Format::ClipBenchmark);
+    let text = export_query(&args.sweep, &chosen, format == Format::ClipBenchmark);
     let question = Question { text: &text, timeout: TIMEOUT, rows_max: None };
     let answer = store
         .sql(&question)
         .await
         .map_err(|error| Failure::environment("can't read the observations").because(&error))?;
-    match (&args.output, args.format) {
+    match (&args.output, format) {
         (Some(folder), Format::ClipBenchmark) => write_json(folder, &answer)?,
         (Some(path), format) => {
             let failed = |error: &dyn std::error::Error| cant_write(path, error);

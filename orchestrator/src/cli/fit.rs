@@ -103,7 +103,7 @@ fn list(args: &Args, metrics: &[MeasuredMetric]) -> Exit {
 }
 
 /// The law with the profile interval of each parameter, and what is not identified in words.
-fn profile_lines(fit: &Fit, options: &Options) {
+pub(super) fn profile_lines(fit: &Fit, options: &Options) {
     line("law", &format!("{}   ({})", with_numbers(fit), fit.law));
     for stated in fit.intervals(Intervals::Profile, options) {
         let held = if stated.frozen { " (held)" } else { "" };
@@ -123,9 +123,14 @@ fn print(loaded: &Loaded, options: &Options, fit: &Fit, stored: StoredFit, inter
     line("", &format!("E: {}; C: {} ({})", loaded.response_name(), fit.compute.unit(), fit.compute));
     line("R2", &format!("{} in ln E", fit.r2.map_or("none: E does not vary".to_owned(), |r2| format!("{r2:.3}"))));
     if let Some(last) = fit.band.last() {
+        let by = if intervals == Intervals::Profile { ", by bootstrap" } else { "" };
         line(
             "at 10x",
-            &format!("E = {} at C = {}, ten times the most seen", with_interval(&last.error), compact(last.compute)),
+            &format!(
+                "E = {}{by} at C = {}, ten times the most seen",
+                with_interval(&last.error),
+                compact(last.compute)
+            ),
         );
     }
     let mut points = format!("{} of {} rows ({})", fit.points.len(), fit.observations.len(), options.points);
@@ -164,5 +169,7 @@ fn print(loaded: &Loaded, options: &Options, fit: &Fit, stored: StoredFit, inter
         line("caution", &caution.to_string());
     }
     line("verdict", fit.verdict.as_str());
-    line("stored", &format!("fit {}{}", stored.fit_id, if stored.is_new { "" } else { " (the same as before)" }));
+    let by = if intervals == Intervals::Profile { "; its row holds the bootstrap's intervals" } else { "" };
+    let again = if stored.is_new { "" } else { " (the same as before)" };
+    line("stored", &format!("fit {}{again}{by}", stored.fit_id));
 }

@@ -3,9 +3,10 @@
 use serde::Serialize;
 
 use super::analysis::{Law, Rows, fit_and_store, law_lines, line, load};
+use super::fit::profile_lines;
 use super::output::{Exit, Failure, json};
 use super::place::{Job, Place};
-use crate::fit::{Evaluation, Forecast, Interval, Intervals, Response};
+use crate::fit::{Convention, Evaluation, Forecast, Interval, Intervals, Response};
 use crate::report::number::{significant, with_interval};
 use crate::store::Store;
 use crate::store::fit::StoredFit;
@@ -72,8 +73,14 @@ pub(super) async fn run(args: Args) -> Result<Exit, Failure> {
         return Ok(exit);
     }
     line("metric", &loaded.metric.name());
-    law_lines(&fit);
+    match args.law.intervals {
+        Intervals::Profile => profile_lines(&fit, &options),
+        Intervals::Bootstrap(_) => law_lines(&fit),
+    }
     line("job", &job.describe());
+    if job.model.is_none() && fit.compute != Convention::SixNd {
+        line("", "C per sample is read off the sweep's models, between those nearest in N");
+    }
     let response = Response::of_metric(&loaded.metric.metric);
     line("law", &reading(response, &loaded.metric.metric, &forecast.law));
     line("one job", &reading(response, &loaded.metric.metric, &forecast.prediction));

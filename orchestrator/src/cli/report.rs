@@ -27,9 +27,9 @@ pub(super) struct Args {
     /// A metric to show, may be repeated [default: for each data set one retrieval recall, acc1 and loss@1024].
     #[arg(long, value_name = "DATASET/METRIC")]
     metric: Vec<String>,
-    /// Convention of compute: gmacs_samples, train_flops or six_nd.
-    #[arg(long, default_value = "gmacs_samples", value_name = "CONVENTION")]
-    compute: Convention,
+    /// Convention of compute: gmacs_samples, train_flops or six_nd [default: the first that most jobs have].
+    #[arg(long, value_name = "CONVENTION")]
+    compute: Option<Convention>,
     /// Which points the laws of the headline go through: all, pareto, hull, last or bins:K.
     #[arg(long, default_value = "all", value_name = "POLICY")]
     points: Points,
@@ -62,6 +62,9 @@ fn forecast(text: &str) -> Result<Place, String> {
     Ok(Place { model: Some(model.to_owned()), parameters: None, samples: Some(positive(samples)?), data })
 }
 
+/// Metrics up to which a report without `--metric` analyses each: some take half a minute.
+const ANALYSED_MAX: usize = 6;
+
 /// Policies that every metric is fitted by, besides the one asked for, which is drawn with its band.
 const POLICIES: [Points; 3] = [Points::All, Points::Pareto, Points::Bins(5)];
 
@@ -77,14 +80,26 @@ pub(super) async fn run(args: Args) -> Result<Exit, Failure> {
     } else {
         args.metric.iter().map(|name| find_metric(&measured, name)).collect::<Result<_, _>>()?
     };
+    let compute = args.compute.unwrap_or_else(|| {
+        let count = |convention| study.jobs.iter().filter(|job| job.compute_in(convention).is_some()).count();
+        // The last of the greatest in reverse: the first convention that most jobs have.
+        Convention::ALL.into_iter().rev().max_by_key(|convention| count(*convention)).expect("there are conventions")
+    });
+    let quick = args.quick || (args.metric.is_empty() && chosen.len() > ANALYSED_MAX);
+    if quick && !args.quick {
+        say(&format!(
+            "{} metrics: the analysis is left out; name those that it is wanted for with --metric",
+            chosen.len()
+        ));
+    }
     let mut panels = Vec::new();
     for metric in chosen {
-        panels.push(panel(&store, &args, metric, &study).await?);
+        panels.push(panel(&store, (&args, compute, quick), metric, &study).await?);
     }
     for panel in &panels {
         say(&law(panel));
     }
-    let report = Report { study, compute: args.compute, panels, seed: args.seed, code_version: code_version() };
+    let report = Report { study, compute, panels, seed: args.seed, code_version: code_version() };
     let folder = args.output.unwrap_or_else(|| PathBuf::from("reports").join(file_name(&args.sweep)));
     let rendered = render(&report).map_err(|error| Failure::environment(error.to_string()).because(&error))?;
     let page = write(&rendered, &folder).map_err(|error| {
@@ -113,8 +128,13 @@ fn law(panel: &Panel) -> String {
 }
 
 /// Fits one metric by every policy, stores what could be fitted, and analyses the first.
-async fn panel(store: &Store, args: &Args, metric: &MeasuredMetric, study: &Study) -> Result<Panel, Failure> {
-    let observations = store.observation_list(&args.sweep, &metric.dataset, &metric.metric, args.compute, None).await?;
+async fn panel(
+    store: &Store,
+    (args, compute, quick): (&Args, Convention, bool),
+    metric: &MeasuredMetric,
+    study: &Study,
+) -> Result<Panel, Failure> {
+    let observations = store.observation_list(&args.sweep, &metric.dataset, &metric.metric, compute, None).await?;
     let source = FitSource { sweep: &args.sweep, dataset: &metric.dataset, metric: &metric.metric, condition: "" };
     let mut fits = Vec::new();
     let others = POLICIES.into_iter().filter(|policy| *policy != args.points);
@@ -129,8 +149,8 @@ async fn panel(store: &Store, args: &Args, metric: &MeasuredMetric, study: &Stud
         fits.push(PanelFit { policy: points.to_string(), fit, stored });
     }
     let analysis = match fits.first().map(|first| &first.fit) {
-        Some(Ok(fit)) if !args.quick => {
-            Some(analysis(store, args, metric, study, (&observations, &options, fit)).await?)
+        Some(Ok(fit)) if !quick => {
+            Some(analysis(store, (args, compute), metric, study, (&observations, &options, fit)).await?)
         }
         _ => None,
     };
@@ -139,7 +159,7 @@ async fn panel(store: &Store, args: &Args, metric: &MeasuredMetric, study: &Stud
 
 async fn analysis(
     store: &Store,
-    args: &Args,
+    (args, compute): (&Args, Convention),
     metric: &MeasuredMetric,
     study: &Study,
     (observations, options, fit): (&[Observation], &Options, &Fit),
@@ -149,7 +169,7 @@ async fn analysis(
         args.forecast.iter().map(|place| target(place, observations, None)).collect::<Result<Vec<_>, _>>()?;
     let against = match &args.against {
         None => None,
-        Some(other) => against(store, other, metric, args.compute, options).await?,
+        Some(other) => against(store, other, metric, compute, options).await?,
     };
     let input =
         Input { subject: &subject, observations, options, fit, forecasts: &forecasts, against: against.as_ref() };

@@ -61,11 +61,7 @@ pub struct PanelFit {
 impl Report {
     /// C of a job in the report's convention, where its source says it.
     fn compute_of(&self, job: &StudyJob) -> Option<f64> {
-        match self.compute {
-            Convention::GmacsSamples => job.gmacs_samples,
-            Convention::TrainFlops => job.train_flops,
-            Convention::SixNd => job.six_nd,
-        }
+        job.compute_in(self.compute)
     }
 }
 

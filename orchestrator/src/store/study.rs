@@ -4,6 +4,7 @@ use chrono::{DateTime, Utc};
 use serde_json::Value;
 
 use super::{Store, StoreError};
+use crate::fit::Convention;
 
 /// A sweep with its jobs, curves, measurements and data, read at one time.
 #[derive(Debug, Clone)]
@@ -81,6 +82,17 @@ pub struct StudyJob {
     pub device: Option<String>,
     /// When its result was stored.
     pub done_at: Option<DateTime<Utc>>,
+}
+
+impl StudyJob {
+    /// C in a convention, where the job's source says it.
+    pub fn compute_in(&self, convention: Convention) -> Option<f64> {
+        match convention {
+            Convention::GmacsSamples => self.gmacs_samples,
+            Convention::TrainFlops => self.train_flops,
+            Convention::SixNd => self.six_nd,
+        }
+    }
 }
 
 /// A point of a loss curve.

@@ -37,11 +37,11 @@ impl Law for Bnsl {
 
     fn formula(&self) -> &'static str {
         match self.axis {
-            Axis::C => "E = a + b * C^-c0 * (1 + (C/d)^(1/f))^(-c1 f)",
-            Axis::N => "E = a + b * N^-c0 * (1 + (N/d)^(1/f))^(-c1 f)",
-            Axis::D => "E = a + b * D^-c0 * (1 + (D/d)^(1/f))^(-c1 f)",
-            Axis::U => "E = a + b * U^-c0 * (1 + (U/d)^(1/f))^(-c1 f)",
-            Axis::L => "E = a + b * L^-c0 * (1 + (L/d)^(1/f))^(-c1 f)",
+            Axis::C => "E = a + b * C^-c0 * (1 + (C/d)^(1/f))^(-c1 * f)",
+            Axis::N => "E = a + b * N^-c0 * (1 + (N/d)^(1/f))^(-c1 * f)",
+            Axis::D => "E = a + b * D^-c0 * (1 + (D/d)^(1/f))^(-c1 * f)",
+            Axis::U => "E = a + b * U^-c0 * (1 + (U/d)^(1/f))^(-c1 * f)",
+            Axis::L => "E = a + b * L^-c0 * (1 + (L/d)^(1/f))^(-c1 * f)",
         }
     }
 

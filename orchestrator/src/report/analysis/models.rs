@@ -20,6 +20,16 @@ pub fn draw(of: Material<'_>) -> Result<Drawing, Undrawable> {
     options.frozen.clear();
     let mut contest = Contest::new(Split::Rolling(Axis::C), options);
     contest.hold_out.cuts_max = CUTS;
+    // The dear ones (implicit, or with a break) are left to `sweep backtest`.
+    contest.laws = LawName::ALL
+        .iter()
+        .copied()
+        .filter(|law| !matches!(law, LawName::M4(_) | LawName::Bnsl(_) | LawName::Repeated))
+        .filter(|law| {
+            let form = law.law(1.0);
+            form.axes().len() > 1 || form.axes() == [Axis::C]
+        })
+        .collect();
     let choice = choose(of.observations, &contest)?;
     if choice.contenders.iter().all(|one| one.held_out.is_none()) {
         let reasons: Vec<String> = choice.left_out.iter().take(3).map(ToString::to_string).collect();
