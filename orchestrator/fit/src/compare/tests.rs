@@ -162,3 +162,23 @@ fn laion_against_openai() {
     assert!(own.shared_exponent.unwrap().p > 0.3);
     assert!(own.cautions.iter().any(|caution| caution.to_string().starts_with("A has 3 jobs, too few to resample")));
 }
+
+#[test]
+fn a_shared_exponent_is_tested_by_jobs_of_all_rows() {
+    let (a, b) = (family(12, 8.0, -0.1, 0.02, 3), family(9, 10.0, -0.11, 0.02, 4));
+    let shared = |a: &Fit, b: &Fit| curves::shared_exponent(a, b);
+    let once = shared(&a, &b).unwrap();
+    assert_eq!(once.free, 17);
+    // The same rows thrice, each job's: no more evidence.
+    let mut thrice = a.clone();
+    thrice.points = [a.points.as_slice(); 3].concat();
+    thrice.observations = [a.observations.as_slice(); 3].concat();
+    for (index, point) in thrice.points.iter_mut().enumerate() {
+        point.observation = index;
+    }
+    let again = shared(&thrice, &b).unwrap();
+    assert!(again.free == 17 && (again.f / once.f - 1.0).abs() < 1e-9 && (again.p - once.p).abs() < 1e-9, "{again:?}");
+    let selected = Fit { points: a.points[1..].to_vec(), ..a.clone() };
+    let weighed = Fit { weighting: crate::noise::Weighting::Noise, ..a.clone() };
+    assert_eq!((shared(&selected, &b), shared(&b, &weighed)), (None, None));
+}
