@@ -260,7 +260,8 @@ mod tests {
         thrice.inputs = [once.inputs.as_slice(); 3].concat();
         thrice.jobs = [once.jobs.as_slice(); 3].concat();
         for objective in [Objective::LS_LOG, Objective::LAD, Objective::huber(0.1)] {
-            let of = |sample: &Sample| criteria(&Problem::new(power().as_ref(), sample, objective), &[0.0, 0.0]).unwrap();
+            let of =
+                |sample: &Sample| criteria(&Problem::new(power().as_ref(), sample, objective), &[0.0, 0.0]).unwrap();
             let (one, three) = (of(&once), of(&thrice));
             assert!((one.ln_likelihood - three.ln_likelihood).abs() < 1e-7, "{one:?} {three:?}");
             assert!((one.aicc.unwrap() - three.aicc.unwrap()).abs() < 1e-7 && (one.bic - three.bic).abs() < 1e-7);
