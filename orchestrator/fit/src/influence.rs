@@ -67,8 +67,8 @@ impl Effect {
         }
     }
 
-    /// Whether the forecast moves by more than half the width of the 95 % interval that the other jobs give it: Student's
-    /// t times their standard error.
+    /// Whether the forecast moves by more than half the width of the 95 % interval that the other jobs give it:
+    /// Student's t times their standard error.
     pub fn outweighs_interval(&self) -> bool {
         self.of_half_width().is_some_and(|share| share > 1.0)
     }

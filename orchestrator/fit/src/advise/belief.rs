@@ -3,7 +3,7 @@
 //! A mode is an optimum of a law: fits that differ in their extrapolation are modes too. Within a mode the parameters
 //! are normal around the optimum with covariance `P = (J' W J + S^-2)^-1` (Laplace, Gauss and Newton; S half the width
 //! of each parameter's range, so that P exists where the data tell nothing); a job at x adds `g g' / v`, g the gradient
-//! of ln E there. Modes weigh `exp(-BIC / 2)`, BIC's count that of jobs, and a job's outcome moves the weights as Bayes says.
+//! of ln E there. Modes weigh `exp(-BIC / 2)` (n jobs), and a job's outcome moves the weights as Bayes says.
 //!
 //! The variance of a forecast that a job is expected to leave is `V - Var_y(mean of the forecast given y)`, by
 //! quadrature over the outcome y under each mode: with one mode that is V-optimality, `(g_t' P g)^2 / (v + g' P g)`;
