@@ -175,8 +175,8 @@ impl fmt::Display for BackTest {
 /// Points are selected anew from the training rows of each cut. Held out are, for `all` and `last`, all rows beyond
 /// the cut; for policies that choose by E, those on the Pareto front (for `hull`, the hull) of the rows beyond it,
 /// since a law of the best is no forecast of the rest. Where groups are left out, a job with any row in the group
-/// trains nothing; rolling cuts keep the rows of a job below the cut, and say of how many jobs. Rows weigh alike. The order of `observations` and the number of
-/// threads make no difference.
+/// trains nothing; rolling cuts keep the rows of a job below the cut, and say of how many jobs. Rows weigh alike.
+/// The order of `observations` and the number of threads make no difference.
 pub fn backtest(observations: &[Observation], options: &Options, hold_out: &HoldOut) -> Result<BackTest, FitError> {
     one_convention(observations)?;
     let law = options.law.law(ceiling(observations));

@@ -95,8 +95,8 @@ pub(super) fn spread(fit: &Fit, own: Residuals, other: Residuals, pool: bool) ->
     Ok(if pool { Spread::PooledResiduals { jobs, free, sd } } else { Spread::OwnResiduals { jobs, free, sd } })
 }
 
-/// `count` laws that the family's might be, by its spread and the other's. Draw `k` has a stream of its own, the same for both families where they
-/// share a variance: its `chi2` is then common.
+/// `count` laws that the family's might be, by its spread and the other's. Draw `k` has a stream of its own, the
+/// same for both families where they share a variance: its `chi2` is then common.
 pub(super) fn draws(
     fit: &Fit,
     (spread, other): (Spread, Spread),
