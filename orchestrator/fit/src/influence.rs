@@ -14,14 +14,13 @@ use std::fmt;
 use rayon::prelude::*;
 use serde::Serialize;
 
+use crate::distribution::t_two_sided;
+use crate::interval::ALPHA;
 use crate::law::{Input, Law, Scale};
 use crate::points::select;
 use crate::sample::Sample;
 use crate::solve::{self, Ending, Minimum, Problem};
 use crate::{Fit, Options, one_value};
-
-/// Standard deviations of a normal within which 95 % of it lie.
-const Z95: f64 = 1.959_963_984_540_054;
 
 /// A number with and without some jobs.
 #[derive(Debug, Clone, PartialEq, Serialize)]
@@ -48,6 +47,8 @@ pub struct Effect {
     pub parameters: Vec<Shift>,
     /// Of the forecast, if one was asked for.
     pub forecast: Option<Shift>,
+    /// Degrees of freedom of the standard errors: the jobs that stay less the parameters that are fitted.
+    pub degrees: usize,
     /// Why the rest can't be fitted.
     pub unfit: Option<&'static str>,
 }
@@ -66,13 +67,14 @@ impl Effect {
         }
     }
 
-    /// Whether the forecast moves by more than half the width of the 95 % interval that the other jobs give it.
+    /// Whether the forecast moves by more than half the width of the 95 % interval that the other jobs give it:
+    /// Student's t times their standard error.
     pub fn outweighs_interval(&self) -> bool {
         self.of_half_width().is_some_and(|share| share > 1.0)
     }
 
     fn of_half_width(&self) -> Option<f64> {
-        self.forecast.as_ref()?.in_errors.map(|errors| errors.abs() / Z95)
+        self.forecast.as_ref()?.in_errors.map(|errors| errors.abs() / t_two_sided(ALPHA, self.degrees))
     }
 
     fn who(&self) -> String {
@@ -241,6 +243,7 @@ impl<'a> Base<'a> {
             models: models.into_iter().map(str::to_owned).collect(),
             parameters: Vec::new(),
             forecast: None,
+            degrees: (self.jobs.len() - out.len()).saturating_sub(self.fit.free()),
             unfit: None,
         };
         let change = match change {
@@ -353,6 +356,11 @@ mod tests {
             caution.starts_with("the forecast rests on single jobs: without job 000000000000 (M-100000000)"),
             "{caution}"
         );
+        // Of 8 jobs and 2 parameters: t of 6, not the normal's 1.96.
+        let first = &found.effects[0];
+        assert_eq!(first.degrees, 6);
+        let share = first.forecast.as_ref().unwrap().in_errors.unwrap().abs() / 2.446_911_85;
+        assert!((first.of_half_width().unwrap() / share - 1.0).abs() < 1e-6);
         let even = curve(0.02, 1e30, 3);
         let whole = fit(&even, &options).unwrap();
         assert_eq!(influence(&whole, &options, Some(&Input::on(Axis::C, 1e20))).caution, None);

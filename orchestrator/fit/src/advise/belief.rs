@@ -3,7 +3,7 @@
 //! A mode is an optimum of a law: fits that differ in their extrapolation are modes too. Within a mode the parameters
 //! are normal around the optimum with covariance `P = (J' W J + S^-2)^-1` (Laplace, Gauss and Newton; S half the width
 //! of each parameter's range, so that P exists where the data tell nothing); a job at x adds `g g' / v`, g the gradient
-//! of ln E there. Modes weigh `exp(-BIC / 2)`, and a job's outcome moves the weights as Bayes says.
+//! of ln E there. Modes weigh `exp(-BIC / 2)` (n jobs), and a job's outcome moves the weights as Bayes says.
 //!
 //! The variance of a forecast that a job is expected to leave is `V - Var_y(mean of the forecast given y)`, by
 //! quadrature over the outcome y under each mode: with one mode that is V-optimality, `(g_t' P g)^2 / (v + g' P g)`;
@@ -103,6 +103,8 @@ pub(super) struct Beliefs {
     /// Which candidates share a cell.
     cells: Vec<Input>,
     pub(super) noise: Noise,
+    /// Of the best fit, jobs less parameters, which its noise was estimated from; `None` where the noise was given.
+    pub(super) degrees: Option<usize>,
     random: ChaCha8Rng,
 }
 
@@ -118,6 +120,8 @@ impl Beliefs {
         let found = optima(fits);
         let Some((best, theta, _)) = found.first() else { return Err(AdviseError::NoMode) };
         let cells = cells(best);
+        let sample = Sample::of(&best.observations, &best.points);
+        let degrees = noise.is_none().then(|| sample.jobs_len().saturating_sub(best.free()));
         let noise = noise.unwrap_or_else(|| estimate(best, theta, &cells));
         let (mut modes, mut told, mut weights) = (Vec::new(), Vec::new(), Vec::new());
         for (fit, theta, weight) in &found {
@@ -149,7 +153,7 @@ impl Beliefs {
             .iter()
             .map(|at| cells.iter().find(|cell| same(&cell.at, at)).map_or(0, |cell| cell.jobs))
             .collect();
-        Ok((Beliefs { modes, courses, jobs, cells: candidates.to_vec(), noise, random }, told))
+        Ok((Beliefs { modes, courses, jobs, cells: candidates.to_vec(), noise, degrees, random }, told))
     }
 
     /// Mean and variance of ln E at each target, over modes and courses.
@@ -250,14 +254,15 @@ fn optima<'a>(fits: &[&'a Fit]) -> Vec<(&'a Fit, Vec<f64>, f64)> {
     for fit in fits {
         let sample = Sample::of(&fit.observations, &fit.points);
         let form = fit.form();
-        let count = sample.len() as f64;
+        // Rows of a job are not independent: the jobs count, and a row's loss as its share of the job's.
+        let (rows, count) = (sample.len() as f64, sample.jobs_len() as f64);
         let free = fit.parameters.iter().filter(|parameter| !parameter.frozen).count() as f64;
         let mut thetas = vec![&fit.solution.best.theta];
         thetas.extend(fit.solution.optima.iter().map(|optimum| &optimum.minimum.theta));
         for theta in thetas {
             let left: f64 =
                 sample.inputs.iter().zip(&sample.ln_y).map(|(x, ln_y)| (form.ln_at(theta, x) - ln_y).powi(2)).sum();
-            let bic = count * (left / count).max(NOISE_MIN * NOISE_MIN).ln() + free * count.ln();
+            let bic = count * (left / rows).max(NOISE_MIN * NOISE_MIN).ln() + free * count.ln();
             let close = |other: &[f64]| other.iter().zip(theta).all(|(a, b)| (a - b).abs() <= 1e-6 * (1.0 + b.abs()));
             let known = found.iter().any(|(other, at, _)| other.law == fit.law && close(at));
             if bic.is_finite() && !known {

@@ -12,7 +12,8 @@ use std::fmt;
 
 use serde::Serialize;
 
-use crate::interval::Interval;
+use crate::distribution::{normal_quantile, t_two_sided};
+use crate::interval::{ALPHA, Interval};
 use crate::law::{Axis, Input, LawName};
 use crate::{Fit, FitError};
 
@@ -27,8 +28,6 @@ pub const GAMMA: f64 = 1.0;
 pub const GAIN_MIN: f64 = 0.005;
 /// Jobs advised at most.
 pub const PICKS_MAX: usize = 64;
-/// Half the width of a 95 % interval of a normal, in standard deviations.
-const Z: f64 = 1.959_964;
 
 /// A job that could be run.
 #[derive(Debug, Clone, PartialEq)]
@@ -242,9 +241,15 @@ pub fn advise(
     Ok(Advice { picks, stop, before, spent, modes, noise })
 }
 
+/// By Student's t where the noise was estimated, with the degrees of freedom that the fit has now: jobs that are
+/// advised do not count before they are run. By the normal where it was given.
 fn intervals(beliefs: &Beliefs) -> Vec<Interval> {
+    let quantile = match beliefs.degrees {
+        Some(degrees) => t_two_sided(ALPHA, degrees),
+        None => -normal_quantile(0.5 * ALPHA),
+    };
     let of = |(mean, variance): (f64, f64)| {
-        let half = Z * variance.max(0.0).sqrt();
+        let half = quantile * variance.max(0.0).sqrt();
         Interval { value: mean.exp(), low: (mean - half).exp(), high: (mean + half).exp() }
     };
     beliefs.forecasts().into_iter().map(of).collect()

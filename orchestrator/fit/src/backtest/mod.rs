@@ -9,6 +9,7 @@ mod predictive;
 mod scores;
 mod split;
 
+use std::collections::BTreeSet;
 use std::fmt;
 
 use rayon::prelude::*;
@@ -56,6 +57,9 @@ pub struct Cut {
     pub place: Place,
     /// Points trained on, after selection.
     pub train_points: usize,
+    /// Held-out jobs that are trained on too, by other rows of theirs: a rolling cut along C or D passes between the
+    /// checkpoints of a job, whose rows are no strangers to each other. 0 where groups are left out.
+    pub jobs_also_trained_on: usize,
     /// Fitted parameters, natural scale, in the law's order.
     pub parameters: Vec<f64>,
     /// How the fit ended.
@@ -158,7 +162,11 @@ impl fmt::Display for BackTest {
         if let Some(decisions) = pooled.decisions {
             write!(f, ", {:.0} % of {} pairs ranked right", 100.0 * decisions, pooled.pairs)?;
         }
-        write!(f, ", up to {:.2} times beyond what was trained on", pooled.distance_max)
+        write!(f, ", up to {:.2} times beyond what was trained on", pooled.distance_max)?;
+        match self.cuts.iter().map(|cut| cut.jobs_also_trained_on).max() {
+            Some(jobs @ 1..) => write!(f, "; at a cut up to {jobs} jobs also trained on"),
+            _ => Ok(()),
+        }
     }
 }
 
@@ -166,8 +174,9 @@ impl fmt::Display for BackTest {
 ///
 /// Points are selected anew from the training rows of each cut. Held out are, for `all` and `last`, all rows beyond
 /// the cut; for policies that choose by E, those on the Pareto front (for `hull`, the hull) of the rows beyond it,
-/// since a law of the best is no forecast of the rest. Rows weigh alike. The order of `observations` and the number of
-/// threads make no difference.
+/// since a law of the best is no forecast of the rest. Where groups are left out, a job with any row in the group
+/// trains nothing; rolling cuts keep the rows of a job below the cut, and say of how many jobs. Rows weigh alike.
+/// The order of `observations` and the number of threads make no difference.
 pub fn backtest(observations: &[Observation], options: &Options, hold_out: &HoldOut) -> Result<BackTest, FitError> {
     one_convention(observations)?;
     let law = options.law.law(ceiling(observations));
@@ -236,6 +245,13 @@ struct Setting<'a> {
 fn test(setting: &Setting<'_>, rows: &[Observation], place: &Place, cut: u64) -> Result<Cut, Unfit> {
     let Setting { law, objective, frozen, options, .. } = *setting;
     let (train, beyond): (Vec<usize>, Vec<usize>) = (0..rows.len()).partition(|&row| place.trains_on(&rows[row]));
+    let train = match place {
+        Place::AtMost { .. } => train,
+        Place::WithoutModel { .. } | Place::Without { .. } => {
+            let out: BTreeSet<&str> = beyond.iter().map(|&row| rows[row].job_key.as_str()).collect();
+            train.into_iter().filter(|&row| !out.contains(rows[row].job_key.as_str())).collect()
+        }
+    };
     let train = select_points(options.points, rows, &train);
     if train.len() < setting.needed {
         return Err(Unfit::TooFewPoints { points: train.len(), needed: setting.needed });
@@ -254,6 +270,9 @@ fn test(setting: &Setting<'_>, rows: &[Observation], place: &Place, cut: u64) ->
         _ => Unfit::NotFinite,
     })?;
     let target = Sample::of(rows, &beyond);
+    let keys = |points: &[points::Point]| -> BTreeSet<&str> {
+        points.iter().map(|point| rows[point.observation].job_key.as_str()).collect()
+    };
     let problem = Problem { frozen, ..Problem::new(law, &sample, objective) };
     let solution = solve::solve(&problem, options.starts, options.seed);
     let theta = &solution.best.theta;
@@ -275,7 +294,7 @@ fn test(setting: &Setting<'_>, rows: &[Observation], place: &Place, cut: u64) ->
             job_key: rows[point.observation].job_key.clone(),
             observed: point.error,
             predicted: ln_predicted[index].exp(),
-            interval: intervals.get(index).map(|(low, high)| (low.exp(), high.exp())),
+            interval: intervals.get(index).map(|(low, high)| (low.min(ln_most).exp(), high.min(ln_most).exp())),
             distance: distance(setting.axes, &sample, &target, index),
         })
         .collect();
@@ -285,6 +304,7 @@ fn test(setting: &Setting<'_>, rows: &[Observation], place: &Place, cut: u64) ->
     Ok(Cut {
         place: place.clone(),
         train_points: train.len(),
+        jobs_also_trained_on: keys(&beyond).intersection(&keys(&train)).count(),
         parameters: crate::law::natural(law, theta),
         status: solution.status,
         scores,

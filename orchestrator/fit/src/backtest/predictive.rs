@@ -1,22 +1,21 @@
-//! Prediction intervals of held-out rows: a pairs bootstrap by job for the law, and its residuals for a new job's
-//! scatter.
+//! Prediction intervals of held-out rows, as [`Fit::forecast`](crate::Fit::forecast) states them: a pairs bootstrap by
+//! job for the law, read at expanded shares, and its residuals for a new job's scatter.
 
 use rand::{Rng, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 
+use crate::bootstrap::residual_variance;
+use crate::distribution::t_two_sided;
+use crate::interval::{ALPHA, IntervalKind, Reader};
 use crate::law::Input;
-use crate::percentile;
 use crate::solve::{Ending, Newton, Problem, Solver};
 
-/// Residuals drawn a resample: refits are dear, residuals are not.
-const DRAWS: usize = 4;
-
-/// 95 % prediction intervals of ln E at `at`, in that order; empty where `resamples` is 0 or none could be fitted.
+/// 95 % prediction intervals of ln E at `at`, in that order; empty where `resamples` is 0, none could be fitted, or
+/// there are no more jobs than free parameters.
 ///
-/// A resample draws the problem's jobs with replacement, refits from `theta`, and adds to each prediction residuals of
-/// the fit to all jobs, spread by `sqrt(n / (n - p))` for the degrees of freedom that the fit used (Davison and
-/// Hinkley 1997, section 6.3.3). Scatter is taken to be the same everywhere. `cut` keeps the streams of the cuts
-/// apart.
+/// A resample draws the problem's jobs with replacement and refits from `theta`. The law's interval, of these, and `t
+/// sd` are added in quadrature: sd that of the residuals, t of jobs less parameters. Scatter is taken to be the same
+/// everywhere. `cut` keeps the streams of the cuts apart.
 pub(super) fn intervals(
     problem: &Problem<'_>,
     theta: &[f64],
@@ -27,11 +26,7 @@ pub(super) fn intervals(
 ) -> Vec<(f64, f64)> {
     let sample = problem.sample;
     let free = (0..problem.len()).filter(|&index| !problem.is_frozen(index)).count();
-    let (rows, jobs) = (sample.len() as f64, sample.jobs_len());
-    let spread = (rows / (rows - free as f64).max(1.0)).sqrt();
-    let residuals: Vec<f64> = (0..sample.len())
-        .map(|row| spread * (sample.ln_y[row] - problem.law.ln_at(theta, &sample.inputs[row])))
-        .collect();
+    let jobs = sample.jobs_len();
     let mut drawn: Vec<Vec<f64>> = vec![Vec::new(); at.len()];
     for resample in 0..resamples as u64 {
         let mut random = ChaCha8Rng::seed_from_u64(seed);
@@ -47,13 +42,16 @@ pub(super) fn intervals(
         if minimum.ending == Ending::Unfinished || !ln_values.iter().all(|value| value.is_finite()) {
             continue;
         }
-        for (values, ln_value) in drawn.iter_mut().zip(ln_values) {
-            values.extend((0..DRAWS).map(|_| ln_value + residuals[random.random_range(0..residuals.len())]));
-        }
+        drawn.iter_mut().zip(ln_values).for_each(|(values, ln_value)| values.push(ln_value));
     }
-    let ends = |mut values: Vec<f64>| {
-        values.sort_by(f64::total_cmp);
-        Some((percentile(&values, 0.025)?, percentile(&values, 0.975)?))
+    if jobs <= free || drawn.iter().any(Vec::is_empty) {
+        return Vec::new();
+    }
+    let reader = Reader::new(IntervalKind::Expanded, jobs, free);
+    let off = t_two_sided(ALPHA, jobs - free) * residual_variance(problem.law, theta, sample, free).sqrt();
+    let ends = |(x, values): (&Input, Vec<f64>)| {
+        let law = reader.read(problem.law.ln_at(theta, x), values, &[]);
+        (law.value - (law.value - law.low).hypot(off), law.value + (law.high - law.value).hypot(off))
     };
-    drawn.into_iter().filter_map(ends).collect()
+    at.iter().zip(drawn).map(ends).collect()
 }

@@ -127,8 +127,8 @@ fn stated_intervals_hold_about_what_they_state() {
         inside += pooled.coverage.unwrap() * pooled.rows as f64;
         rows += pooled.rows as f64;
     }
-    // Measured: 0.89. Percentiles of twelve residuals are a little narrow.
-    assert!((inside / rows - 0.90).abs() < 0.05, "{}", inside / rows);
+    // Measured: 0.943 of the 1680 rows of 40 studies (0.89 by the percentiles of residuals that this was before).
+    assert!((0.92..=0.98).contains(&(inside / rows)), "{} of {rows}", inside / rows);
 }
 
 #[test]
@@ -192,6 +192,48 @@ fn the_last_checkpoint_of_a_job_is_what_is_held_out() {
     let report = backtest(&rows, &options, &rolling(Axis::C)).unwrap();
     assert_eq!(report.observations.len(), 24);
     assert!(report.pooled.unwrap().rmsle < 1e-9);
+}
+
+/// Models of `study` as jobs, each D a checkpoint; and fifteen jobs that end early.
+fn checkpoints() -> Vec<Observation> {
+    let mut rows = study(0.01, 5);
+    for (index, row) in rows.iter_mut().enumerate() {
+        row.job_key = format!("{:064x}", 100 + index / 4);
+    }
+    let short = study(0.01, 6).into_iter().step_by(4).flat_map(|row| {
+        (0..3).map(move |copy| Observation {
+            job_key: format!("{}{copy}", row.job_key),
+            samples_seen: row.samples_seen * (1.0 + f64::from(copy)) / 1.5,
+            compute: row.compute * (1.0 + f64::from(copy)) / 1.5,
+            ..row.clone()
+        })
+    });
+    rows.extend(short);
+    rows
+}
+
+#[test]
+fn a_job_left_out_trains_nothing() {
+    let rows = checkpoints();
+    let hold_out = HoldOut { resamples: 0, ..HoldOut::new(Split::LeaveOut(Group::SamplesSeen)) };
+    let report = backtest(&rows, &options(power()), &hold_out).unwrap();
+    // Every job with checkpoints has one at 1e9 samples: only the fifteen short ones are left.
+    let first =
+        report.cuts.iter().find(|cut| matches!(cut.place, Place::Without { value, .. } if value < 2e9)).unwrap();
+    assert_eq!((first.train_points, first.held.len(), first.jobs_also_trained_on), (15, 5, 0));
+    assert!(report.cuts.iter().all(|cut| cut.jobs_also_trained_on == 0));
+    assert!(!report.to_string().contains("also trained on"), "{report}");
+}
+
+#[test]
+fn jobs_on_both_sides_of_a_rolling_cut_are_counted() {
+    let report = backtest(&checkpoints(), &options(power()), &rolling(Axis::D)).unwrap();
+    let last = report.cuts.last().unwrap();
+    // The five jobs with checkpoints go on beyond 1.6e10 samples.
+    assert_eq!((last.held.len(), last.jobs_also_trained_on), (5, 5));
+    assert!(report.to_string().ends_with("; at a cut up to 5 jobs also trained on"), "{report}");
+    let alone = backtest(&study(0.01, 5), &options(power()), &rolling(Axis::D)).unwrap();
+    assert!(alone.cuts.iter().all(|cut| cut.jobs_also_trained_on == 0));
 }
 
 proptest! {

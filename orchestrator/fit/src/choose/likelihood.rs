@@ -6,6 +6,12 @@
 //! `sqrt(pi t)`, `2 t`, and for Huber `h(t) = sqrt(t) (sqrt(2 pi) erf(k / sqrt 2) + 2 exp(-k^2 / 2) / k)`, `k = delta
 //! / sqrt(t)`; the asymmetric one's is `(h(t) + h(t / over)) / 2`. Densities are of `ln y` in every space (that of
 //! `g(y)` times `dg / d ln y`), so that objectives can be compared.
+//!
+//! Rows of one job are not independent: n is the number of jobs, and `ln L` is that of the rows times jobs per row, as
+//! if a job had one row (of mean log density). tau is the same either way. Where every job has one row, nothing
+//! changes.
+
+use std::collections::BTreeSet;
 
 use serde::Serialize;
 
@@ -20,7 +26,7 @@ const HUBER_K: f64 = 1.345;
 /// Information criteria: smaller is better, differences of two hardly count (Burnham and Anderson 2002, section 2.6).
 #[derive(Debug, Clone, Copy, PartialEq, Serialize)]
 pub struct Criteria {
-    /// `ln L` at its greatest over tau.
+    /// `ln L` at its greatest over tau, times jobs per row.
     pub ln_likelihood: f64,
     /// Parameters counted: the law's free ones and tau.
     pub parameters: usize,
@@ -59,15 +65,23 @@ pub fn criteria(problem: &Problem<'_>, theta: &[f64]) -> Option<Criteria> {
             (ln_mean.min(2.0 * delta.ln()) - 8.0, ln_mean.max(2.0 * delta.ln()) + 8.0)
         }
     };
-    let ln_likelihood = ln_slope - minus(golden(low, high, &minus));
+    let jobs = jobs(problem).map_or(count, |jobs| jobs as f64);
+    let ln_likelihood = (ln_slope - minus(golden(low, high, &minus))) * jobs / count;
     let free = (0..problem.len()).filter(|&index| !problem.is_frozen(index)).count();
     let k = free as f64 + 1.0;
     Some(Criteria {
         ln_likelihood,
         parameters: free + 1,
-        aicc: (count > k + 1.0).then(|| -2.0 * ln_likelihood + 2.0 * k + 2.0 * k * (k + 1.0) / (count - k - 1.0)),
-        bic: -2.0 * ln_likelihood + k * count.ln(),
+        aicc: (jobs > k + 1.0).then(|| -2.0 * ln_likelihood + 2.0 * k + 2.0 * k * (k + 1.0) / (jobs - k - 1.0)),
+        bic: -2.0 * ln_likelihood + k * jobs.ln(),
     })
+}
+
+/// Distinct jobs of the rows that weigh something; `None` where rows have none.
+fn jobs(problem: &Problem<'_>) -> Option<usize> {
+    let jobs = &problem.sample.jobs;
+    let weighty = jobs.iter().zip(problem.weights).filter(|(_, weight)| **weight > 0.0).map(|(job, _)| job);
+    (jobs.len() == problem.weights.len()).then(|| weighty.collect::<BTreeSet<_>>().len())
 }
 
 /// ln Z at tau / w.
@@ -236,6 +250,22 @@ mod tests {
         assert_eq!(criteria(&Problem::new(power().as_ref(), &line(&[0.0; 5]), Objective::LS_LOG), &[0.0, 0.0]), None);
         let few = line(&[0.1, 0.2, 0.4]);
         assert_eq!(criteria(&Problem::new(power().as_ref(), &few, Objective::LS_LOG), &[0.0, 0.0]).unwrap().aicc, None);
+    }
+
+    #[test]
+    fn rows_of_one_job_count_as_one() {
+        let y = [0.1, -0.2, 0.05, 0.3, -0.15, 0.02, 0.07];
+        let once = line(&y);
+        let mut thrice = line(&[y, y, y].concat());
+        thrice.inputs = [once.inputs.as_slice(); 3].concat();
+        thrice.jobs = [once.jobs.as_slice(); 3].concat();
+        for objective in [Objective::LS_LOG, Objective::LAD, Objective::huber(0.1)] {
+            let of =
+                |sample: &Sample| criteria(&Problem::new(power().as_ref(), sample, objective), &[0.0, 0.0]).unwrap();
+            let (one, three) = (of(&once), of(&thrice));
+            assert!((one.ln_likelihood - three.ln_likelihood).abs() < 1e-7, "{one:?} {three:?}");
+            assert!((one.aicc.unwrap() - three.aicc.unwrap()).abs() < 1e-7 && (one.bic - three.bic).abs() < 1e-7);
+        }
     }
 
     #[test]

@@ -1,11 +1,14 @@
 //! Laws along compute, and what is read off two of them.
 
+use std::collections::BTreeSet;
+
 use super::{CompareError, CompareOptions, Difference, SharedExponent};
 use crate::cost::Currency;
 use crate::distribution::t_within;
 use crate::frontier::Path;
 use crate::interval::plain as interval;
 use crate::law::{Axis, Input, LawName, Scale};
+use crate::noise::Weighting;
 use crate::objective::Objective;
 use crate::sample::Sample;
 use crate::{Fit, extent};
@@ -130,15 +133,20 @@ pub(super) fn differences(a: &Fit, b: &Fit, thetas: &[Vec<Vec<f64>>; 2]) -> Vec<
     a.form().parameters().iter().enumerate().map(of).collect()
 }
 
-/// Analysis of covariance of two straight lines in (ln C, ln E).
+/// Analysis of covariance of two straight lines in (ln C, ln E), of fits that go through all rows, weighed alike. The
+/// degrees of freedom are those of jobs, and the sums count each row as its share of a job: rows of one job are not
+/// independent.
 pub(super) fn shared_exponent(a: &Fit, b: &Fit) -> Option<SharedExponent> {
     let line = |fit: &Fit| {
         let fits = fit.law == LawName::Power(Axis::C) && fit.objective == Objective::LS_LOG;
-        let fitted = fits && fit.parameters.iter().all(|parameter| !parameter.frozen);
+        let rows = fit.points.iter().map(|point| point.observation).collect::<BTreeSet<usize>>();
+        let all = rows.len() == fit.observations.len() && fit.points.len() == rows.len();
+        let unweighted = fit.weighting == Weighting::Equal;
+        let fitted = fits && all && unweighted && fit.parameters.iter().all(|parameter| !parameter.frozen);
         fitted.then(|| Moments::of(&Sample::of(&fit.observations, &fit.points)))
     };
     let (a, b) = (line(a)?, line(b)?);
-    let free = (a.rows + b.rows).checked_sub(4).filter(|free| *free > 0)?;
+    let free = (a.jobs + b.jobs).checked_sub(4).filter(|free| *free > 0)?;
     let left = a.left() + b.left();
     let exponent = (a.xy + b.xy) / (a.xx + b.xx);
     let more = (a.xy / a.xx - b.xy / b.xx).powi(2) / (1.0 / a.xx + 1.0 / b.xx);
@@ -146,9 +154,9 @@ pub(super) fn shared_exponent(a: &Fit, b: &Fit) -> Option<SharedExponent> {
     f.is_finite().then(|| SharedExponent { exponent, f, free, p: 1.0 - t_within(f.sqrt(), free) })
 }
 
-/// Centred sums of ln C and ln E.
+/// Centred sums of ln C and ln E, as if a job had one row.
 struct Moments {
-    rows: usize,
+    jobs: usize,
     xx: f64,
     xy: f64,
     yy: f64,
@@ -166,7 +174,9 @@ impl Moments {
             xy += x * y;
             yy += y * y;
         }
-        Moments { rows: sample.len(), xx, xy, yy }
+        let jobs = sample.jobs_len();
+        let share = jobs as f64 / count;
+        Moments { jobs, xx: share * xx, xy: share * xy, yy: share * yy }
     }
 
     fn left(&self) -> f64 {

@@ -6,6 +6,14 @@
 //! `L L' = (J'J)^-1`, `J` the derivatives of ln E by theta, `s^2` the mean square of the residuals and `nu` its degrees
 //! of freedom. For a straight line in ln C these are the classical t intervals (Seber and Lee 2003, section 3.5), exact
 //! for normal errors.
+//!
+//! Resamples of few jobs lie too close to the fit, and what is read off pairs of families has no one number of jobs to
+//! widen its percentiles by. So each resample is pushed out from the fit itself: `theta = fitted + f (resample -
+//! fitted)`, `f = sqrt(n / (n - 1)) t / z` for n jobs, t and z the 2.5 % points of Student's t and of the normal
+//! (Hesterberg 2015, arXiv 1411.5279, section 4.4.2). t has the degrees of freedom of both families where both are
+//! resampled (jobs of both less 2), for it is their difference that is read: with n - 1 for each, 98.9 % of intervals
+//! of the difference of two exponents held the truth for 6 jobs against 6, and 96 % for 6 against 30; with both
+//! families', 97.8 % and 95 %; unpushed, 92.4 % of either.
 
 use rand::{Rng, SeedableRng};
 use rand_chacha::ChaCha8Rng;
@@ -13,6 +21,8 @@ use serde::Serialize;
 
 use super::CompareError;
 use crate::bootstrap::clusters;
+use crate::distribution::{normal_quantile, t_two_sided};
+use crate::interval::ALPHA;
 use crate::sample::Sample;
 use crate::solve::invert;
 use crate::{Fit, JOBS_MIN};
@@ -85,20 +95,22 @@ pub(super) fn spread(fit: &Fit, own: Residuals, other: Residuals, pool: bool) ->
     Ok(if pool { Spread::PooledResiduals { jobs, free, sd } } else { Spread::OwnResiduals { jobs, free, sd } })
 }
 
-/// `count` laws that the family's might be. Draw `k` has a stream of its own, the same for both families where they
-/// share a variance: its `chi2` is then common.
+/// `count` laws that the family's might be, by its spread and the other's. Draw `k` has a stream of its own, the
+/// same for both families where they share a variance: its `chi2` is then common.
 pub(super) fn draws(
     fit: &Fit,
-    spread: Spread,
+    (spread, other): (Spread, Spread),
     count: usize,
     seed: u64,
     family: u64,
 ) -> Result<Vec<Vec<f64>>, CompareError> {
     let (free, sd, shared) = match spread {
-        Spread::Bootstrap { .. } => {
+        Spread::Bootstrap { jobs, .. } => {
+            let factor = pushed_by(jobs, other);
             let pick = |k: usize| {
                 let drawn = stream(seed, 4 * k as u64 + family).random_range(0..fit.replicates.len());
-                fit.replicates[drawn].clone()
+                let both = fit.solution.best.theta.iter().zip(&fit.replicates[drawn]);
+                both.map(|(best, drawn)| best + factor * (drawn - best)).collect()
             };
             return Ok((0..count).map(pick).collect());
         }
@@ -121,6 +133,16 @@ pub(super) fn draws(
         theta
     };
     Ok((0..count).map(draw).collect())
+}
+
+/// How much farther from the fit than its resamples the laws lie that a family of so many jobs might have.
+fn pushed_by(jobs: usize, other: Spread) -> f64 {
+    let own = jobs.saturating_sub(1).max(1);
+    let degrees = match other {
+        Spread::Bootstrap { jobs, .. } => own + jobs.saturating_sub(1),
+        Spread::OwnResiduals { .. } | Spread::PooledResiduals { .. } => own,
+    };
+    (jobs as f64 / own as f64).sqrt() * t_two_sided(ALPHA, degrees) / -normal_quantile(0.5 * ALPHA)
 }
 
 /// Cholesky root of (J'J)^-1 over the free parameters: index of each and its row.

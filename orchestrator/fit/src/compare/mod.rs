@@ -305,8 +305,8 @@ pub fn compare(a: &Fit, b: &Fit, options: &CompareOptions<'_>) -> Result<Compari
     let spreads =
         (draws::spread(a, left[0], left[1], options.pool)?, draws::spread(b, left[1], left[0], options.pool)?);
     let thetas = [
-        draws::draws(a, spreads.0, options.draws, options.seed, 0)?,
-        draws::draws(b, spreads.1, options.draws, options.seed, 1)?,
+        draws::draws(a, spreads, options.draws, options.seed, 0)?,
+        draws::draws(b, (spreads.1, spreads.0), options.draws, options.seed, 1)?,
     ];
     let best = [grid.curve(a, &a.solution.best.theta, options), grid.curve(b, &b.solution.best.theta, options)];
     let curves: Vec<[Vec<f64>; 2]> = (0..options.draws)

@@ -1,5 +1,6 @@
 //! What the searches say about the best minimum.
 
+use std::collections::BTreeSet;
 use std::fmt;
 
 use serde::Serialize;
@@ -7,7 +8,9 @@ use serde::Serialize;
 use super::frame::{Frame, Vector};
 use super::linear_algebra::{eigenvalues, invert};
 use super::{Ending, Minimum, Problem};
-use crate::law::{PARAMETERS_MAX, Scale};
+use crate::distribution::t_two_sided;
+use crate::interval::ALPHA;
+use crate::law::{Axis, Input, PARAMETERS_MAX, Scale};
 use crate::objective::Loss;
 
 /// Condition of the scaled Hessian from which the objective counts as flat.
@@ -15,8 +18,13 @@ const CONDITION_FLAT: f64 = 1e10;
 /// Standard error of a level (a logarithm, at the middle of the data) from which it counts as not told apart: the
 /// parameter is known to a factor of e^2 = 7 either way.
 const LEVEL_ERROR_FLAT: f64 = 2.0;
-/// Minima within this share of the best are as deep, for practical purposes.
+/// Minima within this share of the best are as deep, for practical purposes; of squares, the least share (see
+/// [`as_deep`]).
 const AS_DEEP: f64 = 1e-3;
+/// The same for the other losses, for which no such share is known: so that minima 1.35e-3 apart are as deep.
+const AS_DEEP_ELSE: f64 = 2.0 * AS_DEEP;
+/// How far beyond the greatest value of an axis minima are told apart too.
+const BEYOND: f64 = 10.0;
 /// Predictions that differ by less than this share of the residuals (root mean square) are the same minimum.
 const SAME: f64 = 0.02;
 /// Predictions that differ by more than this share are different answers.
@@ -132,7 +140,7 @@ pub(super) fn judge(problem: &Problem<'_>, begun: &[Vec<f64>], searches: Vec<Min
         })
     };
     let rival = optima.iter().skip(1).any(|optimum| {
-        optimum.minimum.value <= best.value + AS_DEEP * best.value.abs()
+        optimum.minimum.value <= best.value + as_deep(problem) * best.value.abs()
             && distance(problem, &optimum.minimum.theta, &best.theta) > DIFFERENT * spread(problem, &best)
     });
     let flat = condition.is_nan() || condition > CONDITION_FLAT || centred.as_ref().is_none_or(unsure);
@@ -157,7 +165,21 @@ pub(super) fn judge(problem: &Problem<'_>, begun: &[Vec<f64>], searches: Vec<Min
     }
 }
 
-/// Groups minima by what they predict for the rows: parameters may differ where predictions do not.
+/// By what share of the best minimum another may be higher and count as deep. Of squares, as much as the data allow:
+/// their sum within `1 + t^2 / (n - p)` times the least, t Student's two-sided 5 % point, n jobs and p free parameters
+/// (`F(1, n - p)`; Seber and Wild 2003, section 5.2), so that the interval of one number would hold both.
+fn as_deep(problem: &Problem<'_>) -> f64 {
+    if problem.objective.loss != Loss::Squares {
+        return AS_DEEP_ELSE;
+    }
+    let jobs = problem.sample.jobs.iter().zip(problem.weights).filter(|(_, weight)| **weight > 0.0);
+    let jobs = jobs.map(|(job, _)| job).collect::<BTreeSet<_>>().len();
+    let free = (0..problem.len()).filter(|&index| !problem.is_frozen(index)).count();
+    let degrees = jobs.saturating_sub(free).max(1);
+    AS_DEEP.max(t_two_sided(ALPHA, degrees).powi(2) / degrees as f64)
+}
+
+/// Groups minima by what they predict for the rows and beyond: parameters may differ where predictions do not.
 fn cluster(problem: &Problem<'_>, best: &Minimum, minima: Vec<Minimum>) -> Vec<Optimum> {
     let same = SAME * spread(problem, best);
     let mut optima = vec![Optimum { minimum: best.clone(), hits: 0 }];
@@ -174,12 +196,22 @@ fn cluster(problem: &Problem<'_>, best: &Minimum, minima: Vec<Minimum>) -> Vec<O
     optima
 }
 
-/// Root mean square difference of ln y over the rows.
+/// Root mean square difference of ln y over the rows, or the greatest difference [`BEYOND`] them, if that is more.
 fn distance(problem: &Problem<'_>, a: &[f64], b: &[f64]) -> f64 {
-    mean_square(problem, |row| {
-        let x = &problem.sample.inputs[row];
-        problem.law.ln_at(a, x) - problem.law.ln_at(b, x)
-    })
+    let off = |x: &Input| problem.law.ln_at(a, x) - problem.law.ln_at(b, x);
+    let among = mean_square(problem, |row| off(&problem.sample.inputs[row]));
+    beyond(problem).iter().map(|x| off(x).abs()).fold(among, f64::max)
+}
+
+/// The row that is greatest on each axis of the law, moved out along it. Not along a proxy loss, in which laws are
+/// extrapolated downwards, to their ends.
+fn beyond(problem: &Problem<'_>) -> Vec<Input> {
+    let farthest = |&axis: &Axis| {
+        let known = problem.sample.inputs.iter().filter(|x| x.ln(axis).is_finite());
+        let most = known.max_by(|a, b| a.ln(axis).total_cmp(&b.ln(axis)))?;
+        Some(most.with(axis, BEYOND * most.ln(axis).exp()))
+    };
+    problem.law.axes().iter().filter(|axis| **axis != Axis::L).filter_map(farthest).collect()
 }
 
 /// Root mean square residual of ln y, at least what rounding leaves.
@@ -310,4 +342,44 @@ fn correlation(covariance: &[f64], k: usize) -> Vec<f64> {
         }
     }
     correlation
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::Sample;
+    use crate::law::LawName;
+    use crate::objective::Objective;
+
+    fn line(jobs: usize, times: usize) -> Sample {
+        let rows = || (0..times).flat_map(|_| 0..jobs);
+        Sample {
+            inputs: rows().map(|job| Input::on(Axis::C, (job as f64).exp2())).collect(),
+            ln_y: rows().map(|job| -0.1 * job as f64).collect(),
+            weights: vec![1.0; jobs * times],
+            jobs: rows().collect(),
+        }
+    }
+
+    #[test]
+    fn minima_are_as_deep_as_the_jobs_can_tell() {
+        let law = "power".parse::<LawName>().unwrap().law(1.0);
+        let of = |jobs, times, objective| as_deep(&Problem::new(law.as_ref(), &line(jobs, times), objective));
+        // Student's t of 10 degrees of freedom is 2.2281, however many rows a job has.
+        for times in [1, 3] {
+            assert!((of(12, times, Objective::LS_LOG) - 2.228_138_85f64.powi(2) / 10.0).abs() < 1e-6);
+        }
+        assert!((of(9000, 1, Objective::LS_LOG) - AS_DEEP).abs() < 1e-12);
+        assert!(of(12, 1, Objective::huber(1e-3)) > 1.35e-3 && of(12, 1, Objective::LAD) > 1.35e-3);
+    }
+
+    #[test]
+    fn minima_that_part_beyond_the_rows_are_apart() {
+        let law = "power".parse::<LawName>().unwrap().law(1.0);
+        let sample = line(3, 1);
+        let problem = Problem::new(law.as_ref(), &sample, Objective::LS_LOG);
+        // Lines through one point amid the rows, C = 2: at ten times the most, 40, they are 0.1 ln 20 apart.
+        let (a, b) = ([0.0, -0.1], [0.1 * 2f64.ln(), -0.2]);
+        assert!((distance(&problem, &a, &b) - 0.1 * 20f64.ln()).abs() < 1e-9);
+    }
 }
