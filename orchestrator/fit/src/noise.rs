@@ -179,7 +179,8 @@ impl NoiseModel {
     }
 
     /// Weights of the rows of a fit whose residuals are taken in `space`: 1 / variance there, mean 1. A row whose
-    /// evaluation noise is not known counts with the largest that is. `None` where the variance of some row is not known.
+    /// evaluation noise is not known counts with the largest that is. `None` where the variance of some row is not
+    /// known.
     pub fn weights(&self, observations: &[Observation], space: Space) -> Option<Vec<f64>> {
         let known = observations.iter().filter_map(|row| evaluation_variance(row, self.response));
         let worst = known.fold(None, |worst: Option<f64>, one| Some(worst.map_or(one, |worst| worst.max(one))));

@@ -210,7 +210,7 @@ async fn what_cannot_be_answered_says_why() {
         (&["fit", "table", "--where", "n < 2e6"][..], 1, "too few jobs"),
         (&["fit", "table", "--where", "c IS NULL OR n = 1e6", "--law", "chinchilla-tied"][..], 2, "column"),
         (&["fit", "table", "--fix", "gamma=1"][..], 2, "can't hold `gamma`"),
-        (&["fit", "table", "--law", "additive"][..], 1, "left out"),
+        (&["fit", "table", "--law", "additive"][..], 1, "says its unique samples"),
         (&["forecast", "table", "--law", "chinchilla"][..], 2, "--samples"),
         (&["forecast", "table", "--samples", "1e9"][..], 2, "--model"),
         (&["forecast", "table", "--samples", "1e9", "--model", "ViT-B-33"][..], 2, "did you mean"),

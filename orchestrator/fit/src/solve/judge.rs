@@ -23,6 +23,8 @@ const LEVEL_ERROR_FLAT: f64 = 2.0;
 const AS_DEEP: f64 = 1e-3;
 /// The same for the other losses, for which no such share is known: so that minima 1.35e-3 apart are as deep.
 const AS_DEEP_ELSE: f64 = 2.0 * AS_DEEP;
+/// The most: of a small study half as much again would be as deep, and hardly any fit would be of one minimum.
+const AS_DEEP_MOST: f64 = 0.02;
 /// How far beyond the greatest value of an axis minima are told apart too.
 const BEYOND: f64 = 10.0;
 /// Predictions that differ by less than this share of the residuals (root mean square) are the same minimum.
@@ -140,7 +142,8 @@ pub(super) fn judge(problem: &Problem<'_>, begun: &[Vec<f64>], searches: Vec<Min
         })
     };
     let rival = optima.iter().skip(1).any(|optimum| {
-        optimum.minimum.value <= best.value + as_deep(problem) * best.value.abs()
+        optimum.minimum.ending != Ending::Unfinished
+            && optimum.minimum.value <= best.value + as_deep(problem) * best.value.abs()
             && distance(problem, &optimum.minimum.theta, &best.theta) > DIFFERENT * spread(problem, &best)
     });
     let flat = condition.is_nan() || condition > CONDITION_FLAT || centred.as_ref().is_none_or(unsure);
@@ -167,7 +170,8 @@ pub(super) fn judge(problem: &Problem<'_>, begun: &[Vec<f64>], searches: Vec<Min
 
 /// By what share of the best minimum another may be higher and count as deep. Of squares, as much as the data allow:
 /// their sum within `1 + t^2 / (n - p)` times the least, t Student's two-sided 5 % point, n jobs and p free parameters
-/// (`F(1, n - p)`; Seber and Wild 2003, section 5.2), so that the interval of one number would hold both.
+/// (`F(1, n - p)`; Seber and Wild 2003, section 5.2), so that the interval of one number would hold both; at most
+/// [`AS_DEEP_MOST`].
 fn as_deep(problem: &Problem<'_>) -> f64 {
     if problem.objective.loss != Loss::Squares {
         return AS_DEEP_ELSE;
@@ -176,7 +180,7 @@ fn as_deep(problem: &Problem<'_>) -> f64 {
     let jobs = jobs.map(|(job, _)| job).collect::<BTreeSet<_>>().len();
     let free = (0..problem.len()).filter(|&index| !problem.is_frozen(index)).count();
     let degrees = jobs.saturating_sub(free).max(1);
-    AS_DEEP.max(t_two_sided(ALPHA, degrees).powi(2) / degrees as f64)
+    (t_two_sided(ALPHA, degrees).powi(2) / degrees as f64).clamp(AS_DEEP, AS_DEEP_MOST)
 }
 
 /// Groups minima by what they predict for the rows and beyond: parameters may differ where predictions do not.
@@ -365,10 +369,11 @@ mod tests {
     fn minima_are_as_deep_as_the_jobs_can_tell() {
         let law = "power".parse::<LawName>().unwrap().law(1.0);
         let of = |jobs, times, objective| as_deep(&Problem::new(law.as_ref(), &line(jobs, times), objective));
-        // Student's t of 10 degrees of freedom is 2.2281, however many rows a job has.
+        // Student's t of 1,000 degrees of freedom is 1.962339, however many rows a job has.
         for times in [1, 3] {
-            assert!((of(12, times, Objective::LS_LOG) - 2.228_138_85f64.powi(2) / 10.0).abs() < 1e-6);
+            assert!((of(1002, times, Objective::LS_LOG) - 1.962_339_08f64.powi(2) / 1000.0).abs() < 1e-6);
         }
+        assert!((of(12, 1, Objective::LS_LOG) - AS_DEEP_MOST).abs() < 1e-12);
         assert!((of(9000, 1, Objective::LS_LOG) - AS_DEEP).abs() < 1e-12);
         assert!(of(12, 1, Objective::huber(1e-3)) > 1.35e-3 && of(12, 1, Objective::LAD) > 1.35e-3);
     }
