@@ -294,7 +294,7 @@ pub(super) fn with_numbers(fit: &Fit) -> String {
     let mut word = String::new();
     let flush = |word: &mut String, out: &mut String| {
         match fit.parameter(word) {
-            Some(interval) if interval.value < 0.0 && out.ends_with(['-', '^']) => {
+            Some(interval) if interval.value < 0.0 && out.ends_with('-') => {
                 out.extend(["(", &significant(interval.value, 3), ")"]);
             }
             Some(interval) => out.push_str(&significant(interval.value, 3)),
