@@ -437,11 +437,7 @@ fn print(
     );
     line("budget", &format!("{} {}", significant(args.budget, 3), currency.unit()));
     if !rows.is_empty() {
-        data("");
-        for row in table(rows) {
-            data(&row);
-        }
-        data("");
+        data(&format!("\n{}\n", table(rows).join("\n")));
     }
     let jobs = if rows.len() == 1 { "job" } else { "jobs" };
     let spent = format!("{} spent on {} {jobs}", significant(advice.spent, 3), rows.len());
