@@ -24,8 +24,8 @@ if ! cmp -s scripts/requirements-bench.txt "$venv/requirements-bench.txt"; then
   cp scripts/requirements-bench.txt "$venv/"
 fi
 
-FIT_BENCH_DATA="$(realpath "$data")" RAYON_NUM_THREADS=1 \
-  cargo bench --quiet --manifest-path orchestrator/fit/bench/Cargo.toml --target-dir "$target/bench" -- --warm-up-time 1 --measurement-time 5 >&2
+FIT_BENCH_DATA="$(realpath "$data")" RAYON_NUM_THREADS=1 CARGO_TARGET_DIR="$target/bench" \
+  cargo bench --quiet --manifest-path orchestrator/fit/bench/Cargo.toml --bench fit -- --warm-up-time 1 --measurement-time 5 >&2
 
 if [ "${SWEEP_BENCH_FULL:-0}" = 1 ]; then size=(--grid-stride 1 --n-boot 4000); else size=(--grid-stride 9 --n-boot 400); fi
 OMP_NUM_THREADS=1 OPENBLAS_NUM_THREADS=1 "$venv/bin/python" "$scipy" --data "$data" \
