@@ -16,15 +16,18 @@
 //! - [`siglip()`]: a sigmoid for each logit (Zhai et al. 2023, "Sigmoid loss for language image pre-training", section
 //!   3.1).
 //! - [`clip_block`], [`siglip_block`]: what one data-parallel rank adds to them.
+//! - [`clustered_clip`], [`clustered_siglip`]: exact values for batches too large for any of the above.
 //!
 //! Time is O(B^2 D), memory B^2 float64. Values that are not finite propagate; wrong shapes panic.
 
 mod clip;
+mod clustered;
 mod siglip;
 
 use std::ops::Range;
 
 pub use clip::{ClipOptions, clip, clip_block};
+pub use clustered::{Clusters, clustered_clip, clustered_siglip};
 pub use siglip::{siglip, siglip_block};
 
 /// B pairs and the factor of their logits.
