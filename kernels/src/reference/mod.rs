@@ -17,11 +17,13 @@
 //!   3.1).
 //! - [`clip_block`], [`siglip_block`]: what one data-parallel rank adds to them.
 //! - [`clustered_clip`], [`clustered_siglip`]: exact values for batches too large for any of the above.
+//! - [`sample`]: seeded features to try them on.
 //!
 //! Time is O(B^2 D), memory B^2 float64. Values that are not finite propagate; wrong shapes panic.
 
 mod clip;
 mod clustered;
+pub mod sample;
 mod siglip;
 
 use std::ops::Range;
