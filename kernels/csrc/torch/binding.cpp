@@ -1,0 +1,63 @@
+/* The losses for Rust: a C interface on at::Tensor pointers, which are what tch's tensors are. No exception crosses it. */
+#include "binding.h"
+#include "operators.h"
+#include <cstring>
+#include <exception>
+#include <string>
+
+namespace {
+
+thread_local std::string last_error;
+
+template <typename F> int guarded(F body) {
+  try {
+    body();
+    return 0;
+  } catch (const c10::Error &error) {
+    last_error = error.what_without_backtrace();
+  } catch (const std::exception &error) {
+    last_error = error.what();
+  }
+  return 1;
+}
+
+std::optional<at::Tensor> optional(const at::Tensor *x) { return x ? std::optional<at::Tensor>(*x) : std::nullopt; }
+
+at::Tensor *owned(const at::Tensor &x) { return x.defined() ? new at::Tensor(x) : nullptr; }
+
+const char *const COMPUTE_NAMES[] = {"auto", "fp32", "bf16", "fp16", "fp64"};
+
+} // namespace
+
+extern "C" {
+
+const char *sweep_last_error(void) { return last_error.c_str(); }
+
+int sweep_loss(const sweep_inputs *in, at::Tensor **out) {
+  return guarded([&] {
+    *out = owned(sweep::loss(*in->images, *in->texts, *in->scale, optional(in->bias), optional(in->ids),
+                             in->label_smoothing, COMPUTE_NAMES[in->compute], in->budget_bytes, in->check_finite != 0));
+  });
+}
+
+int sweep_gradients(const sweep_inputs *in, const sweep_group *group, int32_t wanted, at::Tensor **out) {
+  return guarded([&] {
+    sweep::Options options;
+    options.ids = optional(in->ids);
+    options.label_smoothing = in->label_smoothing;
+    options.compute = sweep::Compute(in->compute);
+    options.budget_bytes = in->budget_bytes;
+    options.check_finite = in->check_finite != 0;
+    sweep::Group together;
+    if (group) {
+      together = {group->rank, group->world, group->self, group->gather_rows, group->scatter_rows, group->all_reduce};
+      options.group = &together;
+    }
+    const sweep::Wanted want{(wanted & 1) != 0, (wanted & 2) != 0, (wanted & 4) != 0, (wanted & 8) != 0};
+    const sweep::Gradients g = in->bias ? sweep::siglip(*in->images, *in->texts, *in->scale, *in->bias, options, want)
+                                        : sweep::clip(*in->images, *in->texts, *in->scale, options, want);
+    const at::Tensor *each[] = {&g.loss, &g.images, &g.texts, &g.scale, &g.bias};
+    for (int i = 0; i < 5; ++i) out[i] = owned(*each[i]);
+  });
+}
+}

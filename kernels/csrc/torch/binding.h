@@ -1,0 +1,35 @@
+/* What Rust calls: kernels/src/ffi.rs mirrors this file. */
+#pragma once
+#include <ATen/core/Tensor.h>
+#include <cstdint>
+
+#pragma GCC visibility push(default)
+extern "C" {
+
+struct sweep_inputs {
+  const at::Tensor *images, *texts, *scale;
+  const at::Tensor *bias; /* null: InfoNCE; else the sigmoid loss */
+  const at::Tensor *ids;  /* null: every pair is its own image */
+  double label_smoothing;
+  int32_t compute; /* 0 automatic, 1 fp32, 2 bf16, 3 fp16, 4 fp64 */
+  int32_t check_finite;
+  int64_t budget_bytes;
+};
+
+/* The ranks of a group; see sweep::Group. */
+struct sweep_group {
+  int64_t rank, world;
+  void *self;
+  int (*gather_rows)(void *self, const at::Tensor *local, at::Tensor *all, const int64_t *counts);
+  int (*scatter_rows)(void *self, const at::Tensor *all, at::Tensor *local_sum, const int64_t *counts);
+  int (*all_reduce)(void *self, at::Tensor *values, int32_t maximum);
+};
+
+/* 0, or 1 with the words in sweep_last_error (of this thread, until its next call). Tensors that come out are the caller's. */
+const char *sweep_last_error(void);
+/* The loss with autograd. */
+int sweep_loss(const sweep_inputs *in, at::Tensor **out);
+/* Loss and gradients (loss, images, texts, scale, bias; null where not wanted). `wanted`: bits 1, 2, 4, 8. */
+int sweep_gradients(const sweep_inputs *in, const sweep_group *group, int32_t wanted, at::Tensor **out);
+}
+#pragma GCC visibility pop
