@@ -24,6 +24,7 @@ mod outcome;
 mod points;
 mod predict;
 mod profile;
+mod random;
 mod sample;
 pub mod solve;
 
