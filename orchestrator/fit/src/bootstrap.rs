@@ -20,7 +20,7 @@ use std::collections::BTreeMap;
 use std::fmt;
 use std::str::FromStr;
 
-use rand::{Rng, SeedableRng};
+use rand::Rng;
 use rand_chacha::ChaCha8Rng;
 use rayon::prelude::*;
 use serde::{Serialize, Serializer};
@@ -31,6 +31,7 @@ use crate::noise::{NoiseModel, evaluation_variance};
 use crate::objective::{Objective, Space};
 use crate::observation::Observation;
 use crate::points::{Point, Points, select};
+use crate::random::stream;
 use crate::sample::Sample;
 use crate::solve::{Ending, Minimum, Newton, Problem, Quantity, Solver, cholesky_solve, refit, starts};
 use crate::{Options, extent};
@@ -183,11 +184,7 @@ impl Study<'_> {
     /// Parameters of one refit a resample, in order. Each resample has its own stream of ChaCha, keyed by seed and
     /// number, so that the answer does not depend on which thread draws it. Resamples that can't be fitted give none.
     pub(crate) fn replicates(&self, resampling: Resampling, draws: Draws) -> Vec<Vec<f64>> {
-        let stream = |replicate: usize| {
-            let mut random = ChaCha8Rng::seed_from_u64(draws.seed);
-            random.set_stream(replicate as u64);
-            random
-        };
+        let stream = |replicate: usize| stream(draws.seed, replicate as u64);
         let sample = self.sample(&self.all_points());
         let beside = beside_bounds(&self.problem(&sample), &self.best.theta);
         let again = |problem: &Problem<'_>, random: &mut ChaCha8Rng| {
@@ -417,7 +414,8 @@ fn sign(six: bool, random: &mut ChaCha8Rng) -> f64 {
     if random.random() { size } else { -size }
 }
 
-/// A standard normal (Box and Muller 1958).
+/// A standard normal (Box and Muller 1958). Not [`crate::random::normal`], whose uniform is another: seeds would give
+/// other intervals than they gave.
 fn normal(random: &mut ChaCha8Rng) -> f64 {
     let (u, v): (f64, f64) = (random.random_range(f64::EPSILON..1.0), random.random());
     (-2.0 * u.ln()).sqrt() * (std::f64::consts::TAU * v).cos()

@@ -18,9 +18,10 @@ use crate::distribution::t_two_sided;
 use crate::interval::ALPHA;
 use crate::law::{Input, Law, Scale};
 use crate::points::select;
+use crate::prepare::one_value;
 use crate::sample::Sample;
 use crate::solve::{self, Ending, Minimum, Problem};
-use crate::{Fit, Options, one_value};
+use crate::{Fit, Options};
 
 /// A number with and without some jobs.
 #[derive(Debug, Clone, PartialEq, Serialize)]

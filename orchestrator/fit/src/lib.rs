@@ -23,7 +23,9 @@ mod observation;
 mod outcome;
 mod points;
 mod predict;
+mod prepare;
 mod profile;
+mod random;
 mod sample;
 pub mod solve;
 
@@ -40,6 +42,7 @@ pub use observation::{Convention, Exclusion, Observation, Reason, Response};
 pub use outcome::{Caution, Estimate, Fit, Verdict};
 pub use points::{ON_HULL, Point, Points, candidates, select};
 pub use predict::{Beyond, Evaluation, Forecast, Intervals, Stated};
+use prepare::{Prepared, one_value, prepare};
 pub use profile::{Identified, Profile, profile};
 pub use sample::Sample;
 use solve::{Problem, Status};
@@ -169,30 +172,12 @@ pub enum FitError {
 /// say otherwise it is an expanded percentile interval ([`IntervalKind::Expanded`]) of a pairs bootstrap by job that
 /// selects points anew in every resample. On simulated grids of 18 jobs with 5 % noise, 95 % intervals held the true
 /// alpha, and the true E at ten times the largest C, in 95 and 95 % of studies for `all`, 97 and 97 % for `pareto`, and
-/// 92 and 86 % for
-/// `bins:5` (test `intervals_hold_the_truth_at_the_stated_rate`).
+/// 92 and 86 % for `bins:5` (test `intervals_hold_the_truth_at_the_stated_rate`).
 pub fn fit(observations: &[Observation], options: &Options) -> Result<Fit, FitError> {
-    let convention = one_convention(observations)?;
-    let known_ceiling = known_ceiling(observations);
-    let ends = ends_at_guessing(options);
-    if ends && known_ceiling.is_none() && options.response == Response::Loss {
-        return Err(FitError::NeedsCeiling { law: options.law, objective: options.objective });
-    }
-    let ceiling = known_ceiling.unwrap_or(1.0);
-    let law = options.law.law(ceiling);
+    let Prepared {
+        convention, ceiling, ends, ceiling_known, law, frozen, objective, rows: observations, excluded, ..
+    } = prepare(observations, options, [])?;
     let law = law.as_ref();
-    let frozen = frozen(law, &options.frozen)?;
-    let mut axes = law.axes().to_vec();
-    for axis in options.points.axes() {
-        if !axes.contains(axis) {
-            axes.push(*axis);
-        }
-    }
-    let (mut observations, mut excluded) = observation::usable(observations, options.response, &axes);
-    if ends {
-        observations = observation::below(ceiling, observations, &mut excluded);
-    }
-    let observations = points::candidates(options.points, observations);
     let pairs: Vec<(f64, f64)> = observations.iter().map(|o| (o.compute, o.error)).collect();
     let points = select(options.points, &pairs);
     let free = law.parameters().len() - frozen.iter().flatten().count();
@@ -207,7 +192,6 @@ pub fn fit(observations: &[Observation], options: &Options) -> Result<Fit, FitEr
             excluded,
         });
     }
-    let objective = options.objective.with_ceiling(ceiling);
     let noise = NoiseModel::of(&observations, options.response);
     let noise_weights = match options.weighting {
         Weighting::Equal => None,
@@ -277,7 +261,7 @@ pub fn fit(observations: &[Observation], options: &Options) -> Result<Fit, FitEr
     if not_weighted {
         cautions.push(Caution::NotWeighted);
     }
-    if ends && known_ceiling.is_none() {
+    if ends && !ceiling_known {
         cautions.push(Caution::NoCeiling);
     }
     if near_chance > 0 {
@@ -321,66 +305,6 @@ pub fn fit(observations: &[Observation], options: &Options) -> Result<Fit, FitEr
         noise,
         observations,
     })
-}
-
-fn one_convention(observations: &[Observation]) -> Result<Option<Convention>, FitError> {
-    let Some(first) = observations.first() else { return Ok(None) };
-    match observations.iter().find(|o| o.convention != first.convention) {
-        Some(other) => Err(FitError::MixedConventions { first: first.convention, second: other.convention }),
-        None => Ok(Some(first.convention)),
-    }
-}
-
-/// The error of guessing, where all observations that know it agree; else 1.
-fn ceiling(observations: &[Observation]) -> f64 {
-    known_ceiling(observations).unwrap_or(1.0)
-}
-
-fn known_ceiling(observations: &[Observation]) -> Option<f64> {
-    let (low, high) = extent(observations.iter().filter_map(|o| o.chance_error));
-    (low.is_finite() && high - low <= 1e-12 && low > 0.0).then_some(high)
-}
-
-/// Whether the law or the space ends at the error of guessing.
-fn ends_at_guessing(options: &Options) -> bool {
-    matches!(options.law, LawName::Bounded | LawName::BoundedNd)
-        || matches!(options.objective.space, Space::Logit { .. })
-}
-
-/// Internal values of the parameters to hold, one a parameter.
-fn frozen(law: &dyn Law, held: &[(String, f64)]) -> Result<Vec<Option<f64>>, FitError> {
-    let mut frozen = vec![None; law.parameters().len()];
-    for (name, value) in held {
-        let found = law.parameters().iter().position(|parameter| parameter.name == name);
-        let inside = found.map(|index| match law.parameters()[index].scale {
-            law::Scale::Linear => (index, *value),
-            law::Scale::Log => (index, value.ln()),
-        });
-        match inside {
-            Some((index, value)) if value.is_finite() => frozen[index] = Some(value),
-            _ => {
-                let names: Vec<&str> = law.parameters().iter().map(|parameter| parameter.name).collect();
-                return Err(FitError::Frozen {
-                    name: name.clone(),
-                    value: value.to_string(),
-                    law: law.name(),
-                    allowed: names.join(", "),
-                });
-            }
-        }
-    }
-    Ok(frozen)
-}
-
-/// An axis of the law on which all rows agree (to rounding) leaves its exponent free.
-fn one_value(law: &dyn Law, sample: &Sample) -> Result<(), FitError> {
-    for &axis in law.axes() {
-        let (low, high) = extent(sample.inputs.iter().map(|x| x.ln(axis)));
-        if high - low <= 1e-12 * high.abs().max(1.0) {
-            return Err(FitError::OneValue { axis, points: sample.len() });
-        }
-    }
-    Ok(())
 }
 
 /// Share of the variance of ln E that the law explains.

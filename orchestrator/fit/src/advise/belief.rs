@@ -15,8 +15,8 @@ use serde::Serialize;
 
 use super::AdviseError;
 use crate::Fit;
-use crate::compare::normal;
 use crate::law::{Input, LawName, Scale};
+use crate::random::normal;
 use crate::sample::Sample;
 use crate::solve::invert;
 

@@ -5,9 +5,9 @@ use rand_chacha::ChaCha8Rng;
 
 use super::*;
 use crate::Options;
-use crate::compare::normal;
 use crate::law::{Chinchilla, Law};
 use crate::observation::{Convention, Observation, Response};
+use crate::random::normal;
 
 const SIZES: [f64; 6] = [63e6, 151e6, 428e6, 986e6, 1.37e9, 2.54e9];
 const SAMPLES: [f64; 4] = [1e9, 3e9, 13e9, 34e9];

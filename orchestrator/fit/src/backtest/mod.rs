@@ -19,11 +19,12 @@ pub use scores::{Held, Scores};
 pub use split::{Group, Place, Split};
 
 use crate::law::{Axis, Law, LawName};
-use crate::observation::{self, Exclusion, Observation, Response};
+use crate::observation::{Exclusion, Observation, Response};
 use crate::points::{self, Points, select};
+use crate::prepare::{Prepared, known_ceiling, one_value, prepare_below};
 use crate::sample::Sample;
 use crate::solve::{self, Problem, Status};
-use crate::{FitError, Objective, Options, ceiling, extent, frozen, one_convention, one_value};
+use crate::{FitError, Objective, Options, extent};
 
 /// Cuts of a rolling back-test, unless asked otherwise.
 pub const CUTS_MAX: usize = 8;
@@ -177,20 +178,23 @@ impl fmt::Display for BackTest {
 /// since a law of the best is no forecast of the rest. Where groups are left out, a job with any row in the group
 /// trains nothing; rolling cuts keep the rows of a job below the cut, and say of how many jobs. Rows weigh alike.
 /// The order of `observations` and the number of threads make no difference.
+///
+/// As [`fit`](crate::fit) does, a law or a space that ends at the error of guessing leaves out rows at or above it, and
+/// wants losses to say what it is.
 pub fn backtest(observations: &[Observation], options: &Options, hold_out: &HoldOut) -> Result<BackTest, FitError> {
-    one_convention(observations)?;
-    let law = options.law.law(ceiling(observations));
+    backtest_below(known_ceiling(observations), observations, options, hold_out)
+}
+
+/// The same for rows that are some of a study's, with what all of its rows say of the error of guessing.
+pub(crate) fn backtest_below(
+    ceiling: Option<f64>,
+    observations: &[Observation],
+    options: &Options,
+    hold_out: &HoldOut,
+) -> Result<BackTest, FitError> {
+    let Prepared { law, frozen: held, objective, axes, rows, excluded, .. } =
+        prepare_below(ceiling, observations, options, hold_out.split.axis())?;
     let law = law.as_ref();
-    let held = frozen(law, &options.frozen)?;
-    let objective = options.objective.with_ceiling(ceiling(observations));
-    let mut axes = law.axes().to_vec();
-    for axis in options.points.axes().iter().chain(hold_out.split.axis().as_ref()) {
-        if !axes.contains(axis) {
-            axes.push(*axis);
-        }
-    }
-    let (rows, excluded) = observation::usable(observations, options.response, &axes);
-    let rows = points::candidates(options.points, rows);
     let free = law.parameters().len() - held.iter().flatten().count();
     let setting = Setting {
         law,

@@ -1,13 +1,13 @@
 //! Prediction intervals of held-out rows, as [`Fit::forecast`](crate::Fit::forecast) states them: a pairs bootstrap by
 //! job for the law, read at expanded shares, and its residuals for a new job's scatter.
 
-use rand::{Rng, SeedableRng};
-use rand_chacha::ChaCha8Rng;
+use rand::Rng;
 
 use crate::bootstrap::residual_variance;
 use crate::distribution::t_two_sided;
 use crate::interval::{ALPHA, IntervalKind, Reader};
 use crate::law::Input;
+use crate::random::stream;
 use crate::solve::{Ending, Newton, Problem, Solver};
 
 /// 95 % prediction intervals of ln E at `at`, in that order; empty where `resamples` is 0, none could be fitted, or
@@ -29,8 +29,7 @@ pub(super) fn intervals(
     let jobs = sample.jobs_len();
     let mut drawn: Vec<Vec<f64>> = vec![Vec::new(); at.len()];
     for resample in 0..resamples as u64 {
-        let mut random = ChaCha8Rng::seed_from_u64(seed);
-        random.set_stream(cut << 32 | resample);
+        let mut random = stream(seed, cut << 32 | resample);
         let mut times = vec![0.0; jobs];
         for _ in 0..jobs {
             times[random.random_range(0..jobs)] += 1.0;

@@ -161,6 +161,36 @@ fn what_cannot_be_cut_is_named() {
 }
 
 #[test]
+fn what_a_fit_says_of_guessing_a_back_test_says_too() {
+    let mut rows = study(0.01, 1);
+    rows[3].error = 8.5;
+    let logit: Objective = "ls-logit".parse().unwrap();
+    let ending = [
+        Options { resamples: 0, ..options(LawName::Bounded) },
+        Options { resamples: 0, ..options(LawName::BoundedNd) },
+        Options { resamples: 0, objective: logit, ..options(power()) },
+    ];
+    let open = Options { resamples: 0, ..options(power()) };
+    for options in &ending {
+        let error = backtest(&rows, options, &rolling(Axis::C)).unwrap_err();
+        assert_eq!(error, FitError::NeedsCeiling { law: options.law, objective: options.objective });
+        assert_eq!(error, crate::fit(&rows, options).unwrap_err());
+    }
+    assert!(backtest(&rows, &open, &rolling(Axis::C)).unwrap().pooled.is_some());
+    for row in &mut rows {
+        // U does something, for the law that has it.
+        row.unique_samples *= 1.0 + row.parameters / 1e9;
+        row.chance_error = Some(8.0);
+    }
+    for options in ending.iter().chain([&open]) {
+        let (fitted, tested) =
+            (crate::fit(&rows, options).unwrap(), backtest(&rows, options, &rolling(Axis::C)).unwrap());
+        assert_eq!((tested.observations.len(), &tested.excluded), (fitted.observations.len(), &fitted.excluded));
+        assert_eq!(tested.excluded.len(), usize::from(options.law != open.law || options.objective != open.objective));
+    }
+}
+
+#[test]
 fn a_law_of_the_best_is_tested_on_the_best() {
     let mut rows = curve(0.0, 1e30, 0);
     for (index, row) in rows.iter_mut().enumerate() {

@@ -4,10 +4,12 @@ use std::fmt;
 
 use serde::Serialize;
 
+use super::Contest;
 use crate::law::{Axis, LawName};
 use crate::observation::{self, Observation};
 use crate::points::{self, select};
-use crate::{Options, ceiling, extent};
+use crate::prepare::law_ends;
+use crate::{Response, extent};
 
 /// Distinct values on an axis from which a term in it, with a constant beside, can be told: two leave a line.
 const VALUES_MIN: usize = 3;
@@ -43,6 +45,9 @@ pub enum WhyNot {
         /// Of how many.
         of: usize,
     },
+    /// It ends at the loss of guessing.
+    #[error("it ends at the loss of guessing, which the rows do not say")]
+    NoCeiling,
     /// One value on an axis.
     #[error("all rows have the same {}", axis.describe())]
     OneValue {
@@ -79,22 +84,31 @@ pub(super) struct Field {
     pub train_min: usize,
 }
 
-/// Sorts `asked` into laws that take part and those that can't. A law may lack an axis in fewer than half of the rows:
-/// these rows are then left out for all laws. `sparing`: leave laws of N, D or U alone out where another axis varies.
+/// Sorts the laws asked for into those that take part and those that can't. A law may lack an axis in fewer than half
+/// of the rows: these rows are then left out for all laws. Where none is asked for, laws of N, D or U alone are left
+/// out if another axis varies. `needed`: axes of the policy and the split. `known_ceiling`: the error of guessing, if
+/// the rows say it.
 pub(super) fn candidates(
     observations: &[Observation],
-    options: &Options,
+    contest: &Contest,
     needed: &[Axis],
-    asked: &[LawName],
-    sparing: bool,
+    known_ceiling: Option<f64>,
 ) -> Field {
-    let (rows, _) = observation::usable(observations, options.response, needed);
-    let rows = points::candidates(options.points, rows);
-    let pairs: Vec<(f64, f64)> = rows.iter().map(|row| (row.compute, row.error)).collect();
-    let points = select(options.points, &pairs).len();
+    let options = &contest.options;
+    let ceiling = known_ceiling.unwrap_or(1.0);
+    let (usable, _) = observation::usable(observations, options.response, needed);
+    let count = |rows: &[Observation]| {
+        let pairs: Vec<(f64, f64)> = rows.iter().map(|row| (row.compute, row.error)).collect();
+        select(options.points, &pairs).len()
+    };
+    let below = observation::below(ceiling, usable.clone(), &mut Vec::new());
+    let points_below = count(&points::candidates(options.points, below));
+    let rows = points::candidates(options.points, usable);
+    let points_all = count(&rows);
     let mut field = Field { laws: Vec::new(), left_out: Vec::new(), axes: needed.to_vec(), train_min: 0 };
-    for &name in asked {
-        let law = name.law(ceiling(observations));
+    for &name in contest.asked() {
+        let law = name.law(ceiling);
+        let points = if contest.ends_at_guessing(name) { points_below } else { points_all };
         let parameters = law.parameters().len();
         let least = ((parameters + 2) * 4).div_ceil(3);
         let lacks = law.axes().iter().find_map(|&axis| {
@@ -104,13 +118,17 @@ pub(super) fn candidates(
         let same = || law.axes().iter().find(|&&axis| values(&rows, axis) < 2).map(|&axis| WhyNot::OneValue { axis });
         let few = || (points < least).then_some(WhyNot::TooFewPoints { parameters, points, needed: least });
         let blind = || match law.axes() {
-            &[sees] if sparing && sees != Axis::C => [Axis::N, Axis::D, Axis::U, Axis::C]
+            &[sees] if contest.laws.is_empty() && sees != Axis::C => [Axis::N, Axis::D, Axis::U, Axis::C]
                 .into_iter()
                 .find(|&axis| axis != sees && values(&rows, axis) > 1)
                 .map(|varies| WhyNot::OneOfMany { sees, varies }),
             _ => None,
         };
-        if let Some(why) = lacks.or_else(same).or_else(few).or_else(blind) {
+        let unbounded = || {
+            let unknown = options.response == Response::Loss && known_ceiling.is_none();
+            (unknown && law_ends(name)).then_some(WhyNot::NoCeiling)
+        };
+        if let Some(why) = lacks.or_else(unbounded).or_else(same).or_else(few).or_else(blind) {
             field.left_out.push(LeftOut { law: name, why });
             continue;
         }

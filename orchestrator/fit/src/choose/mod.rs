@@ -16,13 +16,14 @@ use serde::Serialize;
 pub use candidates::{LeftOut, WhyNot, default_law};
 pub use likelihood::{Criteria, auto_delta, criteria, quadratic_share, residuals};
 
-use crate::backtest::{BackTest, HoldOut, Scores, Split, backtest};
+use crate::backtest::{BackTest, HoldOut, Scores, Split, backtest_below};
 use crate::law::LawName;
 use crate::observation::{self, Exclusion, Observation};
 use crate::points::{self, select};
+use crate::prepare::{known_ceiling, law_ends, one_convention, space_ends};
 use crate::sample::Sample;
 use crate::solve::{self, Problem, Status};
-use crate::{FitError, Loss, Objective, Options, ceiling, one_convention};
+use crate::{FitError, Loss, Objective, Options, Response};
 
 /// A rival takes the default's place when its held-out RMSLE is at most this share of the default's.
 pub const SWITCH: f64 = 0.5;
@@ -58,6 +59,15 @@ impl Contest {
             hold_out: HoldOut { resamples: 0, ..HoldOut::new(split) },
             options,
         }
+    }
+
+    fn asked(&self) -> &[LawName] {
+        if self.laws.is_empty() { LawName::ALL } else { &self.laws }
+    }
+
+    /// Whether the law, by some objective, ends at the error of guessing.
+    fn ends_at_guessing(&self, law: LawName) -> bool {
+        law_ends(law) || self.objectives.iter().copied().any(space_ends)
     }
 }
 
@@ -127,15 +137,27 @@ impl fmt::Display for Choice {
 }
 
 /// Compares. All contenders are trained and tested on the same rows at the same cuts: those that leave the law with
-/// most parameters enough. The order of `observations` makes no difference.
+/// most parameters enough. Where one of them ends at the error of guessing, rows at or above it are left out for all.
+/// The order of `observations` makes no difference.
 pub fn choose(observations: &[Observation], contest: &Contest) -> Result<Choice, FitError> {
     one_convention(observations)?;
     let options = &contest.options;
     let needed =
         options.points.axes().iter().chain(contest.hold_out.split.axis().as_ref()).copied().collect::<Vec<_>>();
-    let asked: &[LawName] = if contest.laws.is_empty() { LawName::ALL } else { &contest.laws };
-    let field = candidates::candidates(observations, options, &needed, asked, contest.laws.is_empty());
-    let (rows, excluded) = observation::usable(observations, options.response, &field.axes);
+    let known_ceiling = known_ceiling(observations);
+    if known_ceiling.is_none() && options.response == Response::Loss {
+        // No law can be compared by such an objective; a law that ends there is left out alone.
+        if let Some(&objective) = contest.objectives.iter().find(|&&objective| space_ends(objective)) {
+            let law = contest.default.unwrap_or(contest.asked()[0]);
+            return Err(FitError::NeedsCeiling { law, objective });
+        }
+    }
+    let ceiling = known_ceiling.unwrap_or(1.0);
+    let field = candidates::candidates(observations, contest, &needed, known_ceiling);
+    let (mut rows, mut excluded) = observation::usable(observations, options.response, &field.axes);
+    if field.laws.iter().any(|&law| contest.ends_at_guessing(law)) {
+        rows = observation::below(ceiling, rows, &mut excluded);
+    }
     let rows = points::candidates(options.points, rows);
     let default = contest.default.unwrap_or_else(|| default_law(&rows));
     let first = contest.objectives.first().copied().unwrap_or(Objective::LS_LOG);
@@ -149,8 +171,10 @@ pub fn choose(observations: &[Observation], contest: &Contest) -> Result<Choice,
             contest.objectives.iter().map(move |&objective| (law, Some(objective))).chain(auto)
         })
         .collect();
-    let played: Result<Vec<Option<Played>>, FitError> =
-        entries.into_par_iter().map(|(law, objective)| play(&rows, law, objective, &hold_out, options)).collect();
+    let played: Result<Vec<Option<Played>>, FitError> = entries
+        .into_par_iter()
+        .map(|(law, objective)| play(&rows, known_ceiling, law, objective, &hold_out, options))
+        .collect();
     let played: Vec<Played> = played?.into_iter().flatten().collect();
     let champion = played.iter().find(|one| one.contender.law == default && one.contender.objective == first);
     let champion = champion.map(|one| one.record.clone());
@@ -175,12 +199,13 @@ struct Played {
 /// Fits and back-tests; `objective` `None` is Huber with its own delta. `None` where there is no such delta.
 fn play(
     rows: &[Observation],
+    known_ceiling: Option<f64>,
     name: LawName,
     objective: Option<Objective>,
     hold_out: &HoldOut,
     options: &Options,
 ) -> Result<Option<Played>, FitError> {
-    let ceiling = ceiling(rows);
+    let ceiling = known_ceiling.unwrap_or(1.0);
     let law = name.law(ceiling);
     let pairs: Vec<(f64, f64)> = rows.iter().map(|row| (row.compute, row.error)).collect();
     let sample = Sample::of(rows, &select(options.points, &pairs));
@@ -199,7 +224,7 @@ fn play(
     let (solution, problem) = solve_by(objective);
     let theta = &solution.best.theta;
     let options = Options { law: name, objective, frozen: Vec::new(), ..options.clone() };
-    let record = backtest(rows, &options, hold_out)?;
+    let record = backtest_below(known_ceiling, rows, &options, hold_out)?;
     let misses = residuals(&Problem { objective: Objective::LS_LOG, ..problem }, theta);
     let delta = match objective.loss {
         Loss::Huber(delta) | Loss::Asymmetric { delta, .. } => Some(delta),

@@ -4,7 +4,7 @@ use super::*;
 use crate::backtest::Split;
 use crate::backtest::tests::{curve, study};
 use crate::law::Axis;
-use crate::observation::Response;
+use crate::observation::{Reason, Response};
 
 fn contest(split: Split) -> Contest {
     // Four laws: what all of them would say costs minutes and tests no more.
@@ -103,6 +103,55 @@ fn rows_that_some_law_cannot_use_are_used_by_none() {
     assert_eq!((choice.rows, choice.excluded.len()), (19, 1));
     let cuts: Vec<usize> = choice.contenders.iter().map(|one| one.cuts + one.skipped.len()).collect();
     assert!(cuts.iter().all(|count| *count == cuts[0]));
+}
+
+fn between_two() -> Contest {
+    Contest { laws: vec![law("chinchilla"), law("bounded-nd")], ..contest(Split::Rolling(Axis::C)) }
+}
+
+#[test]
+fn laws_that_end_at_guessing_want_to_know_where_it_is() {
+    let mut rows = study(0.01, 1);
+    let unknown = choose(&rows, &between_two()).unwrap();
+    assert_eq!(unknown.left_out, [LeftOut { law: law("bounded-nd"), why: WhyNot::NoCeiling }]);
+    assert_eq!(
+        unknown.left_out[0].to_string(),
+        "bounded-nd: it ends at the loss of guessing, which the rows do not say"
+    );
+    assert_eq!((unknown.rows, unknown.law), (20, law("chinchilla")));
+    // A space leaves no law to compare.
+    let by = |objective: &str| Contest { objectives: vec![objective.parse().unwrap()], ..between_two() };
+    assert!(matches!(choose(&rows, &by("ls-logit")), Err(FitError::NeedsCeiling { .. })));
+    // Of a fraction it is at most 1.
+    for row in &mut rows {
+        row.error /= 10.0;
+    }
+    let mut fractions = between_two();
+    fractions.options.response = Response::Fraction;
+    assert_eq!(choose(&rows, &fractions).unwrap().left_out, []);
+}
+
+#[test]
+fn rows_beyond_guessing_are_used_by_none_where_a_law_ends_there() {
+    let mut rows = study(0.01, 1);
+    // Said by a row alone that no law can use.
+    rows.push(Observation { compute: f64::NAN, chance_error: Some(8.0), job_key: "f".repeat(64), ..rows[0].clone() });
+    rows[3].error = 8.5;
+    let choice = choose(&rows, &between_two()).unwrap();
+    assert_eq!((choice.left_out.len(), choice.rows), (0, 19));
+    let beyond = choice.excluded.iter().find(|out| out.job_key == rows[3].job_key).unwrap();
+    assert!(matches!(beyond.reason, Reason::AtCeiling(_)), "{beyond:?}");
+    let cuts = |one: &Contender| one.cuts + one.skipped.len();
+    assert!(choice.contenders.iter().all(|one| one.cuts > 0 && cuts(one) == cuts(&choice.contenders[0])));
+    let open = Contest { laws: vec![law("chinchilla")], ..between_two() };
+    assert_eq!(choose(&rows, &open).unwrap().rows, 20);
+    // Too few are left for the one: the other keeps them all.
+    for row in rows.iter_mut().take(11) {
+        row.error = 8.5;
+    }
+    let few = choose(&rows, &between_two()).unwrap();
+    assert_eq!(few.left_out[0].why, WhyNot::TooFewPoints { parameters: 5, points: 9, needed: 10 });
+    assert_eq!(few.rows, 20);
 }
 
 #[test]

@@ -15,14 +15,14 @@
 //! of the difference of two exponents held the truth for 6 jobs against 6, and 96 % for 6 against 30; with both
 //! families', 97.8 % and 95 %; unpushed, 92.4 % of either.
 
-use rand::{Rng, SeedableRng};
-use rand_chacha::ChaCha8Rng;
+use rand::Rng;
 use serde::Serialize;
 
 use super::CompareError;
 use crate::bootstrap::clusters;
 use crate::distribution::{normal_quantile, t_two_sided};
 use crate::interval::ALPHA;
+use crate::random::{normal, stream};
 use crate::sample::Sample;
 use crate::solve::invert;
 use crate::{Fit, JOBS_MIN};
@@ -177,16 +177,4 @@ fn root(fit: &Fit) -> Option<Vec<(usize, Vec<f64>)>> {
         }
     }
     Some(free.into_iter().zip(lower).collect())
-}
-
-fn stream(seed: u64, number: u64) -> ChaCha8Rng {
-    let mut random = ChaCha8Rng::seed_from_u64(seed);
-    random.set_stream(number);
-    random
-}
-
-/// Box and Muller 1958.
-pub(crate) fn normal(random: &mut ChaCha8Rng) -> f64 {
-    let (u, v): (f64, f64) = (1.0 - random.random::<f64>(), random.random());
-    (-2.0 * u.ln()).sqrt() * (std::f64::consts::TAU * v).cos()
 }

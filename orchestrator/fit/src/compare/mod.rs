@@ -22,7 +22,6 @@ use crate::{Fit, JOBS_MIN};
 use curves::{Grid, check, differences, of_compute, range, shared_exponent};
 
 pub use draws::Spread;
-pub(crate) use draws::normal;
 
 /// Pairs drawn.
 pub const DRAWS: usize = 4000;

@@ -8,6 +8,7 @@ use rand_chacha::ChaCha8Rng;
 use super::*;
 use crate::Options;
 use crate::observation::{Observation, Response};
+use crate::random::normal;
 
 fn row(job: usize, compute: f64, error: f64) -> Observation {
     Observation {

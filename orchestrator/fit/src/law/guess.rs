@@ -1,7 +1,7 @@
 //! Small linear problems behind laws' own starts.
 
 use super::{Input, Separable};
-use crate::solve::cholesky_solve;
+use crate::solve::{cholesky_solve, non_negative};
 
 /// Weighted least squares of up to three columns: the sum of squares and the solution (zero for columns that are not
 /// `used`). Rows are (columns, target, weight). `None` where the columns do not tell.
@@ -86,7 +86,7 @@ pub(super) fn project(
 /// Most columns of [`project`].
 const COLUMNS_MAX: usize = 4;
 
-/// Least squares with coefficients of at least zero, by trying every set of columns. The target is the last of a row.
+/// Least squares with coefficients of at least zero; `None` where zeros are best. The target is the last of a row.
 fn least_squares_above_zero(rows: &[[f64; COLUMNS_MAX + 1]], columns: usize) -> Option<(f64, [f64; COLUMNS_MAX])> {
     let mut products = [[0.0; COLUMNS_MAX + 1]; COLUMNS_MAX + 1];
     for row in rows {
@@ -96,34 +96,19 @@ fn least_squares_above_zero(rows: &[[f64; COLUMNS_MAX + 1]], columns: usize) -> 
             }
         }
     }
-    let mut best: Option<(f64, [f64; COLUMNS_MAX])> = None;
-    for set in 1u32..1 << columns {
-        let used: Vec<usize> = (0..columns).filter(|column| set >> column & 1 == 1).collect();
-        // Columns of unit length: their sizes differ by many decades.
-        let length = |column: usize| products[column][column].sqrt();
-        let ridge = |i: usize, j: usize| if i == j { 1e-12 } else { 0.0 };
-        let scaled = |&i: &usize, &j: &usize| products[i][j] / (length(i) * length(j)) + ridge(i, j);
-        let matrix: Vec<f64> =
-            used.iter().flat_map(|i| used.iter().map(|j| scaled(i, j)).collect::<Vec<_>>()).collect();
-        let right: Vec<f64> = used.iter().map(|&i| products[i][COLUMNS_MAX] / length(i)).collect();
-        let Some(solution) = cholesky_solve(&matrix, &right) else { continue };
-        if solution.iter().any(|value| value.is_nan() || *value < 0.0) {
-            continue;
-        }
-        let mut coefficients = [0.0; COLUMNS_MAX];
-        for (column, value) in used.iter().zip(&solution) {
-            coefficients[*column] = value / length(*column);
-        }
-        let off = |row: &[f64; COLUMNS_MAX + 1]| {
-            row[..columns].iter().zip(coefficients).map(|(x, coefficient)| x * coefficient).sum::<f64>()
-                - row[COLUMNS_MAX]
-        };
-        let squares = rows.iter().map(|row| off(row).powi(2)).sum();
-        if best.as_ref().is_none_or(|(least, _)| squares < *least) {
-            best = Some((squares, coefficients));
-        }
+    let normal: Vec<f64> = products[..columns].iter().flat_map(|row| row[..columns].to_vec()).collect();
+    let right: Vec<f64> = products[..columns].iter().map(|row| row[COLUMNS_MAX]).collect();
+    let (best, gain) = non_negative(&normal, &right);
+    if gain <= 0.0 {
+        return None;
     }
-    best
+    let off = |row: &[f64; COLUMNS_MAX + 1]| {
+        row[..columns].iter().zip(&best).map(|(x, coefficient)| x * coefficient).sum::<f64>() - row[COLUMNS_MAX]
+    };
+    let squares = rows.iter().map(|row| off(row).powi(2)).sum();
+    let mut coefficients = [0.0; COLUMNS_MAX];
+    coefficients[..columns].copy_from_slice(&best[..columns]);
+    Some((squares, coefficients))
 }
 
 #[cfg(test)]

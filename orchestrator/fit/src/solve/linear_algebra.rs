@@ -3,6 +3,9 @@
 use super::frame::{Local, Vector};
 use crate::law::PARAMETERS_MAX;
 
+/// Coefficients of [`non_negative`] at most.
+pub(super) const COEFFICIENTS_MAX: usize = 6;
+
 /// Solves `matrix x = right` by Cholesky; `None` where the matrix is not positive definite.
 pub fn cholesky_solve(matrix: &[f64], right: &[f64]) -> Option<Vec<f64>> {
     let k = right.len();
@@ -190,4 +193,61 @@ pub(super) fn eigenvalues(matrix: &mut [f64], k: usize) -> Vec<f64> {
         }
     }
     (0..k).map(|i| matrix[i * k + i]).collect()
+}
+
+/// The `x >= 0` that minimises `x' normal x - 2 right' x`, and minus that minimum. By trying: all coefficients first,
+/// then every set of fewer.
+pub(crate) fn non_negative(normal: &[f64], right: &[f64]) -> ([f64; COEFFICIENTS_MAX], f64) {
+    let count = right.len();
+    let all = (1usize << count) - 1;
+    let mut best = ([0.0; COEFFICIENTS_MAX], 0.0);
+    for set in (1..=all).rev() {
+        let Some(x) = unconstrained(normal, right, set) else { continue };
+        if x.iter().any(|value| *value < 0.0) {
+            continue;
+        }
+        let gain: f64 = x.iter().zip(right).map(|(x, right)| x * right).sum();
+        if gain > best.1 {
+            best = (x, gain);
+        }
+        if set == all {
+            break;
+        }
+    }
+    best
+}
+
+fn unconstrained(normal: &[f64], right: &[f64], set: usize) -> Option<[f64; COEFFICIENTS_MAX]> {
+    let count = right.len();
+    let members: Vec<usize> = (0..count).filter(|i| set >> i & 1 == 1).collect();
+    if members.iter().any(|&i| normal[i * count + i] <= 0.0) {
+        return None;
+    }
+    let scale: Vec<f64> = members.iter().map(|&i| 1.0 / normal[i * count + i].sqrt()).collect();
+    let size = members.len();
+    let mut matrix = vec![0.0; size * size];
+    for a in 0..size {
+        for b in 0..size {
+            matrix[a * size + b] = scale[a] * scale[b] * normal[members[a] * count + members[b]];
+        }
+    }
+    let scaled: Vec<f64> = members.iter().zip(&scale).map(|(&i, scale)| scale * right[i]).collect();
+    let x = cholesky_solve(&matrix, &scaled)?;
+    let mut all = [0.0; COEFFICIENTS_MAX];
+    for (a, &i) in members.iter().enumerate() {
+        all[i] = scale[a] * x[a];
+    }
+    Some(all)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_coefficient_that_would_be_negative_is_zero() {
+        // x + y = 1 and x - y = 3: unconstrained (2, -1), constrained (2, 0) with x' (1, 1), (1, -1).
+        let (x, gain) = non_negative(&[2.0, 0.0, 0.0, 2.0], &[4.0, -2.0]);
+        assert!((x[0] - 2.0).abs() < 1e-15 && x[1] == 0.0 && (gain - 8.0).abs() < 1e-14);
+    }
 }

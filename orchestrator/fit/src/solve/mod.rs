@@ -21,6 +21,7 @@ use crate::law::{Law, Scale};
 
 pub use judge::{Optimum, Solution, Status};
 
+pub(crate) use linear_algebra::non_negative;
 pub use linear_algebra::{cholesky_solve, invert};
 pub use newton::Newton;
 pub use problem::{Problem, Pull, Quantity};
