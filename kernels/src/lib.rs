@@ -1,3 +1,20 @@
-//! Contrastive losses: the plain-Rust reference that every kernel is held against.
+//! Contrastive losses of image-text training: exact values and gradients without ever storing B x B beyond a budget.
+//!
+//! [`reference`](mod@reference) is the formula in plain Rust and float64, the truth that everything is held against. With
+//! the feature `torch`, `clip_loss` and `siglip_loss` take tensors; `csrc/` does the work, and serves Python
+//! alike (`python/`). What it computes, how, and how fast: `README.md`.
 
+pub mod comm;
 pub mod reference;
+
+#[cfg(feature = "torch")]
+mod ffi;
+#[cfg(feature = "torch")]
+mod group;
+#[cfg(feature = "torch")]
+mod loss;
+
+#[cfg(feature = "torch")]
+pub use loss::{
+    Compute, Gradients, LossError, Options, Wanted, clip_gradients, clip_loss, siglip_gradients, siglip_loss,
+};

@@ -1,7 +1,6 @@
 /* The losses for Rust: a C interface on at::Tensor pointers, which are what tch's tensors are. No exception crosses it. */
 #include "binding.h"
 #include "operators.h"
-#include <cstring>
 #include <exception>
 #include <string>
 
@@ -32,6 +31,12 @@ const char *const COMPUTE_NAMES[] = {"auto", "fp32", "bf16", "fp16", "fp64"};
 extern "C" {
 
 const char *sweep_last_error(void) { return last_error.c_str(); }
+
+void *sweep_stream(const at::Tensor *tensor) {
+  void *stream = nullptr;
+  guarded([&] { stream = sweep::stream_of(tensor->device()); });
+  return stream;
+}
 
 int sweep_loss(const sweep_inputs *in, at::Tensor **out) {
   return guarded([&] {

@@ -27,6 +27,8 @@ struct sweep_group {
 
 /* 0, or 1 with the words in sweep_last_error (of this thread, until its next call). Tensors that come out are the caller's. */
 const char *sweep_last_error(void);
+/* The current stream of a tensor's device; null on the CPU. */
+void *sweep_stream(const at::Tensor *tensor);
 /* The loss with autograd. */
 int sweep_loss(const sweep_inputs *in, at::Tensor **out);
 /* Loss and gradients (loss, images, texts, scale, bias; null where not wanted). `wanted`: bits 1, 2, 4, 8. */

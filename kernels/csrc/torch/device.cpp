@@ -1,20 +1,36 @@
 /* Which kernels serve a device. The CUDA ones live in a library of their own, libsweep_kernels_cuda.so, which hands its
- * tables over when it is loaded: so that one binary runs with and without CUDA. */
+ * tables over when it is loaded, at the first CUDA tensor: so one binary runs with and without CUDA. */
 #include "engine.h"
 #include <atomic>
+#include <dlfcn.h>
+#include <string>
 #include <c10/core/impl/VirtualGuardImpl.h>
+
+extern "C" __attribute__((visibility("default"))) void sweep_register_cuda(const sweep_panel_kernels *,
+                                                                           const sweep_fused_kernels *);
 
 namespace sweep {
 namespace {
 std::atomic<const sweep_panel_kernels *> cuda_panel{nullptr};
 std::atomic<const sweep_fused_kernels *> cuda_fused{nullptr};
+
+/* Loads the CUDA library that lies beside this one; words if it can't. */
+std::string load_cuda() {
+  Dl_info self;
+  if (!dladdr(reinterpret_cast<void *>(&sweep_register_cuda), &self)) return "this library can't find itself";
+  std::string path = self.dli_fname;
+  path.replace(path.find_last_of('/') + 1, std::string::npos, "libsweep_kernels_cuda.so");
+  return dlopen(path.c_str(), RTLD_NOW | RTLD_GLOBAL) ? "" : dlerror();
+}
 } // namespace
 
 const sweep_panel_kernels &kernels_of(const at::Device &device) {
   if (device.is_cpu()) return *sweep_cpu_kernels();
-  const sweep_panel_kernels *table = device.is_cuda() ? cuda_panel.load() : nullptr;
-  TORCH_CHECK(table, "the contrastive kernels for ", device, " are not loaded: build them (make -C kernels/csrc cuda) and "
-              "load libsweep_kernels_cuda.so, or move the features to the CPU");
+  TORCH_CHECK(device.is_cuda(), "there are no contrastive kernels for ", device, "; move the features to the CPU or CUDA");
+  static const std::string failure = load_cuda();
+  const sweep_panel_kernels *table = cuda_panel.load();
+  TORCH_CHECK(table, "the contrastive kernels for ", device, " are not there: ", failure, "; build them with `make -C "
+              "kernels/csrc cuda`, keep libsweep_kernels_cuda.so beside libsweep_kernels.so, or move the features to the CPU");
   return *table;
 }
 
@@ -32,8 +48,7 @@ void check_code(int code, const char *what) {
 
 } // namespace sweep
 
-extern "C" __attribute__((visibility("default"))) void sweep_register_cuda(const sweep_panel_kernels *panel,
-                                                                           const sweep_fused_kernels *fused) {
+extern "C" void sweep_register_cuda(const sweep_panel_kernels *panel, const sweep_fused_kernels *fused) {
   sweep::cuda_panel.store(panel);
   sweep::cuda_fused.store(fused);
 }

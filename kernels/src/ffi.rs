@@ -1,0 +1,60 @@
+//! `csrc/torch/binding.h`, word for word. Nothing else in this crate names C.
+
+#![expect(unsafe_code, reason = "declarations of C, and calls of it")]
+
+use std::ffi::{CStr, c_char, c_int, c_void};
+
+/// An `at::Tensor *`, which is what `tch::Tensor` points to.
+pub(crate) type TensorPointer = *mut c_void;
+
+/// `sweep_inputs`.
+#[repr(C)]
+pub(crate) struct Inputs {
+    pub(crate) images: *const c_void,
+    pub(crate) texts: *const c_void,
+    pub(crate) scale: *const c_void,
+    pub(crate) bias: *const c_void,
+    pub(crate) ids: *const c_void,
+    pub(crate) label_smoothing: f64,
+    pub(crate) compute: i32,
+    pub(crate) check_finite: i32,
+    pub(crate) budget_bytes: i64,
+}
+
+type Move = extern "C" fn(*mut c_void, *const c_void, *mut c_void, *const i64) -> c_int;
+type Reduce = extern "C" fn(*mut c_void, *mut c_void, i32) -> c_int;
+
+/// `sweep_group`.
+#[repr(C)]
+pub(crate) struct Group {
+    pub(crate) rank: i64,
+    pub(crate) world: i64,
+    pub(crate) this: *mut c_void,
+    pub(crate) gather_rows: Move,
+    pub(crate) scatter_rows: Move,
+    pub(crate) all_reduce: Reduce,
+}
+
+unsafe extern "C" {
+    fn sweep_last_error() -> *const c_char;
+    fn sweep_stream(tensor: *const c_void) -> *mut c_void;
+    pub(crate) fn sweep_loss(inputs: *const Inputs, out: *mut TensorPointer) -> c_int;
+    pub(crate) fn sweep_gradients(
+        inputs: *const Inputs,
+        group: *const Group,
+        wanted: i32,
+        out: *mut TensorPointer,
+    ) -> c_int;
+}
+
+/// Words of the error that this thread's last call ended with.
+pub(crate) fn last_error() -> String {
+    // SAFETY: the library returns a string that ends with 0 and lives until this thread's next call.
+    unsafe { CStr::from_ptr(sweep_last_error()) }.to_string_lossy().into_owned()
+}
+
+/// The current stream of a tensor's device (a `cudaStream_t`); null on the CPU.
+pub(crate) fn stream(tensor: *const c_void) -> *mut c_void {
+    // SAFETY: callers pass a live at::Tensor.
+    unsafe { sweep_stream(tensor) }
+}
