@@ -3,6 +3,11 @@
 use std::path::PathBuf;
 
 fn main() {
+    // The losses' library: beside the binary if it was copied there, else where the crate `kernels` built it.
+    println!("cargo:rustc-link-arg=-Wl,-rpath,$ORIGIN");
+    if let Ok(folder) = std::env::var("DEP_SWEEP_KERNELS_FOLDER") {
+        println!("cargo:rustc-link-arg=-Wl,-rpath,{folder}");
+    }
     println!("cargo:rerun-if-env-changed=LIBTORCH");
     println!("cargo:rerun-if-changed=build.rs");
     let Ok(libtorch) = std::env::var("LIBTORCH") else { return };

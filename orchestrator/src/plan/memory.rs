@@ -1,21 +1,25 @@
 //! How much memory a job needs, from closed forms.
 
-use protocol::{ModelConfig, ModelSize, Precision};
+use protocol::{Loss, ModelConfig, ModelSize, Precision, Recipe};
+
+/// What the fused loss keeps of the logits at most.
+const LOGITS_BYTES_MAX: f64 = (1_u64 << 30) as f64;
 
 /// Estimated peak bytes of training on one device:
 ///
 /// ```text
 /// 16 N                                   weights, gradients and AdamW's two moments, fp32
-/// + B b (sum over towers of L T (8 W + 2 H + heads T))      activations kept for the backward pass
-/// + 4 B 3 S^2 + 3 x 4 B^2                images, logits and their gradients
+/// + B/k b (sum over towers of L T (8 W + 2 H + heads T))    activations kept for the backward pass
+/// + 4 B 3 S^2 + 4 B x 8 E                images; embeddings, their gradients and copies
+/// + min(4 B^2, 1 GiB), or 3 x 4 B^2      logits: fused, or by reference with their gradients
 /// ```
 ///
-/// N parameters, B global batch, b bytes of an activation (4, or 2 with `amp_bf16`), L blocks, T tokens, W width, H
-/// hidden width, S image side. A pre-LN block keeps its two inputs and their norms (4 W), queries, keys and values (3
+/// N parameters, B global batch in k parts (`accum_freq`), b bytes of an activation (4, or 2 with `amp_bf16`), L blocks,
+/// T tokens, W width, H hidden width, S image side, E embedding width. A pre-LN block keeps its two inputs and their norms (4 W), queries, keys and values (3
 /// W), the attention's output (W), both sides of the activation function (2 H), and the attention weights where no
 /// fused kernel makes them again. Counted by hand, not measured: good for "does it fit", not for the last 20 %.
-pub fn memory_bytes(config: &ModelConfig, size: &ModelSize, global_batch: u64, precision: Precision) -> u64 {
-    let bytes = match precision {
+pub fn memory_bytes(config: &ModelConfig, size: &ModelSize, recipe: &Recipe) -> u64 {
+    let bytes = match recipe.precision {
         Precision::Fp32 => 4.0,
         Precision::AmpBf16 => 2.0,
     };
@@ -26,9 +30,14 @@ pub fn memory_bytes(config: &ModelConfig, size: &ModelSize, global_batch: u64, p
     };
     let activations = tower(vision.layers, patches + 1, vision.width, vision.hidden_width(), vision.heads())
         + tower(text.layers, text.context_length, text.width, 4 * text.width, text.heads);
-    let batch = global_batch as f64;
+    let batch = recipe.global_batch as f64;
     let images = 4.0 * batch * 3.0 * (vision.image_size as f64).powi(2);
-    let total = 16.0 * size.parameters() as f64 + batch * bytes * activations + images + 12.0 * batch * batch;
+    let logits = match recipe.loss {
+        Loss::Fused => (4.0 * batch * batch).min(LOGITS_BYTES_MAX) + 32.0 * batch * config.embed_dim as f64,
+        Loss::Reference => 12.0 * batch * batch,
+    };
+    let part = batch / recipe.accum_freq as f64;
+    let total = 16.0 * size.parameters() as f64 + part * bytes * activations + images + logits;
     total as u64
 }
 
@@ -43,8 +52,27 @@ mod tests {
         let size = config.size();
         // Image: 2 blocks x 17 tokens x (256 + 256 + 17); text: 2 x 32 x (256 + 256 + 32).
         let activations = 2 * 17 * 529 + 2 * 32 * 544;
-        let expected = 16 * size.parameters() + 128 * 4 * activations + 4 * 128 * 3 * 32 * 32 + 12 * 128 * 128;
-        assert_eq!(memory_bytes(&config, &size, 128, Precision::Fp32), expected);
-        assert!(memory_bytes(&config, &size, 128, Precision::AmpBf16) < expected);
+        let (weights, images) = (16 * size.parameters(), 4 * 128 * 3 * 32 * 32);
+        let needs = |change: &dyn Fn(&mut Recipe)| {
+            let mut recipe = recipe();
+            change(&mut recipe);
+            memory_bytes(&config, &size, &recipe)
+        };
+        let fused = weights + 128 * 4 * activations + images + 4 * 128 * 128 + 32 * 128 * 32;
+        assert_eq!(needs(&|_| ()), fused);
+        let reference = weights + 128 * 4 * activations + images + 12 * 128 * 128;
+        assert_eq!(needs(&|recipe| recipe.loss = Loss::Reference), reference);
+        assert_eq!(needs(&|recipe| recipe.accum_freq = 4), fused - 96 * 4 * activations);
+        assert!(needs(&|recipe| recipe.precision = Precision::AmpBf16) < fused);
+        // At the 2022 study's batch the reference needs ten times an 80 GB GPU for its logits alone.
+        let at = |loss| needs(&|recipe| (recipe.global_batch, recipe.loss) = (262_144, loss));
+        assert_eq!(at(Loss::Reference) - at(Loss::Fused), 12 * (1 << 36) - (1 << 30) - 32 * 262_144 * 32);
+    }
+
+    fn recipe() -> Recipe {
+        let text = r#"{"global_batch": 128, "lr": 1e-3, "betas": [0.9, 0.98], "eps": 1e-6, "weight_decay": 0.2,
+            "warmup_samples": 0, "schedule": "constant", "precision": "fp32", "augmentation": "none",
+            "grad_clip_norm": null, "checkpoint_every_samples": null}"#;
+        serde_json::from_str(text).expect("a recipe without what has defaults")
     }
 }

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use protocol::{Augmentation, EvaluationTask, Precision, Schedule};
+use protocol::{Augmentation, EvaluationTask, Loss, Precision, Schedule};
 
 use super::keys::RECIPE;
 use super::read::Value;
@@ -32,6 +32,8 @@ impl RecipeChange {
                 ("warmup", Value::Amount(value)) => recipe.warmup = value,
                 ("schedule", Value::Text(word)) => recipe.schedule = schedule(&word),
                 ("precision", Value::Text(word)) => recipe.precision = precision(&word),
+                ("loss", Value::Text(word)) => recipe.loss = loss(&word),
+                ("accum_freq", Value::Count(value)) => recipe.accum_freq = value,
                 ("augmentation", Value::Text(word)) => recipe.augmentation = augmentation(&word),
                 ("image_size", Value::Count(value)) => recipe.image_size = Some(value),
                 ("context_length", Value::Count(value)) => recipe.context_length = Some(value),
@@ -110,6 +112,8 @@ fn default_recipe() -> Recipe {
         warmup: Amount::Percent(10.0),
         schedule: Schedule::Cosine,
         precision: Precision::Fp32,
+        loss: Loss::Fused,
+        accum_freq: 1,
         augmentation: Augmentation::RandomResizedCrop,
         image_size: None,
         context_length: None,
@@ -183,6 +187,10 @@ fn precision(word: &str) -> Precision {
         "amp_bf16" => Precision::AmpBf16,
         word => unreachable!("no precision {word} in the table"),
     }
+}
+
+fn loss(word: &str) -> Loss {
+    if word == "reference" { Loss::Reference } else { Loss::Fused }
 }
 
 fn augmentation(word: &str) -> Augmentation {

@@ -74,6 +74,12 @@ fn sizes(cell: &Cell, spec: &Spec, once: &mut Once) {
         let message = format!("`{place}` is {size}: a global batch of {} would hold a pair twice", grouped(batch));
         once.at(place, message, "at least `recipe.global_batch`");
     }
+    let parts = cell.recipe.accum_freq;
+    if !batch.is_multiple_of(parts) {
+        let place = recipe_place(spec, cell, "accum_freq");
+        let message = format!("a global batch of {} can't be cut into {} equal parts", grouped(batch), grouped(parts));
+        once.at(place, message, "a divisor of `recipe.global_batch`");
+    }
     let samples = cell.samples_rounded();
     if let Amount::Samples(warmup) = cell.recipe.warmup
         && warmup > samples

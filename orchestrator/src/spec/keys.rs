@@ -201,6 +201,18 @@ pub static RECIPE: &[Key] = &[
         "Arithmetic of the forward and backward pass",
     ),
     key(
+        "loss",
+        Kind::Choice(&["fused", "reference"]),
+        Default("fused"),
+        "Who computes the contrastive loss: fused kernels, or the library's operators with all logits at once",
+    ),
+    key(
+        "accum_freq",
+        Kind::Count { min: 1, max: 1_000_000 },
+        Default("1"),
+        "Parts that the towers take a global batch in, to save memory; the loss is still that of the whole batch",
+    ),
+    key(
         "augmentation",
         Kind::Choice(&["none", "random_resized_crop", "flip_shift"]),
         Default("random_resized_crop"),

@@ -36,7 +36,7 @@ mod tests;
 use std::sync::Arc;
 
 use miette::NamedSource;
-use protocol::{Augmentation, EvaluationTask, Precision, Schedule};
+use protocol::{Augmentation, EvaluationTask, Loss, Precision, Schedule};
 
 pub use aggregates::aggregates;
 pub use build::RecipeChange;
@@ -187,6 +187,10 @@ pub struct Recipe {
     pub schedule: Schedule,
     /// Arithmetic.
     pub precision: Precision,
+    /// Who computes the loss.
+    pub loss: Loss,
+    /// Parts of a global batch.
+    pub accum_freq: u64,
     /// Random change of training images.
     pub augmentation: Augmentation,
     /// Side of the images in place of the model's own, pixels.

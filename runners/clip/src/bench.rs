@@ -1,18 +1,19 @@
-//! Samples a second of a full training step (forward, loss, backward, AdamW) on made-up data.
+//! Samples a second of a full training step (forward, loss, backward, AdamW) on made-up data, and the loss's share of it.
 
 use std::io::Write;
 use std::time::Instant;
 
-use protocol::{Augmentation, ModelConfig, Precision, Recipe, Resources, Schedule, TextConfig, VisionConfig};
+use protocol::{Augmentation, Loss, ModelConfig, Precision, Recipe, Resources, Schedule, TextConfig, VisionConfig};
 use rand::RngCore;
 use tch::Tensor;
 
 use crate::batches::Batch;
 use crate::device;
-use crate::loss::info_nce;
+use crate::loss;
 use crate::model::Clip;
 use crate::optimizer::{AdamW, learning_rate};
 use crate::order::Draws;
+use crate::step::{self, StepOptions};
 
 /// What to measure.
 #[derive(Debug, Clone, PartialEq, clap::Args)]
@@ -20,6 +21,10 @@ pub struct BenchOptions {
     /// Model shapes as WIDTHxLAYERS.
     #[arg(long, value_delimiter = ',', default_value = "64x3,128x4,192x6")]
     pub shapes: Vec<String>,
+    /// Models by OpenCLIP's names, such as ViT-B-32, at their own sizes of image, context and vocabulary; in place of
+    /// `--shapes`.
+    #[arg(long, value_delimiter = ',')]
+    pub models: Vec<String>,
     /// Samples a step.
     #[arg(long, default_value_t = 256)]
     pub batch: u64,
@@ -41,64 +46,106 @@ pub struct BenchOptions {
     /// bfloat16 matrix products.
     #[arg(long)]
     pub bf16: bool,
+    /// Who computes the loss.
+    #[arg(long, value_parser = ["fused", "reference"], default_value = "fused")]
+    pub loss: String,
+    /// Parts that the towers take a batch in.
+    #[arg(long, default_value_t = 1)]
+    pub accum_freq: u64,
 }
 
-/// One line a shape: samples a second.
+/// One line a model: samples a second.
 pub fn bench(options: &BenchOptions, out: &mut impl Write) -> anyhow::Result<()> {
+    anyhow::ensure!(
+        options.batch > 0 && options.accum_freq > 0 && options.batch.is_multiple_of(options.accum_freq),
+        "--accum-freq {} does not divide --batch {}",
+        options.accum_freq,
+        options.batch
+    );
+    anyhow::ensure!(options.steps > 0, "--steps must be at least 1");
     let resources = Resources { device: options.device.clone(), threads: options.threads };
     let device = device::open(&resources)?;
-    for shape in &options.shapes {
-        let parsed = shape.split_once('x').and_then(|(w, l)| Some((w.parse().ok()?, l.parse().ok()?)));
-        let (width, layers) = parsed
-            .filter(|(width, layers)| *width > 0 && width % 32 == 0 && *layers > 0)
-            .ok_or_else(|| anyhow::anyhow!("`{shape}` is not WIDTHxLAYERS with a width in 32s, for example `64x3`"))?;
+    for (name, config) in models(options)? {
         let precision = if options.bf16 { Precision::AmpBf16 } else { Precision::Fp32 };
-        let mut model = Clip::new(&config(width, layers, options), precision, 0, device);
-        let batch = batch(options, &model);
+        let mut model = Clip::new(&config, precision, 0, device);
+        let batch = batch(options, &config, &model);
         let recipe = recipe(options, precision);
+        let step_options = StepOptions::new(&recipe, device);
         let mut optimizer = AdamW::new(&model.parameters);
         let mut last = Tensor::new();
         let mut started = (Instant::now(), device::processor_secs());
-        for step in 0..options.steps + 3 {
-            if step == 3 {
+        for step in 0..options.steps + WARM {
+            if step == WARM {
+                let _ = last.double_value(&[]); // Reading the loss waits for the device.
                 started = (Instant::now(), device::processor_secs());
             }
-            last = train_step(&mut model, &mut optimizer, &batch, &recipe, options, step);
+            let lr = learning_rate(&recipe, step, options.steps + WARM);
+            let (loss, gradients) = step::gradients(&model, &model.inputs(&batch), step_options)?;
+            optimizer.step(&mut model.parameters, &gradients, &recipe, lr, options.threads);
+            model.clamp_logit_scale();
+            last = loss;
         }
-        // Reading the loss waits for the device.
         let _ = last.double_value(&[]);
-        let secs = started.0.elapsed().as_secs_f64();
+        let secs = started.0.elapsed().as_secs_f64() / options.steps as f64;
         let processor = device::processor_secs().zip(started.1).map_or(f64::NAN, |(now, then)| now - then);
+        let loss_secs = loss_secs(options, config.embed_dim, &model, step_options)?;
         writeln!(
             out,
-            "width {width} layers {layers} patch 8 image 32 batch {} params {:.2}M {}: {:.0} samples/s, {:.1} ms/step, {:.1} ms of processor time",
+            "{name} batch {} params {:.2}M {}: {:.0} samples/s, {:.1} ms/step, {:.1} ms of processor time, {} loss {:.2} ms = {:.2} %",
             options.batch,
             model.parameters.count() as f64 / 1e6,
             device::name(device, options.threads),
-            (options.steps * options.batch) as f64 / secs,
-            1e3 * secs / options.steps as f64,
+            options.batch as f64 / secs,
+            1e3 * secs,
             1e3 * processor / options.steps as f64,
+            options.loss,
+            1e3 * loss_secs,
+            1e2 * loss_secs / secs,
         )?;
     }
     Ok(())
 }
 
-fn train_step(
-    model: &mut Clip,
-    optimizer: &mut AdamW,
-    batch: &Batch,
-    recipe: &Recipe,
-    options: &BenchOptions,
-    step: u64,
-) -> Tensor {
-    let (images, texts) = model.forward(&model.inputs(batch));
-    let loss = info_nce(&images, &texts, &model.logit_scale);
-    let leaves: Vec<&Tensor> = model.parameters.list.iter().map(|parameter| &parameter.tensor).collect();
-    let gradients = Tensor::run_backward(&[&loss], &leaves, false, false);
-    let lr = learning_rate(recipe, step, options.steps + 3);
-    optimizer.step(&mut model.parameters, &gradients, recipe, lr, options.threads);
-    model.clamp_logit_scale();
-    loss
+/// Steps that are not timed.
+const WARM: u64 = 3;
+
+/// Seconds of the loss and its gradients alone, on embeddings of the batch's size: the median of several.
+fn loss_secs(options: &BenchOptions, width: u64, model: &Clip, step: StepOptions) -> anyhow::Result<f64> {
+    let embeddings = || {
+        let rows = Tensor::randn([options.batch as i64, width as i64], (tch::Kind::Float, model.device()));
+        &rows / rows.square().sum_dim_intlist(&[-1_i64][..], true, None).sqrt()
+    };
+    let (images, texts) = (embeddings(), embeddings());
+    let mut times = Vec::new();
+    for _ in 0..options.steps + WARM {
+        let started = Instant::now();
+        let found = loss::info_nce_gradients(&images, &texts, &model.logit_scale, step)?;
+        let _ = found.loss.double_value(&[]);
+        times.push(started.elapsed().as_secs_f64());
+    }
+    times.sort_by(f64::total_cmp);
+    Ok(times[times.len() / 2])
+}
+
+/// Names and configurations of what is asked for.
+fn models(options: &BenchOptions) -> anyhow::Result<Vec<(String, ModelConfig)>> {
+    if !options.models.is_empty() {
+        let named = |name: &String| {
+            let known = || protocol::SHIPPED_MODELS.iter().map(|(name, _)| *name).collect::<Vec<_>>().join(", ");
+            let (name, json) = protocol::shipped_model(name)
+                .ok_or_else(|| anyhow::anyhow!("`{name}` is not a known model; allowed: {}", known()))?;
+            Ok((name.to_owned(), serde_json::from_str(json)?))
+        };
+        return options.models.iter().map(named).collect();
+    }
+    let shaped = |shape: &String| {
+        let parsed = shape.split_once('x').and_then(|(w, l)| Some((w.parse().ok()?, l.parse().ok()?)));
+        let (width, layers) = parsed
+            .filter(|(width, layers)| *width > 0 && width % 32 == 0 && *layers > 0)
+            .ok_or_else(|| anyhow::anyhow!("`{shape}` is not WIDTHxLAYERS with a width in 32s, for example `64x3`"))?;
+        Ok((format!("width {width} layers {layers} patch 8 image 32"), config(width, layers, options)))
+    };
+    options.shapes.iter().map(shaped).collect()
 }
 
 fn config(width: u64, layers: u64, options: &BenchOptions) -> ModelConfig {
@@ -135,6 +182,8 @@ fn recipe(options: &BenchOptions, precision: Precision) -> Recipe {
         warmup_samples: 0,
         schedule: Schedule::Constant,
         precision,
+        loss: if options.loss == "reference" { Loss::Reference } else { Loss::Fused },
+        accum_freq: options.accum_freq,
         augmentation: Augmentation::None,
         grad_clip_norm: None,
         checkpoint_every_samples: None,
@@ -144,12 +193,15 @@ fn recipe(options: &BenchOptions, precision: Precision) -> Recipe {
 
 /// Noise for images, and captions that fill the whole context with their end token anywhere in it, as in OpenCLIP's
 /// step.
-fn batch(options: &BenchOptions, model: &Clip) -> Batch {
+fn batch(options: &BenchOptions, config: &ModelConfig, model: &Clip) -> Batch {
     let mut draws = Draws::new(0, 0);
-    let patches = options.batch as i64 * 17 * model.image.patch_values();
+    let (vision, text) = (&config.vision_cfg, &config.text_cfg);
+    let tokens = (vision.image_size / vision.patch_size).pow(2) as i64 + 1;
+    let patches = options.batch as i64 * tokens * model.image.patch_values();
+    let (context, vocabulary) = (text.context_length, text.vocab_size);
     Batch {
         patches: (0..patches).map(|_| (2.0 * draws.uniform() - 1.0) as f32).collect(),
-        tokens: (0..options.batch * options.context).map(|_| (draws.next_u64() % options.vocab) as i64).collect(),
-        ends: (0..options.batch).map(|_| (draws.next_u64() % options.context) as i64).collect(),
+        tokens: (0..options.batch * context).map(|_| (draws.next_u64() % vocabulary) as i64).collect(),
+        ends: (0..options.batch).map(|_| (draws.next_u64() % context) as i64).collect(),
     }
 }

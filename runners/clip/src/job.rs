@@ -85,6 +85,9 @@ fn check(job: &Job) -> Result<(), JobError> {
     }
     let batch = spec.recipe.global_batch;
     require("recipe.global_batch", batch > 0, batch, || "must be at least 1".into())?;
+    let parts = spec.recipe.accum_freq;
+    let equal = parts > 0 && batch.is_multiple_of(parts);
+    require("recipe.accum_freq", equal, parts, || format!("must divide the global batch, {batch}"))?;
     let whole = spec.samples_seen > 0 && spec.samples_seen.is_multiple_of(batch);
     require("samples_seen", whole, spec.samples_seen, || format!("must be a multiple of the global batch, {batch}"))?;
     let size = spec.data_size;

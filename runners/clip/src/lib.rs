@@ -1,7 +1,7 @@
 //! `clip-runner`: trains and measures CLIP models as OpenCLIP defines them, on libtorch.
 //!
 //! From a job to numbers: [`job`] reads and checks the job, [`run`] trains it, [`tokenizer`] and [`batches`] turn a
-//! pool's pairs into tensors ([`order`] and [`augment`] say which and how), [`model`] and [`loss`] make the loss,
+//! pool's pairs into tensors ([`order`] and [`augment`] say which and how), [`model`], [`loss`] and [`step`] make the loss,
 //! [`optimizer`] takes the step, [`evaluate`] measures on held-out data, [`checkpoint`] keeps what a resumed attempt
 //! needs. This crate alone knows tch; it knows no database, no scheduler and no spec file.
 
@@ -21,4 +21,5 @@ pub mod order;
 pub mod parameters;
 pub mod report;
 pub mod run;
+pub mod step;
 pub mod tokenizer;

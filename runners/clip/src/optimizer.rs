@@ -209,6 +209,8 @@ mod tests {
             warmup_samples: 40,
             schedule: Schedule::Cosine,
             precision: Precision::Fp32,
+            loss: protocol::Loss::Fused,
+            accum_freq: 1,
             augmentation: Augmentation::None,
             grad_clip_norm: None,
             checkpoint_every_samples: None,

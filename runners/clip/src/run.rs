@@ -17,10 +17,10 @@ use crate::checkpoint::{CheckpointError, Folder, Position};
 use crate::device::{self, DeviceError};
 use crate::evaluate::{EvaluateError, HeldOut};
 use crate::job::{self, JobError};
-use crate::loss::info_nce;
 use crate::model::Clip;
 use crate::optimizer::{AdamW, learning_rate};
 use crate::report;
+use crate::step::{self, StepOptions};
 use crate::tokenizer::{Captions, Tokenizer};
 
 /// Steps are reported at least this often.
@@ -56,6 +56,9 @@ pub enum RunError {
     /// An evaluation.
     #[error(transparent)]
     Evaluate(#[from] EvaluateError),
+    /// The loss.
+    #[error(transparent)]
+    Loss(#[from] kernels::LossError),
     /// A checkpoint.
     #[error(transparent)]
     Checkpoint(#[from] CheckpointError),
@@ -265,7 +268,7 @@ impl Training<'_> {
             let started = Instant::now();
             let lr = learning_rate(&self.job.spec.recipe, self.position.step, steps);
             let batch = batches.recv().map_err(|_| RunError::DataThread)??;
-            self.step(&batch, lr);
+            self.step(&batch, lr)?;
             let step = self.position.step;
             let stopping = stop.load(Ordering::Relaxed);
             let (saving, evaluating) = (self.checkpoint_is_due(), self.evaluation_is_due());
@@ -302,19 +305,18 @@ impl Training<'_> {
         Ok(Ending::Finished)
     }
 
-    fn step(&mut self, batch: &Batch, lr: f64) {
+    fn step(&mut self, batch: &Batch, lr: f64) -> Result<(), RunError> {
         let model = &mut self.model;
-        let (images, texts) = model.forward(&model.inputs(batch));
-        let loss = info_nce(&images, &texts, &model.logit_scale);
-        let leaves: Vec<&Tensor> = model.parameters.list.iter().map(|parameter| &parameter.tensor).collect();
-        let gradients = Tensor::run_backward(&[&loss], &leaves, false, false);
+        let options = StepOptions::new(&self.job.spec.recipe, model.device());
+        let (loss, gradients) = step::gradients(model, &model.inputs(batch), options)?;
         let threads = self.job.resources.threads;
         self.optimizer.step(&mut model.parameters, &gradients, &self.job.spec.recipe, lr, threads);
         model.clamp_logit_scale();
-        self.losses.push(loss.detach());
+        self.losses.push(loss);
         self.position.step += 1;
         self.position.samples_seen += batch.len() as u64;
         self.saved = false;
+        Ok(())
     }
 
     /// Mean of the losses since the last report.

@@ -95,6 +95,12 @@ pub struct Recipe {
     pub schedule: Schedule,
     /// Arithmetic.
     pub precision: Precision,
+    /// Who computes InfoNCE.
+    #[serde(default, skip_serializing_if = "Loss::is_default")]
+    pub loss: Loss,
+    /// Parts that the towers take a global batch in, one after another; the loss is still that of the whole batch.
+    #[serde(default = "one", skip_serializing_if = "is_one")]
+    pub accum_freq: u64,
     /// What happens to a training image.
     pub augmentation: Augmentation,
     /// Largest gradient norm, if clipped.
@@ -124,6 +130,33 @@ pub enum Precision {
     Fp32,
     /// bfloat16 matrix products, as `amp_bf16` in OpenCLIP.
     AmpBf16,
+}
+
+/// Who computes the loss and its gradients. The numbers agree to rounding.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Loss {
+    /// The project's kernels: logits stay in cache, or within a memory budget.
+    #[default]
+    Fused,
+    /// The formula as written, by the library's operators: all logits at once.
+    Reference,
+}
+
+impl Loss {
+    #[expect(clippy::trivially_copy_pass_by_ref, reason = "serde's signature")]
+    fn is_default(&self) -> bool {
+        *self == Loss::default()
+    }
+}
+
+fn one() -> u64 {
+    1
+}
+
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde's signature")]
+fn is_one(number: &u64) -> bool {
+    *number == 1
 }
 
 /// Random change of a training image.

@@ -18,7 +18,7 @@ mod shipped;
 
 pub use event::{Description, Event, FailureKind, Measurement};
 pub use job::{
-    Augmentation, DataSource, EvaluationPlan, EvaluationTask, Job, JobSpec, Precision, Recipe, Resources,
+    Augmentation, DataSource, EvaluationPlan, EvaluationTask, Job, JobSpec, Loss, Precision, Recipe, Resources,
     RunnerIdentity, Schedule,
 };
 pub use manifest::{HASH_ORDER_DOC, PoolManifest, ShardEntry, SourceEntry};

@@ -9,7 +9,7 @@ use protocol::{ModelConfig, Precision, TextConfig, VisionConfig};
 use tch::{Device, Kind, Tensor};
 
 use super::{Clip, Inputs};
-use crate::loss::info_nce;
+use crate::loss::reference;
 
 struct Expected {
     images: [f64; 12],
@@ -117,7 +117,7 @@ fn check(config: &ModelConfig, expected: &Expected) {
     let model = Clip::new(config, Precision::Fp32, 0, Device::Cpu);
     set_weights(&model);
     let (images, texts) = model.forward(&inputs());
-    let loss = info_nce(&images, &texts, &model.logit_scale);
+    let loss = reference(&images, &texts, &model.logit_scale);
     let leaves: Vec<&Tensor> = model.parameters.list.iter().map(|p| &p.tensor).collect();
     let gradients = Tensor::run_backward(&[&loss], &leaves, false, false);
     let squares: f64 = gradients.iter().map(|g| g.square().sum(Kind::Double).double_value(&[])).sum();

@@ -47,6 +47,14 @@ pub struct Inputs {
     pub ends: Tensor,
 }
 
+impl Inputs {
+    /// Pairs `from` to `to`, without a copy.
+    pub fn rows(&self, from: i64, to: i64) -> Inputs {
+        let rows = |tensor: &Tensor| tensor.narrow(0, from, to - from);
+        Inputs { patches: rows(&self.patches), tokens: rows(&self.tokens), ends: rows(&self.ends) }
+    }
+}
+
 impl Clip {
     /// Builds and initialises a model.
     ///

@@ -153,6 +153,8 @@ fn recipe() -> Recipe {
         warmup_samples: 64,
         schedule: Schedule::Cosine,
         precision: Precision::Fp32,
+        loss: protocol::Loss::Fused,
+        accum_freq: 1,
         augmentation: Augmentation::FlipShift,
         grad_clip_norm: Some(1.0),
         checkpoint_every_samples: None,

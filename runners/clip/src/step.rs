@@ -1,0 +1,88 @@
+//! The loss of a batch and its gradients, in one pass through the towers or in parts.
+
+use kernels::{Compute, Gradients, LossError};
+use protocol::{Loss, Precision, Recipe};
+use tch::{Device, Tensor};
+
+use crate::loss;
+use crate::model::{Clip, Inputs};
+
+/// How a step computes its loss.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct StepOptions {
+    /// Who computes it.
+    pub loss: Loss,
+    /// Type of the fused loss's products.
+    pub compute: Compute,
+    /// Parts that the towers take the batch in.
+    pub accum_freq: u64,
+}
+
+impl StepOptions {
+    /// As a recipe says. Under `amp_bf16` a GPU multiplies embeddings as float16, at bfloat16's speed and with an eighth
+    /// of its error; a CPU stays with float32.
+    pub fn new(recipe: &Recipe, device: Device) -> StepOptions {
+        let half = recipe.precision == Precision::AmpBf16 && device.is_cuda();
+        let compute = if half { Compute::Fp16 } else { Compute::Automatic };
+        StepOptions { loss: recipe.loss, compute, accum_freq: recipe.accum_freq }
+    }
+}
+
+/// L of a batch, shape (), and its gradient for every parameter in order.
+pub fn gradients(model: &Clip, inputs: &Inputs, options: StepOptions) -> Result<(Tensor, Vec<Tensor>), LossError> {
+    if options.accum_freq > 1 {
+        return in_parts(model, inputs, options);
+    }
+    let (images, texts) = model.forward(inputs);
+    let loss = loss::info_nce(&images, &texts, &model.logit_scale, options)?;
+    let gradients = Tensor::run_backward(&[&loss], &leaves(model), false, false);
+    Ok((loss.detach(), gradients))
+}
+
+/// The same with the activations of one part alone in memory (Gao et al. 2021, "Scaling deep contrastive learning batch
+/// size under memory limited setup", section 3): embeddings of all parts without a graph; the loss and its gradients with
+/// respect to them, once; then each part again, walked back from those. Costs one more forward pass of the towers. They
+/// draw no random numbers, so the second pass sees what the first saw.
+fn in_parts(model: &Clip, inputs: &Inputs, options: StepOptions) -> Result<(Tensor, Vec<Tensor>), LossError> {
+    let batch = inputs.ends.size()[0];
+    let parts = i64::try_from(options.accum_freq).unwrap_or(batch).clamp(1, batch);
+    let bounds = (0..parts).map(|part| (batch * part / parts, batch * (part + 1) / parts));
+    let (images, texts): (Vec<Tensor>, Vec<Tensor>) =
+        tch::no_grad(|| bounds.clone().map(|(from, to)| model.forward(&inputs.rows(from, to))).unzip());
+    let (images, texts) = (Tensor::cat(&images, 0), Tensor::cat(&texts, 0));
+    let of_features = loss::info_nce_gradients(&images, &texts, &model.logit_scale, options)?;
+
+    let leaves = leaves(model);
+    let mut sums: Vec<Tensor> = Vec::new();
+    for (from, to) in bounds {
+        let rows = |gradient: &Option<Tensor>| gradient.as_ref().map(|gradient| gradient.narrow(0, from, to - from));
+        let part = Gradients {
+            loss: of_features.loss.shallow_clone(),
+            images: rows(&of_features.images),
+            texts: rows(&of_features.texts),
+            scale: None,
+            bias: None,
+        };
+        let (images, texts) = model.forward(&inputs.rows(from, to));
+        // The scale does not enter the surrogate; times 0 it has a gradient for `run_backward` all the same.
+        let surrogate = part.surrogate(&images, &texts) + &model.logit_scale * 0.0;
+        let gradients = Tensor::run_backward(&[&surrogate], &leaves, false, false);
+        if sums.is_empty() {
+            sums = gradients;
+        } else {
+            sums.iter_mut().zip(&gradients).for_each(|(sum, gradient)| drop(sum.g_add_(gradient)));
+        }
+    }
+    let scale = of_features.scale.expect("wanted");
+    for (parameter, sum) in model.parameters.list.iter().zip(&mut sums) {
+        if parameter.name == "logit_scale" {
+            *sum = scale.shallow_clone();
+        }
+    }
+    Ok((of_features.loss, sums))
+}
+
+fn leaves(model: &Clip) -> Vec<&Tensor> {
+    model.parameters.list.iter().map(|parameter| &parameter.tensor).collect()
+}
+
