@@ -4,17 +4,20 @@
 //! |---|---|---|
 //! | [`Single`] | host | a world of one: nothing moves |
 //! | [`TcpRing`] | host | CPU ranks; sums in rank order, the same bits on every rank and in every run |
+//! | [`Nccl`] | CUDA device | GPU ranks; NCCL chooses the order of a sum |
 //!
 //! Every rank calls the same collectives in the same order. `counts` are elements, not rows or bytes: a gather of
 //! features takes `rows[r] * width` for rank r.
 
 mod buffer;
 mod error;
+mod nccl;
 mod single;
 mod tcp_ring;
 
 pub use buffer::{Buffer, BufferMut, Device, DeviceMut, Element};
 pub use error::CommError;
+pub use nccl::Nccl;
 pub use single::Single;
 pub use tcp_ring::TcpRing;
 
