@@ -85,4 +85,46 @@ fn in_parts(model: &Clip, inputs: &Inputs, options: StepOptions) -> Result<(Tens
 fn leaves(model: &Clip) -> Vec<&Tensor> {
     model.parameters.list.iter().map(|parameter| &parameter.tensor).collect()
 }
+#[cfg(test)]
+mod tests {
+    use protocol::ModelConfig;
+    use tch::Kind;
 
+    use super::*;
+
+    /// A small model and 12 pairs; captions of different lengths.
+    fn model_and_inputs() -> (Clip, Inputs) {
+        let (_, json) = protocol::shipped_model("cpu-w32-l2").expect("shipped");
+        let config: ModelConfig = serde_json::from_str(json).expect("a model");
+        let model = Clip::new(&config, Precision::Fp32, 3, Device::Cpu);
+        tch::manual_seed(5);
+        let float = (Kind::Float, Device::Cpu);
+        let patches = Tensor::randn([12, 17, model.image.patch_values()], float);
+        let tokens = Tensor::randint_low(1, 4000, [12, 9], (Kind::Int64, Device::Cpu));
+        let ends = Tensor::from_slice(&[3_i64, 8, 2, 5, 8, 1, 7, 4, 6, 2, 8, 3]);
+        (model, Inputs { patches, tokens, ends })
+    }
+
+    #[test]
+    fn parts_and_either_loss_give_the_gradients_of_the_whole_batch() {
+        let (model, inputs) = model_and_inputs();
+        let options = |loss, accum_freq| StepOptions { loss, compute: Compute::Automatic, accum_freq };
+        let (loss, gradients) = gradients(&model, &inputs, options(Loss::Reference, 1)).expect("a step");
+        for (by, parts) in
+            [(Loss::Fused, 1), (Loss::Fused, 2), (Loss::Fused, 3), (Loss::Fused, 12), (Loss::Reference, 4)]
+        {
+            let (found, parted) = super::gradients(&model, &inputs, options(by, parts)).expect("a step");
+            let off = (&found - &loss).abs().double_value(&[]) / loss.double_value(&[]);
+            assert!(off < 1e-6, "{by:?} in {parts} parts: loss {off}");
+            assert_eq!(parted.len(), gradients.len());
+            let norm = |all: &[Tensor]| all.iter().map(|x| x.square().sum(Kind::Double).double_value(&[])).sum::<f64>();
+            let apart: Vec<Tensor> = parted.iter().zip(&gradients).map(|(a, b)| a - b).collect();
+            let off = (norm(&apart) / norm(&gradients)).sqrt();
+            assert!(off < 1e-6, "{by:?} in {parts} parts: gradients {off}");
+            for ((parameter, a), b) in model.parameters.list.iter().zip(&apart).zip(&gradients) {
+                let (off, size) = (norm(&[a.shallow_clone()]).sqrt(), norm(&[b.shallow_clone()]).sqrt());
+                assert!(off <= 1e-5 * size + 1e-8, "{by:?} in {parts} parts: {} {off} of {size}", parameter.name);
+            }
+        }
+    }
+}

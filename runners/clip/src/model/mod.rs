@@ -49,6 +49,7 @@ pub struct Inputs {
 
 impl Inputs {
     /// Pairs `from` to `to`, without a copy.
+    #[must_use]
     pub fn rows(&self, from: i64, to: i64) -> Inputs {
         let rows = |tensor: &Tensor| tensor.narrow(0, from, to - from);
         Inputs { patches: rows(&self.patches), tokens: rows(&self.tokens), ends: rows(&self.ends) }
