@@ -63,6 +63,14 @@ sqlx-check: setup ## Fail if .sqlx/ is not what the queries need
 bench-step: build ## Training throughput of clip-runner on three small models
 	@"$(TARGET)/debug/clip-runner" bench-step
 
+.PHONY: bench-kernels
+bench-kernels: ## The contrastive losses against open_clip on this CPU, one table (needs 2.5 GB of PyTorch, once)
+	@scripts/bench-kernels.sh
+
+.PHONY: test-python
+test-python: ## The Python face of the kernels, against open_clip (needs 2.5 GB of PyTorch, once)
+	@scripts/test-python.sh
+
 .PHONY: bench-fit
 bench-fit: ## Fits and bootstrap refits against SciPy, one thread, one table
 	@scripts/bench-fit.sh

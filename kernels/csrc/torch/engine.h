@@ -51,6 +51,9 @@ std::unique_ptr<Engine> panel_engine(const Towers &towers, bool stable);
 /* float32 and bfloat16 on the CPU, by tiles that stay in cache. Null where the processor or the types don't allow. */
 std::unique_ptr<Engine> tile_engine(const Towers &towers);
 
+/* max_ij u_i . v_j, float64, shape (): one matrix product more. */
+Tensor largest_product(const Towers &towers);
+
 /* The kernels of a device; throws for a device that has none. */
 const sweep_panel_kernels &kernels_of(const at::Device &device);
 /* Hopper's, or null. */

@@ -184,6 +184,20 @@ Towers towers_of(const Batch &batch, const Tensor &scale, const Options &options
   return towers;
 }
 
+/* How the exponent is held in range, each way tried where the one before found a sum too small. */
+enum class Range {
+  bound,   /* offset from the largest norms: nothing is computed for it */
+  largest, /* offset from the largest logit: for features far from unit length, or far from one another */
+  stable   /* each row and column its own maximum: for anything */
+};
+
+void offset_from_largest(const Towers &towers, const Options &options) {
+  Tensor most = largest_product(towers);
+  all_reduce(options, most, true);
+  towers.scalars.select(0, 1).copy_(most.mul_(towers.scalars.select(0, 0)).sub_(70).clamp_min_(0));
+  towers.scalars.narrow(0, 3, 3).zero_();
+}
+
 /* Sums of both sides, over all ranks, and what follows from them. Returns whether the common offset served. */
 bool both_sides(const Towers &towers, const Batch &batch, const Options &options, Engine &engine, Side &rows,
                 Side &columns, bool keep) {
@@ -337,7 +351,9 @@ Gradients clip(const Tensor &images, const Tensor &texts, const Tensor &scale, c
   if (batch.total == 0) return nothing(images, texts, scale, Tensor(), type, wanted);
   const Towers towers = towers_of(batch, scale, options);
   const bool gradients = wanted.images || wanted.texts || wanted.scale;
-  const auto run = [&](bool stable) -> std::optional<Gradients> {
+  const auto run = [&](Range range) -> std::optional<Gradients> {
+    const bool stable = range == Range::stable;
+    if (range == Range::largest) offset_from_largest(towers, options);
     std::unique_ptr<Engine> engine = stable ? nullptr : tile_engine(towers);
     if (!engine) engine = panel_engine(towers, stable);
     Side rows = side_of(towers.rows(), batch.images, stable), columns = side_of(towers.cols(), batch.images, stable);
@@ -366,8 +382,9 @@ Gradients clip(const Tensor &images, const Tensor &texts, const Tensor &scale, c
     finish(out, raw, 0.5 / double(batch.total), towers, scale, batch, options, wanted, images, texts);
     return out;
   };
-  if (auto out = run(false)) return *out;
-  return *run(true);
+  for (const Range range : {Range::bound, Range::largest})
+    if (auto out = run(range)) return *out;
+  return *run(Range::stable);
 }
 
 Gradients siglip(const Tensor &images, const Tensor &texts, const Tensor &scale, const Tensor &bias,

@@ -74,6 +74,16 @@ public:
     });
   }
 
+  Tensor largest() {
+    Tensor most = at::full({}, -std::numeric_limits<double>::infinity(), t.scalars.options());
+    for (int64_t from = 0; from < t.rows(); from += panel_rows) {
+      const int64_t n = std::min(panel_rows, t.rows() - from);
+      panel(from, n);
+      most = at::maximum(most, buffer.narrow(0, 0, n).max().to(at::kDouble));
+    }
+    return most;
+  }
+
   void sigmoid(Tensor *images, Tensor *texts) override {
     each(images, texts, [&](int64_t from, int64_t n, const Tensor &out) {
       if (fused) {
@@ -189,5 +199,7 @@ private:
 std::unique_ptr<Engine> panel_engine(const Towers &towers, bool stable) {
   return std::make_unique<Panels>(towers, stable);
 }
+
+Tensor largest_product(const Towers &towers) { return Panels(towers, false).largest(); }
 
 } // namespace sweep

@@ -1,7 +1,7 @@
 //! Specs as people write them, right and wrong.
 
 use proptest::prelude::*;
-use protocol::{Augmentation, EvaluationTask, Precision, Schedule};
+use protocol::{Augmentation, EvaluationTask, Loss, Precision, Schedule};
 
 use super::*;
 
@@ -88,7 +88,7 @@ fn every_field() {
          exclude: [{model: own.json, data_size: all}]\n\
          include: [{model: ViT-H-14, samples_seen: 34B}]\n\
          recipe: {global_batch: 32k, lr: 1e-3, betas: [0.9, 0.95], eps: 1e-8, weight_decay: 0, warmup: 2M, \
-         schedule: constant, precision: amp_bf16, augmentation: none, image_size: 224, context_length: 77, \
+         schedule: constant, precision: amp_bf16, loss: reference, accum_freq: 4, augmentation: none, image_size: 224, context_length: 77, \
          grad_clip_norm: 1, checkpoint_every: 10%, extra: {noise: 0.1}}\n\
          overrides: [{where: {model: ViT-H-14}, set: {lr: 5e-4, extra: {law: 2}}}]\n\
          evaluations: [{pool: c, tasks: contrastive_loss, templates: ['a {}'], at_samples: [1B, 50%]}]\n\
@@ -103,6 +103,7 @@ fn every_field() {
     assert_eq!(last.recipe.extra.len(), 2);
     assert_eq!(spec.recipe.schedule, Schedule::Constant);
     assert_eq!(spec.recipe.precision, Precision::AmpBf16);
+    assert_eq!((spec.recipe.loss, spec.recipe.accum_freq), (Loss::Reference, 4));
     assert_eq!(spec.recipe.augmentation, Augmentation::None);
     assert_eq!(spec.evaluations[0].tasks, [EvaluationTask::ContrastiveLoss]);
     assert_eq!(spec.evaluations[0].at_samples, [Amount::Samples(1_000_000_000), Amount::Percent(50.0)]);
@@ -138,7 +139,7 @@ fn mistakes_of_form_come_together() {
 fn contradictions_come_together() {
     let found = bad("name: x\ngrid: {model: [ViT-B-32, ViT-B-16], samples_seen: [100, 8k], data_size: [64, 1k]}\n\
          exclude: [{model: ViT-L-14}]\ninclude: [{model: ViT-B-16}]\n\
-         recipe: {global_batch: 128, warmup: 10k, image_size: 100}\n\
+         recipe: {global_batch: 128, warmup: 10k, image_size: 100, accum_freq: 3}\n\
          overrides: [{where: {seed: 4}, set: {lr: 1}}]\n\
          evaluations: [{pool: a, tasks: contrastive_loss, at_samples: [9k]}, {pool: a, tasks: contrastive_loss}]\n");
     assert_eq!(
@@ -148,6 +149,7 @@ fn contradictions_come_together() {
             "`grid.data_size[0]` is 64: a global batch of 128 would hold a pair twice",
             "`exclude[0]` matches no cell of the grid",
             "`include[0]` adds nothing: the grid or an entry above has these cells already",
+            "a global batch of 128 can't be cut into 3 equal parts",
             "a warm-up of 10,000 samples is longer than the 8,064 samples that `ViT-B-32` sees",
             "`ViT-B-32` can't be built: `vision_cfg.image_size` is 100, which patches of 32 x 32 pixels do not tile",
             "`overrides[0].where` matches no cell",

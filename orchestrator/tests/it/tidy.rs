@@ -27,7 +27,7 @@ const OWNERS: &[(&str, &[&str])] = &[
     ("polars::", &["orchestrator/src/dataset"]),
     ("plotters::", &["orchestrator/src/report/"]),
     ("clap::", &["orchestrator/src/cli/", "orchestrator/src/worker/mod.rs", "runners/"]),
-    ("tch::", &["runners/clip/"]),
+    ("tch::", &["runners/clip/", "kernels/src/loss.rs", "kernels/src/group.rs", "kernels/tests/"]),
     ("resvg::", &["runners/pool/", "orchestrator/src/report/figures/"]),
 ];
 

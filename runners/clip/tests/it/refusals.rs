@@ -32,6 +32,10 @@ fn jobs_that_cannot_work() {
         &refused(|job| job.spec.model.config.text_cfg.vocab_size = 100),
         &["vocab_size` is 100", "514 to 49408"],
     );
+    assert_says(
+        &refused(|job| job.spec.recipe.accum_freq = 3),
+        &["`recipe.accum_freq` is 3", "must divide the global batch, 32"],
+    );
     let extra = |job: &mut Job| {
         job.spec.recipe.extra.insert("momentum".into(), 0.5);
     };

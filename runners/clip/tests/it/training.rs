@@ -165,3 +165,22 @@ fn other_precisions_and_parts_train() {
     let (events, code) = run(&job);
     assert_eq!(code, exit::FINISHED, "{events:?}");
 }
+
+#[test]
+fn either_loss_and_a_batch_in_parts_learn_alike() {
+    let bench = Bench::new();
+    let last_loss = |name: &str, loss, accum_freq| {
+        let mut job = bench.job(name);
+        job.spec.recipe.augmentation = protocol::Augmentation::None;
+        (job.spec.recipe.loss, job.spec.recipe.accum_freq) = (loss, accum_freq);
+        let (events, code) = run(&job);
+        assert_eq!(code, exit::FINISHED, "{events:?}");
+        let losses = events.iter().filter_map(|e| if let Event::Step { loss, .. } = e { Some(*loss) } else { None });
+        losses.last().expect("a step")
+    };
+    let expected = last_loss("reference", protocol::Loss::Reference, 1);
+    for (name, loss, parts) in [("fused", protocol::Loss::Fused, 1), ("fused parts", protocol::Loss::Fused, 4)] {
+        let found = last_loss(name, loss, parts);
+        assert!((found - expected).abs() < 0.02 * expected, "{name}: {found} against {expected}");
+    }
+}

@@ -1,0 +1,15 @@
+#!/usr/bin/env bash
+# Fetches what scripts/gpu/check.sh needs on a machine without a package index, into gpu-carry/ (git ignores it): CUTLASS's
+# headers and the wheels of the peers; with a libtorch set up here (make setup), the Rust tests as a binary too.
+set -euo pipefail
+cd "$(dirname "$0")/../.."
+mkdir -p gpu-carry/wheels
+python3 -m pip --disable-pip-version-check download --quiet --no-deps --dest gpu-carry/wheels --require-hashes \
+  -r scripts/gpu/requirements.txt
+if [ -n "${LIBTORCH:-}" ] || [ -d "${SWEEP_VENV:-.venv}/libtorch" ]; then
+  export LIBTORCH=${LIBTORCH:-$(cd "${SWEEP_VENV:-.venv}" && pwd)/libtorch}
+  binary=$(cargo test --quiet -p kernels --features torch --test loss --no-run --message-format=json 2>/dev/null |
+    python3 -c 'import json, sys; print([m["executable"] for m in map(json.loads, sys.stdin) if m.get("executable")][-1])')
+  objcopy --strip-debug "$binary" gpu-carry/loss-tests
+fi
+du -sh gpu-carry
