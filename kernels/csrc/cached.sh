@@ -18,7 +18,7 @@ key() { # flags without file names, so that the same sources in another clone ar
     printf '%s\n' "${KERNELS_CACHE_KEY:-}"
     "$1" --version
     sha256sum <"$source"
-    find "$here" \( -name '*.h' -o -name '*.cuh' \) -printf '%P\n' | LC_ALL=C sort | while read -r header; do
+    find "$here" -path "$here/cuda/emulate" -prune -o \( -name '*.h' -o -name '*.cuh' \) -printf '%P\n' | LC_ALL=C sort | while read -r header; do
         printf '%s ' "$header"
         sha256sum <"$here/$header"
     done

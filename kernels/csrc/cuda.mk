@@ -31,7 +31,7 @@ $(OUT)/cuda/register.o: $(CSRC)/cuda/register.cpp $(CUDA_HEADERS)
 	@mkdir -p $(@D)
 	$(if $(HOST_CXX),$(HOST_CXX),$(or $(CXX),c++)) -std=c++17 -O2 -fPIC -fvisibility=hidden -c $< -o $@
 
-$(OUT)/cuda/hopper%.o: $(CSRC)/cuda/hopper%.cu $(CUDA_HEADERS) $(CSRC)/cached.sh
+$(OUT)/cuda/hopper_%.o: $(CSRC)/cuda/hopper_%.cu $(CUDA_HEADERS) $(CSRC)/cached.sh
 	@mkdir -p $(@D)
 	KERNELS_CACHE_KEY='cutlass $(CUTLASS_VERSION)' $(CSRC)/cached.sh $@ $< $(NVCC) $(CUDA_FLAGS) $(HOPPER_ARCH) \
 	    $(if $(CUTLASS),-isystem $(CUTLASS)) --expt-relaxed-constexpr --expt-extended-lambda -DNDEBUG -c $< -o $@

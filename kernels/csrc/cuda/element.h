@@ -124,8 +124,30 @@ SWEEP_BOTH T probability(T slope, T s, Split<T> lse) {
   return power(multiply_add(s, slope, -lse.high) - lse.low);
 }
 
-SWEEP_BOTH float natural_log1p(float x) { return log1pf(x); }
-SWEEP_BOTH double natural_log1p(double x) { return log1p(x); }
+/* ln(1 + x) for 0 <= x <= 1: interpolated at Chebyshev's nodes, relative error 1.3e-7 with float rounding. */
+SWEEP_BOTH float log1p_unit(float x) {
+  float p = -0.00317605701f;
+  p = multiply_add(p, x, 0.0195425265f);
+  p = multiply_add(p, x, -0.0563736111f);
+  p = multiply_add(p, x, 0.105436236f);
+  p = multiply_add(p, x, -0.152696669f);
+  p = multiply_add(p, x, 0.196632743f);
+  p = multiply_add(p, x, -0.249516159f);
+  p = multiply_add(p, x, 0.333297104f);
+  p = multiply_add(p, x, -0.499998927f);
+  return multiply_add(p * x, x, x);
+}
+SWEEP_BOTH double log1p_unit(double x) { return log1p(x); }
+SWEEP_BOTH float reciprocal(float x) {
+#ifdef __CUDA_ARCH__
+  float value;
+  asm("rcp.approx.ftz.f32 %0, %1;" : "=f"(value) : "f"(x));
+  return value;
+#else
+  return 1 / x;
+#endif
+}
+SWEEP_BOTH double reciprocal(double x) { return 1 / x; }
 SWEEP_BOTH float magnitude(float x) { return fabsf(x); }
 SWEEP_BOTH double magnitude(double x) { return fabs(x); }
 
@@ -137,8 +159,8 @@ struct Soft {
 template <class T>
 SWEEP_BOTH Soft<T> soft(T x) {
   T decay = power(-magnitude(x) * T(Base<T>::per_nat));
-  T share = T(1) / (T(1) + decay);
-  return {(x > T(0) ? x : T(0)) + natural_log1p(decay), x >= T(0) ? share : decay * share};
+  T share = reciprocal(T(1) + decay);
+  return {(x > T(0) ? x : T(0)) + log1p_unit(decay), x >= T(0) ? share : decay * share};
 }
 
 /* Sigmoid loss of one entry: loss = softplus(-z x), slope = -z sigmoid(-z x), x = s S + bias. */

@@ -100,17 +100,5 @@ bool wide_output(const sweep_panel *panel) {
   return wide_panel<T>(panel) && panel->output_stride % each == 0 && aligned(panel->output, 2 * each);
 }
 
-/* The total of `value` over a block of `threads` threads, known to thread 0; the same order every time. */
-__device__ __forceinline__ double block_sum(double value, double *shared) {
-  for (int step = 16; step > 0; step /= 2) value += __shfl_down_sync(0xffffffffu, value, step);
-  if (threadIdx.x % 32 == 0) shared[threadIdx.x / 32] = value;
-  __syncthreads();
-  if (threadIdx.x == 0) {
-    for (int warp = 1; warp < int(blockDim.x) / 32; ++warp) value += shared[warp];
-  }
-  __syncthreads();
-  return value;
-}
-
 }  // namespace sweep
 #endif

@@ -6,6 +6,7 @@
  * with up to 16 bytes each (a pair of float64). A float64 panel is written in place alone, entry by entry.
  */
 #include "grid.cuh"
+#include "join.cuh"
 
 namespace sweep {
 namespace {
@@ -126,17 +127,6 @@ __global__ void __launch_bounds__(threads)
   }
 }
 
-/* sum[i] (+)= parts[0][i] + parts[1][i] + ..., in this order. */
-template <class T>
-__global__ void __launch_bounds__(threads)
-    join_sums_kernel(int64_t n, int64_t count, const T *parts, double *sum, bool onto) {
-  const int64_t i = int64_t(blockIdx.x) * threads + threadIdx.x;
-  if (i >= n) return;
-  double total = 0;
-#pragma unroll 4
-  for (int64_t part = 0; part < count; ++part) total += double(parts[part * n + i]);
-  sum[i] = onto ? sum[i] + total : total;
-}
 template <class T>
 __global__ void __launch_bounds__(threads)
     join_pairs_kernel(int64_t n, int64_t count, const Pair<T> *parts, double *max, double *sum, bool onto) {
@@ -153,7 +143,7 @@ template <class T>
 int join(int64_t n, int64_t count, const T *parts, double *, double *sum, bool onto, cudaStream_t stream) {
   unsigned blocks = grid_size(tiles(n, threads));
   if (blocks == 0) return n == 0 ? 0 : int(cudaErrorInvalidConfiguration);
-  join_sums_kernel<<<blocks, threads, 0, stream>>>(n, count, parts, sum, onto);
+  join_sums_kernel<<<blocks, threads, 0, stream>>>(n, n, count, parts, sum, onto);
   return launched();
 }
 template <class T>
@@ -318,8 +308,6 @@ int run_side(sweep_scalars *scalars, int64_t n, const double *max, const double 
   return launched();
 }
 
-constexpr int wide_block = 1024;
-
 __global__ void __launch_bounds__(wide_block)
     pairs_kernel(sweep_scalars *scalars, int64_t n, int64_t first, const double *row_loss, const double *row_slope,
                  const double *col_loss, const double *col_slope, double *positive_slope) {
@@ -364,20 +352,6 @@ __global__ void __launch_bounds__(threads)
   loss = block_sum(loss, shared);
   slope = block_sum(slope, shared);
   if (threadIdx.x == 0) parts[2 * int64_t(blockIdx.x)] = loss, parts[2 * int64_t(blockIdx.x) + 1] = slope;
-}
-
-__global__ void __launch_bounds__(wide_block)
-    sigmoid_join_kernel(sweep_scalars *scalars, int64_t count, const double *parts, bool slopes) {
-  __shared__ double shared[wide_block / 32];
-  double loss = 0, slope = 0;
-  for (int64_t part = threadIdx.x; part < count; part += wide_block) {
-    loss += parts[2 * part], slope += parts[2 * part + 1];
-  }
-  loss = block_sum(loss, shared);
-  slope = block_sum(slope, shared);
-  if (threadIdx.x != 0) return;
-  scalars->loss += loss;
-  if (slopes) scalars->slope_sum += slope;
 }
 
 template <class T, class Out>
