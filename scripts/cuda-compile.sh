@@ -15,17 +15,24 @@ cutlass=$venv/cutlass
 mkdir -p "$out"
 make --no-print-directory -s -j1 -f kernels/csrc/cuda.mk cuda OUT="$out" NVCC="$venv/cuda/bin/nvcc" CUTLASS="$cutlass"
 
-# Of ptxas's report: kernels with their largest number of registers, and every spill.
+logs=("$out/cuda/panel.o.log")
+[ -z "$cutlass" ] || logs+=("$out"/cuda/hopper{,_bf16_*,_fp16_*}.o.log)
+# Of ptxas's report: how many kernels (a target each), their largest number of registers, and every spill.
 awk '
     FNR == 1 { file = FILENAME; sub(/.*\//, "", file); sub(/\.o\.log$/, "", file) }
     /Compiling entry function/ { kernels[file]++ }
     / bytes spill stores/ { spills[file] += $5 + $9 }
     / Used [0-9]+ registers/ { if ($5 > registers[file]) registers[file] = $5 }
-    END { for (f in kernels) printf "%-22s %3d kernels, up to %3d registers, %d bytes spilled\n", f, kernels[f], registers[f], spills[f] }
-' "$out"/cuda/{panel,hopper}*.o.log | sort
+    END {
+        for (f in kernels) {
+            printf "%-22s %3d kernels, up to %3d registers, %d bytes spilled\n", f, kernels[f], registers[f], spills[f]
+        }
+    }
+' "${logs[@]}" | sort
 
 # What is missing must come from the main library, and nothing else.
-missing=$(nm -D --undefined-only "$out/libsweep_kernels_cuda.so" | awk '{ print $2 }' | grep -v -e '@' -e '^_ITM' -e '^__gmon' -e '^__cxa_finalize' || true)
+missing=$(nm -D --undefined-only "$out/libsweep_kernels_cuda.so" |
+    awk '$2 !~ /@|^_ITM|^__gmon|^__cxa_finalize/ { print $2 }')
 [ "$missing" = sweep_register_cuda ] || {
     printf 'error: libsweep_kernels_cuda.so lacks: %s\n' "${missing//$'\n'/ }" >&2
     exit 1

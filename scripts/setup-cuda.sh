@@ -1,10 +1,10 @@
 #!/usr/bin/env bash
-# Sets up what compiling the CUDA kernels needs, in the same virtual environment as setup.sh. Run again, it checks and does
-# nothing. No GPU and no driver are needed to compile.
+# Sets up what compiling the CUDA kernels needs, in the same virtual environment as setup.sh. Run again, it checks and
+# does nothing. No GPU and no driver are needed to compile.
 #
 #   SWEEP_VENV   the environment's folder (default: .venv)
 #
-# Makes $venv/cuda, laid out as a CUDA toolkit is (bin/nvcc, include, lib64), and $venv/cutlass, CUTLASS's include folder.
+# Makes $venv/cuda, laid out as a CUDA toolkit is (bin/nvcc, include, lib64), and $venv/cutlass, CUTLASS's headers.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 . scripts/venv.sh
@@ -25,7 +25,8 @@ link libcudart.so.13 "$venv/cuda/lib64/libcudart.so"
 for library in libcudadevrt.a libcudart_static.a; do link "$toolkit/lib/$library" "$venv/cuda/lib64/$library"; done
 link "$packages/cutlass_library/source/include" "$venv/cutlass"
 
-"$venv/cuda/bin/nvcc" --version >/dev/null || die "nvcc is there but does not run" "remove $venv and run make setup-cuda again"
+"$venv/cuda/bin/nvcc" --version >/dev/null || die "nvcc is there but does not run" \
+    "remove $venv and run make setup-cuda again"
 [ -f "$venv/cutlass/cutlass/version.h" ] || die "CUTLASS's headers are not where they should be" \
     "remove $venv/.requirements-cuda.txt.sha256 and run make setup-cuda again"
 say "CUDA compiler ready"

@@ -9,8 +9,8 @@ need() { # program, what for, Debian package
     command -v "$1" >/dev/null 2>&1 || die "\`$1\` was not found; it is needed $2" "on Debian: apt-get install $3"
 }
 
-# Sets `venv` and `packages`. `--without-pip` needs no ensurepip, which Debian splits off; the outer pip installs into the
-# environment.
+# Sets `venv` and `packages`. `--without-pip` needs no ensurepip, which Debian splits off; the outer pip installs into
+# the environment.
 make_venv() {
     need python3 "to fetch $1" "python3 python3-pip"
     python3 -m pip --version >/dev/null 2>&1 || die "Python has no pip" "on Debian: apt-get install python3-pip"

@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
-# cached.sh OUTPUT SOURCE COMPILER ARGUMENT...: compiles SOURCE to OUTPUT; what the compiler says goes to OUTPUT.log, and is
-# shown if it fails. With KERNELS_CACHE set to a folder, an object made before from the same source, headers, compiler and
-# flags is copied instead: a Hopper kernel takes minutes.
+# cached.sh OUTPUT SOURCE COMPILER ARGUMENT...: compiles SOURCE to OUTPUT; what the compiler says goes to OUTPUT.log,
+# and is shown if it fails. With KERNELS_CACHE set to a folder, an object made before from the same source, headers,
+# compiler and flags is copied instead: the Hopper kernels take minutes.
 set -euo pipefail
 output=$1 source=$2
 shift 2
@@ -18,10 +18,7 @@ key() { # flags without file names, so that the same sources in another clone ar
     printf '%s\n' "${KERNELS_CACHE_KEY:-}"
     "$1" --version
     sha256sum <"$source"
-    find "$here" -path "$here/cuda/emulate" -prune -o \( -name '*.h' -o -name '*.cuh' \) -printf '%P\n' | LC_ALL=C sort | while read -r header; do
-        printf '%s ' "$header"
-        sha256sum <"$here/$header"
-    done
+    (cd "$here" && LC_ALL=C sha256sum -- *.h cuda/*.h cuda/*.cuh)
 }
 
 entry=

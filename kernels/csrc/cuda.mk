@@ -1,7 +1,7 @@
 # libsweep_kernels_cuda.so; included by the Makefile beside it, or used alone: make -f cuda.mk OUT=... NVCC=...
 #
 #   OUT            build folder; the library goes there, objects into OUT/cuda
-#   NVCC           the compiler's path; headers and libcudart are looked for around it (make setup-cuda makes such a folder)
+#   NVCC           the compiler's path; headers and libcudart are looked for around it, as make setup-cuda lays them out
 #   CUDART_LIB     folder with libcudart.so (default: lib64 beside the compiler's bin)
 #   CUTLASS        CUTLASS 4.2's include folder; without it there are no Hopper kernels and one stub
 #   HOST_CXX       nvcc's host compiler (default: its own choice)
@@ -12,12 +12,16 @@ CUDART_LIB ?= $(CUDA_HOME)/lib64
 CUDA_LIBRARY := $(OUT)/libsweep_kernels_cuda.so
 CUDA_HEADERS := $(wildcard $(CSRC)/*.h $(CSRC)/cuda/*.h $(CSRC)/cuda/*.cuh)
 
-CUDA_FLAGS := -std=c++17 -O3 -Xcompiler -fPIC,-fvisibility=hidden -Xptxas -v $(if $(HOST_CXX),-ccbin $(HOST_CXX))
+CUDA_FLAGS := -std=c++17 -O3 -Xcompiler -fPIC,-fvisibility=hidden -Xptxas -v
+CUDA_FLAGS += $(if $(HOST_CXX),-ccbin $(HOST_CXX))
+# Newer GPUs compile the last one's PTX when it is loaded.
 PANEL_ARCH := -gencode=arch=compute_80,code=sm_80 -gencode=arch=compute_90,code=sm_90
+PANEL_ARCH += -gencode=arch=compute_90,code=compute_90
 HOPPER_ARCH := -gencode=arch=compute_90a,code=sm_90a
 # CUTLASS's headers are one pinned package: the cache needs its version, not its 1045 files.
-CUTLASS_VERSION := $(if $(CUTLASS),$(shell sed -n 's/^\#define CUTLASS_\(MAJOR\|MINOR\|PATCH\) //p' $(CUTLASS)/cutlass/version.h))
-HOPPER := $(if $(CUTLASS),$(filter-out hopper_none,$(basename $(notdir $(wildcard $(CSRC)/cuda/hopper*.cu)))),hopper_none)
+CUTLASS_VERSION := $(if $(CUTLASS),$(shell sed -n 's/^\#define CUTLASS_[MP][A-Z]* //p' $(CUTLASS)/cutlass/version.h))
+HOPPER := $(filter-out hopper_none,$(basename $(notdir $(wildcard $(CSRC)/cuda/hopper*.cu))))
+HOPPER := $(if $(CUTLASS),$(HOPPER),hopper_none)
 CUDA_OBJECTS := $(patsubst %,$(OUT)/cuda/%.o,panel register $(HOPPER))
 
 .PHONY: cuda

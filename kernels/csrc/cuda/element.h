@@ -1,5 +1,5 @@
-/* Formulas of one entry, for the host and the device alike: kernels are thin loops around these, and a plain C++ compiler
- * can test them.
+/* Formulas of one entry, for the host and the device alike: kernels are thin loops around these, and a plain C++
+ * compiler can test them.
  *
  *   t_ij = k S_ij          k = s b    b = log2 e for float (powers of 2), 1 for double (powers of e)
  *   E_ij = base^(t_ij - q)  q = m b    d = t / b

@@ -1,7 +1,7 @@
 /* How a block walks a panel, and how it reads and writes four entries.
  *
- * A tile is 64 rows x 512 columns: 128 threads with four columns each, which go down the rows in stages of 16. Column sums
- * stay with their thread; row sums meet in shared memory once a stage. Tile (m, n) is block m tiles_n + n.
+ * A tile is 64 rows x 512 columns: 128 threads with four columns each, which go down the rows in stages of 16. Column
+ * sums stay with their thread; row sums meet in shared memory once a stage. Tile (m, n) is block m tiles_n + n.
  */
 #ifndef SWEEP_CUDA_GRID_CUH
 #define SWEEP_CUDA_GRID_CUH
@@ -41,26 +41,53 @@ inline int launched() { return int(cudaGetLastError()); }
 
 inline bool aligned(const void *pointer, int64_t bytes) { return reinterpret_cast<uintptr_t>(pointer) % bytes == 0; }
 
-/* The thread's q-th column. With `wide` they are neighbours, otherwise neighbours belong to neighbouring threads. */
+/* The thread's q-th column within the tile. With `wide` they are neighbours, otherwise neighbours belong to
+ * neighbouring threads. */
 template <bool wide>
-__device__ __forceinline__ int64_t column(int64_t first, int q) {
-  return wide ? first + each * int(threadIdx.x) + q : first + int(threadIdx.x) + threads * q;
+__device__ __forceinline__ int place(int q) {
+  return wide ? each * int(threadIdx.x) + q : int(threadIdx.x) + threads * q;
 }
 
-/* Four entries of a row; those beyond `cols` are 0. */
-template <bool wide, class T>
-__device__ __forceinline__ void load(const T *row, int64_t first, int64_t cols, T (&value)[each]) {
+/* A block's tile: entries that it holds, and where a row's positive is. Within a tile 32 bits do. */
+struct Tile {
+  int64_t m, n, row, col; /* its place among tiles, and that of its first entry */
+  int rows, cols;
+  template <class T>
+  __device__ __forceinline__ explicit Tile(const View<T> &view)
+      : m(blockIdx.x / view.tiles_n), n(blockIdx.x % view.tiles_n), row(m * tile_rows), col(n * tile_cols) {
+    rows = view.rows - row < tile_rows ? int(view.rows - row) : tile_rows;
+    cols = view.cols - col < tile_cols ? int(view.cols - col) : tile_cols;
+  }
+  /* Columns of row r: none below the last row. */
+  __device__ __forceinline__ int width(int r) const { return r < rows ? cols : 0; }
+  /* Column within the tile of row r's positive, -1 if it is elsewhere. */
+  __device__ __forceinline__ int positive(int r, int64_t first) const {
+    const int64_t j = row + r + first - col;
+    return j >= 0 && j < width(r) ? int(j) : -1;
+  }
+};
+
+/* Four entries of each of `batch` rows from r on; what is not there is 0. All loads are under way before any use. */
+template <bool wide, int batch, class T>
+__device__ __forceinline__ void load(const Tile &tile, const T *panel, int64_t stride, int r, T (&value)[batch][each]) {
+  const T *start = panel + (tile.row + r) * stride + tile.col;
   if constexpr (wide && sizeof(T) == 4) {
-    if (column<wide>(first, each - 1) < cols) {
-      float4 four = *reinterpret_cast<const float4 *>(row + column<wide>(first, 0));
-      value[0] = four.x, value[1] = four.y, value[2] = four.z, value[3] = four.w;
+    if (place<wide>(each - 1) < tile.cols) {
+#pragma unroll
+      for (int b = 0; b < batch; ++b) {
+        float4 four = {0, 0, 0, 0};
+        if (r + b < tile.rows) four = *reinterpret_cast<const float4 *>(start + b * stride + place<wide>(0));
+        value[b][0] = four.x, value[b][1] = four.y, value[b][2] = four.z, value[b][3] = four.w;
+      }
       return;
     }
   }
 #pragma unroll
-  for (int q = 0; q < each; ++q) {
-    int64_t j = column<wide>(first, q);
-    value[q] = j < cols ? row[j] : T(0);
+  for (int b = 0; b < batch; ++b) {
+#pragma unroll
+    for (int q = 0; q < each; ++q) {
+      value[b][q] = place<wide>(q) < tile.width(r + b) ? start[b * stride + place<wide>(q)] : T(0);
+    }
   }
 }
 
@@ -70,22 +97,21 @@ __device__ __forceinline__ void convert(float g, __nv_bfloat16 *out) { *out = __
 __device__ __forceinline__ void convert(float g, __half *out) { *out = __float2half_rn(scaled_gradient(g)); }
 
 template <bool wide, class T, class Out>
-__device__ __forceinline__ void store(Out *row, int64_t first, int64_t cols, const T (&value)[each]) {
+__device__ __forceinline__ void store(Out *row, int cols, const T (&value)[each]) {
   if constexpr (wide && sizeof(Out) <= 4) {
-    if (column<wide>(first, each - 1) < cols) {
+    if (place<wide>(each - 1) < cols) {
       struct alignas(sizeof(Out) * each) Four {
         Out at[each];
       } four;
 #pragma unroll
       for (int q = 0; q < each; ++q) convert(value[q], &four.at[q]);
-      *reinterpret_cast<Four *>(row + column<wide>(first, 0)) = four;
+      *reinterpret_cast<Four *>(row + place<wide>(0)) = four;
       return;
     }
   }
 #pragma unroll
   for (int q = 0; q < each; ++q) {
-    int64_t j = column<wide>(first, q);
-    if (j < cols) convert(value[q], &row[j]);
+    if (place<wide>(q) < cols) convert(value[q], &row[place<wide>(q)]);
   }
 }
 

@@ -1,4 +1,4 @@
-/* Hopper's fused kernels: `sweep_hopper_kernels`. The GEMMs are in hopper_*.cu; here is what goes before and after them.
+/* Hopper's fused kernels: `sweep_hopper_kernels`. The GEMMs are in hopper_*.cu; here is what goes before and after.
  *
  * Workspace, whichever is largest of
  *   sums      row parts [tiles_n x 8192] and column parts [tiles_m x cols], float32; rows go in chunks of 8192, so that

@@ -1,4 +1,4 @@
-/* Panel kernels on CUDA: `sweep_cuda_kernels`. Formulas are panel.h's, one entry at a time in element.h, tiles in grid.cuh.
+/* Panel kernels on CUDA: `sweep_cuda_kernels`. Formulas are in panel.h, of one entry in element.h, tiles in grid.cuh.
  *
  * Sums are the same bits every time: no atomics. A tile leaves its row and column sums in the workspace, and a second
  * kernel adds those of one row (column) in the order of the tiles, in float64. For rows x cols that is
@@ -32,21 +32,25 @@ int run_exponent_offset(sweep_scalars *scalars, const float *image_norm, const f
 template <class T>
 struct PlainSum {
   static constexpr bool keeps = true; /* leaves E in the panel if asked */
+  static constexpr int batch = sizeof(T) == 4 ? 4 : 2;
   using Value = T;
   using Entry = T;
   static __device__ T zero() { return T(0); }
   static __device__ T exponential(Fold<T> k, T s) { return sweep::exponential(k, s); }
-  static __device__ void count(T &sum, Fold<T>, T, T e) { sum += e; }
+  static __device__ void count(T &sum, Fold<T>, T, T e, bool counts) { sum += counts ? e : T(0); }
   static __device__ T join(T a, T b) { return a + b; }
 };
 template <class T>
 struct PairSum {
   static constexpr bool keeps = false;
+  static constexpr int batch = sizeof(T) == 4 ? 2 : 1;
   using Value = Pair<T>;
   using Entry = T;
   static __device__ Pair<T> zero() { return no_pair<T>(); }
   static __device__ T exponential(Fold<T>, T) { return T(0); }
-  static __device__ void count(Pair<T> &sum, Fold<T> k, T s, T) { add(sum, k.slope, s); }
+  static __device__ void count(Pair<T> &sum, Fold<T> k, T s, T, bool counts) {
+    if (counts) add(sum, k.slope, s);
+  }
   static __device__ Pair<T> join(Pair<T> a, Pair<T> b) { return merge(a, b); }
 };
 
@@ -69,42 +73,40 @@ __global__ void __launch_bounds__(threads)
   using Value = typename Sum::Value;
   __shared__ Value shared[stage_rows * pitch];
   const Fold<T> k = fold<T>(scalars->scale, scalars->offset);
-  const int64_t tile_m = blockIdx.x / view.tiles_n, tile_n = blockIdx.x % view.tiles_n;
-  const int64_t first_col = tile_n * tile_cols;
+  const Tile tile(view);
   Value col[each];
 #pragma unroll
   for (int q = 0; q < each; ++q) col[q] = Sum::zero();
 
-  for (int stage = 0; stage < tile_rows; stage += stage_rows) {
-    const int64_t first_row = tile_m * tile_rows + stage;
-    if (first_row >= view.rows) break;
+  for (int stage = 0; stage < tile.rows; stage += stage_rows) {
     /* Sixteen rows are summed before they join the rest, so that rounding grows with 16 + 4 terms, not 64. */
     Value here[each];
 #pragma unroll
     for (int q = 0; q < each; ++q) here[q] = Sum::zero();
-#pragma unroll 4
-    for (int r = 0; r < stage_rows; ++r) {
-      const int64_t i = first_row + r;
-      Value sum = Sum::zero();
-      if (i < view.rows) {
-        T *row = view.panel + i * view.stride;
-        T s[each], e[each];
-        load<wide>(row, first_col, view.cols, s);
+#pragma unroll 1
+    for (int first = stage; first < stage + stage_rows; first += Sum::batch) {
+      T s[Sum::batch][each], e[each];
+      load<wide>(tile, view.panel, view.stride, first, s);
+#pragma unroll
+      for (int b = 0; b < Sum::batch; ++b) {
+        const int r = first + b, positive = tile.positive(r, view.positive);
+        Value sum = Sum::zero();
 #pragma unroll
         for (int q = 0; q < each; ++q) {
-          e[q] = Sum::exponential(k, s[q]);
-          const int64_t j = column<wide>(first_col, q);
-          if (j >= view.cols) continue;
-          if (j == i + view.positive) {
-            diagonal[i] = logit(k, s[q]);
-          } else {
-            Sum::count(sum, k, s[q], e[q]);
-            Sum::count(here[q], k, s[q], e[q]);
+          const bool counts = place<wide>(q) < tile.width(r) && place<wide>(q) != positive;
+          e[q] = Sum::exponential(k, s[b][q]);
+          Sum::count(sum, k, s[b][q], e[q], counts);
+          Sum::count(here[q], k, s[b][q], e[q], counts);
+        }
+        if (positive >= 0) {
+#pragma unroll
+          for (int q = 0; q < each; ++q) {
+            if (place<wide>(q) == positive) diagonal[tile.row + r] = logit(k, s[b][q]);
           }
         }
-        if constexpr (keep) store<wide>(row, first_col, view.cols, e);
+        if constexpr (keep) store<wide>(view.panel + (tile.row + r) * view.stride + tile.col, tile.width(r), e);
+        shared[(r - stage) * pitch + threadIdx.x] = sum;
       }
-      shared[r * pitch + threadIdx.x] = sum;
     }
     __syncthreads();
     const int r = threadIdx.x / row_threads, lane = threadIdx.x % row_threads;
@@ -115,15 +117,14 @@ __global__ void __launch_bounds__(threads)
     }
 #pragma unroll
     for (int mask = row_threads / 2; mask > 0; mask /= 2) total = Sum::join(total, from_lane(total, mask));
-    if (lane == 0 && first_row + r < view.rows) row_parts[tile_n * view.rows + first_row + r] = total;
+    if (lane == 0 && stage + r < tile.rows) row_parts[tile.n * view.rows + tile.row + stage + r] = total;
     __syncthreads();
 #pragma unroll
     for (int q = 0; q < each; ++q) col[q] = Sum::join(col[q], here[q]);
   }
 #pragma unroll
   for (int q = 0; q < each; ++q) {
-    const int64_t j = column<wide>(first_col, q);
-    if (j < view.cols) col_parts[tile_m * view.cols + j] = col[q];
+    if (place<wide>(q) < tile.cols) col_parts[tile.m * view.cols + tile.col + place<wide>(q)] = col[q];
   }
 }
 
@@ -207,6 +208,8 @@ struct StableRule {
   }
 };
 
+constexpr int batch = 4; /* rows that a thread has on the way at once */
+
 /* `out` may be the panel itself: an entry is read and written by one thread. */
 template <class Rule, class Out, bool wide>
 __global__ void __launch_bounds__(threads)
@@ -214,26 +217,32 @@ __global__ void __launch_bounds__(threads)
                     const double *col_terms, const double *positive_slope, Out *out, int64_t out_stride) {
   using T = typename Rule::Entry;
   const Fold<T> k = fold<T>(scalars->scale, scalars->offset);
-  const int64_t first_col = blockIdx.x % view.tiles_n * tile_cols, first_row = blockIdx.x / view.tiles_n * tile_rows;
-  const int64_t end = first_row + tile_rows < view.rows ? first_row + tile_rows : view.rows;
+  const Tile tile(view);
   typename Rule::Term col[each];
 #pragma unroll
   for (int q = 0; q < each; ++q) {
-    const int64_t j = column<wide>(first_col, q);
-    col[q] = Rule::term(j < view.cols ? col_terms[j] : 0);
+    col[q] = Rule::term(place<wide>(q) < tile.cols ? col_terms[tile.col + place<wide>(q)] : 0);
   }
-#pragma unroll 4
-  for (int64_t i = first_row; i < end; ++i) {
-    const typename Rule::Term row = Rule::term(row_terms[i]);
-    T s[each], g[each];
-    load<wide>(view.panel + i * view.stride, first_col, view.cols, s);
+#pragma unroll 1
+  for (int first = 0; first < tile.rows; first += batch) {
+    T s[batch][each], g[each];
+    load<wide>(tile, view.panel, view.stride, first, s);
 #pragma unroll
-    for (int q = 0; q < each; ++q) {
-      const int64_t j = column<wide>(first_col, q);
-      g[q] = Rule::slope(k, s[q], row, col[q]);
-      if (j == i + view.positive && j < view.cols) g[q] = T(positive_slope[i]);
+    for (int b = 0; b < batch; ++b) {
+      const int r = first + b, positive = tile.positive(r, view.positive);
+      if (r >= tile.rows) break;
+      const int64_t i = tile.row + r;
+      const typename Rule::Term row = Rule::term(row_terms[i]);
+#pragma unroll
+      for (int q = 0; q < each; ++q) g[q] = Rule::slope(k, s[b][q], row, col[q]);
+      if (positive >= 0) {
+#pragma unroll
+        for (int q = 0; q < each; ++q) {
+          if (place<wide>(q) == positive) g[q] = T(positive_slope[i]);
+        }
+      }
+      store<wide>(out + i * out_stride + tile.col, tile.cols, g);
     }
-    store<wide>(out + i * out_stride, first_col, view.cols, g);
   }
 }
 
@@ -332,22 +341,27 @@ __global__ void __launch_bounds__(threads)
     sigmoid_kernel(View<T> view, const sweep_scalars *scalars, double *parts, Out *out, int64_t out_stride) {
   __shared__ double shared[threads / 32];
   const T scale = T(scalars->scale), bias = T(scalars->bias);
-  const int64_t first_col = blockIdx.x % view.tiles_n * tile_cols, first_row = blockIdx.x / view.tiles_n * tile_rows;
-  const int64_t end = first_row + tile_rows < view.rows ? first_row + tile_rows : view.rows;
+  const Tile tile(view);
   double loss = 0, slope = 0;
-#pragma unroll 2
-  for (int64_t i = first_row; i < end; ++i) {
-    T s[each], g[each], row_loss = 0, row_slope = 0;
-    load<wide>(view.panel + i * view.stride, first_col, view.cols, s);
+#pragma unroll 1
+  for (int first = 0; first < tile.rows; first += batch) {
+    T s[batch][each], g[each];
+    load<wide>(tile, view.panel, view.stride, first, s);
 #pragma unroll
-    for (int q = 0; q < each; ++q) {
-      const int64_t j = column<wide>(first_col, q);
-      const Entry<T> entry = sigmoid_entry(scale, bias, s[q], j == i + view.positive);
-      g[q] = entry.slope;
-      if (j < view.cols) row_loss += entry.loss, row_slope += entry.slope;
+    for (int b = 0; b < batch; ++b) {
+      const int r = first + b, positive = tile.positive(r, view.positive);
+      if (r >= tile.rows) break;
+      T row_loss = 0, row_slope = 0;
+#pragma unroll
+      for (int q = 0; q < each; ++q) {
+        const Entry<T> entry = sigmoid_entry(scale, bias, s[b][q], place<wide>(q) == positive);
+        g[q] = entry.slope;
+        row_loss += place<wide>(q) < tile.cols ? entry.loss : T(0);
+        row_slope += place<wide>(q) < tile.cols ? entry.slope : T(0);
+      }
+      loss += double(row_loss), slope += double(row_slope);
+      if constexpr (keep) store<wide>(out + (tile.row + r) * out_stride + tile.col, tile.cols, g);
     }
-    loss += double(row_loss), slope += double(row_slope);
-    if constexpr (keep) store<wide>(out + i * out_stride, first_col, view.cols, g);
   }
   loss = block_sum(loss, shared);
   slope = block_sum(slope, shared);

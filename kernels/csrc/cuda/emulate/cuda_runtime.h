@@ -1,8 +1,8 @@
-/* Enough of CUDA's runtime for a plain C++ compiler to run this project's simple kernels on the CPU, one block after the
- * other, so that indices and sums can be tested (and watched by a sanitizer) where there is no GPU.
+/* Enough of CUDA's runtime for a plain C++ compiler to run this project's simple kernels on the CPU, one block after
+ * the other, so that indices and sums can be tested (and watched by a sanitizer) where there is no GPU.
  *
- * Threads of a block are coroutines that run in turn up to the next barrier or shuffle. That finds wrong indices and wrong
- * formulas, but no races, no misuse of memory spaces, and nothing that depends on the hardware.
+ * Threads of a block are coroutines that run in turn up to the next barrier or shuffle. That finds wrong indices and
+ * wrong formulas, but no races, no misuse of memory spaces, and nothing that depends on the hardware.
  */
 #ifndef SWEEP_EMULATE_CUDA_RUNTIME_H
 #define SWEEP_EMULATE_CUDA_RUNTIME_H
