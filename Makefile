@@ -18,6 +18,10 @@ help: ## This list
 setup: ## Fetch libtorch and, where the system has none, PostgreSQL (into .venv)
 	@scripts/setup.sh
 
+.PHONY: setup-cuda
+setup-cuda: ## Fetch the CUDA compiler and CUTLASS (110 MB, into .venv): only for the kernels, no GPU needed
+	@scripts/setup-cuda.sh
+
 .PHONY: build
 build: setup ## Build sweep, its worker and the runners
 	@cargo build $(ALL)
@@ -50,6 +54,14 @@ lint: setup ## Formatting, clippy and shell syntax, warnings as errors
 	@cargo fmt --all --check
 	@cargo clippy $(ALL) --all-targets -- -D warnings
 	@for script in scripts/*.sh .ci/run; do bash -n $$script; done
+
+.PHONY: cuda-emulate
+cuda-emulate: ## The simple CUDA kernels on the CPU, under a sanitizer: needs neither CUDA nor a GPU
+	@kernels/csrc/cuda/emulate/run.sh "$(TARGET)/kernels-emulate"
+
+.PHONY: cuda-compile
+cuda-compile: setup-cuda ## Compile the CUDA kernels: nothing of it runs (SWEEP_CUDA_HOPPER=0 leaves CUTLASS out)
+	@scripts/cuda-compile.sh
 
 .PHONY: sqlx
 sqlx: setup ## Renew .sqlx/ after changing a query or a migration
