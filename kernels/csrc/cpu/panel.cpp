@@ -182,7 +182,7 @@ template <typename T> int sigmoid_of(const sweep_panel &p) {
 int64_t workspace_bytes(int64_t, int64_t) { return 0; }
 
 int exponent_offset(sweep_scalars *s, const float *image_norm, const float *text_norm, void *) {
-  const double most = s->scale * double(*image_norm) * double(*text_norm);
+  const double most = std::fabs(s->scale) * double(*image_norm) * double(*text_norm);
   s->offset = most > 70 ? most - 70 : (most == most ? 0 : most);
   s->loss = s->slope_sum = 0;
   s->flag = 0;

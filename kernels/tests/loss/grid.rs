@@ -2,7 +2,7 @@
 
 use kernels::reference::sample::{Features, clip_like, duplicates, opposite, separated, unit_rows};
 
-use crate::support::{ALL_TYPES, Case, hold};
+use crate::support::{ALL_TYPES, Case, Type, hold};
 
 const SIZES: [usize; 15] = [1, 2, 3, 63, 64, 65, 127, 128, 129, 255, 256, 257, 511, 513, 1000];
 const DEPTHS: [usize; 18] = [1, 7, 16, 40, 63, 64, 100, 256, 511, 512, 513, 640, 768, 1000, 1024, 1025, 1280, 2048];
@@ -123,4 +123,26 @@ fn the_sigmoid_loss_matches_with_and_without_captions() {
         }
     }
     hold(cases);
+}
+
+/// Each text is the opposite of the next pair's image: below zero, one negative outweighs all else of its row.
+fn turned(pairs: usize, depth: usize) -> Features {
+    let (images, _) = separated(pairs, depth, 3);
+    let texts = (0..images.len()).map(|at| -images[(at + depth) % images.len()]).collect();
+    (images, texts)
+}
+
+#[test]
+fn a_scale_below_zero_matches() {
+    let (pairs, depth) = (60, 64);
+    let types = &[Type::Fp32, Type::Bf16, Type::Fp64];
+    let cases = [-20.0, -120.0].into_iter().flat_map(|scale| {
+        [("trained", trained(pairs, depth)), ("opposite", opposite(pairs, depth, 2)), ("turned", turned(pairs, depth))]
+            .map(|(words, features)| (words, features, scale))
+    });
+    hold(cases.map(|(words, features, scale)| Case {
+        types,
+        cancels: words == "opposite",
+        ..Case::new(words, features, depth, scale)
+    }));
 }

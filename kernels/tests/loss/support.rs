@@ -68,6 +68,7 @@ impl Type {
     /// about 2^-24 whatever is done with it later, a logit by s 2^-24, and so is the logarithm of each slope. So bounds
     /// grow as s from 100 on.
     fn bounds(self, device: Device, scale: f64) -> Bounds {
+        let scale = scale.abs();
         let beyond = (scale / 100.0).max(1.0);
         match self {
             Type::Fp64 => Bounds { loss: 1e-12, loss_absolute: 1e-15, features: 1e-12, numbers: 1e-12 }.grown(beyond),
