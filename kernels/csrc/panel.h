@@ -82,7 +82,7 @@ struct sweep_panel_kernels {
 
   /* One side (rows or columns) from sums to what the gradient needs, n entries. ln r = ln sum + (max ? max : offset).
    *   x = ln r - diagonal;  loss = softplus(x);  slope = sigmoid(x);  lse = diagonal + loss = ln R;
-   *   inverse = exp(offset - lse)
+   *   inverse = exp(offset - lse);  all NaN where lse is infinite or NaN, as libtorch's softmax of an infinite logit
    * Sets scalars->flag where R e^-offset < n 2^-80, or where anything is not finite (max NULL only). */
   int (*side)(struct sweep_scalars *scalars, int64_t n, const double *max, const double *sum, const double *diagonal,
               double *loss, double *slope, double *lse, double *inverse, void *stream);

@@ -216,6 +216,8 @@ int side(sweep_scalars *s, int64_t n, const double *max, const double *sum, cons
     loss[i] = softplus(x);
     slope[i] = sigmoid(x);
     lse[i] = diagonal[i] + loss[i];
+    if (!(lse[i] < std::numeric_limits<double>::infinity())) /* as libtorch's softmax of an infinite logit: NaN throughout */
+      loss[i] = slope[i] = lse[i] = std::numeric_limits<double>::quiet_NaN();
     inverse[i] = std::exp(s->offset - lse[i]);
     bad = bad || !(std::exp(lse[i] - s->offset) >= least) || !std::isfinite(inverse[i]);
   }
