@@ -33,7 +33,7 @@ enum sweep_output {
 /* Numbers that live on the device: nothing here ever waits for the host. */
 struct sweep_scalars {
   double scale;  /* s */
-  double offset; /* m = max(0, M - 70), M = s max |u| max |v| (see `exponent_offset`) */
+  double offset; /* m = max(0, M - 70), M = |s| max |u| max |v| (see `exponent_offset`) */
   double bias;   /* of the sigmoid loss; 0 for InfoNCE */
   double loss;   /* sum of the pairs' losses, not yet divided */
   double slope_sum; /* sum of dL/dl over all entries: the gradient of the bias, not yet divided */
@@ -60,7 +60,7 @@ struct sweep_panel_kernels {
   /* Scratch that one panel of this size needs, bytes. */
   int64_t (*workspace_bytes)(int64_t rows, int64_t cols);
 
-  /* offset = max(0, scale * image_norm * text_norm - 70), from the largest row norms (one float each), device memory.
+  /* offset = max(0, |scale| * image_norm * text_norm - 70), from the largest row norms (one float each), device memory.
    * Clears loss, slope_sum and flag. */
   int (*exponent_offset)(struct sweep_scalars *scalars, const float *image_norm, const float *text_norm, void *stream);
 
@@ -82,7 +82,7 @@ struct sweep_panel_kernels {
 
   /* One side (rows or columns) from sums to what the gradient needs, n entries. ln r = ln sum + (max ? max : offset).
    *   x = ln r - diagonal;  loss = softplus(x);  slope = sigmoid(x);  lse = diagonal + loss = ln R;
-   *   inverse = exp(offset - lse)
+   *   inverse = exp(offset - lse);  all NaN where lse is infinite or NaN, as libtorch's softmax of an infinite logit
    * Sets scalars->flag where R e^-offset < n 2^-80, or where anything is not finite (max NULL only). */
   int (*side)(struct sweep_scalars *scalars, int64_t n, const double *max, const double *sum, const double *diagonal,
               double *loss, double *slope, double *lse, double *inverse, void *stream);

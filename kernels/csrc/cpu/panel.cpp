@@ -182,7 +182,7 @@ template <typename T> int sigmoid_of(const sweep_panel &p) {
 int64_t workspace_bytes(int64_t, int64_t) { return 0; }
 
 int exponent_offset(sweep_scalars *s, const float *image_norm, const float *text_norm, void *) {
-  const double most = s->scale * double(*image_norm) * double(*text_norm);
+  const double most = std::fabs(s->scale) * double(*image_norm) * double(*text_norm);
   s->offset = most > 70 ? most - 70 : (most == most ? 0 : most);
   s->loss = s->slope_sum = 0;
   s->flag = 0;
@@ -216,6 +216,8 @@ int side(sweep_scalars *s, int64_t n, const double *max, const double *sum, cons
     loss[i] = softplus(x);
     slope[i] = sigmoid(x);
     lse[i] = diagonal[i] + loss[i];
+    if (!(lse[i] < std::numeric_limits<double>::infinity())) /* as libtorch's softmax of an infinite logit: NaN throughout */
+      loss[i] = slope[i] = lse[i] = std::numeric_limits<double>::quiet_NaN();
     inverse[i] = std::exp(s->offset - lse[i]);
     bad = bad || !(std::exp(lse[i] - s->offset) >= least) || !std::isfinite(inverse[i]);
   }

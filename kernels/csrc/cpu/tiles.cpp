@@ -226,11 +226,14 @@ public:
       });
       if (positive >= 0 && positive < n) g[positive] = float(positive_slope[i]);
     });
+    add_residue(slope, d_images, d_texts);
   }
 
   void sigmoid(Tensor *d_images, Tensor *d_texts) override {
     const double scale = t.numbers()->scale, bias = t.numbers()->bias;
     std::vector<double> losses(size_t(rows), 0.0), slopes(size_t(rows), 0.0);
+    const Tensor positive_slope = at::zeros({rows}, at::kDouble);
+    double *slope_of = positive_slope.data_ptr<double>();
     each_chunk(d_images, d_texts, true, [&](int64_t i, int64_t j0, int64_t n, const float *x, float *g) {
       const int64_t positive = t.first + i - j0;
       double &loss = losses[size_t(i)], &sum = slopes[size_t(i)];
@@ -242,9 +245,11 @@ public:
         loss += l > 0 ? std::log1p(std::exp(-l)) : std::log1p(std::exp(l)) - l;
         const double at_positive = -1 / (1 + std::exp(l));
         sum += at_positive;
+        slope_of[i] = at_positive;
         g[positive] = float(at_positive);
       }
     });
+    add_residue(positive_slope, d_images, d_texts);
     for (int64_t i = 0; i < rows; ++i) {
       t.numbers()->loss += losses[size_t(i)];
       t.numbers()->slope_sum += slopes[size_t(i)];
@@ -263,6 +268,16 @@ private:
   static const T *pointer(const Tensor &x) { return static_cast<const T *>(x.data_ptr()); }
   Tensor even_columns(const Tensor &x) const {
     return depth == width ? x : at::constant_pad_nd(x, {0, depth - width}).contiguous();
+  }
+
+  /* What bfloat16 took from the positives' slopes (rows). Each is about as large as the rest of its row and of its column
+   * together, so its rounding would be the largest error of a gradient; to put it right costs O(B D). */
+  void add_residue(const Tensor &slope, Tensor *d_images, Tensor *d_texts) const {
+    if (!PAIRS<T>) return;
+    const Tensor exact = slope.to(at::kFloat);
+    const Tensor residue = exact.sub(exact.to(at::kBFloat16)).unsqueeze(1);
+    if (d_images) d_images->addcmul_(residue, t.texts.narrow(0, t.first, rows).to(at::kFloat));
+    if (d_texts) d_texts->narrow(0, t.first, rows).addcmul_(residue, t.images.to(at::kFloat));
   }
 
   /* Element (k, n) of a B factor with rows of length `row`. */

@@ -111,6 +111,11 @@ Tensor gathered(const Options &options, const Batch &batch, const Tensor &local)
   return all;
 }
 
+/* A view may start anywhere; CUDA's loads need 16 bytes, and the order of a library's sums may depend on 64. */
+Tensor aligned(const Tensor &x) {
+  return reinterpret_cast<uintptr_t>(x.data_ptr()) % 64 == 0 ? x : x.clone(at::MemoryFormat::Contiguous);
+}
+
 Batch prepare(const char *loss, const Tensor &images, const Tensor &texts, const Options &options) {
   Batch batch;
   batch.given = images.size(0);
@@ -129,8 +134,8 @@ Batch prepare(const char *loss, const Tensor &images, const Tensor &texts, const
       batch.ids = batch.ids.index_select(0, batch.valid);
     }
   }
-  batch.images = batch.images.to(used).contiguous();
-  batch.texts = batch.texts.to(used).contiguous();
+  batch.images = aligned(batch.images.to(used).contiguous());
+  batch.texts = aligned(batch.texts.to(used).contiguous());
   const int64_t world = options.group ? options.group->world : 1, rank = options.group ? options.group->rank : 0;
   batch.counts.assign(size_t(world), batch.images.size(0));
   if (world > 1) {

@@ -1,0 +1,148 @@
+//! Sizes, depths, scales, budgets and options of both losses, against the reference.
+
+use kernels::reference::sample::{Features, clip_like, duplicates, opposite, separated, unit_rows};
+
+use crate::support::{ALL_TYPES, Case, Type, hold};
+
+const SIZES: [usize; 15] = [1, 2, 3, 63, 64, 65, 127, 128, 129, 255, 256, 257, 511, 513, 1000];
+const DEPTHS: [usize; 18] = [1, 7, 16, 40, 63, 64, 100, 256, 511, 512, 513, 640, 768, 1000, 1024, 1025, 1280, 2048];
+const SCALES: [f64; 5] = [1.0, 14.2857, 50.0, 100.0, 1000.0];
+/// Without mercy; a chunk of 64 rows of 513 float32; several chunks, the last ragged; all.
+const BUDGETS: &[u64] = &[0, 64 * 513 * 4, 200 * 513 * 4, 1 << 30];
+
+fn trained(pairs: usize, depth: usize) -> Features {
+    clip_like(pairs, depth, 0.3, 0.1, pairs as u64 + 17 * depth as u64)
+}
+
+/// InfoNCE, and the sigmoid loss.
+fn both(case: Case, bias: f64) -> [Case; 2] {
+    [case.clone(), Case { bias: Some(bias), ..case }]
+}
+
+#[test]
+fn batches_of_every_size_around_a_tile_match() {
+    hold(SIZES.into_iter().flat_map(|pairs| both(Case::new("trained", trained(pairs, 33), 33, 14.2857), -10.0)));
+}
+
+#[test]
+fn a_batch_of_4097_matches() {
+    let case = Case::new("trained", trained(4097, 16), 16, 14.2857);
+    hold(both(Case { budgets: &[32 << 20, 1 << 30], ..case }, -10.0));
+}
+
+#[test]
+fn rows_of_every_width_match() {
+    let cases = DEPTHS.into_iter().map(|depth| (70, depth)).chain([(300, 640)]);
+    hold(cases.flat_map(|(pairs, depth)| both(Case::new("trained", trained(pairs, depth), depth, 14.2857), -10.0)));
+}
+
+#[test]
+fn scales_from_untrained_to_hopeless_match() {
+    let (pairs, depth) = (200, 64);
+    let kinds: [(&str, Features, bool); 5] = [
+        ("random", unit_rows(pairs, depth, 1), false),
+        ("trained", trained(pairs, depth), false),
+        ("opposite", opposite(pairs, depth, 2), true),
+        ("separated", separated(60, depth, 3), false),
+        ("duplicates", duplicates(pairs, depth, 4, 4), true),
+    ];
+    hold(kinds.into_iter().flat_map(|(words, features, cancels)| {
+        SCALES.into_iter().map(move |scale| Case { cancels, ..Case::new(words, features.clone(), depth, scale) })
+    }));
+}
+
+#[test]
+fn budgets_change_nothing_but_time() {
+    let case = Case::new("trained", trained(513, 40), 40, 50.0);
+    hold(both(Case { budgets: BUDGETS, types: &ALL_TYPES, ..case }, -10.0));
+}
+
+/// Ids with which each image has up to `captions`, in no order.
+fn captions(pairs: i64, captions: i64) -> Vec<i64> {
+    let images = (pairs + captions - 1) / captions;
+    (0..pairs).map(|i| i * 7 % images + 5).collect()
+}
+
+/// Ids with -1 wherever `out` says so.
+fn without(ids: Vec<i64>, out: impl Fn(usize) -> bool) -> Vec<i64> {
+    ids.into_iter().enumerate().map(|(i, id)| if out(i) { -1 } else { id }).collect()
+}
+
+#[test]
+fn captions_and_smoothing_match() {
+    let (pairs, depth) = (131, 48);
+    let mut cases = Vec::new();
+    for (words, ids) in [
+        ("no ids", None),
+        ("a caption each", Some(captions(131, 1))),
+        ("two captions each", Some(captions(131, 2))),
+        ("five captions each", Some(captions(131, 5))),
+        ("one image alone", Some(vec![3; pairs])),
+    ] {
+        let features = trained(pairs, depth);
+        for smoothing in [0.0, 0.1, 1.0] {
+            for scale in [10.0, 100.0] {
+                let case = Case::new(words, features.clone(), depth, scale);
+                cases.push(Case { ids: ids.clone(), smoothing, budgets: &[0, 1 << 30], ..case });
+            }
+        }
+    }
+    hold(cases);
+}
+
+#[test]
+fn pairs_that_are_ignored_are_as_if_they_were_not_there() {
+    let (pairs, depth) = (131, 48);
+    let own = || captions(131, 1);
+    let mut cases = Vec::new();
+    for (words, ids) in [
+        ("without the first", without(own(), |i| i == 0)),
+        ("without the last", without(own(), |i| i == 130)),
+        ("without two of three", without(own(), |i| i % 3 != 1)),
+        ("without any", without(own(), |_| true)),
+        ("one alone", without(own(), |i| i != 77)),
+        ("captions, some ignored", without(captions(131, 3), |i| i % 5 == 2)),
+    ] {
+        let case = Case { ids: Some(ids), ..Case::new(words, trained(pairs, depth), depth, 20.0) };
+        cases.extend(both(case.clone(), -10.0));
+        cases.push(Case { smoothing: 0.1, ..case });
+    }
+    hold(cases);
+}
+
+#[test]
+fn the_sigmoid_loss_matches_with_and_without_captions() {
+    let (pairs, depth) = (131, 48);
+    let mut cases = Vec::new();
+    for (words, ids) in [("no ids", None), ("three captions each", Some(captions(131, 3)))] {
+        for bias in [-10.0, 0.0] {
+            for scale in [10.0, 30.0, 100.0] {
+                let case = Case::new(words, trained(pairs, depth), depth, scale);
+                cases.push(Case { ids: ids.clone(), bias: Some(bias), ..case });
+            }
+        }
+    }
+    hold(cases);
+}
+
+/// Each text is the opposite of the next pair's image: below zero, one negative outweighs all else of its row.
+fn turned(pairs: usize, depth: usize) -> Features {
+    let (images, _) = separated(pairs, depth, 3);
+    let texts = (0..images.len()).map(|at| -images[(at + depth) % images.len()]).collect();
+    (images, texts)
+}
+
+#[test]
+fn a_scale_below_zero_matches() {
+    let (pairs, depth) = (60, 64);
+    let types = &[Type::Fp32, Type::Bf16, Type::Fp64];
+    let cases = [-20.0, -120.0].into_iter().flat_map(|scale| {
+        [("trained", trained(pairs, depth)), ("opposite", opposite(pairs, depth, 2)), ("turned", turned(pairs, depth))]
+            .map(|(words, features)| (words, features, scale))
+    });
+    hold(cases.map(|(words, features, scale)| Case {
+        types,
+        cancels: words == "opposite",
+        ..Case::new(words, features, depth, scale)
+    }));
+}

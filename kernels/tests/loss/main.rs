@@ -1,0 +1,11 @@
+//! The losses on tensors, held against the float64 reference on every device of this machine.
+#![cfg(feature = "torch")]
+
+mod bits;
+mod grid;
+mod huge;
+mod plain;
+mod ranks;
+mod refused;
+mod support;
+mod tensors;

@@ -1,0 +1,15 @@
+//! The grid again on the way of processors without oneDNN's products.
+
+use std::env;
+use std::process::Command;
+
+#[test]
+fn the_grid_holds_without_products_in_tiles() {
+    let output = Command::new(env::current_exe().expect("this test"))
+        .args(["grid::", "--test-threads=2"])
+        .env("SWEEP_KERNELS_TILES", "0")
+        .output()
+        .expect("this test starts again");
+    let words = String::from_utf8_lossy(&output.stdout);
+    assert!(output.status.success() && !words.contains(" 0 passed"), "{words}");
+}
