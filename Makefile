@@ -53,7 +53,7 @@ test: build ## Every test, on a real PostgreSQL and a real libtorch
 lint: setup ## Formatting, clippy and shell syntax, warnings as errors
 	@cargo fmt --all --check
 	@cargo clippy $(ALL) --all-targets -- -D warnings
-	@for script in scripts/*.sh .ci/run; do bash -n $$script; done
+	@for script in scripts/*.sh scripts/gpu/*.sh kernels/csrc/cached.sh kernels/csrc/cuda/emulate/run.sh .ci/run; do bash -n $$script; done
 
 .PHONY: cuda-emulate
 cuda-emulate: ## The simple CUDA kernels on the CPU, under a sanitizer: needs neither CUDA nor a GPU

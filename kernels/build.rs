@@ -7,7 +7,7 @@ use std::{env, fs};
 fn main() {
     println!("cargo:rerun-if-changed=build.rs");
     println!("cargo:rerun-if-changed=csrc");
-    for name in ["LIBTORCH", "CXX", "NVCC", "CUTLASS", "CUDART", "KERNELS_CACHE"] {
+    for name in ["LIBTORCH", "CXX", "NVCC", "CUTLASS", "CUDART_LIB", "KERNELS_CACHE"] {
         println!("cargo:rerun-if-env-changed={name}");
     }
     if env::var_os("CARGO_FEATURE_TORCH").is_none() || env::var_os("CARGO_FEATURE_DOC_ONLY").is_some() {
@@ -20,7 +20,16 @@ fn main() {
     let mut make = Command::new("make");
     make.args(["-C", "csrc"]).arg(format!("OUT={}", out.display())).arg(format!("TORCH={libtorch}")).arg("all");
     if env::var_os("CARGO_FEATURE_CUDA").is_some() {
-        make.arg("cuda");
+        // `make setup-cuda` lays the compiler and CUTLASS beside the libtorch of `make setup`.
+        let beside = |name: &str| PathBuf::from(&libtorch).join("..").join(name).canonicalize().ok();
+        let found = |variable: &str, place: &str| env::var_os(variable).map(PathBuf::from).or_else(|| beside(place));
+        let nvcc = found("NVCC", "cuda/bin/nvcc").unwrap_or_else(|| {
+            panic!("no CUDA compiler for the feature `cuda` of crate `kernels`: set NVCC, or run `make setup-cuda`")
+        });
+        make.arg("cuda").arg(format!("NVCC={}", nvcc.display()));
+        if let Some(cutlass) = found("CUTLASS", "cutlass") {
+            make.arg(format!("CUTLASS={}", cutlass.display()));
+        }
     }
     make.arg(format!("-j{}", env::var("NUM_JOBS").unwrap_or_else(|_| "1".to_owned())));
     // Cargo's own make would have this one ask it for leave to start compilers.

@@ -19,6 +19,7 @@ std::string load_cuda() {
   Dl_info self;
   if (!dladdr(reinterpret_cast<void *>(&sweep_register_cuda), &self)) return "this library can't find itself";
   std::string path = self.dli_fname;
+  dlopen(path.c_str(), RTLD_NOW | RTLD_NOLOAD | RTLD_GLOBAL); /* Python loads privately; the other library looks for us */
   path.replace(path.find_last_of('/') + 1, std::string::npos, "libsweep_kernels_cuda.so");
   return dlopen(path.c_str(), RTLD_NOW | RTLD_GLOBAL) ? "" : dlerror();
 }
