@@ -2,9 +2,10 @@
 
 use kernels::reference::sample::{Features, clip_like, duplicates, opposite, separated, unit_rows};
 
+use kernels::Wanted;
 use tch::{Kind, Tensor};
 
-use crate::support::{ALL_TYPES, Case, Type, hold, numbers};
+use crate::support::{ALL_TYPES, Case, Found, Type, devices, hold, none, numbers, same};
 
 const SIZES: [usize; 15] = [1, 2, 3, 63, 64, 65, 127, 128, 129, 255, 256, 257, 511, 513, 1000];
 const DEPTHS: [usize; 18] = [1, 7, 16, 40, 63, 64, 100, 256, 511, 512, 513, 640, 768, 1000, 1024, 1025, 1280, 2048];
@@ -66,6 +67,56 @@ fn scales_from_untrained_to_hopeless_match() {
 fn budgets_change_nothing_but_time() {
     let case = Case::new("trained", trained(513, 40), 40, 50.0);
     hold(both(Case { budgets: BUDGETS, types: &ALL_TYPES, ..case }, -10.0));
+}
+
+#[test]
+fn each_choice_of_gradients_gives_those_of_all() {
+    let mut misses = Vec::new();
+    let case = Case::new("trained", trained(300, 40), 40, 50.0);
+    let choices = (0..16_u8).map(|bits| {
+        let bit = |at: u8| bits >> at & 1 == 1;
+        Wanted { images: bit(0), texts: bit(1), scale: bit(2), bias: bit(3) }
+    });
+    let choices: Vec<Wanted> = choices.collect();
+    for &device in devices() {
+        for case in both(case.clone(), -10.0) {
+            for of in [Type::Fp32, Type::Bf16, Type::Fp64] {
+                for budget in [0, 1 << 30] {
+                    let all = Found::from(&case.run(of, device, budget).expect("gradients"));
+                    for &wanted in &choices {
+                        let words = format!("{wanted:?}, {of:?}, {device:?}, bias {:?}, budget {budget}", case.bias);
+                        let some = case.some(of, device, budget, wanted).expect("gradients");
+                        let has = [&some.images, &some.texts, &some.scale].map(Option::is_some);
+                        assert_eq!(has, [wanted.images, wanted.texts, wanted.scale], "{words}");
+                        assert_eq!(some.bias.is_some(), wanted.bias && case.bias.is_some(), "{words}");
+                        let mut found = Found::from(&some);
+                        if !wanted.images {
+                            found.images.clone_from(&all.images);
+                        }
+                        if !wanted.texts {
+                            found.texts.clone_from(&all.texts);
+                        }
+                        same(of, &found, &all, &words, &mut misses);
+                        // The scale's comes from the texts' where the images' is not wanted: in bfloat16 other roundings.
+                        let by = if of == Type::Bf16 { 1e-3 } else { 1e-5 };
+                        if wanted.scale && (found.scale - all.scale).abs() > by * all.scale.abs() {
+                            misses.push(format!("{words}: ds is {}, not {}", found.scale, all.scale));
+                        }
+                        if some.bias.is_some() && found.bias.to_bits() != all.bias.to_bits() {
+                            misses.push(format!("{words}: db is {}, not {}", found.bias, all.bias));
+                        }
+                    }
+                }
+            }
+        }
+    }
+    none(&misses, choices.len());
+}
+
+#[test]
+fn a_batch_as_wide_as_published_ones_matches() {
+    let case = Case::new("trained", trained(1000, 512), 512, 100.0);
+    hold([Case { types: &[Type::Fp32, Type::Bf16], ..case }]);
 }
 
 /// Ids with which each image has up to `captions`, in no order.

@@ -166,6 +166,17 @@ impl Case {
 
     /// The kernels' answer.
     pub(crate) fn run(&self, of: Type, device: Device, budget_bytes: u64) -> Result<Gradients, LossError> {
+        self.some(of, device, budget_bytes, Wanted::ALL)
+    }
+
+    /// The loss and those of its gradients that are wanted.
+    pub(crate) fn some(
+        &self,
+        of: Type,
+        device: Device,
+        budget_bytes: u64,
+        wanted: Wanted,
+    ) -> Result<Gradients, LossError> {
         let [images, texts] = self.matrices().map(|x| x.to_kind(of.kind()).to_device(device));
         let ids = self.ids.as_deref().map(|ids| Tensor::from_slice(ids).to_device(device));
         let options = Options {
@@ -177,10 +188,10 @@ impl Case {
         };
         let scale = Tensor::from(self.scale).to_device(device);
         match self.bias {
-            None => clip_gradients(&images, &texts, &scale, &options, Wanted::ALL, None),
+            None => clip_gradients(&images, &texts, &scale, &options, wanted, None),
             Some(bias) => {
                 let bias = Tensor::from(bias).to_device(device);
-                siglip_gradients(&images, &texts, &scale, &bias, &options, Wanted::ALL, None)
+                siglip_gradients(&images, &texts, &scale, &bias, &options, wanted, None)
             }
         }
     }
