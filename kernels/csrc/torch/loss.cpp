@@ -282,10 +282,14 @@ Targets smooth_targets(const Batch &batch, const Options &options, at::ScalarTyp
   return targets;
 }
 
-/* Puts rows of the valid pairs back where they were, in the type of the features. */
-Tensor restored(const Batch &batch, const Tensor &rows, const Tensor &like) {
-  if (!batch.valid.defined()) return rows.to(like.scalar_type());
-  return at::zeros({batch.given, rows.size(1)}, like.options()).index_copy_(0, batch.valid, rows.to(like.scalar_type()));
+at::ScalarType gradient_type(const Tensor &x, const Wanted &wanted) {
+  return wanted.wide && x.element_size() == 2 ? at::kFloat : x.scalar_type();
+}
+
+/* Puts rows of the valid pairs back where they were, in the type of the features' gradient. */
+Tensor restored(const Batch &batch, const Tensor &rows, at::ScalarType type) {
+  if (!batch.valid.defined()) return rows.to(type);
+  return at::zeros({batch.given, rows.size(1)}, rows.options().dtype(type)).index_copy_(0, batch.valid, rows.to(type));
 }
 
 /* Raw gradients of an engine, before they are scaled. */
@@ -315,7 +319,7 @@ void finish(Gradients &out, Raw &raw, double share, const Towers &towers, const 
   };
   if (raw.images.defined()) {
     if (wanted.scale) of_scale = dot(batch.images, raw.images);
-    if (wanted.images) out.images = restored(batch, scaled(raw.images), images);
+    if (wanted.images) out.images = restored(batch, scaled(raw.images), gradient_type(images, wanted));
   }
   if (raw.texts.defined()) {
     Tensor own = raw.texts;
@@ -324,9 +328,9 @@ void finish(Gradients &out, Raw &raw, double share, const Towers &towers, const 
       agreed(options.group->scatter_rows(options.group->self, &raw.texts, &own, batch.counts.data()));
     }
     if (wanted.scale && !of_scale.defined()) of_scale = dot(batch.texts, own);
-    if (wanted.texts) out.texts = restored(batch, scaled(own), texts);
+    if (wanted.texts) out.texts = restored(batch, scaled(own), gradient_type(texts, wanted));
   }
-  if (wanted.scale) out.scale = of_scale.to(scale.scalar_type()).reshape(scale.sizes());
+  if (wanted.scale) out.scale = of_scale.to(gradient_type(scale, wanted)).reshape(scale.sizes());
 }
 
 /* Loss and gradients of a batch without a pair. */
@@ -334,10 +338,10 @@ Gradients nothing(const Tensor &images, const Tensor &texts, const Tensor &scale
                   at::ScalarType type, const Wanted &wanted) {
   Gradients out;
   out.loss = at::zeros({}, images.options().dtype(type));
-  if (wanted.images) out.images = at::zeros_like(images);
-  if (wanted.texts) out.texts = at::zeros_like(texts);
-  if (wanted.scale) out.scale = at::zeros_like(scale);
-  if (wanted.bias && bias.defined()) out.bias = at::zeros_like(bias);
+  if (wanted.images) out.images = at::zeros_like(images, gradient_type(images, wanted));
+  if (wanted.texts) out.texts = at::zeros_like(texts, gradient_type(texts, wanted));
+  if (wanted.scale) out.scale = at::zeros_like(scale, gradient_type(scale, wanted));
+  if (wanted.bias && bias.defined()) out.bias = at::zeros_like(bias, gradient_type(bias, wanted));
   return out;
 }
 
@@ -434,7 +438,7 @@ Gradients siglip(const Tensor &images, const Tensor &texts, const Tensor &scale,
   loss.div_(total);
   all_reduce(options, loss, false);
   out.loss = loss.to(type);
-  if (wanted.bias) out.bias = of_bias.div_(total).to(bias.scalar_type()).reshape(bias.sizes());
+  if (wanted.bias) out.bias = of_bias.div_(total).to(gradient_type(bias, wanted)).reshape(bias.sizes());
   finish(out, raw, 1 / total, towers, scale, batch, options, wanted, images, texts);
   return out;
 }

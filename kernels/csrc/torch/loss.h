@@ -24,9 +24,9 @@ struct Options {
   const Group *group = nullptr;
 };
 
-/* Which gradients are wanted. */
+/* Which gradients are wanted. `wide`: of inputs in half precision in float32, not yet rounded. */
 struct Wanted {
-  bool images = true, texts = true, scale = true, bias = true;
+  bool images = true, texts = true, scale = true, bias = true, wide = false;
   bool any() const { return images || texts || scale || bias; }
 };
 

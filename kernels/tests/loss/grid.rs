@@ -2,7 +2,10 @@
 
 use kernels::reference::sample::{Features, clip_like, duplicates, opposite, separated, unit_rows};
 
-use crate::support::{ALL_TYPES, Case, Type, hold};
+use kernels::Wanted;
+use tch::{Kind, Tensor};
+
+use crate::support::{ALL_TYPES, Case, Found, Type, devices, hold, none, numbers, same};
 
 const SIZES: [usize; 15] = [1, 2, 3, 63, 64, 65, 127, 128, 129, 255, 256, 257, 511, 513, 1000];
 const DEPTHS: [usize; 18] = [1, 7, 16, 40, 63, 64, 100, 256, 511, 512, 513, 640, 768, 1000, 1024, 1025, 1280, 2048];
@@ -26,14 +29,23 @@ fn batches_of_every_size_around_a_tile_match() {
 
 #[test]
 fn a_batch_of_4097_matches() {
-    let case = Case::new("trained", trained(4097, 16), 16, 14.2857);
+    // In numbers that all types hold, so that one reference serves all.
+    let held = |x: Vec<f64>| {
+        let rounded = numbers(&Tensor::from_slice(&x).to_kind(Kind::BFloat16));
+        rounded.into_iter().map(|x| if x.abs() < 1e-4 { 0.0 } else { x }).collect()
+    };
+    let (images, texts) = trained(4097, 16);
+    let case = Case::new("trained", (held(images), held(texts)), 16, 14.2857);
     hold(both(Case { budgets: &[32 << 20, 1 << 30], ..case }, -10.0));
 }
 
 #[test]
 fn rows_of_every_width_match() {
     let cases = DEPTHS.into_iter().map(|depth| (70, depth)).chain([(300, 640)]);
-    hold(cases.flat_map(|(pairs, depth)| both(Case::new("trained", trained(pairs, depth), depth, 14.2857), -10.0)));
+    hold(cases.flat_map(|(pairs, depth)| {
+        let [clip, siglip] = both(Case::new("trained", trained(pairs, depth), depth, 14.2857), -10.0);
+        [clip, Case { types: &[Type::Fp32, Type::Bf16], ..siglip }]
+    }));
 }
 
 #[test]
@@ -55,6 +67,56 @@ fn scales_from_untrained_to_hopeless_match() {
 fn budgets_change_nothing_but_time() {
     let case = Case::new("trained", trained(513, 40), 40, 50.0);
     hold(both(Case { budgets: BUDGETS, types: &ALL_TYPES, ..case }, -10.0));
+}
+
+#[test]
+fn each_choice_of_gradients_gives_those_of_all() {
+    let mut misses = Vec::new();
+    let case = Case::new("trained", trained(300, 40), 40, 50.0);
+    let choices = (0..16_u8).map(|bits| {
+        let bit = |at: u8| bits >> at & 1 == 1;
+        Wanted { images: bit(0), texts: bit(1), scale: bit(2), bias: bit(3) }
+    });
+    let choices: Vec<Wanted> = choices.collect();
+    for &device in devices() {
+        for case in both(case.clone(), -10.0) {
+            for of in [Type::Fp32, Type::Bf16, Type::Fp64] {
+                for budget in [0, 1 << 30] {
+                    let all = Found::from(&case.run(of, device, budget).expect("gradients"));
+                    for &wanted in &choices {
+                        let words = format!("{wanted:?}, {of:?}, {device:?}, bias {:?}, budget {budget}", case.bias);
+                        let some = case.some(of, device, budget, wanted).expect("gradients");
+                        let has = [&some.images, &some.texts, &some.scale].map(Option::is_some);
+                        assert_eq!(has, [wanted.images, wanted.texts, wanted.scale], "{words}");
+                        assert_eq!(some.bias.is_some(), wanted.bias && case.bias.is_some(), "{words}");
+                        let mut found = Found::from(&some);
+                        if !wanted.images {
+                            found.images.clone_from(&all.images);
+                        }
+                        if !wanted.texts {
+                            found.texts.clone_from(&all.texts);
+                        }
+                        same(of, &found, &all, &words, &mut misses);
+                        // The scale's comes from the texts' where the images' is not wanted: in bfloat16 other roundings.
+                        let by = if of == Type::Bf16 { 1e-3 } else { 1e-5 };
+                        if wanted.scale && (found.scale - all.scale).abs() > by * all.scale.abs() {
+                            misses.push(format!("{words}: ds is {}, not {}", found.scale, all.scale));
+                        }
+                        if some.bias.is_some() && found.bias.to_bits() != all.bias.to_bits() {
+                            misses.push(format!("{words}: db is {}, not {}", found.bias, all.bias));
+                        }
+                    }
+                }
+            }
+        }
+    }
+    none(&misses, choices.len());
+}
+
+#[test]
+fn a_batch_as_wide_as_published_ones_matches() {
+    let case = Case::new("trained", trained(1000, 512), 512, 100.0);
+    hold([Case { types: &[Type::Fp32, Type::Bf16], ..case }]);
 }
 
 /// Ids with which each image has up to `captions`, in no order.

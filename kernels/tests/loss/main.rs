@@ -1,6 +1,7 @@
 //! The losses on tensors, held against the float64 reference on every device of this machine.
 #![cfg(feature = "torch")]
 
+mod autograd;
 mod bits;
 mod grid;
 mod huge;

@@ -19,6 +19,10 @@ const DEPTH: usize = 20;
 
 /// What rank `rank` of those that hold `counts` pairs finds.
 fn part(case: &Case, of: Type, counts: &[usize], comm: &dyn Comm) -> Result<Gradients, LossError> {
+    some(case, of, counts, comm, Wanted::ALL)
+}
+
+fn some(case: &Case, of: Type, counts: &[usize], comm: &dyn Comm, wanted: Wanted) -> Result<Gradients, LossError> {
     let first: usize = counts[..comm.rank()].iter().sum();
     let pairs = first..first + counts[comm.rank()];
     let rows = |x: &[f64]| matrix(&x[pairs.start * case.depth..pairs.end * case.depth], case.depth).to_kind(of.kind());
@@ -33,13 +37,17 @@ fn part(case: &Case, of: Type, counts: &[usize], comm: &dyn Comm) -> Result<Grad
     };
     let scale = Tensor::from(case.scale);
     match case.bias {
-        None => clip_gradients(&images, &texts, &scale, &options, Wanted::ALL, Some(comm)),
-        Some(bias) => siglip_gradients(&images, &texts, &scale, &Tensor::from(bias), &options, Wanted::ALL, Some(comm)),
+        None => clip_gradients(&images, &texts, &scale, &options, wanted, Some(comm)),
+        Some(bias) => siglip_gradients(&images, &texts, &scale, &Tensor::from(bias), &options, wanted, Some(comm)),
     }
 }
 
 /// The parts of all ranks, each a thread.
 fn together(case: &Case, of: Type, counts: &[usize]) -> Vec<Found> {
+    some_together(case, of, counts, Wanted::ALL)
+}
+
+fn some_together(case: &Case, of: Type, counts: &[usize], wanted: Wanted) -> Vec<Found> {
     let world = counts.len();
     let listener = TcpListener::bind("127.0.0.1:0").expect("a free port");
     let address = listener.local_addr().expect("an address").to_string();
@@ -52,7 +60,7 @@ fn together(case: &Case, of: Type, counts: &[usize]) -> Vec<Found> {
                         0 => TcpRing::host(listener, world, PATIENCE),
                         _ => TcpRing::connect(rank, world, address, PATIENCE),
                     };
-                    let found = part(case, of, counts, &ring.expect("a group")).expect("gradients");
+                    let found = some(case, of, counts, &ring.expect("a group"), wanted).expect("gradients");
                     Found::from(&found)
                 })
             })
@@ -148,6 +156,52 @@ fn ranks_with_bfloat16_features_get_what_one_process_gets() {
         against(case, of, &found, &dense, &format!("{of:?}"), &mut misses);
     }
     none(&misses, 2);
+}
+
+#[test]
+fn ranks_that_want_less_get_the_same() {
+    let mut misses = Vec::new();
+    for case in [cases().swap_remove(4), cases().swap_remove(6)] {
+        let dense = Found::from(&case.run(Type::Fp64, Device::Cpu, 1 << 30).expect("gradients"));
+        for bits in 0..16_u8 {
+            let bit = |at: u8| bits >> at & 1 == 1;
+            let wanted = Wanted { images: bit(0), texts: bit(1), scale: bit(2), bias: bit(3) };
+            let mut found = joined(&some_together(&case, Type::Fp64, &[77, 0, 73], wanted));
+            let kept = |yes: bool, rows: &mut Vec<f64>, dense: &[f64]| {
+                if !yes {
+                    assert!(rows.is_empty());
+                    rows.extend(dense);
+                }
+            };
+            kept(wanted.images, &mut found.images, &dense.images);
+            kept(wanted.texts, &mut found.texts, &dense.texts);
+            found.scale = if wanted.scale { found.scale } else { dense.scale };
+            found.bias = if wanted.bias { found.bias } else { dense.bias };
+            against(&case, Type::Fp64, &found, &dense, &format!("{wanted:?}"), &mut misses);
+        }
+    }
+    none(&misses, 32);
+}
+
+#[test]
+fn a_number_that_is_none_reaches_every_rank_and_stops_no_one() {
+    for bias in [None, Some(-10.0)] {
+        let mut case = Case { bias, ..cases().swap_remove(0) };
+        case.features.1[100 * DEPTH + 3] = f64::NAN;
+        for of in [Type::Fp32, Type::Fp64] {
+            let parts = together(&case, of, &[90, 0, 60]);
+            assert!(parts.iter().all(|part| part.loss.is_nan()), "{of:?}, bias {bias:?}");
+        }
+    }
+}
+
+#[test]
+fn ranks_whose_pairs_are_all_ignored_agree_on_nothing() {
+    let case = Case { ids: Some(vec![-1; 150]), ..cases().swap_remove(0) };
+    for part in together(&case, Type::Fp32, &[90, 60]) {
+        assert!(part.loss.to_bits() == 0 && part.scale.to_bits() == 0);
+        assert!(part.images.iter().chain(&part.texts).all(|x| *x == 0.0));
+    }
 }
 
 #[test]

@@ -148,10 +148,15 @@ impl Case {
         [&self.features.0, &self.features.1].map(|x| matrix(x, self.depth))
     }
 
-    /// The reference's answer for features in `kind`.
-    pub(crate) fn reference(&self, kind: Kind) -> reference::Gradients {
+    /// The features in `kind`.
+    fn rounded(&self, kind: Kind) -> Features {
         let [images, texts] = self.matrices().map(|x| numbers(&x.to_kind(kind)));
-        let problem = Problem { images: &images, texts: &texts, depth: self.depth, scale: self.scale };
+        (images, texts)
+    }
+
+    /// The reference's answer for `features` instead of the case's own.
+    fn reference(&self, (images, texts): &Features) -> reference::Gradients {
+        let problem = Problem { images, texts, depth: self.depth, scale: self.scale };
         let ids = self.ids.as_deref();
         match self.bias {
             None => reference::clip(&problem, &ClipOptions { ids, label_smoothing: self.smoothing }),
@@ -161,6 +166,17 @@ impl Case {
 
     /// The kernels' answer.
     pub(crate) fn run(&self, of: Type, device: Device, budget_bytes: u64) -> Result<Gradients, LossError> {
+        self.some(of, device, budget_bytes, Wanted::ALL)
+    }
+
+    /// The loss and those of its gradients that are wanted.
+    pub(crate) fn some(
+        &self,
+        of: Type,
+        device: Device,
+        budget_bytes: u64,
+        wanted: Wanted,
+    ) -> Result<Gradients, LossError> {
         let [images, texts] = self.matrices().map(|x| x.to_kind(of.kind()).to_device(device));
         let ids = self.ids.as_deref().map(|ids| Tensor::from_slice(ids).to_device(device));
         let options = Options {
@@ -172,10 +188,10 @@ impl Case {
         };
         let scale = Tensor::from(self.scale).to_device(device);
         match self.bias {
-            None => clip_gradients(&images, &texts, &scale, &options, Wanted::ALL, None),
+            None => clip_gradients(&images, &texts, &scale, &options, wanted, None),
             Some(bias) => {
                 let bias = Tensor::from(bias).to_device(device);
-                siglip_gradients(&images, &texts, &scale, &bias, &options, Wanted::ALL, None)
+                siglip_gradients(&images, &texts, &scale, &bias, &options, wanted, None)
             }
         }
     }
@@ -230,13 +246,14 @@ impl From<&Gradients> for Found {
 
 /// Computes a case in each of its types, devices and budgets, and words what is out of bounds.
 pub(crate) fn compare(case: &Case, misses: &mut Vec<String>) {
-    let mut known: Vec<(Kind, reference::Gradients)> = Vec::new();
+    let mut known: Vec<(Features, reference::Gradients)> = Vec::new();
     for &of in case.types {
-        let kind = of.rounded_to();
-        if !known.iter().any(|(have, _)| *have == kind) {
-            known.push((kind, case.reference(kind)));
-        }
-        let truth = &known.iter().find(|(have, _)| *have == kind).expect("just made").1;
+        let rounded = case.rounded(of.rounded_to());
+        let at = known.iter().position(|(have, _)| *have == rounded).unwrap_or_else(|| {
+            known.push((rounded.clone(), case.reference(&rounded)));
+            known.len() - 1
+        });
+        let truth = &known[at].1;
         for &device in devices() {
             let mut first: Option<Found> = None;
             for &budget in case.budgets {

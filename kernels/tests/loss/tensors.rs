@@ -2,7 +2,7 @@
 
 use kernels::reference::sample::clip_like;
 use kernels::reference::{ClipOptions, Problem, clip};
-use kernels::{Gradients, Options, Wanted, clip_gradients, siglip_gradients};
+use kernels::{Compute, Gradients, Options, Wanted, clip_gradients, siglip_gradients};
 use tch::{Device, Kind, Tensor};
 
 use crate::support::{devices, distance, matrix, number, numbers};
@@ -95,6 +95,44 @@ fn towers_of_two_types_meet_in_the_wider_one() {
                     ..found
                 });
                 same_bits(&found, &expected, &format!("{a:?} images and {b:?} texts"));
+            }
+        }
+    }
+}
+
+#[test]
+fn products_in_another_type_are_those_of_features_in_that_type() {
+    for &device in devices() {
+        let scale = Tensor::from(20.0).to_device(device);
+        let run = |[images, texts]: &[Tensor; 2], compute| {
+            let options = Options { compute, ..Options::default() };
+            clip_gradients(images, texts, &scale, &options, Wanted::ALL, None).expect("gradients")
+        };
+        for (from, compute, to) in [
+            (Kind::Float, Compute::Fp64, Kind::Double),
+            (Kind::BFloat16, Compute::Fp64, Kind::Double),
+            (Kind::BFloat16, Compute::Fp32, Kind::Float),
+            (Kind::Half, Compute::Fp32, Kind::Float),
+            (Kind::Float, Compute::Bf16, Kind::BFloat16),
+            (Kind::Double, Compute::Bf16, Kind::BFloat16),
+            (Kind::Double, Compute::Fp32, Kind::Float),
+        ] {
+            let given = features(from, device);
+            let found = run(&given, compute);
+            let expected = run(&given.each_ref().map(|x| x.to_kind(to)), Compute::Automatic);
+            assert!(found.loss.equal(&expected.loss), "{from:?} in {compute:?}");
+            for (found, expected) in [(found.images, expected.images), (found.texts, expected.texts)] {
+                let (found, expected) = (found.expect("wanted"), expected.expect("wanted"));
+                assert_eq!(found.kind(), from);
+                // Each is rounded to its features' type: to the coarser one, they are the same.
+                let bits = |kind: Kind| match kind {
+                    Kind::BFloat16 => 8,
+                    Kind::Half => 11,
+                    Kind::Float => 24,
+                    _ => 53,
+                };
+                let coarse = if bits(from) < bits(to) { from } else { to };
+                assert!(found.to_kind(coarse).equal(&expected.to_kind(coarse)), "{from:?} in {compute:?}");
             }
         }
     }
