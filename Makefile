@@ -56,8 +56,8 @@ lint: setup ## Formatting, clippy and shell syntax, warnings as errors
 	@for script in scripts/*.sh scripts/gpu/*.sh kernels/csrc/cached.sh kernels/csrc/cuda/emulate/run.sh .ci/run; do bash -n $$script; done
 
 .PHONY: cuda-emulate
-cuda-emulate: ## The simple CUDA kernels on the CPU, under a sanitizer: needs neither CUDA nor a GPU
-	@kernels/csrc/cuda/emulate/run.sh "$(TARGET)/kernels-emulate"
+cuda-emulate: ## CUDA kernels on the CPU: no GPU, and no CUDA (but for Hopper's epilogues: make setup-cuda)
+	@kernels/csrc/cuda/emulate/run.sh "$(TARGET)/kernels-emulate" $(wildcard $(VENV)/cutlass $(VENV)/cuda)
 
 .PHONY: cuda-compile
 cuda-compile: setup-cuda ## Compile the CUDA kernels: nothing of it runs (SWEEP_CUDA_HOPPER=0 leaves CUTLASS out)

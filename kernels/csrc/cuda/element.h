@@ -198,6 +198,16 @@ SWEEP_BOTH float scaled_gradient(float g) {
   float value = g * 16384.0f;
   return value > 65504.0f ? 65504.0f : value < -65504.0f ? -65504.0f : value;
 }
+/* The same of a number that is 2^14 G already, and not negative. */
+SWEEP_BOTH float capped(float value) {
+#ifdef __CUDA_ARCH__
+  float least;
+  asm("min.NaN.f32 %0, %1, %2;" : "=f"(least) : "f"(value), "f"(65504.0f));
+  return least;
+#else
+  return value > 65504.0f ? 65504.0f : value;
+#endif
+}
 
 }  // namespace sweep
 #endif
