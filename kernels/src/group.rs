@@ -115,7 +115,7 @@ fn element(tensor: &Tensor) -> Element {
 fn read(tensor: &Tensor) -> Buffer<'_> {
     let (pointer, len) = (tensor.data_ptr(), tensor.numel());
     assert!(tensor.is_contiguous(), "csrc/ sends contiguous tensors");
-    // SAFETY: contiguous, of this type, borrowed for as long as the buffer lives. An empty tensor's pointer may be null.
+    // SAFETY: contiguous, of this type, borrowed while the buffer lives. An empty tensor's pointer may be null.
     unsafe {
         match (tensor.device(), element(tensor)) {
             (Device::Cpu, _) if len == 0 => empty(element(tensor)),

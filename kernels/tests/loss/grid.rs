@@ -97,7 +97,7 @@ fn each_choice_of_gradients_gives_those_of_all() {
                             found.texts.clone_from(&all.texts);
                         }
                         same(of, &found, &all, &words, &mut misses);
-                        // The scale's comes from the texts' where the images' is not wanted: in bfloat16 other roundings.
+                        // Without the images' the scale's comes from the texts': in bfloat16 other roundings.
                         let by = if of == Type::Bf16 { 1e-3 } else { 1e-5 };
                         if wanted.scale && (found.scale - all.scale).abs() > by * all.scale.abs() {
                             misses.push(format!("{words}: ds is {}, not {}", found.scale, all.scale));

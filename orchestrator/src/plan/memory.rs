@@ -14,10 +14,11 @@ const LOGITS_BYTES_MAX: f64 = (1_u64 << 30) as f64;
 /// + min(4 B^2, 1 GiB), or 3 x 4 B^2      logits: fused, or by reference with their gradients
 /// ```
 ///
-/// N parameters, B global batch in k parts (`accum_freq`), b bytes of an activation (4, or 2 with `amp_bf16`), L blocks,
-/// T tokens, W width, H hidden width, S image side, E embedding width. A pre-LN block keeps its two inputs and their norms (4 W), queries, keys and values (3
-/// W), the attention's output (W), both sides of the activation function (2 H), and the attention weights where no
-/// fused kernel makes them again. Counted by hand, not measured: good for "does it fit", not for the last 20 %.
+/// N parameters, B global batch in k parts (`accum_freq`), b bytes of an activation (4, or 2 with `amp_bf16`), L
+/// blocks, T tokens, W width, H hidden width, S image side, E embedding width. A pre-LN block keeps its two inputs and
+/// their norms (4 W), queries, keys and values (3 W), the attention's output (W), both sides of the activation function
+/// (2 H), and the attention weights where no fused kernel makes them again. Counted by hand, not measured: good for
+/// "does it fit", not for the last 20 %.
 pub fn memory_bytes(config: &ModelConfig, size: &ModelSize, recipe: &Recipe) -> u64 {
     let bytes = match recipe.precision {
         Precision::Fp32 => 4.0,

@@ -1,4 +1,4 @@
-//! Samples a second of a full training step (forward, loss, backward, AdamW) on made-up data, and the loss's share of it.
+//! Samples a second of a full training step (forward, loss, backward, AdamW) on made-up data, and the loss's share.
 
 use std::io::Write;
 use std::time::Instant;

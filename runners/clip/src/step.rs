@@ -19,8 +19,8 @@ pub struct StepOptions {
 }
 
 impl StepOptions {
-    /// As a recipe says. Under `amp_bf16` a GPU multiplies embeddings as float16, at bfloat16's speed and with an eighth
-    /// of its error; a CPU stays with float32.
+    /// As a recipe says. Under `amp_bf16` a GPU multiplies embeddings as float16, at bfloat16's speed and with an
+    /// eighth of its error; a CPU stays with float32.
     pub fn new(recipe: &Recipe, device: Device) -> StepOptions {
         let half = recipe.precision == Precision::AmpBf16 && device.is_cuda();
         let compute = if half { Compute::Fp16 } else { Compute::Automatic };
@@ -40,8 +40,8 @@ pub fn gradients(model: &Clip, inputs: &Inputs, options: StepOptions) -> Result<
 }
 
 /// The same with the activations of one part alone in memory (Gao et al. 2021, "Scaling deep contrastive learning batch
-/// size under memory limited setup", section 3): embeddings of all parts without a graph; the loss and its gradients with
-/// respect to them, once; then each part again, walked back from those. Costs one more forward pass of the towers. They
+/// size under memory limited setup", section 3): embeddings of all parts without a graph; the loss and its gradients
+/// with respect to them, once; then each part again, walked back from those. Costs one more forward pass of the towers. They
 /// draw no random numbers, so the second pass sees what the first saw.
 fn in_parts(model: &Clip, inputs: &Inputs, options: StepOptions) -> Result<(Tensor, Vec<Tensor>), LossError> {
     let batch = inputs.ends.size()[0];
