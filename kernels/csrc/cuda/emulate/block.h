@@ -1,5 +1,5 @@
 /* A block of threads on the CPU: coroutines that run in turn up to the next barrier or shuffle, always in the same
- * order. That finds wrong indices and wrong formulas, but no races, no misuse of memory spaces, and nothing that depends
+ * order. That finds wrong indices and wrong formulas, but no races, no misuse of memory spaces, and nothing that hangs
  * on the hardware.
  */
 #ifndef SWEEP_EMULATE_BLOCK_H
