@@ -60,8 +60,8 @@ struct sweep_panel_kernels {
   /* Scratch that one panel of this size needs, bytes. */
   int64_t (*workspace_bytes)(int64_t rows, int64_t cols);
 
-  /* offset = max(0, |scale| * image_norm * text_norm - 70), from the largest row norms (one float each), device memory.
-   * Clears loss, slope_sum and flag. */
+  /* offset = max(0, |scale| * image_norm * text_norm - 70), from the largest row norms (one float each), device memory,
+   * down to a multiple of ln 2, so that exponents in units of ln 2 have it exactly; 0 where it is not finite. Clears loss, slope_sum and flag. */
   int (*exponent_offset)(struct sweep_scalars *scalars, const float *image_norm, const float *text_norm, void *stream);
 
   /* S -> (E): row_sum[i] = r_i, diagonal[i] = d_i (both of this panel: rows entries; diagonal untouched where the

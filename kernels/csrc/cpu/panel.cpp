@@ -2,6 +2,7 @@
  * and bfloat16 is tiles.cpp; this serves float64, underflow under the common offset, and CPUs without it.
  */
 #include "../panel.h"
+#include "sweep.h"
 #include <algorithm>
 #include <cmath>
 #include <cstring>
@@ -182,8 +183,8 @@ template <typename T> int sigmoid_of(const sweep_panel &p) {
 int64_t workspace_bytes(int64_t, int64_t) { return 0; }
 
 int exponent_offset(sweep_scalars *s, const float *image_norm, const float *text_norm, void *) {
-  const double most = std::fabs(s->scale) * double(*image_norm) * double(*text_norm);
-  s->offset = most > 70 ? most - 70 : (most == most ? 0 : most);
+  const double over = std::fabs(s->scale) * double(*image_norm) * double(*text_norm) - 70;
+  s->offset = over > 0 && over < 1e300 ? std::floor(over * LOG2E) / LOG2E : 0;
   s->loss = s->slope_sum = 0;
   s->flag = 0;
   return 0;

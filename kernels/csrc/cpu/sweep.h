@@ -65,6 +65,8 @@ struct Exponent {
   float factor, offset;
   Exponent(double scale, double m) : factor(float(scale * LOG2E)), offset(float(m * LOG2E)) {}
   SWEEP_INLINE floats of(floats product) const { return exp2_of(product * factor - offset); }
+  /* s S with the factor as rounded above: a positive and its negatives see one scale. */
+  double logit(float product) const { return double(factor) * double(product) / LOG2E; }
 };
 
 } // namespace sweep

@@ -194,7 +194,7 @@ public:
           for (int64_t i = 0; i < m; ++i) {
             float *row = tile + i * stride;
             const int64_t positive = t.first + i0 + i - j0;
-            if (positive >= 0 && positive < n) diagonal[i0 + i] = t.numbers()->scale * double(row[positive]);
+            if (positive >= 0 && positive < n) diagonal[i0 + i] = exponent.logit(row[positive]);
             around(positive, n, [&](int64_t b, int64_t e) {
               row_sum[i0 + i] += exp_row(row + b, e - b, exponent, partial + b);
             });

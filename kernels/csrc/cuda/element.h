@@ -68,10 +68,10 @@ SWEEP_BOTH double logit(Fold<T> k, T s) {
   return double(k.slope) * double(s) * Base<T>::nats;
 }
 
-/* m: the largest multiple of ln 2 up to max(0, s |u| |v| - 70). A bound that is not finite gives 0: what made it so is
+/* m: the largest multiple of ln 2 up to max(0, |s| |u| |v| - 70). A bound that is not finite gives 0: what made it so is
  * in the sums anyway, and the other rows keep theirs. */
 SWEEP_BOTH double exponent_offset(double scale, double image_norm, double text_norm) {
-  double over = scale * image_norm * text_norm - 70;
+  double over = fabs(scale) * image_norm * text_norm - 70;
   return over > 0 && over < 1e300 ? floor(over * log2_e) * ln_2 : 0;
 }
 
@@ -186,6 +186,8 @@ SWEEP_BOTH Side side_entry(double log_sum, double diagonal, double offset, doubl
   side.loss = value.plus;
   side.slope = value.sigmoid;
   side.lse = diagonal + value.plus;
+  /* As libtorch's softmax of an infinite logit: NaN throughout. */
+  if (!(side.lse < INFINITY)) side.loss = side.slope = side.lse = NAN;
   side.inverse = exp(offset - side.lse);
   /* R e^-m < n 2^-80, turned around: 1/R e^m > 2^80 / n. Written so that NaN is unsound too. */
   bool large = side.inverse * n <= 1208925819614629174706176.0;

@@ -196,10 +196,13 @@ enum class Range {
   stable   /* each row and column its own maximum: for anything */
 };
 
+constexpr double LN_2 = 0.6931471805599453;
+
 void offset_from_largest(const Towers &towers, const Options &options) {
   Tensor most = largest_product(towers);
   all_reduce(options, most, true);
-  towers.scalars.select(0, 1).copy_(most.mul_(towers.scalars.select(0, 0)).sub_(70).clamp_min_(0));
+  const Tensor over = most.mul_(towers.scalars.select(0, 0)).sub_(70).clamp_min_(0);
+  towers.scalars.select(0, 1).copy_(over.div_(LN_2).floor_().mul_(LN_2)); /* as exponent_offset rounds */
   towers.scalars.narrow(0, 3, 3).zero_();
 }
 
@@ -297,8 +300,8 @@ struct Raw {
   Tensor images, texts;
   Raw(const Towers &towers, const Wanted &wanted) {
     const auto type = towers.images.scalar_type() == at::kDouble ? at::kDouble : at::kFloat;
-    const bool either = wanted.images || wanted.texts;
-    if (wanted.images || (wanted.scale && !either)) images = at::empty(towers.images.sizes(), towers.images.options().dtype(type));
+    const bool either = wanted.images || wanted.texts, sums = wanted.scale || wanted.bias;
+    if (wanted.images || (sums && !either)) images = at::empty(towers.images.sizes(), towers.images.options().dtype(type));
     if (wanted.texts) texts = at::empty(towers.texts.sizes(), towers.texts.options().dtype(type));
   }
   Tensor *pointer(Tensor &x) { return x.defined() ? &x : nullptr; }

@@ -35,6 +35,7 @@ public:
   }
 
   void sums(Side &rows, Side &columns, bool keep) override {
+    if (t.rows() == 0) return;
     if (fused) {
       sweep_fused problem = fused_problem(0, t.rows());
       return check_code(fused->sums(&problem, data(rows.sum), data(columns.sum), data(rows.diagonal)), "fused sums");
