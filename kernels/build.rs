@@ -21,7 +21,9 @@ fn main() {
     make.args(["-C", "csrc"]).arg(format!("OUT={}", out.display())).arg(format!("TORCH={libtorch}")).arg("all");
     if env::var_os("CARGO_FEATURE_CUDA").is_some() {
         // `make setup-cuda` lays the compiler and CUTLASS beside the libtorch of `make setup`.
-        let beside = |name: &str| PathBuf::from(&libtorch).join("..").join(name).canonicalize().ok();
+        // As it lies there: its libraries are looked for around it, not around what it links to.
+        let venv = PathBuf::from(&libtorch).parent().map(PathBuf::from);
+        let beside = |name: &str| venv.as_ref().map(|venv| venv.join(name)).filter(|path| path.exists());
         let found = |variable: &str, place: &str| env::var_os(variable).map(PathBuf::from).or_else(|| beside(place));
         let nvcc = found("NVCC", "cuda/bin/nvcc").unwrap_or_else(|| {
             panic!("no CUDA compiler for the feature `cuda` of crate `kernels`: set NVCC, or run `make setup-cuda`")

@@ -7,6 +7,7 @@
 #   HOST_CXX       nvcc's host compiler (default: its own choice)
 #   KERNELS_CACHE  a folder that keeps objects by content (cached.sh)
 CSRC := $(patsubst %/,%,$(dir $(lastword $(MAKEFILE_LIST))))
+override NVCC := $(shell command -v $(or $(NVCC),nvcc))
 CUDA_HOME ?= $(patsubst %/bin/,%,$(dir $(NVCC)))
 CUDART_LIB ?= $(CUDA_HOME)/lib64
 CUDA_LIBRARY := $(OUT)/libsweep_kernels_cuda.so
@@ -24,8 +25,10 @@ HOPPER := $(filter-out hopper_none,$(basename $(notdir $(wildcard $(CSRC)/cuda/h
 HOPPER := $(if $(CUTLASS),$(HOPPER),hopper_none)
 CUDA_OBJECTS := $(patsubst %,$(OUT)/cuda/%.o,panel register $(HOPPER))
 
-.PHONY: cuda
-cuda: $(CUDA_LIBRARY)
+.PHONY: cuda no-nvcc
+cuda: $(if $(NVCC),$(CUDA_LIBRARY),no-nvcc)
+no-nvcc:
+	@echo "error: no CUDA compiler: put nvcc on PATH, or give NVCC=<nvcc> (make setup-cuda fetches one)" >&2; exit 2
 
 # The register hook is in the main library, which loads this one: left undefined here.
 $(CUDA_LIBRARY): $(CUDA_OBJECTS)

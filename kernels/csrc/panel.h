@@ -45,7 +45,7 @@ struct sweep_panel {
   int64_t rows, cols;
   int64_t stride;           /* elements from row to row, of the panel */
   int64_t positive;         /* column of the positive of the panel's first row; may lie outside [0, cols) */
-  int32_t double_panel;     /* 1: float64 (CPU alone) */
+  int32_t double_panel;     /* 1: float64 */
   int32_t holds;            /* 0: S; 1: E (what `exp_sums` left with keep = 1) */
   int32_t keep;             /* exp_sums: 1 to leave E in the panel, 0 to leave it as it is or as it comes */
   int32_t output_kind;      /* enum sweep_output, of the gradient kernels */

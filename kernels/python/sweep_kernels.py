@@ -52,6 +52,14 @@ def _gathered(features, world_size):
     return torch.cat(all_gather(features.contiguous()))
 
 
+def _gathered_ids(ids, world_size):
+    if ids is None or world_size == 1:
+        return ids
+    every = [torch.empty_like(ids, memory_format=torch.contiguous_format) for _ in range(world_size)]
+    torch.distributed.all_gather(every, ids.contiguous())
+    return torch.cat(every)
+
+
 class ClipLoss(nn.Module):
     """InfoNCE (Radford et al. 2021). With `world_size` > 1, that of all ranks' pairs, on each rank, with gradients through
     the gather (open_clip's `gather_with_grad`); to be averaged over ranks, as DistributedDataParallel does."""
@@ -70,6 +78,7 @@ class ClipLoss(nn.Module):
         if logit_bias is not None:
             raise ValueError("InfoNCE does not depend on a bias: leave logit_bias out (it belongs to SigLipLoss)")
         images, texts = (_gathered(x, self.world_size) for x in (image_features, text_features))
+        ids = _gathered_ids(ids, self.world_size)
         loss = torch.ops.sweep.clip_loss(images, texts, torch.as_tensor(logit_scale, device=images.device), ids,
                                          self.label_smoothing, _compute(images), self.budget_bytes)
         return {"contrastive_loss": loss} if output_dict else loss
@@ -84,6 +93,8 @@ class SigLipLoss(nn.Module):
 
     def forward(self, image_features, text_features, logit_scale, logit_bias=None, output_dict=False, ids=None):
         images, texts = (_gathered(x, self.world_size) for x in (image_features, text_features))
-        scale, bias = (torch.as_tensor(0.0 if x is None else x, device=images.device) for x in (logit_scale, logit_bias))
+        scale = torch.as_tensor(logit_scale, device=images.device)
+        bias = torch.as_tensor(0.0 if logit_bias is None else logit_bias, device=images.device)
+        ids = _gathered_ids(ids, self.world_size)
         loss = torch.ops.sweep.siglip_loss(images, texts, scale, bias, ids, _compute(images), self.budget_bytes)
         return {"contrastive_loss": loss} if output_dict else loss

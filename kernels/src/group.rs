@@ -8,15 +8,16 @@ use tch::{Device, Kind, Tensor};
 
 use crate::comm::{self, Buffer, BufferMut, Comm, CommError, Element, Op};
 use crate::ffi;
+use crate::loss::LossError;
 
 /// What a call from `csrc/` comes back to.
 struct Ranks<'a> {
     comm: &'a dyn Comm,
-    error: Option<CommError>,
+    error: Option<LossError>,
 }
 
 /// Makes a call with a group that `comm` serves. An error of `comm` ends the call, and is the one that comes out.
-pub(crate) fn with(comm: &dyn Comm, call: impl FnOnce(*const ffi::Group) -> c_int) -> Result<c_int, CommError> {
+pub(crate) fn with(comm: &dyn Comm, call: impl FnOnce(*const ffi::Group) -> c_int) -> Result<c_int, LossError> {
     let mut ranks = Ranks { comm, error: None };
     let group = ffi::Group {
         rank: count(comm.rank()),
@@ -76,10 +77,15 @@ fn answer(this: *mut c_void, ask: impl FnOnce(&dyn Comm) -> Result<(), CommError
     match catch_unwind(AssertUnwindSafe(|| ask(comm))) {
         Ok(Ok(())) => 0,
         Ok(Err(error)) => {
-            ranks.error = Some(error);
+            ranks.error = Some(error.into());
             1
         }
-        Err(_) => 1,
+        Err(panic) => {
+            let words = panic.downcast_ref::<String>().cloned();
+            let words = words.or_else(|| panic.downcast_ref::<&str>().map(|words| (*words).to_owned()));
+            ranks.error = Some(LossError::Rejected(words.unwrap_or_else(|| "a bug: panic without words".to_owned())));
+            1
+        }
     }
 }
 

@@ -8,7 +8,7 @@ python3 -m pip --disable-pip-version-check download --quiet --no-deps --dest gpu
   -r scripts/gpu/requirements.txt
 if [ -n "${LIBTORCH:-}" ] || [ -d "${SWEEP_VENV:-.venv}/libtorch" ]; then
   export LIBTORCH=${LIBTORCH:-$(cd "${SWEEP_VENV:-.venv}" && pwd)/libtorch}
-  binary=$(cargo test --quiet -p kernels --features torch --test loss --no-run --message-format=json 2>/dev/null |
+  binary=$(cargo test --quiet -p kernels --features torch --test loss --no-run --message-format=json |
     python3 -c 'import json, sys; print([m["executable"] for m in map(json.loads, sys.stdin) if m.get("executable")][-1])')
   objcopy --strip-debug "$binary" gpu-carry/loss-tests
 fi

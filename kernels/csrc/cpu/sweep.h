@@ -41,12 +41,13 @@ SWEEP_INLINE double sum_of(floats v, int64_t n = LANES) {
   return sum;
 }
 
-/* 2^t, t <= 127. Below 2^-126 it is 0; NaN stays NaN. 2^t = 2^n 2^f, n the nearest whole number, 2^f by the minimax
+/* 2^t: below 2^-126 it is 0, from 2^128 on infinite; NaN stays NaN. 2^t = 2^n 2^f, n the nearest whole number, 2^f by the minimax
  * polynomial of degree 6 on [-1/2, 1/2] (Remez; 1.9e-9 relative, 1.0e-7 with float32 rounding). */
 SWEEP_INLINE floats exp2_of(floats t) {
   constexpr float SHIFT = 12582912.0f; /* 1.5 2^23: adding it rounds to a whole number, in the low bits */
   const floats least = floats{} - 127.0f;
   t = t < least ? least : t;
+  t = t > 255.0f + least ? 255.0f + least : t; /* 128 */
   const floats shifted = t + SHIFT;
   const floats f = t - (shifted - SHIFT);
   const words exponent = ((words)shifted - 0x4b400000u + 127u) << 23;

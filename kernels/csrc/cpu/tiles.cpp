@@ -303,6 +303,19 @@ private:
     const int64_t n = cols_of(block);
     product<T>(rows_of(panel), n, depth, pointer(images) + panel * ROWS * depth, depth,
                columns.data() + block * COLS * depth, n, tile, stride, false);
+    if (t.takes()) take(panel, block, tile, stride);
+  }
+
+  void take(int64_t panel, int64_t block, float *tile, int64_t stride) const {
+    const int64_t *starts = t.taken_starts.data_ptr<int64_t>(), *taken = t.taken_cols.data_ptr<int64_t>();
+    const int64_t i0 = panel * ROWS, j0 = block * COLS, j1 = j0 + cols_of(block);
+    const double scale = t.numbers()->scale;
+    const float value = float(scale > 0 ? TAKEN : scale < 0 ? -TAKEN : scale); /* NaN stays */
+    for (int64_t i = 0; i < rows_of(panel); ++i) {
+      const int64_t *end = taken + starts[i0 + i + 1];
+      for (const int64_t *j = std::lower_bound(taken + starts[i0 + i], end, j0); j != end && *j < j1; ++j)
+        tile[i * stride + *j - j0] = value;
+    }
   }
 
   /* Both gradients, chunk by chunk of rows: slopes(i, j0, n, x, g) turns entries x (S, or E if kept) of row i into g. */

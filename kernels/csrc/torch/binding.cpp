@@ -54,7 +54,7 @@ int sweep_gradients(const sweep_inputs *in, const sweep_group *group, int32_t wa
     options.budget_bytes = in->budget_bytes;
     options.check_finite = in->check_finite != 0;
     sweep::Group together;
-    if (group) {
+    if (group && group->world > 1) {
       together = {group->rank, group->world, group->self, group->gather_rows, group->scatter_rows, group->all_reduce};
       options.group = &together;
     }

@@ -21,10 +21,14 @@ struct Towers {
   int64_t first;
   int64_t budget_bytes; /* for what grows as B x B or as rows x B */
   Tensor scalars;       /* (6) float64: a struct sweep_scalars on the towers' device */
+  /* Entries that no sum, loss or gradient of an engine may hold, or undefined: columns (n) int64 of each row in order,
+   * row i's from starts[i] to starts[i + 1] (b + 1, int64, on the CPU). */
+  Tensor taken_starts, taken_cols;
 
   int64_t rows() const { return images.size(0); }
   int64_t cols() const { return texts.size(0); }
   int64_t depth() const { return images.size(1); }
+  bool takes() const { return taken_cols.defined(); }
   sweep_scalars *numbers() const { return static_cast<sweep_scalars *>(scalars.data_ptr()); }
 };
 
@@ -32,6 +36,9 @@ struct Towers {
 struct Side {
   Tensor max, sum, diagonal, loss, slope, lse, inverse;
 };
+
+/* S at a taken entry, times the sign of s: so far below any logit that its exponential is 0. */
+constexpr double TAKEN = -1e30;
 
 class Engine {
 public:
@@ -51,8 +58,8 @@ std::unique_ptr<Engine> panel_engine(const Towers &towers, bool stable);
 /* float32 and bfloat16 on the CPU, by tiles that stay in cache. Null where the processor or the types don't allow. */
 std::unique_ptr<Engine> tile_engine(const Towers &towers);
 
-/* max_ij u_i . v_j, float64, shape (): one matrix product more. */
-Tensor largest_product(const Towers &towers);
+/* The largest logit s u_i . v_j, float64, shape (): one matrix product more. */
+Tensor largest_logit(const Towers &towers);
 
 /* The kernels of a device; throws for a device that has none. */
 const sweep_panel_kernels &kernels_of(const at::Device &device);

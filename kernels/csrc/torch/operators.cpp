@@ -58,7 +58,7 @@ Pack contrastive_shapes(const Tensor &images, const Tensor &texts, const Tensor 
                                               at::promote_types(images.scalar_type(), texts.scalar_type()) == at::kDouble);
   const auto shape = [&](bool yes, const Tensor &x) {
     const auto of = (wanted & WIDE) && x.element_size() == 2 ? at::kFloat : x.scalar_type();
-    return yes ? at::empty_like(x, x.options().dtype(of)) : at::empty({0}, images.options());
+    return yes ? at::empty(x.sizes(), x.options().dtype(of)) : at::empty({0}, images.options());
   };
   return {at::empty({}, images.options().dtype(wide ? at::kDouble : at::kFloat)), shape(wanted & 1, images),
           shape(wanted & 2, texts), shape(wanted & 4, scale), shape(bias && (wanted & 8), bias ? *bias : scale)};
@@ -131,7 +131,8 @@ Tensor siglip_loss(const Tensor &images, const Tensor &texts, const Tensor &scal
 
 TORCH_LIBRARY(sweep, m) {
   m.def("contrastive(Tensor images, Tensor texts, Tensor scale, Tensor? bias, Tensor? ids, float label_smoothing, "
-        "str compute, int budget_bytes, bool check_finite, int wanted) -> (Tensor, Tensor, Tensor, Tensor, Tensor)");
+        "str compute, int budget_bytes, bool check_finite, int wanted) -> (Tensor, Tensor, Tensor, Tensor, Tensor)",
+        {at::Tag::cudagraph_unsafe}); /* it reads a flag, so it waits for the device */
   m.def("clip_loss(Tensor images, Tensor texts, Tensor scale, Tensor? ids=None, float label_smoothing=0., "
         "str compute='auto', int budget_bytes=1073741824, bool check_finite=False) -> Tensor", clip_loss);
   m.def("siglip_loss(Tensor images, Tensor texts, Tensor scale, Tensor bias, Tensor? ids=None, "

@@ -31,7 +31,6 @@ public:
     const int64_t needed = fused ? fused->workspace_bytes(t.rows(), t.cols()) : 0;
     const int64_t bytes = std::max(kernels.workspace_bytes(panel_rows, t.cols()), needed);
     if (bytes > 0) workspace = at::empty({bytes}, t.images.options().dtype(at::kByte));
-    if (half) half_images = t.images.to(at::kHalf), half_texts = t.texts.to(at::kHalf);
   }
 
   void sums(Side &rows, Side &columns, bool keep) override {
@@ -80,7 +79,9 @@ public:
     for (int64_t from = 0; from < t.rows(); from += panel_rows) {
       const int64_t n = std::min(panel_rows, t.rows() - from);
       panel(from, n);
-      most = at::maximum(most, buffer.narrow(0, 0, n).max().to(at::kDouble));
+      const auto [least, greatest] = at::aminmax(buffer.narrow(0, 0, n));
+      const Tensor s = t.scalars.select(0, 0); /* the sign of s says which of the two is the larger logit */
+      most = at::maximum(most, at::maximum(least.to(at::kDouble) * s, greatest.to(at::kDouble) * s));
     }
     return most;
   }
@@ -108,7 +109,13 @@ private:
   const sweep_fused_kernels *fused;
   int64_t panel_rows = 1;
   bool holds_e = false;
-  Tensor buffer, workspace, half_images, half_texts;
+  Tensor buffer, workspace, wide;
+
+  /* V in the panel's type. */
+  const Tensor &wide_texts() {
+    if (!wide.defined()) wide = t.texts.to(panel_options().dtype());
+    return wide;
+  }
 
   static bool is_half(const Towers &towers) { return towers.images.element_size() == 2; }
   int64_t element() const { return t.images.scalar_type() == at::kDouble ? 8 : 4; }
@@ -117,7 +124,8 @@ private:
   }
 
   static const sweep_fused_kernels *fused_for(const Towers &towers) {
-    const sweep_fused_kernels *table = towers.images.is_cuda() && is_half(towers) ? fused_kernels() : nullptr;
+    const bool can = towers.images.is_cuda() && is_half(towers) && !towers.takes();
+    const sweep_fused_kernels *table = can ? fused_kernels() : nullptr;
     const int32_t kind = towers.images.scalar_type() == at::kHalf ? SWEEP_FP16 : SWEEP_BF16;
     return table && table->supports(kind, towers.depth()) ? table : nullptr;
   }
@@ -155,10 +163,22 @@ private:
     if (half && t.images.is_cuda())
       at::mm_out(out, rows, t.texts.t(), at::kFloat);
     else if (half)
-      at::mm_out(out, rows.to(at::kFloat), t.texts.to(at::kFloat).t());
+      at::mm_out(out, rows.to(at::kFloat), wide_texts().t());
     else
       at::mm_out(out, rows, t.texts.t());
+    if (t.takes()) take(from, n);
     return described(from, n);
+  }
+
+  void take(int64_t from, int64_t n) {
+    const int64_t *starts = t.taken_starts.data_ptr<int64_t>();
+    const int64_t begin = starts[from], count = starts[from + n] - begin;
+    if (count == 0) return;
+    const Tensor each = t.taken_starts.narrow(0, from, n + 1).diff();
+    const Tensor rows = at::repeat_interleave(at::arange(n, each.options()), each).to(t.images.device());
+    const Tensor place = rows.mul_(t.cols()).add_(t.taken_cols.narrow(0, begin, count));
+    const Tensor value = t.scalars.select(0, 0).sign().mul_(TAKEN).to(buffer.scalar_type());
+    buffer.view({-1}).index_copy_(0, place, value.expand({count}));
   }
 
   template <typename P> static void set_output(P &p, const Tensor &out) {
@@ -172,20 +192,21 @@ private:
   template <typename F> void each(Tensor *images, Tensor *texts, F make) {
     const bool halves = half && t.images.is_cuda();
     Tensor slopes; /* rows a multiple of 8 apart, as fused kernels need */
-    if (halves) slopes = at::empty({panel_rows, (t.cols() + 7) / 8 * 8}, t.images.options().dtype(at::kHalf));
+    if (halves && (images || texts)) slopes = at::empty({panel_rows, (t.cols() + 7) / 8 * 8}, t.images.options().dtype(at::kHalf));
     if (texts) texts->zero_();
-    const Tensor texts_factor = halves ? half_texts : t.texts.to(panel_options().dtype());
+    const Tensor texts_factor = !images ? Tensor() : halves ? t.texts.to(at::kHalf) : wide_texts();
     for (int64_t from = 0; from < t.rows(); from += panel_rows) {
       const int64_t n = std::min(panel_rows, t.rows() - from);
-      const Tensor out = halves ? slopes.narrow(0, 0, n) : Tensor();
+      const Tensor out = slopes.defined() ? slopes.narrow(0, 0, n) : Tensor();
       make(from, n, out);
+      if (!images && !texts) continue;
       const Tensor g = halves ? out.narrow(1, 0, t.cols()) : buffer.narrow(0, 0, n);
       if (images) {
         Tensor part = images->narrow(0, from, n);
         halves ? at::mm_out(part, g, texts_factor, at::kFloat) : at::mm_out(part, g, texts_factor);
       }
       if (texts) {
-        const Tensor rows = (halves ? half_images : t.images).narrow(0, from, n).to(g.scalar_type());
+        const Tensor rows = t.images.narrow(0, from, n).to(g.scalar_type());
         halves ? at::addmm_out(*texts, *texts, g.t(), rows, at::kFloat) : at::addmm_out(*texts, *texts, g.t(), rows);
       }
     }
@@ -201,6 +222,6 @@ std::unique_ptr<Engine> panel_engine(const Towers &towers, bool stable) {
   return std::make_unique<Panels>(towers, stable);
 }
 
-Tensor largest_product(const Towers &towers) { return Panels(towers, false).largest(); }
+Tensor largest_logit(const Towers &towers) { return Panels(towers, true).largest(); }
 
 } // namespace sweep

@@ -2,8 +2,9 @@
 //!
 //! From a job to numbers: [`job`] reads and checks the job, [`run`] trains it, [`tokenizer`] and [`batches`] turn a
 //! pool's pairs into tensors ([`order`] and [`augment`] say which and how), [`model`], [`loss`] and [`step`] make the
-//! loss and its gradients, [`optimizer`] takes the step, [`evaluate`] measures on held-out data, [`checkpoint`] keeps what a resumed attempt
-//! needs. This crate alone knows tch; it knows no database, no scheduler and no spec file.
+//! loss and its gradients, [`optimizer`] takes the step, [`evaluate`] measures on held-out data, [`checkpoint`] keeps
+//! what a resumed attempt needs. This crate and `kernels` alone know tch; it knows no database, no scheduler and no
+//! spec file.
 
 #![expect(clippy::cast_possible_wrap, reason = "libtorch counts in i64, and no size here comes near 2^63")]
 

@@ -41,8 +41,8 @@ pub fn gradients(model: &Clip, inputs: &Inputs, options: StepOptions) -> Result<
 
 /// The same with the activations of one part alone in memory (Gao et al. 2021, "Scaling deep contrastive learning batch
 /// size under memory limited setup", section 3): embeddings of all parts without a graph; the loss and its gradients
-/// with respect to them, once; then each part again, walked back from those. Costs one more forward pass of the towers. They
-/// draw no random numbers, so the second pass sees what the first saw.
+/// with respect to them, once; then each part again, walked back from those. Costs one more forward pass of the towers.
+/// They draw no random numbers, so the second pass sees what the first saw.
 fn in_parts(model: &Clip, inputs: &Inputs, options: StepOptions) -> Result<(Tensor, Vec<Tensor>), LossError> {
     let batch = inputs.ends.size()[0];
     let parts = i64::try_from(options.accum_freq).unwrap_or(batch).clamp(1, batch);
