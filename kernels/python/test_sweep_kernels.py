@@ -105,6 +105,19 @@ def test_a_compiled_model_keeps_the_loss_in_its_graph():
     assert all(torch.equal(a, b) for a, b in zip(found[1], expected[1]))
 
 
+def test_inductor_takes_features_of_any_layout():
+    tower = torch.nn.Linear(8, 16)
+
+    def step(x, y):
+        return ClipLoss()(tower(x), tower(y).t().contiguous().t(), torch.tensor(3.0))
+
+    inputs = (torch.randn(12, 8), torch.randn(12, 8))
+    expected = walked(step(*inputs), *tower.parameters())
+    found = walked(torch.compile(step)(*inputs), *tower.parameters())
+    assert abs(found[0].item() - expected[0].item()) < 1e-5
+    assert all(apart(a, b) < 1e-4 for a, b in zip(found[1], expected[1]))
+
+
 def test_a_second_derivative_is_refused():
     images, texts = features(6, 4)
     loss = ClipLoss()(images, texts, torch.tensor(10.0, dtype=torch.float64))
@@ -143,6 +156,14 @@ def rank(index, world, port, results):
         found[name] = walked(loss(*mine, torch.tensor(10.0, dtype=torch.float64)), *mine)
     value, gradients = found["ours"]
     expected, others = found["theirs"]
+    images, texts = features(8 * world, 6)
+    ids = torch.arange(8 * world) // 3  # captions of one image on two ranks
+    scale, bias = torch.tensor(10.0, dtype=torch.float64), torch.tensor(-5.0, dtype=torch.float64)
+    share = slice(8 * index, 8 * (index + 1))
+    for loss, arguments in [(ClipLoss, (scale,)), (SigLipLoss, (scale, bias))]:
+        whole = loss()(images, texts, *arguments, ids=ids)
+        shared = loss(rank=index, world_size=world)(images[share], texts[share], *arguments, ids=ids[share])
+        assert abs(shared.item() - whole.item()) < 1e-12
     results.put((index, abs(value.item() - expected.item()), max(apart(a, b) for a, b in zip(gradients, others))))
     dist.barrier()
     dist.destroy_process_group()

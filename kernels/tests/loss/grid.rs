@@ -208,3 +208,42 @@ fn a_scale_below_zero_matches() {
         ..Case::new(words, features, depth, scale)
     }));
 }
+
+/// Three captions an image, all near its direction: the slopes of right pairs nearly cancel, and so does the loss of
+/// the sigmoid.
+#[test]
+fn confident_captions_keep_their_digits() {
+    let (pairs, depth) = (180, 128);
+    let (centres, _) = unit_rows(pairs / 3, depth, 5);
+    let near = |noise: Vec<f64>| -> Vec<f64> {
+        let rows = noise.chunks_exact(depth).enumerate().flat_map(|(i, noise)| {
+            let centre = &centres[i / 3 * depth..][..depth];
+            let row: Vec<f64> = centre.iter().zip(noise).map(|(centre, noise)| centre + 0.1 * noise).collect();
+            let norm = row.iter().map(|x| x * x).sum::<f64>().sqrt();
+            row.into_iter().map(move |x| x / norm)
+        });
+        rows.collect()
+    };
+    let (images, texts) = unit_rows(pairs, depth, 6);
+    let features = (near(images), near(texts));
+    let ids: Vec<i64> = (0..pairs as i64).map(|i| i / 3).collect();
+    hold([(30.0, -15.0), (60.0, -25.0), (80.0, -35.0), (-60.0, -25.0)].into_iter().flat_map(|(scale, bias)| {
+        let case = Case::new("confident captions", features.clone(), depth, scale);
+        // float16 itself cannot hold such gradients.
+        let types = &[Type::Fp32, Type::Fp32AsBf16, Type::Fp64];
+        both(Case { ids: Some(ids.clone()), types, budgets: &[0, 1 << 30], ..case }, bias)
+    }));
+}
+
+/// The largest logit is that of the smallest product, and the norms' bound is far above it.
+#[test]
+fn a_scale_below_zero_takes_the_right_offset() {
+    let (images, mut texts) = unit_rows(64, 256, 7);
+    for (text, image) in texts[..256].iter_mut().zip(&images[256..512]) {
+        *text = -image;
+    }
+    hold([-140.0, -400.0].map(|scale| {
+        let case = Case::new("one opposite pair", (images.clone(), texts.clone()), 256, scale);
+        Case { types: &[Type::Fp32, Type::Fp32AsBf16, Type::Fp64], ..case }
+    }));
+}

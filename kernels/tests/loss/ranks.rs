@@ -48,20 +48,23 @@ fn together(case: &Case, of: Type, counts: &[usize]) -> Vec<Found> {
 }
 
 fn some_together(case: &Case, of: Type, counts: &[usize], wanted: Wanted) -> Vec<Found> {
-    let world = counts.len();
+    on_ranks(counts.len(), |ring| Found::from(&some(case, of, counts, ring, wanted).expect("gradients")))
+}
+
+/// What each rank of a group finds, each a thread.
+fn on_ranks<R: Send>(world: usize, body: impl Fn(&TcpRing) -> R + Sync) -> Vec<R> {
     let listener = TcpListener::bind("127.0.0.1:0").expect("a free port");
     let address = listener.local_addr().expect("an address").to_string();
     thread::scope(|scope| {
         let ranks: Vec<_> = (0..world)
             .map(|rank| {
-                let (listener, address) = (&listener, &address);
+                let (listener, address, body) = (&listener, &address, &body);
                 scope.spawn(move || {
                     let ring = match rank {
                         0 => TcpRing::host(listener, world, PATIENCE),
                         _ => TcpRing::connect(rank, world, address, PATIENCE),
                     };
-                    let found = some(case, of, counts, &ring.expect("a group"), wanted).expect("gradients");
-                    Found::from(&found)
+                    body(&ring.expect("a group"))
                 })
             })
             .collect();
@@ -192,6 +195,25 @@ fn a_number_that_is_none_reaches_every_rank_and_stops_no_one() {
             let parts = together(&case, of, &[90, 0, 60]);
             assert!(parts.iter().all(|part| part.loss.is_nan()), "{of:?}, bias {bias:?}");
         }
+    }
+}
+
+/// One rank's bad input must not leave the others waiting, nor put their next loss together with its present one.
+#[test]
+fn what_one_rank_refuses_ends_the_loss_of_all() {
+    let words = on_ranks(3, |ring| {
+        let rows = |width| Tensor::ones([4, width], (tch::Kind::Float, Device::Cpu));
+        let texts = rows(if ring.rank() == 1 { 5 } else { 6 });
+        let one = Tensor::from(1.0_f32);
+        let loss = |texts: &Tensor| clip_gradients(&rows(6), texts, &one, &Options::default(), Wanted::ALL, Some(ring));
+        let refused = loss(&texts).expect_err("one rank's widths differ").to_string();
+        let then = loss(&rows(6)).expect("the group goes on");
+        assert!((then.loss.double_value(&[]) - 12.0_f64.ln()).abs() < 1e-6);
+        refused
+    });
+    assert!(words[1].contains("one shape (B, D), got [4, 6] and [4, 5]"), "{}", words[1]);
+    for other in [&words[0], &words[2]] {
+        assert!(other.contains("the input of 1 other rank(s) was refused"), "{other}");
     }
 }
 

@@ -310,11 +310,10 @@ fn against(
         check("small loss", loss / truth.loss.abs(), if truth.loss < 1e-3 { 1e-3 } else { 1.0 });
     }
     let pairs = case.ids.as_ref().map_or(case.pairs(), |ids| ids.iter().filter(|id| **id >= 0).count()).max(1) as f64;
-    // Terms of a gradient are s / B at most. Single positives are exact however small; targets that are spread come in
+    // Terms of a gradient are s / B at most. Positives, several too, are exact however small; smoothed targets come in
     // as differences of means.
     let term = case.scale.abs() / pairs.sqrt();
-    let spread = case.smoothing > 0.0 || case.ids.is_some();
-    let least = if spread { of.rounding() } else { 1e-37 };
+    let least = if case.smoothing > 0.0 { of.rounding() } else { 1e-37 };
     for (what, found, truth) in [("dI", &found.images, &truth.images), ("dT", &found.texts, &truth.texts)] {
         let (error, mut size) = distance(found, truth);
         if case.cancels {
