@@ -77,11 +77,11 @@ bench-step: build ## Training throughput of clip-runner on three small models
 
 .PHONY: bench-kernels
 bench-kernels: ## The contrastive losses against open_clip on this CPU, one table (needs 2.5 GB of PyTorch, once)
-	@scripts/bench-kernels.sh
+	@scripts/kernels-python.sh kernels/python/bench.py
 
 .PHONY: test-python
 test-python: ## The Python face of the kernels, against open_clip (needs 2.5 GB of PyTorch, once)
-	@scripts/test-python.sh
+	@scripts/kernels-python.sh -m pytest -q -p no:cacheprovider kernels/python
 
 .PHONY: bench-fit
 bench-fit: ## Fits and bootstrap refits against SciPy, one thread, one table
