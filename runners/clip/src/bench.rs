@@ -91,7 +91,7 @@ pub fn bench(options: &BenchOptions, out: &mut impl Write) -> anyhow::Result<()>
         let loss_secs = loss_secs(options, config.embed_dim, &model, step_options)?;
         writeln!(
             out,
-            "{name} batch {} params {:.2}M {}: {:.0} samples/s, {:.1} ms/step, {:.1} ms of processor time, {} loss {:.2} ms = {:.2} %",
+            "{name} batch {} params {:.2}M {}: {:.1} samples/s, {:.1} ms/step, {:.1} ms of processor time, {} loss {:.2} ms = {:.4} %",
             options.batch,
             model.parameters.count() as f64 / 1e6,
             device::name(device, options.threads),
