@@ -175,8 +175,9 @@ fn either_loss_and_a_batch_in_parts_learn_alike() {
         (job.spec.recipe.loss, job.spec.recipe.accum_freq) = (loss, accum_freq);
         let (events, code) = run(&job);
         assert_eq!(code, exit::FINISHED, "{events:?}");
-        let losses = events.iter().filter_map(|e| if let Event::Step { loss, .. } = e { Some(*loss) } else { None });
-        losses.last().expect("a step")
+        let mut losses =
+            events.iter().filter_map(|e| if let Event::Step { loss, .. } = e { Some(*loss) } else { None });
+        losses.next_back().expect("a step")
     };
     let expected = last_loss("reference", protocol::Loss::Reference, 1);
     for (name, loss, parts) in [("fused", protocol::Loss::Fused, 1), ("fused parts", protocol::Loss::Fused, 4)] {
