@@ -70,6 +70,14 @@ fn check(pairs: usize, bias: Option<f64>, compute: Compute, device: Device) {
 }
 
 #[test]
+fn long_sums_of_equal_terms_match() {
+    for &device in devices() {
+        check(16_411, None, Compute::Fp32, device);
+        check(16_411, Some(-10.0), Compute::Fp32, device);
+    }
+}
+
+#[test]
 fn more_logits_than_31_bits_number() {
     for &device in devices() {
         check(46_341, None, Compute::Fp32, device);

@@ -6,7 +6,7 @@ use std::process::Command;
 #[test]
 fn the_grid_holds_without_products_in_tiles() {
     let output = Command::new(env::current_exe().expect("this test"))
-        .args(["grid::", "--test-threads=2"])
+        .args(["grid::", "huge::long", "--test-threads=2"])
         .env("SWEEP_KERNELS_TILES", "0")
         .output()
         .expect("this test starts again");
