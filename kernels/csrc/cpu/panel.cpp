@@ -1,5 +1,6 @@
 /* The panel kernels of panel.h on the CPU, float32 and float64: plain, for every machine. The quick way for float32
- * and bfloat16 is tiles.cpp; this serves float64, underflow under the common offset, and CPUs without it.
+ * and bfloat16 is tiles.cpp; this serves float64, underflow under the common offset, and CPUs without it. Gradients come out
+ * in place alone: a CPU gains nothing from half precision here.
  */
 #include "../panel.h"
 #include "sweep.h"
@@ -18,22 +19,7 @@ constexpr int64_t GRAIN = 4; /* rows a thread takes at least */
 double softplus(double x) { return x > 0 ? x + std::log1p(std::exp(-x)) : std::log1p(std::exp(x)); }
 double sigmoid(double x) { return x >= 0 ? 1 / (1 + std::exp(-x)) : std::exp(x) / (1 + std::exp(x)); }
 
-uint16_t bfloat16_of(float x) { /* round to nearest even; NaN stays NaN */
-  uint32_t bits;
-  std::memcpy(&bits, &x, 4);
-  if (x != x) return uint16_t(bits >> 16 | 0x40);
-  return uint16_t((bits + 0x7fff + (bits >> 16 & 1)) >> 16);
-}
-
 template <typename T> T *row_of(const sweep_panel &p, int64_t i) { return static_cast<T *>(p.panel) + i * p.stride; }
-
-/* Calls body(begin, end) for the columns before and after the positive of row i. */
-template <typename F> void around(const sweep_panel &p, int64_t i, F body) {
-  const int64_t positive = p.positive + i;
-  if (positive < 0 || positive >= p.cols) return body(int64_t(0), p.cols);
-  body(int64_t(0), positive);
-  body(positive + 1, p.cols);
-}
 
 /* Runs body(first, last, col_sum of this part) over parts of the rows, then adds the parts in order: the same bits for
  * the same number of threads. */
@@ -61,7 +47,7 @@ template <typename T> int exp_sums_of(const sweep_panel &p, double *row_sum, dou
       const int64_t positive = p.positive + i;
       if (positive >= 0 && positive < p.cols) diagonal[i] = s.scale * double(row[positive]);
       double sum = 0;
-      around(p, i, [&](int64_t b, int64_t e) {
+      around(p.positive + i, p.cols, [&](int64_t b, int64_t e) {
         for (int64_t j = b; j < e; ++j) {
           const T value = exp_of(s, row[j]);
           if (p.keep) row[j] = value;
@@ -75,23 +61,15 @@ template <typename T> int exp_sums_of(const sweep_panel &p, double *row_sum, dou
   return 0;
 }
 
-/* Writes G of one entry where the panel's output goes. */
-template <typename T> void write(const sweep_panel &p, int64_t i, int64_t j, double g) {
-  if (p.output_kind == SWEEP_BF16)
-    static_cast<uint16_t *>(p.output)[i * p.output_stride + j] = bfloat16_of(float(g));
-  else
-    row_of<T>(p, i)[j] = T(g);
-}
-
 template <typename T, typename F> int each_slope(const sweep_panel &p, const double *positive_slope, F slope) {
   at::parallel_for(0, p.rows, GRAIN, [&](int64_t first, int64_t last) {
     for (int64_t i = first; i < last; ++i) {
-      const T *row = row_of<T>(p, i);
-      around(p, i, [&](int64_t b, int64_t e) {
-        for (int64_t j = b; j < e; ++j) write<T>(p, i, j, slope(row[j], i, j));
+      T *row = row_of<T>(p, i);
+      around(p.positive + i, p.cols, [&](int64_t b, int64_t e) {
+        for (int64_t j = b; j < e; ++j) row[j] = T(slope(row[j], i, j));
       });
       const int64_t positive = p.positive + i;
-      if (positive >= 0 && positive < p.cols) write<T>(p, i, positive, positive_slope[i]);
+      if (positive >= 0 && positive < p.cols) row[positive] = T(positive_slope[i]);
     }
   });
   return 0;
@@ -117,10 +95,10 @@ int stable_sums_of(const sweep_panel &p, double *row_max, double *row_sum, doubl
       const int64_t positive = p.positive + i;
       if (positive >= 0 && positive < p.cols) diagonal[i] = scale * double(row[positive]);
       double most = none, sum = 0;
-      around(p, i, [&](int64_t b, int64_t e) { /* NaN wins, and stays */
+      around(p.positive + i, p.cols, [&](int64_t b, int64_t e) { /* NaN wins, and stays */
         for (int64_t j = b; j < e; ++j) most = !(scale * row[j] <= most) ? scale * row[j] : most;
       });
-      around(p, i, [&](int64_t b, int64_t e) {
+      around(p.positive + i, p.cols, [&](int64_t b, int64_t e) {
         for (int64_t j = b; j < e; ++j) sum += std::exp(scale * row[j] - most);
       });
       row_max[i] = most;
@@ -159,7 +137,7 @@ template <typename T> int sigmoid_of(const sweep_panel &p) {
   std::vector<double> losses(size_t(p.rows)), slopes(size_t(p.rows));
   at::parallel_for(0, p.rows, GRAIN, [&](int64_t first, int64_t last) {
     for (int64_t i = first; i < last; ++i) {
-      const T *row = row_of<T>(p, i);
+      T *row = row_of<T>(p, i);
       double loss = 0, sum = 0;
       for (int64_t j = 0; j < p.cols; ++j) {
         const double z = j == p.positive + i ? 1 : -1;
@@ -167,7 +145,7 @@ template <typename T> int sigmoid_of(const sweep_panel &p) {
         const double slope = -z * sigmoid(-z * x);
         loss += softplus(-z * x);
         sum += slope;
-        if (p.keep) write<T>(p, i, j, slope);
+        if (p.keep) row[j] = T(slope);
       }
       losses[size_t(i)] = loss;
       slopes[size_t(i)] = sum;

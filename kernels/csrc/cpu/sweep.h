@@ -70,4 +70,11 @@ struct Exponent {
   double logit(float product) const { return double(factor) * double(product) / LOG2E; }
 };
 
+/* Calls body(begin, end) for what lies before and after `positive` in [0, n). */
+template <typename F> void around(int64_t positive, int64_t n, F body) {
+  if (positive < 0 || positive >= n) return body(int64_t(0), n);
+  if (positive > 0) body(int64_t(0), positive);
+  if (positive + 1 < n) body(positive + 1, n);
+}
+
 } // namespace sweep

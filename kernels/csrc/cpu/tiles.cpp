@@ -146,13 +146,6 @@ SWEEP_CLONES void interleave(const float *first, const float *second, int64_t n,
   }
 }
 
-/* Calls body(begin, end) for what lies before and after `positive` in [0, n). */
-template <typename F> void around(int64_t positive, int64_t n, F body) {
-  if (positive < 0 || positive >= n) return body(int64_t(0), n);
-  if (positive > 0) body(int64_t(0), positive);
-  if (positive + 1 < n) body(positive + 1, n);
-}
-
 /* Work in as many equal parts as there are threads; part numbers do not depend on who takes them. */
 template <typename F> int64_t in_parts(int64_t items, F body) {
   const int64_t parts = std::max<int64_t>(1, std::min<int64_t>(at::get_num_threads(), items));

@@ -4,16 +4,6 @@
 namespace sweep {
 namespace {
 
-const char *name_of(Compute c) {
-  switch (c) {
-  case Compute::fp32: return "fp32";
-  case Compute::bf16: return "bf16";
-  case Compute::fp16: return "fp16";
-  case Compute::fp64: return "fp64";
-  default: return "automatic";
-  }
-}
-
 void check_inputs(const char *loss, const Tensor &images, const Tensor &texts, const Tensor &scale, const Tensor *bias,
                   const Options &options) {
   const auto matrix = [&](const Tensor &x, const char *what) {
@@ -71,7 +61,7 @@ at::ScalarType compute_type(const char *loss, const Tensor &images, const Tensor
   case Compute::fp16: return at::kHalf;
   case Compute::fp64: return at::kDouble;
   case Compute::automatic: break;
-  default: TORCH_CHECK(false, loss, ": unknown compute type ", int32_t(compute), " (", name_of(compute), ")");
+  default: TORCH_CHECK(false, loss, ": unknown compute type ", int32_t(compute));
   }
   return at::promote_types(images.scalar_type(), texts.scalar_type());
 }

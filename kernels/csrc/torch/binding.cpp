@@ -58,7 +58,7 @@ int sweep_gradients(const sweep_inputs *in, const sweep_group *group, int32_t wa
       together = {group->rank, group->world, group->self, group->gather_rows, group->scatter_rows, group->all_reduce};
       options.group = &together;
     }
-    const sweep::Wanted want{(wanted & 1) != 0, (wanted & 2) != 0, (wanted & 4) != 0, (wanted & 8) != 0};
+    const sweep::Wanted want = sweep::Wanted::of(wanted);
     const sweep::Gradients g = in->bias ? sweep::siglip(*in->images, *in->texts, *in->scale, *in->bias, options, want)
                                         : sweep::clip(*in->images, *in->texts, *in->scale, options, want);
     const at::Tensor *each[] = {&g.loss, &g.images, &g.texts, &g.scale, &g.bias};

@@ -46,12 +46,15 @@ Towers towers_of(const Batch &batch, const Tensor &scale, const std::optional<Ca
   Towers towers{batch.images, batch.all_texts, batch.first, options.budget_bytes, vector_of(6, batch.images), {}, {}};
   if (captions && captions->rows.size(0) > 0) towers.taken_starts = captions->starts, towers.taken_cols = captions->cols;
   towers.scalars.narrow(0, 0, 1).copy_(scale.detach().reshape({1}));
+  return towers;
+}
+
+void offset_from_norms(const Towers &towers, const Batch &batch, const Options &options) {
   Tensor norms = at::stack({largest_norm(batch.images), largest_norm(batch.texts)});
   all_reduce(options, norms, true);
   const float *norm = norms.data_ptr<float>();
   const at::Device device = batch.images.device();
   check_code(kernels_of(device).exponent_offset(towers.numbers(), norm, norm + 1, stream_of(device)), "offset");
-  return towers;
 }
 
 /* How the exponent is held in range, each way tried where the one before found a sum too small. */
@@ -100,10 +103,6 @@ bool both_sides(const Towers &towers, const Batch &batch, const std::optional<Ca
   Tensor flag = towers.scalars.view(at::kLong).narrow(0, 5, 1).to(at::kDouble);
   all_reduce(options, flag, true);
   return flag.item<double>() == 0;
-}
-
-at::ScalarType gradient_type(const Tensor &x, const Wanted &wanted) {
-  return wanted.wide && x.element_size() == 2 ? at::kFloat : x.scalar_type();
 }
 
 /* Puts rows of the valid pairs back where they were, in the type of the features' gradient. */
@@ -179,6 +178,7 @@ Gradients clip(const Tensor &images, const Tensor &texts, const Tensor &scale, c
   const double total = double(batch.total), smooth = options.label_smoothing;
   const auto run = [&](Range range) -> std::optional<Gradients> {
     const bool stable = range == Range::stable, gradients = wanted.images || wanted.texts || wanted.scale;
+    if (range == Range::bound) offset_from_norms(towers, batch, options);
     if (range == Range::largest) offset_from_largest(towers, options);
     std::unique_ptr<Engine> engine = stable ? nullptr : tile_engine(towers);
     if (!engine) engine = panel_engine(towers, stable);

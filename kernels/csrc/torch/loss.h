@@ -27,8 +27,16 @@ struct Options {
 /* Which gradients are wanted. `wide`: of inputs in half precision in float32, not yet rounded. */
 struct Wanted {
   bool images = true, texts = true, scale = true, bias = true, wide = false;
-  bool any() const { return images || texts || scale || bias; }
+
+  /* As it crosses an interface: bits 1 images, 2 texts, 4 scale, 8 bias, 16 wide. */
+  static constexpr int64_t WIDE = 16;
+  static Wanted of(int64_t bits) { return {(bits & 1) != 0, (bits & 2) != 0, (bits & 4) != 0, (bits & 8) != 0, (bits & WIDE) != 0}; }
 };
+
+/* Type of the gradient of x. */
+inline at::ScalarType gradient_type(const Tensor &x, const Wanted &wanted) {
+  return wanted.wide && x.element_size() == 2 ? at::kFloat : x.scalar_type();
+}
 
 /* Gradients are undefined where they are not wanted. With a group: loss is that of all ranks; gradients are those of
  * the global mean with respect to this rank's features, and this rank's part of those of scale and bias (sum them). */

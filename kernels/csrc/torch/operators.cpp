@@ -32,9 +32,7 @@ Pack packed(const Gradients &g, const Tensor &like) {
   return {g.loss, or_empty(g.images), or_empty(g.texts), or_empty(g.scale), or_empty(g.bias)};
 }
 
-/* sweep::contrastive: both losses, with `bias` the sigmoid one. `wanted`: bits 1 images, 2 texts, 4 scale, 8 bias, WIDE for
- * gradients of bfloat16 and float16 features in float32. */
-constexpr int64_t WIDE = 16;
+/* sweep::contrastive: both losses, with `bias` the sigmoid one. `wanted`: see Wanted::of. */
 Pack contrastive(const Tensor &images, const Tensor &texts, const Tensor &scale, const std::optional<Tensor> &bias,
                  const std::optional<Tensor> &ids, double label_smoothing, c10::string_view compute,
                  int64_t budget_bytes, bool check_finite, int64_t wanted) {
@@ -44,7 +42,7 @@ Pack contrastive(const Tensor &images, const Tensor &texts, const Tensor &scale,
   options.compute = compute_of(std::string(compute));
   options.budget_bytes = budget_bytes;
   options.check_finite = check_finite;
-  const Wanted want{(wanted & 1) != 0, (wanted & 2) != 0, (wanted & 4) != 0, (wanted & 8) != 0, (wanted & WIDE) != 0};
+  const Wanted want = Wanted::of(wanted);
   return packed(bias ? siglip(images, texts, scale, *bias, options, want) : clip(images, texts, scale, options, want),
                 images);
 }
@@ -57,8 +55,8 @@ Pack contrastive_shapes(const Tensor &images, const Tensor &texts, const Tensor 
   const bool wide = type == Compute::fp64 || (type == Compute::automatic &&
                                               at::promote_types(images.scalar_type(), texts.scalar_type()) == at::kDouble);
   const auto shape = [&](bool yes, const Tensor &x) {
-    const auto of = (wanted & WIDE) && x.element_size() == 2 ? at::kFloat : x.scalar_type();
-    return yes ? at::empty(x.sizes(), x.options().dtype(of)) : at::empty({0}, images.options());
+    const auto of = x.options().dtype(gradient_type(x, Wanted::of(wanted)));
+    return yes ? at::empty(x.sizes(), of) : at::empty({0}, images.options());
   };
   return {at::empty({}, images.options().dtype(wide ? at::kDouble : at::kFloat)), shape(wanted & 1, images),
           shape(wanted & 2, texts), shape(wanted & 4, scale), shape(bias && (wanted & 8), bias ? *bias : scale)};
@@ -72,13 +70,11 @@ Pack dispatched(const Tensor &images, const Tensor &texts, const Tensor &scale, 
   return op.call(images, texts, scale, bias, ids, label_smoothing, compute, budget_bytes, check_finite, wanted);
 }
 
-at::ScalarType wide(const Tensor &x) { return x.element_size() == 2 ? at::kFloat : x.scalar_type(); }
-
 struct Loss : torch::autograd::Function<Loss> {
   static Tensor forward(AutogradContext *context, const Tensor &images, const Tensor &texts, const Tensor &scale,
                         const std::optional<Tensor> &bias, const std::optional<Tensor> &ids, double label_smoothing,
                         const std::string &compute, int64_t budget_bytes, bool check_finite) {
-    int64_t wanted = WIDE;
+    int64_t wanted = Wanted::WIDE;
     const auto want = [&](const Tensor &x, int64_t bit) { wanted |= x.requires_grad() ? bit : 0; };
     want(images, 1), want(texts, 2), want(scale, 4);
     if (bias) want(*bias, 8);
@@ -102,7 +98,7 @@ struct Loss : torch::autograd::Function<Loss> {
     /* Rounded once, after the product: a loss scaler's factor is there to lift what float16 would drop, and may itself be
      * more than float16 holds. */
     for (size_t i = 0; i < 4; ++i)
-      if (wanted >> i & 1) out[i] = (saved[i] * upstream[0].to(wide(saved[i]))).to(at::ScalarType(types[i]));
+      if (wanted >> i & 1) out[i] = (saved[i] * upstream[0].to(saved[i].scalar_type())).to(at::ScalarType(types[i]));
     return out;
   }
 };
