@@ -5,24 +5,42 @@ use std::fs::{self, File, OpenOptions};
 use std::io;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
 
 use async_trait::async_trait;
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use protocol::Resources;
+use tokio::sync::Notify;
 
-use super::{Backend, BackendError, LaunchRequest, Observed, process};
+use super::process::{self, Seen};
+use super::{Backend, BackendError, LaunchRequest, Observed, WorkerId};
 use crate::plan::LocalOptions;
+
+/// How long the end of a worker is remembered that nobody has asked about.
+const EXITS_KEPT: Duration = Duration::from_mins(1);
+/// Variable that every process of a worker's runner carries: `SWEEP_ATTEMPT=NAME`.
+const MARKER: &str = "SWEEP_ATTEMPT";
 
 /// Workers as processes of this machine.
 #[derive(Debug)]
 pub struct LocalBackend {
     host: String,
+    machine: String,
+    exits: Arc<Exits>,
     worker: PathBuf,
     home: PathBuf,
     slots: usize,
     threads: usize,
     gpus: Vec<String>,
+}
+
+/// Workers of this process that have ended and were waited for, by handle.
+#[derive(Debug, Default)]
+struct Exits {
+    ended: Mutex<BTreeMap<String, Instant>>,
+    changed: Notify,
 }
 
 impl LocalBackend {
@@ -42,7 +60,18 @@ impl LocalBackend {
         let gpus = if cuda { visible_gpus() } else { Vec::new() };
         let slots = options.slots.unwrap_or(if gpus.is_empty() { cores } else { gpus.len() }).max(1);
         let threads = options.threads_per_slot.unwrap_or(cores / slots).max(1);
-        Ok(LocalBackend { host: host.trim().to_owned(), worker, home: home.to_owned(), slots, threads, gpus })
+        let machine = machine_identity();
+        let exits = Arc::default();
+        Ok(LocalBackend {
+            host: host.trim().to_owned(),
+            machine,
+            exits,
+            worker,
+            home: home.to_owned(),
+            slots,
+            threads,
+            gpus,
+        })
     }
 
     /// Threads a slot.
@@ -62,6 +91,13 @@ impl LocalBackend {
         command.arg("--runner").arg(&request.runner).arg("--base-dir").arg(&request.base_dir);
         if let Some(secs) = request.time_limit_secs {
             command.arg("--time-limit-secs").arg(secs.to_string());
+        }
+        if request.jobs_per_worker > 1 {
+            command.arg("--sweep").arg(request.sweep_id.to_string());
+            command.arg("--jobs").arg(request.jobs_per_worker.to_string());
+        }
+        if request.serve {
+            command.arg("--serve");
         }
         // DATABASE_URL, where there is one, is inherited: a password has no place on a command line.
         command.env("SWEEP_HOME", &self.home);
@@ -89,6 +125,10 @@ impl Backend for LocalBackend {
         &self.host
     }
 
+    fn machine(&self) -> &str {
+        &self.machine
+    }
+
     fn slots(&self) -> usize {
         self.slots
     }
@@ -101,29 +141,81 @@ impl Backend for LocalBackend {
 
     async fn launch(&self, request: &LaunchRequest) -> Result<String, BackendError> {
         let failed = |source| BackendError::Launch { token: request.token.clone(), source };
-        let child = tokio::process::Command::from(self.command(request).map_err(failed)?).spawn().map_err(failed)?;
+        let mut child =
+            tokio::process::Command::from(self.command(request).map_err(failed)?).spawn().map_err(failed)?;
         let pid = child.id().unwrap_or_default().cast_signed();
-        // Dropping the child doesn't kill it; Tokio reaps it when it ends.
-        Ok(process::handle_of(pid).unwrap_or_else(|| format!("{pid}:0")))
+        // Not waited for yet, so its number is its own.
+        let handle = process::handle_of(pid).unwrap_or_else(|| format!("{pid}:0"));
+        let (exits, ended) = (Arc::clone(&self.exits), handle.clone());
+        tokio::spawn(async move {
+            if child.wait().await.is_ok() {
+                exits.ended.lock().unwrap_or_else(PoisonError::into_inner).insert(ended, Instant::now());
+                exits.changed.notify_one();
+            }
+        });
+        Ok(handle)
     }
 
-    async fn poll(&self, attempts: &[(String, Option<String>)]) -> BTreeMap<String, Observed> {
-        let observe = |token: &str, handle: Option<&str>| match handle {
-            Some(handle) if process::process_alive(handle) => Observed::Alive(handle.to_owned()),
-            _ => process::with_attempt(token).into_iter().next().map_or(Observed::Gone, Observed::Alive),
+    async fn poll(&self, workers: &[WorkerId]) -> BTreeMap<String, Observed> {
+        let mut ended = self.exits.ended.lock().unwrap_or_else(PoisonError::into_inner);
+        ended.retain(|_, when| when.elapsed() < EXITS_KEPT);
+        let by_handle = |worker: &WorkerId| match &worker.handle {
+            Some(handle) if ended.contains_key(handle) => Some(Observed::Exited),
+            Some(handle) => match process::look_at(handle) {
+                Seen::Alive => Some(Observed::Alive(handle.clone())),
+                Seen::Gone => Some(Observed::Gone),
+                Seen::Unknown => Some(Observed::Unknown),
+            },
+            None => None,
         };
-        attempts.iter().map(|(token, handle)| (token.clone(), observe(token, handle.as_deref()))).collect()
-    }
-
-    async fn stop(&self, token: &str) -> Result<(), BackendError> {
-        for pid in process::with_attempt(token).iter().filter_map(|handle| process::pid_of(handle)) {
-            match kill(Pid::from_raw(pid), Signal::SIGTERM) {
-                Ok(()) | Err(nix::Error::ESRCH) => {}
-                Err(source) => return Err(BackendError::Signal { token: token.to_owned(), source }),
+        let mut observed: BTreeMap<String, Observed> =
+            workers.iter().filter_map(|worker| Some((worker.name.clone(), by_handle(worker)?))).collect();
+        drop(ended);
+        // A handle that was never stored, or is another launcher's mistake: by name.
+        let unnamed: Vec<&str> = workers
+            .iter()
+            .filter(|worker| !observed.contains_key(&worker.name))
+            .map(|worker| worker.name.as_str())
+            .collect();
+        if !unnamed.is_empty() {
+            let found = process::workers_by_name(&unnamed);
+            for name in unnamed {
+                let seen = found.as_ref().map_or(Observed::Unknown, |found| {
+                    found.get(name).cloned().map_or(Observed::Gone, Observed::Alive)
+                });
+                observed.insert(name.to_owned(), seen);
             }
         }
-        Ok(())
+        observed
     }
+
+    async fn stop(&self, worker: &WorkerId) -> Result<(), BackendError> {
+        let handle = match &worker.handle {
+            Some(handle) if process::look_at(handle) == Seen::Alive => Some(handle.clone()),
+            _ => process::workers_by_name(&[&worker.name]).and_then(|mut found| found.remove(&worker.name)),
+        };
+        let Some(pid) = handle.as_deref().and_then(process::pid_of) else { return Ok(()) };
+        match kill(Pid::from_raw(pid), Signal::SIGTERM) {
+            Ok(()) | Err(nix::Error::ESRCH) => Ok(()),
+            Err(source) => Err(BackendError::Signal { token: worker.name.clone(), source }),
+        }
+    }
+
+    async fn kill_leftovers(&self, worker: &str) {
+        process::kill_marked(&format!("{MARKER}={worker}"));
+    }
+
+    async fn changed(&self) {
+        self.exits.changed.notified().await;
+    }
+}
+
+/// Boot id and PID namespace: process ids mean the same only where both agree.
+fn machine_identity() -> String {
+    let boot = fs::read_to_string("/proc/sys/kernel/random/boot_id").unwrap_or_default();
+    let namespace = fs::read_link("/proc/self/ns/pid").map(|link| link.display().to_string()).unwrap_or_default();
+    let number: String = namespace.chars().filter(char::is_ascii_digit).collect();
+    format!("{}/{number}", boot.trim())
 }
 
 /// Away from the terminal: Ctrl-C and hang-ups of `sweep launch` don't reach the worker.

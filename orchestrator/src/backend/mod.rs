@@ -7,7 +7,7 @@ mod local;
 mod process;
 
 pub use local::LocalBackend;
-pub use process::{kill_marked, process_alive};
+pub use process::{Seen, kill_marked, look_at};
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
@@ -20,8 +20,11 @@ pub trait Backend: Send + Sync {
     /// Name as stored with every attempt.
     fn name(&self) -> &'static str;
 
-    /// Whose slots these are: attempts of another host are left alone.
+    /// Whose slots these are, for people: attempts of another host are left alone.
     fn host(&self) -> &str;
+
+    /// What tells hosts of one name apart: the boot and the process namespace of a machine.
+    fn machine(&self) -> &str;
 
     /// Attempts it can run at one time.
     fn slots(&self) -> usize;
@@ -32,20 +35,41 @@ pub trait Backend: Send + Sync {
     /// Starts one worker and gives the handle it goes by. The attempt's token is its name: it can be found again.
     async fn launch(&self, request: &LaunchRequest) -> Result<String, BackendError>;
 
-    /// What is to be said of each attempt, given by token with the handle if one was stored. Total: what it can't tell
-    /// is [`Observed::Unknown`], never an error and never an end.
-    async fn poll(&self, attempts: &[(String, Option<String>)]) -> BTreeMap<String, Observed>;
+    /// What is to be said of each worker, by its name. Total: what it can't tell is [`Observed::Unknown`], never an
+    /// error and never an end.
+    async fn poll(&self, workers: &[WorkerId]) -> BTreeMap<String, Observed>;
 
     /// Asks the worker to stop after a checkpoint (SIGTERM, in effect). No error if it is gone.
-    async fn stop(&self, token: &str) -> Result<(), BackendError>;
+    async fn stop(&self, worker: &WorkerId) -> Result<(), BackendError>;
+
+    /// Kills what a worker that is gone, or is to be gone, has left running: the worker's runner and its children. Best
+    /// effort.
+    async fn kill_leftovers(&self, worker: &str);
+
+    /// Resolves when a worker has ended since the last call, as far as the backend hears of it: a hint to look at once.
+    async fn changed(&self) {
+        std::future::pending().await
+    }
 }
 
-/// What a backend says of an attempt. Only [`Observed::Gone`] is ever a reason to give one up.
+/// A worker by its name, and by the handle that was stored for it, if one was.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct WorkerId {
+    /// Token of the attempt that it was started for.
+    pub name: String,
+    /// What [`Backend::launch`] gave.
+    pub handle: Option<String>,
+}
+
+/// What a backend says of a worker. [`Observed::Exited`] and [`Observed::Gone`] alone are reasons to give it up, the
+/// second only together with a heartbeat that has stopped.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Observed {
     /// It is there, under this handle.
     Alive(String),
-    /// The backend answered, and denies knowing it.
+    /// It has ended: this process is its parent and has waited for it.
+    Exited,
+    /// The backend looked where it would be, and it isn't there.
     Gone,
     /// No answer, another machine's, or one we don't understand: ask again.
     Unknown,
@@ -64,8 +88,14 @@ pub struct LaunchRequest {
     pub runner: PathBuf,
     /// Folder that relative paths of the job's spec start from.
     pub base_dir: PathBuf,
-    /// Seconds it may take.
+    /// Seconds an attempt may take.
     pub time_limit_secs: Option<u64>,
+    /// Row of the sweep whose further jobs the worker may take when it is done with the first.
+    pub sweep_id: i64,
+    /// Jobs it may run one after another.
+    pub jobs_per_worker: u32,
+    /// Whether the runner takes jobs on standard input (`RUNNER serve`).
+    pub serve: bool,
 }
 
 /// What can go wrong with a backend.

@@ -1,11 +1,29 @@
-//! Processes of this machine as `/proc` shows them. A process id alone is no name: it is reused.
+//! Processes of this machine as `/proc` shows them. A process id alone is no name: it is reused. What can't be read is
+//! not dead: a process may hide (`hidepid`), files may have run out (`RLIMIT_NOFILE`), `/proc` may show another
+//! namespace.
 
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
+use std::io;
 
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 
-/// `pid:start`, start in clock ticks since boot (`/proc/PID/stat`, field 22); `None` if it is gone or a zombie.
+/// Rounds in which marked processes are looked for and killed: one that forks meanwhile is found by the next.
+const KILL_ROUNDS: usize = 20;
+
+/// What `/proc` says of a process.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Seen {
+    /// The process that was meant is there.
+    Alive,
+    /// It is not, or is a zombie, or its number belongs to another process by now.
+    Gone,
+    /// It can't be told.
+    Unknown,
+}
+
+/// `pid:start`, start in clock ticks since boot (`/proc/PID/stat`, field 22); `None` if it can't be read.
 pub(super) fn handle_of(pid: i32) -> Option<String> {
     let stat = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
     let (state, start) = state_and_start(&stat)?;
@@ -18,38 +36,87 @@ pub(super) fn pid_of(handle: &str) -> Option<i32> {
 }
 
 /// Whether the process of this handle still is the one that was meant.
-pub fn process_alive(handle: &str) -> bool {
-    pid_of(handle).and_then(handle_of).as_deref() == Some(handle)
+pub fn look_at(handle: &str) -> Seen {
+    let Some((pid, start)) = handle
+        .split_once(':')
+        .and_then(|(pid, start)| Some((pid.parse::<i32>().ok().filter(|pid| *pid > 0)?, start.parse::<u64>().ok()?)))
+    else {
+        return Seen::Unknown;
+    };
+    match fs::read_to_string(format!("/proc/{pid}/stat")) {
+        Ok(stat) => match state_and_start(&stat) {
+            Some((state, begun)) if begun == start && state != 'Z' && state != 'X' => Seen::Alive,
+            Some(_) => Seen::Gone,
+            None => Seen::Unknown,
+        },
+        // ESRCH: it ended between open and read.
+        Err(error) if error.kind() == io::ErrorKind::NotFound || error.raw_os_error() == Some(nix::libc::ESRCH) => {
+            if shows_this_process() {
+                Seen::Gone
+            } else {
+                Seen::Unknown
+            }
+        }
+        Err(_) => Seen::Unknown,
+    }
 }
 
-/// Handles of the processes started with `--attempt TOKEN`, by a look at every process.
-pub(super) fn with_attempt(token: &str) -> Vec<String> {
-    let mut found: Vec<String> = pids()
-        .filter(|pid| {
-            fs::read(format!("/proc/{pid}/cmdline")).is_ok_and(|line| {
+/// Handles of the workers (`--attempt TOKEN` on their command line) of these names, by one look at every process.
+/// `None`: not every process could be looked at.
+pub(super) fn workers_by_name(names: &[&str]) -> Option<BTreeMap<String, String>> {
+    let mut found = BTreeMap::new();
+    let mut whole = shows_this_process();
+    for pid in pids()? {
+        match fs::read(format!("/proc/{pid}/cmdline")) {
+            Ok(line) => {
                 let arguments: Vec<&[u8]> = line.split(|&byte| byte == 0).collect();
-                arguments.windows(2).any(|pair| pair == [b"--attempt".as_slice(), token.as_bytes()])
-            })
-        })
-        .filter_map(handle_of)
-        .collect();
-    found.sort();
-    found
+                let name = arguments.windows(2).find(|pair| pair[0] == b"--attempt").map(|pair| pair[1]);
+                let name = name.and_then(|name| names.iter().find(|wanted| wanted.as_bytes() == name));
+                if let (Some(name), Some(handle)) = (name, handle_of(pid)) {
+                    found.insert((*name).to_owned(), handle);
+                }
+            }
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+            Err(error) if error.raw_os_error() == Some(nix::libc::ESRCH) => {}
+            Err(_) => whole = false,
+        }
+    }
+    // One that was found is there, whatever else could not be read.
+    (whole || names.iter().all(|name| found.contains_key(*name))).then_some(found)
 }
 
-/// Kills what is left of a runner: every process whose environment holds `marker` (`NAME=value`). Gives their number.
+/// Kills every process whose environment holds `marker` (`NAME=value`), until none is left or `KILL_ROUNDS` are over.
+/// Gives their number.
 pub fn kill_marked(marker: &str) -> usize {
     let own = std::process::id().cast_signed();
-    let marked = pids().filter(|&pid| {
-        pid != own
-            && fs::read(format!("/proc/{pid}/environ"))
-                .is_ok_and(|block| block.split(|&byte| byte == 0).any(|entry| entry == marker.as_bytes()))
-    });
-    marked.filter(|&pid| kill(Pid::from_raw(pid), Signal::SIGKILL).is_ok()).count()
+    let mut killed = BTreeSet::new();
+    for _ in 0..KILL_ROUNDS {
+        let before = killed.len();
+        for pid in pids().into_iter().flatten().filter(|&pid| pid != own) {
+            let marked = fs::read(format!("/proc/{pid}/environ"))
+                .is_ok_and(|block| block.split(|&byte| byte == 0).any(|entry| entry == marker.as_bytes()));
+            if marked
+                && let Some(handle) = handle_of(pid)
+                && kill(Pid::from_raw(pid), Signal::SIGKILL).is_ok()
+            {
+                killed.insert(handle);
+            }
+        }
+        if killed.len() == before {
+            break;
+        }
+    }
+    killed.len()
 }
 
-fn pids() -> impl Iterator<Item = i32> {
-    fs::read_dir("/proc").into_iter().flatten().filter_map(|entry| entry.ok()?.file_name().to_str()?.parse().ok())
+/// Whether `/proc` is mounted and is that of our own process namespace.
+fn shows_this_process() -> bool {
+    fs::read_link("/proc/self").is_ok_and(|own| own.to_str() == Some(&std::process::id().to_string()))
+}
+
+fn pids() -> Option<Vec<i32>> {
+    let entries = fs::read_dir("/proc").ok()?;
+    Some(entries.filter_map(|entry| entry.ok()?.file_name().to_str()?.parse().ok()).collect())
 }
 
 /// Fields 3 and 22. Field 2, the name, may hold spaces and parentheses: count from the last `)`.
@@ -71,11 +138,14 @@ mod tests {
     }
 
     #[test]
-    fn this_process_is_alive_and_an_older_namesake_is_not() {
+    fn this_process_is_alive_an_older_namesake_is_gone_and_nonsense_is_unknown() {
         let pid = std::process::id().cast_signed();
-        let handle = handle_of(pid).unwrap();
-        assert!(process_alive(&handle));
-        assert!(!process_alive(&format!("{pid}:1")));
-        assert!(!process_alive("nonsense"));
+        let handle = handle_of(pid).expect("this process is readable");
+        assert_eq!(look_at(&handle), Seen::Alive);
+        assert_eq!(look_at(&format!("{pid}:1")), Seen::Gone);
+        assert_eq!(look_at(&format!("{}:1", i32::MAX)), Seen::Gone);
+        for nonsense in ["", "nonsense", "1", "-1:5", "x:5"] {
+            assert_eq!(look_at(nonsense), Seen::Unknown, "{nonsense}");
+        }
     }
 }

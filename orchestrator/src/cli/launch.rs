@@ -10,9 +10,9 @@ use super::output::{self, Exit, Failure, say};
 use super::progress::{self, Progress};
 use crate::backend::{Backend, BackendError, LocalBackend};
 use crate::plan::{BackendChoice, Plan};
-use crate::schedule::driver::{DriveError, Outcome, Sweep, Wish, drive};
+use crate::schedule::driver::{DriveError, Outcome, StopRequest, Sweep, drive};
 use crate::schedule::{Policy, Scheduler};
-use crate::store::{self, JobProgress, StateCounts, Store};
+use crate::store::{self, JobProgress, ProgressFilter, StateCounts, Store};
 
 /// Options of `sweep launch`.
 #[derive(Debug, clap::Args)]
@@ -48,6 +48,9 @@ struct FailedJob<'a> {
     stderr_tail: &'a str,
 }
 
+/// Failed jobs that the last words list; `sweep status` has all.
+const FAILURES_MAX: i64 = 100;
+
 pub(super) async fn run(args: Args) -> Result<Exit, Failure> {
     let plan = super::plan::load_plan(&args.spec)?;
     if args.dry_run {
@@ -56,7 +59,7 @@ pub(super) async fn run(args: Args) -> Result<Exit, Failure> {
     let store = Store::connect().await?;
     let sweep_id = store.sweep_upsert(&plan).await?;
     let before = store.job_totals(sweep_id).await?.counts;
-    let idle = before.pending + before.running == 0 && store.job_open(sweep_id).await?.1.is_empty();
+    let idle = before.pending + before.running == 0 && store.job_first_open(sweep_id).await?.is_none();
     let outcome = if idle {
         Outcome::Complete
     } else {
@@ -78,7 +81,7 @@ pub(super) async fn run(args: Args) -> Result<Exit, Failure> {
     // Anew: the database may have moved while the driver ran.
     let store = Store::connect().await?;
     let counts = store.job_totals(sweep_id).await?.counts;
-    let failures = store.job_progress(sweep_id, &["failed"]).await?;
+    let failures = store.job_progress(sweep_id, ProgressFilter::States(&["failed"], FAILURES_MAX)).await?;
     let headline = format!("{}{}", if idle { "nothing left to do: " } else { "" }, ended(&counts));
     report(&args, &plan, outcome, &headline, &counts, &failures);
     if args.json {
@@ -126,6 +129,8 @@ async fn run_jobs(
         base_dir: plan.base_dir.clone(),
         home,
         time_limit_secs: plan.limits.time_limit_secs,
+        jobs_per_worker: 1,
+        serve: false,
     };
     let gpu = if backend.gpu_count() > 0 { "a GPU and " } else { "" };
     let threads = match backend.threads() {
@@ -139,18 +144,18 @@ async fn run_jobs(
         ended(before),
         parallel.min(backend.slots()),
     ));
-    let (wishes, wish) = watch::channel(Wish::Run);
-    let listening = tokio::spawn(listen(wishes)?);
+    let (sender, requests) = watch::channel(StopRequest::None);
+    let listening = tokio::spawn(listen(sender)?);
     let mut progress = Progress::new(&plan.name);
     let scheduler = Scheduler::new(Policy::new(parallel, plan.limits.retries));
-    let outcome = drive(store, &backend, scheduler, &sweep, wish, |news| progress.show(&news)).await;
+    let outcome = drive(store, &backend, scheduler, &sweep, requests, |notice| progress.show(&notice)).await;
     listening.abort();
     let reached = progress.finish();
     Ok((outcome?, reached))
 }
 
-/// Turns signals into wishes.
-fn listen(wishes: watch::Sender<Wish>) -> Result<impl Future<Output = ()>, Failure> {
+/// Turns signals into requests.
+fn listen(requests: watch::Sender<StopRequest>) -> Result<impl Future<Output = ()>, Failure> {
     let handler = |kind| signal(kind).map_err(|error| Failure::environment("can't handle signals").because(&error));
     let (mut interrupt, mut terminate) = (handler(SignalKind::interrupt())?, handler(SignalKind::terminate())?);
     Ok(async move {
@@ -159,11 +164,11 @@ fn listen(wishes: watch::Sender<Wish>) -> Result<impl Future<Output = ()>, Failu
                 _ = interrupt.recv() => {}
                 _ = terminate.recv() => {}
             }
-            let next = if *wishes.borrow() == Wish::Run { Wish::Stop } else { Wish::Detach };
-            if next == Wish::Stop {
+            let next = if *requests.borrow() == StopRequest::None { StopRequest::Stop } else { StopRequest::Detach };
+            if next == StopRequest::Stop {
                 progress::interject("stopping after checkpoints (once more: leave the workers running)");
             }
-            let _ = wishes.send(next);
+            let _ = requests.send(next);
         }
     })
 }

@@ -7,11 +7,14 @@ use std::time::{Duration, Instant};
 use indicatif::{MultiProgress, ProgressBar, ProgressStyle};
 
 use super::output::say;
-use crate::schedule::driver::News;
+use crate::schedule::driver::Notice;
 use crate::store::{JobProgress, StateCounts, Totals};
 
 /// Between two lines on how far a sweep is, where there are no bars.
 const LINE_EVERY: Duration = Duration::from_secs(30);
+
+/// Lines on single jobs that are printed in a second.
+const LINES_PER_SEC: u32 = 20;
 
 /// What is shown of one sweep.
 pub(super) struct Progress {
@@ -19,6 +22,8 @@ pub(super) struct Progress {
     begun: Instant,
     gmacs_at_start: Option<f64>,
     last_line: Instant,
+    second: Instant,
+    lines_this_second: u32,
     reached: StateCounts,
 }
 
@@ -37,21 +42,49 @@ impl Progress {
             Bars { all, sweep, jobs: BTreeMap::new() }
         });
         let now = Instant::now();
-        Progress { bars, begun: now, gmacs_at_start: None, last_line: now, reached: StateCounts::default() }
+        Progress {
+            bars,
+            begun: now,
+            gmacs_at_start: None,
+            last_line: now,
+            second: now,
+            lines_this_second: 0,
+            reached: StateCounts::default(),
+        }
     }
 
-    pub(super) fn show(&mut self, news: &News<'_>) {
-        match news {
-            News::Progress { totals, running, ended } => self.progress(totals, running, ended),
-            News::DatabaseAway(why) => self.line(&format!("the database doesn't answer, trying again: {why}")),
-            News::DatabaseBack => self.line("the database answers again"),
-            News::AttemptLost => {
-                self.line("an attempt is gone without a word; its job goes on from its last checkpoint");
+    pub(super) fn show(&mut self, notice: &Notice<'_>) {
+        match notice {
+            Notice::Progress { totals, running, ended } => self.progress(totals, running, ended),
+            Notice::DatabaseAway(why) => self.line(&format!("the database doesn't answer, trying again: {why}")),
+            Notice::DatabaseBack => self.line("the database answers again"),
+            Notice::ActionFailed(why) => self.line(&format!("the database refused something, trying again: {why}")),
+            Notice::AttemptLost { reason } => {
+                self.line(&format!("an attempt is lost: {reason}; its job goes on from its last checkpoint"));
             }
-            News::BackendRefused(error) => self.line(&format!("{error}; trying again")),
-            News::Launched { job_key } if self.bars.is_none() => self.line(&format!("started {}", &job_key[..12])),
-            News::Launched { .. } => {}
+            Notice::BackendRefused(error) => self.line(&format!("{error}; trying again")),
+            Notice::HostSilent { host, silent_secs, limit_secs } => self.line(&format!(
+                "nothing was heard of attempts on host {host} for {}; they are given up after {}",
+                time(*silent_secs),
+                time(*limit_secs)
+            )),
+            Notice::Launched { job_key } if self.bars.is_none() => {
+                if self.may_say_more() {
+                    self.line(&format!("started {}", &job_key[..12]));
+                }
+            }
+            Notice::Launched { .. } => {}
         }
+    }
+
+    /// Whether one more line on a single job fits: a sweep of short jobs would drown the rest.
+    fn may_say_more(&mut self) -> bool {
+        if self.second.elapsed() >= Duration::from_secs(1) {
+            self.second = Instant::now();
+            self.lines_this_second = 0;
+        }
+        self.lines_this_second += 1;
+        self.lines_this_second <= LINES_PER_SEC
     }
 
     /// Takes the bars away, and gives the last counts that were seen.
@@ -66,8 +99,16 @@ impl Progress {
 
     fn progress(&mut self, totals: &Totals, running: &[JobProgress], ended: &[JobProgress]) {
         self.reached = totals.counts;
+        let mut silent = 0;
         for job in ended {
-            self.line(&end_line(job));
+            if job.state != "done" || self.may_say_more() {
+                self.line(&end_line(job));
+            } else {
+                silent += 1;
+            }
+        }
+        if silent > 0 {
+            self.line(&format!("done      {silent} more jobs"));
         }
         let partly: f64 =
             running.iter().map(|job| job.samples_seen as f64 / job.samples_of_ours() as f64 * job.gmacs).sum();

@@ -4,14 +4,22 @@ use comfy_table::{CellAlignment, Table, presets};
 use serde::Serialize;
 
 use super::output::{self, Exit, Failure, data, say};
-use super::progress::short;
-use crate::store::{JobProgress, Store, SweepSummary};
+use super::progress::{short, time};
+use crate::schedule::{SILENT_SECS, STALE_SECS};
+use crate::store::{JobProgress, ProgressFilter, StateCounts, Store, SweepSummary};
 
 /// Options of `sweep status`.
 #[derive(Debug, clap::Args)]
 pub(super) struct Args {
     /// Name of the sweep; without one, all sweeps are listed.
     sweep: Option<String>,
+    /// List at most so many jobs: those that run, then those that failed or were cancelled, then the rest, each in plan
+    /// order.
+    #[arg(long, value_name = "JOBS", default_value_t = 1000, conflicts_with = "all")]
+    limit: u32,
+    /// List all jobs, in plan order.
+    #[arg(long)]
+    all: bool,
     /// As JSON, schema `sweep.status/1`.
     #[arg(long)]
     json: bool,
@@ -38,6 +46,13 @@ struct SweepLine<'a> {
 #[derive(Debug, Serialize)]
 struct Jobs<'a> {
     sweep: &'a str,
+    pending: i64,
+    running: i64,
+    done: i64,
+    failed: i64,
+    cancelled: i64,
+    /// Jobs of the sweep that `jobs` leaves out (`--limit`, `--all`).
+    left_out: i64,
     jobs: Vec<JobLine<'a>>,
 }
 
@@ -57,6 +72,10 @@ struct JobLine<'a> {
     /// Training loss at the last report.
     loss: Option<f64>,
     attempts: i64,
+    /// Of a live attempt.
+    host: Option<&'a str>,
+    /// Seconds since a live attempt was last heard of.
+    silent_secs: Option<f64>,
 }
 
 const STATES: &[&str] = &["pending", "running", "done", "failed", "cancelled"];
@@ -78,15 +97,65 @@ pub(super) async fn run(args: Args) -> Result<Exit, Failure> {
         }
         Some(name) => {
             let sweep_id = find(&store, name).await?;
-            let jobs = store.job_progress(sweep_id, STATES).await?;
+            let counts = store.job_totals(sweep_id).await?.counts;
+            let jobs = jobs(&store, sweep_id, &args, &counts).await?;
+            let left_out = counts.total() - i64::try_from(jobs.len()).unwrap_or(i64::MAX);
             if args.json {
-                output::json("sweep.status/1", &Jobs { sweep: name, jobs: jobs.iter().map(job_line).collect() });
+                let StateCounts { pending, running, done, failed, cancelled } = counts;
+                let jobs = jobs.iter().map(job_line).collect();
+                let body = Jobs { sweep: name, pending, running, done, failed, cancelled, left_out, jobs };
+                output::json("sweep.status/1", &body);
             } else {
                 data(&job_table(&jobs));
+                warn_of_silence(&jobs);
+                if left_out > 0 {
+                    say(&format!(
+                        "{left_out} more jobs: {} pending, {} running, {} done, {} failed, {} cancelled in all\n\n\
+                         hint: `--all` lists them, `sweep sql` asks for some",
+                        counts.pending, counts.running, counts.done, counts.failed, counts.cancelled
+                    ));
+                }
             }
         }
     }
     Ok(Exit::Done)
+}
+
+/// The jobs to list: all in plan order if they fit, else the ones that matter most.
+async fn jobs(store: &Store, sweep_id: i64, args: &Args, counts: &StateCounts) -> Result<Vec<JobProgress>, Failure> {
+    let limit = if args.all { i64::MAX } else { i64::from(args.limit) };
+    if counts.total() <= limit {
+        return Ok(store.job_progress(sweep_id, ProgressFilter::States(STATES, limit)).await?);
+    }
+    let mut jobs = Vec::new();
+    for states in [&["running"][..], &["failed", "cancelled"], &["pending", "done"]] {
+        let room = limit - i64::try_from(jobs.len()).unwrap_or(i64::MAX);
+        if room > 0 {
+            jobs.extend(store.job_progress(sweep_id, ProgressFilter::States(states, room)).await?);
+        }
+    }
+    Ok(jobs)
+}
+
+/// Says of each host that its attempts have stopped beating.
+fn warn_of_silence(jobs: &[JobProgress]) {
+    let mut hosts: Vec<(&str, f64)> = Vec::new();
+    for job in jobs {
+        let Some(silent) = job.silent_secs.filter(|&secs| secs >= 3.0 * STALE_SECS) else { continue };
+        let host = job.host.as_deref().unwrap_or("unknown");
+        match hosts.iter_mut().find(|(name, _)| *name == host) {
+            Some((_, longest)) => *longest = longest.max(silent),
+            None => hosts.push((host, silent)),
+        }
+    }
+    for (host, silent) in hosts {
+        say(&format!(
+            "host {host}: nothing was heard of an attempt for {}; `sweep launch` gives it up when its backend denies it, or \
+             after {}",
+            time(silent),
+            time(SILENT_SECS)
+        ));
+    }
 }
 
 fn nothing(args: &Args) -> Result<Exit, Failure> {
@@ -189,5 +258,7 @@ fn job_line(job: &JobProgress) -> JobLine<'_> {
         samples_per_sec: job.samples_per_sec,
         loss: job.loss,
         attempts: job.attempts,
+        host: job.host.as_deref(),
+        silent_secs: job.silent_secs,
     }
 }

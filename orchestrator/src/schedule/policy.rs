@@ -2,6 +2,11 @@
 
 use super::scheduler::JobView;
 
+/// Workers beat every 3 seconds: three beats are missed.
+pub const STALE_SECS: f64 = 10.0;
+/// Hosts that are gone for good don't say so.
+pub const SILENT_SECS: f64 = 300.0;
+
 /// Limits and delays. Free of charge are attempts that were stopped on request; the rest has a budget by cause.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Policy {
@@ -19,8 +24,10 @@ pub struct Policy {
     pub backoff_max_secs: f64,
     /// How old an intent of another launcher must be before it counts as abandoned.
     pub intent_grace_secs: f64,
-    /// Polls in a row that must deny an attempt before it is lost.
-    pub gone_polls: u32,
+    /// Seconds without a heartbeat after which an attempt that its backend denies is lost.
+    pub stale_secs: f64,
+    /// Seconds without a heartbeat after which an attempt that its backend can't tell of is lost.
+    pub silent_secs: f64,
 }
 
 impl Policy {
@@ -34,7 +41,8 @@ impl Policy {
             backoff_secs: 0.5,
             backoff_max_secs: 60.0,
             intent_grace_secs: 5.0,
-            gone_polls: 2,
+            stale_secs: STALE_SECS,
+            silent_secs: SILENT_SECS,
         }
     }
 
@@ -52,8 +60,12 @@ impl Policy {
         }
     }
 
-    /// Seconds to wait after the end of the last attempt: `backoff_secs` x 2^(failures - 1). The first loss is free.
+    /// Seconds to wait after the end of the last attempt: `backoff_secs` x 2^(failures - 1). The first loss is free. A
+    /// full disk is no fault of the job: it waits for the longest time, and goes on for ever.
     pub(super) fn backoff(&self, job: &JobView) -> f64 {
+        if job.no_space > 0 {
+            return self.backoff_max_secs;
+        }
         let failures = job.crashes + job.lost.saturating_sub(1) + job.stalled;
         if failures == 0 {
             return 0.0;

@@ -1,9 +1,11 @@
 //! What to do next, given what the store and the backend say. Pure: no clock, no I/O, no randomness.
 //!
-//! The scheduler keeps almost nothing: each step is given the whole truth as the store has it, so a new process decides
-//! as an old one would. All it remembers is how often in a row the backend denied an attempt.
-
-use std::collections::BTreeMap;
+//! The scheduler remembers nothing: each step is given what the store and the backend say, so a new process decides as an
+//! old one would.
+//!
+//! **When an attempt is lost.** Its worker has ended (this process waited for it); or the backend denies it *and* its
+//! heartbeat has stopped; or the backend can't tell and its heartbeat has stopped for minutes. A fence keeps what comes
+//! from a worker that was given up too early from doing harm.
 
 use super::policy::Policy;
 use crate::backend::Observed;
@@ -11,7 +13,7 @@ use crate::backend::Observed;
 /// The sweep as observed at one moment.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct Input {
-    /// Jobs that are not done, in the order they are to start.
+    /// Jobs with a live attempt, all of them, and the next that are to start, in that order.
     pub jobs: Vec<JobView>,
     /// Attempts the backend has room for, beside those that live.
     pub free_slots: usize,
@@ -32,6 +34,8 @@ pub struct JobView {
     pub lost: u32,
     /// Attempts since then that stopped unasked no further than they had resumed from.
     pub stalled: u32,
+    /// Attempts since then that ended for want of disk space.
+    pub no_space: u32,
     /// What the last attempt that ended said.
     pub last_reason: Option<String>,
     /// When it ended, seconds on the database's clock.
@@ -58,8 +62,12 @@ pub struct AttemptView {
     pub token: String,
     /// The store's word.
     pub phase: AttemptPhase,
+    /// Host that it runs on.
+    pub host: String,
     /// When the intent was recorded, seconds on the database's clock.
     pub created_secs: f64,
+    /// Last sign of life, seconds on the database's clock.
+    pub seen_secs: f64,
     /// Whether this process recorded it (then nobody else is about to launch it).
     pub own: bool,
     /// Whether it was asked to stop already.
@@ -79,11 +87,11 @@ pub enum AttemptPhase {
     Running,
 }
 
-/// What the driver is to do. Whatever has an effect outside was recorded by an earlier action or step.
+/// What the driver is to do. Whatever has an effect outside is recorded before.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Action {
-    /// Store a new attempt; it is launched in a later step.
-    RecordIntent {
+    /// Store a new attempt, then ask the backend to start its worker.
+    Start {
         /// Row of the job.
         job_id: i64,
     },
@@ -103,6 +111,8 @@ pub enum Action {
     MarkLost {
         /// Name of the attempt.
         token: String,
+        /// What is known of its end.
+        reason: String,
     },
     /// Store that the attempt was never started and isn't going to be.
     Withdraw {
@@ -127,37 +137,32 @@ pub enum Action {
 #[derive(Debug)]
 pub struct Scheduler {
     policy: Policy,
-    gone: BTreeMap<String, u32>,
 }
 
 impl Scheduler {
-    /// A scheduler that knows nothing yet.
+    /// A scheduler with these limits.
     pub fn new(policy: Policy) -> Scheduler {
-        Scheduler { policy, gone: BTreeMap::new() }
+        Scheduler { policy }
+    }
+
+    /// Its limits.
+    pub fn policy(&self) -> &Policy {
+        &self.policy
     }
 
     /// What to do at `now` (seconds on the database's clock).
-    pub fn step(&mut self, now: f64, input: &Input) -> Vec<Action> {
-        let mut actions = Vec::new();
-        let mut live = 0;
-        let mut gone = BTreeMap::new();
-        for attempt in input.jobs.iter().filter_map(|job| job.live.as_ref()) {
-            live += 1;
-            if attempt.observed == Observed::Gone {
-                gone.insert(attempt.token.clone(), self.gone.get(&attempt.token).unwrap_or(&0) + 1);
-            }
-        }
-        self.gone = gone;
-
+    pub fn step(&self, now: f64, input: &Input) -> Vec<Action> {
+        let live = input.jobs.iter().filter(|job| job.live.is_some()).count();
         let mut room = input.free_slots.min(self.policy.parallel.saturating_sub(live));
+        let mut actions = Vec::new();
         for job in &input.jobs {
             if let Some(attempt) = &job.live {
-                actions.extend(self.tend(now, attempt, input.stop));
+                actions.extend(self.attempt_action(now, attempt, input.stop));
             } else if job.phase == JobPhase::Pending {
                 if let Some(reason) = self.policy.exhausted(job) {
                     actions.push(Action::FailJob { job_id: job.job_id, reason });
-                } else if room > 0 && !input.stop && self.rested(now, job) {
-                    actions.push(Action::RecordIntent { job_id: job.job_id });
+                } else if room > 0 && !input.stop && self.is_rested(now, job) {
+                    actions.push(Action::Start { job_id: job.job_id });
                     room -= 1;
                 }
             }
@@ -165,14 +170,27 @@ impl Scheduler {
         actions
     }
 
+    /// Whether a stop has to wait for this attempt: it is there, or was a moment ago.
+    pub fn may_be_running(&self, now: f64, attempt: &AttemptView) -> bool {
+        match attempt.observed {
+            Observed::Alive(_) => true,
+            Observed::Exited => false,
+            Observed::Gone | Observed::Unknown => silence(now, attempt) < self.policy.stale_secs,
+        }
+    }
+
     /// What to do about an attempt that lives.
-    fn tend(&self, now: f64, attempt: &AttemptView, stop: bool) -> Option<Action> {
+    fn attempt_action(&self, now: f64, attempt: &AttemptView, stop: bool) -> Option<Action> {
         let token = attempt.token.clone();
-        let denied = self.gone.get(&token).copied().unwrap_or(0);
+        if let Some(reason) = self.lost_because(now, attempt) {
+            return Some(match attempt.phase {
+                AttemptPhase::Intent => Action::Withdraw { token },
+                AttemptPhase::Launched | AttemptPhase::Running => Action::MarkLost { token, reason },
+            });
+        }
         match (attempt.phase, &attempt.observed) {
-            (_, Observed::Unknown) => None,
             (AttemptPhase::Intent, Observed::Alive(handle)) => Some(Action::Adopt { token, handle: handle.clone() }),
-            (AttemptPhase::Intent, Observed::Gone) => {
+            (AttemptPhase::Intent, Observed::Gone | Observed::Exited) => {
                 let abandoned = now - attempt.created_secs >= self.policy.intent_grace_secs;
                 match (attempt.own || abandoned, stop) {
                     (true, true) => Some(Action::Withdraw { token }),
@@ -180,16 +198,34 @@ impl Scheduler {
                     (false, _) => None,
                 }
             }
-            (AttemptPhase::Launched | AttemptPhase::Running, Observed::Gone) => {
-                (denied >= self.policy.gone_polls).then_some(Action::MarkLost { token })
-            }
-            (AttemptPhase::Launched | AttemptPhase::Running, Observed::Alive(_)) => {
+            (AttemptPhase::Intent, Observed::Unknown) => None,
+            (AttemptPhase::Launched | AttemptPhase::Running, _) => {
                 (stop && !attempt.stop_requested).then_some(Action::StopAttempt { token })
             }
         }
     }
 
-    fn rested(&self, now: f64, job: &JobView) -> bool {
-        job.last_end_secs.is_none_or(|end| now - end >= self.policy.backoff(job))
+    /// The one rule of life and death, for every backend: see the module.
+    fn lost_because(&self, now: f64, attempt: &AttemptView) -> Option<String> {
+        let silence = silence(now, attempt);
+        match (attempt.phase, &attempt.observed) {
+            (_, Observed::Unknown) if silence >= self.policy.silent_secs => {
+                Some(format!("its host {} has been silent for {:.0} min", attempt.host, silence / 60.0))
+            }
+            (AttemptPhase::Intent, _) | (_, Observed::Alive(_) | Observed::Unknown) => None,
+            (_, Observed::Exited) => Some("the worker has ended without a word".to_owned()),
+            (_, Observed::Gone) => (silence >= self.policy.stale_secs)
+                .then(|| "the worker is gone and its heartbeat has stopped".to_owned()),
+        }
     }
+
+    /// A clock that was set back must not hold a job up.
+    fn is_rested(&self, now: f64, job: &JobView) -> bool {
+        job.last_end_secs.is_none_or(|end| end > now || now - end >= self.policy.backoff(job))
+    }
+}
+
+/// Seconds since the last sign of life; 0 if that lies in the future, as after a clock was set back.
+fn silence(now: f64, attempt: &AttemptView) -> f64 {
+    (now - attempt.seen_secs).max(0.0)
 }

@@ -12,6 +12,8 @@ use crate::backend::Observed;
 
 const JOBS: usize = 5;
 const SLOTS: usize = 3;
+const STALE: f64 = 2.0;
+const SILENT: f64 = 20.0;
 
 /// What the store keeps of an attempt.
 #[derive(Debug, Clone)]
@@ -24,6 +26,8 @@ struct Attempt {
     ended: f64,
     stop_requested: bool,
     fence: u64,
+    /// Last heartbeat.
+    seen: f64,
 }
 
 /// A process of the backend: alive until it ends or is killed.
@@ -64,7 +68,9 @@ impl World {
             let live = self.live(job).map(|attempt| AttemptView {
                 token: attempt.token.clone(),
                 phase: attempt.phase,
+                host: "here".to_owned(),
                 created_secs: attempt.created,
+                seen_secs: attempt.seen,
                 own: own.contains(&attempt.token),
                 stop_requested: attempt.stop_requested,
                 observed: match self.alive(&attempt.token) {
@@ -83,6 +89,7 @@ impl World {
                 crashes: past("failed"),
                 lost: past("lost"),
                 stalled: 0,
+                no_space: 0,
                 last_reason: None,
                 last_end_secs: self
                     .attempts
@@ -101,13 +108,17 @@ impl World {
     fn perform(&mut self, action: &Action, own: &mut BTreeSet<String>) {
         let now = self.now;
         match action {
-            Action::RecordIntent { job_id } => {
+            Action::Start { job_id } => {
                 let job = usize::try_from(*job_id).expect("a row");
                 let taken = self.attempts.iter().filter(|attempt| attempt.end.is_none()).count();
                 if self.live(job).is_none() && !self.done[job] && !self.failed[job] && taken < SLOTS {
                     self.tokens += 1;
                     let token = format!("t{}", self.tokens);
                     own.insert(token.clone());
+                    // Every other launcher is killed between the record and the launch.
+                    if self.tokens.is_multiple_of(2) {
+                        self.workers.push(Worker { token: token.clone(), fence: None });
+                    }
                     let (phase, end) = (AttemptPhase::Intent, None);
                     self.attempts.push(Attempt {
                         job,
@@ -118,6 +129,7 @@ impl World {
                         ended: 0.0,
                         stop_requested: false,
                         fence: 0,
+                        seen: now,
                     });
                 }
             }
@@ -133,7 +145,7 @@ impl World {
                     attempt.phase = AttemptPhase::Launched;
                 }
             }),
-            Action::MarkLost { token } => self.change(token, |attempt| {
+            Action::MarkLost { token, .. } => self.change(token, |attempt| {
                 if attempt.phase != AttemptPhase::Intent {
                     (attempt.end, attempt.ended) = (Some("lost"), now);
                 }
@@ -157,6 +169,16 @@ impl World {
         if let Some(attempt) = self.attempts.iter_mut().find(|attempt| attempt.token == token && attempt.end.is_none())
         {
             change(attempt);
+        }
+    }
+
+    /// Workers that have claimed say that they live; under faults some heartbeats don't arrive.
+    fn beat(&mut self, rng: &mut ChaCha8Rng, faults: bool) {
+        for attempt in &mut self.attempts {
+            let alive = self.workers.iter().any(|worker| worker.token == attempt.token && worker.fence.is_some());
+            if alive && !(faults && rng.random_bool(0.3)) {
+                attempt.seen = self.now;
+            }
         }
     }
 
@@ -228,7 +250,14 @@ struct Launcher {
 
 impl Launcher {
     fn new() -> Launcher {
-        let policy = Policy { retries: 1000, lost_max: 1000, backoff_max_secs: 5.0, ..Policy::new(SLOTS, 0) };
+        let policy = Policy {
+            retries: 1000,
+            lost_max: 1000,
+            backoff_max_secs: 5.0,
+            stale_secs: STALE,
+            silent_secs: SILENT,
+            ..Policy::new(SLOTS, 0)
+        };
         Launcher { scheduler: Scheduler::new(policy), own: BTreeSet::new(), stale: None }
     }
 
@@ -241,10 +270,17 @@ impl Launcher {
         };
         self.stale = Some(fresh);
         for action in self.scheduler.step(now, &input) {
-            if let Action::MarkLost { token } = &action {
-                let unknown = input.jobs.iter().filter_map(|job| job.live.as_ref());
-                let gone = unknown.filter(|live| live.token == *token).all(|live| live.observed == Observed::Gone);
-                assert!(gone, "{token} was given up though the backend did not deny it");
+            if let Action::MarkLost { token, .. } = &action {
+                let lost = input.jobs.iter().filter_map(|job| job.live.as_ref()).find(|live| live.token == *token);
+                let lost = lost.expect("it was in the input");
+                let silence = world.now - lost.seen_secs;
+                let allowed = match lost.observed {
+                    Observed::Gone => silence >= STALE,
+                    Observed::Unknown => silence >= SILENT,
+                    Observed::Exited => true,
+                    Observed::Alive(_) => false,
+                };
+                assert!(allowed, "{token} was given up after {silence} s: {:?}", lost.observed);
             }
             world.perform(&action, &mut self.own);
             world.check();
@@ -263,6 +299,7 @@ fn simulate(seed: u64) {
     for round in 0..600 {
         let faults = round < 300;
         world.now += rng.random_range(0.0..0.4);
+        world.beat(&mut rng, faults);
         for launcher in &mut launchers {
             if rng.random_bool(0.7) {
                 launcher.round(&mut world, &mut rng, faults);
@@ -294,6 +331,7 @@ fn job() -> JobView {
         crashes: 0,
         lost: 0,
         stalled: 0,
+        no_space: 0,
         last_reason: None,
         last_end_secs: None,
         live: None,
@@ -309,9 +347,9 @@ fn crashes_are_retried_with_backoff_up_to_the_limit() {
     let crashed =
         |crashes| JobView { crashes, last_end_secs: Some(100.0), last_reason: Some("boom".to_owned()), ..job() };
     assert_eq!(decide(100.4, crashed(1)), []);
-    assert_eq!(decide(100.5, crashed(1)), [Action::RecordIntent { job_id: 1 }]);
+    assert_eq!(decide(100.5, crashed(1)), [Action::Start { job_id: 1 }]);
     assert_eq!(decide(100.9, crashed(2)), []);
-    assert_eq!(decide(101.0, crashed(2)), [Action::RecordIntent { job_id: 1 }]);
+    assert_eq!(decide(101.0, crashed(2)), [Action::Start { job_id: 1 }]);
     let reason = "boom (3 attempts failed, 2 retries allowed)".to_owned();
     assert_eq!(decide(200.0, crashed(3)), [Action::FailJob { job_id: 1, reason }]);
 }
@@ -319,52 +357,80 @@ fn crashes_are_retried_with_backoff_up_to_the_limit() {
 #[test]
 fn losses_are_free_up_to_a_cap() {
     let lost = |lost| JobView { lost, last_end_secs: Some(100.0), ..job() };
-    assert_eq!(decide(100.0, lost(1)), [Action::RecordIntent { job_id: 1 }]);
-    assert_eq!(decide(500.0, lost(19)), [Action::RecordIntent { job_id: 1 }]);
+    assert_eq!(decide(100.0, lost(1)), [Action::Start { job_id: 1 }]);
+    assert_eq!(decide(500.0, lost(19)), [Action::Start { job_id: 1 }]);
     assert!(matches!(decide(500.0, lost(20))[..], [Action::FailJob { .. }]));
 }
 
-#[test]
-fn an_unknown_state_is_never_an_end_and_one_denial_is_not_enough() {
-    let live = |observed| JobView {
+fn live(phase: AttemptPhase, observed: Observed) -> JobView {
+    JobView {
         phase: JobPhase::Running,
         live: Some(AttemptView {
             token: "t".to_owned(),
-            phase: AttemptPhase::Running,
+            phase,
+            host: "far".to_owned(),
             created_secs: 0.0,
-            own: true,
+            seen_secs: 1000.0,
+            own: false,
             stop_requested: false,
             observed,
         }),
         ..job()
+    }
+}
+
+#[test]
+fn an_attempt_is_lost_only_if_its_heartbeat_has_stopped_and_nobody_sees_it() {
+    let lost = |observed: Observed, now: f64| {
+        let actions = decide(now, live(AttemptPhase::Running, observed));
+        match &actions[..] {
+            [] => None,
+            [Action::MarkLost { reason, .. }] => Some(reason.clone()),
+            other => panic!("{other:?}"),
+        }
     };
-    let mut scheduler = Scheduler::new(Policy::new(2, 2));
-    let mut see = |observed| scheduler.step(1e6, &Input { jobs: vec![live(observed)], free_slots: 1, stop: false });
-    assert_eq!(see(Observed::Unknown), []);
-    assert_eq!(see(Observed::Gone), []);
-    assert_eq!(see(Observed::Unknown), []);
-    assert_eq!(see(Observed::Gone), []);
-    assert_eq!(see(Observed::Gone), [Action::MarkLost { token: "t".to_owned() }]);
+    let alive = Observed::Alive("1:1".to_owned());
+    assert_eq!(lost(alive.clone(), 1e9), None, "alive, whatever the clock says");
+    assert_eq!(lost(Observed::Gone, 1009.0), None, "a fresh heartbeat outweighs a denial");
+    assert!(lost(Observed::Gone, 1010.0).is_some());
+    assert_eq!(lost(Observed::Unknown, 1299.0), None);
+    assert_eq!(lost(Observed::Unknown, 1300.0).as_deref(), Some("its host far has been silent for 5 min"));
+    assert!(lost(Observed::Exited, 1000.0).is_some(), "its parent has waited for it");
+    // A clock that was set back makes nobody silent.
+    assert_eq!(lost(Observed::Gone, 10.0), None);
+    assert_eq!(lost(Observed::Unknown, 10.0), None);
+    // An intent of a host that is gone is not lost but withdrawn: it cost nothing.
+    let intent = decide(1300.0, live(AttemptPhase::Intent, Observed::Unknown));
+    assert_eq!(intent, [Action::Withdraw { token: "t".to_owned() }]);
+}
+
+#[test]
+fn a_stop_waits_for_what_may_be_running() {
+    let scheduler = Scheduler::new(Policy::new(2, 2));
+    let waits = |observed, now| {
+        let job = live(AttemptPhase::Running, observed);
+        scheduler.may_be_running(now, job.live.as_ref().expect("it lives"))
+    };
+    assert!(waits(Observed::Alive("1:1".to_owned()), 1e9));
+    assert!(waits(Observed::Unknown, 1001.0) && !waits(Observed::Unknown, 1010.0));
+    assert!(!waits(Observed::Exited, 1000.0));
+}
+
+#[test]
+fn a_clock_set_back_holds_no_job_up_and_a_full_disk_is_waited_for() {
+    let ended = |crashes, no_space| JobView { crashes, no_space, last_end_secs: Some(1000.0), ..job() };
+    assert_eq!(decide(10.0, ended(2, 0)), [Action::Start { job_id: 1 }]);
+    assert_eq!(decide(1059.0, ended(0, 6)), []);
+    assert_eq!(decide(1060.0, ended(0, 6)), [Action::Start { job_id: 1 }]);
 }
 
 #[test]
 fn a_stop_starts_nothing_and_asks_once() {
-    let mut scheduler = Scheduler::new(Policy::new(2, 2));
-    let mut live = JobView {
-        phase: JobPhase::Running,
-        live: Some(AttemptView {
-            token: "t".to_owned(),
-            phase: AttemptPhase::Running,
-            created_secs: 0.0,
-            own: false,
-            stop_requested: false,
-            observed: Observed::Alive("1:1".to_owned()),
-        }),
-        ..job()
-    };
+    let scheduler = Scheduler::new(Policy::new(2, 2));
+    let mut running = live(AttemptPhase::Running, Observed::Alive("1:1".to_owned()));
     let waiting = JobView { job_id: 2, ..job() };
-    let mut stop = |jobs| scheduler.step(0.0, &Input { jobs, free_slots: 1, stop: true });
-    assert_eq!(stop(vec![live.clone(), waiting.clone()]), [Action::StopAttempt { token: "t".to_owned() }]);
-    live.live.as_mut().expect("it lives").stop_requested = true;
-    assert_eq!(stop(vec![live, waiting]), []);
+    let stop = |jobs| scheduler.step(0.0, &Input { jobs, free_slots: 1, stop: true });
+    assert_eq!(stop(vec![running.clone(), waiting.clone()]), [Action::StopAttempt { token: "t".to_owned() }]);
+    running.live.as_mut().expect("it lives").stop_requested = true;
+    assert_eq!(stop(vec![running, waiting]), []);
 }

@@ -10,27 +10,6 @@ use sqlx::{PgConnection, Postgres, Transaction};
 
 use super::{Store, StoreError, doing};
 
-/// An attempt to record.
-#[derive(Debug, Clone)]
-pub struct IntentRequest {
-    /// Row of the job.
-    pub job_id: i64,
-    /// Its name on the backend.
-    pub token: String,
-    /// Backend.
-    pub backend: &'static str,
-    /// Machine.
-    pub host: String,
-    /// Slots of that machine.
-    pub slots: usize,
-    /// Its folder.
-    pub folder: PathBuf,
-    /// `cpu` or `cuda`.
-    pub device: String,
-    /// Threads for arithmetic.
-    pub threads: usize,
-}
-
 /// A claimed attempt: what its worker needs, and the fence that its writes carry.
 #[derive(Debug, Clone)]
 pub struct Claim {
@@ -112,74 +91,17 @@ impl Ending {
 }
 
 impl Store {
-    /// Records an attempt in the lowest free slot of its host. `None`: the job is no longer pending, somebody else's
-    /// attempt of it lives, or no slot is free.
-    pub async fn attempt_intend(&self, request: &IntentRequest) -> Result<Option<i32>, StoreError> {
-        let failed = doing("can't record an attempt");
-        let mut tx = self.pool.begin().await.map_err(&failed)?;
-        let pending = sqlx::query_scalar!(
-            "SELECT job_id FROM job WHERE job_id = $1 AND state = 'pending' FOR UPDATE",
-            request.job_id
-        )
-        .fetch_optional(&mut *tx)
-        .await
-        .map_err(&failed)?;
-        if pending.is_none() {
-            return Ok(None);
-        }
-        let row = sqlx::query!(
-            r#"INSERT INTO attempt (job_id, token, backend, host, slot, folder, device, threads)
-               SELECT $1, $2, $3, $4, slot, $6, $7, $8 FROM generate_series(0, $5::integer - 1) AS free (slot)
-               WHERE NOT EXISTS (SELECT FROM attempt WHERE backend = $3 AND host = $4 AND attempt.slot = free.slot
-                                 AND state IN ('intent', 'launched', 'running'))
-               ORDER BY slot LIMIT 1
-               ON CONFLICT DO NOTHING
-               RETURNING attempt_id, slot AS "slot!""#,
-            request.job_id,
-            request.token,
-            request.backend,
-            request.host,
-            i32::try_from(request.slots).unwrap_or(i32::MAX),
-            request.folder.display().to_string(),
-            request.device,
-            i32::try_from(request.threads).unwrap_or(i32::MAX),
-        )
-        .fetch_optional(&mut *tx)
-        .await
-        .map_err(&failed)?;
-        if let Some(row) = &row {
-            note(&mut tx, request.job_id, row.attempt_id, "intent", None).await.map_err(&failed)?;
-        }
-        tx.commit().await.map_err(&failed)?;
-        Ok(row.map(|row| row.slot))
+    /// Stores that it ended without a word; its job is to be started again. `false`: it had ended already.
+    pub async fn attempt_lost(&self, token: &str, reason: &str) -> Result<bool, StoreError> {
+        self.attempt_drop(token, "lost", reason, &["launched", "running"]).await
     }
 
-    /// Stores that the backend has it, under `handle`.
-    pub async fn attempt_launched(&self, token: &str, handle: &str) -> Result<(), StoreError> {
-        sqlx::query!(
-            "UPDATE attempt SET handle = $2, launched_at = coalesce(launched_at, now()),
-                    state = CASE state WHEN 'intent' THEN 'launched' ELSE state END
-             WHERE token = $1 AND state IN ('intent', 'launched', 'running')",
-            token,
-            handle,
-        )
-        .execute(&self.pool)
-        .await
-        .map(drop)
-        .map_err(doing("can't record a launch"))
-    }
-
-    /// Stores that it ended without a word; its job is to be started again. No effect on an attempt that has ended.
-    pub async fn attempt_lost(&self, token: &str) -> Result<(), StoreError> {
-        self.attempt_drop(token, "lost", "the worker is gone", &["launched", "running"]).await
-    }
-
-    /// Stores that it was never started and isn't going to be. No effect once it was launched.
-    pub async fn attempt_withdraw(&self, token: &str) -> Result<(), StoreError> {
+    /// Stores that it was never started and isn't going to be. `false`: it was launched or has ended.
+    pub async fn attempt_withdraw(&self, token: &str) -> Result<bool, StoreError> {
         self.attempt_drop(token, "stopped", "withdrawn before it started", &["intent"]).await
     }
 
-    async fn attempt_drop(&self, token: &str, state: &str, reason: &str, from: &[&str]) -> Result<(), StoreError> {
+    async fn attempt_drop(&self, token: &str, state: &str, reason: &str, from: &[&str]) -> Result<bool, StoreError> {
         let failed = doing("can't record the end of an attempt");
         let from: Vec<String> = from.iter().map(|&state| state.to_owned()).collect();
         let mut tx = self.pool.begin().await.map_err(&failed)?;
@@ -195,14 +117,15 @@ impl Store {
         .fetch_optional(&mut *tx)
         .await
         .map_err(&failed)?;
-        if let Some(row) = dropped {
+        if let Some(row) = &dropped {
             sqlx::query!("UPDATE job SET state = 'pending' WHERE job_id = $1 AND state = 'running'", row.job_id)
                 .execute(&mut *tx)
                 .await
                 .map_err(&failed)?;
             note(&mut tx, row.job_id, row.attempt_id, state, Some(reason)).await.map_err(&failed)?;
         }
-        tx.commit().await.map_err(&failed)
+        tx.commit().await.map_err(&failed)?;
+        Ok(dropped.is_some())
     }
 
     /// Asks the workers of these attempts to stop after a checkpoint.

@@ -6,17 +6,23 @@ mod evaluation;
 pub mod fit;
 pub mod import;
 mod job;
+mod launcher;
+mod listener;
 mod metric;
 pub mod observation;
 pub mod private_postgres;
+mod progress;
 pub mod sql;
 pub mod study;
 mod sweep;
 pub mod throughput;
 
-pub use attempt::{Claim, Ending, IntentRequest, Orders, Predecessor};
-pub use job::{JobDetail, JobProgress, LiveAttempt, OpenJob, StateCounts, Totals};
+pub use attempt::{Claim, Ending, Orders, Predecessor};
+pub use job::{JobDetail, StateCounts, Totals};
+pub use launcher::{IntentRequest, KnownAttempt, LiveAttempt, OpenJob, Place, SlotOffer, Window};
+pub use listener::EndListener;
 pub use metric::Batch;
+pub use progress::{JobProgress, ProgressFilter};
 pub use sweep::SweepSummary;
 
 use std::path::PathBuf;

@@ -3,9 +3,13 @@
 use std::path::Path;
 
 use protocol::JobSpec;
+use sqlx::PgConnection;
 
 use super::{Store, StoreError, doing};
-use crate::plan::Plan;
+use crate::plan::{Plan, PlannedJob};
+
+/// Jobs of one statement.
+const JOBS_AT_A_TIME: usize = 2000;
 
 /// One sweep in a list.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -63,76 +67,38 @@ impl Store {
         .map_err(&failed)?
         .ok_or_else(|| StoreError::SweepImported { name: plan.name.clone() })?;
 
-        let jobs = &plan.jobs;
-        let keys: Vec<String> = jobs.iter().map(|job| job.job_key.clone()).collect();
-        let specs = column(plan, |job| serde_json::json!(with_absolute_paths(&job.spec, &plan.base_dir)));
-        // In the order of their keys, as pools are, so that two launches of overlapping sweeps can't wait for each
-        // other in a circle.
-        sqlx::query!(
-            "INSERT INTO job (job_key, spec, runner, runner_version, model, parameters, image_parameters,
-                              text_parameters, pool, data_size, samples_seen, unique_samples, seed,
-                              gmacs_samples, train_flops, six_nd)
-             SELECT given.* FROM unnest($1::text[], $2::jsonb[], $3::text[], $4::text[], $5::text[], $6::bigint[],
-                                        $7::bigint[], $8::bigint[], $9::text[], $10::bigint[], $11::bigint[],
-                                        $12::bigint[], $13::bigint[], $14::float8[], $15::float8[], $16::float8[])
-                  AS given (job_key, spec, runner, runner_version, model, parameters, image_parameters,
-                            text_parameters, pool, data_size, samples_seen, unique_samples, seed,
-                            gmacs_samples, train_flops, six_nd)
-             ORDER BY given.job_key
-             ON CONFLICT (job_key) DO NOTHING",
-            &keys,
-            &specs,
-            &column(plan, |job| job.spec.runner.name.clone()),
-            &column(plan, |job| job.spec.runner.version.clone()),
-            &column(plan, |job| job.spec.model.name.clone()),
-            &column(plan, |job| job.size.parameters().cast_signed()),
-            &column(plan, |job| job.size.image_parameters.cast_signed()),
-            &column(plan, |job| job.size.text_parameters.cast_signed()),
-            &column(plan, |job| job.spec.data.digest.clone()),
-            &column(plan, |job| job.spec.data_size.cast_signed()),
-            &column(plan, |job| job.spec.samples_seen.cast_signed()),
-            &column(plan, |job| job.unique_samples.cast_signed()),
-            &column(plan, |job| job.spec.seed.cast_signed()),
-            &column(plan, |job| job.compute.gmacs_samples),
-            &column(plan, |job| job.compute.train_flops),
-            &column(plan, |job| job.compute.six_nd),
-        )
-        .execute(&mut *tx)
-        .await
-        .map_err(&failed)?;
-
-        // Paths are no part of a job's key: where the data lie now counts for what is still to run.
-        sqlx::query!(
-            "UPDATE job SET spec = given.spec FROM unnest($1::text[], $2::jsonb[]) AS given (job_key, spec)
-             WHERE job.job_key = given.job_key AND job.state IN ('pending', 'failed', 'cancelled')
-                   AND job.spec <> given.spec",
-            &keys,
-            &specs,
-        )
-        .execute(&mut *tx)
-        .await
-        .map_err(&failed)?;
-
-        sqlx::query!(
+        sqlx::query("CREATE TEMPORARY TABLE planned (job_key text PRIMARY KEY, position integer) ON COMMIT DROP")
+            .execute(&mut *tx)
+            .await
+            .map_err(&failed)?;
+        // In the order of their keys, as pools are, so that two launches of overlapping sweeps can't wait for each other
+        // in a circle; in parts, so that memory does not grow with the plan.
+        let mut order: Vec<usize> = (0..plan.jobs.len()).collect();
+        order.sort_by(|&one, &two| plan.jobs[one].job_key.cmp(&plan.jobs[two].job_key));
+        for part in order.chunks(JOBS_AT_A_TIME) {
+            let jobs: Vec<&PlannedJob> = part.iter().map(|&index| &plan.jobs[index]).collect();
+            jobs_upsert(&mut tx, &jobs, &plan.base_dir).await.map_err(&failed)?;
+            let keys: Vec<String> = jobs.iter().map(|job| job.job_key.clone()).collect();
+            let positions: Vec<i32> = part.iter().map(|&index| i32::try_from(index).unwrap_or(i32::MAX)).collect();
+            sqlx::query("INSERT INTO planned SELECT * FROM unnest($1::text[], $2::integer[]) ON CONFLICT DO NOTHING")
+                .bind(&keys)
+                .bind(&positions)
+                .execute(&mut *tx)
+                .await
+                .map_err(&failed)?;
+        }
+        // Two statements on a table of this transaction, which nothing can check at compile time.
+        for statement in [
             "DELETE FROM sweep_job USING job
-             WHERE sweep_job.sweep_id = $1 AND job.job_id = sweep_job.job_id AND job.job_key <> ALL ($2)",
-            sweep_id,
-            &keys,
-        )
-        .execute(&mut *tx)
-        .await
-        .map_err(&failed)?;
-        sqlx::query!(
+             WHERE sweep_job.sweep_id = $1 AND job.job_id = sweep_job.job_id
+                   AND NOT EXISTS (SELECT FROM planned WHERE planned.job_key = job.job_key)",
             "INSERT INTO sweep_job (sweep_id, job_id, position)
-             SELECT $1, job.job_id, (given.position - 1)::integer
-             FROM unnest($2::text[]) WITH ORDINALITY AS given (job_key, position) JOIN job USING (job_key)
-             ON CONFLICT (sweep_id, job_id) DO UPDATE SET position = excluded.position",
-            sweep_id,
-            &keys,
-        )
-        .execute(&mut *tx)
-        .await
-        .map_err(&failed)?;
+             SELECT $1, job.job_id, planned.position FROM planned JOIN job USING (job_key)
+             ON CONFLICT (sweep_id, job_id) DO UPDATE SET position = excluded.position
+             WHERE sweep_job.position <> excluded.position",
+        ] {
+            sqlx::query(statement).bind(sweep_id).execute(&mut *tx).await.map_err(&failed)?;
+        }
         tx.commit().await.map_err(&failed)?;
         Ok(sweep_id)
     }
@@ -163,6 +129,54 @@ impl Store {
     }
 }
 
+/// Stores jobs that are not there yet; where the data lie now counts for those that are still to run, since paths are no
+/// part of a job's key.
+async fn jobs_upsert(tx: &mut PgConnection, jobs: &[&PlannedJob], base_dir: &Path) -> Result<(), sqlx::Error> {
+    let keys = column(jobs, |job| job.job_key.clone());
+    let specs = column(jobs, |job| serde_json::json!(with_absolute_paths(&job.spec, base_dir)));
+    sqlx::query!(
+        "INSERT INTO job (job_key, spec, runner, runner_version, model, parameters, image_parameters,
+                          text_parameters, pool, data_size, samples_seen, unique_samples, seed,
+                          gmacs_samples, train_flops, six_nd)
+         SELECT given.* FROM unnest($1::text[], $2::jsonb[], $3::text[], $4::text[], $5::text[], $6::bigint[],
+                                    $7::bigint[], $8::bigint[], $9::text[], $10::bigint[], $11::bigint[],
+                                    $12::bigint[], $13::bigint[], $14::float8[], $15::float8[], $16::float8[])
+              AS given (job_key, spec, runner, runner_version, model, parameters, image_parameters,
+                        text_parameters, pool, data_size, samples_seen, unique_samples, seed,
+                        gmacs_samples, train_flops, six_nd)
+         ORDER BY given.job_key
+         ON CONFLICT (job_key) DO NOTHING",
+        &keys,
+        &specs,
+        &column(jobs, |job| job.spec.runner.name.clone()),
+        &column(jobs, |job| job.spec.runner.version.clone()),
+        &column(jobs, |job| job.spec.model.name.clone()),
+        &column(jobs, |job| job.size.parameters().cast_signed()),
+        &column(jobs, |job| job.size.image_parameters.cast_signed()),
+        &column(jobs, |job| job.size.text_parameters.cast_signed()),
+        &column(jobs, |job| job.spec.data.digest.clone()),
+        &column(jobs, |job| job.spec.data_size.cast_signed()),
+        &column(jobs, |job| job.spec.samples_seen.cast_signed()),
+        &column(jobs, |job| job.unique_samples.cast_signed()),
+        &column(jobs, |job| job.spec.seed.cast_signed()),
+        &column(jobs, |job| job.compute.gmacs_samples),
+        &column(jobs, |job| job.compute.train_flops),
+        &column(jobs, |job| job.compute.six_nd),
+    )
+    .execute(&mut *tx)
+    .await?;
+    sqlx::query!(
+        "UPDATE job SET spec = given.spec FROM unnest($1::text[], $2::jsonb[]) AS given (job_key, spec)
+         WHERE job.job_key = given.job_key AND job.state IN ('pending', 'failed', 'cancelled')
+               AND job.spec <> given.spec",
+        &keys,
+        &specs,
+    )
+    .execute(tx)
+    .await
+    .map(drop)
+}
+
 /// The spec with paths that hold whatever folder the next launcher starts in.
 fn with_absolute_paths(spec: &JobSpec, base_dir: &Path) -> JobSpec {
     let mut spec = spec.clone();
@@ -174,6 +188,6 @@ fn with_absolute_paths(spec: &JobSpec, base_dir: &Path) -> JobSpec {
 }
 
 /// One column of the jobs.
-fn column<T>(plan: &Plan, value: impl Fn(&crate::plan::PlannedJob) -> T) -> Vec<T> {
-    plan.jobs.iter().map(value).collect()
+fn column<T>(jobs: &[&PlannedJob], value: impl Fn(&PlannedJob) -> T) -> Vec<T> {
+    jobs.iter().map(|job| value(job)).collect()
 }

@@ -44,7 +44,9 @@ const PURE_EXCEPT: &[&str] = &[
     "orchestrator/src/plan/inputs.rs",
     "orchestrator/src/plan/pool.rs",
     "orchestrator/src/plan/runner.rs",
-    "orchestrator/src/schedule/driver.rs",
+    "orchestrator/src/schedule/driver/mod.rs",
+    "orchestrator/src/schedule/driver/display.rs",
+    "orchestrator/src/schedule/driver/round.rs",
 ];
 const IMPURE: &[&str] =
     &["std::fs", "std::env", "std::process", "tokio::", "SystemTime", "Instant::now", "thread_rng", "rand::rng()"];

@@ -107,7 +107,10 @@ fn slots_of_dead_attempts_of_another_sweep_are_taken_back() {
     let bench = Bench::new(SPEC);
     kill_everything_under_way(&bench);
     // A minute later, somebody launches another sweep, and never the first again.
-    bench.ask("UPDATE attempt SET created_at = created_at - interval '1 min' RETURNING token");
+    bench.ask(
+        "UPDATE attempt SET created_at = created_at - interval '1 min', launched_at = launched_at - interval '1 min',
+                claimed_at = claimed_at - interval '1 min', heartbeat_at = heartbeat_at - interval '1 min' RETURNING token",
+    );
     let other = SPEC.replace("tiny", "other").replace("data_size: 500", "data_size: 500, seed: 1");
     std::fs::write(bench.path().join("other.yaml"), other).expect("the project can be written to");
     let output = bench.launch_spec("other.yaml", "").wait();
@@ -120,7 +123,10 @@ fn slots_of_dead_attempts_of_another_sweep_are_taken_back() {
 fn attempts_of_a_host_that_is_gone_end_with_cancel() {
     let bench = Bench::new(SPEC);
     kill_everything_under_way(&bench);
-    bench.ask("UPDATE attempt SET host = 'gone', heartbeat_at = now() - interval '1 h' RETURNING token");
+    bench.ask(
+        "UPDATE attempt SET host = 'gone', created_at = created_at - interval '1 h', launched_at = launched_at - interval '1 h',
+                claimed_at = claimed_at - interval '1 h', heartbeat_at = heartbeat_at - interval '1 h' RETURNING token",
+    );
     let cancelled = transcript(&bench.sweep(&["cancel", "tiny"]));
     assert!(cancelled.starts_with("exit: 0"), "{cancelled}");
     let live = "SELECT token FROM attempt WHERE state IN ('intent', 'launched', 'running')";

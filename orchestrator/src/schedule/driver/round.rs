@@ -1,0 +1,437 @@
+//! One round of the driver: read what lives and the next jobs, ask the backend, decide, act.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
+
+use tokio::time::Instant;
+
+use super::{DriveError, Notice, Sweep};
+use crate::backend::{Backend, BackendError, LaunchRequest, Observed, WorkerId};
+use crate::schedule::{Action, AttemptPhase, AttemptView, Input, JobPhase, JobView, Scheduler};
+use crate::store::{IntentRequest, LiveAttempt, OpenJob, Place, SlotOffer, Store, StoreError};
+
+/// Jobs of the plan that are looked at in one go for one to start.
+const WINDOW_ROWS: i64 = 200;
+/// Between two looks through the whole sweep for jobs that came back, once its end has been reached; or so many times
+/// what such a look takes.
+const FULL_LOOK_EVERY: Duration = Duration::from_secs(1);
+const FULL_LOOK_SHARE: u32 = 20;
+/// Launches in a row that may fail, and the pause after the first, which doubles.
+const LAUNCH_FAILURES_MAX: u32 = 5;
+const LAUNCH_PAUSE: Duration = Duration::from_millis(200);
+/// A database clock that runs away from ours by so much within one round was set.
+const CLOCK_JUMP_SECS: f64 = 5.0;
+/// How long heartbeats are not judged after that: all workers beat meanwhile.
+const CLOCK_JUMP_GRACE: Duration = Duration::from_secs(15);
+
+/// What one round led to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Round {
+    /// No job is left to run.
+    Ended,
+    /// No attempt lives (or, after a stop, none that could be reached), jobs are left.
+    Idle,
+    /// Attempts live.
+    Waiting,
+}
+
+pub(super) struct RoundDriver<'a> {
+    pub(super) store: Store,
+    /// What the database refused for good in the last round, if anything.
+    pub(super) refused: Option<StoreError>,
+    backend: &'a dyn Backend,
+    place: Place,
+    scheduler: Scheduler,
+    sweep: &'a Sweep,
+    /// Attempts that this process recorded and has not seen launched: nobody else is about to launch them.
+    own: BTreeSet<String>,
+    /// Workers that lived when a stop was asked for; what another launcher starts after that is its own affair.
+    stopping: Option<BTreeSet<String>>,
+    /// Every job up to this position of the plan has ended.
+    cursor: i32,
+    /// When the whole sweep may be looked through again.
+    full_look_at: Option<Instant>,
+    launch_failures: u32,
+    launch_at: Option<Instant>,
+    /// Our clock and the database's in the last round, and until when heartbeats are not judged.
+    clocks: Option<(Instant, f64)>,
+    distrust_until: Option<Instant>,
+    /// Hosts whose silence was told.
+    silent_hosts: BTreeSet<String>,
+}
+
+impl<'a> RoundDriver<'a> {
+    pub(super) fn new(store: Store, backend: &'a dyn Backend, scheduler: Scheduler, sweep: &'a Sweep) -> Self {
+        RoundDriver {
+            store,
+            refused: None,
+            backend,
+            place: Place {
+                backend: backend.name(),
+                host: backend.host().to_owned(),
+                machine: backend.machine().to_owned(),
+            },
+            scheduler,
+            sweep,
+            own: BTreeSet::new(),
+            stopping: None,
+            cursor: -1,
+            full_look_at: None,
+            launch_failures: 0,
+            launch_at: None,
+            clocks: None,
+            distrust_until: None,
+            silent_hosts: BTreeSet::new(),
+        }
+    }
+
+    /// Reads, decides, acts.
+    pub(super) async fn round(&mut self, stop: bool, tell: &mut impl FnMut(Notice<'_>)) -> Result<Round, DriveError> {
+        let (now, mut jobs) = self.store.job_live(self.sweep.sweep_id).await?;
+        self.own.retain(|token| jobs.iter().any(|job| job.live.as_ref().is_some_and(|live| live.token == *token)));
+        self.watch_clocks(now);
+        let mut all_ended = false;
+        let mut free_slots = 0;
+        if stop {
+            let worker = |job: &OpenJob| job.live.as_ref().map(|live| live.worker.clone());
+            let asked = self.stopping.get_or_insert_with(|| jobs.iter().filter_map(worker).collect());
+            jobs.retain(|job| worker(job).is_some_and(|worker| asked.contains(&worker)));
+        } else {
+            let taken = usize::try_from(self.store.slots_taken(&self.place).await?).unwrap_or(0);
+            free_slots = self.backend.slots().saturating_sub(taken);
+            let room = free_slots.min(self.scheduler.policy().parallel.saturating_sub(jobs.len()));
+            if room > 0 && self.launch_at.is_none_or(|at| Instant::now() >= at) {
+                let (next, ended) = self.next_jobs(room).await?;
+                all_ended = ended && jobs.is_empty();
+                jobs.extend(next);
+            }
+            if free_slots == 0 {
+                self.end_elsewhere().await?;
+            }
+        }
+        if all_ended {
+            return Ok(Round::Ended);
+        }
+        // After the store was read: what it calls live and has ended since, the store knows better when it is written.
+        let observed = self.observe(&jobs).await;
+        let views = jobs.iter().map(|job| self.view(now, job, &observed)).collect();
+        let input = Input { jobs: views, free_slots, stop };
+        let actions = self.scheduler.step(now, &input);
+        self.perform(actions, &jobs, tell).await?;
+        self.tell_of_silence(now, &input, tell);
+        let waiting = input.jobs.iter().filter_map(|job| job.live.as_ref());
+        let mut waiting = waiting.filter(|attempt| !stop || self.scheduler.may_be_running(now, attempt));
+        Ok(if waiting.next().is_some() { Round::Waiting } else { Round::Idle })
+    }
+
+    /// Jobs that may be started, in plan order: at least `room` of them if there are so many, and whether every job of
+    /// the sweep has ended. The cursor goes past what has ended; jobs that came back behind it are found when the end of
+    /// the plan is reached.
+    async fn next_jobs(&mut self, room: usize) -> Result<(Vec<OpenJob>, bool), StoreError> {
+        let sweep_id = self.sweep.sweep_id;
+        let rows = WINDOW_ROWS + 2 * i64::try_from(self.backend.slots()).unwrap_or(0);
+        let limit = i64::try_from(room * 4).unwrap_or(i64::MAX).max(64);
+        loop {
+            let window = self.store.job_window(sweep_id, self.cursor, rows, limit).await?;
+            match (window.first_open, window.reached) {
+                (Some(first), _) => {
+                    self.cursor = first - 1;
+                    return Ok((window.jobs, false));
+                }
+                (None, Some(reached)) => self.cursor = reached,
+                (None, None) => {
+                    let begun = Instant::now();
+                    if self.full_look_at.is_some_and(|at| begun < at) {
+                        return Ok((Vec::new(), false));
+                    }
+                    let first = self.store.job_first_open(sweep_id).await?;
+                    self.full_look_at = Some(Instant::now() + FULL_LOOK_EVERY.max(begun.elapsed() * FULL_LOOK_SHARE));
+                    let Some(first) = first else { return Ok((Vec::new(), true)) };
+                    self.cursor = first - 1;
+                }
+            }
+        }
+    }
+
+    /// Ends attempts of other sweeps whose workers are gone: their slots would be held until somebody launches those
+    /// sweeps again, which may be never. The rule is the scheduler's.
+    async fn end_elsewhere(&mut self) -> Result<(), StoreError> {
+        let attempts = self.store.attempt_elsewhere(&self.place, self.sweep.sweep_id).await?;
+        if attempts.is_empty() || self.distrust_until.is_some() {
+            return Ok(());
+        }
+        let workers: Vec<WorkerId> = attempts
+            .iter()
+            .map(|attempt| WorkerId { name: attempt.worker.clone(), handle: attempt.handle.clone() })
+            .collect();
+        let observed = self.backend.poll(&workers).await;
+        for attempt in attempts {
+            let ended = match observed.get(&attempt.worker) {
+                Some(Observed::Exited) => true,
+                Some(Observed::Gone) => attempt.silent_secs >= self.scheduler.policy().stale_secs,
+                _ => false,
+            };
+            if ended && attempt.intent {
+                self.store.attempt_withdraw(&attempt.token).await?;
+            } else if ended && self.store.attempt_lost(&attempt.token, "the worker is gone").await? {
+                self.backend.kill_leftovers(&attempt.worker).await;
+            }
+        }
+        Ok(())
+    }
+
+    /// The backend's word on the worker of each live attempt that is its own.
+    async fn observe(&self, jobs: &[OpenJob]) -> BTreeMap<String, Observed> {
+        let here: Vec<WorkerId> = jobs
+            .iter()
+            .filter_map(|job| job.live.as_ref())
+            .filter(|live| live.is_at(&self.place))
+            .map(worker_id)
+            .collect();
+        self.backend.poll(&here).await
+    }
+
+    fn view(&self, now: f64, job: &OpenJob, observed: &BTreeMap<String, Observed>) -> JobView {
+        let live = job.live.as_ref().map(|live| AttemptView {
+            token: live.token.clone(),
+            phase: match live.state.as_str() {
+                "intent" => AttemptPhase::Intent,
+                "launched" => AttemptPhase::Launched,
+                _ => AttemptPhase::Running,
+            },
+            host: live.host.clone().unwrap_or_else(|| "unknown".to_owned()),
+            created_secs: live.created_secs,
+            seen_secs: if self.distrust_until.is_some() { now } else { live.seen_secs },
+            own: self.own.contains(&live.token),
+            stop_requested: live.stop_requested,
+            observed: observed
+                .get(&live.worker)
+                .filter(|_| live.is_at(&self.place))
+                .cloned()
+                .unwrap_or(Observed::Unknown),
+        });
+        let count = |number: i64| u32::try_from(number).unwrap_or(u32::MAX);
+        JobView {
+            job_id: job.job_id,
+            phase: match job.state.as_str() {
+                "pending" => JobPhase::Pending,
+                "running" => JobPhase::Running,
+                _ => JobPhase::Ended,
+            },
+            crashes: count(job.crashes),
+            lost: count(job.lost),
+            stalled: count(job.stalled),
+            no_space: count(job.no_space),
+            last_reason: job.last_reason.clone(),
+            last_end_secs: job.last_end_secs,
+            live,
+        }
+    }
+
+    /// Performs all actions. One that the database refuses does not keep the others from being tried; a database that is
+    /// away does.
+    async fn perform(
+        &mut self,
+        actions: Vec<Action>,
+        jobs: &[OpenJob],
+        tell: &mut impl FnMut(Notice<'_>),
+    ) -> Result<(), DriveError> {
+        let starts: Vec<i64> = actions
+            .iter()
+            .filter_map(|action| if let Action::Start { job_id } = action { Some(*job_id) } else { None })
+            .collect();
+        let mut transient = None;
+        let mut note = |error: DriveError| match error {
+            DriveError::Store(error) if error.is_transient() => {
+                transient.get_or_insert(error);
+                Ok(())
+            }
+            DriveError::Store(error) => {
+                self.refused.get_or_insert(error);
+                Ok(())
+            }
+            error @ DriveError::Backend(_) => Err(error),
+        };
+        let mut results = Vec::new();
+        for action in actions {
+            results.push(perform_one(&self.store, self.backend, &self.place, action, jobs, tell).await);
+        }
+        let mut launches = Vec::new();
+        for result in results {
+            match result {
+                Ok(token) => launches.extend(token),
+                Err(error) => note(error)?,
+            }
+        }
+        let abandoned = jobs.iter().filter_map(|job| Some((job.job_key.clone(), job.live.clone()?)));
+        let abandoned = abandoned.filter(|(_, live)| launches.contains(&live.token));
+        let mut ready: Vec<(String, String, Option<i32>, String)> =
+            abandoned.map(|(key, live)| (key, live.token, live.slot, live.folder)).collect();
+        if !starts.is_empty() {
+            match self.record(&starts, jobs).await {
+                Ok(recorded) => ready.extend(recorded),
+                Err(error) => {
+                    if error.is_transient() {
+                        transient.get_or_insert(error)
+                    } else {
+                        self.refused.get_or_insert(error)
+                    };
+                }
+            }
+        }
+        self.launch(ready, tell).await?;
+        transient.map_or(Ok(()), |error| Err(error.into()))
+    }
+
+    /// Records attempts of these jobs as far as slots are free: key, token, slot and folder of each.
+    async fn record(
+        &mut self,
+        job_ids: &[i64],
+        jobs: &[OpenJob],
+    ) -> Result<Vec<(String, String, Option<i32>, String)>, StoreError> {
+        let resources = self.backend.slot_resources();
+        let offer = SlotOffer {
+            place: &self.place,
+            slots: self.backend.slots(),
+            device: &resources.device,
+            threads: resources.threads,
+        };
+        let mut requests = Vec::new();
+        let mut ready = BTreeMap::new();
+        for job in jobs.iter().filter(|job| job.live.is_none() && job_ids.contains(&job.job_id)) {
+            let token = format!("{:032x}", rand::random::<u128>());
+            let folder = self.sweep.home.join("jobs").join(&job.job_key[..12]).join(&token);
+            // Ours before it is stored: were the answer lost, we would find our own token and know it.
+            self.own.insert(token.clone());
+            ready.insert(token.clone(), (job.job_key.clone(), folder.display().to_string()));
+            requests.push(IntentRequest { job_id: job.job_id, token, folder });
+        }
+        let recorded = self.store.attempt_intend(&offer, &requests).await?;
+        let recorded = recorded.into_iter().filter_map(|(token, slot)| {
+            let (key, folder) = ready.remove(&token)?;
+            Some((key, token, Some(slot), folder))
+        });
+        Ok(recorded.collect())
+    }
+
+    /// Starts the workers of recorded attempts.
+    async fn launch(
+        &mut self,
+        ready: Vec<(String, String, Option<i32>, String)>,
+        tell: &mut impl FnMut(Notice<'_>),
+    ) -> Result<(), DriveError> {
+        if self.launch_at.is_some_and(|at| Instant::now() < at) {
+            return Ok(());
+        }
+        let mut launched = Vec::new();
+        for (job_key, token, slot, folder) in ready {
+            let request = LaunchRequest {
+                token: token.clone(),
+                slot: slot.and_then(|slot| usize::try_from(slot).ok()).unwrap_or(0),
+                folder: folder.into(),
+                runner: self.sweep.runner.clone(),
+                base_dir: self.sweep.base_dir.clone(),
+                time_limit_secs: self.sweep.time_limit_secs,
+                sweep_id: self.sweep.sweep_id,
+                jobs_per_worker: self.sweep.jobs_per_worker,
+                serve: self.sweep.serve,
+            };
+            match self.backend.launch(&request).await {
+                Ok(handle) => {
+                    self.launch_failures = 0;
+                    self.launch_at = None;
+                    launched.push((token, handle));
+                    tell(Notice::Launched { job_key: &job_key });
+                }
+                Err(error) => {
+                    self.launch_failed(error, tell)?;
+                    break;
+                }
+            }
+        }
+        if launched.is_empty() {
+            return Ok(());
+        }
+        Ok(self.store.attempt_launched(&launched).await?)
+    }
+
+    fn launch_failed(&mut self, error: BackendError, tell: &mut impl FnMut(Notice<'_>)) -> Result<(), DriveError> {
+        if self.launch_failures >= LAUNCH_FAILURES_MAX {
+            return Err(error.into());
+        }
+        self.launch_at = Some(Instant::now() + LAUNCH_PAUSE * 2_u32.pow(self.launch_failures));
+        self.launch_failures += 1;
+        tell(Notice::BackendRefused(&error));
+        Ok(())
+    }
+
+    /// Heartbeats are the database's time: if its clock was set, they say nothing for a while.
+    fn watch_clocks(&mut self, now: f64) {
+        let ours = Instant::now();
+        if let Some((then, database_then)) = self.clocks.replace((ours, now)) {
+            let drift = (now - database_then) - (ours - then).as_secs_f64();
+            if drift.abs() > CLOCK_JUMP_SECS {
+                self.distrust_until = Some(ours + CLOCK_JUMP_GRACE);
+            }
+        }
+        if self.distrust_until.is_some_and(|until| ours >= until) {
+            self.distrust_until = None;
+        }
+    }
+
+    /// Says once of each host that its attempts can't be seen and don't beat.
+    fn tell_of_silence(&mut self, now: f64, input: &Input, tell: &mut impl FnMut(Notice<'_>)) {
+        let policy = self.scheduler.policy();
+        let mut silent = BTreeMap::new();
+        for attempt in input.jobs.iter().filter_map(|job| job.live.as_ref()) {
+            let silence = now - attempt.seen_secs;
+            if attempt.observed == Observed::Unknown && silence >= 3.0 * policy.stale_secs {
+                silent.insert(attempt.host.clone(), silence);
+            }
+        }
+        self.silent_hosts.retain(|host| silent.contains_key(host));
+        for (host, silent_secs) in silent {
+            if self.silent_hosts.insert(host.clone()) {
+                tell(Notice::HostSilent { host: &host, silent_secs, limit_secs: policy.silent_secs });
+            }
+        }
+    }
+}
+
+/// Performs one action but for starts. Gives the token of an abandoned attempt that is to be launched.
+async fn perform_one(
+    store: &Store,
+    backend: &dyn Backend,
+    place: &Place,
+    action: Action,
+    jobs: &[OpenJob],
+    tell: &mut impl FnMut(Notice<'_>),
+) -> Result<Option<String>, DriveError> {
+    let live = |token: &str| jobs.iter().filter_map(|job| job.live.as_ref()).find(|live| live.token == token);
+    match action {
+        Action::Start { .. } => {}
+        Action::Launch { token } => return Ok(Some(token)),
+        Action::Adopt { token, handle } => store.attempt_launched(&[(token, handle)]).await?,
+        Action::MarkLost { token, reason } => {
+            if store.attempt_lost(&token, &reason).await? {
+                if let Some(live) = live(&token).filter(|live| live.is_at(place)) {
+                    backend.kill_leftovers(&live.worker).await;
+                }
+                tell(Notice::AttemptLost { reason: &reason });
+            }
+        }
+        Action::Withdraw { token } => drop(store.attempt_withdraw(&token).await?),
+        Action::StopAttempt { token } => {
+            store.attempt_request_stop(std::slice::from_ref(&token)).await?;
+            if let Some(live) = live(&token).filter(|live| live.is_at(place)) {
+                backend.stop(&worker_id(live)).await?;
+            }
+        }
+        Action::FailJob { job_id, reason } => store.job_fail(job_id, &reason).await?,
+    }
+    Ok(None)
+}
+
+fn worker_id(live: &LiveAttempt) -> WorkerId {
+    WorkerId { name: live.worker.clone(), handle: live.handle.clone() }
+}

@@ -1,0 +1,35 @@
+//! Hints of the database that an attempt has ended. They may be lost (a cut connection, a pooler between us): whoever
+//! listens looks by itself now and then.
+
+use sqlx::postgres::PgListener;
+
+use super::{Store, StoreError, doing};
+
+/// Channel of the hints.
+pub(super) const CHANNEL: &str = "sweep_attempt_ended";
+
+/// Hears of attempts that end.
+#[derive(Debug)]
+pub struct EndListener {
+    listener: PgListener,
+}
+
+impl Store {
+    /// Starts to listen, on a connection of its own.
+    pub async fn listen_for_ends(&self) -> Result<EndListener, StoreError> {
+        let failed = doing("can't listen to the database");
+        let mut listener = PgListener::connect_with(&self.pool).await.map_err(&failed)?;
+        listener.listen(CHANNEL).await.map_err(&failed)?;
+        Ok(EndListener { listener })
+    }
+}
+
+impl EndListener {
+    /// Resolves with the next hint, or when the connection was lost, which may have lost hints too.
+    pub async fn next(&mut self) -> Result<(), StoreError> {
+        match self.listener.try_recv().await {
+            Ok(_) => Ok(()),
+            Err(error) => Err(doing("can't listen to the database")(error)),
+        }
+    }
+}
