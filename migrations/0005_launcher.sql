@@ -6,10 +6,11 @@ ALTER TABLE attempt
 COMMENT ON COLUMN attempt.worker IS 'Token of the attempt that its worker process was started for, by which the backend knows the process: its own, unless a worker took several jobs one after another. NULL in rows of older versions: its own.';
 COMMENT ON COLUMN attempt.machine IS 'Boot id and PID namespace of the host: two machines, boots or containers may have one host name. NULL: not known.';
 
--- A slot belongs to a machine: after a reboot, or in another container of the same name, slots are free.
+-- A slot belongs to a machine: after a reboot, or in another container of the same name, slots are free. A worker that took
+-- further jobs holds them all in its one slot.
 DROP INDEX attempt_slot;
 CREATE UNIQUE INDEX attempt_slot ON attempt (host, coalesce(machine, ''), slot)
-    WHERE backend = 'local' AND state IN ('intent', 'launched', 'running');
+    WHERE backend = 'local' AND state IN ('intent', 'launched', 'running') AND coalesce(worker, token) = token;
 
 CREATE INDEX sweep_job_by_position ON sweep_job (sweep_id, position);
 CREATE INDEX job_open ON job (job_id) WHERE state IN ('pending', 'running');

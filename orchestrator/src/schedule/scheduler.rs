@@ -1,11 +1,13 @@
 //! What to do next, given what the store and the backend say. Pure: no clock, no I/O, no randomness.
 //!
-//! The scheduler remembers nothing: each step is given what the store and the backend say, so a new process decides as an
-//! old one would.
+//! The scheduler remembers nothing: each step is given what the store and the backend say, so a new process decides as
+//! an old one would.
 //!
 //! **When an attempt is lost.** Its worker has ended (this process waited for it); or the backend denies it *and* its
 //! heartbeat has stopped; or the backend can't tell and its heartbeat has stopped for minutes. A fence keeps what comes
 //! from a worker that was given up too early from doing harm.
+
+use std::collections::BTreeSet;
 
 use super::policy::Policy;
 use crate::backend::Observed;
@@ -58,8 +60,10 @@ pub enum JobPhase {
 /// A live attempt: the store's word and the backend's.
 #[derive(Debug, Clone, PartialEq)]
 pub struct AttemptView {
-    /// Its name on the backend.
+    /// Its name.
     pub token: String,
+    /// Name of its worker on the backend: a worker may hold several attempts, which it runs one after another.
+    pub worker: String,
     /// The store's word.
     pub phase: AttemptPhase,
     /// Host that it runs on.
@@ -152,8 +156,9 @@ impl Scheduler {
 
     /// What to do at `now` (seconds on the database's clock).
     pub fn step(&self, now: f64, input: &Input) -> Vec<Action> {
-        let live = input.jobs.iter().filter(|job| job.live.is_some()).count();
-        let mut room = input.free_slots.min(self.policy.parallel.saturating_sub(live));
+        let live = input.jobs.iter().filter_map(|job| job.live.as_ref());
+        let workers: BTreeSet<&str> = live.map(|attempt| attempt.worker.as_str()).collect();
+        let mut room = input.free_slots.min(self.policy.parallel.saturating_sub(workers.len()));
         let mut actions = Vec::new();
         for job in &input.jobs {
             if let Some(attempt) = &job.live {

@@ -67,6 +67,7 @@ impl World {
                 |end| self.attempts.iter().filter(|past| past.job == job && past.end == Some(end)).count() as u32;
             let live = self.live(job).map(|attempt| AttemptView {
                 token: attempt.token.clone(),
+                worker: attempt.token.clone(),
                 phase: attempt.phase,
                 host: "here".to_owned(),
                 created_secs: attempt.created,
@@ -367,6 +368,7 @@ fn live(phase: AttemptPhase, observed: Observed) -> JobView {
         phase: JobPhase::Running,
         live: Some(AttemptView {
             token: "t".to_owned(),
+            worker: "t".to_owned(),
             phase,
             host: "far".to_owned(),
             created_secs: 0.0,

@@ -151,8 +151,8 @@ impl Store {
     }
 
     /// Cancels jobs that are pending or running, and asks their workers to stop. Attempts of cancelled jobs that nobody
-    /// has heard of for `silent_secs` end at once (their host may be gone for good); should such a worker come back, its
-    /// writes change nothing. Gives the number of jobs.
+    /// has heard of for `silent_secs` end at once (their host may be gone for good); should such a worker come back,
+    /// its writes change nothing. Gives the number of jobs.
     pub async fn job_cancel(&self, job_ids: &[i64], silent_secs: f64) -> Result<i64, StoreError> {
         sqlx::query_scalar!(
             r#"WITH locked AS MATERIALIZED (

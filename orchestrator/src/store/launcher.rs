@@ -344,10 +344,10 @@ impl Store {
         .map_err(doing("can't read the attempts of this machine"))
     }
 
-    /// Slots of a place that live attempts hold, whoever launched them.
+    /// Slots of a place that live workers hold, whoever launched them.
     pub async fn slots_taken(&self, place: &Place) -> Result<i64, StoreError> {
         sqlx::query_scalar!(
-            r#"SELECT count(*) AS "taken!" FROM attempt
+            r#"SELECT count(DISTINCT coalesce(worker, token)) AS "taken!" FROM attempt
                WHERE backend = $1 AND host = $2 AND coalesce(machine, $3) = $3 AND state IN ('intent', 'launched', 'running')"#,
             place.backend,
             place.host,

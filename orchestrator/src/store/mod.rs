@@ -42,6 +42,18 @@ static MIGRATOR: sqlx::migrate::Migrator = sqlx::migrate!("../migrations");
 const RECOVERY_LIMIT: Duration = Duration::from_mins(2);
 /// How long a first connection may take.
 const CONNECT_LIMIT: Duration = Duration::from_secs(15);
+/// Settings of every session of ours but the first, which migrates. A client that hangs, or is cut off in the middle of a
+/// transaction, must not hold rows that others wait for; a client whose host is gone is noticed in a minute, not in two
+/// hours.
+const SESSION_SETTINGS: &[(&str, &str)] = &[
+    ("idle_in_transaction_session_timeout", "30s"),
+    ("lock_timeout", "10s"),
+    ("statement_timeout", "5min"),
+    ("tcp_keepalives_idle", "20"),
+    ("tcp_keepalives_interval", "10"),
+    ("tcp_keepalives_count", "3"),
+    ("tcp_user_timeout", "50000"),
+];
 /// Between attempts to connect to a server that is starting up.
 const POLL: Duration = Duration::from_millis(50);
 
@@ -148,15 +160,32 @@ impl StoreError {
 
 fn is_transient(error: &sqlx::Error) -> bool {
     match error {
-        sqlx::Error::Io(_) | sqlx::Error::PoolTimedOut | sqlx::Error::WorkerCrashed => true,
-        sqlx::Error::Database(_) => sql_state(error).is_some_and(|state| {
-            // Connection failures, operator intervention (shutdown, crash, starting up), too many connections,
-            // serialization failure and deadlock: https://www.postgresql.org/docs/current/errcodes-appendix.html
-            state.starts_with("08")
-                || matches!(&*state, "57P01" | "57P02" | "57P03" | "57P05" | "53300" | "40001" | "40P01" | "25P03")
-        }),
+        sqlx::Error::Io(_) | sqlx::Error::PoolTimedOut | sqlx::Error::PoolClosed | sqlx::Error::WorkerCrashed => true,
+        // The server left in the middle of an answer.
+        sqlx::Error::Protocol(_) => true,
+        sqlx::Error::Database(_) => sql_state(error).is_some_and(|state| is_transient_state(&state)),
         _ => false,
     }
+}
+
+/// Whether an SQLSTATE speaks of the server's condition, not of what it was asked:
+/// <https://www.postgresql.org/docs/current/errcodes-appendix.html>.
+fn is_transient_state(state: &str) -> bool {
+    // Connection exceptions; insufficient resources (disk full, out of memory, too many connections).
+    state.starts_with("08")
+        || state.starts_with("53")
+        // Operator intervention: shut down, crashed, starting up, idle for too long; a statement timeout of ours.
+        || state.starts_with("57P0")
+        || matches!(
+            state,
+            "57014" // statement timeout
+                | "58030" // I/O error
+                | "25006" // read-only: a standby, or a server that is being moved
+                | "25P03" // idle in transaction for too long
+                | "55P03" // lock timeout
+                | "40001" // serialization failure
+                | "40P01" // deadlock
+        )
 }
 
 fn sql_state(error: &sqlx::Error) -> Option<String> {
@@ -259,13 +288,22 @@ impl Store {
     pub async fn open(options: PgConnectOptions) -> Result<Store, StoreError> {
         let options = options.application_name("sweep");
         let mut connection = first_connection(&options).await?;
-        MIGRATOR.run(&mut connection).await?;
+        if !is_migrated(&mut connection).await? {
+            MIGRATOR.run(&mut connection).await?;
+        }
         connection
             .close()
             .await
             .map_err(|source| StoreError::Query { doing: "closing the first connection", source })?;
-        let pool = PgPoolOptions::new().max_connections(4).connect_lazy_with(options);
-        Ok(Store { pool })
+        Ok(Store::with_pool(options))
+    }
+
+    fn with_pool(options: PgConnectOptions) -> Store {
+        let pool = PgPoolOptions::new()
+            .max_connections(4)
+            .acquire_timeout(CONNECT_LIMIT)
+            .connect_lazy_with(options.options(SESSION_SETTINGS.iter().copied()));
+        Store { pool }
     }
 
     /// Newest migration that the database has had.
@@ -275,6 +313,26 @@ impl Store {
             .await
             .map_err(|source| StoreError::Query { doing: "reading the version of the schema", source })
     }
+}
+
+/// Whether the database has had exactly the migrations that are embedded: a cheap look, where the migrator takes a lock
+/// that all wait for. Whatever else it finds is the migrator's to say.
+async fn is_migrated(connection: &mut PgConnection) -> Result<bool, StoreError> {
+    let failed = doing("can't read the version of the schema");
+    let there: Option<bool> = sqlx::query_scalar("SELECT to_regclass('_sqlx_migrations') IS NOT NULL")
+        .fetch_one(&mut *connection)
+        .await
+        .map_err(&failed)?;
+    if there != Some(true) {
+        return Ok(false);
+    }
+    let had: Vec<(i64, bool, Vec<u8>)> =
+        sqlx::query_as("SELECT version, success, checksum FROM _sqlx_migrations ORDER BY version")
+            .fetch_all(connection)
+            .await
+            .map_err(&failed)?;
+    let embedded = MIGRATOR.iter().map(|migration| (migration.version, true, migration.checksum.to_vec()));
+    Ok(had == embedded.collect::<Vec<_>>())
 }
 
 /// Newest migration that is embedded.
@@ -339,6 +397,19 @@ mod tests {
             let error = parse_url(text).expect_err("it is refused");
             assert!(!format!("{error:?} {error}").contains("secret"), "{error:?}");
             assert!(error.hint().is_some());
+        }
+    }
+
+    #[test]
+    fn states_of_the_server_are_transient_and_refusals_are_not() {
+        for state in [
+            "08006", "53100", "53200", "53300", "57P01", "57P02", "57P03", "57P05", "57014", "58030", "25006", "25P03",
+            "55P03",
+        ] {
+            assert!(is_transient_state(state), "{state}");
+        }
+        for state in ["23505", "42703", "22P05", "54000", "42501", "3D000", "28P01", "0A000", "58P01"] {
+            assert!(!is_transient_state(state), "{state}");
         }
     }
 

@@ -71,8 +71,8 @@ impl Store {
             .execute(&mut *tx)
             .await
             .map_err(&failed)?;
-        // In the order of their keys, as pools are, so that two launches of overlapping sweeps can't wait for each other
-        // in a circle; in parts, so that memory does not grow with the plan.
+        // In the order of their keys, as pools are, so that two launches of overlapping sweeps can't wait for each
+        // other in a circle; in parts, so that memory does not grow with the plan.
         let mut order: Vec<usize> = (0..plan.jobs.len()).collect();
         order.sort_by(|&one, &two| plan.jobs[one].job_key.cmp(&plan.jobs[two].job_key));
         for part in order.chunks(JOBS_AT_A_TIME) {
@@ -129,8 +129,8 @@ impl Store {
     }
 }
 
-/// Stores jobs that are not there yet; where the data lie now counts for those that are still to run, since paths are no
-/// part of a job's key.
+/// Stores jobs that are not there yet; where the data lie now counts for those that are still to run, since paths are
+/// no part of a job's key.
 async fn jobs_upsert(tx: &mut PgConnection, jobs: &[&PlannedJob], base_dir: &Path) -> Result<(), sqlx::Error> {
     let keys = column(jobs, |job| job.job_key.clone());
     let specs = column(jobs, |job| serde_json::json!(with_absolute_paths(&job.spec, base_dir)));

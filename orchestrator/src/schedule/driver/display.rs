@@ -1,4 +1,5 @@
-//! What a driver tells people of a sweep: totals, running jobs, jobs that ended. Looks no more often than it can afford.
+//! What a driver tells people of a sweep: totals, running jobs, jobs that ended. Looks no more often than it can
+//! afford.
 
 use std::collections::BTreeSet;
 use std::time::Duration;

@@ -1,9 +1,9 @@
 //! The one loop that performs what the [`Scheduler`] decides: reads the store, polls the backend, acts, tells how it
 //! goes.
 //!
-//! It may be killed at any point: everything it knows is in the store, or is found again by asking the backend. It looks
-//! at once when a worker ends (the backend hears it), when the database says that an attempt ended (`NOTIFY`, a hint that
-//! may be lost), and at the latest after [`TICK`].
+//! It may be killed at any point: everything it knows is in the store, or is found again by asking the backend. It
+//! looks at once when a worker ends (the backend hears it), when the database says that an attempt ended (`NOTIFY`, a
+//! hint that may be lost), and at the latest after [`TICK`].
 
 mod display;
 mod round;
@@ -205,7 +205,8 @@ pub async fn drive(
     }
 }
 
-/// Resolves when the database says that an attempt has ended; a listener that is cut off is made anew by the next round.
+/// Resolves when the database says that an attempt has ended; a listener that is cut off is made anew by the next
+/// round.
 async fn heard(listener: &mut Option<EndListener>) {
     let Some(ends) = listener else { return std::future::pending().await };
     if ends.next().await.is_err() {

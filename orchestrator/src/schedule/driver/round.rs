@@ -99,7 +99,9 @@ impl<'a> RoundDriver<'a> {
         } else {
             let taken = usize::try_from(self.store.slots_taken(&self.place).await?).unwrap_or(0);
             free_slots = self.backend.slots().saturating_sub(taken);
-            let room = free_slots.min(self.scheduler.policy().parallel.saturating_sub(jobs.len()));
+            let live = jobs.iter().filter_map(|job| job.live.as_ref());
+            let workers: BTreeSet<&str> = live.map(|live| live.worker.as_str()).collect();
+            let room = free_slots.min(self.scheduler.policy().parallel.saturating_sub(workers.len()));
             if room > 0 && self.launch_at.is_none_or(|at| Instant::now() >= at) {
                 let (next, ended) = self.next_jobs(room).await?;
                 all_ended = ended && jobs.is_empty();
@@ -125,8 +127,8 @@ impl<'a> RoundDriver<'a> {
     }
 
     /// Jobs that may be started, in plan order: at least `room` of them if there are so many, and whether every job of
-    /// the sweep has ended. The cursor goes past what has ended; jobs that came back behind it are found when the end of
-    /// the plan is reached.
+    /// the sweep has ended. The cursor goes past what has ended; jobs that came back behind it are found when the end
+    /// of the plan is reached.
     async fn next_jobs(&mut self, room: usize) -> Result<(Vec<OpenJob>, bool), StoreError> {
         let sweep_id = self.sweep.sweep_id;
         let rows = WINDOW_ROWS + 2 * i64::try_from(self.backend.slots()).unwrap_or(0);
@@ -194,6 +196,7 @@ impl<'a> RoundDriver<'a> {
     fn view(&self, now: f64, job: &OpenJob, observed: &BTreeMap<String, Observed>) -> JobView {
         let live = job.live.as_ref().map(|live| AttemptView {
             token: live.token.clone(),
+            worker: live.worker.clone(),
             phase: match live.state.as_str() {
                 "intent" => AttemptPhase::Intent,
                 "launched" => AttemptPhase::Launched,
@@ -228,8 +231,8 @@ impl<'a> RoundDriver<'a> {
         }
     }
 
-    /// Performs all actions. One that the database refuses does not keep the others from being tried; a database that is
-    /// away does.
+    /// Performs all actions. One that the database refuses does not keep the others from being tried; a database that
+    /// is away does.
     async fn perform(
         &mut self,
         actions: Vec<Action>,
