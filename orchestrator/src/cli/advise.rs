@@ -158,7 +158,7 @@ pub(super) async fn run(args: Args) -> Result<Exit, Failure> {
     if args.rows.checkpoints {
         return Err(Failure::bad_input("advice is on whole jobs, so --checkpoints can't be used").hint("leave it out"));
     }
-    let store = Store::connect().await?;
+    let store = Store::connect_to_read().await?;
     let sweep = study.as_ref().map_or(args.spec.as_str(), |study| &study.spec.name);
     let loaded = load(&store, sweep, &args.rows).await?;
     let target = args.place.job(&loaded.observations)?;

@@ -57,7 +57,7 @@ struct All<'a> {
 }
 
 pub(super) async fn run(args: Args) -> Result<Exit, Failure> {
-    let store = Store::connect().await?;
+    let store = Store::connect_to_read().await?;
     let loaded = load(&store, &args.sweep, &args.rows).await?;
     let options = args.law.options(&loaded.metric);
     let metric = loaded.metric.name();

@@ -61,7 +61,7 @@ struct Body<'a> {
 }
 
 pub(super) async fn run(args: Args) -> Result<Exit, Failure> {
-    let store = Store::connect().await?;
+    let store = Store::connect_to_read().await?;
     let of = |own: &Option<String>| {
         let conditions: Vec<String> =
             [&args.rows.condition, own].into_iter().flatten().map(|condition| format!("({condition})")).collect();

@@ -24,6 +24,8 @@ enum Command {
         #[arg(long)]
         json: bool,
     },
+    /// Bring the schema of the database up to date.
+    Migrate,
     /// Start the database and print its URL, for psql, Python or a notebook. It holds the password.
     Url,
 }
@@ -56,6 +58,7 @@ pub(super) async fn run(args: Args) -> Result<Exit, Failure> {
         Command::Start => start().await,
         Command::Stop => stop(),
         Command::Status { json } => status(json).await,
+        Command::Migrate => migrate().await,
         Command::Url => url().await,
     }
 }
@@ -69,6 +72,12 @@ async fn start() -> Result<Exit, Failure> {
         let folder = status.folder.unwrap_or_default();
         output::say(&format!("PostgreSQL {} is up in {}", status.version.unwrap_or_default(), folder.display()));
     }
+    Ok(Exit::Done)
+}
+
+async fn migrate() -> Result<Exit, Failure> {
+    let version = Store::connect().await?.schema_version().await?;
+    output::say(&format!("the schema is at version {version}"));
     Ok(Exit::Done)
 }
 
@@ -141,7 +150,7 @@ async fn examine() -> Result<Status, Failure> {
         status.place = Some(store::place(&options));
     } else {
         let private = private_postgres::status(&store::home())?;
-        status.up = private.pid.is_some();
+        status.up = private.up;
         status.place = private.folder.map(|folder| folder.display().to_string());
         status.socket = private.socket.map(|socket| socket.display().to_string());
         status.pid = private.pid;

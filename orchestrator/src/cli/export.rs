@@ -54,7 +54,7 @@ impl Format {
 }
 
 pub(super) async fn run(args: Args) -> Result<Exit, Failure> {
-    let store = Store::connect().await?;
+    let store = Store::connect_to_read().await?;
     let names = store.study_names().await?;
     if !names.contains(&args.sweep) {
         return Err(unknown("sweep", &args.sweep, &names, "start one with `sweep launch SPEC`"));

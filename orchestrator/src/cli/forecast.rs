@@ -46,7 +46,7 @@ struct Body<'a> {
 }
 
 pub(super) async fn run(args: Args) -> Result<Exit, Failure> {
-    let store = Store::connect().await?;
+    let store = Store::connect_to_read().await?;
     let loaded = load(&store, &args.sweep, &args.rows).await?;
     let job = args.place.job(&loaded.observations)?;
     let options = args.law.options(&loaded.metric);

@@ -54,7 +54,7 @@ struct Body<'a> {
 }
 
 pub(super) async fn run(args: Args) -> Result<Exit, Failure> {
-    let store = Store::connect().await?;
+    let store = Store::connect_to_read().await?;
     let loaded = load(&store, &args.sweep, &args.rows).await?;
     let (fit, stored) = fit_and_store(&store, &loaded, &args.law.options(&loaded.metric)).await?;
     let bad = |error: &dyn std::error::Error| Failure::bad_input(error.to_string());

@@ -51,7 +51,7 @@ struct Body<'a> {
 }
 
 pub(super) async fn run(args: Args) -> Result<Exit, Failure> {
-    let store = Store::connect().await?;
+    let store = Store::connect_to_read().await?;
     let loaded = load(&store, &args.sweep, &args.rows).await?;
     let place = &args.place;
     let named = place.model.is_some() || place.parameters.is_some() || place.samples.is_some() || place.data.is_some();

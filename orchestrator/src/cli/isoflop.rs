@@ -50,7 +50,7 @@ struct Body<'a> {
 }
 
 pub(super) async fn run(args: Args) -> Result<Exit, Failure> {
-    let store = Store::connect().await?;
+    let store = Store::connect_to_read().await?;
     let loaded = load(&store, &args.sweep, &args.rows).await?;
     let cost = Cost::compute(&loaded.observations).map_err(|error| Failure::bad_input(error.to_string()))?;
     let limits = Limits { unique_max: args.data, ..Limits::default() };

@@ -81,7 +81,7 @@ enum Destination {
 
 pub(super) async fn run(args: Args) -> Result<Exit, Failure> {
     let destination = destination(&args)?;
-    let store = Store::connect().await?;
+    let store = Store::connect_to_read().await?;
     let main = Panel::read(&store, &args, args.rows.metric.clone()).await?;
     let mut further = Vec::new();
     if args.kinds.contains(&Kind::Comparison) {

@@ -69,7 +69,7 @@ const ANALYSED_MAX: usize = 6;
 const POLICIES: [Points; 3] = [Points::All, Points::Pareto, Points::Bins(5)];
 
 pub(super) async fn run(args: Args) -> Result<Exit, Failure> {
-    let store = Store::connect().await?;
+    let store = Store::connect_to_read().await?;
     let Some(study) = store.study_read(&args.sweep).await? else {
         let names = store.study_names().await?;
         return Err(unknown("sweep", &args.sweep, &names, "start one with `sweep launch SPEC`"));

@@ -68,7 +68,7 @@ pub(super) async fn run(args: Args) -> Result<Exit, Failure> {
         Some(limit) => Some(limit),
         None => Some(if format == Format::Table { TABLE_ROWS } else { FILE_ROWS }),
     };
-    let store = Store::connect().await?;
+    let store = Store::connect_to_read().await?;
     let question = Question { text: &query, timeout: Duration::from_secs_f64(args.timeout), rows_max };
     let answer = store.sql(&question).await.map_err(|error| explain(error, &query))?;
     match &args.output {
@@ -207,9 +207,10 @@ fn cell(values: &Values, row: usize) -> String {
     .unwrap_or_default()
 }
 
-/// Becomes psql, as the owner of the database. The password goes by the environment, which other users can't read.
+/// Becomes psql, as the role that may only read, where there is one. The password goes by the environment, which other
+/// users can't read.
 async fn open_psql() -> Result<Exit, Failure> {
-    Store::connect().await?;
+    Store::connect_to_read().await?;
     let mut command = std::process::Command::new(find_psql());
     match store::psql_target()? {
         Some((url, password)) => {
@@ -219,7 +220,7 @@ async fn open_psql() -> Result<Exit, Failure> {
             }
         }
         None => {
-            command.envs(private_postgres::ensure_running(&store::home())?.environment());
+            command.envs(private_postgres::ensure_running(&store::home())?.reader_environment()?);
         }
     }
     let error = command.exec();

@@ -2,6 +2,8 @@
 
 mod attempt;
 mod checkpoint;
+mod condition;
+mod error;
 mod evaluation;
 pub mod fit;
 pub mod import;
@@ -18,6 +20,7 @@ mod sweep;
 pub mod throughput;
 
 pub use attempt::{Claim, Ending, Orders, Predecessor};
+pub use error::StoreError;
 pub use job::{JobDetail, StateCounts, Totals};
 pub use launcher::{IntentRequest, KnownAttempt, LiveAttempt, OpenJob, Place, SlotOffer, Window};
 pub use listener::EndListener;
@@ -29,22 +32,25 @@ use std::path::PathBuf;
 use std::str::FromStr;
 use std::time::{Duration, Instant};
 
-use sqlx::migrate::MigrateError;
 use sqlx::postgres::{PgConnectOptions, PgPoolOptions};
 use sqlx::{Connection, PgConnection, PgPool};
 
+use error::sql_state;
 use private_postgres::PrivatePostgresError;
 
 /// Migrations, embedded.
 static MIGRATOR: sqlx::migrate::Migrator = sqlx::migrate!("../migrations");
 
+/// Variable with the URL of a role that may only read, for users' queries to a database of `DATABASE_URL`.
+const READER_URL: &str = "SWEEP_READER_URL";
+
 /// How long a server that says it is starting up or recovering is waited for.
 const RECOVERY_LIMIT: Duration = Duration::from_mins(2);
 /// How long a first connection may take.
 const CONNECT_LIMIT: Duration = Duration::from_secs(15);
-/// Settings of every session of ours but the first, which migrates. A client that hangs, or is cut off in the middle of a
-/// transaction, must not hold rows that others wait for; a client whose host is gone is noticed in a minute, not in two
-/// hours.
+/// Settings of every session of ours but the first, which migrates. A client that hangs, or is cut off in the middle of
+/// a transaction, must not hold rows that others wait for; a client whose host is gone is noticed in a minute, not in
+/// two hours.
 const SESSION_SETTINGS: &[(&str, &str)] = &[
     ("idle_in_transaction_session_timeout", "30s"),
     ("lock_timeout", "10s"),
@@ -61,135 +67,18 @@ const POLL: Duration = Duration::from_millis(50);
 #[derive(Debug, Clone)]
 pub struct Store {
     pub(crate) pool: PgPool,
+    reader: Reader,
 }
 
-/// What can go wrong with the database.
-#[derive(Debug, thiserror::Error)]
-pub enum StoreError {
-    /// `DATABASE_URL` can't be read. It may hold a password, so it is not repeated.
-    #[error("DATABASE_URL is not the URL of a PostgreSQL database: {reason}")]
-    Url {
-        /// What is wrong with it.
-        reason: String,
-    },
-    /// The private cluster can't be run.
-    #[error(transparent)]
-    Private(#[from] PrivatePostgresError),
-    /// No connection.
-    #[error("can't connect to the database {url}")]
-    Connect {
-        /// Where, without the password.
-        url: String,
-        /// Why.
-        source: sqlx::Error,
-    },
-    /// The database was migrated by a newer `sweep`.
-    #[error("the database has schema version {found}; this `sweep` knows versions up to {known}")]
-    SchemaNewer {
-        /// Its version.
-        found: i64,
-        /// The newest one embedded.
-        known: i64,
-    },
-    /// The schema can't be brought up to date.
-    #[error("can't migrate the database")]
-    Migrate(#[source] MigrateError),
-    /// The name of a plan is that of an imported study.
-    #[error("the sweep `{name}` was imported; a launch does not change it")]
-    SweepImported {
-        /// Name.
-        name: String,
-    },
-    /// A query failed.
-    #[error("{doing}")]
-    Query {
-        /// What was being done.
-        doing: &'static str,
-        /// Why.
-        source: sqlx::Error,
-    },
-}
-
-impl From<MigrateError> for StoreError {
-    fn from(error: MigrateError) -> StoreError {
-        let known = newest_version();
-        match error {
-            MigrateError::VersionMissing(found) if found > known => StoreError::SchemaNewer { found, known },
-            error => StoreError::Migrate(error),
-        }
-    }
-}
-
-impl StoreError {
-    /// The way out.
-    pub fn hint(&self) -> Option<String> {
-        match self {
-            Self::Url { .. } => Some(
-                "write it as postgres://USER:PASSWORD@HOST:PORT/DATABASE, or unset it to use a private database"
-                    .to_owned(),
-            ),
-            Self::Private(error) => error.hint(),
-            Self::Connect { source, .. } => Some(match sql_state(source).as_deref() {
-                Some("28P01" | "28000") => "check the user and the password in DATABASE_URL".to_owned(),
-                Some("3D000") => {
-                    "make the database first (`createdb NAME`), or name another one in DATABASE_URL".to_owned()
-                }
-                Some("53300") => "raise max_connections of the server, or run fewer jobs at a time".to_owned(),
-                _ => "start the server that DATABASE_URL names, or unset it to use a private database".to_owned(),
-            }),
-            Self::SchemaNewer { .. } => Some("use the newer `sweep`, or another database".to_owned()),
-            Self::Migrate(MigrateError::VersionMismatch(_)) => Some(
-                "the database was made by another build of `sweep`; use that build, or another database".to_owned(),
-            ),
-            Self::SweepImported { .. } => Some("give the spec another `name`".to_owned()),
-            Self::Migrate(_) | Self::Query { .. } => None,
-        }
-    }
-
-    /// Whether the same call may well succeed a little later: the server is gone, restarting, full, or had to pick a
-    /// victim of a deadlock.
-    pub fn is_transient(&self) -> bool {
-        match self {
-            Self::Connect { source, .. }
-            | Self::Query { source, .. }
-            | Self::Migrate(MigrateError::Execute(source)) => is_transient(source),
-            _ => false,
-        }
-    }
-}
-
-fn is_transient(error: &sqlx::Error) -> bool {
-    match error {
-        sqlx::Error::Io(_) | sqlx::Error::PoolTimedOut | sqlx::Error::PoolClosed | sqlx::Error::WorkerCrashed => true,
-        // The server left in the middle of an answer.
-        sqlx::Error::Protocol(_) => true,
-        sqlx::Error::Database(_) => sql_state(error).is_some_and(|state| is_transient_state(&state)),
-        _ => false,
-    }
-}
-
-/// Whether an SQLSTATE speaks of the server's condition, not of what it was asked:
-/// <https://www.postgresql.org/docs/current/errcodes-appendix.html>.
-fn is_transient_state(state: &str) -> bool {
-    // Connection exceptions; insufficient resources (disk full, out of memory, too many connections).
-    state.starts_with("08")
-        || state.starts_with("53")
-        // Operator intervention: shut down, crashed, starting up, idle for too long; a statement timeout of ours.
-        || state.starts_with("57P0")
-        || matches!(
-            state,
-            "57014" // statement timeout
-                | "58030" // I/O error
-                | "25006" // read-only: a standby, or a server that is being moved
-                | "25P03" // idle in transaction for too long
-                | "55P03" // lock timeout
-                | "40001" // serialization failure
-                | "40P01" // deadlock
-        )
-}
-
-fn sql_state(error: &sqlx::Error) -> Option<String> {
-    error.as_database_error()?.code().map(std::borrow::Cow::into_owned)
+/// As whom users' queries run.
+#[derive(Debug, Clone)]
+enum Reader {
+    /// A role that may only read.
+    Role(Box<PgConnectOptions>),
+    /// The role of `DATABASE_URL`, whatever it may do: a superuser is refused.
+    Owner(Box<PgConnectOptions>),
+    /// A private cluster that has no role for it yet.
+    Missing(PathBuf),
 }
 
 /// Where the project keeps its state: `SWEEP_HOME`, or `.sweep` in the current folder. Absolute.
@@ -206,12 +95,14 @@ pub fn named_database() -> Result<Option<PgConnectOptions>, StoreError> {
     }
 }
 
-/// `DATABASE_URL` without its password, which has no place on a command line, and the password.
+/// `SWEEP_READER_URL`, or else `DATABASE_URL`, without its password, which has no place on a command line, and the
+/// password.
 pub fn psql_target() -> Result<Option<(String, Option<String>)>, StoreError> {
     if named_database()?.is_none() {
         return Ok(None);
     }
-    let text = std::env::var("DATABASE_URL").unwrap_or_default();
+    let named = |name| std::env::var(name).ok().filter(|url| !url.is_empty());
+    let text = named(READER_URL).or_else(|| named("DATABASE_URL")).unwrap_or_default();
     let url = url::Url::parse(&text).map_err(|error| StoreError::Url { reason: error.to_string() })?;
     Ok(Some(without_password(url)))
 }
@@ -251,29 +142,38 @@ fn parse_url(text: &str) -> Result<PgConnectOptions, StoreError> {
 impl Store {
     /// The database of `DATABASE_URL`, or else the private one, which is started if need be; migrated.
     pub async fn connect() -> Result<Store, StoreError> {
-        let options = match named_database()? {
-            Some(options) => options,
-            None => blocking(|| private_postgres::ensure_running(&home())).await?.options(),
-        };
-        Store::open(options).await
+        match named_database()? {
+            Some(options) => Store::open_as(options.clone(), named_reader(options)?, Migrate::Always).await,
+            None => {
+                let access = blocking(|| private_postgres::ensure_running(&home())).await?;
+                Store::open_as(access.options(), private_reader(&access), Migrate::Always).await
+            }
+        }
     }
 
-    /// Like [`Store::connect`], but starts and creates nothing: `None` where the private database is not up, or where
-    /// nothing has been stored yet.
+    /// Like [`Store::connect`] for commands that only read: a named database is read as it is, or not at all, since
+    /// other versions may be at work on it.
+    pub async fn connect_to_read() -> Result<Store, StoreError> {
+        match named_database()? {
+            Some(options) => Store::open_as(options.clone(), named_reader(options)?, Migrate::IfEmpty).await,
+            None => Store::connect().await,
+        }
+    }
+
+    /// Like [`Store::connect_to_read`], but starts and creates nothing: `None` where the private database is not up, or
+    /// where nothing has been stored yet.
     pub async fn connect_existing() -> Result<Option<Store>, StoreError> {
-        let options = match named_database()? {
-            Some(options) => options,
+        let (options, reader, migrate) = match named_database()? {
+            Some(options) => (options.clone(), named_reader(options)?, Migrate::Never),
             None => match blocking(|| private_postgres::running(&home())).await? {
-                Some(access) => access.options(),
+                Some(access) => (access.options(), private_reader(&access), Migrate::Always),
                 None => return Ok(None),
             },
         };
         let mut connection = first_connection(&options).await?;
-        let migrated: Option<bool> = sqlx::query_scalar("SELECT to_regclass('_sqlx_migrations') IS NOT NULL")
-            .fetch_one(&mut connection)
-            .await
-            .map_err(|source| StoreError::Query { doing: "looking for the schema", source })?;
-        if migrated == Some(true) { Store::open(options).await.map(Some) } else { Ok(None) }
+        let there = schema_exists(&mut connection).await;
+        let _ = connection.close().await;
+        if there? { Store::open_as(options, reader, migrate).await.map(Some) } else { Ok(None) }
     }
 
     /// Like [`Store::connect_existing`], but starts the private database where there is one that is not up.
@@ -284,26 +184,26 @@ impl Store {
         Store::connect_existing().await
     }
 
-    /// Connects and migrates. `options` come from `DATABASE_URL` or the private cluster.
+    /// Connects and migrates. Users' queries run as the same role.
     pub async fn open(options: PgConnectOptions) -> Result<Store, StoreError> {
-        let options = options.application_name("sweep");
-        let mut connection = first_connection(&options).await?;
-        if !is_migrated(&mut connection).await? {
-            MIGRATOR.run(&mut connection).await?;
-        }
-        connection
-            .close()
-            .await
-            .map_err(|source| StoreError::Query { doing: "closing the first connection", source })?;
-        Ok(Store::with_pool(options))
+        let reader = Reader::Owner(Box::new(options.clone()));
+        Store::open_as(options, reader, Migrate::Always).await
     }
 
-    fn with_pool(options: PgConnectOptions) -> Store {
+    async fn open_as(options: PgConnectOptions, reader: Reader, migrate: Migrate) -> Result<Store, StoreError> {
+        let options = options.application_name("sweep");
+        let mut connection = first_connection(&options).await?;
+        let ready = bring_up_to_date(&mut connection, migrate).await;
+        let _ = connection.close().await;
+        ready.map(|()| Store::with_pool(options, reader))
+    }
+
+    fn with_pool(options: PgConnectOptions, reader: Reader) -> Store {
         let pool = PgPoolOptions::new()
             .max_connections(4)
             .acquire_timeout(CONNECT_LIMIT)
             .connect_lazy_with(options.options(SESSION_SETTINGS.iter().copied()));
-        Store { pool }
+        Store { pool, reader }
     }
 
     /// Newest migration that the database has had.
@@ -315,24 +215,68 @@ impl Store {
     }
 }
 
-/// Whether the database has had exactly the migrations that are embedded: a cheap look, where the migrator takes a lock
-/// that all wait for. Whatever else it finds is the migrator's to say.
-async fn is_migrated(connection: &mut PgConnection) -> Result<bool, StoreError> {
-    let failed = doing("can't read the version of the schema");
-    let there: Option<bool> = sqlx::query_scalar("SELECT to_regclass('_sqlx_migrations') IS NOT NULL")
-        .fetch_one(&mut *connection)
-        .await
-        .map_err(&failed)?;
-    if there != Some(true) {
-        return Ok(false);
+/// When a connection may change the schema.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Migrate {
+    Always,
+    /// Only where there is none.
+    IfEmpty,
+    Never,
+}
+
+fn private_reader(access: &private_postgres::Access) -> Reader {
+    match access.reader_options() {
+        Ok(options) => Reader::Role(Box::new(options)),
+        Err(_) => Reader::Missing(home().join("postgres")),
     }
-    let had: Vec<(i64, bool, Vec<u8>)> =
+}
+
+/// The role of `SWEEP_READER_URL`, or else that of `DATABASE_URL`.
+fn named_reader(options: PgConnectOptions) -> Result<Reader, StoreError> {
+    match std::env::var(READER_URL) {
+        Ok(url) if !url.is_empty() => Ok(Reader::Role(Box::new(parse_url(&url)?))),
+        _ => Ok(Reader::Owner(Box::new(options))),
+    }
+}
+
+async fn schema_exists(connection: &mut PgConnection) -> Result<bool, StoreError> {
+    sqlx::query_scalar("SELECT to_regclass('_sqlx_migrations') IS NOT NULL")
+        .fetch_one(connection)
+        .await
+        .map_err(doing("can't look for the schema"))
+}
+
+/// Migrates where that is allowed and needed. A cheap look comes first: the migrator takes a lock that all wait for.
+async fn bring_up_to_date(connection: &mut PgConnection, migrate: Migrate) -> Result<(), StoreError> {
+    if !schema_exists(connection).await? {
+        return if migrate == Migrate::Never { Ok(()) } else { Ok(MIGRATOR.run(connection).await?) };
+    }
+    let had: Result<Vec<(i64, bool, Vec<u8>)>, sqlx::Error> =
         sqlx::query_as("SELECT version, success, checksum FROM _sqlx_migrations ORDER BY version")
-            .fetch_all(connection)
-            .await
-            .map_err(&failed)?;
-    let embedded = MIGRATOR.iter().map(|migration| (migration.version, true, migration.checksum.to_vec()));
-    Ok(had == embedded.collect::<Vec<_>>())
+            .fetch_all(&mut *connection)
+            .await;
+    let had = match had {
+        Ok(had) => had,
+        // A role that may read our tables, but not this one.
+        Err(error) if migrate != Migrate::Always && sql_state(&error).as_deref() == Some("42501") => return Ok(()),
+        Err(error) => return Err(doing("can't read the version of the schema")(error)),
+    };
+    let embedded: Vec<_> =
+        MIGRATOR.iter().map(|migration| (migration.version, true, migration.checksum.to_vec())).collect();
+    if had == embedded {
+        return Ok(());
+    }
+    if migrate == Migrate::Always {
+        return Ok(MIGRATOR.run(connection).await?);
+    }
+    let (found, known) = (had.iter().map(|(version, ..)| *version).max().unwrap_or(0), newest_version());
+    if found > known {
+        Err(StoreError::SchemaNewer { found, known })
+    } else if found < known {
+        Err(StoreError::SchemaOlder { found, needed: known })
+    } else {
+        Ok(())
+    }
 }
 
 /// Newest migration that is embedded.
@@ -398,25 +342,5 @@ mod tests {
             assert!(!format!("{error:?} {error}").contains("secret"), "{error:?}");
             assert!(error.hint().is_some());
         }
-    }
-
-    #[test]
-    fn states_of_the_server_are_transient_and_refusals_are_not() {
-        for state in [
-            "08006", "53100", "53200", "53300", "57P01", "57P02", "57P03", "57P05", "57014", "58030", "25006", "25P03",
-            "55P03",
-        ] {
-            assert!(is_transient_state(state), "{state}");
-        }
-        for state in ["23505", "42703", "22P05", "54000", "42501", "3D000", "28P01", "0A000", "58P01"] {
-            assert!(!is_transient_state(state), "{state}");
-        }
-    }
-
-    #[test]
-    fn a_lost_connection_is_transient_and_a_missing_column_is_not() {
-        let io = sqlx::Error::Io(std::io::ErrorKind::ConnectionReset.into());
-        assert!(StoreError::Query { doing: "testing", source: io }.is_transient());
-        assert!(!StoreError::Query { doing: "testing", source: sqlx::Error::RowNotFound }.is_transient());
     }
 }

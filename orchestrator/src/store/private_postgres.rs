@@ -4,7 +4,9 @@
 //! ```text
 //! .sweep/postgres.lock       held while one process creates, starts or stops the cluster
 //! .sweep/postgres/           a folder, or a link where the server's user can't enter the project
-//!     password               of the only role, `sweep` (mode 0600, the caller's)
+//!     password               of the role `sweep`, which owns the database (mode 0600, the caller's)
+//!     password.reader        of `sweep_reader`, as which users' queries run; password.admin: of the superuser
+//!     server.lock            locked by the server for its lifetime
 //!     data/                  the cluster (the server's user)
 //!     socket/                its socket, unless the path is too long for one: then /tmp/sweep-UID-HASH/
 //!     server.log             what the server says
@@ -15,6 +17,7 @@ mod access;
 mod binaries;
 mod folder;
 mod postmaster;
+mod roles;
 
 use std::fs::{self, File};
 use std::io;
@@ -26,13 +29,21 @@ pub use access::Access;
 pub use binaries::{Binaries, find as find_binaries};
 use folder::Cluster;
 
-/// Name of the role and of the database.
+use postmaster::{LockState, ServerLock};
+
+/// Name of the database and of the role that owns it.
 pub(crate) const NAME: &str = "sweep";
+/// Role of users' queries: it may read our tables and views, and nothing else.
+const READER: &str = "sweep_reader";
+/// The superuser, for setting the cluster up. In clusters of older versions that is `sweep`.
+const ADMIN: &str = "sweep_admin";
 
 /// How long a server may take to come up: crash recovery replays at most `max_wal_size`.
 const START_LIMIT: Duration = Duration::from_mins(5);
 /// How long a server, or what a killed one left behind, may take to go away.
 const STOP_LIMIT: Duration = Duration::from_mins(1);
+/// How long a server that can't be seen, but holds the lock, may take to answer.
+const UNSEEN_LIMIT: Duration = Duration::from_secs(30);
 /// Between looks at a process that is not our child, so that there is nothing to wait on.
 const POLL: Duration = Duration::from_millis(20);
 
@@ -121,6 +132,24 @@ pub enum PrivatePostgresError {
         #[source]
         said: Said,
     },
+    /// A server that holds the lock and can't be reached.
+    #[error("a server of the private database in {} is running, but does not answer on its socket here", folder.display())]
+    Elsewhere {
+        /// The cluster's folder.
+        folder: PathBuf,
+    },
+    /// A server that can't be signalled.
+    #[error("the server of the private database in {} runs in another process namespace (a container?)", folder.display())]
+    OtherNamespace {
+        /// The cluster's folder.
+        folder: PathBuf,
+    },
+    /// Users' queries need the role `sweep_reader`, which clusters of older versions get when they are started anew.
+    #[error("the private database in {} was started by an older `sweep` and has no role for queries yet", folder.display())]
+    NoReader {
+        /// The cluster's folder.
+        folder: PathBuf,
+    },
     /// A server that neither answers nor goes.
     #[error("the private database in {} did not {what} within {secs} s", data.display())]
     Stuck {
@@ -165,6 +194,11 @@ impl PrivatePostgresError {
             Self::Io { source, .. } if source.kind() == io::ErrorKind::StorageFull => "make room on the disk".to_owned(),
             Self::Io { .. } => return None,
             Self::Program { .. } => "see `.sweep/postgres/server.log`; `sweep doctor` checks what a sweep needs".to_owned(),
+            Self::Elsewhere { .. } => {
+                "it may run in a container or on a machine that shares this folder: use it from there, or stop it there".to_owned()
+            }
+            Self::OtherNamespace { .. } => "stop it where it was started: `sweep db stop` there".to_owned(),
+            Self::NoReader { .. } => "`sweep db stop`, then the same again; workers wait for it".to_owned(),
             Self::Stuck { data, .. } => format!("see `.sweep/postgres/server.log` and the processes of {}", data.display()),
         };
         Some(text)
@@ -176,7 +210,9 @@ impl PrivatePostgresError {
 pub struct Status {
     /// The cluster's folder; `None`: not made yet.
     pub folder: Option<PathBuf>,
-    /// Process id of a server that answers.
+    /// Whether a server answers.
+    pub up: bool,
+    /// Its process id; `None` also where it runs in another process namespace.
     pub pid: Option<i32>,
     /// Folder of its socket.
     pub socket: Option<PathBuf>,
@@ -220,13 +256,14 @@ pub fn running(home: &Path) -> Result<Option<Access>, PrivatePostgresError> {
 /// What there is.
 pub fn status(home: &Path) -> Result<Status, PrivatePostgresError> {
     let Some(cluster) = Cluster::find(home)? else {
-        return Ok(Status { folder: None, pid: None, socket: None, user: None, version: None });
+        return Ok(Status { folder: None, up: false, pid: None, socket: None, user: None, version: None });
     };
-    let server = postmaster::running(&cluster.data()).filter(postmaster::Postmaster::answers);
+    let server = postmaster::answering(&cluster.data(), &cluster.socket_folder());
     Ok(Status {
         version: cluster.version(),
         user: Some(cluster.user.name.clone()),
-        pid: server.as_ref().map(|server| server.pid),
+        up: server.is_some(),
+        pid: server.as_ref().and_then(|server| server.pid),
         socket: server.map(|server| server.socket),
         folder: Some(cluster.folder),
     })
@@ -239,11 +276,23 @@ pub fn stop(home: &Path) -> Result<bool, PrivatePostgresError> {
     }
     let _lock = lock(home)?;
     let Some(cluster) = Cluster::find(home)? else { return Ok(false) };
-    let Some(server) = postmaster::running(&cluster.data()) else { return Ok(false) };
+    let data = cluster.data();
+    let Some(server) = postmaster::answering(&data, &cluster.socket_folder()) else {
+        return if is_held(&cluster)? && postmaster::processes(&data).is_empty() {
+            Err(PrivatePostgresError::Elsewhere { folder: cluster.folder })
+        } else {
+            Ok(false)
+        };
+    };
     // SIGINT is PostgreSQL's "fast" shutdown.
-    server.signal(nix::sys::signal::Signal::SIGINT);
+    if !server.signal(nix::sys::signal::Signal::SIGINT) {
+        return Err(PrivatePostgresError::OtherNamespace { folder: cluster.folder });
+    }
     let deadline = Instant::now() + STOP_LIMIT;
-    while !postmaster::processes(&cluster.data()).is_empty() {
+    while is_held(&cluster)?
+        || !postmaster::processes(&data).is_empty()
+        || postmaster::answering(&data, &cluster.socket_folder()).is_some()
+    {
         if Instant::now() > deadline {
             return Err(stuck(&cluster, "stop", STOP_LIMIT));
         }
@@ -252,10 +301,17 @@ pub fn stop(home: &Path) -> Result<bool, PrivatePostgresError> {
     Ok(true)
 }
 
+/// Whether a server holds the lock.
+fn is_held(cluster: &Cluster) -> Result<bool, PrivatePostgresError> {
+    let path = cluster.server_lock_file();
+    let state = ServerLock::try_take(&path).map_err(io_error("open", &path))?;
+    Ok(matches!(state, LockState::Held))
+}
+
 fn reach(cluster: &Cluster) -> Result<Option<Access>, PrivatePostgresError> {
-    match postmaster::running(&cluster.data()) {
-        Some(server) if server.answers() => Access::new(&cluster.password_file(), server.socket).map(Some),
-        _ => Ok(None),
+    match postmaster::answering(&cluster.data(), &cluster.socket_folder()) {
+        Some(server) => Access::new(cluster, server.socket).map(Some),
+        None => Ok(None),
     }
 }
 
@@ -273,12 +329,15 @@ fn start(cluster: &Cluster) -> Result<(), PrivatePostgresError> {
     if !cluster.data().exists() {
         create(cluster, &binaries)?;
     }
-    if wait_for_the_last(cluster)? {
-        return Ok(());
-    }
+    let Some(server_lock) = wait_for_the_last(cluster)? else { return Ok(()) };
     let socket = cluster.make_socket_folder()?;
-    postmaster::clear_lock_files(&cluster.data(), &socket)
-        .map_err(io_error("clear the lock files of", &cluster.data()))?;
+    if let Some(lock) = &server_lock {
+        postmaster::clear_lock_files(&cluster.data(), &socket, lock)
+            .map_err(io_error("clear the lock files of", &cluster.data()))?;
+    }
+    if !cluster.reader_password_file().exists() {
+        roles::add_reader(cluster, &binaries, "data")?;
+    }
     cluster.make_log()?;
     let mut options = format!("-k {}", socket.display());
     for setting in SETTINGS {
@@ -290,6 +349,9 @@ fn start(cluster: &Cluster) -> Result<(), PrivatePostgresError> {
     let mut command = server_command(cluster, &binaries, "pg_ctl");
     command.args(["start", "--wait", "--silent", "--pgdata=data", "--log=server.log"]);
     command.arg(format!("--timeout={}", START_LIMIT.as_secs())).arg("-o").arg(options);
+    if let Some(lock) = &server_lock {
+        lock.inherit(&mut command);
+    }
     let output = command.stdin(Stdio::null()).output().map_err(io_error("run", &binaries.program("pg_ctl")))?;
     if output.status.success() {
         return Ok(());
@@ -302,27 +364,36 @@ fn start(cluster: &Cluster) -> Result<(), PrivatePostgresError> {
 }
 
 /// Waits for what a killed server left behind (its children need a moment to notice) or for one that somebody else is
-/// starting. `true`: a server is up.
-fn wait_for_the_last(cluster: &Cluster) -> Result<bool, PrivatePostgresError> {
-    let data = cluster.data();
+/// starting. `None`: a server is up. Else there is none, and the lock is ours, where the file system has locks.
+fn wait_for_the_last(cluster: &Cluster) -> Result<Option<Option<ServerLock>>, PrivatePostgresError> {
+    let (data, path) = (cluster.data(), cluster.server_lock_file());
     let begun = Instant::now();
-    while !postmaster::processes(&data).is_empty() {
-        let server = postmaster::running(&data);
-        if server.as_ref().is_some_and(postmaster::Postmaster::answers) {
-            return Ok(true);
+    loop {
+        if postmaster::answering(&data, &cluster.socket_folder()).is_some() {
+            return Ok(None);
         }
-        let (what, limit) = if server.is_some() { ("answer", START_LIMIT) } else { ("end", STOP_LIMIT) };
-        if begun.elapsed() > limit {
-            return Err(stuck(cluster, what, limit));
+        let state = ServerLock::try_take(&path).map_err(io_error("open", &path))?;
+        // Of a version that knew no lock, or where there are none: as far as can be seen.
+        let seen = postmaster::may_be_running(&data);
+        match state {
+            LockState::Taken(lock) if !seen => return Ok(Some(Some(lock))),
+            // PostgreSQL's own lock file has to do; it is never removed.
+            LockState::Unsupported if !seen => return Ok(Some(None)),
+            LockState::Held if !seen && begun.elapsed() > UNSEEN_LIMIT => {
+                return Err(PrivatePostgresError::Elsewhere { folder: cluster.folder.clone() });
+            }
+            _ => {}
+        }
+        if begun.elapsed() > START_LIMIT {
+            return Err(stuck(cluster, "answer", START_LIMIT));
         }
         std::thread::sleep(POLL);
     }
-    Ok(false)
 }
 
 /// Makes the cluster beside its place and moves it there when it is whole: a killed `initdb` leaves nothing half done.
 fn create(cluster: &Cluster, binaries: &Binaries) -> Result<(), PrivatePostgresError> {
-    let password = access::make_password(&cluster.password_file())?;
+    let password = access::make_password(&cluster.admin_password_file())?;
     let new = cluster.folder.join("data.new");
     if new.exists() {
         fs::remove_dir_all(&new).map_err(io_error("remove", &new))?;
@@ -331,20 +402,15 @@ fn create(cluster: &Cluster, binaries: &Binaries) -> Result<(), PrivatePostgresE
     let password_copy = cluster.lend_file("password.initdb", &password)?;
     let initdb = server_command(cluster, binaries, "initdb")
         .args(["--pgdata=data.new", "--auth=scram-sha-256", "--encoding=UTF8", "--locale=C"])
-        .arg(format!("--username={NAME}"))
+        .arg(format!("--username={ADMIN}"))
         .arg("--pwfile=password.initdb")
         .stdin(Stdio::null())
         .output()
         .map_err(io_error("run", &binaries.program("initdb")));
     fs::remove_file(&password_copy).map_err(io_error("remove", &password_copy))?;
     check("initdb", &initdb?)?;
-    let mut single = server_command(cluster, binaries, "postgres");
-    single.args(["--single", "-D", "data.new", "-c", "log_checkpoints=off", "postgres"]);
-    let script = cluster.lend_file("create.sql", &format!("CREATE DATABASE {NAME}\n"))?;
-    let stdin = File::open(&script).map_err(io_error("open", &script))?;
-    let created = single.stdin(stdin).output().map_err(io_error("run", &binaries.program("postgres")));
-    fs::remove_file(&script).map_err(io_error("remove", &script))?;
-    check("postgres --single", &created?)?;
+    roles::add_owner(cluster, binaries, "data.new")?;
+    roles::add_reader(cluster, binaries, "data.new")?;
     let data = cluster.data();
     fs::rename(&new, &data).map_err(io_error("rename", &new))
 }

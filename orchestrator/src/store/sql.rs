@@ -1,20 +1,24 @@
 //! A query of the user's: one statement that only reads, with a limit on its time and on its rows.
 //!
-//! Four locks, because each alone has a way round it. The query becomes the body of a cursor, whose grammar has no
-//! writing statement. It travels by the extended protocol, which takes a single statement (`COMMIT; DROP ...` is
-//! refused). Its transaction is `READ ONLY`, so functions can't write tables. And a superuser, such as the private
-//! database's role, drops to `pg_read_all_data`, so functions can't touch files and other sessions. They keep mistakes
-//! from doing harm; they are no sandbox for strangers, for whom a role without rights is.
+//! The session is that of a role that may only read (`sweep_reader` of the private database, or `SWEEP_READER_URL`), so
+//! nothing that a query does to its session gives it more. Around it: the query becomes the body of a cursor, whose
+//! grammar has no writing statement; it travels by the extended protocol, which takes a single statement; its
+//! transaction is `READ ONLY`; and this side closes the connection when the time is over. Where a database is named and
+//! no role for reading is, these have to do, and a superuser is refused.
 
 use std::time::{Duration, Instant};
 
 use sqlx::postgres::{PgColumn, PgDatabaseError, PgErrorPosition, PgRow};
 use sqlx::{AssertSqlSafe, Column as _, Connection, Executor, PgConnection, Row, SqlSafeStr, Statement, ValueRef};
 
-use super::{Store, StoreError};
+use super::private_postgres::PrivatePostgresError;
+use super::{Reader, Store, StoreError, first_connection};
 
 /// Rows fetched at a time.
 const BATCH_ROWS: usize = 10_000;
+
+/// What this side waits longer than the server.
+const GRACE: Duration = Duration::from_secs(5);
 
 const CURSOR: &str = "DECLARE sweep_rows NO SCROLL CURSOR FOR ";
 
@@ -106,13 +110,46 @@ pub enum SqlError {
 impl Store {
     /// Runs `question`.
     pub async fn sql(&self, question: &Question<'_>) -> Result<Answer, SqlError> {
-        let connection =
-            self.pool.acquire().await.map_err(|source| StoreError::Query { doing: "connecting", source })?;
-        // Detached: the settings of this session go with it.
-        let mut connection = connection.detach();
-        let answer = ask(&mut connection, question).await;
-        let _ = connection.close().await;
+        let mut connection = self.reader_connection().await?;
+        // The server's own limit can be lifted by the query.
+        let limit = question.timeout + GRACE;
+        let answer = match tokio::time::timeout(limit, ask(&mut connection, question)).await {
+            Ok(answer) => answer,
+            Err(_) => Err(SqlError::Timeout(question.timeout)),
+        };
+        if matches!(answer, Err(SqlError::Timeout(_))) {
+            // Without a word: the server may not be listening.
+            drop(connection);
+        } else {
+            let _ = connection.close().await;
+        }
         answer
+    }
+
+    async fn reader_connection(&self) -> Result<PgConnection, StoreError> {
+        let (options, variable) = match &self.reader {
+            Reader::Role(options) => (options, "SWEEP_READER_URL"),
+            Reader::Owner(options) => (options, "DATABASE_URL"),
+            Reader::Missing(folder) => return Err(PrivatePostgresError::NoReader { folder: folder.clone() }.into()),
+        };
+        let options = options.as_ref().clone().application_name("sweep sql");
+        // A server that is cut off from its client ends the query within seconds.
+        let mut connection = first_connection(&options).await?;
+        let _ = sqlx::raw_sql("SET client_connection_check_interval = '2s'").execute(&mut connection).await;
+        let powerful: Option<String> = sqlx::query_scalar(
+            "SELECT rolname::text FROM pg_roles
+             WHERE rolname = session_user
+                   AND (rolsuper OR pg_has_role(oid, 'pg_execute_server_program', 'MEMBER')
+                        OR pg_has_role(oid, 'pg_read_server_files', 'MEMBER')
+                        OR pg_has_role(oid, 'pg_write_server_files', 'MEMBER'))",
+        )
+        .fetch_optional(&mut connection)
+        .await
+        .map_err(|source| StoreError::Query { doing: "looking at what the role may do", source })?;
+        match powerful {
+            Some(role) => Err(StoreError::PowerfulReader { role, variable }),
+            None => Ok(connection),
+        }
     }
 }
 
@@ -151,16 +188,10 @@ async fn ask(connection: &mut PgConnection, question: &Question<'_>) -> Result<A
 }
 
 async fn begin(connection: &mut PgConnection, timeout: Duration) -> Result<(), sqlx::Error> {
-    let drop_to_reader: bool = sqlx::query_scalar(
-        "SELECT rolsuper AND EXISTS (SELECT FROM pg_roles WHERE rolname = 'pg_read_all_data')
-         FROM pg_roles WHERE rolname = current_user",
-    )
-    .fetch_one(&mut *connection)
-    .await?;
-    let role = if drop_to_reader { "SET LOCAL ROLE pg_read_all_data;" } else { "" };
     let script = format!(
         "SET default_transaction_read_only = on; SET timezone = 'UTC'; SET datestyle = 'ISO'; SET extra_float_digits = 1;
-         SET statement_timeout = {}; BEGIN READ ONLY; {role}",
+         SET standard_conforming_strings = on;
+         SET statement_timeout = {}; BEGIN READ ONLY",
         timeout.as_millis().min(i32::MAX as u128),
     );
     sqlx::raw_sql(AssertSqlSafe(script)).execute(connection).await?;
@@ -274,18 +305,37 @@ fn first_word(text: &str) -> &str {
     &text[..end]
 }
 
-/// Bytes of blanks and comments that `text` begins with.
+/// Bytes of blanks and comments that `text` begins with, as PostgreSQL reads them: comments nest, and a carriage return
+/// ends a line too.
 fn skip_comments(text: &str) -> usize {
-    let rest = text.trim_start();
-    let blank = text.len() - rest.len();
-    let comment = if rest.starts_with("--") {
-        rest.find('\n').unwrap_or(rest.len())
-    } else if rest.starts_with("/*") {
-        rest.find("*/").map_or(rest.len(), |end| end + 2)
-    } else {
-        return blank;
-    };
-    blank + comment + skip_comments(&rest[comment..])
+    let bytes = text.as_bytes();
+    let mut at = 0;
+    loop {
+        match &bytes[at..] {
+            [b' ' | b'\t' | b'\n' | b'\r' | 0x0b | 0x0c, ..] => at += 1,
+            [b'-', b'-', rest @ ..] => {
+                at += 2 + rest.iter().position(|byte| matches!(byte, b'\n' | b'\r')).unwrap_or(rest.len());
+            }
+            [b'/', b'*', ..] => at += nested_comment(&bytes[at..]),
+            _ => return at,
+        }
+    }
+}
+
+/// Length of the comment that `bytes` begin with; all of them if it is not closed.
+fn nested_comment(bytes: &[u8]) -> usize {
+    let (mut at, mut depth) = (0, 0);
+    while at < bytes.len() {
+        match &bytes[at..] {
+            [b'/', b'*', ..] => (at, depth) = (at + 2, depth + 1),
+            [b'*', b'/', ..] => (at, depth) = (at + 2, depth - 1),
+            _ => at += 1,
+        }
+        if depth == 0 {
+            return at;
+        }
+    }
+    bytes.len()
 }
 
 fn refusal(error: sqlx::Error, question: &Question<'_>) -> SqlError {
@@ -332,6 +382,8 @@ mod tests {
         assert_eq!(first_word("(select 1)"), "");
         assert_eq!(first_word("-- only a comment"), "");
         assert_eq!(first_word("/* open"), "");
+        assert_eq!(first_word("/* /* */ explain */ do"), "do");
+        assert_eq!(first_word("--\rdo\nexplain"), "do");
     }
 
     #[test]

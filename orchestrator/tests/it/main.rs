@@ -5,9 +5,11 @@
 mod advise;
 mod analysis;
 mod cli_plan;
+mod escapes;
 mod harness;
 mod import;
 mod plot;
+mod postmaster;
 mod report;
 mod run;
 mod store;

@@ -23,6 +23,7 @@ const MAY_USE: &[(&str, &[&str])] = &[
 const OWNERS: &[(&str, &[&str])] = &[
     ("serde_yaml::", &["orchestrator/src/spec/parse.rs", "orchestrator/src/spec/locate.rs"]),
     ("sqlx::", &["orchestrator/src/store/"]),
+    ("sqlparser::", &["orchestrator/src/store/condition.rs"]),
     ("argmin::", &["orchestrator/fit/src/"]),
     ("polars::", &["orchestrator/src/dataset"]),
     ("plotters::", &["orchestrator/src/report/"]),

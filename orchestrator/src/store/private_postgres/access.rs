@@ -8,14 +8,17 @@ use std::path::{Path, PathBuf};
 
 use sqlx::postgres::{PgConnectOptions, PgSslMode};
 
-use super::{NAME, PrivatePostgresError, io_error};
+use super::folder::Cluster;
+use super::{NAME, PrivatePostgresError, READER, io_error};
 
-/// Socket and password of a server that is up.
+/// Socket and passwords of a server that is up.
 #[derive(Clone)]
 pub struct Access {
     /// Folder of the socket.
     pub socket: PathBuf,
+    folder: PathBuf,
     password: String,
+    reader_password: Option<String>,
 }
 
 impl fmt::Debug for Access {
@@ -25,23 +28,43 @@ impl fmt::Debug for Access {
 }
 
 impl Access {
-    pub(super) fn new(password_file: &Path, socket: PathBuf) -> Result<Access, PrivatePostgresError> {
-        let password = fs::read_to_string(password_file).map_err(io_error("read", password_file))?;
-        Ok(Access { socket, password: password.trim_end().to_owned() })
+    pub(super) fn new(cluster: &Cluster, socket: PathBuf) -> Result<Access, PrivatePostgresError> {
+        let read = |path: &Path| fs::read_to_string(path).map(|password| password.trim_end().to_owned());
+        let (owner, reader) = (cluster.password_file(), cluster.reader_password_file());
+        let reader_password = match read(&reader) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(io_error("read", &reader)(error)),
+            found => found.ok(),
+        };
+        let password = read(&owner).map_err(io_error("read", &owner))?;
+        Ok(Access { socket, folder: cluster.folder.clone(), password, reader_password })
     }
 
-    /// For sqlx. What `PGHOST` and its like say is not used.
+    /// For sqlx, as the owner of the database. What `PGHOST` and its like say is not used.
     pub fn options(&self) -> PgConnectOptions {
+        self.options_of(NAME, &self.password)
+    }
+
+    /// For sqlx, as the role of users' queries.
+    pub fn reader_options(&self) -> Result<PgConnectOptions, PrivatePostgresError> {
+        Ok(self.options_of(READER, self.reader_password()?))
+    }
+
+    fn reader_password(&self) -> Result<&str, PrivatePostgresError> {
+        let missing = || PrivatePostgresError::NoReader { folder: self.folder.clone() };
+        self.reader_password.as_deref().ok_or_else(missing)
+    }
+
+    fn options_of(&self, user: &str, password: &str) -> PgConnectOptions {
         PgConnectOptions::new_without_pgpass()
             .socket(&self.socket)
             .port(5432)
-            .username(NAME)
-            .password(&self.password)
+            .username(user)
+            .password(password)
             .database(NAME)
             .ssl_mode(PgSslMode::Disable)
     }
 
-    /// For `psql`, `psycopg` and other clients of libpq. It holds the password.
+    /// For `psql`, `psycopg` and other clients of libpq, as the owner. It holds the password.
     pub fn url(&self) -> String {
         let mut url = url::Url::parse(&format!("postgresql:///{NAME}")).expect("a constant URL parses");
         url.query_pairs_mut()
@@ -51,15 +74,15 @@ impl Access {
         url.into()
     }
 
-    /// For `psql`: the environment of a child process, which other users can't read.
-    pub fn environment(&self) -> Vec<(&'static str, String)> {
-        vec![
+    /// For `psql`, as the role of users' queries: the environment of a child process, which other users can't read.
+    pub fn reader_environment(&self) -> Result<Vec<(&'static str, String)>, PrivatePostgresError> {
+        Ok(vec![
             ("PGHOST", self.socket.to_string_lossy().into_owned()),
             ("PGPORT", "5432".to_owned()),
-            ("PGUSER", NAME.to_owned()),
+            ("PGUSER", READER.to_owned()),
             ("PGDATABASE", NAME.to_owned()),
-            ("PGPASSWORD", self.password.clone()),
-        ]
+            ("PGPASSWORD", self.reader_password()?.to_owned()),
+        ])
     }
 }
 
@@ -70,19 +93,28 @@ pub(super) fn make_password(path: &Path) -> Result<String, PrivatePostgresError>
         Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(io_error("read", path)(error)),
         Ok(_) | Err(_) => {}
     }
+    let password = random_password()?;
+    write_password(path, &password)?;
+    Ok(password)
+}
+
+/// 256 random bits in hex.
+pub(super) fn random_password() -> Result<String, PrivatePostgresError> {
     let mut bytes = [0_u8; 32];
     let random = Path::new("/dev/urandom");
     File::open(random).and_then(|mut file| file.read_exact(&mut bytes)).map_err(io_error("read", random))?;
-    let password = hex(&bytes);
-    File::options()
-        .create(true)
-        .truncate(true)
-        .write(true)
-        .mode(0o600)
-        .open(path)
-        .and_then(|mut file| file.write_all(password.as_bytes()))
-        .map_err(io_error("write", path))?;
-    Ok(password)
+    Ok(hex(&bytes))
+}
+
+/// Whole or not at all, for the caller alone.
+pub(super) fn write_password(path: &Path, password: &str) -> Result<(), PrivatePostgresError> {
+    let new = path.with_extension("new");
+    let written =
+        File::options().create(true).truncate(true).write(true).mode(0o600).open(&new).and_then(|mut file| {
+            file.write_all(password.as_bytes())?;
+            file.sync_all()
+        });
+    written.and_then(|()| fs::rename(&new, path)).map_err(io_error("write", path))
 }
 
 pub(super) fn hex(bytes: &[u8]) -> String {

@@ -134,6 +134,16 @@ impl Cluster {
         self.folder.join("password")
     }
 
+    /// Password of [`super::READER`]; where there is none, the cluster has no such role yet.
+    pub(super) fn reader_password_file(&self) -> PathBuf {
+        self.folder.join("password.reader")
+    }
+
+    /// Password of [`super::ADMIN`].
+    pub(super) fn admin_password_file(&self) -> PathBuf {
+        self.folder.join("password.admin")
+    }
+
     pub(super) fn log_file(&self) -> PathBuf {
         self.folder.join("server.log")
     }
@@ -171,14 +181,24 @@ impl Cluster {
         Ok(path)
     }
 
-    /// Where the socket goes: a path that fits, in a folder that only the server's user (and root) can enter.
-    pub(super) fn make_socket_folder(&self) -> Result<PathBuf, PrivatePostgresError> {
+    /// Held by a server for its lifetime.
+    pub(super) fn server_lock_file(&self) -> PathBuf {
+        self.folder.join("server.lock")
+    }
+
+    /// Where the socket goes: a path that fits.
+    pub(super) fn socket_folder(&self) -> PathBuf {
         let inside = self.folder.join("socket");
-        let path = if is_plain(&inside) && inside.as_os_str().len() + "/.s.PGSQL.5432".len() <= SOCKET_PATH_MAX {
+        if is_plain(&inside) && inside.as_os_str().len() + "/.s.PGSQL.5432".len() <= SOCKET_PATH_MAX {
             inside
         } else {
             PathBuf::from(format!("/tmp/sweep-{}-{}", self.user.uid, short_hash(&self.folder)))
-        };
+        }
+    }
+
+    /// The same as a folder that only the server's user (and root) can enter.
+    pub(super) fn make_socket_folder(&self) -> Result<PathBuf, PrivatePostgresError> {
+        let path = self.socket_folder();
         match path.symlink_metadata() {
             Err(error) if error.kind() == io::ErrorKind::NotFound => self.make_private_folder(&path)?,
             Err(error) => return Err(io_error("look at", &path)(error)),

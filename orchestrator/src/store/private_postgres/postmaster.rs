@@ -1,71 +1,99 @@
-//! Which server processes of a data folder are alive, by `postmaster.pid` and `/proc`. A process number alone proves
-//! nothing: it may have been given to another program since, or belong to a dead process that nobody has reaped.
+//! Whether the server of a data folder is alive. Its socket is asked first, then the lock that it holds for its
+//! lifetime. `/proc` comes last and proves life only: what can't be seen (another process namespace, no right to look)
+//! is not dead. A process number alone proves nothing: it may have been given to another program since, or mean another
+//! process here.
 
-use std::fs;
+use std::fs::{self, File};
 use std::io;
+use std::os::fd::AsRawFd;
+use std::os::unix::fs::OpenOptionsExt;
 use std::os::unix::net::UnixStream;
+use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
+use std::process::Command;
 
+use nix::fcntl::{FcntlArg, FdFlag, fcntl};
 use nix::sys::signal::{Signal, kill};
+use nix::sys::socket::{getsockopt, sockopt};
 use nix::unistd::Pid;
 
-/// A server that is alive.
+const SOCKET_FILE: &str = ".s.PGSQL.5432";
+
+/// A server that takes connections.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Postmaster {
-    pub(super) pid: i32,
+    /// As the kernel tells it of the socket's other end; `None`: it runs in another process namespace.
+    pub(super) pid: Option<i32>,
     /// Folder of its socket.
     pub(super) socket: PathBuf,
-    ready: bool,
 }
 
 impl Postmaster {
-    /// Whether it takes connections.
-    pub(super) fn answers(&self) -> bool {
-        self.ready && UnixStream::connect(self.socket.join(".s.PGSQL.5432")).is_ok()
-    }
-
-    /// A signal to a process that is gone is no error.
-    pub(super) fn signal(&self, signal: Signal) {
-        let _ = kill(Pid::from_raw(self.pid), signal);
+    /// A signal to a process that is gone is no error. `false`: it can't be reached from here.
+    pub(super) fn signal(&self, signal: Signal) -> bool {
+        self.pid.is_some_and(|pid| {
+            let _ = kill(Pid::from_raw(pid), signal);
+            true
+        })
     }
 }
 
-/// The server of a data folder, if its lock file names one that is alive.
-pub(super) fn running(data: &Path) -> Option<Postmaster> {
-    let postmaster = parse(&fs::read_to_string(data.join("postmaster.pid")).ok()?)?;
-    let alive =
-        if has_proc() { works_in(postmaster.pid, data) } else { kill(Pid::from_raw(postmaster.pid), None).is_ok() };
-    alive.then_some(postmaster)
+/// The server of a data folder that takes connections: at the socket that its lock file names, or else at `socket`.
+pub(super) fn answering(data: &Path, socket: &Path) -> Option<Postmaster> {
+    let noted = lock_file(data);
+    // The socket is there while the server still starts up.
+    if noted.as_ref().is_some_and(|noted| !noted.ready) {
+        return None;
+    }
+    let socket = noted.map_or_else(|| socket.to_owned(), |noted| noted.socket);
+    let stream = UnixStream::connect(socket.join(SOCKET_FILE)).ok()?;
+    let peer = getsockopt(&stream, sockopt::PeerCredentials).ok()?;
+    Some(Postmaster { pid: Some(peer.pid()).filter(|pid| *pid > 0), socket })
+}
+
+/// What `postmaster.pid` says.
+#[derive(Debug, Clone, PartialEq, Eq)]
+struct LockFile {
+    pid: i32,
+    socket: PathBuf,
+    ready: bool,
+}
+
+fn lock_file(data: &Path) -> Option<LockFile> {
+    parse(&fs::read_to_string(data.join("postmaster.pid")).ok()?)
 }
 
 /// Lines: process, data folder, start time, port, socket folder, address, shared memory, status.
-fn parse(text: &str) -> Option<Postmaster> {
+fn parse(text: &str) -> Option<LockFile> {
     let lines: Vec<&str> = text.lines().collect();
     let pid = lines.first()?.trim().parse().ok().filter(|pid| *pid > 0)?;
     let socket = PathBuf::from(lines.get(4).unwrap_or(&""));
     let ready = lines.get(7).is_some_and(|status| status.trim() == "ready");
-    Some(Postmaster { pid, socket, ready })
+    Some(LockFile { pid, socket, ready })
 }
 
-/// Every live process of the server in `data`: each has made that folder its working directory.
+/// Whether a server process of this folder can be seen, or may be there without being seen: the lock file's process is
+/// a `postgres` that we may not look at.
+pub(super) fn may_be_running(data: &Path) -> bool {
+    let hidden = |pid: i32| {
+        fs::read_link(format!("/proc/{pid}/cwd")).is_err_and(|error| error.kind() == io::ErrorKind::PermissionDenied)
+            && fs::read_to_string(format!("/proc/{pid}/comm")).is_ok_and(|name| name.trim() == "postgres")
+    };
+    !processes(data).is_empty() || lock_file(data).is_some_and(|noted| hidden(noted.pid))
+}
+
+/// Server processes of `data` that can be seen: each has made that folder its working directory.
 pub(super) fn processes(data: &Path) -> Vec<i32> {
-    if !has_proc() {
-        return running(data).map(|server| server.pid).into_iter().collect();
-    }
     let Ok(entries) = fs::read_dir("/proc") else { return Vec::new() };
-    entries
-        .filter_map(|entry| entry.ok()?.file_name().to_str()?.parse().ok())
-        .filter(|pid| works_in(*pid, data))
-        .collect()
+    let works_in = |pid: &i32| fs::read_link(format!("/proc/{pid}/cwd")).is_ok_and(|cwd| cwd == data);
+    entries.filter_map(|entry| entry.ok()?.file_name().to_str()?.parse().ok()).filter(works_in).collect()
 }
 
-/// Removes lock files that no live process stands behind: PostgreSQL takes any process that has got the same number
-/// since, or is dead but not reaped, for the old server. The caller holds the start lock and has found no process.
-pub(super) fn clear_lock_files(data: &Path, socket: &Path) -> io::Result<()> {
-    if !has_proc() {
-        return Ok(());
-    }
-    for path in [data.join("postmaster.pid"), socket.join(".s.PGSQL.5432.lock"), socket.join(".s.PGSQL.5432")] {
+/// Removes lock files of a server that is dead: PostgreSQL takes any process that has got the same number since, or is
+/// dead but not reaped, for the old server. The caller holds the start lock and `ServerLock`, which proves that no
+/// server lives.
+pub(super) fn clear_lock_files(data: &Path, socket: &Path, _proof: &ServerLock) -> io::Result<()> {
+    for path in [data.join("postmaster.pid"), socket.join(format!("{SOCKET_FILE}.lock")), socket.join(SOCKET_FILE)] {
         match fs::remove_file(path) {
             Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
             Ok(()) | Err(_) => {}
@@ -74,13 +102,47 @@ pub(super) fn clear_lock_files(data: &Path, socket: &Path) -> io::Result<()> {
     Ok(())
 }
 
-/// Reading `cwd` fails for the dead.
-fn works_in(pid: i32, data: &Path) -> bool {
-    fs::read_link(format!("/proc/{pid}/cwd")).is_ok_and(|cwd| cwd == data)
+/// The kernel's lock on a file beside the cluster. The server and its children inherit the descriptor, so that the lock
+/// is held until the last of them is gone, whoever can see them.
+#[derive(Debug)]
+pub(super) struct ServerLock {
+    file: File,
 }
 
-fn has_proc() -> bool {
-    Path::new("/proc/self/cwd").exists()
+/// What came of asking for the lock.
+#[derive(Debug)]
+pub(super) enum LockState {
+    /// Ours: no server lives that knows of the lock.
+    Taken(ServerLock),
+    /// A server's.
+    Held,
+    /// The file system has no such locks.
+    Unsupported,
+}
+
+impl ServerLock {
+    /// Asks for the lock, without waiting.
+    pub(super) fn try_take(path: &Path) -> io::Result<LockState> {
+        let file = File::options().create(true).truncate(false).write(true).mode(0o600).open(path)?;
+        match file.try_lock() {
+            Ok(()) => Ok(LockState::Taken(ServerLock { file })),
+            Err(fs::TryLockError::WouldBlock) => Ok(LockState::Held),
+            Err(fs::TryLockError::Error(_)) => Ok(LockState::Unsupported),
+        }
+    }
+
+    /// Has the program hold the lock too, and all that it starts.
+    #[expect(unsafe_code, reason = "the descriptor is to be inherited by the child alone, so after the fork")]
+    pub(super) fn inherit(&self, command: &mut Command) {
+        let descriptor = self.file.as_raw_fd();
+        // SAFETY: fcntl is async-signal-safe; the descriptor is open as long as `self`, which outlives the fork.
+        unsafe {
+            command.pre_exec(move || {
+                let own = std::os::fd::BorrowedFd::borrow_raw(descriptor);
+                fcntl(own, FcntlArg::F_SETFD(FdFlag::empty())).map(drop).map_err(io::Error::from)
+            });
+        }
+    }
 }
 
 #[cfg(test)]
@@ -104,8 +166,30 @@ mod tests {
         let me = std::process::id();
         fs::write(folder.path().join("postmaster.pid"), format!("{me}\n/p\n0\n5432\n/s\n\n0 0\nready\n"))
             .expect("written");
-        assert_eq!(running(folder.path()), None);
-        clear_lock_files(folder.path(), folder.path()).expect("removed");
-        clear_lock_files(folder.path(), folder.path()).expect("a second time too");
+        assert_eq!(answering(folder.path(), folder.path()), None);
+        assert!(!may_be_running(folder.path()));
+        let path = folder.path().join("lock");
+        let LockState::Taken(lock) = ServerLock::try_take(&path).expect("a lock file") else {
+            panic!("nobody holds it")
+        };
+        clear_lock_files(folder.path(), folder.path(), &lock).expect("removed");
+        clear_lock_files(folder.path(), folder.path(), &lock).expect("a second time too");
+    }
+
+    #[test]
+    fn the_lock_is_held_until_the_last_heir_is_gone() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let path = folder.path().join("lock");
+        let LockState::Taken(lock) = ServerLock::try_take(&path).expect("a lock file") else {
+            panic!("nobody holds it")
+        };
+        let mut heir = Command::new("cat");
+        lock.inherit(&mut heir);
+        let mut heir = heir.stdin(std::process::Stdio::piped()).spawn().expect("cat runs");
+        drop(lock);
+        assert!(matches!(ServerLock::try_take(&path).expect("a lock file"), LockState::Held));
+        drop(heir.stdin.take());
+        heir.wait().expect("it ends with its input");
+        assert!(matches!(ServerLock::try_take(&path).expect("a lock file"), LockState::Taken(_)));
     }
 }
