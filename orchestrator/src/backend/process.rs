@@ -109,6 +109,21 @@ pub fn kill_marked(marker: &str) -> usize {
     killed.len()
 }
 
+/// Kills the children of a process that have not ended. Gives their number, zombies included.
+pub fn kill_children_of(parent: u32) -> usize {
+    let is_child = |pid: &i32| {
+        let stat = fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
+        // Field 4, behind the name.
+        let of = stat.rfind(')').and_then(|at| stat[at + 1..].split_ascii_whitespace().nth(1)?.parse().ok());
+        of == Some(parent)
+    };
+    let children: Vec<i32> = pids().into_iter().flatten().filter(is_child).collect();
+    for &pid in &children {
+        let _ = kill(Pid::from_raw(pid), Signal::SIGKILL);
+    }
+    children.len()
+}
+
 /// Whether `/proc` is mounted and is that of our own process namespace.
 fn shows_this_process() -> bool {
     fs::read_link("/proc/self").is_ok_and(|own| own.to_str() == Some(&std::process::id().to_string()))

@@ -44,6 +44,8 @@ pub struct Predecessor {
     pub folder: PathBuf,
     /// Lines of its events that are stored.
     pub acked_events: i64,
+    /// A later attempt has stored its spool: what was written there after that is a superseded worker's.
+    pub spool_closed: bool,
 }
 
 /// What the database asks of a worker.
@@ -88,6 +90,9 @@ pub enum Ending {
 impl Ending {
     /// Reason of an attempt that was stopped because its time was over.
     pub const TIME_LIMIT: &'static str = "time limit";
+    /// What the reason of an attempt begins with that ended for want of disk space: it costs nothing and is tried again
+    /// later (the SQL function `job_history` looks for it).
+    pub const NO_SPACE: &'static str = "no space left on the disk";
 }
 
 impl Store {
@@ -137,34 +142,50 @@ impl Store {
             .map_err(doing("can't ask attempts to stop"))
     }
 
-    /// Claims an attempt for the calling worker: the job's fence grows by one and is its from now on. `None`: there is
-    /// nothing to claim (claimed, ended or withdrawn already, or the job is no longer pending).
-    pub async fn attempt_claim(&self, token: &str) -> Result<Option<Claim>, StoreError> {
+    /// Claims an attempt for the calling process, known by `nonce`: the job's fence grows by one and is its from now
+    /// on. Asked again by the same process (the answer was lost, perhaps after the commit), it gives the same claim.
+    /// `None`: there is nothing to claim (another process has it, it has ended or was withdrawn, or the job is no
+    /// longer pending).
+    pub async fn attempt_claim(&self, token: &str, nonce: &str) -> Result<Option<Claim>, StoreError> {
         let failed = doing("can't claim the attempt");
         let mut tx = self.pool.begin().await.map_err(&failed)?;
         lock_job_of(&mut tx, token).await.map_err(&failed)?;
-        let row = sqlx::query!(
-            r#"UPDATE attempt a SET state = 'running', fence = j.fence + 1, claimed_at = now(), heartbeat_at = now()
+        let claimed = sqlx::query!(
+            r#"UPDATE attempt a
+               SET state = 'running', fence = j.fence + 1, claim_nonce = $2, claimed_at = now(), heartbeat_at = now()
                FROM job j
                WHERE a.token = $1 AND j.job_id = a.job_id AND j.state = 'pending' AND a.state IN ('intent', 'launched')
-               RETURNING a.attempt_id, a.job_id, a.fence AS "fence!", j.job_key, j.spec, j.parameters AS "parameters!", a.folder,
-                         a.device AS "device!", a.threads AS "threads!""#,
-            token
+               RETURNING a.attempt_id, a.job_id, a.fence AS "fence!""#,
+            token,
+            nonce
         )
         .fetch_optional(&mut *tx)
         .await
         .map_err(&failed)?;
-        let Some(row) = row else { return Ok(None) };
-        sqlx::query!(
-            "UPDATE job SET fence = $2, state = 'running', reason = NULL WHERE job_id = $1",
-            row.job_id,
-            row.fence
+        if let Some(row) = claimed {
+            sqlx::query!(
+                "UPDATE job SET fence = $2, state = 'running', reason = NULL WHERE job_id = $1",
+                row.job_id,
+                row.fence
+            )
+            .execute(&mut *tx)
+            .await
+            .map_err(&failed)?;
+            note(&mut tx, row.job_id, row.attempt_id, "claimed", None).await.map_err(&failed)?;
+        }
+        let row = sqlx::query!(
+            r#"SELECT a.attempt_id, a.job_id, a.fence AS "fence!", j.job_key, j.spec, j.parameters AS "parameters!", a.folder,
+                      a.device AS "device!", a.threads AS "threads!"
+               FROM attempt a JOIN job j USING (job_id)
+               WHERE a.token = $1 AND a.state = 'running' AND a.claim_nonce = $2 AND a.fence = j.fence"#,
+            token,
+            nonce
         )
-        .execute(&mut *tx)
+        .fetch_optional(&mut *tx)
         .await
         .map_err(&failed)?;
-        note(&mut tx, row.job_id, row.attempt_id, "claimed", None).await.map_err(&failed)?;
         tx.commit().await.map_err(&failed)?;
+        let Some(row) = row else { return Ok(None) };
         let spec = serde_json::from_value(row.spec).map_err(|error| failed(sqlx::Error::Decode(error.into())))?;
         Ok(Some(Claim {
             attempt_id: row.attempt_id,
@@ -182,7 +203,7 @@ impl Store {
     /// Ended attempts of the same job that a worker had claimed, oldest first.
     pub async fn attempt_predecessors(&self, claim: &Claim) -> Result<Vec<Predecessor>, StoreError> {
         let rows = sqlx::query!(
-            "SELECT attempt_id, token, folder, acked_events FROM attempt
+            "SELECT attempt_id, token, folder, acked_events, spool_closed FROM attempt
              WHERE job_id = $1 AND attempt_id <> $2 AND fence IS NOT NULL ORDER BY fence",
             claim.job_id,
             claim.attempt_id,
@@ -195,8 +216,35 @@ impl Store {
             token: row.token,
             folder: row.folder.into(),
             acked_events: row.acked_events,
+            spool_closed: row.spool_closed,
         });
         Ok(predecessors.collect())
+    }
+
+    /// Stores that the spools of these attempts were read to their ends: nothing written there later counts.
+    pub async fn attempt_close_spools(&self, claim: &Claim, attempt_ids: &[i64]) -> Result<(), StoreError> {
+        sqlx::query!(
+            "UPDATE attempt SET spool_closed = true
+             WHERE attempt_id = ANY ($2) AND EXISTS (SELECT FROM job WHERE job_id = $1 AND fence = $3)",
+            claim.job_id,
+            attempt_ids,
+            claim.fence
+        )
+        .execute(&self.pool)
+        .await
+        .map(drop)
+        .map_err(doing("can't close the spools of earlier attempts"))
+    }
+
+    /// Folders of the checkpoints of a job that were reported by those who had the claim at the time, by name.
+    pub async fn checkpoint_paths(&self, job_id: i64) -> Result<Vec<String>, StoreError> {
+        sqlx::query_scalar!(
+            "SELECT c.path FROM checkpoint c JOIN attempt a USING (attempt_id) WHERE a.job_id = $1",
+            job_id
+        )
+        .fetch_all(&self.pool)
+        .await
+        .map_err(doing("can't look up the checkpoints of the job"))
     }
 
     /// Says that the worker lives, and asks for orders. `None`: the claim is superseded.
@@ -282,6 +330,9 @@ pub(super) async fn attempt_end(tx: &mut PgConnection, claim: &Claim, ending: &E
     )
     .execute(&mut *tx)
     .await?;
+    sqlx::query_scalar!("SELECT 1 AS told FROM pg_notify($1, '')", super::listener::CHANNEL)
+        .fetch_one(&mut *tx)
+        .await?;
     note(tx, claim.job_id, claim.attempt_id, end.state, end.reason).await
 }
 

@@ -115,6 +115,17 @@ impl StoreError {
         }
     }
 
+    /// Whether it is these very data that the database can't hold (data exception, integrity, program limit): trying
+    /// again is of no use.
+    pub fn refuses_data(&self) -> bool {
+        match self {
+            Self::Query { source, .. } => {
+                sql_state(source).is_some_and(|state| ["22", "23", "54"].iter().any(|class| state.starts_with(class)))
+            }
+            _ => false,
+        }
+    }
+
     /// Whether the same call may well succeed a little later: the server is gone, restarting, full, or had to pick a
     /// victim of a deadlock.
     pub fn is_transient(&self) -> bool {

@@ -252,7 +252,8 @@ impl Store {
             r#"WITH given AS MATERIALIZED (
                    SELECT * FROM unnest($1::bigint[], $2::text[], $3::text[]) WITH ORDINALITY AS given (job_id, token, folder, nth)),
                locked AS MATERIALIZED (
-                   SELECT job_id FROM job WHERE job_id = ANY ($1) AND state = 'pending' ORDER BY job_id FOR UPDATE),
+                   SELECT job_id FROM job WHERE job_id = ANY ($1) AND state = 'pending'
+                   ORDER BY job_id FOR UPDATE SKIP LOCKED),
                free AS MATERIALIZED (
                    SELECT slot, row_number() OVER (ORDER BY slot) AS nth FROM generate_series(0, $7::integer - 1) AS free (slot)
                    WHERE NOT EXISTS (SELECT FROM attempt WHERE backend = $4 AND host = $5 AND coalesce(machine, $6) = $6

@@ -6,13 +6,14 @@ use std::process::ExitStatus;
 use nix::sys::signal::Signal;
 use protocol::{Event, FailureKind, exit};
 
+use super::check::short_text;
 use crate::store::Ending;
 
 /// What the runner has said so far that matters for the end.
 #[derive(Debug, Default)]
-pub(super) struct Heard {
+pub(super) struct RunnerOutput {
     /// Whether any line was an event.
-    pub(super) anything: bool,
+    pub(super) any_event: bool,
     /// Why the runner had to be killed, if it had to.
     pub(super) verdict: Option<(FailureKind, String)>,
     /// Its `finished` or `failed`.
@@ -21,17 +22,17 @@ pub(super) struct Heard {
 
 /// Why the runner was asked to stop.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Asked {
+pub(super) enum StopCause {
     /// By people: free of charge.
     Request,
     /// Its time was over, after so many seconds.
     TimeLimit(u64),
 }
 
-impl Heard {
+impl RunnerOutput {
     /// Takes an event in. `true`: the runner is to be killed.
-    pub(super) fn hear(&mut self, event: &Event, planned_parameters: i64) -> bool {
-        self.anything = true;
+    pub(super) fn take(&mut self, event: &Event, planned_parameters: i64) -> bool {
+        self.any_event = true;
         match event {
             Event::Started { parameters, .. } if parameters.cast_signed() != planned_parameters => {
                 let reason = format!("the runner built {parameters} parameters, the plan has {planned_parameters}");
@@ -50,17 +51,20 @@ impl Heard {
 
 /// The ending: the runner's last word first, its exit code second.
 pub(super) fn judge(
-    heard: Heard,
+    output: RunnerOutput,
     status: ExitStatus,
-    asked: Option<Asked>,
+    asked: Option<StopCause>,
     samples_total: u64,
     stderr_tail: String,
 ) -> Ending {
+    if output.last_word.is_none() && output.verdict.is_none() && !status.success() && says_disk_full(&stderr_tail) {
+        return Ending::Stopped { reason: format!("{} for the runner", Ending::NO_SPACE) };
+    }
     let failed = |kind, reason| Ending::Failed { kind, reason, exit_code: status.code(), stderr_tail };
-    if let Some((kind, reason)) = heard.verdict {
+    if let Some((kind, reason)) = output.verdict {
         return failed(kind, reason);
     }
-    match heard.last_word {
+    match output.last_word {
         Some(Event::Finished { samples_seen, train_secs, eval_secs, peak_memory_bytes })
             if samples_seen == samples_total =>
         {
@@ -74,19 +78,21 @@ pub(super) fn judge(
             let reason = format!("the runner said `finished` after {samples_seen} of {samples_total} samples");
             return failed(FailureKind::Crash, reason);
         }
-        Some(Event::Failed { reason, kind }) => return failed(kind, reason),
+        Some(Event::Failed { reason, kind }) => return failed(kind, short_text(&reason)),
         _ => {}
     }
     match (status.code(), asked) {
-        (_, Some(Asked::Request)) => Ending::Stopped { reason: "asked to stop".to_owned() },
-        (Some(exit::STOPPED), Some(Asked::TimeLimit(_))) => Ending::Stopped { reason: Ending::TIME_LIMIT.to_owned() },
+        (_, Some(StopCause::Request)) => Ending::Stopped { reason: "asked to stop".to_owned() },
+        (Some(exit::STOPPED), Some(StopCause::TimeLimit(_))) => {
+            Ending::Stopped { reason: Ending::TIME_LIMIT.to_owned() }
+        }
         (Some(exit::STOPPED), None) => Ending::Stopped { reason: "the runner stopped itself".to_owned() },
-        (_, Some(Asked::TimeLimit(secs))) => {
+        (_, Some(StopCause::TimeLimit(secs))) => {
             failed(FailureKind::Crash, format!("reached its time limit of {secs} s and left no checkpoint"))
         }
         (Some(exit::BAD_INPUT), None) => failed(FailureKind::BadInput, "the runner refused the job".to_owned()),
         (Some(0), None) => {
-            let reason = if heard.anything {
+            let reason = if output.any_event {
                 "the runner left with exit code 0 but never said `finished`"
             } else {
                 "the runner left with exit code 0 without a single event: does it speak the protocol?"
@@ -102,15 +108,22 @@ pub(super) fn judge(
     }
 }
 
+/// Whether the runner's last words are those of a full disk: no fault of the job's.
+fn says_disk_full(stderr_tail: &str) -> bool {
+    ["No space left on device", "os error 28", "Disk quota exceeded", "os error 122"]
+        .iter()
+        .any(|words| stderr_tail.contains(words))
+}
+
 #[cfg(test)]
 mod tests {
     use std::collections::BTreeMap;
 
     use super::*;
 
-    fn end(last_word: Option<Event>, raw_status: i32, asked: Option<Asked>) -> String {
-        let heard = Heard { anything: true, last_word, ..Heard::default() };
-        match judge(heard, ExitStatus::from_raw(raw_status), asked, 100, String::new()) {
+    fn end(last_word: Option<Event>, raw_status: i32, asked: Option<StopCause>) -> String {
+        let output = RunnerOutput { any_event: true, last_word, ..RunnerOutput::default() };
+        match judge(output, ExitStatus::from_raw(raw_status), asked, 100, String::new()) {
             Ending::Finished { .. } => "finished".to_owned(),
             Ending::Stopped { reason } => format!("stopped: {reason}"),
             Ending::Failed { kind, reason, .. } => format!("{kind:?}: {reason}"),
@@ -127,10 +140,10 @@ mod tests {
         assert_eq!(end(finished(50), 0, None), "Crash: the runner said `finished` after 50 of 100 samples");
         assert_eq!(end(None, 0, None), "Crash: the runner left with exit code 0 but never said `finished`");
         assert_eq!(end(None, code(75), None), "stopped: the runner stopped itself");
-        assert_eq!(end(None, code(75), Some(Asked::TimeLimit(9))), "stopped: time limit");
-        assert_eq!(end(None, 15, Some(Asked::Request)), "stopped: asked to stop");
+        assert_eq!(end(None, code(75), Some(StopCause::TimeLimit(9))), "stopped: time limit");
+        assert_eq!(end(None, 15, Some(StopCause::Request)), "stopped: asked to stop");
         assert_eq!(
-            end(None, 9, Some(Asked::TimeLimit(9))),
+            end(None, 9, Some(StopCause::TimeLimit(9))),
             "Crash: reached its time limit of 9 s and left no checkpoint"
         );
         assert_eq!(end(None, 9, None), "Crash: the runner was killed by SIGKILL");
@@ -142,11 +155,11 @@ mod tests {
     #[test]
     fn a_loss_that_is_no_number_and_a_wrong_size_end_it() {
         let step = |loss| Event::Step { step: 7, samples_seen: 56, loss, metrics: BTreeMap::default() };
-        let mut heard = Heard::default();
-        assert!(!heard.hear(&step(1.0), 10));
-        assert!(heard.hear(&step(f64::NAN), 10));
-        assert_eq!(heard.verdict, Some((FailureKind::Diverged, "loss is NaN at step 7".to_owned())));
+        let mut output = RunnerOutput::default();
+        assert!(!output.take(&step(1.0), 10));
+        assert!(output.take(&step(f64::NAN), 10));
+        assert_eq!(output.verdict, Some((FailureKind::Diverged, "loss is NaN at step 7".to_owned())));
         let started = Event::Started { parameters: 11, resumed_from_samples: 0, device: "cpu".to_owned() };
-        assert!(Heard::default().hear(&started, 10) && !Heard::default().hear(&started, 11));
+        assert!(RunnerOutput::default().take(&started, 10) && !RunnerOutput::default().take(&started, 11));
     }
 }

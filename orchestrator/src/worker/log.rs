@@ -11,6 +11,11 @@ pub(super) fn line(text: &str) {
 
 /// An error with its sources.
 pub(super) fn error(error: &dyn Error) {
+    line(&describe(error));
+}
+
+/// An error and its sources in one line.
+pub(super) fn describe(error: &dyn Error) -> String {
     let mut text = error.to_string();
     let mut source = error.source();
     while let Some(cause) = source {
@@ -18,5 +23,5 @@ pub(super) fn error(error: &dyn Error) {
         text.push_str(&cause.to_string());
         source = cause.source();
     }
-    line(&text);
+    text
 }

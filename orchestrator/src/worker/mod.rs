@@ -4,12 +4,16 @@
 //! It must not know who launched it: no scheduler, no terminal. Its words go to standard error, which the backend keeps
 //! as `worker.log`. Training never waits for the database; a worker whose claim is superseded stops and writes nothing.
 
+mod check;
+mod checkpoints;
 mod judge;
+mod lines;
 mod log;
 mod runner;
 mod ship;
 mod spool;
 mod supervise;
+mod train;
 
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -54,6 +58,12 @@ enum WorkerError {
         path: PathBuf,
         /// Why.
         source: std::io::Error,
+    },
+    /// The database took too long.
+    #[error("the database gave no answer within {secs} s")]
+    NoAnswer {
+        /// How long it was waited for.
+        secs: u64,
     },
     /// Signals can't be handled, or the runner's end can't be seen.
     #[error("can't {doing}")]

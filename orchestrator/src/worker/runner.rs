@@ -1,21 +1,34 @@
 //! The runner as a child process: started in a group of its own, dying with the worker, its words read line by line.
 
+use std::collections::VecDeque;
+use std::ffi::OsStr;
 use std::fs::File;
 use std::io::{self, Read, Seek, SeekFrom, Write};
 use std::path::Path;
 use std::process::{ExitStatus, Stdio};
+use std::time::Duration;
 
 use nix::sys::signal::{Signal, kill, killpg};
+use nix::sys::wait::{WaitPidFlag, waitpid};
 use nix::unistd::Pid;
 use protocol::Job;
-use tokio::io::{AsyncBufReadExt, BufReader};
-use tokio::process::{Child, ChildStdout, Command};
+use tokio::io::{AsyncReadExt, BufReader};
+use tokio::process::{Child, ChildStderr, ChildStdout, Command};
 use tokio::sync::mpsc;
+use tokio::task::JoinHandle;
 
-use crate::backend::kill_marked;
+use super::lines::{Line, next_line};
+use crate::backend::{kill_children_of, kill_marked};
 
 /// Variable that every process of a runner carries, so that none of them is ever overlooked.
 const MARKER: &str = "SWEEP_ATTEMPT";
+/// Bytes of standard error that are kept in its file: the first, and the last.
+const WORDS_MAX: usize = 4 << 20;
+const WORDS_TAIL: usize = 64 << 10;
+/// How long the copy of standard error may take after the runner and its children have ended.
+const WORDS_GRACE: Duration = Duration::from_secs(2);
+/// Rounds in which orphans are killed; one that forks meanwhile is found by the next.
+const KILL_ROUNDS: usize = 50;
 /// Lines of standard error that are stored with a failure.
 const STDERR_LINES: usize = 20;
 
@@ -25,27 +38,36 @@ pub(super) struct Runner {
     child: Child,
     pid: Pid,
     token: String,
+    /// Copies standard error to its file.
+    words: Option<JoinHandle<()>>,
 }
 
 impl Runner {
     /// Starts `runner run --job FOLDER/job.json`. Gives its lines as they come; the channel closes with its standard
     /// output.
-    pub(super) fn start(runner: &Path, job: &Job, token: &str) -> io::Result<(Runner, mpsc::Receiver<Vec<u8>>)> {
+    pub(super) fn start(runner: &Path, job: &Job, token: &str) -> io::Result<(Runner, mpsc::Receiver<Line>)> {
         let folder = &job.attempt_dir;
         let threads = job.resources.threads.to_string();
         let mut command = Command::new(runner);
         command.arg("run").arg("--job").arg(folder.join("job.json")).current_dir(&job.base_dir);
         command.env(MARKER, token).env("OMP_NUM_THREADS", &threads).env("MKL_NUM_THREADS", &threads);
-        command.env_remove("DATABASE_URL");
-        command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(File::create(folder.join("stderr.log"))?);
+        for (name, _) in std::env::vars_os() {
+            if is_secret(&name) {
+                command.env_remove(name);
+            }
+        }
+        let log = File::create(folder.join("stderr.log"))?;
+        command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
         command.process_group(0);
         die_with_worker(&mut command);
         let mut child = command.spawn()?;
         let pid = Pid::from_raw(child.id().unwrap_or_default().cast_signed());
         let stdout = child.stdout.take().expect("it is piped");
+        let stderr = child.stderr.take().expect("it is piped");
+        let words = tokio::spawn(keep_words(stderr, log));
         let (sender, lines) = mpsc::channel(256);
         tokio::spawn(read_lines(stdout, sender));
-        Ok((Runner { child, pid, token: token.to_owned() }, lines))
+        Ok((Runner { child, pid, token: token.to_owned(), words: Some(words) }, lines))
     }
 
     /// Waits for its end. May be called again after being dropped half-way.
@@ -58,10 +80,20 @@ impl Runner {
         let _ = kill(self.pid, Signal::SIGTERM);
     }
 
-    /// Kills it and everything that it started.
+    /// Kills it and everything that it started: its process group, what carries its mark, and what fell to this process
+    /// when its own parent ended.
     pub(super) fn kill_all(&self) {
         let _ = killpg(self.pid, Signal::SIGKILL);
         kill_leftovers(&self.token);
+    }
+
+    /// After it has ended: kills and reaps what it left, and waits until its last words are in their file.
+    pub(super) async fn clean_up(&mut self) {
+        self.kill_all();
+        kill_children();
+        if let Some(words) = self.words.take() {
+            let _ = tokio::time::timeout(WORDS_GRACE, words).await;
+        }
     }
 }
 
@@ -95,15 +127,55 @@ pub(super) fn stderr_tail(folder: &Path) -> String {
     lines[lines.len().saturating_sub(STDERR_LINES)..].join("\n")
 }
 
-async fn read_lines(stdout: ChildStdout, sender: mpsc::Sender<Vec<u8>>) {
+async fn read_lines(stdout: ChildStdout, sender: mpsc::Sender<Line>) {
     let mut reader = BufReader::new(stdout);
-    loop {
-        let mut line = Vec::new();
-        match reader.read_until(b'\n', &mut line).await {
-            Ok(0) | Err(_) => return,
-            Ok(_) if sender.send(line).await.is_err() => return,
-            Ok(_) => {}
+    while let Ok(Some(line)) = next_line(&mut reader).await {
+        if sender.send(line).await.is_err() {
+            return;
         }
+    }
+}
+
+/// Copies words for people to their file: the first and the last of them, if there are too many.
+async fn keep_words(mut stderr: ChildStderr, mut log: File) {
+    let mut kept = 0;
+    let mut dropped = 0;
+    let mut tail: VecDeque<u8> = VecDeque::new();
+    let mut chunk = vec![0; 16 << 10];
+    while let Ok(length @ 1..) = stderr.read(&mut chunk).await {
+        let head = length.min(WORDS_MAX - kept);
+        // A full disk costs words, not the runner.
+        let _ = log.write_all(&chunk[..head]);
+        kept += head;
+        tail.extend(&chunk[head..length]);
+        let over = tail.len().saturating_sub(WORDS_TAIL);
+        tail.drain(..over);
+        dropped += over;
+    }
+    if dropped > 0 {
+        let _ = writeln!(log, "\n... {dropped} bytes left out ...");
+    }
+    let _ = log.write_all(tail.make_contiguous());
+}
+
+/// What leads to the database has no business in a runner.
+fn is_secret(name: &OsStr) -> bool {
+    let name = name.as_encoded_bytes();
+    name.starts_with(b"PG") || matches!(name, b"DATABASE_URL" | b"SWEEP_READER_URL")
+}
+
+/// Has orphans of the runner fall to this process, where they are found again, and not to the system's first one.
+pub(super) fn adopt_orphans() {
+    let _ = nix::sys::prctl::set_child_subreaper(true);
+}
+
+/// Kills and reaps every child of this process: the runner has been waited for, so these are orphans that it left.
+fn kill_children() {
+    for _ in 0..KILL_ROUNDS {
+        if kill_children_of(std::process::id()) == 0 {
+            return;
+        }
+        while waitpid(None, Some(WaitPidFlag::WNOHANG)).is_ok_and(|status| status.pid().is_some()) {}
     }
 }
 

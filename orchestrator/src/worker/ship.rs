@@ -1,7 +1,12 @@
 //! From the spool to the database, in batches; and orders on the way back. Nobody waits for it but the end.
 
+use std::fs::OpenOptions;
+use std::io::Write;
+use std::path::Path;
 use std::time::Duration;
 
+use protocol::{Event, FailureKind};
+use serde_json::json;
 use tokio::sync::{mpsc, oneshot};
 use tokio::time::Instant;
 
@@ -13,13 +18,18 @@ use crate::store::{Batch, Claim, Ending, Orders, Store, StoreError};
 pub(super) const BATCH_EVENTS: usize = 500;
 /// How long an event waits at most, while the database is there.
 const SHIP_EVERY: Duration = Duration::from_millis(250);
-/// How often a silent worker says that it lives.
-const BEAT_EVERY: Duration = Duration::from_secs(5);
+/// How often a silent worker says that it lives. Launchers wait for three beats.
+const BEAT_EVERY: Duration = Duration::from_secs(3);
 /// First pause after a failure; doubles up to the largest.
 const PAUSE_MIN: Duration = Duration::from_millis(200);
 const PAUSE_MAX: Duration = Duration::from_secs(10);
+/// How long one call may take before the database counts as away; doubles while it does.
+const CALL_LIMIT: Duration = Duration::from_secs(30);
+const CALL_LIMIT_MAX: Duration = Duration::from_mins(4);
 /// How long the end of an attempt waits for the database to come back.
 const DELIVERY_LIMIT: Duration = Duration::from_hours(1);
+/// File in an attempt's folder with the events that the database could not hold.
+const REFUSED_FILE: &str = "refused.jsonl";
 
 /// How shipping ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -30,19 +40,19 @@ pub(super) enum Shipped {
     Superseded,
 }
 
-/// The database with patience: what may pass is tried again until `deadline`.
+/// A store whose calls are tried until they get an answer, whatever the database is going through.
 #[derive(Debug)]
-pub(super) struct Patient {
+pub(super) struct RetryingStore {
     store: Store,
 }
 
-impl Patient {
+impl RetryingStore {
     /// Connects, starting the private database if there is none.
-    pub(super) async fn connect(deadline: Instant) -> Result<Patient, WorkerError> {
+    pub(super) async fn connect(deadline: Instant) -> Result<RetryingStore, WorkerError> {
         let mut pause = PAUSE_MIN;
         loop {
             match Store::connect().await {
-                Ok(store) => return Ok(Patient { store }),
+                Ok(store) => return Ok(RetryingStore { store }),
                 Err(error @ (StoreError::Url { .. } | StoreError::SchemaNewer { .. })) => return Err(error.into()),
                 Err(error) if Instant::now() + pause > deadline => return Err(error.into()),
                 Err(error) => log::error(&error),
@@ -52,49 +62,137 @@ impl Patient {
         }
     }
 
-    /// Runs `call` until it gives an answer. Every call is idempotent: what was stored already changes nothing.
+    /// Runs `call` until it gives an answer, or refuses the data that it is given, or `deadline` is over. Every call is
+    /// idempotent: what was stored already changes nothing. Training goes on meanwhile.
     pub(super) async fn run<T>(
         &mut self,
         deadline: Option<Instant>,
         mut call: impl AsyncFnMut(&Store) -> Result<T, StoreError>,
     ) -> Result<T, WorkerError> {
         let mut pause = PAUSE_MIN;
+        let mut limit = CALL_LIMIT;
         loop {
-            let error = match call(&self.store).await {
-                Ok(answer) => return Ok(answer),
-                Err(error) if !error.is_transient() => return Err(error.into()),
-                Err(error) => error,
+            let within =
+                deadline.map_or(limit, |deadline| limit.min(deadline.saturating_duration_since(Instant::now())));
+            let error = match tokio::time::timeout(within, call(&self.store)).await {
+                Ok(Ok(answer)) => return Ok(answer),
+                Ok(Err(error)) if error.refuses_data() => return Err(error.into()),
+                Ok(Err(error)) => error.into(),
+                Err(_) => {
+                    limit = (limit * 2).min(CALL_LIMIT_MAX);
+                    WorkerError::NoAnswer { secs: within.as_secs() }
+                }
             };
             log::error(&error);
             if deadline.is_some_and(|deadline| Instant::now() + pause > deadline) {
-                return Err(error.into());
+                return Err(error);
             }
             tokio::time::sleep(pause).await;
             pause = (pause * 2).min(PAUSE_MAX);
             // The private cluster may have come up elsewhere, or may be ours to start.
-            if let Ok(store) = Store::connect().await {
+            if let Ok(Ok(store)) = tokio::time::timeout(limit, Store::connect()).await {
                 self.store = store;
             }
         }
+    }
+
+    /// Stores events of an attempt, and `ending` with the last of them. What the database can't hold is set aside, one
+    /// event at a time, in a file of the claim's folder with the reason, so that it stands in nobody's way; the first
+    /// reason goes to `refused`, and an ending that says `finished` becomes a failure.
+    pub(super) async fn store_events(
+        &mut self,
+        deadline: Option<Instant>,
+        to: &Destination<'_>,
+        events: &[(i64, Event)],
+        lines: i64,
+        ending: Option<&Ending>,
+        refused: &mut Option<String>,
+    ) -> Result<Option<Orders>, WorkerError> {
+        let mut parts = vec![(events, lines)];
+        let mut orders = None;
+        while let Some((part, lines)) = parts.pop() {
+            let ending =
+                if parts.is_empty() { ending.map(|ending| unless_refused(ending, refused.as_deref())) } else { None };
+            let only: Vec<Event> = part.iter().map(|(_, event)| event.clone()).collect();
+            let batch = Batch::new(&only, lines);
+            let call = async |store: &Store| store.events_store(to.claim, to.attempt_id, &batch, ending.as_ref()).await;
+            match self.run(deadline, call).await {
+                Ok(None) => return Ok(None),
+                Ok(answer) => orders = answer,
+                Err(WorkerError::Store(error)) if error.refuses_data() && !part.is_empty() => {
+                    if let [(line, event)] = part {
+                        let reason = log::describe(&error);
+                        set_aside(&to.claim.folder, *line, event, &reason);
+                        refused.get_or_insert(reason);
+                        parts.push((&[], lines));
+                    } else {
+                        let (first, second) = part.split_at(part.len() / 2);
+                        parts.push((second, lines));
+                        parts.push((first, first.last().map_or(0, |(line, _)| *line)));
+                    }
+                }
+                Err(error) => return Err(error),
+            }
+        }
+        Ok(orders)
+    }
+}
+
+/// Whose events they are, and under whose claim they are stored.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Destination<'a> {
+    /// The claim that counts.
+    pub(super) claim: &'a Claim,
+    /// Its own attempt, or one before it.
+    pub(super) attempt_id: i64,
+}
+
+/// An attempt of which something could not be stored is not done.
+fn unless_refused(ending: &Ending, refused: Option<&str>) -> Ending {
+    match (ending, refused) {
+        (Ending::Finished { .. }, Some(reason)) => Ending::Failed {
+            kind: FailureKind::BadInput,
+            reason: format!(
+                "the database can't hold what the runner said ({reason}): see {REFUSED_FILE} of the attempt"
+            ),
+            exit_code: Some(0),
+            stderr_tail: String::new(),
+        },
+        _ => ending.clone(),
+    }
+}
+
+fn set_aside(folder: &Path, line: i64, event: &Event, reason: &str) {
+    log::line(&format!("the database refused event {line}: {reason}"));
+    let entry = json!({"line": line, "reason": reason, "event": event});
+    let written = OpenOptions::new()
+        .create(true)
+        .append(true)
+        .open(folder.join(REFUSED_FILE))
+        .and_then(|mut file| writeln!(file, "{entry}"));
+    if let Err(error) = written {
+        log::error(&error);
     }
 }
 
 /// Ships the spool until `ending` comes and is stored. Orders of the database go to `orders`.
 pub(super) async fn ship(
-    mut database: Patient,
+    mut database: RetryingStore,
     claim: &Claim,
     mut ending: oneshot::Receiver<Ending>,
     orders: mpsc::UnboundedSender<Orders>,
 ) -> Result<Shipped, WorkerError> {
     let mut tail = Tail::new(&claim.folder);
+    let to = Destination { claim, attempt_id: claim.attempt_id };
     let mut told = Instant::now();
+    let mut refused = None;
     let mut end = None;
     let mut deadline = None;
     loop {
         if end.is_none() {
             tokio::select! {
                 received = &mut ending => {
-                    // The other side is gone without an ending: the claim is superseded or the worker failed.
+                    // The other side is gone without an ending: the claim is superseded.
                     let Ok(received) = received else { return Ok(Shipped::Superseded) };
                     end = Some(received);
                     deadline = Some(Instant::now() + DELIVERY_LIMIT);
@@ -115,9 +213,7 @@ pub(super) async fn ship(
             }
             database.run(deadline, async |store| store.attempt_beat(claim).await).await?
         } else {
-            let batch = Batch::new(&events, tail.lines());
-            let call = async |store: &Store| store.events_store(claim, claim.attempt_id, &batch, last).await;
-            database.run(deadline, call).await?
+            database.store_events(deadline, &to, &events, tail.lines(), last, &mut refused).await?
         };
         told = Instant::now();
         match answer {

@@ -13,18 +13,33 @@ pub(super) const FILE: &str = "events.jsonl";
 #[derive(Debug)]
 pub(super) struct Spool {
     file: File,
+    /// Bytes of whole lines.
+    length: u64,
 }
 
 impl Spool {
     pub(super) fn create(folder: &Path) -> io::Result<Spool> {
-        Ok(Spool { file: OpenOptions::new().create(true).append(true).open(folder.join(FILE))? })
+        let file = OpenOptions::new().create(true).append(true).open(folder.join(FILE))?;
+        let length = file.metadata()?.len();
+        Ok(Spool { file, length })
     }
 
-    /// One line in one write, so that a reader sees whole lines or the start of one.
+    /// Bytes written.
+    pub(super) fn length(&self) -> u64 {
+        self.length
+    }
+
+    /// One line in one write, so that a reader sees whole lines or the start of one. After an error (a full disk)
+    /// nothing of the line is there, so that it can be written again.
     pub(super) fn append(&mut self, event: &Event) -> io::Result<()> {
         let mut line = serde_json::to_string(event)?;
         line.push('\n');
-        self.file.write_all(line.as_bytes())
+        if let Err(error) = self.file.write_all(line.as_bytes()) {
+            self.file.set_len(self.length)?;
+            return Err(error);
+        }
+        self.length += line.len() as u64;
+        Ok(())
     }
 
     /// On disk for good.
@@ -56,10 +71,10 @@ impl Tail {
         std::fs::metadata(&self.path).map_or(true, |file| file.len() <= self.offset)
     }
 
-    /// The next events, at most `limit` lines of them. What is behind the last line break isn't written yet (or never
-    /// will be, if its writer was killed); a missing file is an empty one; a line that is no event counts, but gives
-    /// none.
-    pub(super) fn read(&mut self, limit: usize) -> io::Result<Vec<Event>> {
+    /// The next events, at most `limit` lines of them, each with the number of its line, from 1. What is behind the
+    /// last line break isn't written yet (or never will be, if its writer was killed); a missing file is an empty one;
+    /// a line that is no event counts, but gives none.
+    pub(super) fn read(&mut self, limit: usize) -> io::Result<Vec<(i64, Event)>> {
         let mut file = match File::open(&self.path) {
             Ok(file) => file,
             Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
@@ -72,7 +87,7 @@ impl Tail {
         for line in bytes.split_inclusive(|&byte| byte == b'\n').filter(|line| line.ends_with(b"\n")).take(limit) {
             self.offset += line.len() as u64;
             self.lines += 1;
-            events.extend(serde_json::from_slice::<Event>(line).ok());
+            events.extend(serde_json::from_slice::<Event>(line).ok().map(|event| (self.lines, event)));
         }
         Ok(events)
     }
@@ -99,8 +114,8 @@ mod tests {
         spool.file.write_all(b"no event\n").unwrap();
         spool.append(&step(2)).unwrap();
         spool.file.write_all(b"{\"event\":\"fin").unwrap();
-        assert_eq!(tail.read(2).unwrap(), [step(1)]);
-        assert_eq!(tail.read(10).unwrap(), [step(2)]);
+        assert_eq!(tail.read(2).unwrap(), [(1, step(1))]);
+        assert_eq!(tail.read(10).unwrap(), [(3, step(2))]);
         assert_eq!((tail.read(10).unwrap(), tail.lines()), (vec![], 3));
     }
 }

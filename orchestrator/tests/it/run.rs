@@ -5,5 +5,6 @@
 
 mod bench;
 mod faults;
+mod hostile;
 mod plain;
 mod stops;

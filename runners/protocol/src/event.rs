@@ -31,7 +31,7 @@ pub enum Event {
         #[serde(serialize_with = "number_or_name", deserialize_with = "any_number")]
         loss: f64,
         /// Anything else: `lr`, `logit_scale`, `samples_per_sec`, ...
-        #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+        #[serde(default, skip_serializing_if = "BTreeMap::is_empty", with = "numbers")]
         metrics: BTreeMap<String, f64>,
     },
     /// Something was measured on held-out data.
@@ -120,6 +120,23 @@ pub struct Description {
     pub reads_data: bool,
     /// Devices it can use here, best first, for example `["cuda:0", "cpu"]`.
     pub devices: Vec<String>,
+}
+
+/// A map of numbers that may be none.
+mod numbers {
+    use super::{BTreeMap, Deserialize, Deserializer, Serialize, Serializer};
+
+    #[derive(Serialize, Deserialize)]
+    struct Number(#[serde(serialize_with = "super::number_or_name", deserialize_with = "super::any_number")] f64);
+
+    pub(super) fn serialize<S: Serializer>(map: &BTreeMap<String, f64>, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_map(map.iter().map(|(name, &value)| (name, Number(value))))
+    }
+
+    pub(super) fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<BTreeMap<String, f64>, D::Error> {
+        let map = BTreeMap::<String, Number>::deserialize(deserializer)?;
+        Ok(map.into_iter().map(|(name, number)| (name, number.0)).collect())
+    }
 }
 
 /// JSON has no NaN: `null`, `"NaN"`, `"inf"` and `"-inf"` stand for what is no finite number.

@@ -1,6 +1,7 @@
 //! One round of the driver: read what lives and the next jobs, ask the backend, decide, act.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::io::ErrorKind;
 use std::time::Duration;
 
 use tokio::time::Instant;
@@ -358,12 +359,14 @@ impl<'a> RoundDriver<'a> {
         Ok(self.store.attempt_launched(&launched).await?)
     }
 
+    /// A full disk is waited for; anything else that goes on ends the launch.
     fn launch_failed(&mut self, error: BackendError, tell: &mut impl FnMut(Notice<'_>)) -> Result<(), DriveError> {
-        if self.launch_failures >= LAUNCH_FAILURES_MAX {
+        let full = matches!(&error, BackendError::Launch { source, .. } if source.kind() == ErrorKind::StorageFull);
+        if self.launch_failures >= LAUNCH_FAILURES_MAX && !full {
             return Err(error.into());
         }
         self.launch_at = Some(Instant::now() + LAUNCH_PAUSE * 2_u32.pow(self.launch_failures));
-        self.launch_failures += 1;
+        self.launch_failures = (self.launch_failures + 1).min(LAUNCH_FAILURES_MAX);
         tell(Notice::BackendRefused(&error));
         Ok(())
     }

@@ -93,6 +93,18 @@ impl Bench {
         self.try_ask(sql).unwrap_or_else(|| panic!("no answer to {sql}"))
     }
 
+    /// Opens a transaction, runs SQL in it and leaves it open until the result is dropped, as a client that hangs.
+    pub(super) fn hold(&self, sql: &'static str) -> sqlx::PgConnection {
+        use sqlx::{Connection, Executor};
+        let access = private_postgres::running(&self.project.home()).expect("it is ours").expect("it is up");
+        self.runtime.block_on(async {
+            let mut connection = sqlx::PgConnection::connect_with(&access.options()).await.expect("it answers");
+            connection.execute("BEGIN").await.expect("it begins");
+            connection.execute(sql).await.expect("it is right");
+            connection
+        })
+    }
+
     /// Waits until SQL gives a row, and gives the first value.
     pub(super) fn wait_for(&self, sql: &'static str) -> String {
         let first = || self.try_ask(sql)?.into_iter().next();

@@ -1,0 +1,91 @@
+//! Lines of a runner's standard output, each bounded: a runner that writes without end costs its attempt, not memory.
+
+use std::io;
+
+use tokio::io::{AsyncBufRead, AsyncBufReadExt};
+
+/// Bytes of one line at most.
+pub(super) const LINE_MAX: usize = 1 << 20;
+
+/// A line as it was read.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) enum Line {
+    /// Without its line break.
+    Whole(Vec<u8>),
+    /// Longer than [`LINE_MAX`]: its length; nothing of it was kept.
+    TooLong(u64),
+}
+
+/// The next line; `None`: the end. What is behind the last line break counts as a line.
+pub(super) async fn next_line(reader: &mut (impl AsyncBufRead + Unpin)) -> io::Result<Option<Line>> {
+    let mut line = Vec::new();
+    let mut length = 0_u64;
+    loop {
+        let chunk = reader.fill_buf().await?;
+        if chunk.is_empty() {
+            return Ok((length > 0).then(|| finish(line, length)));
+        }
+        let (part, used, ended) = match chunk.iter().position(|&byte| byte == b'\n') {
+            Some(at) => (&chunk[..at], at + 1, true),
+            None => (chunk, chunk.len(), false),
+        };
+        length += part.len() as u64;
+        if length <= LINE_MAX as u64 {
+            line.extend_from_slice(part);
+        } else {
+            line = Vec::new();
+        }
+        reader.consume(used);
+        if ended {
+            return Ok(Some(finish(line, length)));
+        }
+    }
+}
+
+fn finish(line: Vec<u8>, length: u64) -> Line {
+    if length <= LINE_MAX as u64 { Line::Whole(line) } else { Line::TooLong(length) }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+    use tokio::io::BufReader;
+
+    use super::*;
+
+    fn read_all(bytes: &[u8], capacity: usize) -> Vec<Line> {
+        let runtime = tokio::runtime::Builder::new_current_thread().build().expect("a runtime");
+        runtime.block_on(async {
+            let mut reader = BufReader::with_capacity(capacity, bytes);
+            let mut lines = Vec::new();
+            while let Some(line) = next_line(&mut reader).await.expect("memory does not fail") {
+                lines.push(line);
+            }
+            lines
+        })
+    }
+
+    #[test]
+    fn a_line_over_the_limit_is_counted_and_not_kept() {
+        let mut bytes = vec![b'x'; 3 * LINE_MAX];
+        bytes.extend(b"\nshort\n");
+        bytes.extend(vec![b'y'; LINE_MAX]);
+        let lines = read_all(&bytes, 8 << 10);
+        assert_eq!(lines[0], Line::TooLong(3 * LINE_MAX as u64));
+        assert_eq!(lines[1], Line::Whole(b"short".to_vec()));
+        assert_eq!(lines[2], Line::Whole(vec![b'y'; LINE_MAX]));
+        assert_eq!(lines.len(), 3);
+    }
+
+    proptest! {
+        #[test]
+        fn lines_are_those_between_line_breaks(bytes in proptest::collection::vec(prop_oneof![Just(b'\n'), any::<u8>()], 0..200),
+                                               capacity in 1_usize..40) {
+            let mut expected: Vec<Line> = bytes.split(|&byte| byte == b'\n').map(|line| Line::Whole(line.to_vec())).collect();
+            if expected.last() == Some(&Line::Whole(Vec::new())) {
+                expected.pop();
+            }
+            prop_assert_eq!(read_all(&bytes, capacity), expected);
+        }
+    }
+}

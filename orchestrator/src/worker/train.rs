@@ -1,0 +1,264 @@
+//! The runner's run: the only loop of the worker that waits for several things at once.
+
+use std::time::Duration;
+
+use protocol::{Event, FailureKind, Job, Resources};
+use tokio::signal::unix::{SignalKind, signal};
+use tokio::sync::mpsc;
+use tokio::time::Instant;
+
+use super::check;
+use super::judge::{RunnerOutput, StopCause, judge};
+use super::lines::{LINE_MAX, Line};
+use super::runner::{self, Runner};
+use super::spool::Spool;
+use super::supervise::{file, is_disk_full};
+use super::{Cli, WorkerError, checkpoints, log};
+use crate::store::{Claim, Ending, Orders};
+
+/// How long a runner may take to stop after it was asked to.
+const STOP_GRACE: Duration = Duration::from_mins(1);
+/// How long a runner that has said its last word may take to leave.
+const LEAVE_GRACE: Duration = Duration::from_secs(10);
+/// How long its standard output may stay open after it has left.
+const DRAIN_GRACE: Duration = Duration::from_secs(2);
+/// Bytes of an attempt's spool.
+const SPOOL_MAX: u64 = 4 << 30;
+/// Lines that are no events, of which the log tells.
+const NOISE_MAX: u32 = 100;
+/// Between two tries to write to a disk that is full; the runner waits meanwhile.
+const SPACE_RETRY: Duration = Duration::from_secs(1);
+/// How long a runner that has ended is waited for until its last events can be written.
+const SPACE_LIMIT: Duration = Duration::from_mins(10);
+
+/// Runs the runner to its end. `None`: the claim is superseded.
+pub(super) async fn train(
+    cli: &Cli,
+    claim: &Claim,
+    mut orders: mpsc::UnboundedReceiver<Orders>,
+) -> Result<Option<Ending>, WorkerError> {
+    let job = job_of(cli, claim);
+    std::fs::create_dir_all(&job.checkpoint_dir).map_err(file("make the folder", &job.checkpoint_dir))?;
+    runner::write_job(&job).map_err(file("write job.json in", &claim.folder))?;
+    let spool = Spool::create(&claim.folder).map_err(file("write the events in", &claim.folder))?;
+    let mut listener = Listener { claim, spool, output: RunnerOutput::default(), waiting: None, noise: 0 };
+    let handler = |kind| signal(kind).map_err(|source| WorkerError::Process { doing: "handle signals", source });
+    let (mut terminate, mut interrupt) = (handler(SignalKind::terminate())?, handler(SignalKind::interrupt())?);
+
+    let (mut runner, mut lines) = match Runner::start(&cli.runner, &job, &cli.attempt) {
+        Ok(started) => started,
+        Err(error) if is_disk_full(&error) => return Err(file("write stderr.log in", &claim.folder)(error)),
+        Err(error) => {
+            let reason = format!("can't start the runner {}: {error}", cli.runner.display());
+            let kind = FailureKind::BadInput;
+            return Ok(Some(Ending::Failed { kind, reason, exit_code: None, stderr_tail: String::new() }));
+        }
+    };
+    let mut cause = None;
+    let mut talking = true;
+    // When the runner is to stop by itself, or else be killed.
+    let mut time_limit = cli.time_limit_secs.map(|secs| Instant::now() + Duration::from_secs(secs));
+    let mut kill_at = None;
+    let mut retry_at = None;
+
+    let status = loop {
+        let stop = tokio::select! {
+            biased;
+            // While the disk is full nothing more is read: the runner waits in its next line.
+            line = lines.recv(), if talking && listener.waiting.is_none() => {
+                match line {
+                    None => talking = false,
+                    Some(line) => {
+                        if listener.take(line)? {
+                            runner.kill_all();
+                        }
+                        retry_at = listener.waiting.as_ref().map(|_| Instant::now() + SPACE_RETRY);
+                        if listener.output.last_word.is_some() && kill_at.is_none() {
+                            kill_at = Some(Instant::now() + LEAVE_GRACE);
+                        }
+                    }
+                }
+                None
+            }
+            status = runner.wait() => {
+                break status.map_err(|source| WorkerError::Process { doing: "see the end of the runner", source })?;
+            }
+            order = orders.recv() => match order {
+                None => {
+                    // Shipping has stopped: superseded, or an answer of the database that will not change.
+                    runner.kill_all();
+                    let _ = runner.wait().await;
+                    runner.clean_up().await;
+                    return Ok(None);
+                }
+                Some(Orders { stop: false, cancel: false }) => None,
+                Some(_) => Some(StopCause::Request),
+            },
+            _ = terminate.recv() => Some(StopCause::Request),
+            _ = interrupt.recv() => Some(StopCause::Request),
+            () = until(time_limit) => {
+                time_limit = None;
+                Some(StopCause::TimeLimit(cli.time_limit_secs.unwrap_or_default()))
+            }
+            () = until(retry_at) => {
+                if listener.retry()? {
+                    runner.kill_all();
+                }
+                retry_at = listener.waiting.as_ref().map(|_| Instant::now() + SPACE_RETRY);
+                None
+            }
+            () = until(kill_at) => {
+                kill_at = None;
+                log::line("killing the runner: it had time enough to leave");
+                runner.kill_all();
+                None
+            }
+        };
+        if let (Some(stop), None) = (stop, cause) {
+            log::line(&format!("asking the runner to stop: {stop:?}"));
+            cause = Some(stop);
+            kill_at = Some(Instant::now() + STOP_GRACE);
+            runner.ask_to_stop();
+        }
+    };
+    // Its children may hold the pipe open; what it wrote itself is in there already.
+    runner.clean_up().await;
+    let limit = Instant::now() + SPACE_LIMIT;
+    loop {
+        while listener.waiting.is_some() {
+            if Instant::now() > limit || cause.is_some() {
+                let reason = format!("{} of {}", Ending::NO_SPACE, claim.folder.display());
+                return Ok(Some(Ending::Stopped { reason }));
+            }
+            tokio::time::sleep(SPACE_RETRY).await;
+            listener.retry()?;
+        }
+        match tokio::time::timeout(DRAIN_GRACE, lines.recv()).await {
+            Ok(Some(line)) => listener.take(line)?,
+            Ok(None) | Err(_) => break,
+        };
+    }
+    listener.spool.sync().map_err(file("write to the spool in", &claim.folder))?;
+    let tail = runner::stderr_tail(&claim.folder);
+    Ok(Some(judge(listener.output, status, cause, claim.spec.samples_seen, tail)))
+}
+
+/// Takes in what the runner says.
+struct Listener<'a> {
+    claim: &'a Claim,
+    spool: Spool,
+    output: RunnerOutput,
+    /// An event that the disk had no room for.
+    waiting: Option<Event>,
+    /// Lines that were no events.
+    noise: u32,
+}
+
+impl Listener<'_> {
+    /// Takes one line in. `true`: the runner is to be killed for what it said.
+    fn take(&mut self, line: Line) -> Result<bool, WorkerError> {
+        // Nothing counts after the last word.
+        if self.output.verdict.is_some() || self.output.last_word.is_some() {
+            return Ok(false);
+        }
+        let line = match line {
+            Line::Whole(line) => line,
+            Line::TooLong(length) => {
+                return Ok(
+                    self.refuse(format!("the runner wrote a line of {length} bytes, at most {LINE_MAX} are read"))
+                );
+            }
+        };
+        match serde_json::from_slice::<Event>(&line) {
+            Ok(event) => match check::problem(&event, self.claim.spec.samples_seen) {
+                None => self.append(event),
+                Some(problem) => {
+                    let kind = kind_of(&event);
+                    Ok(self.refuse(format!("the runner said `{kind}` that can't be stored: {problem}")))
+                }
+            },
+            Err(error) => {
+                self.tell_of_noise(&line, &error);
+                Ok(false)
+            }
+        }
+    }
+
+    /// Writes what the disk had no room for. `true`: as for [`Listener::take`].
+    fn retry(&mut self) -> Result<bool, WorkerError> {
+        match self.waiting.take() {
+            Some(event) => self.append(event),
+            None => Ok(false),
+        }
+    }
+
+    fn append(&mut self, event: Event) -> Result<bool, WorkerError> {
+        if self.spool.length() > SPOOL_MAX {
+            return Ok(self.refuse(format!("the runner has said more than {SPOOL_MAX} bytes of events")));
+        }
+        match self.spool.append(&event) {
+            Ok(()) => Ok(self.output.take(&event, self.claim.parameters)),
+            Err(error) if is_disk_full(&error) => {
+                log::line(&format!("{} of {}: the runner waits", Ending::NO_SPACE, self.claim.folder.display()));
+                self.waiting = Some(event);
+                Ok(false)
+            }
+            Err(error) => Err(file("write to the spool in", &self.claim.folder)(error)),
+        }
+    }
+
+    /// Ends the attempt for what the runner said.
+    fn refuse(&mut self, reason: String) -> bool {
+        log::line(&reason);
+        self.output.verdict = Some((FailureKind::BadInput, reason));
+        true
+    }
+
+    fn tell_of_noise(&mut self, line: &[u8], error: &serde_json::Error) {
+        let text: String = String::from_utf8_lossy(line).trim_end().chars().take(200).collect();
+        if text.is_empty() {
+            return;
+        }
+        self.noise += 1;
+        match self.noise {
+            ..NOISE_MAX => log::line(&format!("no event ({error}): {}", text.escape_debug())),
+            NOISE_MAX => log::line("more lines that are no events are not told of"),
+            _ => {}
+        }
+    }
+}
+
+fn kind_of(event: &Event) -> &'static str {
+    match event {
+        Event::Started { .. } => "started",
+        Event::Step { .. } => "step",
+        Event::Eval { .. } => "eval",
+        Event::Checkpoint { .. } => "checkpoint",
+        Event::Finished { .. } => "finished",
+        Event::Failed { .. } => "failed",
+    }
+}
+
+fn job_of(cli: &Cli, claim: &Claim) -> Job {
+    Job {
+        protocol: protocol::PROTOCOL_VERSION,
+        job_key: claim.job_key.clone(),
+        fence: claim.fence,
+        spec: claim.spec.clone(),
+        attempt_dir: claim.folder.clone(),
+        checkpoint_dir: checkpoints::folder_of(claim),
+        base_dir: cli.base_dir.clone(),
+        resources: Resources {
+            device: claim.device.clone(),
+            threads: usize::try_from(claim.threads).unwrap_or(1).max(1),
+        },
+    }
+}
+
+/// Waits for `instant`, or for ever.
+async fn until(instant: Option<Instant>) {
+    match instant {
+        Some(instant) => tokio::time::sleep_until(instant).await,
+        None => std::future::pending().await,
+    }
+}
