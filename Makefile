@@ -75,6 +75,10 @@ sqlx-check: setup ## Fail if .sqlx/ is not what the queries need
 bench-step: build ## Training throughput of clip-runner on three small models
 	@"$(TARGET)/debug/clip-runner" bench-step
 
+.PHONY: bench-orchestrator
+bench-orchestrator: build ## Planning, starting, storing at 100,000 jobs, beside HyperQueue: one table, 3 minutes
+	@scripts/bench-orchestrator.sh "$(SWEEP)"
+
 .PHONY: bench-kernels
 bench-kernels: ## The contrastive losses against open_clip on this CPU, one table (needs 2.5 GB of PyTorch, once)
 	@scripts/kernels-python.sh kernels/python/bench.py

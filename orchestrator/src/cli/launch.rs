@@ -6,7 +6,7 @@ use serde::Serialize;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::watch;
 
-use super::output::{self, Exit, Failure, say};
+use super::output::{self, Exit, Failure, say, say_line};
 use super::progress::{self, Progress};
 use crate::backend::{Backend, BackendError, LocalBackend};
 use crate::plan::{BackendChoice, Plan};
@@ -176,9 +176,10 @@ fn listen(requests: watch::Sender<StopRequest>) -> Result<impl Future<Output = (
 /// The last words of a launch.
 fn report(args: &Args, plan: &Plan, outcome: Outcome, headline: &str, counts: &StateCounts, failures: &[JobProgress]) {
     for job in failures {
-        say(&format!("\nfailed: {}: {}", progress::label(job), job.reason.as_deref().unwrap_or("no reason given")));
+        say("");
+        say_line(&format!("failed: {}: {}", progress::label(job), job.reason.as_deref().unwrap_or("no reason given")));
         for line in job.stderr_tail.as_deref().unwrap_or_default().lines() {
-            say(&format!("  | {line}"));
+            say_line(&format!("  | {line}"));
         }
     }
     if outcome == Outcome::Stopped {

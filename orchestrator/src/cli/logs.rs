@@ -1,11 +1,11 @@
 //! `sweep logs`: what a job's runner wrote.
 
 use std::fs::File;
-use std::io::{ErrorKind, Read, Seek, SeekFrom, Write};
+use std::io::{ErrorKind, IsTerminal, Read, Seek, SeekFrom, Write};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use super::output::{Exit, Failure, say};
+use super::output::{self, Exit, Failure, say};
 use super::target;
 use crate::store::{JobDetail, Store};
 
@@ -84,8 +84,15 @@ fn copy(path: &PathBuf, offset: u64) -> Result<u64, Failure> {
     let mut bytes = Vec::new();
     file.read_to_end(&mut bytes).map_err(failed)?;
     let mut stdout = std::io::stdout().lock();
+    let length = bytes.len() as u64;
+    // A terminal obeys what it is sent; a file or a pipe gets what the runner wrote.
+    let bytes = if stdout.is_terminal() {
+        output::visible(&String::from_utf8_lossy(&bytes)).into_owned().into_bytes()
+    } else {
+        bytes
+    };
     if stdout.write_all(&bytes).and_then(|()| stdout.flush()).is_err() {
         std::process::exit(0);
     }
-    Ok(offset + bytes.len() as u64)
+    Ok(offset + length)
 }

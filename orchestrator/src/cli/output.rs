@@ -1,5 +1,6 @@
 //! What every command shares: exit codes, errors as people see them, data on standard output.
 
+use std::borrow::Cow;
 use std::error::Error;
 use std::fmt::Write as _;
 use std::io::{IsTerminal, Write};
@@ -86,18 +87,18 @@ impl Failure {
         let (red, cyan, plain) = if color_stderr() { ("\x1b[1;31m", "\x1b[1;36m", "\x1b[0m") } else { ("", "", "") };
         let mut text = String::new();
         if self.message.contains('\n') {
-            text.push_str(&self.message);
+            text.push_str(&visible_in_colours(&self.message));
             text.push('\n');
         } else {
-            let _ = writeln!(text, "{red}error{plain}: {}", self.message);
+            let _ = writeln!(text, "{red}error{plain}: {}", visible(&self.message));
         }
         for cause in &self.causes {
-            let _ = writeln!(text, "  caused by: {cause}");
+            let _ = writeln!(text, "  caused by: {}", visible(cause));
         }
         if let Some(hint) = &self.hint {
-            let _ = writeln!(text, "\n{cyan}hint{plain}: {hint}");
+            let _ = writeln!(text, "\n{cyan}hint{plain}: {}", visible(hint));
         }
-        say(text.trim_end());
+        write_words(text.trim_end());
         self.exit.into()
     }
 }
@@ -131,16 +132,79 @@ pub fn color_stderr() -> bool {
     std::env::var_os("NO_COLOR").is_none_or(|value| value.is_empty()) && std::io::stderr().is_terminal()
 }
 
-/// Words for people: one line to standard error. A closed pipe is no error.
-pub fn say(line: &str) {
-    let _ = writeln!(std::io::stderr().lock(), "{line}");
+/// Words for people, on standard error, and no control characters but line breaks and tabs: what others wrote (runners,
+/// specs, databases) must not steer the terminal. A closed pipe is no error.
+pub fn say(text: &str) {
+    write_words(&visible(text));
 }
 
-/// Data: one line to standard output. A closed pipe ends the program quietly, as `head` expects.
-pub fn data(line: &str) {
-    if writeln!(std::io::stdout().lock(), "{line}").is_err() {
+/// The same where one line is meant: line breaks are shown too, so that nobody forges a line.
+pub fn say_line(text: &str) {
+    write_words(&one_line(text));
+}
+
+fn write_words(text: &str) {
+    let _ = writeln!(std::io::stderr().lock(), "{text}");
+}
+
+/// Data for people: text on standard output, as [`say`] writes it. A closed pipe ends the program quietly, as `head`
+/// expects.
+pub fn data(text: &str) {
+    write_data(&visible(text));
+}
+
+fn write_data(text: &str) {
+    if writeln!(std::io::stdout().lock(), "{text}").is_err() {
         std::process::exit(0);
     }
+}
+
+/// `text` with control characters written as escapes, line breaks and tabs left as they are.
+pub fn visible(text: &str) -> Cow<'_, str> {
+    escaped(text, |c| !matches!(c, '\n' | '\t') && is_unsafe(c))
+}
+
+/// `text` in one line: control characters, line breaks and tabs among them, written as escapes. For cells and fields.
+pub fn one_line(text: &str) -> Cow<'_, str> {
+    escaped(text, is_unsafe)
+}
+
+/// Control characters, and those that turn the direction of what follows.
+fn is_unsafe(c: char) -> bool {
+    c.is_control() || matches!(c, '\u{200e}' | '\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2066}'..='\u{2069}')
+}
+
+fn escaped(text: &str, is_hidden: impl Fn(char) -> bool) -> Cow<'_, str> {
+    if !text.contains(&is_hidden) {
+        return Cow::Borrowed(text);
+    }
+    let mut safe = String::with_capacity(text.len() + 16);
+    for c in text.chars() {
+        if is_hidden(c) {
+            safe.extend(c.escape_default());
+        } else {
+            safe.push(c);
+        }
+    }
+    Cow::Owned(safe)
+}
+
+/// The same for text of a renderer of ours that colours: colours stay.
+fn visible_in_colours(text: &str) -> String {
+    text.split('\x1b')
+        .enumerate()
+        .map(|(index, part)| {
+            let colours = part.strip_prefix('[').and_then(|rest| rest.split_once('m'));
+            let is_colour =
+                colours.is_some_and(|(numbers, _)| numbers.bytes().all(|byte| byte.is_ascii_digit() || byte == b';'));
+            let lead = match index {
+                0 => "",
+                _ if is_colour => "\x1b",
+                _ => "\\u{1b}",
+            };
+            format!("{lead}{}", visible(part))
+        })
+        .collect()
 }
 
 /// `--json`: one object with its schema's name and version, `{"schema": "sweep.plan/1", ...}`.
@@ -152,5 +216,31 @@ pub fn json<T: Serialize>(schema: &'static str, body: &T) {
         body: &'a T,
     }
     let text = serde_json::to_string_pretty(&Envelope { schema, body }).expect("output types serialise");
-    data(&text);
+    write_data(&text);
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    #[test]
+    fn what_others_wrote_does_not_steer_the_terminal() {
+        assert_eq!(one_line("done\n30 jobs done\x1b[2J"), "done\\n30 jobs done\\u{1b}[2J");
+        assert_eq!(visible("a\tb\nc\r\u{9b}31m\u{202e}"), "a\tb\nc\\r\\u{9b}31m\\u{202e}");
+        assert_eq!(visible("caf\u{e9} \u{1f600}"), "caf\u{e9} \u{1f600}");
+        assert_eq!(
+            visible_in_colours("\x1b[1;31mred\x1b[0m \x1b]0;title\x07"),
+            "\x1b[1;31mred\x1b[0m \\u{1b}]0;title\\u{7}"
+        );
+    }
+
+    proptest! {
+        #[test]
+        fn nothing_hidden_is_left(text in any::<String>()) {
+            prop_assert!(!one_line(&text).chars().any(is_unsafe));
+            prop_assert!(!visible(&text).chars().any(|c| is_unsafe(c) && !matches!(c, '\n' | '\t')));
+        }
+    }
 }

@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use indicatif::{MultiProgress, ProgressBar, ProgressStyle};
 
-use super::output::say;
+use super::output::{one_line, say, say_line};
 use crate::schedule::driver::Notice;
 use crate::store::{JobProgress, StateCounts, Totals};
 
@@ -137,8 +137,8 @@ impl Progress {
 
     fn line(&self, text: &str) {
         match &self.bars {
-            Some(bars) => bars.all.suspend(|| say(text)),
-            None => say(text),
+            Some(bars) => bars.all.suspend(|| say_line(text)),
+            None => say_line(text),
         }
     }
 }
@@ -157,7 +157,7 @@ impl Bars {
             let bar = self.jobs.entry(job.job_key.clone()).or_insert_with(|| {
                 let style = style("  {prefix:<44} {bar:20} {msg}");
                 let bar = self.all.insert_before(&self.sweep, ProgressBar::new(0).with_style(style));
-                bar.set_prefix(label(job));
+                bar.set_prefix(one_line(&label(job)).into_owned());
                 bar
             });
             bar.set_length(job.samples_of_ours().cast_unsigned());

@@ -10,9 +10,9 @@ use crate::fit::{Convention, Fit, Observation, Options, Points, Response, fit};
 use crate::report::analysis::Family;
 use crate::report::analysis::section::{Analysis, Input, analyse};
 use crate::report::number::{significant, with_interval};
-use crate::report::{Panel, PanelFit, Report, default_metrics, file_name, render, write};
+use crate::report::{PAGE_FILE, Panel, PanelFit, Report, STAMP_FILE, Stamp, default_metrics, file_name, render, write};
 use crate::store::Store;
-use crate::store::fit::{FitSource, code_version};
+use crate::store::fit::{FitSource, code_version, sha256};
 use crate::store::observation::MeasuredMetric;
 use crate::store::study::Study;
 
@@ -45,6 +45,9 @@ pub(super) struct Args {
     /// Seed of the bootstraps.
     #[arg(long, default_value_t = 0)]
     seed: u64,
+    /// Draw the page anew, also if nothing has changed since it was drawn.
+    #[arg(long)]
+    force: bool,
 }
 
 fn forecast(text: &str) -> Result<Place, String> {
@@ -74,6 +77,13 @@ pub(super) async fn run(args: Args) -> Result<Exit, Failure> {
         let names = store.study_names().await?;
         return Err(unknown("sweep", &args.sweep, &names, "start one with `sweep launch SPEC`"));
     };
+    let folder = args.output.clone().unwrap_or_else(|| PathBuf::from("reports").join(file_name(&args.sweep)));
+    let inputs = inputs(&store, &args).await?;
+    if !args.force && Stamp::read(&folder).is_some_and(|stamp| stamp.holds(&folder, &inputs)) {
+        data(&folder.join(PAGE_FILE).display().to_string());
+        say("unchanged: nothing that it shows has changed (--force draws it anew)");
+        return Ok(Exit::Done);
+    }
     let measured = store.observation_metrics(&args.sweep).await?;
     let chosen = if args.metric.is_empty() {
         default_metrics(&measured)
@@ -100,14 +110,29 @@ pub(super) async fn run(args: Args) -> Result<Exit, Failure> {
         say(&law(panel));
     }
     let report = Report { study, compute, panels, seed: args.seed, code_version: code_version() };
-    let folder = args.output.unwrap_or_else(|| PathBuf::from("reports").join(file_name(&args.sweep)));
     let rendered = render(&report).map_err(|error| Failure::environment(error.to_string()).because(&error))?;
     let page = write(&rendered, &folder).map_err(|error| {
         Failure::environment(error.to_string()).because(&error).hint("choose another folder with `-o DIR`")
     })?;
+    // Last: without it the page is drawn again.
+    Stamp::of(&rendered, inputs).write(&folder).map_err(|error| {
+        Failure::environment(format!("can't write {}", folder.join(STAMP_FILE).display())).because(&error)
+    })?;
     data(&page.display().to_string());
     say(&format!("{} figures in {}", rendered.figures.len(), folder.join("figures").display()));
     Ok(Exit::Done)
+}
+
+/// sha256 of all that a page shows: rows of the sweeps, options, and the program that draws them.
+async fn inputs(store: &Store, args: &Args) -> Result<String, Failure> {
+    let mut sweeps = vec![args.sweep.as_str()];
+    sweeps.extend(args.against.as_deref());
+    let rows = store.study_digest(&sweeps).await?;
+    let program = std::env::current_exe()
+        .and_then(|path| path.metadata())
+        .map_err(|error| Failure::environment("can't look at this program").because(&error))?;
+    let built = program.modified().ok();
+    Ok(sha256(&format!("{args:?} {} {built:?} {} {rows}", code_version(), program.len())))
 }
 
 /// One line a metric: the law through all jobs with its intervals, and what to think of it.

@@ -180,7 +180,7 @@ fn write(format: Format, answer: &Answer, to: &mut impl Write, fit_terminal: boo
 /// The same when piped, apart from the width.
 fn table(answer: &Answer, fit_terminal: bool) -> String {
     let mut table = Table::new();
-    table.load_preset(presets::NOTHING).set_header(answer.columns.iter().map(|column| &column.name));
+    table.load_preset(presets::NOTHING).set_header(answer.columns.iter().map(|column| output::one_line(&column.name)));
     let arrangement = if fit_terminal { ContentArrangement::Dynamic } else { ContentArrangement::Disabled };
     table.set_content_arrangement(arrangement);
     for row in 0..answer.rows {
@@ -202,7 +202,9 @@ fn cell(values: &Values, row: usize) -> String {
         Values::Int(values) => values[row].map(|value| value.to_string()),
         // `Debug` writes the shortest text that reads back the same, with an exponent where it is shorter.
         Values::Float(values) => values[row].map(|value| format!("{value:?}")),
-        Values::Json(values) | Values::Time(values) | Values::Text(values) => values[row].clone(),
+        Values::Json(values) | Values::Time(values) | Values::Text(values) => {
+            values[row].as_deref().map(|text| output::visible(text).into_owned())
+        }
     }
     .unwrap_or_default()
 }

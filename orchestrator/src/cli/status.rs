@@ -149,7 +149,7 @@ fn warn_of_silence(jobs: &[JobProgress]) {
         }
     }
     for (host, silent) in hosts {
-        say(&format!(
+        output::say_line(&format!(
             "host {host}: nothing was heard of an attempt for {}; `sweep launch` gives it up when its backend denies it, or \
              after {}",
             time(silent),
@@ -193,7 +193,7 @@ fn sweep_table(sweeps: &[SweepSummary]) -> String {
     for sweep in sweeps {
         let question = sweep.question.lines().next().unwrap_or_default();
         let numbers = [sweep.jobs, sweep.done, sweep.running, sweep.failed].map(|number| number.to_string());
-        let row = std::iter::once(sweep.name.clone()).chain(numbers).chain([question.to_owned()]);
+        let row = std::iter::once(sweep.name.clone()).chain(numbers).chain([output::one_line(question).into_owned()]);
         table.add_row(row);
     }
     table.trim_fmt()
@@ -208,7 +208,7 @@ fn job_table(jobs: &[JobProgress]) -> String {
     for job in jobs {
         table.add_row([
             job.job_key[..12].to_owned(),
-            job.model.clone(),
+            output::one_line(&job.model).into_owned(),
             job.samples_total.map_or("-".to_owned(), short),
             job.data_size.map_or("-".to_owned(), short),
             job.seed.to_string(),
@@ -217,7 +217,7 @@ fn job_table(jobs: &[JobProgress]) -> String {
                 .map_or("-".to_owned(), |total| format!("{:.0} %", 100.0 * job.samples_seen as f64 / total as f64)),
             job.loss.map_or(String::new(), |loss| format!("{loss:.3}")),
             job.attempts.to_string(),
-            job.reason.clone().unwrap_or_default(),
+            output::one_line(job.reason.as_deref().unwrap_or_default()).into_owned(),
         ]);
     }
     table.trim_fmt()

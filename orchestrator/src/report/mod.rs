@@ -7,6 +7,7 @@ mod html;
 pub mod number;
 mod provenance;
 mod sections;
+mod stamp;
 mod style;
 
 use std::path::{Path, PathBuf};
@@ -18,6 +19,7 @@ use crate::store::study::{Study, StudyJob};
 
 pub use analysis::section::Analysis;
 pub use figures::FigureError;
+pub use stamp::{STAMP_FILE, Stamp};
 
 /// What a report shows.
 #[derive(Debug, Clone)]
@@ -148,11 +150,14 @@ pub fn render(report: &Report) -> Result<Rendered, ReportError> {
     Ok(Rendered { html, figures })
 }
 
+/// Name of the page in a report's folder.
+pub const PAGE_FILE: &str = "index.html";
+
 /// Writes `index.html` and `figures/*.svg` below `folder` and gives the page's path.
 pub fn write(rendered: &Rendered, folder: &Path) -> Result<PathBuf, ReportError> {
     let figures = folder.join("figures");
     std::fs::create_dir_all(&figures).map_err(|source| ReportError::Write { path: figures.clone(), source })?;
-    let page = folder.join("index.html");
+    let page = folder.join(PAGE_FILE);
     let files = rendered.figures.iter().map(|figure| (figures.join(&figure.file), &figure.svg));
     for (path, text) in files.chain([(page.clone(), &rendered.html)]) {
         std::fs::write(&path, text).map_err(|source| ReportError::Write { path, source })?;

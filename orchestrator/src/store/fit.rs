@@ -19,7 +19,8 @@ pub fn input_hash(fit: &Fit) -> String {
     sha256(&serde_json::to_string(&fit.observations).expect("observations serialise"))
 }
 
-fn sha256(text: &str) -> String {
+/// In 64 hex digits.
+pub fn sha256(text: &str) -> String {
     format!("{:x}", Sha256::digest(text.as_bytes()))
 }
 

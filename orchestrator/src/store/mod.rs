@@ -60,6 +60,8 @@ const SESSION_SETTINGS: &[(&str, &str)] = &[
     ("tcp_keepalives_count", "3"),
     ("tcp_user_timeout", "50000"),
 ];
+/// Connections of a launcher or a command.
+const POOL_CONNECTIONS: u32 = 4;
 /// Between attempts to connect to a server that is starting up.
 const POLL: Duration = Duration::from_millis(50);
 
@@ -151,6 +153,23 @@ impl Store {
         }
     }
 
+    /// Like [`Store::connect`] for a worker: one connection, made once, since each costs a process of the server.
+    pub async fn connect_worker() -> Result<Store, StoreError> {
+        let (options, reader) = match named_database()? {
+            Some(options) => (options.clone(), Reader::Owner(Box::new(options))),
+            None => {
+                let access = blocking(|| private_postgres::ensure_running(&home())).await?;
+                (access.options(), private_reader(&access))
+            }
+        };
+        let store = Store::with_pool(options.clone().application_name("sweep-worker"), reader, 1);
+        let connecting = |source| StoreError::Connect { url: place(&options), source };
+        let mut connection = store.pool.acquire().await.map_err(connecting)?;
+        bring_up_to_date(&mut connection, Migrate::Always).await?;
+        drop(connection);
+        Ok(store)
+    }
+
     /// Like [`Store::connect`] for commands that only read: a named database is read as it is, or not at all, since
     /// other versions may be at work on it.
     pub async fn connect_to_read() -> Result<Store, StoreError> {
@@ -195,12 +214,12 @@ impl Store {
         let mut connection = first_connection(&options).await?;
         let ready = bring_up_to_date(&mut connection, migrate).await;
         let _ = connection.close().await;
-        ready.map(|()| Store::with_pool(options, reader))
+        ready.map(|()| Store::with_pool(options, reader, POOL_CONNECTIONS))
     }
 
-    fn with_pool(options: PgConnectOptions, reader: Reader) -> Store {
+    fn with_pool(options: PgConnectOptions, reader: Reader, connections: u32) -> Store {
         let pool = PgPoolOptions::new()
-            .max_connections(4)
+            .max_connections(connections)
             .acquire_timeout(CONNECT_LIMIT)
             .connect_lazy_with(options.options(SESSION_SETTINGS.iter().copied()));
         Store { pool, reader }

@@ -3,7 +3,7 @@
 use chrono::{DateTime, Utc};
 use serde_json::Value;
 
-use super::{Store, StoreError};
+use super::{Store, StoreError, doing};
 use crate::fit::Convention;
 
 /// A sweep with its jobs, curves, measurements and data, read at one time.
@@ -141,6 +141,32 @@ pub struct StudyPool {
 }
 
 impl Store {
+    /// A digest of all rows that a report of these sweeps is drawn from.
+    pub async fn study_digest(&self, sweeps: &[&str]) -> Result<String, StoreError> {
+        let names: Vec<String> = sweeps.iter().map(|&name| name.to_owned()).collect();
+        sqlx::query_scalar!(
+            r#"WITH jobs AS MATERIALIZED (
+                   SELECT j.*, s.name AS of_sweep, sj.position FROM job j JOIN sweep_job sj USING (job_id)
+                   JOIN sweep s USING (sweep_id) WHERE s.name = ANY ($1)),
+               attempts AS MATERIALIZED (SELECT * FROM attempt WHERE job_id IN (SELECT job_id FROM jobs)),
+               part AS (
+                   SELECT md5(concat_ws('|', name, question, spec, source)) AS digest FROM sweep WHERE name = ANY ($1)
+                   UNION ALL SELECT md5(jobs::text) FROM jobs
+                   UNION ALL SELECT md5(attempts::text) FROM attempts
+                   UNION ALL SELECT md5(string_agg(concat_ws('|', m.metric_id, m.step, m.samples_seen, m.value), ';'
+                                                   ORDER BY m.metric_id, m.step) || m.attempt_id)
+                             FROM metric m WHERE m.attempt_id IN (SELECT attempt_id FROM attempts) GROUP BY m.attempt_id
+                   UNION ALL SELECT md5(e::text) FROM evaluation e WHERE e.attempt_id IN (SELECT attempt_id FROM attempts)
+                   UNION ALL SELECT md5(p::text) FROM pool p
+                   UNION ALL SELECT md5(concat_ws('|', name, dataset)) FROM aggregate_member)
+               SELECT coalesce(md5(string_agg(digest, '' ORDER BY digest)), '') AS "digest!" FROM part"#,
+            &names
+        )
+        .fetch_one(&self.pool)
+        .await
+        .map_err(doing("can't look at what the report is drawn from"))
+    }
+
     /// Names of all sweeps.
     pub async fn study_names(&self) -> Result<Vec<String>, StoreError> {
         sqlx::query_scalar!("SELECT name FROM sweep ORDER BY name")

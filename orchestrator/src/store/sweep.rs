@@ -1,5 +1,6 @@
 //! Sweeps: the plan as rows. Everything is known by a key, so storing a plan again changes nothing.
 
+use std::collections::BTreeMap;
 use std::path::Path;
 
 use protocol::JobSpec;
@@ -100,6 +101,11 @@ impl Store {
             sqlx::query(statement).bind(sweep_id).execute(&mut *tx).await.map_err(&failed)?;
         }
         tx.commit().await.map_err(&failed)?;
+        if plan.jobs.len() > JOBS_AT_A_TIME {
+            // Without it queries are planned for the few rows that there were until the server looks by itself. Only the
+            // owner may; it is no more than a help.
+            let _ = sqlx::raw_sql("ANALYZE job; ANALYZE sweep_job").execute(&self.pool).await;
+        }
         Ok(sweep_id)
     }
 
@@ -129,52 +135,71 @@ impl Store {
     }
 }
 
-/// Stores jobs that are not there yet; where the data lie now counts for those that are still to run, since paths are
-/// no part of a job's key.
+/// Stores jobs that are not there yet; where the data lie now counts for those that are still to run, since paths are no
+/// part of a job's key. A spec is written out only where it is needed: of many jobs that is what takes the time.
 async fn jobs_upsert(tx: &mut PgConnection, jobs: &[&PlannedJob], base_dir: &Path) -> Result<(), sqlx::Error> {
-    let keys = column(jobs, |job| job.job_key.clone());
-    let specs = column(jobs, |job| serde_json::json!(with_absolute_paths(&job.spec, base_dir)));
-    sqlx::query!(
-        "INSERT INTO job (job_key, spec, runner, runner_version, model, parameters, image_parameters,
-                          text_parameters, pool, data_size, samples_seen, unique_samples, seed,
-                          gmacs_samples, train_flops, six_nd)
-         SELECT given.* FROM unnest($1::text[], $2::jsonb[], $3::text[], $4::text[], $5::text[], $6::bigint[],
-                                    $7::bigint[], $8::bigint[], $9::text[], $10::bigint[], $11::bigint[],
-                                    $12::bigint[], $13::bigint[], $14::float8[], $15::float8[], $16::float8[])
-              AS given (job_key, spec, runner, runner_version, model, parameters, image_parameters,
-                        text_parameters, pool, data_size, samples_seen, unique_samples, seed,
-                        gmacs_samples, train_flops, six_nd)
-         ORDER BY given.job_key
-         ON CONFLICT (job_key) DO NOTHING",
-        &keys,
-        &specs,
-        &column(jobs, |job| job.spec.runner.name.clone()),
-        &column(jobs, |job| job.spec.runner.version.clone()),
-        &column(jobs, |job| job.spec.model.name.clone()),
-        &column(jobs, |job| job.size.parameters().cast_signed()),
-        &column(jobs, |job| job.size.image_parameters.cast_signed()),
-        &column(jobs, |job| job.size.text_parameters.cast_signed()),
-        &column(jobs, |job| job.spec.data.digest.clone()),
-        &column(jobs, |job| job.spec.data_size.cast_signed()),
-        &column(jobs, |job| job.spec.samples_seen.cast_signed()),
-        &column(jobs, |job| job.unique_samples.cast_signed()),
-        &column(jobs, |job| job.spec.seed.cast_signed()),
-        &column(jobs, |job| job.compute.gmacs_samples),
-        &column(jobs, |job| job.compute.train_flops),
-        &column(jobs, |job| job.compute.six_nd),
+    let known = sqlx::query!(
+        "SELECT job_key, state FROM job WHERE job_key = ANY ($1)",
+        &column(jobs, |job| job.job_key.clone())
     )
-    .execute(&mut *tx)
+    .fetch_all(&mut *tx)
     .await?;
-    sqlx::query!(
-        "UPDATE job SET spec = given.spec FROM unnest($1::text[], $2::jsonb[]) AS given (job_key, spec)
-         WHERE job.job_key = given.job_key AND job.state IN ('pending', 'failed', 'cancelled')
-               AND job.spec <> given.spec",
-        &keys,
-        &specs,
-    )
-    .execute(tx)
-    .await
-    .map(drop)
+    let known: BTreeMap<String, String> = known.into_iter().map(|row| (row.job_key, row.state)).collect();
+    let state_of = |job: &PlannedJob| known.get(&job.job_key).map(String::as_str);
+    let spec_of = |job: &PlannedJob| {
+        serde_json::to_string(&with_absolute_paths(&job.spec, base_dir)).expect("a spec is made of plain fields")
+    };
+    let new: Vec<&PlannedJob> = jobs.iter().copied().filter(|job| state_of(job).is_none()).collect();
+    if !new.is_empty() {
+        sqlx::query!(
+            "INSERT INTO job (job_key, spec, runner, runner_version, model, parameters, image_parameters,
+                              text_parameters, pool, data_size, samples_seen, unique_samples, seed,
+                              gmacs_samples, train_flops, six_nd)
+             SELECT job_key, spec::jsonb, runner, runner_version, model, parameters, image_parameters,
+                    text_parameters, pool, data_size, samples_seen, unique_samples, seed,
+                    gmacs_samples, train_flops, six_nd
+             FROM unnest($1::text[], $2::text[], $3::text[], $4::text[], $5::text[], $6::bigint[],
+                         $7::bigint[], $8::bigint[], $9::text[], $10::bigint[], $11::bigint[],
+                         $12::bigint[], $13::bigint[], $14::float8[], $15::float8[], $16::float8[])
+                  AS given (job_key, spec, runner, runner_version, model, parameters, image_parameters,
+                            text_parameters, pool, data_size, samples_seen, unique_samples, seed,
+                            gmacs_samples, train_flops, six_nd)
+             ORDER BY given.job_key
+             ON CONFLICT (job_key) DO NOTHING",
+            &column(&new, |job| job.job_key.clone()),
+            &column(&new, spec_of),
+            &column(&new, |job| job.spec.runner.name.clone()),
+            &column(&new, |job| job.spec.runner.version.clone()),
+            &column(&new, |job| job.spec.model.name.clone()),
+            &column(&new, |job| job.size.parameters().cast_signed()),
+            &column(&new, |job| job.size.image_parameters.cast_signed()),
+            &column(&new, |job| job.size.text_parameters.cast_signed()),
+            &column(&new, |job| job.spec.data.digest.clone()),
+            &column(&new, |job| job.spec.data_size.cast_signed()),
+            &column(&new, |job| job.spec.samples_seen.cast_signed()),
+            &column(&new, |job| job.unique_samples.cast_signed()),
+            &column(&new, |job| job.spec.seed.cast_signed()),
+            &column(&new, |job| job.compute.gmacs_samples),
+            &column(&new, |job| job.compute.train_flops),
+            &column(&new, |job| job.compute.six_nd),
+        )
+        .execute(&mut *tx)
+        .await?;
+    }
+    let to_run = |job: &&PlannedJob| matches!(state_of(job), Some("pending" | "failed" | "cancelled"));
+    let to_run: Vec<&PlannedJob> = jobs.iter().copied().filter(to_run).collect();
+    if !to_run.is_empty() {
+        sqlx::query!(
+            "UPDATE job SET spec = given.spec::jsonb FROM unnest($1::text[], $2::text[]) AS given (job_key, spec)
+             WHERE job.job_key = given.job_key AND job.state IN ('pending', 'failed', 'cancelled')
+                   AND job.spec <> given.spec::jsonb",
+            &column(&to_run, |job| job.job_key.clone()),
+            &column(&to_run, spec_of),
+        )
+        .execute(tx)
+        .await?;
+    }
+    Ok(())
 }
 
 /// The spec with paths that hold whatever folder the next launcher starts in.

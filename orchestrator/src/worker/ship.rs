@@ -15,7 +15,7 @@ use super::{WorkerError, log};
 use crate::store::{Batch, Claim, Ending, Orders, Store, StoreError};
 
 /// Events of one transaction at most.
-pub(super) const BATCH_EVENTS: usize = 500;
+pub(super) const BATCH_EVENTS: usize = 1000;
 /// How long an event waits at most, while the database is there.
 const SHIP_EVERY: Duration = Duration::from_millis(250);
 /// How often a silent worker says that it lives. Launchers wait for three beats.
@@ -51,7 +51,7 @@ impl RetryingStore {
     pub(super) async fn connect(deadline: Instant) -> Result<RetryingStore, WorkerError> {
         let mut pause = PAUSE_MIN;
         loop {
-            match Store::connect().await {
+            match Store::connect_worker().await {
                 Ok(store) => return Ok(RetryingStore { store }),
                 Err(error @ (StoreError::Url { .. } | StoreError::SchemaNewer { .. })) => return Err(error.into()),
                 Err(error) if Instant::now() + pause > deadline => return Err(error.into()),
@@ -90,7 +90,7 @@ impl RetryingStore {
             tokio::time::sleep(pause).await;
             pause = (pause * 2).min(PAUSE_MAX);
             // The private cluster may have come up elsewhere, or may be ours to start.
-            if let Ok(Ok(store)) = tokio::time::timeout(limit, Store::connect()).await {
+            if let Ok(Ok(store)) = tokio::time::timeout(limit, Store::connect_worker()).await {
                 self.store = store;
             }
         }
@@ -188,6 +188,8 @@ pub(super) async fn ship(
     let mut refused = None;
     let mut end = None;
     let mut deadline = None;
+    // Whether the last batch was a full one: more is waiting, so no time is to be lost.
+    let mut behind = false;
     loop {
         if end.is_none() {
             tokio::select! {
@@ -197,7 +199,7 @@ pub(super) async fn ship(
                     end = Some(received);
                     deadline = Some(Instant::now() + DELIVERY_LIMIT);
                 }
-                () = tokio::time::sleep(SHIP_EVERY) => {}
+                () = tokio::time::sleep(if behind { Duration::ZERO } else { SHIP_EVERY }) => {}
             }
         }
         let events = tail.read(BATCH_EVENTS).map_err(|source| super::WorkerError::File {
@@ -205,6 +207,7 @@ pub(super) async fn ship(
             path: claim.folder.clone(),
             source,
         })?;
+        behind = events.len() == BATCH_EVENTS;
         // The last batch carries the ending.
         let last = if tail.exhausted() { end.as_ref() } else { None };
         let answer = if events.is_empty() && last.is_none() {
