@@ -49,6 +49,11 @@ test: build ## Every test, on a real PostgreSQL and a real libtorch
 	@if cargo nextest --version >/dev/null 2>&1; then cargo nextest run $(ALL); else cargo test $(ALL) --all-targets; fi
 	@cargo test $(ALL) --doc
 
+.PHONY: torture
+torture: build ## Faults at random while a sweep runs (FAULTS=100, SEED=...); a short form is among the tests
+	@SWEEP_TORTURE_FAULTS="$${FAULTS:-100}" SWEEP_TORTURE_SEED="$${SEED:-$$RANDOM}" \
+		cargo test -p sweep --test it torture -- --nocapture
+
 .PHONY: lint
 lint: setup ## Formatting, clippy and shell syntax, warnings as errors
 	@cargo fmt --all --check

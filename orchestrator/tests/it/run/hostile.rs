@@ -1,5 +1,5 @@
-//! Runners that misbehave, and a database that refuses: what is said is bounded, what is left is killed, and the reason is
-//! told.
+//! Runners that misbehave, and a database that refuses: what is said is bounded, what is left is killed, and the reason
+//! is told.
 
 use std::fs::{self, Permissions};
 use std::os::unix::fs::PermissionsExt;
