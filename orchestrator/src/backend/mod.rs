@@ -48,7 +48,7 @@ pub trait Backend: Send + Sync {
 
     /// Resolves when a worker has ended since the last call, as far as the backend hears of it: a hint to look at once.
     async fn changed(&self) {
-        std::future::pending().await
+        std::future::pending::<()>().await;
     }
 }
 

@@ -191,20 +191,17 @@ fn escaped(text: &str, is_hidden: impl Fn(char) -> bool) -> Cow<'_, str> {
 
 /// The same for text of a renderer of ours that colours: colours stay.
 fn visible_in_colours(text: &str) -> String {
-    text.split('\x1b')
-        .enumerate()
-        .map(|(index, part)| {
-            let colours = part.strip_prefix('[').and_then(|rest| rest.split_once('m'));
-            let is_colour =
-                colours.is_some_and(|(numbers, _)| numbers.bytes().all(|byte| byte.is_ascii_digit() || byte == b';'));
-            let lead = match index {
-                0 => "",
-                _ if is_colour => "\x1b",
-                _ => "\\u{1b}",
-            };
-            format!("{lead}{}", visible(part))
-        })
-        .collect()
+    let mut safe = String::new();
+    for (index, part) in text.split('\x1b').enumerate() {
+        let colours = part.strip_prefix('[').and_then(|rest| rest.split_once('m'));
+        let is_colour =
+            colours.is_some_and(|(numbers, _)| numbers.bytes().all(|byte| byte.is_ascii_digit() || byte == b';'));
+        if index > 0 {
+            safe.push_str(if is_colour { "\x1b" } else { "\\u{1b}" });
+        }
+        safe.push_str(&visible(part));
+    }
+    safe
 }
 
 /// `--json`: one object with its schema's name and version, `{"schema": "sweep.plan/1", ...}`.

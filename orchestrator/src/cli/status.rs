@@ -43,6 +43,7 @@ struct SweepLine<'a> {
 }
 
 /// Body of `sweep status SWEEP --json`.
+#[expect(clippy::struct_field_names, reason = "`jobs` is what is in the field")]
 #[derive(Debug, Serialize)]
 struct Jobs<'a> {
     sweep: &'a str,

@@ -140,9 +140,12 @@ impl StoreError {
 
 fn is_transient(error: &sqlx::Error) -> bool {
     match error {
-        sqlx::Error::Io(_) | sqlx::Error::PoolTimedOut | sqlx::Error::PoolClosed | sqlx::Error::WorkerCrashed => true,
-        // The server left in the middle of an answer.
-        sqlx::Error::Protocol(_) => true,
+        // A protocol error: the server left in the middle of an answer.
+        sqlx::Error::Io(_)
+        | sqlx::Error::PoolTimedOut
+        | sqlx::Error::PoolClosed
+        | sqlx::Error::WorkerCrashed
+        | sqlx::Error::Protocol(_) => true,
         sqlx::Error::Database(_) => sql_state(error).is_some_and(|state| is_transient_state(&state)),
         _ => false,
     }

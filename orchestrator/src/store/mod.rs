@@ -28,6 +28,7 @@ pub use metric::Batch;
 pub use progress::{JobProgress, ProgressFilter};
 pub use sweep::SweepSummary;
 
+use std::cmp::Ordering;
 use std::path::PathBuf;
 use std::str::FromStr;
 use std::time::{Duration, Instant};
@@ -144,23 +145,20 @@ fn parse_url(text: &str) -> Result<PgConnectOptions, StoreError> {
 impl Store {
     /// The database of `DATABASE_URL`, or else the private one, which is started if need be; migrated.
     pub async fn connect() -> Result<Store, StoreError> {
-        match named_database()? {
-            Some(options) => Store::open_as(options.clone(), named_reader(options)?, Migrate::Always).await,
-            None => {
-                let access = blocking(|| private_postgres::ensure_running(&home())).await?;
-                Store::open_as(access.options(), private_reader(&access), Migrate::Always).await
-            }
+        if let Some(options) = named_database()? {
+            return Store::open_as(options.clone(), named_reader(options)?, Migrate::Always).await;
         }
+        let access = blocking(|| private_postgres::ensure_running(&home())).await?;
+        Store::open_as(access.options(), private_reader(&access), Migrate::Always).await
     }
 
     /// Like [`Store::connect`] for a worker: one connection, made once, since each costs a process of the server.
     pub async fn connect_worker() -> Result<Store, StoreError> {
-        let (options, reader) = match named_database()? {
-            Some(options) => (options.clone(), Reader::Owner(Box::new(options))),
-            None => {
-                let access = blocking(|| private_postgres::ensure_running(&home())).await?;
-                (access.options(), private_reader(&access))
-            }
+        let (options, reader) = if let Some(options) = named_database()? {
+            (options.clone(), Reader::Owner(Box::new(options)))
+        } else {
+            let access = blocking(|| private_postgres::ensure_running(&home())).await?;
+            (access.options(), private_reader(&access))
         };
         let store = Store::with_pool(options.clone().application_name("sweep-worker"), reader, 1);
         let connecting = |source| StoreError::Connect { url: place(&options), source };
@@ -289,12 +287,10 @@ async fn bring_up_to_date(connection: &mut PgConnection, migrate: Migrate) -> Re
         return Ok(MIGRATOR.run(connection).await?);
     }
     let (found, known) = (had.iter().map(|(version, ..)| *version).max().unwrap_or(0), newest_version());
-    if found > known {
-        Err(StoreError::SchemaNewer { found, known })
-    } else if found < known {
-        Err(StoreError::SchemaOlder { found, needed: known })
-    } else {
-        Ok(())
+    match found.cmp(&known) {
+        Ordering::Greater => Err(StoreError::SchemaNewer { found, known }),
+        Ordering::Less => Err(StoreError::SchemaOlder { found, needed: known }),
+        Ordering::Equal => Ok(()),
     }
 }
 

@@ -329,7 +329,7 @@ fn start(cluster: &Cluster) -> Result<(), PrivatePostgresError> {
     if !cluster.data().exists() {
         create(cluster, &binaries)?;
     }
-    let Some(server_lock) = wait_for_the_last(cluster)? else { return Ok(()) };
+    let Turn::Start(server_lock) = wait_for_the_last(cluster)? else { return Ok(()) };
     let socket = cluster.make_socket_folder()?;
     if let Some(lock) = &server_lock {
         postmaster::clear_lock_files(&cluster.data(), &socket, lock)
@@ -363,22 +363,30 @@ fn start(cluster: &Cluster) -> Result<(), PrivatePostgresError> {
     })
 }
 
+/// Whether there is something to start.
+enum Turn {
+    /// A server is up.
+    IsUp,
+    /// There is none; the lock is ours, where the file system has locks.
+    Start(Option<ServerLock>),
+}
+
 /// Waits for what a killed server left behind (its children need a moment to notice) or for one that somebody else is
-/// starting. `None`: a server is up. Else there is none, and the lock is ours, where the file system has locks.
-fn wait_for_the_last(cluster: &Cluster) -> Result<Option<Option<ServerLock>>, PrivatePostgresError> {
+/// starting.
+fn wait_for_the_last(cluster: &Cluster) -> Result<Turn, PrivatePostgresError> {
     let (data, path) = (cluster.data(), cluster.server_lock_file());
     let begun = Instant::now();
     loop {
         if postmaster::answering(&data, &cluster.socket_folder()).is_some() {
-            return Ok(None);
+            return Ok(Turn::IsUp);
         }
         let state = ServerLock::try_take(&path).map_err(io_error("open", &path))?;
         // Of a version that knew no lock, or where there are none: as far as can be seen.
         let seen = postmaster::may_be_running(&data);
         match state {
-            LockState::Taken(lock) if !seen => return Ok(Some(Some(lock))),
+            LockState::Taken(lock) if !seen => return Ok(Turn::Start(Some(lock))),
             // PostgreSQL's own lock file has to do; it is never removed.
-            LockState::Unsupported if !seen => return Ok(Some(None)),
+            LockState::Unsupported if !seen => return Ok(Turn::Start(None)),
             LockState::Held if !seen && begun.elapsed() > UNSEEN_LIMIT => {
                 return Err(PrivatePostgresError::Elsewhere { folder: cluster.folder.clone() });
             }

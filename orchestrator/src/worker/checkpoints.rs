@@ -34,9 +34,9 @@ pub(super) fn remove_unreported(folder: &Path, reported: &[String]) -> io::Resul
         }
         let path = entry.path();
         if entry.file_type()?.is_dir() {
-            fs::remove_dir_all(&path)?
+            fs::remove_dir_all(&path)?;
         } else {
-            fs::remove_file(&path)?
+            fs::remove_file(&path)?;
         }
         removed.push(path);
     }
