@@ -102,8 +102,8 @@ impl Store {
         }
         tx.commit().await.map_err(&failed)?;
         if plan.jobs.len() > JOBS_AT_A_TIME {
-            // Without it queries are planned for the few rows that there were until the server looks by itself. Only the
-            // owner may; it is no more than a help.
+            // Without it queries are planned for the few rows that there were until the server looks by itself. Only
+            // the owner may; it is no more than a help.
             let _ = sqlx::raw_sql("ANALYZE job; ANALYZE sweep_job").execute(&self.pool).await;
         }
         Ok(sweep_id)
@@ -135,8 +135,8 @@ impl Store {
     }
 }
 
-/// Stores jobs that are not there yet; where the data lie now counts for those that are still to run, since paths are no
-/// part of a job's key. A spec is written out only where it is needed: of many jobs that is what takes the time.
+/// Stores jobs that are not there yet; where the data lie now counts for those that are still to run, since paths are
+/// no part of a job's key. A spec is written out only where it is needed: of many jobs that is what takes the time.
 async fn jobs_upsert(tx: &mut PgConnection, jobs: &[&PlannedJob], base_dir: &Path) -> Result<(), sqlx::Error> {
     let known = sqlx::query!(
         "SELECT job_key, state FROM job WHERE job_key = ANY ($1)",
