@@ -7,7 +7,7 @@ mod local;
 mod process;
 
 pub use local::LocalBackend;
-pub use process::{Seen, kill_children_of, kill_marked, look_at};
+pub use process::{Seen, kill_marked, kill_orphans, look_at};
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;

@@ -7,7 +7,7 @@ use std::fs;
 use std::io;
 
 use nix::sys::signal::{Signal, kill};
-use nix::unistd::Pid;
+use nix::unistd::{Pid, getpgrp};
 
 /// Rounds in which marked processes are looked for and killed: one that forks meanwhile is found by the next.
 const KILL_ROUNDS: usize = 20;
@@ -109,19 +109,25 @@ pub fn kill_marked(marker: &str) -> usize {
     killed.len()
 }
 
-/// Kills the children of a process that have not ended. Gives their number, zombies included.
-pub fn kill_children_of(parent: u32) -> usize {
-    let is_child = |pid: &i32| {
+/// Kills the orphans that fell to this process and gives their numbers, zombies included. Not among them are what it
+/// started itself, which shares its process group, and a database server that it brought up on the way, which is to
+/// outlive it.
+pub fn kill_orphans() -> Vec<i32> {
+    let (own, group) = (Pid::this().as_raw(), getpgrp().as_raw());
+    let is_orphan = |pid: &i32| {
         let stat = fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
-        // Field 4, behind the name.
-        let of = stat.rfind(')').and_then(|at| stat[at + 1..].split_ascii_whitespace().nth(1)?.parse().ok());
-        of == Some(parent)
+        let name = stat.find('(').zip(stat.rfind(')')).map(|(start, end)| &stat[start + 1..end]);
+        // Fields 4 and 5: parent and process group.
+        let mut fields =
+            stat.rfind(')').map(|at| stat[at + 1..].split_ascii_whitespace().skip(1)).into_iter().flatten();
+        let mut next = || fields.next().and_then(|field| field.parse::<i32>().ok());
+        next() == Some(own) && next() != Some(group) && name != Some("postgres")
     };
-    let children: Vec<i32> = pids().into_iter().flatten().filter(is_child).collect();
-    for &pid in &children {
+    let orphans: Vec<i32> = pids().into_iter().flatten().filter(is_orphan).collect();
+    for &pid in &orphans {
         let _ = kill(Pid::from_raw(pid), Signal::SIGKILL);
     }
-    children.len()
+    orphans
 }
 
 /// Whether `/proc` is mounted and is that of our own process namespace.

@@ -3,7 +3,7 @@
 use std::collections::VecDeque;
 use std::ffi::OsStr;
 use std::fs::File;
-use std::io::{self, Read, Seek, SeekFrom, Write};
+use std::io::{self, Write};
 use std::path::Path;
 use std::process::{ExitStatus, Stdio};
 use std::time::Duration;
@@ -18,7 +18,7 @@ use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
 
 use super::lines::{Line, next_line};
-use crate::backend::{kill_children_of, kill_marked};
+use crate::backend::{kill_marked, kill_orphans};
 
 /// Variable that every process of a runner carries, so that none of them is ever overlooked.
 const MARKER: &str = "SWEEP_ATTEMPT";
@@ -39,7 +39,9 @@ pub(super) struct Runner {
     pid: Pid,
     token: String,
     /// Copies standard error to its file.
-    words: Option<JoinHandle<()>>,
+    words: Option<JoinHandle<Vec<u8>>>,
+    /// The last of them, once it has ended.
+    last_words: Vec<u8>,
 }
 
 impl Runner {
@@ -65,9 +67,9 @@ impl Runner {
         let stdout = child.stdout.take().expect("it is piped");
         let stderr = child.stderr.take().expect("it is piped");
         let words = tokio::spawn(keep_words(stderr, log));
-        let (sender, lines) = mpsc::channel(256);
+        let (sender, lines) = mpsc::channel(32);
         tokio::spawn(read_lines(stdout, sender));
-        Ok((Runner { child, pid, token: token.to_owned(), words: Some(words) }, lines))
+        Ok((Runner { child, pid, token: token.to_owned(), words: Some(words), last_words: Vec::new() }, lines))
     }
 
     /// Waits for its end. May be called again after being dropped half-way.
@@ -90,10 +92,20 @@ impl Runner {
     /// After it has ended: kills and reaps what it left, and waits until its last words are in their file.
     pub(super) async fn clean_up(&mut self) {
         self.kill_all();
-        kill_children();
-        if let Some(words) = self.words.take() {
-            let _ = tokio::time::timeout(WORDS_GRACE, words).await;
+        kill_and_reap_orphans();
+        if let Some(words) = self.words.take()
+            && let Ok(Ok(last)) = tokio::time::timeout(WORDS_GRACE, words).await
+        {
+            self.last_words = last;
         }
+    }
+
+    /// Last lines of its standard error, after [`Runner::clean_up`]: from memory, since the disk may be full.
+    pub(super) fn stderr_tail(&self) -> String {
+        // PostgreSQL stores no NUL in a text.
+        let text = String::from_utf8_lossy(&self.last_words).replace('\0', "\u{fffd}");
+        let lines: Vec<&str> = text.lines().collect();
+        lines[lines.len().saturating_sub(STDERR_LINES)..].join("\n")
     }
 }
 
@@ -111,22 +123,6 @@ pub(super) fn write_job(job: &Job) -> io::Result<()> {
     std::fs::rename(&temporary, job.attempt_dir.join("job.json"))
 }
 
-/// Last lines of the runner's standard error.
-pub(super) fn stderr_tail(folder: &Path) -> String {
-    let read = || -> io::Result<Vec<u8>> {
-        let mut file = File::open(folder.join("stderr.log"))?;
-        let length = file.metadata()?.len();
-        file.seek(SeekFrom::Start(length.saturating_sub(16 << 10)))?;
-        let mut bytes = Vec::new();
-        file.read_to_end(&mut bytes)?;
-        Ok(bytes)
-    };
-    // PostgreSQL stores no NUL in a text.
-    let text = String::from_utf8_lossy(&read().unwrap_or_default()).replace('\0', "\u{fffd}");
-    let lines: Vec<&str> = text.lines().collect();
-    lines[lines.len().saturating_sub(STDERR_LINES)..].join("\n")
-}
-
 async fn read_lines(stdout: ChildStdout, sender: mpsc::Sender<Line>) {
     let mut reader = BufReader::new(stdout);
     while let Ok(Some(line)) = next_line(&mut reader).await {
@@ -136,26 +132,29 @@ async fn read_lines(stdout: ChildStdout, sender: mpsc::Sender<Line>) {
     }
 }
 
-/// Copies words for people to their file: the first and the last of them, if there are too many.
-async fn keep_words(mut stderr: ChildStderr, mut log: File) {
+/// Copies words for people to their file: the first and the last of them, if there are too many. Gives the last.
+async fn keep_words(mut stderr: ChildStderr, mut log: File) -> Vec<u8> {
     let mut kept = 0;
-    let mut dropped = 0;
-    let mut tail: VecDeque<u8> = VecDeque::new();
+    let mut total = 0;
+    let mut last: VecDeque<u8> = VecDeque::new();
     let mut chunk = vec![0; 16 << 10];
     while let Ok(length @ 1..) = stderr.read(&mut chunk).await {
         let head = length.min(WORDS_MAX - kept);
         // A full disk costs words, not the runner.
         let _ = log.write_all(&chunk[..head]);
         kept += head;
-        tail.extend(&chunk[head..length]);
-        let over = tail.len().saturating_sub(WORDS_TAIL);
-        tail.drain(..over);
-        dropped += over;
+        total += length;
+        last.extend(&chunk[..length]);
+        let over = last.len().saturating_sub(WORDS_TAIL);
+        last.drain(..over);
     }
-    if dropped > 0 {
-        let _ = writeln!(log, "\n... {dropped} bytes left out ...");
+    let last = Vec::from(last);
+    let unwritten = (total - kept).min(last.len());
+    if total > kept + unwritten {
+        let _ = writeln!(log, "\n... {} bytes left out ...", total - kept - unwritten);
     }
-    let _ = log.write_all(tail.make_contiguous());
+    let _ = log.write_all(&last[last.len() - unwritten..]);
+    last
 }
 
 /// What leads to the database has no business in a runner.
@@ -169,13 +168,16 @@ pub(super) fn adopt_orphans() {
     let _ = nix::sys::prctl::set_child_subreaper(true);
 }
 
-/// Kills and reaps every child of this process: the runner has been waited for, so these are orphans that it left.
-fn kill_children() {
+/// Kills and reaps what the runner left to this process.
+fn kill_and_reap_orphans() {
     for _ in 0..KILL_ROUNDS {
-        if kill_children_of(std::process::id()) == 0 {
+        let orphans = kill_orphans();
+        if orphans.is_empty() {
             return;
         }
-        while waitpid(None, Some(WaitPidFlag::WNOHANG)).is_ok_and(|status| status.pid().is_some()) {}
+        for pid in orphans {
+            let _ = waitpid(Pid::from_raw(pid), Some(WaitPidFlag::WNOHANG));
+        }
     }
 }
 

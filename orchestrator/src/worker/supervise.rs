@@ -128,10 +128,12 @@ async fn ship_predecessors(database: &mut RetryingStore, claim: &Claim) -> Resul
         let mut tail = Tail::new(&earlier.folder);
         while !tail.exhausted() {
             let before = tail.lines();
-            let events = tail.read(BATCH_EVENTS).map_err(file("read the events in", &earlier.folder))?;
+            let mut events = tail.read(BATCH_EVENTS).map_err(file("read the events in", &earlier.folder))?;
             if tail.lines() == before {
                 break; // a torn last line
             }
+            // A spool of an older version was not checked when it was written.
+            events.retain(|(_, event)| check::problem(event, claim.spec.samples_seen).is_none());
             for (_, event) in &events {
                 match event {
                     Event::Started { .. } => finished = None,
@@ -155,7 +157,10 @@ async fn ship_predecessors(database: &mut RetryingStore, claim: &Claim) -> Resul
             finished = None;
         }
     }
-    database.run(None, async |store| store.attempt_close_spools(claim, &closed).await).await?;
+    // With an ending in hand they stay open: should it not be stored, the next attempt has to find it there.
+    if finished.is_none() {
+        database.run(None, async |store| store.attempt_close_spools(claim, &closed).await).await?;
+    }
     Ok(finished)
 }
 

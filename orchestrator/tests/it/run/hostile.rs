@@ -68,6 +68,12 @@ fn what_the_store_could_not_hold_fails_the_attempt_and_says_why() {
         (step("1", &"m".repeat(6000), "64"), "6000 bytes, at most 200"),
         (step("18446744073709551615", "lr", "64"), "`step` is 18446744073709551615"),
         (step("1", "lr", "65"), "it is at 65 samples of 64"),
+        (step("-1", "lr", "64"), "an event that can't be read"),
+        (
+            "started; echo '{\"event\": \"eval\", \"samples_seen\": 64, \"dataset\": \"d\", \"measurements\": [{\"metric\": \"acc1\", \"value\": NaN}]}'; finished"
+                .to_owned(),
+            "an event that can't be read",
+        ),
         (step("1", "a\\u0000b", "64"), "control characters"),
         (step("1", "a\\u001b[31m", "64"), "control characters"),
     ] {
@@ -171,6 +177,27 @@ fn orphans_of_a_runner_end_with_its_attempt() {
     let bench = shell("setsid env -i sleep 86399.5 </dev/null >/dev/null 2>&1 & sleep 0.1; started; finished");
     bench.finish();
     assert_eq!(processes("sleep\u{0}86399.5\u{0}"), 0);
+}
+
+#[test]
+fn a_database_that_a_worker_brought_up_outlives_its_attempt() {
+    let bench = Bench::new(SPEC);
+    let launch = bench.launch("delay@60");
+    bench.wait_for_checkpoint();
+    let first = bench.postmaster();
+    // Nobody but the workers is left to bring it up again.
+    launch.kill();
+    nix::sys::signal::kill(first, Signal::SIGKILL).expect("it is ours");
+    bench.wait_for("SELECT 'done' FROM job WHERE state = 'done' HAVING count(*) = 2");
+    let second = bench.postmaster();
+    assert_ne!(first, second);
+    wait_until(|| bench.try_ask("SELECT token FROM attempt WHERE state = 'running'")?.is_empty().then_some(()));
+    for token in bench.ask("SELECT token FROM attempt") {
+        wait_until(|| (!kill_worker(&token, Signal::SIGCONT)).then_some(())).expect("its worker leaves");
+    }
+    assert_eq!(bench.postmaster(), second, "the server was killed with its attempt");
+    bench.finish();
+    bench.assert_done_once();
 }
 
 #[test]
