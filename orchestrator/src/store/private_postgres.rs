@@ -6,7 +6,7 @@
 //! .sweep/postgres/           a folder, or a link where the server's user can't enter the project
 //!     password               of the role `sweep`, which owns the database (mode 0600, the caller's)
 //!     password.reader        of `sweep_reader`, as which users' queries run; password.admin: of the superuser
-//!     server.lock            locked by the server for its lifetime
+//!     server.lock            locked by the server for its lifetime; says which one that was
 //!     data/                  the cluster (the server's user)
 //!     socket/                its socket, unless the path is too long for one: then /tmp/sweep-UID-HASH/
 //!     server.log             what the server says
@@ -195,7 +195,9 @@ impl PrivatePostgresError {
             Self::Io { .. } => return None,
             Self::Program { .. } => "see `.sweep/postgres/server.log`; `sweep doctor` checks what a sweep needs".to_owned(),
             Self::Elsewhere { .. } => {
-                "it may run in a container or on a machine that shares this folder: use it from there, or stop it there".to_owned()
+                "it may run in a container or on a machine that shares this folder: use it from there, or stop it there; \
+                 or a process of a killed server is left that can't be seen from here: end that"
+                    .to_owned()
             }
             Self::OtherNamespace { .. } => "stop it where it was started: `sweep db stop` there".to_owned(),
             Self::NoReader { .. } => "`sweep db stop`, then the same again; workers wait for it".to_owned(),
@@ -277,16 +279,22 @@ pub fn stop(home: &Path) -> Result<bool, PrivatePostgresError> {
     let _lock = lock(home)?;
     let Some(cluster) = Cluster::find(home)? else { return Ok(false) };
     let data = cluster.data();
-    let Some(server) = postmaster::answering(&data, &cluster.socket_folder()) else {
-        return if is_held(&cluster)? && postmaster::processes(&data).is_empty() {
-            Err(PrivatePostgresError::Elsewhere { folder: cluster.folder })
-        } else {
-            Ok(false)
-        };
-    };
-    // SIGINT is PostgreSQL's "fast" shutdown.
-    if !server.signal(nix::sys::signal::Signal::SIGINT) {
-        return Err(PrivatePostgresError::OtherNamespace { folder: cluster.folder });
+    // One that starts up, or waits for its clients before it ends, answers nobody.
+    let server = postmaster::answering(&data, &cluster.socket_folder()).or_else(|| postmaster::silent(&data));
+    match server {
+        // SIGINT is PostgreSQL's "fast" shutdown.
+        Some(server) if !server.signal(nix::sys::signal::Signal::SIGINT) => {
+            return Err(PrivatePostgresError::OtherNamespace { folder: cluster.folder });
+        }
+        None if postmaster::processes(&data).is_empty() => {
+            return if is_held(&cluster)? {
+                Err(PrivatePostgresError::Elsewhere { folder: cluster.folder })
+            } else {
+                Ok(false)
+            };
+        }
+        // Without a server: children of a killed one, which end when they notice.
+        Some(_) | None => {}
     }
     let deadline = Instant::now() + STOP_LIMIT;
     while is_held(&cluster)?
@@ -304,7 +312,7 @@ pub fn stop(home: &Path) -> Result<bool, PrivatePostgresError> {
 /// Whether a server holds the lock.
 fn is_held(cluster: &Cluster) -> Result<bool, PrivatePostgresError> {
     let path = cluster.server_lock_file();
-    let state = ServerLock::try_take(&path).map_err(io_error("open", &path))?;
+    let state = ServerLock::try_take(&path).map_err(io_error("lock", &path))?;
     Ok(matches!(state, LockState::Held))
 }
 
@@ -326,19 +334,26 @@ fn lock(home: &Path) -> Result<File, PrivatePostgresError> {
 
 fn start(cluster: &Cluster) -> Result<(), PrivatePostgresError> {
     let binaries = binaries::for_cluster(cluster)?;
-    if !cluster.data().exists() {
-        create(cluster, &binaries)?;
-    }
     let Turn::Start(server_lock) = wait_for_the_last(cluster)? else { return Ok(()) };
+    let programs = Programs { cluster, binaries, lock: server_lock.as_ref() };
+    if !cluster.data().exists() {
+        create(&programs)?;
+    }
     let socket = cluster.make_socket_folder()?;
     if let Some(lock) = &server_lock {
         postmaster::clear_lock_files(&cluster.data(), &socket, lock)
             .map_err(io_error("clear the lock files of", &cluster.data()))?;
     }
     if !cluster.reader_password_file().exists() {
-        roles::add_reader(cluster, &binaries, "data")?;
+        roles::add_reader(&programs, "data")?;
     }
     cluster.make_log()?;
+    if server_lock.is_none() {
+        // Its end is shown when the server does not start.
+        cluster.log(
+            "sweep: no file locks (flock) on this file system: a stale postmaster.pid has to be removed by hand",
+        )?;
+    }
     let mut options = format!("-k {}", socket.display());
     for setting in SETTINGS {
         options.push_str(" -c ");
@@ -346,14 +361,15 @@ fn start(cluster: &Cluster) -> Result<(), PrivatePostgresError> {
     }
     // `pg_ctl` puts the server into a session of its own, so that Ctrl-C here does not reach it, and waits until it
     // accepts connections. Paths are relative because it hands them to a shell.
-    let mut command = server_command(cluster, &binaries, "pg_ctl");
+    let mut command = programs.command("pg_ctl");
     command.args(["start", "--wait", "--silent", "--pgdata=data", "--log=server.log"]);
     command.arg(format!("--timeout={}", START_LIMIT.as_secs())).arg("-o").arg(options);
-    if let Some(lock) = &server_lock {
-        lock.inherit(&mut command);
-    }
-    let output = command.stdin(Stdio::null()).output().map_err(io_error("run", &binaries.program("pg_ctl")))?;
+    let output = programs.output("pg_ctl", command.stdin(Stdio::null()))?;
     if output.status.success() {
+        if let Some(lock) = &server_lock {
+            // The server is up; without the note a later start is only more careful.
+            let _ = lock.note_holder(&cluster.data());
+        }
         return Ok(());
     }
     Err(PrivatePostgresError::Program {
@@ -380,10 +396,12 @@ fn wait_for_the_last(cluster: &Cluster) -> Result<Turn, PrivatePostgresError> {
         if postmaster::answering(&data, &cluster.socket_folder()).is_some() {
             return Ok(Turn::IsUp);
         }
-        let state = ServerLock::try_take(&path).map_err(io_error("open", &path))?;
+        let state = ServerLock::try_take(&path).map_err(io_error("lock", &path))?;
         // Of a version that knew no lock, or where there are none: as far as can be seen.
         let seen = postmaster::may_be_running(&data);
         match state {
+            // Whatever runs under its number now, or works in its folder, is not it.
+            LockState::Taken(lock) if lock.was_held_by_the_last(&data) => return Ok(Turn::Start(Some(lock))),
             LockState::Taken(lock) if !seen => return Ok(Turn::Start(Some(lock))),
             // PostgreSQL's own lock file has to do; it is never removed.
             LockState::Unsupported if !seen => return Ok(Turn::Start(None)),
@@ -400,7 +418,8 @@ fn wait_for_the_last(cluster: &Cluster) -> Result<Turn, PrivatePostgresError> {
 }
 
 /// Makes the cluster beside its place and moves it there when it is whole: a killed `initdb` leaves nothing half done.
-fn create(cluster: &Cluster, binaries: &Binaries) -> Result<(), PrivatePostgresError> {
+fn create(programs: &Programs<'_>) -> Result<(), PrivatePostgresError> {
+    let cluster = programs.cluster;
     let password = access::make_password(&cluster.admin_password_file())?;
     let new = cluster.folder.join("data.new");
     if new.exists() {
@@ -408,33 +427,50 @@ fn create(cluster: &Cluster, binaries: &Binaries) -> Result<(), PrivatePostgresE
     }
     cluster.make_private_folder(&new)?;
     let password_copy = cluster.lend_file("password.initdb", &password)?;
-    let initdb = server_command(cluster, binaries, "initdb")
+    let mut initdb = programs.command("initdb");
+    initdb
         .args(["--pgdata=data.new", "--auth=scram-sha-256", "--encoding=UTF8", "--locale=C"])
         .arg(format!("--username={ADMIN}"))
         .arg("--pwfile=password.initdb")
-        .stdin(Stdio::null())
-        .output()
-        .map_err(io_error("run", &binaries.program("initdb")));
+        .stdin(Stdio::null());
+    let initdb = programs.output("initdb", &mut initdb);
     fs::remove_file(&password_copy).map_err(io_error("remove", &password_copy))?;
     check("initdb", &initdb?)?;
-    roles::add_owner(cluster, binaries, "data.new")?;
-    roles::add_reader(cluster, binaries, "data.new")?;
+    roles::add_owner(programs, "data.new")?;
+    roles::add_reader(programs, "data.new")?;
     let data = cluster.data();
     fs::rename(&new, &data).map_err(io_error("rename", &new))
 }
 
-/// A server program as the server's user, in the cluster's folder, without what the caller's environment says of
-/// databases.
-fn server_command(cluster: &Cluster, binaries: &Binaries, program: &str) -> Command {
-    let mut command = Command::new(binaries.program(program));
-    command.current_dir(&cluster.folder).env_clear().env("LC_ALL", "C");
-    for name in ["PATH", "LD_LIBRARY_PATH", "TZDIR"] {
-        if let Some(value) = std::env::var_os(name) {
-            command.env(name, value);
+/// What runs server programs on a cluster.
+struct Programs<'a> {
+    cluster: &'a Cluster,
+    binaries: Binaries,
+    /// Inherited by each of them: when `sweep` is killed, what it started works on.
+    lock: Option<&'a ServerLock>,
+}
+
+impl Programs<'_> {
+    /// A server program as the server's user, in the cluster's folder, without what the caller's environment says of
+    /// databases.
+    fn command(&self, program: &str) -> Command {
+        let mut command = Command::new(self.binaries.program(program));
+        command.current_dir(&self.cluster.folder).env_clear().env("LC_ALL", "C");
+        for name in ["PATH", "LD_LIBRARY_PATH", "TZDIR"] {
+            if let Some(value) = std::env::var_os(name) {
+                command.env(name, value);
+            }
         }
+        self.cluster.user.become_in(&mut command);
+        if let Some(lock) = self.lock {
+            lock.inherit(&mut command);
+        }
+        command
     }
-    cluster.user.become_in(&mut command);
-    command
+
+    fn output(&self, program: &str, command: &mut Command) -> Result<Output, PrivatePostgresError> {
+        command.output().map_err(io_error("run", &self.binaries.program(program)))
+    }
 }
 
 /// `postgres --single` ends with 0 whatever happened to the statement.

@@ -2,10 +2,13 @@
 //! after `kill -9`, with a child of the server left over.
 
 use std::fs;
+use std::os::unix::fs::{PermissionsExt, symlink};
 use std::process::{Command, Output};
 
 use nix::sys::signal::{Signal, kill};
-use nix::unistd::Pid;
+use nix::sys::stat::Mode;
+use nix::unistd::{Pid, mkfifo};
+use sqlx::Connection;
 
 use crate::harness::{Project, transcript};
 
@@ -48,17 +51,18 @@ fn lock_file(project: &Project) -> String {
 
 const ASK: &[&str] = &["sql", "--format", "csv", SERVER];
 
+const BLIND: &[&str] = &["setpriv", "--bounding-set", "-sys_ptrace", "--inh-caps", "-sys_ptrace"];
+
 #[test]
 fn without_the_right_to_trace_one_server_serves_all() {
-    let blind = ["setpriv", "--bounding-set", "-sys_ptrace", "--inh-caps", "-sys_ptrace"];
-    if !nix::unistd::geteuid().is_root() || !is_allowed(&blind) {
+    if !nix::unistd::geteuid().is_root() || !is_allowed(BLIND) {
         return;
     }
     let project = Project::new();
-    let first = started_at(&behind(&project, &blind, ASK));
+    let first = started_at(&behind(&project, BLIND, ASK));
     let lock = lock_file(&project);
     for _ in 0..2 {
-        assert_eq!(started_at(&behind(&project, &blind, ASK)), first);
+        assert_eq!(started_at(&behind(&project, BLIND, ASK)), first);
     }
     assert_eq!(started_at(&project.output(ASK)), first);
     assert_eq!(lock_file(&project), lock, "the server's own lock file was touched");
@@ -107,4 +111,106 @@ fn a_number_that_was_given_to_another_process_does_not_keep_the_server_from_star
     let ours = lock.replacen(&postmaster.to_string(), &Pid::this().to_string(), 1);
     fs::write(project.home().join("postgres/data/postmaster.pid"), ours).expect("root or the owner may write");
     assert_ne!(started_at(&project.output(ASK)), first);
+}
+
+/// Its number went to a server of another project, which can't be looked into.
+#[test]
+fn a_number_that_was_given_to_another_server_does_not_keep_a_dead_one_from_starting() {
+    if !nix::unistd::geteuid().is_root() || !is_allowed(BLIND) {
+        return;
+    }
+    let (project, other) = (Project::new(), Project::new());
+    let first = started_at(&project.output(ASK));
+    other.ok(&["db", "start"]);
+    let number = project.postmaster();
+    kill(number, Signal::SIGKILL).expect("it is ours");
+    let lock_path = project.home().join("postgres/server.lock");
+    let lock = fs::File::options().write(true).open(&lock_path).expect("it is there");
+    lock.lock().expect("its children end too");
+    for path in [project.home().join("postgres/data/postmaster.pid"), lock_path] {
+        let text = fs::read_to_string(&path).expect("it is there");
+        fs::write(&path, text.replacen(&number.to_string(), &other.postmaster().to_string(), 1)).expect("root writes");
+    }
+    drop(lock);
+    let before = lock_file(&other);
+    assert_ne!(started_at(&behind(&project, BLIND, ASK)), first);
+    assert_eq!(lock_file(&other), before);
+}
+
+/// A copy holds the original's lock file, which names its process and its socket.
+#[test]
+fn a_copied_project_has_no_hold_on_the_original_s_server() {
+    let (original, copy) = (Project::new(), Project::new());
+    let first = started_at(&original.output(ASK));
+    let copied = Command::new("cp").arg("-a").arg(original.home()).arg(copy.home()).status().expect("cp runs");
+    assert!(copied.success());
+    assert!(copy.ok(&["db", "status"]).contains("state       down"));
+    assert!(copy.transcript(&["db", "stop"]).contains("was not running"));
+    assert_eq!(started_at(&original.output(ASK)), first, "the copy stopped the original's server");
+}
+
+/// As where a container has the same folder at another path.
+#[test]
+fn a_project_at_another_path_uses_its_server() {
+    let project = Project::new_below("here");
+    let there = project.path().with_file_name("there");
+    let first = started_at(&project.output(ASK));
+    fs::rename(project.path(), &there).expect("it can be moved");
+    let found = crate::harness::sweep(&there, ASK).output().expect("sweep runs");
+    fs::rename(&there, project.path()).expect("it can be moved back");
+    assert_eq!(started_at(&found), first);
+}
+
+#[tokio::test]
+async fn a_server_that_waits_for_its_clients_is_stopped() {
+    let project = Project::new();
+    project.ok(&["db", "start"]);
+    let options = sweep::store::private_postgres::ensure_running(&project.home()).expect("it is up").options();
+    let client = sqlx::PgConnection::connect_with(&options).await.expect("it answers");
+    // SIGTERM is PostgreSQL's "smart" shutdown: no new clients, the old ones may finish.
+    kill(project.postmaster(), Signal::SIGTERM).expect("it is ours");
+    while !lock_file(&project).contains("stopping") {
+        std::thread::yield_now();
+    }
+    let said = project.transcript(&["db", "stop"]);
+    assert!(said.contains("stopped the private database"), "{said}");
+    assert!(!project.home().join("postgres/data/postmaster.pid").exists(), "it is gone in order");
+    drop(client);
+}
+
+/// `initdb` outlives a `sweep` that is killed; nothing may work in the cluster's folder beside it.
+#[test]
+fn a_program_that_a_killed_start_left_behind_holds_the_lock() {
+    let project = Project::new();
+    let programs = project.path().join("programs");
+    fs::create_dir(&programs).expect("made");
+    let real = sweep::store::private_postgres::find_binaries().map(|found| found[0].folder.clone());
+    let Ok(real) = real.or_else(|error| std::env::var("SWEEP_PG_BIN").map(Into::into).map_err(|_| error)) else {
+        eprintln!("skipped: no server programs but those of the repository's environment");
+        return;
+    };
+    for program in ["postgres", "pg_ctl"] {
+        symlink(real.join(program), programs.join(program)).expect("linked");
+    }
+    let pipe = |name: &str| {
+        let path = project.path().join(name);
+        mkfifo(&path, Mode::S_IRWXU).expect("made");
+        fs::set_permissions(&path, fs::Permissions::from_mode(0o666)).expect("ours");
+        path
+    };
+    let (begun, end) = (pipe("begun"), pipe("end"));
+    let script = format!("#!/bin/sh\necho > {}\nread line < {}\nexit 1\n", begun.display(), end.display());
+    fs::write(programs.join("initdb"), script).expect("written");
+    fs::set_permissions(programs.join("initdb"), fs::Permissions::from_mode(0o755)).expect("ours");
+
+    let mut killed = project.sweep(&["db", "start"]).env("SWEEP_PG_BIN", &programs).spawn().expect("sweep runs");
+    fs::read(&begun).expect("initdb runs");
+    killed.kill().expect("it waits for initdb");
+    killed.wait().expect("it ends");
+    let lock = fs::File::options().write(true).open(project.home().join("postgres/server.lock")).expect("it is there");
+    let held = matches!(lock.try_lock(), Err(fs::TryLockError::WouldBlock));
+    fs::write(&end, "\n").expect("initdb ends");
+    assert!(held, "a second start would have run beside it");
+    drop(lock);
+    assert!(project.output(ASK).status.success());
 }

@@ -166,6 +166,16 @@ impl Cluster {
         self.user.own(&path)
     }
 
+    /// A line of ours among the server's.
+    pub(super) fn log(&self, line: &str) -> Result<(), PrivatePostgresError> {
+        let path = self.log_file();
+        File::options()
+            .append(true)
+            .open(&path)
+            .and_then(|mut file| writeln!(file, "{line}"))
+            .map_err(io_error("write", &path))
+    }
+
     /// A file that the server's user may read, for as long as a program needs it.
     pub(super) fn lend_file(&self, name: &str, text: &str) -> Result<PathBuf, PrivatePostgresError> {
         let path = self.folder.join(name);

@@ -6,12 +6,13 @@
 use std::fs::{self, File};
 use std::io;
 use std::os::fd::AsRawFd;
-use std::os::unix::fs::OpenOptionsExt;
+use std::os::unix::fs::{FileExt, OpenOptionsExt};
 use std::os::unix::net::UnixStream;
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
+use nix::errno::Errno;
 use nix::fcntl::{FcntlArg, FdFlag, fcntl};
 use nix::sys::signal::{Signal, kill};
 use nix::sys::socket::{getsockopt, sockopt};
@@ -38,23 +39,32 @@ impl Postmaster {
     }
 }
 
-/// The server of a data folder that takes connections: at the socket that its lock file names, or else at `socket`.
+/// The server of a data folder that takes connections: at the socket that its lock file names, or else at `socket`. A
+/// lock file that speaks of another folder was copied with a project, or the project has another path here than for its
+/// server: what is at the place that it names may be another project's.
 pub(super) fn answering(data: &Path, socket: &Path) -> Option<Postmaster> {
     let noted = lock_file(data);
     // The socket is there while the server still starts up.
     if noted.as_ref().is_some_and(|noted| !noted.ready) {
         return None;
     }
-    let socket = noted.map_or_else(|| socket.to_owned(), |noted| noted.socket);
+    let socket = noted.filter(|noted| noted.data == data).map_or_else(|| socket.to_owned(), |noted| noted.socket);
     let stream = UnixStream::connect(socket.join(SOCKET_FILE)).ok()?;
     let peer = getsockopt(&stream, sockopt::PeerCredentials).ok()?;
     Some(Postmaster { pid: Some(peer.pid()).filter(|pid| *pid > 0), socket })
+}
+
+/// A server that takes no connections: the lock file's process, if it can be seen to work in this very folder.
+pub(super) fn silent(data: &Path) -> Option<Postmaster> {
+    let noted = lock_file(data)?;
+    processes(data).contains(&noted.pid).then_some(Postmaster { pid: Some(noted.pid), socket: noted.socket })
 }
 
 /// What `postmaster.pid` says.
 #[derive(Debug, Clone, PartialEq, Eq)]
 struct LockFile {
     pid: i32,
+    data: PathBuf,
     socket: PathBuf,
     ready: bool,
 }
@@ -67,9 +77,17 @@ fn lock_file(data: &Path) -> Option<LockFile> {
 fn parse(text: &str) -> Option<LockFile> {
     let lines: Vec<&str> = text.lines().collect();
     let pid = lines.first()?.trim().parse().ok().filter(|pid| *pid > 0)?;
+    let data = PathBuf::from(lines.get(1).unwrap_or(&""));
     let socket = PathBuf::from(lines.get(4).unwrap_or(&""));
     let ready = lines.get(7).is_some_and(|status| status.trim() == "ready");
-    Some(LockFile { pid, socket, ready })
+    Some(LockFile { pid, data, socket, ready })
+}
+
+/// The lines of the lock file that tell one server from another: process, data folder, start time.
+fn identity(data: &Path) -> Option<String> {
+    let text = fs::read_to_string(data.join("postmaster.pid")).ok()?;
+    let lines: Vec<&str> = text.lines().take(3).collect();
+    (lines.len() == 3).then(|| lines.join("\n"))
 }
 
 /// Whether a server process of this folder can be seen, or may be there without being seen: the lock file's process is
@@ -123,12 +141,29 @@ pub(super) enum LockState {
 impl ServerLock {
     /// Asks for the lock, without waiting.
     pub(super) fn try_take(path: &Path) -> io::Result<LockState> {
-        let file = File::options().create(true).truncate(false).write(true).mode(0o600).open(path)?;
+        let file = File::options().create(true).truncate(false).read(true).write(true).mode(0o600).open(path)?;
         match file.try_lock() {
             Ok(()) => Ok(LockState::Taken(ServerLock { file })),
             Err(fs::TryLockError::WouldBlock) => Ok(LockState::Held),
-            Err(fs::TryLockError::Error(_)) => Ok(LockState::Unsupported),
+            Err(fs::TryLockError::Error(error)) => match error.raw_os_error().map(Errno::from_raw) {
+                Some(Errno::ENOLCK | Errno::EOPNOTSUPP | Errno::ENOSYS | Errno::EINVAL) => Ok(LockState::Unsupported),
+                _ => Err(error),
+            },
         }
+    }
+
+    /// Writes down which server holds it. One of an older `sweep`, which knows of no lock, is then told from it.
+    pub(super) fn note_holder(&self, data: &Path) -> io::Result<()> {
+        let holder = identity(data).unwrap_or_default();
+        self.file.set_len(0)?;
+        self.file.write_all_at(holder.as_bytes(), 0)
+    }
+
+    /// Whether the server that the lock file speaks of held this lock: it is dead then, since the lock is ours.
+    pub(super) fn was_held_by_the_last(&self, data: &Path) -> bool {
+        let mut holder = vec![0; 8192];
+        let length = self.file.read_at(&mut holder, 0).unwrap_or(0);
+        identity(data).is_some_and(|last| last.as_bytes() == &holder[..length])
     }
 
     /// Has the program hold the lock too, and all that it starts.
@@ -174,6 +209,38 @@ mod tests {
         };
         clear_lock_files(folder.path(), folder.path(), &lock).expect("removed");
         clear_lock_files(folder.path(), folder.path(), &lock).expect("a second time too");
+    }
+
+    #[test]
+    fn only_the_server_that_was_noted_is_known_to_be_dead() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let LockState::Taken(lock) = ServerLock::try_take(&folder.path().join("lock")).expect("a lock file") else {
+            panic!("nobody holds it")
+        };
+        let write = |text: &str| fs::write(folder.path().join("postmaster.pid"), text).expect("written");
+        assert!(!lock.was_held_by_the_last(folder.path()), "no server was ever started");
+        write("42\n/p/data\n1764000000\n5432\n/s\n\n0 0\nready\n");
+        assert!(!lock.was_held_by_the_last(folder.path()), "of an older version");
+        lock.note_holder(folder.path()).expect("written");
+        write("42\n/p/data\n1764000000\n5432\n/s\n\n0 0\nstopping\n");
+        assert!(lock.was_held_by_the_last(folder.path()));
+        write("42\n/p/data\n1764000009\n5432\n/s\n\n0 0\nready\n");
+        assert!(!lock.was_held_by_the_last(folder.path()), "started later, without the lock");
+    }
+
+    /// The socket that a copied lock file names is the original's.
+    #[test]
+    fn a_lock_file_of_another_folder_leads_nowhere() {
+        let (ours, theirs) = (tempfile::tempdir().expect("a folder"), tempfile::tempdir().expect("a folder"));
+        let _listener = std::os::unix::net::UnixListener::bind(theirs.path().join(SOCKET_FILE)).expect("bound");
+        let write = |data: &Path| {
+            let text = format!("42\n{}\n0\n5432\n{}\n\n0 0\nready\n", data.display(), theirs.path().display());
+            fs::write(ours.path().join("postmaster.pid"), text).expect("written");
+        };
+        write(theirs.path());
+        assert_eq!(answering(ours.path(), ours.path()), None);
+        write(ours.path());
+        assert!(answering(ours.path(), ours.path()).is_some());
     }
 
     #[test]

@@ -4,8 +4,7 @@
 use std::fs::{self, File};
 
 use super::access::{make_password, random_password, write_password};
-use super::folder::Cluster;
-use super::{Binaries, NAME, PrivatePostgresError, READER, check, io_error, server_command};
+use super::{NAME, PrivatePostgresError, Programs, READER, check, io_error};
 
 /// Functions that everybody may call in a new cluster and a reader needs not: they lock out others, write (to the log
 /// of changes, to large objects, to listeners) or reach other sessions.
@@ -13,18 +12,18 @@ const NOT_FOR_READERS: &str = "^(pg_advisory_|pg_try_advisory_|lo_|lowrite$|lore
      pg_cancel_backend$|pg_logical_|pg_replication_|pg_export_snapshot$)";
 
 /// Makes the owner and its database in a new cluster.
-pub(super) fn add_owner(cluster: &Cluster, binaries: &Binaries, data: &str) -> Result<(), PrivatePostgresError> {
-    let password = make_password(&cluster.password_file())?;
+pub(super) fn add_owner(programs: &Programs<'_>, data: &str) -> Result<(), PrivatePostgresError> {
+    let password = make_password(&programs.cluster.password_file())?;
     let script = [
         format!("CREATE ROLE {NAME} LOGIN NOSUPERUSER NOCREATEDB NOCREATEROLE PASSWORD '{password}'"),
         format!("CREATE DATABASE {NAME} OWNER {NAME}"),
     ];
-    single_user(cluster, binaries, data, "postgres", &script)
+    single_user(programs, data, "postgres", &script)
 }
 
 /// Makes the reader, in a new cluster or in one of an older version. Its password is stored when all is done: a run
 /// that was cut off is made up for by the next.
-pub(super) fn add_reader(cluster: &Cluster, binaries: &Binaries, data: &str) -> Result<(), PrivatePostgresError> {
+pub(super) fn add_reader(programs: &Programs<'_>, data: &str) -> Result<(), PrivatePostgresError> {
     let password = random_password()?;
     let mut script = vec![
         format!(
@@ -64,20 +63,19 @@ pub(super) fn add_reader(cluster: &Cluster, binaries: &Binaries, data: &str) -> 
              EXECUTE format('GRANT EXECUTE ON FUNCTION %s TO {NAME}', f); END LOOP; END $$"
         ),
     ]);
-    single_user(cluster, binaries, data, NAME, &script)?;
-    write_password(&cluster.reader_password_file(), &password)
+    single_user(programs, data, NAME, &script)?;
+    write_password(&programs.cluster.reader_password_file(), &password)
 }
 
 /// Runs statements, each on a line of its own, as the superuser that the cluster was made with. No server runs
 /// meanwhile.
 fn single_user(
-    cluster: &Cluster,
-    binaries: &Binaries,
+    programs: &Programs<'_>,
     data: &str,
     database: &str,
     statements: &[String],
 ) -> Result<(), PrivatePostgresError> {
-    let mut command = server_command(cluster, binaries, "postgres");
+    let mut command = programs.command("postgres");
     command.args([
         "--single",
         "-D",
@@ -89,9 +87,9 @@ fn single_user(
         database,
     ]);
     // It holds passwords.
-    let script = cluster.lend_file("setup.sql", &(statements.join("\n") + "\n"))?;
+    let script = programs.cluster.lend_file("setup.sql", &(statements.join("\n") + "\n"))?;
     let stdin = File::open(&script).map_err(io_error("open", &script))?;
-    let output = command.stdin(stdin).output().map_err(io_error("run", &binaries.program("postgres")));
+    let output = programs.output("postgres", command.stdin(stdin));
     fs::remove_file(&script).map_err(io_error("remove", &script))?;
     check("postgres --single", &output?)
 }
