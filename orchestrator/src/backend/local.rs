@@ -92,12 +92,12 @@ impl LocalBackend {
         if let Some(secs) = request.time_limit_secs {
             command.arg("--time-limit-secs").arg(secs.to_string());
         }
-        if request.jobs_per_worker > 1 {
+        if request.work_secs > 0 {
             command.arg("--sweep").arg(request.sweep_id.to_string());
-            command.arg("--jobs").arg(request.jobs_per_worker.to_string());
-        }
-        if request.serve {
-            command.arg("--serve");
+            command.arg("--work-secs").arg(request.work_secs.to_string());
+            if request.serve {
+                command.arg("--serve");
+            }
         }
         // DATABASE_URL, where there is one, is inherited: a password has no place on a command line.
         command.env("SWEEP_HOME", &self.home);

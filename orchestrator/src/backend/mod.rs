@@ -92,8 +92,8 @@ pub struct LaunchRequest {
     pub time_limit_secs: Option<u64>,
     /// Row of the sweep whose further jobs the worker may take when it is done with the first.
     pub sweep_id: i64,
-    /// Jobs it may run one after another.
-    pub jobs_per_worker: u32,
+    /// Seconds after which it goes on to no further job; 0: it runs one.
+    pub work_secs: u64,
     /// Whether the runner takes jobs on standard input (`RUNNER serve`).
     pub serve: bool,
 }

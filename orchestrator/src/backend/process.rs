@@ -123,11 +123,24 @@ pub fn kill_orphans() -> Vec<i32> {
         let mut next = || fields.next().and_then(|field| field.parse::<i32>().ok());
         next() == Some(own) && next() != Some(group) && name != Some("postgres")
     };
-    let orphans: Vec<i32> = pids().into_iter().flatten().filter(is_orphan).collect();
+    let orphans: Vec<i32> = children().or_else(pids).into_iter().flatten().filter(is_orphan).collect();
     for &pid in &orphans {
         let _ = kill(Pid::from_raw(pid), Signal::SIGKILL);
     }
     orphans
+}
+
+/// Children of this process, as its threads list them; `None` where the kernel doesn't.
+fn children() -> Option<Vec<i32>> {
+    let mut found = Vec::new();
+    for thread in fs::read_dir("/proc/self/task").ok()? {
+        match fs::read_to_string(thread.ok()?.path().join("children")) {
+            Ok(list) => found.extend(list.split_ascii_whitespace().filter_map(|pid| pid.parse::<i32>().ok())),
+            // The thread has ended meanwhile, or the kernel was built without these files: every process is looked at.
+            Err(_) => return None,
+        }
+    }
+    Some(found)
 }
 
 /// Whether `/proc` is mounted and is that of our own process namespace.

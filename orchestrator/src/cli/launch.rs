@@ -129,8 +129,8 @@ async fn run_jobs(
         base_dir: plan.base_dir.clone(),
         home,
         time_limit_secs: plan.limits.time_limit_secs,
-        jobs_per_worker: 1,
-        serve: false,
+        work_secs: options.work_secs,
+        serve: plan.runner_serves,
     };
     let gpu = if backend.gpu_count() > 0 { "a GPU and " } else { "" };
     let threads = match backend.threads() {

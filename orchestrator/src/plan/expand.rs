@@ -105,12 +105,13 @@ pub fn plan(spec: &Spec, inputs: &Inputs) -> Result<Plan, SpecError> {
             compute_budget_flops: spec.limits.compute_flops,
         },
         backend: match spec.backend {
-            Backend::Local { slots, threads_per_slot } => {
-                BackendChoice::Local(LocalOptions { slots, threads_per_slot })
+            Backend::Local { slots, threads_per_slot, work_secs } => {
+                BackendChoice::Local(LocalOptions { slots, threads_per_slot, work_secs })
             }
         },
         runner_path: inputs.runner_path.clone(),
         runner_devices: inputs.runner.devices.clone(),
+        runner_serves: inputs.runner.serve,
         base_dir: inputs.base_dir.clone(),
     })
 }

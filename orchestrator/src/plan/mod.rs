@@ -46,6 +46,8 @@ pub struct Plan {
     pub runner_path: std::path::PathBuf,
     /// Devices the runner can use here, best first.
     pub runner_devices: Vec<String>,
+    /// Whether it takes one job after another (`RUNNER serve`).
+    pub runner_serves: bool,
     /// Folder that relative paths of the spec start from.
     pub base_dir: std::path::PathBuf,
 }
@@ -107,4 +109,6 @@ pub struct LocalOptions {
     pub slots: Option<usize>,
     /// Threads a slot; `None`: cores over slots.
     pub threads_per_slot: Option<usize>,
+    /// Seconds for which a worker goes on to the next job; 0: a worker a job.
+    pub work_secs: u64,
 }

@@ -21,6 +21,7 @@ fn inputs() -> Inputs {
             protocol: protocol::PROTOCOL_VERSION,
             reads_data: true,
             devices: vec!["cpu".to_owned()],
+            serve: false,
         },
         runner_path: "clip-runner".into(),
         pools: [("train".to_owned(), pool("train", 4_000)), ("val".to_owned(), pool("val", 600))].into(),

@@ -8,6 +8,10 @@ use super::keys::RECIPE;
 use super::read::Value;
 use super::{Amount, Axes, Backend, Data, DataSize, Evaluation, Limits, Override, Recipe, Source, Spec};
 
+/// Seconds for which a worker goes on to the next job. Long enough for its start not to matter, short enough for other
+/// sweeps on the machine, and for jobs that are tried again, to get their turn.
+const WORK_SECS: u64 = 60;
+
 type Section = BTreeMap<&'static str, Value>;
 
 /// Values of some fields of a recipe.
@@ -92,10 +96,7 @@ pub(super) fn spec(source: &Source, value: Value) -> Spec {
         limits: Limits {
             parallel: count(limits.remove("parallel")).map(|count| count as usize),
             retries: count(limits.remove("retries")).unwrap_or(2) as u32,
-            time_secs: limits.remove("time").map(|value| match value {
-                Value::Secs(secs) => secs,
-                value => unreachable!("a duration is no {value:?}"),
-            }),
+            time_secs: secs(limits.remove("time")),
             compute_flops: limits.remove("compute").map(|value| number(&value)),
         },
     }
@@ -162,12 +163,20 @@ fn evaluation(mut section: Section) -> Evaluation {
     }
 }
 
+fn secs(value: Option<Value>) -> Option<u64> {
+    value.map(|value| match value {
+        Value::Secs(secs) => secs,
+        value => unreachable!("a duration is no {value:?}"),
+    })
+}
+
 fn backend(value: Option<Value>) -> Backend {
     match value {
-        None => Backend::Local { slots: None, threads_per_slot: None },
+        None => Backend::Local { slots: None, threads_per_slot: None, work_secs: WORK_SECS },
         Some(Value::Variant("local", mut options)) => Backend::Local {
             slots: count(options.remove("slots")).map(|count| count as usize),
             threads_per_slot: count(options.remove("threads_per_slot")).map(|count| count as usize),
+            work_secs: secs(options.remove("worker_time")).unwrap_or(WORK_SECS),
         },
         Some(value) => unreachable!("no backend {value:?} in the table"),
     }

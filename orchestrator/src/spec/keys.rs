@@ -48,7 +48,10 @@ pub enum Kind {
     /// Real number.
     Number(Range),
     /// Time with a unit.
-    Duration,
+    Duration {
+        /// Seconds at least.
+        min: u64,
+    },
     /// One of these words.
     Choice(&'static [&'static str]),
     /// Map of one's own names to numbers.
@@ -288,12 +291,18 @@ static BACKENDS: &[Key] = &[
 static LOCAL: &[Key] = &[
     key("slots", Kind::Count { min: 1, max: 4_096 }, Optional, "Jobs at one time; else one a GPU, or by cores"),
     key("threads_per_slot", Kind::Count { min: 1, max: 4_096 }, Optional, "Threads of each; else cores over slots"),
+    key(
+        "worker_time",
+        Kind::Duration { min: 0 },
+        Default("1m"),
+        "A worker goes on to the next job until it is so old; `0s`: a worker process a job",
+    ),
 ];
 
 static LIMITS: &[Key] = &[
     key("parallel", Kind::Count { min: 1, max: 100_000 }, Optional, "Jobs at one time, whatever the backend could do"),
     key("retries", Kind::Count { min: 0, max: 1_000 }, Default("2"), "New attempts at a job that crashed"),
-    key("time", Kind::Duration, Optional, "Longest time for one attempt"),
+    key("time", Kind::Duration { min: 1 }, Optional, "Longest time for one attempt"),
     key(
         "compute",
         Kind::Number(Range::positive()),
@@ -322,7 +331,7 @@ impl Kind {
                 };
                 if range.below.is_finite() { format!("{min} and below {}", range.below) } else { min }
             }
-            Kind::Duration => "a time with its unit, such as `90s`, `30m`, `2h` or `1d`".to_owned(),
+            Kind::Duration { .. } => "a time with its unit, such as `90s`, `30m`, `2h` or `1d`".to_owned(),
             Kind::Choice(words) => one_of(words.iter().copied()),
             Kind::Numbers => "a map of names to numbers".to_owned(),
             Kind::Tuple(kind, count) => format!("a list of {count}, each {}", kind.allowed()),

@@ -238,6 +238,8 @@ pub enum Backend {
         slots: Option<usize>,
         /// Threads of each; else cores over slots.
         threads_per_slot: Option<usize>,
+        /// Seconds for which a worker goes on to the next job; 0: a worker a job.
+        work_secs: u64,
     },
 }
 

@@ -95,13 +95,13 @@ fn scalar(node: &Node, kind: &Kind) -> Result<Value, Option<String>> {
             let value = number_of(node)?;
             if value.is_finite() && range.contains(value) { Ok(Value::Number(value)) } else { Err(None) }
         }
-        (Kind::Duration, Node::Text(text)) => match quantity::duration(text) {
-            Ok(0) => Err(None),
+        (Kind::Duration { min }, Node::Text(text)) => match quantity::duration(text) {
+            Ok(secs) if secs < *min => Err(None),
             Ok(secs) if secs <= 10 * 365 * 86_400 => Ok(Value::Secs(secs)),
             Ok(_) => Err(Some("more than ten years".to_owned())),
             Err(error) => Err(Some(error.to_string())),
         },
-        (Kind::Duration, Node::Integer(_) | Node::Float(_)) => Err(Some(QuantityError::NoUnit.to_string())),
+        (Kind::Duration { .. }, Node::Integer(_) | Node::Float(_)) => Err(Some(QuantityError::NoUnit.to_string())),
         _ => Err(None),
     }
 }

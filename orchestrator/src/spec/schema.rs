@@ -64,7 +64,7 @@ fn of(kind: &Kind) -> Value {
             }
             json!({"anyOf": [number, text(NUMBER_TEXT)]})
         }
-        Kind::Duration => text(DURATION_TEXT),
+        Kind::Duration { .. } => text(DURATION_TEXT),
         Kind::Choice(words) => json!({"enum": words}),
         Kind::Numbers => json!({"type": "object", "additionalProperties": {"type": "number"}}),
         Kind::Tuple(kind, count) => json!({"type": "array", "items": of(kind), "minItems": count, "maxItems": count}),

@@ -40,6 +40,8 @@ pub struct Predecessor {
     pub attempt_id: i64,
     /// Name.
     pub token: String,
+    /// Name of its worker process, if that has no attempt any more: nothing of it may be left running.
+    pub ended_worker: Option<String>,
     /// Folder.
     pub folder: PathBuf,
     /// Lines of its events that are stored.
@@ -173,37 +175,20 @@ impl Store {
             .map_err(&failed)?;
             note(&mut tx, row.job_id, row.attempt_id, "claimed", None).await.map_err(&failed)?;
         }
-        let row = sqlx::query!(
-            r#"SELECT a.attempt_id, a.job_id, a.fence AS "fence!", j.job_key, j.spec, j.parameters AS "parameters!", a.folder,
-                      a.device AS "device!", a.threads AS "threads!"
-               FROM attempt a JOIN job j USING (job_id)
-               WHERE a.token = $1 AND a.state = 'running' AND a.claim_nonce = $2 AND a.fence = j.fence"#,
-            token,
-            nonce
-        )
-        .fetch_optional(&mut *tx)
-        .await
-        .map_err(&failed)?;
+        let claim = claimed_by(&mut tx, token, nonce).await.map_err(&failed)?;
         tx.commit().await.map_err(&failed)?;
-        let Some(row) = row else { return Ok(None) };
-        let spec = serde_json::from_value(row.spec).map_err(|error| failed(sqlx::Error::Decode(error.into())))?;
-        Ok(Some(Claim {
-            attempt_id: row.attempt_id,
-            job_id: row.job_id,
-            fence: row.fence,
-            job_key: row.job_key,
-            spec,
-            parameters: row.parameters,
-            folder: row.folder.into(),
-            device: row.device,
-            threads: row.threads,
-        }))
+        Ok(claim)
     }
 
     /// Ended attempts of the same job that a worker had claimed, oldest first.
     pub async fn attempt_predecessors(&self, claim: &Claim) -> Result<Vec<Predecessor>, StoreError> {
         let rows = sqlx::query!(
-            "SELECT attempt_id, token, folder, acked_events, spool_closed FROM attempt
+            "SELECT attempt_id, token, folder, acked_events, spool_closed,
+                    CASE WHEN NOT EXISTS (SELECT FROM attempt other
+                                          WHERE coalesce(other.worker, other.token) = coalesce(a.worker, a.token)
+                                                AND other.state IN ('intent', 'launched', 'running'))
+                         THEN coalesce(worker, token) END AS ended_worker
+             FROM attempt a
              WHERE job_id = $1 AND attempt_id <> $2 AND fence IS NOT NULL ORDER BY fence",
             claim.job_id,
             claim.attempt_id,
@@ -214,6 +199,7 @@ impl Store {
         let predecessors = rows.into_iter().map(|row| Predecessor {
             attempt_id: row.attempt_id,
             token: row.token,
+            ended_worker: row.ended_worker,
             folder: row.folder.into(),
             acked_events: row.acked_events,
             spool_closed: row.spool_closed,
@@ -263,22 +249,53 @@ impl Store {
     }
 }
 
+/// The claim of the process `nonce` to the attempt `token`, as long as it counts.
+pub(super) async fn claimed_by(tx: &mut PgConnection, token: &str, nonce: &str) -> Result<Option<Claim>, sqlx::Error> {
+    let row = sqlx::query!(
+        r#"SELECT a.attempt_id, a.job_id, a.fence AS "fence!", j.job_key, j.spec, j.parameters AS "parameters!", a.folder,
+                  a.device AS "device!", a.threads AS "threads!"
+           FROM attempt a JOIN job j USING (job_id)
+           WHERE a.token = $1 AND a.state = 'running' AND a.claim_nonce = $2 AND a.fence = j.fence"#,
+        token,
+        nonce
+    )
+    .fetch_optional(tx)
+    .await?;
+    let Some(row) = row else { return Ok(None) };
+    let spec = serde_json::from_value(row.spec).map_err(|error| sqlx::Error::Decode(error.into()))?;
+    Ok(Some(Claim {
+        attempt_id: row.attempt_id,
+        job_id: row.job_id,
+        fence: row.fence,
+        job_key: row.job_key,
+        spec,
+        parameters: row.parameters,
+        folder: row.folder.into(),
+        device: row.device,
+        threads: row.threads,
+    }))
+}
+
 /// Ends the claimed attempt and moves its job on, in the caller's transaction, which holds both rows' locks.
-pub(super) async fn attempt_end(tx: &mut PgConnection, claim: &Claim, ending: &Ending) -> Result<(), sqlx::Error> {
-    let cancelled =
-        sqlx::query_scalar!(r#"SELECT state = 'cancelled' AS "cancelled!" FROM job WHERE job_id = $1"#, claim.job_id)
-            .fetch_one(&mut *tx)
-            .await?;
+/// `cancelled`: the job was cancelled meanwhile.
+pub(super) async fn attempt_end(
+    tx: &mut PgConnection,
+    claim: &Claim,
+    ending: &Ending,
+    cancelled: bool,
+) -> Result<(), sqlx::Error> {
     let end = match ending {
-        _ if cancelled => End { state: "cancelled", job: "cancelled", reason: Some("cancelled"), ..End::default() },
-        Ending::Finished { train_secs, eval_secs, peak_memory_bytes } => End {
+        _ if cancelled => {
+            EndColumns { state: "cancelled", job: "cancelled", reason: Some("cancelled"), ..EndColumns::default() }
+        }
+        Ending::Finished { train_secs, eval_secs, peak_memory_bytes } => EndColumns {
             state: "finished",
             job: "done",
             exit_code: Some(0),
             train_secs: Some(*train_secs),
             eval_secs: Some(*eval_secs),
             peak_memory_bytes: *peak_memory_bytes,
-            ..End::default()
+            ..EndColumns::default()
         },
         Ending::Failed { kind, reason, exit_code, stderr_tail } => {
             let (kind, job) = match kind {
@@ -286,28 +303,34 @@ pub(super) async fn attempt_end(tx: &mut PgConnection, claim: &Claim, ending: &E
                 FailureKind::BadInput => ("bad_input", "failed"),
                 FailureKind::Crash => ("crash", "pending"),
             };
-            End {
+            EndColumns {
                 state: "failed",
                 job,
                 kind: Some(kind),
                 reason: Some(reason),
                 exit_code: *exit_code,
                 stderr_tail: Some(stderr_tail),
-                ..End::default()
+                ..EndColumns::default()
             }
         }
-        Ending::Stopped { reason } => End {
+        Ending::Stopped { reason } => EndColumns {
             state: "stopped",
             job: "pending",
             reason: Some(reason),
             exit_code: Some(protocol::exit::STOPPED),
-            ..End::default()
+            ..EndColumns::default()
         },
     };
     sqlx::query!(
-        "UPDATE attempt SET state = $2, failure_kind = $3, reason = $4, exit_code = $5, stderr_tail = $6,
-                train_secs = $7, eval_secs = $8, peak_memory_bytes = $9, ended_at = now()
-         WHERE attempt_id = $1",
+        "WITH ended AS (
+             UPDATE attempt SET state = $2, failure_kind = $3, reason = $4, exit_code = $5, stderr_tail = $6,
+                    train_secs = $7, eval_secs = $8, peak_memory_bytes = $9, ended_at = now()
+             WHERE attempt_id = $1),
+         moved AS (
+             UPDATE job SET state = $11, reason = CASE $11 WHEN 'failed' THEN $4 ELSE reason END,
+                    done_at = CASE $11 WHEN 'done' THEN now() END
+             WHERE job_id = $10)
+         INSERT INTO event (job_id, attempt_id, kind, detail) VALUES ($10, $1, $2, $4)",
         claim.attempt_id,
         end.state,
         end.kind,
@@ -317,28 +340,17 @@ pub(super) async fn attempt_end(tx: &mut PgConnection, claim: &Claim, ending: &E
         end.train_secs,
         end.eval_secs,
         end.peak_memory_bytes,
-    )
-    .execute(&mut *tx)
-    .await?;
-    sqlx::query!(
-        "UPDATE job SET state = $2, reason = CASE $2 WHEN 'failed' THEN $3 ELSE reason END,
-                done_at = CASE $2 WHEN 'done' THEN now() END
-         WHERE job_id = $1",
         claim.job_id,
         end.job,
-        end.reason,
     )
-    .execute(&mut *tx)
-    .await?;
-    sqlx::query_scalar!("SELECT 1 AS told FROM pg_notify($1, '')", super::listener::CHANNEL)
-        .fetch_one(&mut *tx)
-        .await?;
-    note(tx, claim.job_id, claim.attempt_id, end.state, end.reason).await
+    .execute(tx)
+    .await
+    .map(drop)
 }
 
 /// Columns of an end.
 #[derive(Default)]
-struct End<'a> {
+struct EndColumns<'a> {
     state: &'static str,
     job: &'static str,
     kind: Option<&'static str>,

@@ -61,6 +61,18 @@ pub(super) fn parse(condition: &str) -> Result<String, String> {
     if condition.len() > LENGTH_MAX {
         return Err(format!("it has {} bytes, at most {LENGTH_MAX} are read", condition.len()));
     }
+    let expression = parse_once(condition)?;
+    let printed = expression.to_string();
+    // What runs is what was printed: it has to be what was checked. (A quote behind a backslash is printed as if that
+    // escaped it.)
+    if parse_once(&printed).is_ok_and(|again| again == expression) {
+        Ok(printed)
+    } else {
+        Err("it can't be written down again without a change: leave out backslashes before quotes".to_owned())
+    }
+}
+
+fn parse_once(condition: &str) -> Result<Expr, String> {
     let said = |error: ParserError| match error {
         ParserError::TokenizerError(text) | ParserError::ParserError(text) => text,
         ParserError::RecursionLimitExceeded => "it is nested too deeply".to_owned(),
@@ -72,7 +84,7 @@ pub(super) fn parse(condition: &str) -> Result<String, String> {
         return Err(format!("it has to be one expression, and something follows it: `{rest}`"));
     }
     check(&expression)?;
-    Ok(expression.to_string())
+    Ok(expression)
 }
 
 fn check(expression: &Expr) -> Result<(), String> {
@@ -268,6 +280,8 @@ mod tests {
             "job.n > 1",
             "'job'::regclass IS NULL",
             "n > $1",
+            r#""\"""#,
+            r"model = '\''' OR n > 1",
             "n OPERATOR(pg_catalog.+) 1 > 1",
             "U&'a' = ''",
             "true UNION SELECT 1",

@@ -13,23 +13,31 @@ pub(super) struct Row {
 
 /// Stores measurements of an attempt, each with the checkpoint of the same position where there is one.
 pub(super) async fn insert(tx: &mut PgConnection, attempt_id: i64, rows: &[Row]) -> Result<(), sqlx::Error> {
-    for Row { dataset, samples_seen, measurement } in rows {
-        sqlx::query!(
-            "INSERT INTO evaluation (attempt_id, dataset, metric, samples_seen, value, standard_error, chance, count, checkpoint)
-             VALUES ($1, $2, $3, $4, $5, $6, $7, $8,
-                     (SELECT sha256 FROM checkpoint WHERE attempt_id = $1 AND samples_seen = $4))
-             ON CONFLICT DO NOTHING",
-            attempt_id,
-            dataset,
-            measurement.metric,
-            samples_seen,
-            measurement.value,
-            measurement.standard_error,
-            measurement.chance,
-            measurement.count.map(u64::cast_signed),
-        )
-        .execute(&mut *tx)
-        .await?;
+    if rows.is_empty() {
+        return Ok(());
     }
-    Ok(())
+    let column = |of: fn(&Row) -> Option<f64>| rows.iter().map(of).collect::<Vec<_>>();
+    let datasets: Vec<String> = rows.iter().map(|row| row.dataset.clone()).collect();
+    let metrics: Vec<String> = rows.iter().map(|row| row.measurement.metric.clone()).collect();
+    let positions: Vec<i64> = rows.iter().map(|row| row.samples_seen).collect();
+    let values: Vec<f64> = rows.iter().map(|row| row.measurement.value).collect();
+    let counts: Vec<Option<i64>> = rows.iter().map(|row| row.measurement.count.map(u64::cast_signed)).collect();
+    sqlx::query!(
+        "INSERT INTO evaluation (attempt_id, dataset, metric, samples_seen, value, standard_error, chance, count, checkpoint)
+         SELECT $1, given.*, (SELECT sha256 FROM checkpoint WHERE attempt_id = $1 AND samples_seen = given.samples_seen)
+         FROM unnest($2::text[], $3::text[], $4::bigint[], $5::float8[], $6::float8[], $7::float8[], $8::bigint[])
+              AS given (dataset, metric, samples_seen, value, standard_error, chance, count)
+         ON CONFLICT DO NOTHING",
+        attempt_id,
+        &datasets,
+        &metrics,
+        &positions,
+        &values,
+        &column(|row| row.measurement.standard_error) as &[Option<f64>],
+        &column(|row| row.measurement.chance) as &[Option<f64>],
+        &counts as &[Option<i64>],
+    )
+    .execute(tx)
+    .await
+    .map(drop)
 }

@@ -174,6 +174,16 @@ impl Store {
         Ok((now, live.collect()))
     }
 
+    /// Says that no launcher drives the sweep from here any more: workers finish the jobs that they have. Another
+    /// launcher says the contrary within a second.
+    pub async fn launcher_leave(&self, sweep_id: i64) -> Result<(), StoreError> {
+        sqlx::query!("UPDATE sweep SET launcher_seen_at = NULL WHERE sweep_id = $1", sweep_id)
+            .execute(&self.pool)
+            .await
+            .map(drop)
+            .map_err(doing("can't record that the launcher leaves"))
+    }
+
     /// Pending jobs among the `rows` jobs of a sweep that follow position `after`, at most `limit` of them, with what
     /// became of their attempts.
     pub async fn job_window(&self, sweep_id: i64, after: i32, rows: i64, limit: i64) -> Result<Window, StoreError> {

@@ -1,12 +1,13 @@
 //! Hints of the database that an attempt has ended. They may be lost (a cut connection, a pooler between us): whoever
 //! listens looks by itself now and then.
 
+use sqlx::PgConnection;
 use sqlx::postgres::PgListener;
 
 use super::{Store, StoreError, doing};
 
 /// Channel of the hints.
-pub(super) const CHANNEL: &str = "sweep_attempt_ended";
+const CHANNEL: &str = "sweep_attempt_ended";
 
 /// Hears of attempts that end.
 #[derive(Debug)]
@@ -22,6 +23,11 @@ impl Store {
         listener.listen(CHANNEL).await.map_err(&failed)?;
         Ok(EndListener { listener })
     }
+}
+
+/// Says that an attempt has ended, once the caller's transaction is committed.
+pub(super) async fn tell(tx: &mut PgConnection) -> Result<(), sqlx::Error> {
+    sqlx::query_scalar!("SELECT 1 AS told FROM pg_notify($1, '')", CHANNEL).fetch_one(tx).await.map(drop)
 }
 
 impl EndListener {

@@ -3,8 +3,9 @@
 use protocol::Event;
 use sqlx::PgConnection;
 
-use super::attempt::{Claim, Ending, Orders, attempt_end};
-use super::{Store, StoreError, checkpoint, doing, evaluation};
+use super::attempt::{Claim, Ending, Orders, attempt_end, claimed_by};
+use super::next::{NextRequest, take_next};
+use super::{Store, StoreError, checkpoint, doing, evaluation, listener};
 
 /// A run of consecutive events of one attempt, by column.
 #[derive(Debug, Clone, Default, PartialEq)]
@@ -18,6 +19,24 @@ pub struct Batch {
     started: Option<(i64, String)>,
     position: i64,
     acked_events: i64,
+}
+
+/// The end of an attempt, and what its worker would do next.
+#[derive(Debug, Clone, Copy)]
+pub struct End<'a> {
+    /// How it ended.
+    pub ending: &'a Ending,
+    /// Asks for another job; it is given only after one that finished.
+    pub next: Option<&'a NextRequest>,
+}
+
+/// What came of storing a batch.
+#[derive(Debug, Clone)]
+pub struct Stored {
+    /// For the attempt whose claim it was.
+    pub orders: Orders,
+    /// The claim to the next job, if one was asked for and there is one.
+    pub next: Option<Claim>,
 }
 
 impl Batch {
@@ -77,60 +96,98 @@ impl Batch {
 
 impl Store {
     /// Stores a batch of events of `attempt_id` (the claim's own, or one before it that ended with unsent events) and
-    /// how far its spool is stored; with `ending`, ends the claimed attempt in the same transaction. Events that are
-    /// stored already change nothing. `None`: the claim is superseded, nothing was written.
+    /// how far its spool is stored; with `end`, ends the claimed attempt in the same transaction and claims the next
+    /// job, if one is asked for. Events that are stored already change nothing, nor does an end. `None`: the claim is
+    /// superseded, nothing was written.
     pub async fn events_store(
         &self,
         claim: &Claim,
         attempt_id: i64,
         batch: &Batch,
-        ending: Option<&Ending>,
-    ) -> Result<Option<Orders>, StoreError> {
+        end: Option<End<'_>>,
+    ) -> Result<Option<Stored>, StoreError> {
         let failed = doing("can't store events");
         let mut tx = self.pool.begin().await.map_err(&failed)?;
-        if ending.is_some() {
-            sqlx::query_scalar!("SELECT job_id FROM job WHERE job_id = $1 FOR UPDATE", claim.job_id)
-                .fetch_one(&mut *tx)
-                .await
-                .map_err(&failed)?;
+        let Some(orders) = fenced(&mut tx, claim, end.is_some()).await.map_err(&failed)? else {
+            return match end.and_then(|end| end.next) {
+                // An earlier try may have got through, its answer lost.
+                Some(next) => {
+                    let next = claimed_by(&mut tx, &next.token, &next.nonce).await.map_err(&failed)?;
+                    Ok(next.map(|next| Stored { orders: Orders::default(), next: Some(next) }))
+                }
+                None => Ok(None),
+            };
+        };
+        metrics_insert(&mut tx, attempt_id, batch).await.map_err(&failed)?;
+        checkpoint::insert(&mut tx, attempt_id, &batch.checkpoints).await.map_err(&failed)?;
+        evaluation::insert(&mut tx, attempt_id, &batch.evaluations).await.map_err(&failed)?;
+        progress_update(&mut tx, claim, attempt_id, batch).await.map_err(&failed)?;
+        let mut next = None;
+        if let Some(end) = end {
+            attempt_end(&mut tx, claim, end.ending, orders.cancel).await.map_err(&failed)?;
+            next = match end.next.filter(|_| matches!(end.ending, Ending::Finished { .. })) {
+                Some(request) => take_next(&mut tx, claim, request).await.map_err(&failed)?,
+                None => None,
+            };
+            if next.is_none() {
+                // The slot is free: for launchers to fill, or to see that all is done.
+                listener::tell(&mut tx).await.map_err(&failed)?;
+            }
         }
-        let fenced = sqlx::query!(
-            r#"SELECT a.stop_requested, j.state = 'cancelled' AS "cancelled!" FROM attempt a JOIN job j USING (job_id)
-               WHERE a.attempt_id = $1 AND a.state = 'running' AND a.fence = $2 AND j.fence = $2 FOR UPDATE OF a"#,
+        tx.commit().await.map_err(&failed)?;
+        Ok(Some(Stored { orders, next }))
+    }
+}
+
+/// Locks the claimed attempt, and before it its job if that is to end; asks for orders. `None`: the claim is
+/// superseded.
+async fn fenced(tx: &mut PgConnection, claim: &Claim, with_job: bool) -> Result<Option<Orders>, sqlx::Error> {
+    if with_job {
+        return sqlx::query!(
+            r#"SELECT a.stop_requested, j.state = 'cancelled' AS "cancelled!" FROM job j JOIN attempt a USING (job_id)
+               WHERE a.attempt_id = $1 AND a.state = 'running' AND a.fence = $2 AND j.fence = $2 FOR UPDATE OF j, a"#,
             claim.attempt_id,
             claim.fence,
         )
-        .fetch_optional(&mut *tx)
+        .fetch_optional(tx)
         .await
-        .map_err(&failed)?;
-        let Some(orders) = fenced else { return Ok(None) };
-        metrics_insert(&mut tx, attempt_id, batch).await.map_err(&failed)?;
-        evaluation::insert(&mut tx, attempt_id, &batch.evaluations).await.map_err(&failed)?;
-        checkpoint::insert(&mut tx, attempt_id, &batch.checkpoints).await.map_err(&failed)?;
-        let (resumed_from, device) = batch.started.clone().unzip();
-        sqlx::query!(
-            "UPDATE attempt SET acked_events = greatest(acked_events, $2), samples_seen = greatest(samples_seen, $3),
-                    resumed_from_samples = coalesce($4, resumed_from_samples), device = coalesce($5, device)
-             WHERE attempt_id = $1",
-            attempt_id,
-            batch.acked_events,
-            batch.position,
-            resumed_from,
-            device,
-        )
-        .execute(&mut *tx)
-        .await
-        .map_err(&failed)?;
-        sqlx::query!("UPDATE attempt SET heartbeat_at = now() WHERE attempt_id = $1", claim.attempt_id)
-            .execute(&mut *tx)
-            .await
-            .map_err(&failed)?;
-        if let Some(ending) = ending {
-            attempt_end(&mut tx, claim, ending).await.map_err(&failed)?;
-        }
-        tx.commit().await.map_err(&failed)?;
-        Ok(Some(Orders { stop: orders.stop_requested, cancel: orders.cancelled }))
+        .map(|row| row.map(|row| Orders { stop: row.stop_requested, cancel: row.cancelled }));
     }
+    sqlx::query!(
+        r#"SELECT a.stop_requested, j.state = 'cancelled' AS "cancelled!" FROM attempt a JOIN job j USING (job_id)
+           WHERE a.attempt_id = $1 AND a.state = 'running' AND a.fence = $2 AND j.fence = $2 FOR UPDATE OF a"#,
+        claim.attempt_id,
+        claim.fence,
+    )
+    .fetch_optional(tx)
+    .await
+    .map(|row| row.map(|row| Orders { stop: row.stop_requested, cancel: row.cancelled }))
+}
+
+/// How far an attempt is; and that the claim's worker lives.
+async fn progress_update(
+    tx: &mut PgConnection,
+    claim: &Claim,
+    attempt_id: i64,
+    batch: &Batch,
+) -> Result<(), sqlx::Error> {
+    let (resumed_from, device) = batch.started.clone().unzip();
+    sqlx::query!(
+        "WITH alive AS (UPDATE attempt SET heartbeat_at = now() WHERE attempt_id = $6 AND attempt_id <> $1)
+         UPDATE attempt SET acked_events = greatest(acked_events, $2), samples_seen = greatest(samples_seen, $3),
+                resumed_from_samples = coalesce($4, resumed_from_samples), device = coalesce($5, device),
+                heartbeat_at = CASE attempt_id WHEN $6 THEN now() ELSE heartbeat_at END
+         WHERE attempt_id = $1",
+        attempt_id,
+        batch.acked_events,
+        batch.position,
+        resumed_from,
+        device,
+        claim.attempt_id,
+    )
+    .execute(tx)
+    .await
+    .map(drop)
 }
 
 async fn metrics_insert(tx: &mut PgConnection, attempt_id: i64, batch: &Batch) -> Result<(), sqlx::Error> {

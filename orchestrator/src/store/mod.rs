@@ -11,6 +11,7 @@ mod job;
 mod launcher;
 mod listener;
 mod metric;
+mod next;
 pub mod observation;
 pub mod private_postgres;
 mod progress;
@@ -24,7 +25,8 @@ pub use error::StoreError;
 pub use job::{JobDetail, StateCounts, Totals};
 pub use launcher::{IntentRequest, KnownAttempt, LiveAttempt, OpenJob, Place, SlotOffer, Window};
 pub use listener::EndListener;
-pub use metric::Batch;
+pub use metric::{Batch, End, Stored};
+pub use next::NextRequest;
 pub use progress::{JobProgress, ProgressFilter};
 pub use sweep::SweepSummary;
 
@@ -160,7 +162,10 @@ impl Store {
             let access = blocking(|| private_postgres::ensure_running(&home())).await?;
             (access.options(), private_reader(&access))
         };
-        let store = Store::with_pool(options.clone().application_name("sweep-worker"), reader, 1);
+        // Few statements, run often, each by keys: planning them anew each time would cost more than running them.
+        let named =
+            options.clone().application_name("sweep-worker").options([("plan_cache_mode", "force_generic_plan")]);
+        let store = Store::with_pool(named, reader, 1);
         let connecting = |source| StoreError::Connect { url: place(&options), source };
         let mut connection = store.pool.acquire().await.map_err(connecting)?;
         bring_up_to_date(&mut connection, Migrate::Always).await?;

@@ -30,6 +30,11 @@ pub(super) enum StopCause {
 }
 
 impl RunnerOutput {
+    /// Whether nothing was said that counts.
+    pub(super) fn is_silent(&self) -> bool {
+        !self.any_event && self.verdict.is_none()
+    }
+
     /// Takes an event in. `true`: the runner is to be killed.
     pub(super) fn take(&mut self, event: &Event, planned_parameters: i64) -> bool {
         self.any_event = true;
@@ -49,18 +54,20 @@ impl RunnerOutput {
     }
 }
 
-/// The ending: the runner's last word first, its exit code second.
+/// The ending: the runner's last word first, its exit code second (`None`: it has finished and goes on to serve).
 pub(super) fn judge(
     output: RunnerOutput,
-    status: ExitStatus,
+    status: Option<ExitStatus>,
     asked: Option<StopCause>,
     samples_total: u64,
     stderr_tail: String,
 ) -> Ending {
-    if output.last_word.is_none() && output.verdict.is_none() && !status.success() && says_disk_full(&stderr_tail) {
+    let left_badly = status.is_some_and(|status| !status.success());
+    if output.last_word.is_none() && output.verdict.is_none() && left_badly && says_disk_full(&stderr_tail) {
         return Ending::Stopped { reason: format!("{} for the runner", Ending::NO_SPACE) };
     }
-    let failed = |kind, reason| Ending::Failed { kind, reason, exit_code: status.code(), stderr_tail };
+    let code = status.and_then(|status| status.code());
+    let failed = |kind, reason| Ending::Failed { kind, reason, exit_code: code, stderr_tail };
     if let Some((kind, reason)) = output.verdict {
         return failed(kind, reason);
     }
@@ -81,7 +88,7 @@ pub(super) fn judge(
         Some(Event::Failed { reason, kind }) => return failed(kind, short_text(&reason)),
         _ => {}
     }
-    match (status.code(), asked) {
+    match (code, asked) {
         (_, Some(StopCause::Request)) => Ending::Stopped { reason: "asked to stop".to_owned() },
         (Some(exit::STOPPED), Some(StopCause::TimeLimit(_))) => {
             Ending::Stopped { reason: Ending::TIME_LIMIT.to_owned() }
@@ -101,7 +108,7 @@ pub(super) fn judge(
         }
         (Some(code), None) => failed(FailureKind::Crash, format!("the runner left with exit code {code}")),
         (None, None) => {
-            let name = status.signal().and_then(|number| Signal::try_from(number).ok());
+            let name = status.and_then(|status| status.signal()).and_then(|number| Signal::try_from(number).ok());
             let name = name.map_or("a signal".to_owned(), |signal| signal.to_string());
             failed(FailureKind::Crash, format!("the runner was killed by {name}"))
         }
@@ -123,7 +130,7 @@ mod tests {
 
     fn end(last_word: Option<Event>, raw_status: i32, asked: Option<StopCause>) -> String {
         let output = RunnerOutput { any_event: true, last_word, ..RunnerOutput::default() };
-        match judge(output, ExitStatus::from_raw(raw_status), asked, 100, String::new()) {
+        match judge(output, Some(ExitStatus::from_raw(raw_status)), asked, 100, String::new()) {
             Ending::Finished { .. } => "finished".to_owned(),
             Ending::Stopped { reason } => format!("stopped: {reason}"),
             Ending::Failed { kind, reason, .. } => format!("{kind:?}: {reason}"),

@@ -12,6 +12,8 @@ mod log;
 mod runner;
 mod ship;
 mod spool;
+mod stderr_log;
+mod stop;
 mod supervise;
 mod train;
 
@@ -29,7 +31,7 @@ pub const UNDELIVERED: u8 = 70;
 #[derive(Debug, Parser)]
 #[command(name = "sweep-worker", version)]
 struct Cli {
-    /// Name of the attempt to claim.
+    /// Name of the attempt to claim, and of this worker.
     #[arg(long)]
     attempt: String,
     /// The runner's executable.
@@ -41,6 +43,15 @@ struct Cli {
     /// Stop after so many seconds; the next attempt goes on.
     #[arg(long)]
     time_limit_secs: Option<u64>,
+    /// Row of the sweep whose next jobs it may go on to when a job is finished.
+    #[arg(long)]
+    sweep: Option<i64>,
+    /// Go on to no further job after so many seconds.
+    #[arg(long, default_value_t = 0)]
+    work_secs: u64,
+    /// The runner takes jobs on standard input (`RUNNER serve`).
+    #[arg(long)]
+    serve: bool,
 }
 
 /// What can go wrong with a worker, beside its runner.

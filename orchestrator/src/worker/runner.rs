@@ -1,36 +1,33 @@
 //! The runner as a child process: started in a group of its own, dying with the worker, its words read line by line.
 
-use std::collections::VecDeque;
 use std::ffi::OsStr;
-use std::fs::File;
-use std::io::{self, Write};
+use std::io;
 use std::path::Path;
 use std::process::{ExitStatus, Stdio};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use nix::sys::signal::{Signal, kill, killpg};
 use nix::sys::wait::{WaitPidFlag, waitpid};
 use nix::unistd::Pid;
-use protocol::Job;
-use tokio::io::{AsyncReadExt, BufReader};
-use tokio::process::{Child, ChildStderr, ChildStdout, Command};
+use protocol::{Job, ServeRequest};
+use tokio::io::{AsyncReadExt, AsyncWriteExt, BufReader};
+use tokio::process::{Child, ChildStderr, ChildStdin, ChildStdout, Command};
 use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
 
 use super::lines::{Line, next_line};
+use super::stderr_log::StderrLog;
 use crate::backend::{kill_marked, kill_orphans};
 
 /// Variable that every process of a runner carries, so that none of them is ever overlooked.
 const MARKER: &str = "SWEEP_ATTEMPT";
-/// Bytes of standard error that are kept in its file: the first, and the last.
-const WORDS_MAX: usize = 4 << 20;
-const WORDS_TAIL: usize = 64 << 10;
 /// How long the copy of standard error may take after the runner and its children have ended.
 const WORDS_GRACE: Duration = Duration::from_secs(2);
 /// Rounds in which orphans are killed; one that forks meanwhile is found by the next.
 const KILL_ROUNDS: usize = 50;
-/// Lines of standard error that are stored with a failure.
-const STDERR_LINES: usize = 20;
+/// Name of the file in an attempt's folder that says what to train.
+const JOB_FILE: &str = "job.json";
 
 /// A running runner.
 #[derive(Debug)]
@@ -38,42 +35,73 @@ pub(super) struct Runner {
     child: Child,
     pid: Pid,
     token: String,
-    /// Copies standard error to its file.
-    words: Option<JoinHandle<Vec<u8>>>,
-    /// The last of them, once it has ended.
-    last_words: Vec<u8>,
+    /// Where one that serves is told its jobs.
+    requests: Option<ChildStdin>,
+    /// Its standard error, and the task that copies it.
+    log: Arc<Mutex<StderrLog>>,
+    copying: Option<JoinHandle<()>>,
 }
 
 impl Runner {
-    /// Starts `runner run --job FOLDER/job.json`. Gives its lines as they come; the channel closes with its standard
-    /// output.
-    pub(super) fn start(runner: &Path, job: &Job, token: &str) -> io::Result<(Runner, mpsc::Receiver<Line>)> {
+    /// Starts `runner serve`, or `runner run --job FOLDER/job.json`. Gives its lines as they come; the channel closes
+    /// with its standard output.
+    pub(super) fn start(
+        runner: &Path,
+        job: &Job,
+        token: &str,
+        serve: bool,
+    ) -> io::Result<(Runner, mpsc::Receiver<Line>)> {
         let folder = &job.attempt_dir;
         let threads = job.resources.threads.to_string();
         let mut command = Command::new(runner);
-        command.arg("run").arg("--job").arg(folder.join("job.json")).current_dir(&job.base_dir);
+        if serve {
+            command.arg("serve").stdin(Stdio::piped());
+        } else {
+            command.arg("run").arg("--job").arg(folder.join(JOB_FILE)).stdin(Stdio::null());
+        }
+        command.current_dir(&job.base_dir).stdout(Stdio::piped()).stderr(Stdio::piped());
         command.env(MARKER, token).env("OMP_NUM_THREADS", &threads).env("MKL_NUM_THREADS", &threads);
         for (name, _) in std::env::vars_os() {
             if is_secret(&name) {
                 command.env_remove(name);
             }
         }
-        let log = File::create(folder.join("stderr.log"))?;
-        command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
+        let log = Arc::new(Mutex::new(StderrLog::new(folder)));
         command.process_group(0);
         die_with_worker(&mut command);
         let mut child = command.spawn()?;
         let pid = Pid::from_raw(child.id().unwrap_or_default().cast_signed());
+        let requests = child.stdin.take();
         let stdout = child.stdout.take().expect("it is piped");
         let stderr = child.stderr.take().expect("it is piped");
-        let words = tokio::spawn(keep_words(stderr, log));
+        let copying = Some(tokio::spawn(copy_stderr(stderr, Arc::clone(&log))));
         let (sender, lines) = mpsc::channel(32);
         tokio::spawn(read_lines(stdout, sender));
-        Ok((Runner { child, pid, token: token.to_owned(), words: Some(words), last_words: Vec::new() }, lines))
+        Ok((Runner { child, pid, token: token.to_owned(), requests, log, copying }, lines))
+    }
+
+    /// Whether it takes one job after another.
+    pub(super) fn serves(&self) -> bool {
+        self.requests.is_some()
+    }
+
+    /// Tells one that serves its next job; what it writes to standard error belongs to that from now on.
+    pub(super) async fn give(&mut self, job: &Job) -> io::Result<()> {
+        let requests = self.requests.as_mut().ok_or(io::ErrorKind::Unsupported)?;
+        std::mem::replace(&mut *lock(&self.log), StderrLog::new(&job.attempt_dir)).finish();
+        let mut line = serde_json::to_vec(&ServeRequest { job: job.attempt_dir.join(JOB_FILE) })?;
+        line.push(b'\n');
+        requests.write_all(&line).await
+    }
+
+    /// Tells one that serves that there is no further job.
+    pub(super) fn close(&mut self) {
+        self.requests = None;
     }
 
     /// Waits for its end. May be called again after being dropped half-way.
     pub(super) async fn wait(&mut self) -> io::Result<ExitStatus> {
+        // `Child::wait` would close the standard input of one that serves, had that not been taken from it.
         self.child.wait().await
     }
 
@@ -82,31 +110,40 @@ impl Runner {
         let _ = kill(self.pid, Signal::SIGTERM);
     }
 
-    /// Kills it and everything that it started: its process group, what carries its mark, and what fell to this process
-    /// when its own parent ended.
+    /// Kills it and what it started: its process group, and what carries its mark where orphans don't fall to this
+    /// process ([`Runner::clean_up`]).
     pub(super) fn kill_all(&self) {
         let _ = killpg(self.pid, Signal::SIGKILL);
-        kill_leftovers(&self.token);
+        if !orphans_are_ours() {
+            kill_leftovers(&self.token);
+        }
+    }
+
+    /// Kills it, if it lives, and cleans up.
+    pub(super) async fn end(&mut self) {
+        self.kill_all();
+        let _ = self.wait().await;
+        self.clean_up().await;
     }
 
     /// After it has ended: kills and reaps what it left, and waits until its last words are in their file.
     pub(super) async fn clean_up(&mut self) {
         self.kill_all();
         kill_and_reap_orphans();
-        if let Some(words) = self.words.take()
-            && let Ok(Ok(last)) = tokio::time::timeout(WORDS_GRACE, words).await
-        {
-            self.last_words = last;
+        if let Some(copying) = self.copying.take() {
+            let _ = tokio::time::timeout(WORDS_GRACE, copying).await;
         }
+        lock(&self.log).finish();
     }
 
-    /// Last lines of its standard error, after [`Runner::clean_up`]: from memory, since the disk may be full.
+    /// Last lines of its standard error on this job: from memory, since the disk may be full.
     pub(super) fn stderr_tail(&self) -> String {
-        // PostgreSQL stores no NUL in a text.
-        let text = String::from_utf8_lossy(&self.last_words).replace('\0', "\u{fffd}");
-        let lines: Vec<&str> = text.lines().collect();
-        lines[lines.len().saturating_sub(STDERR_LINES)..].join("\n")
+        lock(&self.log).tail()
     }
+}
+
+fn lock(log: &Mutex<StderrLog>) -> MutexGuard<'_, StderrLog> {
+    log.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 /// Kills what an earlier attempt may have left behind on this machine.
@@ -114,13 +151,9 @@ pub(super) fn kill_leftovers(token: &str) -> usize {
     kill_marked(&format!("{MARKER}={token}"))
 }
 
-/// Writes `job.json`, whole or not at all.
+/// Writes `job.json`. Neither renamed nor forced to the disk: its one reader is told of it when it is whole.
 pub(super) fn write_job(job: &Job) -> io::Result<()> {
-    let temporary = job.attempt_dir.join(".job.json");
-    let mut file = File::create(&temporary)?;
-    file.write_all(&serde_json::to_vec_pretty(job)?)?;
-    file.sync_all()?;
-    std::fs::rename(&temporary, job.attempt_dir.join("job.json"))
+    std::fs::write(job.attempt_dir.join(JOB_FILE), serde_json::to_vec_pretty(job)?)
 }
 
 async fn read_lines(stdout: ChildStdout, sender: mpsc::Sender<Line>) {
@@ -132,29 +165,11 @@ async fn read_lines(stdout: ChildStdout, sender: mpsc::Sender<Line>) {
     }
 }
 
-/// Copies words for people to their file: the first and the last of them, if there are too many. Gives the last.
-async fn keep_words(mut stderr: ChildStderr, mut log: File) -> Vec<u8> {
-    let mut kept = 0;
-    let mut total = 0;
-    let mut last: VecDeque<u8> = VecDeque::new();
+async fn copy_stderr(mut stderr: ChildStderr, log: Arc<Mutex<StderrLog>>) {
     let mut chunk = vec![0; 16 << 10];
     while let Ok(length @ 1..) = stderr.read(&mut chunk).await {
-        let head = length.min(WORDS_MAX - kept);
-        // A full disk costs words, not the runner.
-        let _ = log.write_all(&chunk[..head]);
-        kept += head;
-        total += length;
-        last.extend(&chunk[..length]);
-        let over = last.len().saturating_sub(WORDS_TAIL);
-        last.drain(..over);
+        lock(&log).append(&chunk[..length]);
     }
-    let last = Vec::from(last);
-    let unwritten = (total - kept).min(last.len());
-    if total > kept + unwritten {
-        let _ = writeln!(log, "\n... {} bytes left out ...", total - kept - unwritten);
-    }
-    let _ = log.write_all(&last[last.len() - unwritten..]);
-    last
 }
 
 /// What leads to the database has no business in a runner.
@@ -166,6 +181,10 @@ fn is_secret(name: &OsStr) -> bool {
 /// Has orphans of the runner fall to this process, where they are found again, and not to the system's first one.
 pub(super) fn adopt_orphans() {
     let _ = nix::sys::prctl::set_child_subreaper(true);
+}
+
+fn orphans_are_ours() -> bool {
+    nix::sys::prctl::get_child_subreaper().unwrap_or(false)
 }
 
 /// Kills and reaps what the runner left to this process.

@@ -12,7 +12,7 @@ use tokio::time::Instant;
 
 use super::spool::Tail;
 use super::{WorkerError, log};
-use crate::store::{Batch, Claim, Ending, Orders, Store, StoreError};
+use crate::store::{Batch, Claim, End, Ending, NextRequest, Orders, Store, StoreError, Stored};
 
 /// Events of one transaction at most.
 pub(super) const BATCH_EVENTS: usize = 1000;
@@ -27,15 +27,15 @@ const PAUSE_MAX: Duration = Duration::from_secs(10);
 const CALL_LIMIT: Duration = Duration::from_secs(30);
 const CALL_LIMIT_MAX: Duration = Duration::from_mins(4);
 /// How long the end of an attempt waits for the database to come back.
-const DELIVERY_LIMIT: Duration = Duration::from_hours(1);
+pub(super) const DELIVERY_LIMIT: Duration = Duration::from_hours(1);
 /// File in an attempt's folder with the events that the database could not hold.
 const REFUSED_FILE: &str = "refused.jsonl";
 
 /// How shipping ended.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug)]
 pub(super) enum Shipped {
-    /// Everything is stored, the ending too.
-    Everything,
+    /// Everything is stored, the ending too; and the job to go on with, if there is one.
+    Everything(Option<Box<Claim>>),
     /// Somebody else's claim counts now.
     Superseded,
 }
@@ -105,20 +105,20 @@ impl RetryingStore {
         to: &Destination<'_>,
         events: &[(i64, Event)],
         lines: i64,
-        ending: Option<&Ending>,
+        end: Option<End<'_>>,
         refused: &mut Option<String>,
-    ) -> Result<Option<Orders>, WorkerError> {
+    ) -> Result<Option<Stored>, WorkerError> {
         let mut parts = vec![(events, lines)];
-        let mut orders = None;
+        let mut stored = None;
         while let Some((part, lines)) = parts.pop() {
-            let ending =
-                if parts.is_empty() { ending.map(|ending| unless_refused(ending, refused.as_deref())) } else { None };
+            let ending = end.filter(|_| parts.is_empty()).map(|end| unless_refused(end.ending, refused.as_deref()));
+            let last = ending.as_ref().map(|ending| End { ending, next: end.and_then(|end| end.next) });
             let only: Vec<Event> = part.iter().map(|(_, event)| event.clone()).collect();
             let batch = Batch::new(&only, lines);
-            let call = async |store: &Store| store.events_store(to.claim, to.attempt_id, &batch, ending.as_ref()).await;
+            let call = async |store: &Store| store.events_store(to.claim, to.attempt_id, &batch, last).await;
             match self.run(deadline, call).await {
                 Ok(None) => return Ok(None),
-                Ok(answer) => orders = answer,
+                Ok(answer) => stored = answer,
                 Err(WorkerError::Store(error)) if error.refuses_data() && !part.is_empty() => {
                     if let [(line, event)] = part {
                         let reason = log::describe(&error);
@@ -134,7 +134,7 @@ impl RetryingStore {
                 Err(error) => return Err(error),
             }
         }
-        Ok(orders)
+        Ok(stored)
     }
 }
 
@@ -175,18 +175,21 @@ fn set_aside(folder: &Path, line: i64, event: &Event, reason: &str) {
     }
 }
 
-/// Ships the spool until `ending` comes and is stored. Orders of the database go to `orders`.
+/// Ships the spool until `ending` comes and is stored, with what `next_job` asks for then. Orders of the database go to
+/// `orders`.
 pub(super) async fn ship(
-    mut database: RetryingStore,
+    database: &mut RetryingStore,
     claim: &Claim,
     mut ending: oneshot::Receiver<Ending>,
     orders: mpsc::UnboundedSender<Orders>,
+    next_job: &impl Fn() -> Option<NextRequest>,
 ) -> Result<Shipped, WorkerError> {
     let mut tail = Tail::new(&claim.folder);
     let to = Destination { claim, attempt_id: claim.attempt_id };
     let mut told = Instant::now();
     let mut refused = None;
     let mut end = None;
+    let mut next = None;
     let mut deadline = None;
     // Whether the last batch was a full one: more is waiting, so no time is to be lost.
     let mut behind = false;
@@ -197,6 +200,7 @@ pub(super) async fn ship(
                     // The other side is gone without an ending: the claim is superseded.
                     let Ok(received) = received else { return Ok(Shipped::Superseded) };
                     end = Some(received);
+                    next = next_job();
                     deadline = Some(Instant::now() + DELIVERY_LIMIT);
                 }
                 () = tokio::time::sleep(if behind { Duration::ZERO } else { SHIP_EVERY }) => {}
@@ -209,20 +213,21 @@ pub(super) async fn ship(
         })?;
         behind = events.len() == BATCH_EVENTS;
         // The last batch carries the ending.
-        let last = if tail.exhausted() { end.as_ref() } else { None };
+        let last = end.as_ref().filter(|_| tail.exhausted()).map(|ending| End { ending, next: next.as_ref() });
         let answer = if events.is_empty() && last.is_none() {
             if told.elapsed() < BEAT_EVERY {
                 continue;
             }
-            database.run(deadline, async |store| store.attempt_beat(claim).await).await?
+            let orders = database.run(deadline, async |store| store.attempt_beat(claim).await).await?;
+            orders.map(|orders| Stored { orders, next: None })
         } else {
             database.store_events(deadline, &to, &events, tail.lines(), last, &mut refused).await?
         };
         told = Instant::now();
         match answer {
             None => return Ok(Shipped::Superseded),
-            Some(_) if last.is_some() => return Ok(Shipped::Everything),
-            Some(answer) => drop(orders.send(answer)),
+            Some(answer) if last.is_some() => return Ok(Shipped::Everything(answer.next.map(Box::new))),
+            Some(answer) => drop(orders.send(answer.orders)),
         }
     }
 }

@@ -1,4 +1,5 @@
-//! One attempt from claim to end: claim it, take over what earlier attempts left, train and ship side by side.
+//! A worker's life: claim an attempt, take over what earlier ones left, train and ship side by side; then, if it was
+//! started for a sweep, go on to the next job with the same runner.
 
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -7,59 +8,92 @@ use protocol::{Event, FailureKind};
 use tokio::sync::{mpsc, oneshot};
 use tokio::time::Instant;
 
-use super::ship::{BATCH_EVENTS, Destination, RetryingStore, Shipped, ship};
+use super::ship::{BATCH_EVENTS, DELIVERY_LIMIT, Destination, RetryingStore, Shipped, ship};
 use super::spool::Tail;
-use super::train::train;
+use super::stop::StopSignal;
+use super::train::{RunnerSeat, train};
 use super::{Cli, SUPERSEDED, WorkerError, check, checkpoints, log, runner};
-use crate::store::{Batch, Claim, Ending, Store};
+use crate::store::{self, Batch, Claim, End, Ending, NextRequest, Store};
 
 /// How long a worker that has nothing to train yet waits for the database.
 const CLAIM_LIMIT: Duration = Duration::from_mins(10);
 
-/// Claims and supervises. Gives the worker's exit code.
+/// Claims and supervises, one job after another. Gives the worker's exit code.
 pub(super) async fn supervise(cli: &Cli) -> Result<u8, WorkerError> {
     runner::adopt_orphans();
-    let deadline = Instant::now() + CLAIM_LIMIT;
+    let begun = Instant::now();
+    let deadline = begun + CLAIM_LIMIT;
     let mut database = RetryingStore::connect(deadline).await?;
     let token = &cli.attempt;
     // This process is known by it if the answer to a claim is lost.
     let nonce = format!("{:032x}", rand::random::<u128>());
     let call = async |store: &Store| store.attempt_claim(token, &nonce).await;
-    let Some(claim) = database.run(Some(deadline), call).await? else {
+    let Some(mut claim) = database.run(Some(deadline), call).await? else {
         log::line("nothing to claim: the attempt has ended or another worker has it");
         return Ok(SUPERSEDED);
     };
-    log::line(&format!("claimed job {} with fence {}", claim.job_key, claim.fence));
-    let finished = match prepare(&mut database, &claim).await {
+    let stop = StopSignal::listen()?;
+    let mut seat = RunnerSeat::new(cli);
+    let next_job = || {
+        let sweep_id = cli.sweep.filter(|_| !stop.asked() && begun.elapsed().as_secs() < cli.work_secs)?;
+        let token = format!("{:032x}", rand::random::<u128>());
+        Some(NextRequest { sweep_id, token, nonce: nonce.clone(), home: store::home().display().to_string() })
+    };
+    let code = loop {
+        log::line(&format!("claimed job {} with fence {}", claim.job_key, claim.fence));
+        match attempt(&mut seat, &mut database, &claim, &stop, &next_job).await {
+            Ok(Shipped::Everything(None)) => break Ok(0),
+            Ok(Shipped::Everything(Some(next))) => {
+                log::line(&format!("goes on to job {}, in {}", next.job_key, next.folder.display()));
+                log::expect(&next.folder);
+                claim = *next;
+            }
+            Ok(Shipped::Superseded) => {
+                log::line("superseded: another claim counts now");
+                break Ok(SUPERSEDED);
+            }
+            Err(error) => break Err(error),
+        }
+    };
+    seat.leave().await;
+    code
+}
+
+/// One attempt from its claim to its end.
+async fn attempt(
+    seat: &mut RunnerSeat<'_>,
+    database: &mut RetryingStore,
+    claim: &Claim,
+    stop: &StopSignal,
+    next_job: &impl Fn() -> Option<NextRequest>,
+) -> Result<Shipped, WorkerError> {
+    let finished = match prepare(database, claim).await {
         Ok(finished) => finished,
         // With the claim in hand, whatever goes wrong is said: an attempt that only vanished would tell nobody why.
-        Err(error) => return deliver(&mut database, &claim, &ending_of(&error)).await,
+        Err(error) => return deliver(database, claim, &ending_of(&error)).await,
     };
     if let Some(finished) = finished {
         log::line("an earlier attempt had finished without being able to say so");
-        return deliver(&mut database, &claim, &finished).await;
+        return deliver(database, claim, &finished).await;
     }
     let (end_sender, end) = oneshot::channel();
     let (order_sender, orders) = mpsc::unbounded_channel();
     let training = async {
-        let ending = train(cli, &claim, orders).await.unwrap_or_else(|error| {
+        let ending = train(seat, claim, orders, stop).await.unwrap_or_else(|error| {
             log::error(&error);
             Some(ending_of(&error))
         });
         if let Some(ending) = ending {
+            if !matches!(ending, Ending::Finished { .. }) {
+                log::go_on();
+            }
             log::line(&format!("ended: {ending:?}"));
             let _ = end_sender.send(ending);
         }
     };
     // Side by side in one thread; without an ending to deliver, shipping stops too.
-    let ((), shipped) = tokio::join!(training, ship(database, &claim, end, order_sender));
-    match shipped? {
-        Shipped::Everything => Ok(0),
-        Shipped::Superseded => {
-            log::line("superseded: another claim counts now");
-            Ok(SUPERSEDED)
-        }
-    }
+    let ((), shipped) = tokio::join!(training, ship(database, claim, end, order_sender, next_job));
+    shipped
 }
 
 /// The ending of an attempt that its worker could not go on with.
@@ -85,19 +119,24 @@ pub(super) fn is_disk_full(error: &std::io::Error) -> bool {
 }
 
 /// Stores an ending without training. `finished` takes over at the job's end.
-async fn deliver(database: &mut RetryingStore, claim: &Claim, ending: &Ending) -> Result<u8, WorkerError> {
+async fn deliver(database: &mut RetryingStore, claim: &Claim, ending: &Ending) -> Result<Shipped, WorkerError> {
     log::line(&format!("ended: {ending:?}"));
     let batch = match ending {
         Ending::Finished { .. } => Batch::takeover(claim.spec.samples_seen, &claim.device),
         _ => Batch::default(),
     };
-    let call = async |store: &Store| store.events_store(claim, claim.attempt_id, &batch, Some(ending)).await;
-    Ok(database.run(None, call).await?.map_or(SUPERSEDED, |_| 0))
+    let end = Some(End { ending, next: None });
+    let call = async |store: &Store| store.events_store(claim, claim.attempt_id, &batch, end).await;
+    let deadline = Some(Instant::now() + DELIVERY_LIMIT);
+    Ok(database.run(deadline, call).await?.map_or(Shipped::Superseded, |_| Shipped::Everything(None)))
 }
 
 /// Everything before training. Gives the ending if an earlier attempt had finished.
 async fn prepare(database: &mut RetryingStore, claim: &Claim) -> Result<Option<Ending>, WorkerError> {
     std::fs::create_dir_all(&claim.folder).map_err(file("make the folder", &claim.folder))?;
+    if claim.fence == 1 {
+        return Ok(None);
+    }
     let finished = ship_predecessors(database, claim).await?;
     if finished.is_none() {
         let folder = checkpoints::folder_of(claim);
@@ -115,7 +154,7 @@ async fn ship_predecessors(database: &mut RetryingStore, claim: &Claim) -> Resul
     let mut finished = None;
     let mut closed = Vec::new();
     for earlier in database.run(None, async |store| store.attempt_predecessors(claim).await).await? {
-        let killed = runner::kill_leftovers(&earlier.token);
+        let killed = earlier.ended_worker.as_deref().map_or(0, runner::kill_leftovers);
         if killed > 0 {
             log::line(&format!("killed {killed} processes of the earlier attempt {}", earlier.token));
         }

@@ -1,9 +1,10 @@
-//! The runner's run: the only loop of the worker that waits for several things at once.
+//! A job in the hands of a runner: the only loop of the worker that waits for several things at once.
 
+use std::io;
+use std::process::ExitStatus;
 use std::time::Duration;
 
 use protocol::{Event, FailureKind, Job, Resources};
-use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::mpsc;
 use tokio::time::Instant;
 
@@ -12,6 +13,7 @@ use super::judge::{RunnerOutput, StopCause, judge};
 use super::lines::{LINE_MAX, Line};
 use super::runner::{self, Runner};
 use super::spool::Spool;
+use super::stop::StopSignal;
 use super::supervise::{file, is_disk_full};
 use super::{Cli, WorkerError, checkpoints, log};
 use crate::store::{Claim, Ending, Orders};
@@ -24,6 +26,10 @@ const LEAVE_GRACE: Duration = Duration::from_secs(10);
 const DRAIN_GRACE: Duration = Duration::from_secs(2);
 /// Bytes of an attempt's spool.
 const SPOOL_MAX: u64 = 4 << 30;
+/// An attempt that was shorter than this is done again sooner than its spool is made safe against a power cut.
+const SYNC_AFTER: Duration = Duration::from_secs(1);
+/// A job that takes longer has a `worker.log` of its own, if the worker had another before.
+const LOG_AFTER: Duration = Duration::from_secs(1);
 /// Lines that are no events, of which the log tells.
 const NOISE_MAX: u32 = 100;
 /// Between two tries to write to a disk that is full; the runner waits meanwhile.
@@ -31,116 +37,205 @@ const SPACE_RETRY: Duration = Duration::from_secs(1);
 /// How long a runner that has ended is waited for until its last events can be written.
 const SPACE_LIMIT: Duration = Duration::from_mins(10);
 
-/// Runs the runner to its end. `None`: the claim is superseded.
+/// The runner's place beside a worker: empty, or taken by one that serves and waits for its next job.
+#[derive(Debug)]
+pub(super) struct RunnerSeat<'a> {
+    cli: &'a Cli,
+    waiting: Option<(Runner, mpsc::Receiver<Line>)>,
+}
+
+impl RunnerSeat<'_> {
+    /// An empty one.
+    pub(super) fn new(cli: &Cli) -> RunnerSeat<'_> {
+        RunnerSeat { cli, waiting: None }
+    }
+
+    /// Gives a job to the runner that waits, or else to a new one. `true`: it had waited.
+    async fn start(&mut self, job: &Job) -> io::Result<(Runner, mpsc::Receiver<Line>, bool)> {
+        if let Some((mut runner, lines)) = self.waiting.take() {
+            match runner.give(job).await {
+                Ok(()) => return Ok((runner, lines, true)),
+                Err(error) => log::line(&format!("the runner takes no further job ({error}): starting another")),
+            }
+            runner.end().await;
+        }
+        let (mut runner, lines) = Runner::start(&self.cli.runner, job, &self.cli.attempt, self.cli.serve)?;
+        if self.cli.serve {
+            // A runner that leaves at once says why on its standard error, and is judged by that.
+            let _ = runner.give(job).await;
+        }
+        Ok((runner, lines, false))
+    }
+
+    /// Sends the runner that waits away.
+    pub(super) async fn leave(&mut self) {
+        let Some((mut runner, _)) = self.waiting.take() else { return };
+        runner.close();
+        if tokio::time::timeout(LEAVE_GRACE, runner.wait()).await.is_err() {
+            log::line("killing the runner: it had time enough to leave");
+        }
+        runner.end().await;
+    }
+}
+
+/// Runs a job to its end. `None`: the claim is superseded.
 pub(super) async fn train(
-    cli: &Cli,
+    seat: &mut RunnerSeat<'_>,
     claim: &Claim,
     mut orders: mpsc::UnboundedReceiver<Orders>,
+    stop: &StopSignal,
 ) -> Result<Option<Ending>, WorkerError> {
-    let job = job_of(cli, claim);
+    let begun = Instant::now();
+    let job = job_of(seat.cli, claim);
     std::fs::create_dir_all(&job.checkpoint_dir).map_err(file("make the folder", &job.checkpoint_dir))?;
     runner::write_job(&job).map_err(file("write job.json in", &claim.folder))?;
     let spool = Spool::create(&claim.folder).map_err(file("write the events in", &claim.folder))?;
     let mut listener = Listener { claim, spool, output: RunnerOutput::default(), waiting: None, noise: 0 };
-    let handler = |kind| signal(kind).map_err(|source| WorkerError::Process { doing: "handle signals", source });
-    let (mut terminate, mut interrupt) = (handler(SignalKind::terminate())?, handler(SignalKind::interrupt())?);
-
-    let (mut runner, mut lines) = match Runner::start(&cli.runner, &job, &cli.attempt) {
-        Ok(started) => started,
-        Err(error) if is_disk_full(&error) => return Err(file("write stderr.log in", &claim.folder)(error)),
-        Err(error) => {
-            let reason = format!("can't start the runner {}: {error}", cli.runner.display());
-            let kind = FailureKind::BadInput;
-            return Ok(Some(Ending::Failed { kind, reason, exit_code: None, stderr_tail: String::new() }));
+    loop {
+        let (mut runner, lines, reused) = match seat.start(&job).await {
+            Ok(started) => started,
+            Err(error) if is_disk_full(&error) => return Err(file("write stderr.log in", &claim.folder)(error)),
+            Err(error) => {
+                let reason = format!("can't start the runner {}: {error}", seat.cli.runner.display());
+                let kind = FailureKind::BadInput;
+                return Ok(Some(Ending::Failed { kind, reason, exit_code: None, stderr_tail: String::new() }));
+            }
+        };
+        let limit = seat.cli.time_limit_secs.map(|secs| (begun + Duration::from_secs(secs), secs));
+        let mut session = Session { lines, listener: &mut listener, cause: None };
+        let Some(left) = session.listen(&mut runner, &mut orders, stop, limit).await? else {
+            runner.end().await;
+            return Ok(None);
+        };
+        if left.is_some() {
+            // Its children may hold the pipe open; what it wrote itself is in there already.
+            runner.clean_up().await;
+            if let Some(ending) = session.drain().await? {
+                return Ok(Some(ending));
+            }
         }
-    };
-    let mut cause = None;
-    let mut talking = true;
-    // When the runner is to stop by itself, or else be killed.
-    let mut time_limit = cli.time_limit_secs.map(|secs| Instant::now() + Duration::from_secs(secs));
-    let mut kill_at = None;
-    let mut retry_at = None;
+        let (cause, lines) = (session.cause, session.lines);
+        if reused && left.is_some() && cause.is_none() && listener.output.is_silent() {
+            log::line("the runner left without a word on this job: starting another");
+            continue;
+        }
+        if begun.elapsed() > SYNC_AFTER {
+            listener.spool.sync().map_err(file("write to the spool in", &claim.folder))?;
+        }
+        let tail = runner.stderr_tail();
+        if left.is_none() {
+            seat.waiting = Some((runner, lines));
+        }
+        return Ok(Some(judge(listener.output, left, cause, claim.spec.samples_seen, tail)));
+    }
+}
 
-    let status = loop {
-        let stop = tokio::select! {
-            biased;
-            // While the disk is full nothing more is read: the runner waits in its next line.
-            line = lines.recv(), if talking && listener.waiting.is_none() => {
-                match line {
-                    None => talking = false,
-                    Some(line) => {
-                        if listener.take(line)? {
-                            runner.kill_all();
-                        }
-                        retry_at = listener.waiting.as_ref().map(|_| Instant::now() + SPACE_RETRY);
-                        if listener.output.last_word.is_some() && kill_at.is_none() {
-                            kill_at = Some(Instant::now() + LEAVE_GRACE);
+/// What is said between a runner and its worker about one job.
+struct Session<'a, 'b> {
+    lines: mpsc::Receiver<Line>,
+    listener: &'a mut Listener<'b>,
+    /// Why the runner was asked to stop, if it was.
+    cause: Option<StopCause>,
+}
+
+impl Session<'_, '_> {
+    /// Listens until the runner leaves (its status), or has finished the job and waits for the next (`Some(None)`), or
+    /// the claim is superseded (`None`).
+    async fn listen(
+        &mut self,
+        runner: &mut Runner,
+        orders: &mut mpsc::UnboundedReceiver<Orders>,
+        signal: &StopSignal,
+        limit: Option<(Instant, u64)>,
+    ) -> Result<Option<Option<ExitStatus>>, WorkerError> {
+        let mut talking = true;
+        // When the runner is to stop by itself, or else be killed.
+        let mut time_limit = limit.map(|(at, _)| at);
+        let mut kill_at = None;
+        let mut retry_at = None;
+        let mut log_at = Some(Instant::now() + LOG_AFTER);
+        loop {
+            let stop = tokio::select! {
+                biased;
+                // While the disk is full nothing more is read: the runner waits in its next line.
+                line = self.lines.recv(), if talking && self.listener.waiting.is_none() => {
+                    match line {
+                        None => talking = false,
+                        Some(line) => {
+                            if self.listener.take(line)? {
+                                runner.kill_all();
+                            }
+                            retry_at = self.listener.waiting.as_ref().map(|_| Instant::now() + SPACE_RETRY);
+                            match self.listener.output.last_word {
+                                Some(Event::Finished { .. }) if runner.serves() => return Ok(Some(None)),
+                                Some(_) if kill_at.is_none() => kill_at = Some(Instant::now() + LEAVE_GRACE),
+                                _ => {}
+                            }
                         }
                     }
+                    None
                 }
-                None
-            }
-            status = runner.wait() => {
-                break status.map_err(|source| WorkerError::Process { doing: "see the end of the runner", source })?;
-            }
-            order = orders.recv() => match order {
-                None => {
+                status = runner.wait() => {
+                    let unseen = |source| WorkerError::Process { doing: "see the end of the runner", source };
+                    return Ok(Some(Some(status.map_err(unseen)?)));
+                }
+                order = orders.recv() => match order {
                     // Shipping has stopped: superseded, or an answer of the database that will not change.
-                    runner.kill_all();
-                    let _ = runner.wait().await;
-                    runner.clean_up().await;
-                    return Ok(None);
+                    None => return Ok(None),
+                    Some(Orders { stop: false, cancel: false }) => None,
+                    Some(_) => Some(StopCause::Request),
+                },
+                () = signal.wait(), if self.cause.is_none() => Some(StopCause::Request),
+                () = until(time_limit) => {
+                    time_limit = None;
+                    limit.map(|(_, secs)| StopCause::TimeLimit(secs))
                 }
-                Some(Orders { stop: false, cancel: false }) => None,
-                Some(_) => Some(StopCause::Request),
-            },
-            _ = terminate.recv() => Some(StopCause::Request),
-            _ = interrupt.recv() => Some(StopCause::Request),
-            () = until(time_limit) => {
-                time_limit = None;
-                Some(StopCause::TimeLimit(cli.time_limit_secs.unwrap_or_default()))
-            }
-            () = until(retry_at) => {
-                if listener.retry()? {
-                    runner.kill_all();
+                () = until(log_at) => {
+                    log_at = None;
+                    log::go_on();
+                    None
                 }
-                retry_at = listener.waiting.as_ref().map(|_| Instant::now() + SPACE_RETRY);
-                None
+                () = until(retry_at) => {
+                    if self.listener.retry()? {
+                        runner.kill_all();
+                    }
+                    retry_at = self.listener.waiting.as_ref().map(|_| Instant::now() + SPACE_RETRY);
+                    None
+                }
+                () = until(kill_at) => {
+                    kill_at = None;
+                    log::line("killing the runner: it had time enough to leave");
+                    runner.kill_all();
+                    None
+                }
+            };
+            if let (Some(stop), None) = (stop, self.cause) {
+                log::line(&format!("asking the runner to stop: {stop:?}"));
+                self.cause = Some(stop);
+                kill_at = Some(Instant::now() + STOP_GRACE);
+                runner.ask_to_stop();
             }
-            () = until(kill_at) => {
-                kill_at = None;
-                log::line("killing the runner: it had time enough to leave");
-                runner.kill_all();
-                None
-            }
-        };
-        if let (Some(stop), None) = (stop, cause) {
-            log::line(&format!("asking the runner to stop: {stop:?}"));
-            cause = Some(stop);
-            kill_at = Some(Instant::now() + STOP_GRACE);
-            runner.ask_to_stop();
         }
-    };
-    // Its children may hold the pipe open; what it wrote itself is in there already.
-    runner.clean_up().await;
-    let limit = Instant::now() + SPACE_LIMIT;
-    loop {
-        while listener.waiting.is_some() {
-            if Instant::now() > limit || cause.is_some() {
-                let reason = format!("{} of {}", Ending::NO_SPACE, claim.folder.display());
-                return Ok(Some(Ending::Stopped { reason }));
-            }
-            tokio::time::sleep(SPACE_RETRY).await;
-            listener.retry()?;
-        }
-        match tokio::time::timeout(DRAIN_GRACE, lines.recv()).await {
-            Ok(Some(line)) => listener.take(line)?,
-            Ok(None) | Err(_) => break,
-        };
     }
-    listener.spool.sync().map_err(file("write to the spool in", &claim.folder))?;
-    let tail = runner.stderr_tail();
-    Ok(Some(judge(listener.output, status, cause, claim.spec.samples_seen, tail)))
+
+    /// Reads what the runner wrote before it left. Gives an ending if the disk has no room for it.
+    async fn drain(&mut self) -> Result<Option<Ending>, WorkerError> {
+        let limit = Instant::now() + SPACE_LIMIT;
+        loop {
+            while self.listener.waiting.is_some() {
+                if Instant::now() > limit || self.cause.is_some() {
+                    let reason = format!("{} of {}", Ending::NO_SPACE, self.listener.claim.folder.display());
+                    return Ok(Some(Ending::Stopped { reason }));
+                }
+                tokio::time::sleep(SPACE_RETRY).await;
+                self.listener.retry()?;
+            }
+            match tokio::time::timeout(DRAIN_GRACE, self.lines.recv()).await {
+                Ok(Some(line)) => self.listener.take(line)?,
+                Ok(None) | Err(_) => return Ok(None),
+            };
+        }
+    }
 }
 
 /// Takes in what the runner says.
@@ -202,7 +297,14 @@ impl Listener<'_> {
             return Ok(self.refuse(format!("the runner has said more than {SPOOL_MAX} bytes of events")));
         }
         match self.spool.append(&event) {
-            Ok(()) => Ok(self.output.take(&event, self.claim.parameters)),
+            Ok(()) => {
+                // What came before a checkpoint has to outlive a power cut if the checkpoint does: whoever resumes from
+                // it does not say it again.
+                if matches!(event, Event::Checkpoint { .. }) {
+                    self.spool.sync().map_err(file("write to the spool in", &self.claim.folder))?;
+                }
+                Ok(self.output.take(&event, self.claim.parameters))
+            }
             Err(error) if is_disk_full(&error) => {
                 log::line(&format!("{} of {}: the runner waits", Ending::NO_SPACE, self.claim.folder.display()));
                 self.waiting = Some(event);

@@ -6,6 +6,7 @@
 mod bench;
 mod faults;
 mod hostile;
+mod pilots;
 mod plain;
 mod stops;
 mod torture;

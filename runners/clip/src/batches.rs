@@ -49,7 +49,7 @@ pub struct Source<D> {
     /// Images.
     pub images: Arc<D>,
     /// Captions of those images.
-    pub captions: Captions,
+    pub captions: Arc<Captions>,
     /// Layout.
     pub patches: Patches,
     /// What happens to each image.

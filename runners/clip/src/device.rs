@@ -1,6 +1,7 @@
 //! Where tensors live: finds CUDA at run time, sets threads and the allocator. Nothing else here talks to the system.
 
 use std::ffi::CStr;
+use std::sync::Once;
 
 use protocol::Resources;
 use tch::{Cuda, Device};
@@ -29,14 +30,16 @@ pub enum DeviceError {
     NoThreads,
 }
 
-/// Opens the device a job asks for and sets up arithmetic threads. Called once, before any tensor is made.
+/// Opens the device a job asks for and sets up arithmetic threads, before any tensor of the job is made.
 pub fn open(resources: &Resources) -> Result<Device, DeviceError> {
     keep_freed_memory();
     if resources.threads == 0 {
         return Err(DeviceError::NoThreads);
     }
     tch::set_num_threads(resources.threads as i32);
-    tch::set_num_interop_threads(1);
+    // libtorch takes this once in a process.
+    static INTEROP: Once = Once::new();
+    INTEROP.call_once(|| tch::set_num_interop_threads(1));
     let name = resources.device.as_str();
     let Device::Cuda(index) = parse(name)? else { return Ok(Device::Cpu) };
     load_cuda();
@@ -76,9 +79,15 @@ pub fn name(device: Device, threads: usize) -> String {
     }
 }
 
-/// Largest resident memory of this process so far, bytes.
+/// Largest resident memory of this process since [`reset_peak_memory`], bytes.
 pub fn peak_memory_bytes() -> Option<u64> {
     usage().map(|usage| usage.ru_maxrss as u64 * 1024)
+}
+
+/// Forgets the largest memory of jobs before this one in the same process; what they left in use counts on. Where
+/// `/proc` can't be written, the largest of all jobs is reported.
+pub fn reset_peak_memory() {
+    let _ = std::fs::write("/proc/self/clear_refs", "5");
 }
 
 /// Processor time of this process so far, seconds over all its threads.

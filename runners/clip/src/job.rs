@@ -59,7 +59,14 @@ pub enum JobError {
 
 /// Answer to `clip-runner describe`.
 pub fn describe(devices: Vec<String>) -> Description {
-    Description { name: NAME.into(), version: VERSION.into(), protocol: PROTOCOL_VERSION, reads_data: true, devices }
+    Description {
+        name: NAME.into(),
+        version: VERSION.into(),
+        protocol: PROTOCOL_VERSION,
+        reads_data: true,
+        devices,
+        serve: true,
+    }
 }
 
 /// Reads a job and checks it.

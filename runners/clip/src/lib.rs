@@ -1,8 +1,9 @@
 //! `clip-runner`: trains and measures CLIP models as OpenCLIP defines them, on libtorch.
 //!
-//! From a job to numbers: [`job`] reads and checks the job, [`run`] trains it, [`tokenizer`] and [`batches`] turn a
-//! pool's pairs into tensors ([`order`] and [`augment`] say which and how), [`model`], [`loss`] and [`step`] make the
-//! loss and its gradients, [`optimizer`] takes the step, [`evaluate`] measures on held-out data, [`checkpoint`] keeps
+//! From a job to numbers: [`job`] reads and checks the job, [`run`] trains it ([`serve`]: one after another),
+//! [`prepared`] opens its data, [`tokenizer`] and [`batches`] turn a pool's pairs into tensors ([`order`] and
+//! [`augment`] say which and how), [`model`], [`loss`] and [`step`] make the loss and its gradients, [`optimizer`]
+//! takes the step, [`evaluate`] measures on held-out data, [`checkpoint`] keeps
 //! what a resumed attempt needs. This crate and `kernels` alone know tch; it knows no database, no scheduler and no
 //! spec file.
 
@@ -20,7 +21,9 @@ pub mod model;
 pub mod optimizer;
 pub mod order;
 pub mod parameters;
+pub mod prepared;
 pub mod report;
 pub mod run;
+pub mod serve;
 pub mod step;
 pub mod tokenizer;

@@ -6,7 +6,7 @@ use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
 use clip_runner::bench::{self, BenchOptions};
-use clip_runner::{device, job, run};
+use clip_runner::{device, job, serve};
 
 /// Trains and measures CLIP models for `sweep`.
 #[derive(Parser)]
@@ -26,6 +26,8 @@ enum Command {
         #[arg(long)]
         job: PathBuf,
     },
+    /// Train the jobs that come on standard input, one a line, as `{"job": FILE}`.
+    Serve,
     /// Time a full training step on made-up data.
     BenchStep(BenchOptions),
 }
@@ -38,8 +40,11 @@ fn main() -> anyhow::Result<ExitCode> {
         }
         Command::Run { job } => {
             device::die_with_parent();
-            let code = run::run(&job);
-            return Ok(ExitCode::from(u8::try_from(code)?));
+            return Ok(ExitCode::from(u8::try_from(serve::run_one(&job)?)?));
+        }
+        Command::Serve => {
+            device::die_with_parent();
+            return Ok(ExitCode::from(u8::try_from(serve::serve(std::io::stdin().lines())?)?));
         }
         Command::BenchStep(options) => bench::bench(&options, &mut std::io::stdout().lock())?,
     }

@@ -6,9 +6,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
-use pool::{Dataset, OpenOptions};
-use protocol::{DataSource, Event, FailureKind, Job, exit};
-use signal_hook::consts::{SIGTERM, SIGUSR1};
+use protocol::{Event, FailureKind, Job, exit};
 use tch::{Kind, Tensor};
 
 use crate::augment::Patches;
@@ -19,9 +17,10 @@ use crate::evaluate::{EvaluateError, HeldOut};
 use crate::job::{self, JobError};
 use crate::model::Clip;
 use crate::optimizer::{AdamW, learning_rate};
+use crate::prepared::Prepared;
 use crate::report;
+use crate::serve::StopSignal;
 use crate::step::{self, StepOptions};
-use crate::tokenizer::{Captions, Tokenizer};
 
 /// Steps are reported at least this often.
 const REPORT_INTERVAL: Duration = Duration::from_secs(10);
@@ -75,9 +74,6 @@ pub enum RunError {
     /// Nobody reads events any more.
     #[error("cannot write an event")]
     Report(#[source] io::Error),
-    /// Signals can't be caught.
-    #[error("cannot listen for SIGTERM and SIGUSR1")]
-    Signals(#[source] io::Error),
     /// The data thread ended early.
     #[error("the thread that reads the data ended before the training")]
     DataThread,
@@ -113,8 +109,9 @@ enum Ending {
 }
 
 /// Runs the job in a file and returns the process's exit code. What went wrong is told as an event.
-pub fn run(path: &Path) -> i32 {
-    let (reason, kind) = match std::panic::catch_unwind(|| train(path)) {
+pub fn run(path: &Path, prepared: &mut Prepared, stop: &StopSignal) -> i32 {
+    let training = std::panic::AssertUnwindSafe(|| train(path, prepared, stop));
+    let (reason, kind) = match std::panic::catch_unwind(training) {
         Ok(Ok(Ending::Finished)) => return exit::FINISHED,
         Ok(Ok(Ending::Stopped)) => return exit::STOPPED,
         Ok(Err(error)) => (error.reason(), error.kind()),
@@ -132,25 +129,15 @@ pub fn run(path: &Path) -> i32 {
     if kind == FailureKind::BadInput { exit::BAD_INPUT } else { exit::FAILED }
 }
 
-fn train(path: &Path) -> Result<Ending, RunError> {
-    let stop = Arc::new(AtomicBool::new(false));
-    for signal in [SIGTERM, SIGUSR1] {
-        signal_hook::flag::register(signal, Arc::clone(&stop)).map_err(RunError::Signals)?;
-    }
+fn train(path: &Path, prepared: &mut Prepared, stop: &StopSignal) -> Result<Ending, RunError> {
+    device::reset_peak_memory();
     let job = job::read(path)?;
     let device = device::open(&job.resources)?;
     let spec = &job.spec;
     let config = &spec.model.config;
-    let patches = Patches::new(config.vision_cfg.image_size as usize, config.vision_cfg.patch_size as usize);
-    let tokenizer = Tokenizer::new(config.text_cfg.vocab_size);
-    let context = config.text_cfg.context_length as usize;
-    let images = Arc::new(open_pool(&job, &spec.data, Some(spec.data_size))?);
-    let captions = Captions::encode(&tokenizer, (0..images.len()).map(|i| images.caption(i)), context);
-    let mut held_out = Vec::new();
-    for plan in &spec.evaluations {
-        let data = open_pool(&job, &plan.data, None)?;
-        held_out.push(HeldOut::new(plan, data, patches.clone(), &tokenizer, context)?);
-    }
+    let pairs = prepared.pairs(&job)?;
+    let held_out: Vec<_> =
+        spec.evaluations.iter().map(|plan| prepared.held_out(&job, plan)).collect::<Result<_, _>>()?;
 
     let mut model = Clip::new(config, spec.recipe.precision, spec.seed, device);
     let mut optimizer = AdamW::new(&model.parameters);
@@ -163,9 +150,9 @@ fn train(path: &Path) -> Result<Ending, RunError> {
         device: device::name(device, job.resources.threads),
     })?;
     let source = Source {
-        images,
-        captions,
-        patches,
+        images: Arc::clone(&pairs.images),
+        captions: Arc::clone(&pairs.captions),
+        patches: Patches::new(config.vision_cfg.image_size as usize, config.vision_cfg.patch_size as usize),
         augmentation: spec.recipe.augmentation,
         seed: spec.seed,
         global_batch: spec.recipe.global_batch,
@@ -183,51 +170,7 @@ fn train(path: &Path) -> Result<Ending, RunError> {
         train_time: Duration::ZERO,
         eval_time: Duration::ZERO,
     };
-    training.run(&batches, &stop)
-}
-
-fn open_pool(job: &Job, source: &DataSource, limit: Option<u64>) -> Result<Dataset, RunError> {
-    let image_size = job.spec.model.config.vision_cfg.image_size as u32;
-    let folder = job.base_dir.join(&source.path);
-    let found = pool::inspect(&folder)?.digest;
-    if found != source.digest {
-        return Err(RunError::PoolChanged { pool: source.pool.clone(), found, planned: source.digest.clone() });
-    }
-    let cache_dir = (!can_cache(&folder)).then(|| job.base_dir.join(".sweep/pools"));
-    let mut options = OpenOptions { image_size, limit, cache_dir, ..OpenOptions::default() };
-    let data = match Dataset::open(&folder, &options) {
-        // All of a pool means all that is good of it: a bad image among many is counted and left out.
-        Err(pool::Error::TooFew { asked, found, skipped, .. }) if found > 0 && found + skipped as u64 == asked => {
-            options.limit = None;
-            Dataset::open(&folder, &options)?
-        }
-        opened => opened?,
-    };
-    if !data.skipped().is_empty() {
-        let first = &data.skipped()[0];
-        report::say(format_args!(
-            "pool `{}`: {} samples skipped, the first `{}`: {}",
-            source.pool,
-            data.skipped().len(),
-            first.key,
-            first.reason
-        ));
-    }
-    Ok(data)
-}
-
-/// Whether decoded pixels can be kept beside the shards: not on a read-only mount or in somebody else's folder.
-fn can_cache(folder: &Path) -> bool {
-    let cache = folder.join(".cache");
-    let place = if cache.is_dir() { cache } else { folder.to_owned() };
-    create_and_remove(&place).is_ok()
-}
-
-/// Whether a file can be made in `place`, by making one.
-fn create_and_remove(place: &Path) -> std::io::Result<()> {
-    let probe = place.join(format!(".sweep-{}", std::process::id()));
-    std::fs::File::create(&probe)?;
-    std::fs::remove_file(&probe)
+    training.run(&batches, stop.asked())
 }
 
 fn emit(event: &Event) -> Result<(), RunError> {
@@ -243,7 +186,7 @@ struct Training<'a> {
     position: Position,
     /// Whether a checkpoint of this very position is on disk.
     saved: bool,
-    held_out: Vec<HeldOut>,
+    held_out: Vec<Arc<HeldOut>>,
     /// Losses since the last look at them; reading one waits for the device.
     losses: Vec<Tensor>,
     train_time: Duration,

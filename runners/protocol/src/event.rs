@@ -120,6 +120,16 @@ pub struct Description {
     pub reads_data: bool,
     /// Devices it can use here, best first, for example `["cuda:0", "cpu"]`.
     pub devices: Vec<String>,
+    /// Whether it answers `RUNNER serve`: jobs one after another in one process.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub serve: bool,
+}
+
+/// One line on standard input of `RUNNER serve`: train this job next.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ServeRequest {
+    /// File of the job, absolute, as for `RUNNER run --job`.
+    pub job: PathBuf,
 }
 
 /// A map of numbers that may be none.

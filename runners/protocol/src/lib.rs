@@ -1,10 +1,12 @@
 //! What a runner is told, what it says back, and the closed forms that planner, runner and SQL share.
 //!
-//! A runner is any program that answers two calls:
+//! A runner is any program that answers two calls, and a third if it likes:
 //!
 //! - `RUNNER describe` prints one [`Description`] as JSON;
 //! - `RUNNER run --job job.json` reads a [`Job`], trains, and writes one [`Event`] a line to standard output. Words for
-//!   people go to standard error. It leaves with an [`exit`] code.
+//!   people go to standard error. It leaves with an [`exit`] code;
+//! - `RUNNER serve`, if its description says so, does the same for one [`ServeRequest`] a line of standard input, until
+//!   that ends.
 //!
 //! This crate depends on serde alone, so that every side can use it: it neither parses YAML nor knows a database, a
 //! tensor or a clock. `README.md` beside it shows the JSON.
@@ -16,7 +18,7 @@ mod manifest;
 mod model;
 mod shipped;
 
-pub use event::{Description, Event, FailureKind, Measurement};
+pub use event::{Description, Event, FailureKind, Measurement, ServeRequest};
 pub use job::{
     Augmentation, DataSource, EvaluationPlan, EvaluationTask, Job, JobSpec, Loss, Precision, Recipe, Resources,
     RunnerIdentity, Schedule,

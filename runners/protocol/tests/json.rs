@@ -1,7 +1,7 @@
 //! The JSON that runners and `sweep` exchange: what the README shows is what the types read and write.
 
 use proptest::prelude::*;
-use protocol::{Description, Event, FailureKind, Job, Measurement, NamedModel, shipped_model};
+use protocol::{Description, Event, FailureKind, Job, Measurement, NamedModel, ServeRequest, shipped_model};
 
 const README: &str = include_str!("../README.md");
 
@@ -42,6 +42,14 @@ fn readme_description() {
     let [text] = blocks("describe")[..] else { panic!("one block") };
     let description: Description = serde_json::from_str(text).expect("the example is a description");
     assert_eq!(description.protocol, protocol::PROTOCOL_VERSION);
+}
+
+#[test]
+fn readme_serve_request() {
+    let [text] = blocks("Serve")[..] else { panic!("one block") };
+    let request: ServeRequest = serde_json::from_str(text).expect("the example is a request");
+    assert!(request.job.is_absolute());
+    assert_eq!(serde_json::to_string(&request).expect("serialises"), text.trim());
 }
 
 #[test]

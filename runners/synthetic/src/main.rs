@@ -16,10 +16,13 @@ use std::time::Instant;
 
 use anyhow::{Context, Result};
 use clap::{Parser, Subcommand};
-use protocol::{Description, Event, FailureKind, Job, exit};
+use protocol::{Description, Event, FailureKind, Job, ServeRequest, exit};
 
 use checkpoint::State;
 use fault::Faults;
+
+/// Name in the recipe's `extra` of jobs that only say that they started and finished.
+const NOTHING: &str = "nothing";
 
 /// A runner that draws losses from a known law.
 #[derive(Debug, Parser)]
@@ -39,12 +42,15 @@ enum Command {
         #[arg(long)]
         job: PathBuf,
     },
+    /// "Train" the jobs that come on standard input, one a line, until it ends or a job does not finish.
+    Serve,
 }
 
 fn main() -> ExitCode {
     let code = match Cli::parse().command {
         Command::Describe => describe().map(|()| exit::FINISHED),
-        Command::Run { job } => run(&job),
+        Command::Run { job } => StopSignal::listen().and_then(|stop| run(&job, &stop)),
+        Command::Serve => serve(),
     };
     match code {
         Ok(code) => ExitCode::from(u8::try_from(code).unwrap_or(1)),
@@ -62,11 +68,48 @@ fn describe() -> Result<()> {
         protocol: protocol::PROTOCOL_VERSION,
         reads_data: false,
         devices: vec!["cpu".to_owned()],
+        serve: true,
     };
     writeln!(std::io::stdout(), "{}", serde_json::to_string(&description)?).context("can't write to standard output")
 }
 
-fn run(job_file: &Path) -> Result<i32> {
+/// Set by SIGTERM and SIGUSR1. While the runner waits for a job they end it.
+struct StopSignal {
+    asked: Arc<AtomicBool>,
+    idle: Arc<AtomicBool>,
+}
+
+impl StopSignal {
+    fn listen() -> Result<StopSignal> {
+        let stop = StopSignal { asked: Arc::default(), idle: Arc::default() };
+        for signal in [signal_hook::consts::SIGTERM, signal_hook::consts::SIGUSR1] {
+            signal_hook::flag::register_conditional_shutdown(signal, exit::FINISHED, Arc::clone(&stop.idle))
+                .and_then(|_| signal_hook::flag::register(signal, Arc::clone(&stop.asked)))
+                .context("can't handle signals")?;
+        }
+        Ok(stop)
+    }
+}
+
+fn serve() -> Result<i32> {
+    let stop = StopSignal::listen()?;
+    let mut requests = std::io::stdin().lines();
+    loop {
+        stop.idle.store(true, Ordering::SeqCst);
+        let request = requests.next();
+        stop.idle.store(false, Ordering::SeqCst);
+        let Some(request) = request else { return Ok(exit::FINISHED) };
+        let request = request.context("can't read standard input")?;
+        let request: ServeRequest =
+            serde_json::from_str(&request).with_context(|| format!("`{request}` is no request"))?;
+        let code = run(&request.job, &stop)?;
+        if code != exit::FINISHED {
+            return Ok(code);
+        }
+    }
+}
+
+fn run(job_file: &Path, stop: &StopSignal) -> Result<i32> {
     let text = std::fs::read_to_string(job_file).with_context(|| format!("can't read {}", job_file.display()))?;
     let job: Job = match serde_json::from_str(&text) {
         Ok(job) => job,
@@ -76,10 +119,6 @@ fn run(job_file: &Path) -> Result<i32> {
         return refuse(&format!("protocol {} is not spoken here, {} is", job.protocol, protocol::PROTOCOL_VERSION));
     }
     let faults = Faults::read(&job)?;
-    let stop = Arc::new(AtomicBool::new(false));
-    for signal in [signal_hook::consts::SIGTERM, signal_hook::consts::SIGUSR1] {
-        signal_hook::flag::register(signal, Arc::clone(&stop)).context("can't handle signals")?;
-    }
 
     let spec = &job.spec;
     let (steps, batch) = (spec.steps(), spec.recipe.global_batch);
@@ -91,7 +130,7 @@ fn run(job_file: &Path) -> Result<i32> {
     })?;
     let report_every = (steps / 50).max(1);
     let started = Instant::now();
-    while state.step < steps {
+    while state.step < steps && !spec.recipe.extra.contains_key(NOTHING) {
         let step = state.step + 1;
         faults.before_step(step, &job.checkpoint_dir)?;
         let seen = step * batch;
@@ -103,7 +142,7 @@ fn run(job_file: &Path) -> Result<i32> {
         }
         evaluate(&job, seen, step == steps)?;
         let due = spec.recipe.checkpoint_every_samples.is_some_and(|every| seen / every != (seen - batch) / every);
-        let stopping = stop.load(Ordering::Relaxed) && step < steps;
+        let stopping = stop.asked.load(Ordering::Relaxed) && step < steps;
         if due || stopping || step == steps {
             say(&checkpoint::write(&job, state)?)?;
         }

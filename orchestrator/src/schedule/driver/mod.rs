@@ -27,6 +27,8 @@ const ROUND_LIMIT: Duration = Duration::from_secs(10);
 const ROUND_LIMIT_MAX: Duration = Duration::from_mins(1);
 /// Pause between two tries to reach a database that is away.
 const AWAY_PAUSE: Duration = Duration::from_secs(1);
+/// How long a launcher that detaches waits for the database to hear of it.
+const LEAVE_LIMIT: Duration = Duration::from_secs(2);
 /// Rounds in a row in which the database may refuse an action for good.
 const REFUSALS_MAX: u32 = 5;
 
@@ -43,8 +45,8 @@ pub struct Sweep {
     pub home: PathBuf,
     /// Seconds an attempt may take.
     pub time_limit_secs: Option<u64>,
-    /// Jobs that one worker may run one after another.
-    pub jobs_per_worker: u32,
+    /// Seconds for which a worker goes on to the next job; 0: each runs one.
+    pub work_secs: u64,
     /// Whether the runner takes jobs on standard input.
     pub serve: bool,
 }
@@ -141,6 +143,8 @@ pub async fn drive(
     loop {
         let request = *requests.borrow_and_update();
         if request == StopRequest::Detach {
+            // A hint: workers see by themselves, a little later, that nobody drives the sweep.
+            let _ = tokio::time::timeout(LEAVE_LIMIT, driver.store.launcher_leave(sweep.sweep_id)).await;
             return Ok(Outcome::Detached);
         }
         let round = async {

@@ -337,7 +337,7 @@ impl<'a> RoundDriver<'a> {
                 base_dir: self.sweep.base_dir.clone(),
                 time_limit_secs: self.sweep.time_limit_secs,
                 sweep_id: self.sweep.sweep_id,
-                jobs_per_worker: self.sweep.jobs_per_worker,
+                work_secs: self.sweep.work_secs,
                 serve: self.sweep.serve,
             };
             match self.backend.launch(&request).await {

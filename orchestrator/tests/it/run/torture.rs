@@ -128,9 +128,9 @@ fn check(bench: &Bench, reference: &str, seed: u64, rounds: usize) {
         only(reference, &outcome),
         bench.story()
     );
-    for token in bench.ask("SELECT token FROM attempt") {
-        assert!(!kill_worker(&token, Signal::SIGKILL), "seed {seed}: a worker of {token} is left");
-        assert_eq!(kill_runner(&token), 0, "seed {seed}: processes of {token} are left");
+    for worker in bench.ask("SELECT DISTINCT coalesce(worker, token) FROM attempt") {
+        assert!(!kill_worker(&worker, Signal::SIGKILL), "seed {seed}: worker {worker} is left");
+        assert_eq!(kill_runner(&worker), 0, "seed {seed}: processes of {worker} are left");
     }
     let temporary = files(&bench.path().join(".sweep/jobs"), |path| {
         path.parent().and_then(|folder| folder.file_name()).is_some_and(|name| name == "checkpoints")
@@ -179,13 +179,14 @@ impl Torture {
         super::bench::wait_until(more).unwrap_or_else(|| panic!("nothing goes on\n{}", self.bench.story()));
     }
 
-    fn tokens(&self) -> Vec<String> {
-        self.bench.try_ask("SELECT token FROM attempt WHERE state = 'running' ORDER BY attempt_id").unwrap_or_default()
+    fn workers(&self) -> Vec<String> {
+        let running = "SELECT coalesce(worker, token) FROM attempt WHERE state = 'running' ORDER BY attempt_id";
+        self.bench.try_ask(running).unwrap_or_default()
     }
 
-    fn one_token(&mut self) -> Option<String> {
-        let tokens = self.tokens();
-        (!tokens.is_empty()).then(|| tokens[self.rng.random_range(0..tokens.len())].clone())
+    fn one_worker(&mut self) -> Option<String> {
+        let workers = self.workers();
+        (!workers.is_empty()).then(|| workers[self.rng.random_range(0..workers.len())].clone())
     }
 
     /// How long what is frozen stays so.
@@ -205,23 +206,23 @@ impl Torture {
         match fault {
             Fault::KillLauncher => self.launches.drain(..).for_each(Launch::kill),
             Fault::KillWorker => {
-                if let Some(token) = self.one_token() {
-                    kill_worker(&token, Signal::SIGKILL);
+                if let Some(worker) = self.one_worker() {
+                    kill_worker(&worker, Signal::SIGKILL);
                 }
             }
             Fault::KillRunner => {
-                if let Some(token) = self.one_token() {
-                    kill_runner(&token);
+                if let Some(worker) = self.one_worker() {
+                    kill_runner(&worker);
                 }
             }
             Fault::KillPostmaster => {
                 let _ = kill(self.bench.postmaster(), Signal::SIGKILL);
             }
             Fault::KillEverything => {
-                let (tokens, postmaster) = (self.tokens(), self.bench.postmaster());
+                let (workers, postmaster) = (self.workers(), self.bench.postmaster());
                 self.launches.drain(..).for_each(Launch::kill);
-                for token in tokens {
-                    kill_worker(&token, Signal::SIGKILL);
+                for worker in workers {
+                    kill_worker(&worker, Signal::SIGKILL);
                 }
                 let _ = kill(postmaster, Signal::SIGKILL);
             }
@@ -232,10 +233,10 @@ impl Torture {
                 }
             }
             Fault::FreezeWorker => {
-                if let Some(token) = self.one_token() {
-                    kill_worker(&token, Signal::SIGSTOP);
+                if let Some(worker) = self.one_worker() {
+                    kill_worker(&worker, Signal::SIGSTOP);
                     self.pause();
-                    kill_worker(&token, Signal::SIGCONT);
+                    kill_worker(&worker, Signal::SIGCONT);
                 }
             }
             Fault::FreezeLauncher => {
@@ -258,13 +259,15 @@ impl Torture {
             }
             Fault::TornSpool => {
                 // Half a line, as a worker leaves it that dies while it writes.
-                if let Some(token) = self.one_token() {
-                    kill_worker(&token, Signal::SIGKILL);
-                    let name = PathBuf::from(&token).join("events.jsonl");
-                    for spool in files(&self.bench.path().join(".sweep/jobs"), |path| path.ends_with(&name)) {
-                        let text = fs::read(&spool).unwrap_or_default();
-                        let _ = fs::write(&spool, [&text[..], b"{\"event\":\"ste"].concat());
-                    }
+                let running =
+                    "SELECT concat_ws(' ', coalesce(worker, token), folder) FROM attempt WHERE state = 'running'
+                               ORDER BY attempt_id LIMIT 1";
+                let running = self.bench.try_ask(running).unwrap_or_default();
+                if let Some((worker, folder)) = running.first().and_then(|row| row.split_once(' ')) {
+                    kill_worker(worker, Signal::SIGKILL);
+                    let spool = PathBuf::from(folder).join("events.jsonl");
+                    let text = fs::read(&spool).unwrap_or_default();
+                    let _ = fs::write(&spool, [&text[..], b"{\"event\":\"ste"].concat());
                 }
             }
             Fault::HangingClient => {

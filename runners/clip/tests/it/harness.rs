@@ -1,12 +1,13 @@
 //! A pool of drawn pairs in a temporary folder, a job for it, and the binary run on it.
 
 use std::fs::File;
+use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
 
 use protocol::{
     Augmentation, DataSource, EvaluationPlan, EvaluationTask, Event, Job, JobSpec, ModelConfig, NamedModel, Precision,
-    Recipe, Resources, RunnerIdentity, Schedule, TextConfig, VisionConfig,
+    Recipe, Resources, RunnerIdentity, Schedule, ServeRequest, TextConfig, VisionConfig,
 };
 use tempfile::TempDir;
 
@@ -101,6 +102,22 @@ pub(crate) fn start_file(path: &Path) -> Child {
     let mut command = Command::new(env!("CARGO_BIN_EXE_clip-runner"));
     command.args(["run", "--job"]).arg(path).stdout(Stdio::piped()).stderr(Stdio::piped());
     command.spawn().expect("clip-runner starts")
+}
+
+/// Starts the binary to serve, and tells it jobs; it ends when it is done with them.
+pub(crate) fn start_serving(jobs: &[&Job]) -> Child {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_clip-runner"));
+    command.arg("serve").stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
+    let mut child = command.spawn().expect("clip-runner starts");
+    let mut stdin = child.stdin.take().expect("it is piped");
+    for job in jobs {
+        std::fs::create_dir_all(&job.attempt_dir).expect("attempt folder");
+        let path = job.attempt_dir.join("job.json");
+        std::fs::write(&path, serde_json::to_vec(job).expect("JSON")).expect("job file");
+        let request = serde_json::to_string(&ServeRequest { job: path }).expect("JSON");
+        writeln!(stdin, "{request}").expect("clip-runner reads");
+    }
+    child
 }
 
 /// Events and exit code.

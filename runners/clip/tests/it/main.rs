@@ -2,4 +2,5 @@
 
 mod harness;
 mod refusals;
+mod serving;
 mod training;

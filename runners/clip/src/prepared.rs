@@ -1,0 +1,161 @@
+//! Data made ready for training: opened, encoded, and kept from one job to the next, so that a runner that serves many
+//! jobs does that once.
+
+use std::path::Path;
+use std::sync::Arc;
+
+use pool::{Dataset, OpenOptions};
+use protocol::{DataSource, EvaluationPlan, Job};
+
+use crate::augment::Patches;
+use crate::evaluate::HeldOut;
+use crate::report;
+use crate::run::RunError;
+use crate::tokenizer::{Captions, Tokenizer};
+
+/// Pairs of all data sets that are kept; the last one is kept whatever its size.
+const PAIRS_MAX: usize = 4_000_000;
+
+/// What earlier jobs of this process have made ready.
+#[derive(Default)]
+pub struct Prepared {
+    tokenizers: Kept<Tokenizer>,
+    training: Kept<Pairs>,
+    held_out: Kept<HeldOut>,
+}
+
+/// Pairs to train on.
+pub struct Pairs {
+    /// Images.
+    pub images: Arc<Dataset>,
+    /// Captions of those images.
+    pub captions: Arc<Captions>,
+}
+
+impl Prepared {
+    /// The pairs that a job trains on.
+    pub fn pairs(&mut self, job: &Job) -> Result<Arc<Pairs>, RunError> {
+        let spec = &job.spec;
+        let text = &spec.model.config.text_cfg;
+        let digest = check_digest(job, &spec.data)?;
+        let key = format!(
+            "{} {digest} {} {} {} {}",
+            job.base_dir.join(&spec.data.path).display(),
+            spec.data_size,
+            spec.model.config.vision_cfg.image_size,
+            text.vocab_size,
+            text.context_length
+        );
+        let tokenizer = self.tokenizer(text.vocab_size)?;
+        self.training.get(key, || {
+            let images = Arc::new(open_pool(job, &spec.data, Some(spec.data_size))?);
+            let texts = (0..images.len()).map(|i| images.caption(i));
+            let captions = Arc::new(Captions::encode(&tokenizer, texts, text.context_length as usize));
+            Ok((images.len(), Pairs { images, captions }))
+        })
+    }
+
+    /// The data set of one of a job's evaluations.
+    pub fn held_out(&mut self, job: &Job, plan: &EvaluationPlan) -> Result<Arc<HeldOut>, RunError> {
+        let (vision, text) = (&job.spec.model.config.vision_cfg, &job.spec.model.config.text_cfg);
+        let digest = check_digest(job, &plan.data)?;
+        let key = format!(
+            "{} {digest} {} {} {} {} {:?} {:?} {}",
+            job.base_dir.join(&plan.data.path).display(),
+            vision.image_size,
+            vision.patch_size,
+            text.vocab_size,
+            text.context_length,
+            plan.tasks,
+            plan.templates,
+            plan.dataset
+        );
+        let tokenizer = self.tokenizer(text.vocab_size)?;
+        self.held_out.get(key, || {
+            let data = open_pool(job, &plan.data, None)?;
+            let patches = Patches::new(vision.image_size as usize, vision.patch_size as usize);
+            let pairs = data.len();
+            Ok((pairs, HeldOut::new(plan, data, patches, &tokenizer, text.context_length as usize)?))
+        })
+    }
+
+    fn tokenizer(&mut self, vocabulary: u64) -> Result<Arc<Tokenizer>, RunError> {
+        self.tokenizers.get(vocabulary.to_string(), || Ok((0, Tokenizer::new(vocabulary))))
+    }
+}
+
+/// Values by key, the last used at the end, each with its number of pairs.
+struct Kept<T>(Vec<(String, usize, Arc<T>)>);
+
+impl<T> Default for Kept<T> {
+    fn default() -> Self {
+        Kept(Vec::new())
+    }
+}
+
+impl<T> Kept<T> {
+    fn get(&mut self, key: String, make: impl FnOnce() -> Result<(usize, T), RunError>) -> Result<Arc<T>, RunError> {
+        let entry = match self.0.iter().position(|(known, ..)| *known == key) {
+            Some(at) => self.0.remove(at),
+            None => {
+                let (pairs, value) = make()?;
+                (key, pairs, Arc::new(value))
+            }
+        };
+        let value = Arc::clone(&entry.2);
+        self.0.push(entry);
+        while self.0.len() > 1 && self.0.iter().map(|(_, pairs, _)| pairs).sum::<usize>() > PAIRS_MAX {
+            self.0.remove(0);
+        }
+        Ok(value)
+    }
+}
+
+/// The pool's digest, which is to be that of the plan. Looked at anew for every job: a pool may change.
+fn check_digest<'a>(job: &Job, source: &'a DataSource) -> Result<&'a str, RunError> {
+    let found = pool::inspect(&job.base_dir.join(&source.path))?.digest;
+    if found != source.digest {
+        return Err(RunError::PoolChanged { pool: source.pool.clone(), found, planned: source.digest.clone() });
+    }
+    Ok(&source.digest)
+}
+
+fn open_pool(job: &Job, source: &DataSource, limit: Option<u64>) -> Result<Dataset, RunError> {
+    let image_size = job.spec.model.config.vision_cfg.image_size as u32;
+    let folder = job.base_dir.join(&source.path);
+    let cache_dir = (!can_cache(&folder)).then(|| job.base_dir.join(".sweep/pools"));
+    let mut options = OpenOptions { image_size, limit, cache_dir, ..OpenOptions::default() };
+    let data = match Dataset::open(&folder, &options) {
+        // All of a pool means all that is good of it: a bad image among many is counted and left out.
+        Err(pool::Error::TooFew { asked, found, skipped, .. }) if found > 0 && found + skipped as u64 == asked => {
+            options.limit = None;
+            Dataset::open(&folder, &options)?
+        }
+        opened => opened?,
+    };
+    if !data.skipped().is_empty() {
+        let first = &data.skipped()[0];
+        report::say(format_args!(
+            "pool `{}`: {} samples skipped, the first `{}`: {}",
+            source.pool,
+            data.skipped().len(),
+            first.key,
+            first.reason
+        ));
+    }
+    Ok(data)
+}
+
+/// Whether decoded pixels can be kept beside the shards: not on a read-only mount or in somebody else's folder.
+fn can_cache(folder: &Path) -> bool {
+    let cache = folder.join(".cache");
+    let place = if cache.is_dir() { cache } else { folder.to_owned() };
+    create_and_remove(&place).is_ok()
+}
+
+/// Whether a file can be made in `place`, by making one.
+fn create_and_remove(place: &Path) -> std::io::Result<()> {
+    let probe = place.join(format!(".sweep-{}", std::process::id()));
+    std::fs::File::create(&probe)?;
+    std::fs::remove_file(&probe)
+}
