@@ -150,34 +150,28 @@ impl Store {
     /// longer pending).
     pub async fn attempt_claim(&self, token: &str, nonce: &str) -> Result<Option<Claim>, StoreError> {
         let failed = doing("can't claim the attempt");
-        let mut tx = self.pool.begin().await.map_err(&failed)?;
-        lock_job_of(&mut tx, token).await.map_err(&failed)?;
-        let claimed = sqlx::query!(
-            r#"UPDATE attempt a
-               SET state = 'running', fence = j.fence + 1, claim_nonce = $2, claimed_at = now(), heartbeat_at = now()
-               FROM job j
-               WHERE a.token = $1 AND j.job_id = a.job_id AND j.state = 'pending' AND a.state IN ('intent', 'launched')
-               RETURNING a.attempt_id, a.job_id, a.fence AS "fence!""#,
+        sqlx::query!(
+            r#"WITH locked AS MATERIALIZED (
+                   SELECT job_id, fence, state FROM job WHERE job_id = (SELECT job_id FROM attempt WHERE token = $1) FOR UPDATE),
+               claimed AS (
+                   UPDATE attempt a
+                   SET state = 'running', fence = locked.fence + 1, claim_nonce = $2, claimed_at = now(), heartbeat_at = now()
+                   FROM locked
+                   WHERE a.token = $1 AND a.job_id = locked.job_id AND locked.state = 'pending'
+                         AND a.state IN ('intent', 'launched')
+                   RETURNING a.attempt_id, a.job_id, a.fence),
+               moved AS (
+                   UPDATE job SET fence = claimed.fence, state = 'running', reason = NULL FROM claimed
+                   WHERE job.job_id = claimed.job_id)
+               INSERT INTO event (job_id, attempt_id, kind) SELECT job_id, attempt_id, 'claimed' FROM claimed"#,
             token,
             nonce
         )
-        .fetch_optional(&mut *tx)
+        .execute(&self.pool)
         .await
         .map_err(&failed)?;
-        if let Some(row) = claimed {
-            sqlx::query!(
-                "UPDATE job SET fence = $2, state = 'running', reason = NULL WHERE job_id = $1",
-                row.job_id,
-                row.fence
-            )
-            .execute(&mut *tx)
-            .await
-            .map_err(&failed)?;
-            note(&mut tx, row.job_id, row.attempt_id, "claimed", None).await.map_err(&failed)?;
-        }
-        let claim = claimed_by(&mut tx, token, nonce).await.map_err(&failed)?;
-        tx.commit().await.map_err(&failed)?;
-        Ok(claim)
+        let mut connection = self.pool.acquire().await.map_err(&failed)?;
+        claimed_by(&mut connection, token, nonce).await.map_err(&failed)
     }
 
     /// Ended attempts of the same job that a worker had claimed, oldest first.

@@ -49,6 +49,8 @@ const READER_URL: &str = "SWEEP_READER_URL";
 
 /// How long a server that says it is starting up or recovering is waited for.
 const RECOVERY_LIMIT: Duration = Duration::from_mins(2);
+/// How long a worker waits for the private database where it usually is, before it looks after it.
+const USUAL_LIMIT: Duration = Duration::from_secs(5);
 /// How long a first connection may take.
 const CONNECT_LIMIT: Duration = Duration::from_secs(15);
 /// Settings of every session of ours but the first, which migrates. A client that hangs, or is cut off in the middle of
@@ -154,19 +156,31 @@ impl Store {
         Store::open_as(access.options(), private_reader(&access), Migrate::Always).await
     }
 
-    /// Like [`Store::connect`] for a worker: one connection, made once, since each costs a process of the server.
+    /// Like [`Store::connect`] for a worker: one connection, made once, since each costs a process of the server. So the
+    /// private database is asked whether it is up by connecting to it, and seen to only if it is not.
     pub async fn connect_worker() -> Result<Store, StoreError> {
-        let (options, reader) = if let Some(options) = named_database()? {
-            (options.clone(), Reader::Owner(Box::new(options)))
-        } else {
-            let access = blocking(|| private_postgres::ensure_running(&home())).await?;
-            (access.options(), private_reader(&access))
-        };
+        if let Some(options) = named_database()? {
+            let reader = Reader::Owner(Box::new(options.clone()));
+            return Store::open_for_worker(options, reader).await;
+        }
+        let usual = blocking(|| Ok(private_postgres::Access::usual(&home()))).await?;
+        if let Some(access) = usual
+            && let Ok(Ok(store)) =
+                tokio::time::timeout(USUAL_LIMIT, Store::open_for_worker(access.options(), private_reader(&access)))
+                    .await
+        {
+            return Ok(store);
+        }
+        let access = blocking(|| private_postgres::ensure_running(&home())).await?;
+        Store::open_for_worker(access.options(), private_reader(&access)).await
+    }
+
+    async fn open_for_worker(options: PgConnectOptions, reader: Reader) -> Result<Store, StoreError> {
+        let connecting = |source| StoreError::Connect { url: place(&options), source };
         // Few statements, run often, each by keys: planning them anew each time would cost more than running them.
         let named =
             options.clone().application_name("sweep-worker").options([("plan_cache_mode", "force_generic_plan")]);
         let store = Store::with_pool(named, reader, 1);
-        let connecting = |source| StoreError::Connect { url: place(&options), source };
         let mut connection = store.pool.acquire().await.map_err(connecting)?;
         bring_up_to_date(&mut connection, Migrate::Always).await?;
         drop(connection);
@@ -270,15 +284,16 @@ async fn schema_exists(connection: &mut PgConnection) -> Result<bool, StoreError
 
 /// Migrates where that is allowed and needed. A cheap look comes first: the migrator takes a lock that all wait for.
 async fn bring_up_to_date(connection: &mut PgConnection, migrate: Migrate) -> Result<(), StoreError> {
-    if !schema_exists(connection).await? {
-        return if migrate == Migrate::Never { Ok(()) } else { Ok(MIGRATOR.run(connection).await?) };
-    }
     let had: Result<Vec<(i64, bool, Vec<u8>)>, sqlx::Error> =
         sqlx::query_as("SELECT version, success, checksum FROM _sqlx_migrations ORDER BY version")
             .fetch_all(&mut *connection)
             .await;
     let had = match had {
         Ok(had) => had,
+        // No table: no schema.
+        Err(error) if sql_state(&error).as_deref() == Some("42P01") => {
+            return if migrate == Migrate::Never { Ok(()) } else { Ok(MIGRATOR.run(connection).await?) };
+        }
         // A role that may read our tables, but not this one.
         Err(error) if migrate != Migrate::Always && sql_state(&error).as_deref() == Some("42501") => return Ok(()),
         Err(error) => return Err(doing("can't read the version of the schema")(error)),

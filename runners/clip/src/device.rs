@@ -30,6 +30,9 @@ pub enum DeviceError {
     NoThreads,
 }
 
+/// libtorch takes this number once in a process.
+static INTEROP_THREADS: Once = Once::new();
+
 /// Opens the device a job asks for and sets up arithmetic threads, before any tensor of the job is made.
 pub fn open(resources: &Resources) -> Result<Device, DeviceError> {
     keep_freed_memory();
@@ -37,9 +40,7 @@ pub fn open(resources: &Resources) -> Result<Device, DeviceError> {
         return Err(DeviceError::NoThreads);
     }
     tch::set_num_threads(resources.threads as i32);
-    // libtorch takes this once in a process.
-    static INTEROP: Once = Once::new();
-    INTEROP.call_once(|| tch::set_num_interop_threads(1));
+    INTEROP_THREADS.call_once(|| tch::set_num_interop_threads(1));
     let name = resources.device.as_str();
     let Device::Cuda(index) = parse(name)? else { return Ok(Device::Cpu) };
     load_cuda();

@@ -95,12 +95,11 @@ impl<T> Default for Kept<T> {
 
 impl<T> Kept<T> {
     fn get(&mut self, key: String, make: impl FnOnce() -> Result<(usize, T), RunError>) -> Result<Arc<T>, RunError> {
-        let entry = match self.0.iter().position(|(known, ..)| *known == key) {
-            Some(at) => self.0.remove(at),
-            None => {
-                let (pairs, value) = make()?;
-                (key, pairs, Arc::new(value))
-            }
+        let entry = if let Some(at) = self.0.iter().position(|(known, ..)| *known == key) {
+            self.0.remove(at)
+        } else {
+            let (pairs, value) = make()?;
+            (key, pairs, Arc::new(value))
         };
         let value = Arc::clone(&entry.2);
         self.0.push(entry);

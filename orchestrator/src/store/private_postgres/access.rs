@@ -28,6 +28,14 @@ impl fmt::Debug for Access {
 }
 
 impl Access {
+    /// How to reach the cluster of `home` where it usually listens, without asking whether it does: a connection tells.
+    /// `None`: it does not listen there.
+    pub fn usual(home: &Path) -> Option<Access> {
+        let cluster = Cluster::find(home).ok()??;
+        let socket = cluster.socket_folder();
+        if socket.join(".s.PGSQL.5432").exists() { Access::new(&cluster, socket).ok() } else { None }
+    }
+
     pub(super) fn new(cluster: &Cluster, socket: PathBuf) -> Result<Access, PrivatePostgresError> {
         let read = |path: &Path| fs::read_to_string(path).map(|password| password.trim_end().to_owned());
         let (owner, reader) = (cluster.password_file(), cluster.reader_password_file());
