@@ -1,6 +1,7 @@
 //! `sweep launch`: plan, store, run until every job has ended, say how it went.
 
 use std::path::PathBuf;
+use std::time::Duration;
 
 use serde::Serialize;
 use tokio::signal::unix::{SignalKind, signal};
@@ -12,7 +13,7 @@ use crate::backend::{Backend, BackendError, LocalBackend};
 use crate::plan::{BackendChoice, Plan};
 use crate::schedule::driver::{DriveError, Outcome, StopRequest, Sweep, drive};
 use crate::schedule::{Policy, Scheduler};
-use crate::store::{self, JobProgress, ProgressFilter, StateCounts, Store};
+use crate::store::{self, JobProgress, ProgressFilter, StateCounts, Store, StoreError, StoredPlan};
 
 /// Options of `sweep launch`.
 #[derive(Debug, clap::Args)]
@@ -48,6 +49,8 @@ struct FailedJob<'a> {
     stderr_tail: &'a str,
 }
 
+/// Between two tries to store a plan in a database that is away.
+const STORE_PAUSE: Duration = Duration::from_secs(1);
 /// Failed jobs that the last words list; `sweep status` has all.
 const FAILURES_MAX: i64 = 100;
 
@@ -57,13 +60,22 @@ pub(super) async fn run(args: Args) -> Result<Exit, Failure> {
         return dry_run(&plan, args.json).await;
     }
     let store = Store::connect().await?;
-    let sweep_id = store.sweep_upsert(&plan).await?;
-    let before = store.job_totals(sweep_id).await?.counts;
-    let idle = before.pending + before.running == 0 && store.job_first_open(sweep_id).await?.is_none();
+    let mut stored = store.sweep_begin(&plan).await?;
+    let keys: Vec<String> = plan.jobs.iter().map(|job| job.job_key.clone()).collect();
+    let mut before = store.job_counts(&keys).await?;
+    let known = before.total() == i64::try_from(keys.len()).unwrap_or(i64::MAX);
+    drop(keys);
+    let sweep_id = stored.sweep_id;
+    let mut idle = known && before.pending + before.running == 0;
+    if idle {
+        store.sweep_store_rest(&plan, &mut stored).await?;
+        idle = store.job_first_open(sweep_id).await?.is_none();
+    }
+    before.pending += i64::try_from(plan.jobs.len()).unwrap_or(i64::MAX) - before.total();
     let outcome = if idle {
         Outcome::Complete
     } else {
-        let (outcome, reached) = run_jobs(&plan, store, sweep_id, &before).await?;
+        let (outcome, reached) = run_jobs(&plan, store, stored, &before).await?;
         if outcome == Outcome::Detached {
             say("detached: the workers go on");
             say(&format!(
@@ -116,7 +128,7 @@ async fn dry_run(plan: &Plan, json: bool) -> Result<Exit, Failure> {
 async fn run_jobs(
     plan: &Plan,
     store: Store,
-    sweep_id: i64,
+    mut stored: StoredPlan,
     before: &StateCounts,
 ) -> Result<(Outcome, StateCounts), Failure> {
     let BackendChoice::Local(options) = &plan.backend;
@@ -124,7 +136,7 @@ async fn run_jobs(
     let backend = LocalBackend::new(options, &home, &plan.runner_devices)?;
     let parallel = plan.limits.parallel.unwrap_or(backend.slots()).max(1);
     let sweep = Sweep {
-        sweep_id,
+        sweep_id: stored.sweep_id,
         runner: plan.runner_path.clone(),
         base_dir: plan.base_dir.clone(),
         home,
@@ -148,10 +160,40 @@ async fn run_jobs(
     let listening = tokio::spawn(listen(sender)?);
     let mut progress = Progress::new(&plan.name);
     let scheduler = Scheduler::new(Policy::new(parallel, plan.limits.retries));
-    let outcome = drive(store, &backend, scheduler, &sweep, requests, |notice| progress.show(&notice)).await;
+    // Side by side: the first jobs of a large plan need not wait for the last to be stored.
+    let (store_sender, storing) = watch::channel(true);
+    let rest = async {
+        let result = store_rest(store.clone(), plan, &mut stored).await;
+        let _ = store_sender.send(false);
+        result
+    };
+    let driving = drive(store.clone(), &backend, scheduler, &sweep, storing, requests, |notice| progress.show(&notice));
+    let (outcome, not_stored) = {
+        tokio::pin!(rest, driving);
+        tokio::select! {
+            outcome = &mut driving => (outcome, None),
+            result = &mut rest => (driving.await, result.err()),
+        }
+    };
     listening.abort();
     let reached = progress.finish();
-    Ok((outcome?, reached))
+    match not_stored {
+        Some(error) => Err(Failure::from(error).hint("launch again: what is stored stays, the rest is added")),
+        None => Ok((outcome?, reached)),
+    }
+}
+
+/// Stores what is left of a plan, however long the database is away.
+async fn store_rest(mut store: Store, plan: &Plan, stored: &mut StoredPlan) -> Result<(), StoreError> {
+    loop {
+        match store.sweep_store_rest(plan, stored).await {
+            Err(error) if error.is_transient() => tokio::time::sleep(STORE_PAUSE).await,
+            result => return result,
+        }
+        if let Ok(again) = Store::connect().await {
+            store = again;
+        }
+    }
 }
 
 /// Turns signals into requests.

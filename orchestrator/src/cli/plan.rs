@@ -198,7 +198,7 @@ fn body<'a>(plan: &'a Plan, states: Option<&BTreeMap<String, State>>) -> Body<'a
     Body {
         name: &plan.name,
         question: &plan.question,
-        runner: plan.jobs.first().map(|job| &job.spec.runner),
+        runner: plan.jobs.first().map(|job| &*job.spec.runner),
         runner_path: &plan.runner_path,
         backend: "local",
         pools: plan

@@ -129,9 +129,14 @@ async fn jobs(store: &Store, sweep_id: i64, args: &Args, counts: &StateCounts) -
         return Ok(store.job_progress(sweep_id, ProgressFilter::States(STATES, limit)).await?);
     }
     let mut jobs = Vec::new();
-    for states in [&["running"][..], &["failed", "cancelled"], &["pending", "done"]] {
+    for (states, count) in [
+        (&["running"][..], counts.running),
+        (&["failed", "cancelled"], counts.failed + counts.cancelled),
+        (&["pending", "done"], counts.pending + counts.done),
+    ] {
         let room = limit - i64::try_from(jobs.len()).unwrap_or(i64::MAX);
-        if room > 0 {
+        // Looking for what there is none of would go through all jobs.
+        if room > 0 && count > 0 {
             jobs.extend(store.job_progress(sweep_id, ProgressFilter::States(states, room)).await?);
         }
     }

@@ -3,17 +3,19 @@
 use std::collections::{BTreeMap, HashMap};
 use std::fmt::Write;
 use std::path::PathBuf;
+use std::sync::Arc;
 
 use protocol::{DataSource, Description, EvaluationPlan, JobSpec, ModelConfig, NamedModel, Recipe, RunnerIdentity};
 use sha2::{Digest, Sha256};
 
 use super::{
-    BackendChoice, Limits, LocalOptions, Plan, PlannedJob, PoolInfo, canonical::canonical, memory::memory_bytes,
+    BackendChoice, Limits, LocalOptions, Plan, PlannedJob, PlannedSpec, PoolInfo, canonical::canonical,
+    memory::memory_bytes,
 };
 use crate::spec::quantity::grouped;
 use crate::spec::{
-    Amount, Backend, Cell, DataSize, Path, Place, Problem, Spec, SpecError, cells, is_model_file, model_place, shipped,
-    sized_for,
+    self, Amount, Backend, Cell, DataSize, Path, Place, Problem, Spec, SpecError, cells, is_model_file, model_place,
+    shipped, sized_for,
 };
 
 /// What a plan needs from outside.
@@ -58,15 +60,18 @@ pub fn plan(spec: &Spec, inputs: &Inputs) -> Result<Plan, SpecError> {
     };
 
     let mut jobs: Vec<PlannedJob> = Vec::new();
-    let mut keys: HashMap<String, Cell> = HashMap::new();
-    for cell in cells(spec) {
-        let Some(job) = job(spec, inputs, &cell, &training, &measured, &mut problems) else { continue };
-        if let Some(twin) = keys.insert(job.job_key.clone(), cell.clone()) {
-            problems.push(same_job(&cell, &twin, &job));
+    let cells = cells(spec);
+    let mut keys: HashMap<String, usize> = HashMap::with_capacity(cells.len());
+    let mut shared = Shared::default();
+    for (index, cell) in cells.iter().enumerate() {
+        let Some(job) = job(spec, inputs, cell, &training, &measured, &mut shared, &mut problems) else { continue };
+        if let Some(twin) = keys.insert(job.job_key.clone(), index) {
+            problems.push(same_job(cell, &cells[twin], &job));
         } else {
             jobs.push(job);
         }
     }
+    drop(keys);
     let total: f64 = jobs.iter().map(|job| job.compute.train_flops).sum();
     if let Some(budget) = spec.limits.compute_flops
         && total > budget
@@ -181,6 +186,7 @@ fn job(
     cell: &Cell,
     training: &PoolInfo,
     measured: &[(EvaluationPlan, PoolInfo)],
+    shared: &mut Shared,
     problems: &mut Vec<Problem>,
 ) -> Option<PlannedJob> {
     let data_size = match cell.data_size {
@@ -216,8 +222,8 @@ fn job(
         push_once(problems, Problem::new(Place::Value(place), message, "at least `recipe.global_batch`"));
         return None;
     }
-    let model = model(inputs, &cell.model);
-    let config = sized_for(model.config, recipe.image_size, recipe.context_length);
+    let model = shared.model(inputs, cell);
+    let config = &model.config;
     let wrong = config.check();
     if !wrong.is_empty() {
         for problem in wrong {
@@ -229,48 +235,100 @@ fn job(
     }
 
     let samples_seen = cell.samples_rounded();
-    let job_spec = JobSpec {
-        runner: RunnerIdentity { name: inputs.runner.name.clone(), version: inputs.runner.version.clone() },
-        model: NamedModel { name: model.name.clone(), config: config.clone() },
-        data: training.source.clone(),
+    let planned = PlannedSpec {
+        runner: shared.runner(inputs),
+        data: shared.data(training),
         data_size,
         samples_seen,
         seed: cell.seed,
-        recipe: Recipe {
-            global_batch: recipe.global_batch,
-            lr: recipe.lr,
-            betas: recipe.betas,
-            eps: recipe.eps,
-            weight_decay: recipe.weight_decay,
-            warmup_samples: recipe.warmup.of(samples_seen),
-            schedule: recipe.schedule,
-            precision: recipe.precision,
-            loss: recipe.loss,
-            accum_freq: recipe.accum_freq,
-            augmentation: recipe.augmentation,
-            grad_clip_norm: recipe.grad_clip_norm,
-            checkpoint_every_samples: recipe.checkpoint_every.map(|every| every.of(samples_seen)),
-            extra: recipe.extra.clone(),
-        },
-        evaluations: measured
-            .iter()
-            .zip(&spec.evaluations)
-            .map(|((plan, _), evaluation)| EvaluationPlan {
-                at_samples: points(&evaluation.at_samples, samples_seen, recipe.global_batch),
-                ..plan.clone()
-            })
-            .collect(),
+        recipe: shared.recipe(&cell.recipe, samples_seen),
+        evaluations: shared.evaluations(spec, measured, samples_seen, recipe.global_batch),
+        model: Arc::clone(&model),
     };
     let size = config.size();
     Some(PlannedJob {
-        job_key: job_key(&job_spec),
+        job_key: job_key(&planned.to_job_spec()),
         compute: size.compute(samples_seen),
         unique_samples: data_size.min(samples_seen),
-        memory_bytes: memory_bytes(&config, &size, &job_spec.recipe),
+        memory_bytes: memory_bytes(config, &size, &planned.recipe),
         secs: inputs.secs_per_sample.get(&model.name).map(|secs| secs * samples_seen as f64),
         size,
-        spec: job_spec,
+        spec: planned,
     })
+}
+
+/// What many jobs have in common, made once.
+#[derive(Default)]
+struct Shared {
+    runner: Option<Arc<RunnerIdentity>>,
+    data: Option<Arc<DataSource>>,
+    /// By name in the spec, image size and context length.
+    models: HashMap<(String, Option<u64>, Option<u64>), Arc<NamedModel>>,
+    /// By recipe of the spec and samples seen.
+    recipes: HashMap<(usize, u64), Arc<Recipe>>,
+    /// By samples seen and global batch.
+    evaluations: HashMap<(u64, u64), Arc<Vec<EvaluationPlan>>>,
+}
+
+impl Shared {
+    fn runner(&mut self, inputs: &Inputs) -> Arc<RunnerIdentity> {
+        let (name, version) = (&inputs.runner.name, &inputs.runner.version);
+        let make = || Arc::new(RunnerIdentity { name: name.clone(), version: version.clone() });
+        Arc::clone(self.runner.get_or_insert_with(make))
+    }
+
+    fn data(&mut self, training: &PoolInfo) -> Arc<DataSource> {
+        Arc::clone(self.data.get_or_insert_with(|| Arc::new(training.source.clone())))
+    }
+
+    fn model(&mut self, inputs: &Inputs, cell: &Cell) -> Arc<NamedModel> {
+        let (image_size, context_length) = (cell.recipe.image_size, cell.recipe.context_length);
+        let make = || {
+            let model = model(inputs, &cell.model);
+            Arc::new(NamedModel { config: sized_for(model.config, image_size, context_length), name: model.name })
+        };
+        Arc::clone(self.models.entry((cell.model.clone(), image_size, context_length)).or_insert_with(make))
+    }
+
+    fn recipe(&mut self, recipe: &Arc<spec::Recipe>, samples_seen: u64) -> Arc<Recipe> {
+        let make = || {
+            Arc::new(Recipe {
+                global_batch: recipe.global_batch,
+                lr: recipe.lr,
+                betas: recipe.betas,
+                eps: recipe.eps,
+                weight_decay: recipe.weight_decay,
+                warmup_samples: recipe.warmup.of(samples_seen),
+                schedule: recipe.schedule,
+                precision: recipe.precision,
+                loss: recipe.loss,
+                accum_freq: recipe.accum_freq,
+                augmentation: recipe.augmentation,
+                grad_clip_norm: recipe.grad_clip_norm,
+                checkpoint_every_samples: recipe.checkpoint_every.map(|every| every.of(samples_seen)),
+                extra: recipe.extra.clone(),
+            })
+        };
+        // By address: the cells keep their recipes until all are planned.
+        Arc::clone(self.recipes.entry((Arc::as_ptr(recipe) as usize, samples_seen)).or_insert_with(make))
+    }
+
+    fn evaluations(
+        &mut self,
+        spec: &Spec,
+        measured: &[(EvaluationPlan, PoolInfo)],
+        samples_seen: u64,
+        global_batch: u64,
+    ) -> Arc<Vec<EvaluationPlan>> {
+        let make = || {
+            let plans = measured.iter().zip(&spec.evaluations).map(|((plan, _), evaluation)| EvaluationPlan {
+                at_samples: points(&evaluation.at_samples, samples_seen, global_batch),
+                ..plan.clone()
+            });
+            Arc::new(plans.collect())
+        };
+        Arc::clone(self.evaluations.entry((samples_seen, global_batch)).or_insert_with(make))
+    }
 }
 
 /// Points of measurement before the end, on whole batches, ascending. The end is measured anyway.

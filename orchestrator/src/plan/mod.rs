@@ -19,7 +19,11 @@ mod expand;
 #[cfg(test)]
 mod tests;
 
-use protocol::{Compute, JobSpec, ModelSize, PoolManifest};
+use std::sync::Arc;
+
+use protocol::{
+    Compute, DataSource, EvaluationPlan, JobSpec, ModelSize, NamedModel, PoolManifest, Recipe, RunnerIdentity,
+};
 
 pub use expand::{Inputs, job_key, plan};
 pub use inputs::{LoadError, load};
@@ -58,7 +62,7 @@ pub struct PlannedJob {
     /// sha256 of the canonical JSON of `spec.identity()`, 64 hex digits.
     pub job_key: String,
     /// What to train.
-    pub spec: JobSpec,
+    pub spec: PlannedSpec,
     /// N and forward compute.
     pub size: ModelSize,
     /// C in every convention.
@@ -69,6 +73,48 @@ pub struct PlannedJob {
     pub memory_bytes: u64,
     /// Estimated seconds on one slot, where a throughput is known.
     pub secs: Option<f64>,
+}
+
+/// A [`JobSpec`] that shares with other jobs of its sweep what they have in common: a plan may hold 100,000.
+#[derive(Debug, Clone, PartialEq)]
+pub struct PlannedSpec {
+    /// Who trains.
+    pub runner: Arc<RunnerIdentity>,
+    /// Architecture.
+    pub model: Arc<NamedModel>,
+    /// Pairs to train on.
+    pub data: Arc<DataSource>,
+    /// U.
+    pub data_size: u64,
+    /// D.
+    pub samples_seen: u64,
+    /// Seed.
+    pub seed: u64,
+    /// How to train.
+    pub recipe: Arc<Recipe>,
+    /// What to measure.
+    pub evaluations: Arc<Vec<EvaluationPlan>>,
+}
+
+impl PlannedSpec {
+    /// All of it, with paths as the spec wrote them.
+    pub fn to_job_spec(&self) -> JobSpec {
+        JobSpec {
+            runner: RunnerIdentity::clone(&self.runner),
+            model: NamedModel::clone(&self.model),
+            data: DataSource::clone(&self.data),
+            data_size: self.data_size,
+            samples_seen: self.samples_seen,
+            seed: self.seed,
+            recipe: Recipe::clone(&self.recipe),
+            evaluations: self.evaluations.to_vec(),
+        }
+    }
+
+    /// Optimiser steps: see [`JobSpec::steps`].
+    pub fn steps(&self) -> u64 {
+        self.samples_seen / self.recipe.global_batch
+    }
 }
 
 /// A pool as found on disk.

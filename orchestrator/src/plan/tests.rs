@@ -86,12 +86,12 @@ fn key_is_fixed() {
     let plan = good(
         "name: x\ndata: {pool: train}\ngrid: {model: cpu-w32-l2, samples_seen: 1k, data_size: 500}\nrecipe: {global_batch: 100}\n",
     );
-    let text = canonical::canonical(&serde_json::to_value(plan.jobs[0].spec.identity()).expect("JSON"));
+    let text = canonical::canonical(&serde_json::to_value(plan.jobs[0].spec.to_job_spec().identity()).expect("JSON"));
     assert_eq!(
         text,
         r#"{"data":{"digest":"0000000000000000000000000000000000000000000000000000000000004000","path":"","pool":""},"data_size":500,"evaluations":[],"model":{"config":{"embed_dim":32,"text_cfg":{"context_length":32,"heads":1,"layers":2,"vocab_size":4096,"width":32},"vision_cfg":{"head_width":32,"image_size":32,"layers":2,"patch_size":8,"width":32}},"name":"cpu-w32-l2"},"recipe":{"augmentation":"random_resized_crop","betas":[0.9,0.98],"checkpoint_every_samples":null,"eps":1e-6,"global_batch":100,"grad_clip_norm":null,"lr":0.0005,"precision":"fp32","schedule":"cosine","warmup_samples":100,"weight_decay":0.2},"runner":{"name":"clip","version":"1"},"samples_seen":1000,"seed":0}"#
     );
-    assert_eq!(plan.jobs[0].job_key, job_key(&plan.jobs[0].spec));
+    assert_eq!(plan.jobs[0].job_key, job_key(&plan.jobs[0].spec.to_job_spec()));
     assert_eq!(plan.jobs[0].job_key.len(), 64);
 }
 

@@ -1,5 +1,7 @@
 //! The grid of a spec, expanded.
 
+use std::sync::Arc;
+
 use std::collections::HashSet;
 
 use super::error::{Path, Place, Problem};
@@ -17,8 +19,8 @@ pub struct Cell {
     pub data_size: DataSize,
     /// Seed.
     pub seed: u64,
-    /// The recipe with this cell's overrides.
-    pub recipe: Recipe,
+    /// The recipe with this cell's overrides; one for all cells that have none.
+    pub recipe: Arc<Recipe>,
     /// Which values of the spec it came from.
     pub origin: Origin,
 }
@@ -118,7 +120,7 @@ pub(super) fn expand(spec: &Spec, problems: &mut Vec<Problem>) -> Vec<Cell> {
     for (index, change) in spec.overrides.iter().enumerate() {
         let mut matched = false;
         for cell in cells.iter_mut().filter(|cell| matches(&change.cells, cell)) {
-            change.set.apply(&mut cell.recipe);
+            change.set.apply(Arc::make_mut(&mut cell.recipe));
             matched = true;
         }
         if !matched && !cells.is_empty() {
@@ -174,6 +176,7 @@ fn missing_axis(axes: &Axes) -> Option<&'static str> {
 }
 
 fn product(spec: &Spec, axes: &Axes, include: Option<usize>, cells: &mut Vec<Cell>) {
+    let recipe = Arc::new(spec.recipe.clone());
     for (model_index, model) in axes.model.iter().enumerate() {
         for (samples_index, samples_seen) in axes.samples_seen.iter().enumerate() {
             for (size_index, data_size) in axes.data_size.iter().enumerate() {
@@ -186,7 +189,7 @@ fn product(spec: &Spec, axes: &Axes, include: Option<usize>, cells: &mut Vec<Cel
                     samples_seen: *samples_seen,
                     data_size: *data_size,
                     seed: *seed,
-                    recipe: spec.recipe.clone(),
+                    recipe: Arc::clone(&recipe),
                     origin,
                 }));
             }

@@ -246,9 +246,9 @@ impl Store {
 /// The claim of the process `nonce` to the attempt `token`, as long as it counts.
 pub(super) async fn claimed_by(tx: &mut PgConnection, token: &str, nonce: &str) -> Result<Option<Claim>, sqlx::Error> {
     let row = sqlx::query!(
-        r#"SELECT a.attempt_id, a.job_id, a.fence AS "fence!", j.job_key, j.spec, j.parameters AS "parameters!", a.folder,
+        r#"SELECT a.attempt_id, a.job_id, a.fence AS "fence!", j.job_key, js.spec, j.parameters AS "parameters!", a.folder,
                   a.device AS "device!", a.threads AS "threads!"
-           FROM attempt a JOIN job j USING (job_id)
+           FROM attempt a JOIN job j USING (job_id) JOIN job_spec js USING (job_id)
            WHERE a.token = $1 AND a.state = 'running' AND a.claim_nonce = $2 AND a.fence = j.fence"#,
         token,
         nonce

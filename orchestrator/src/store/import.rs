@@ -341,10 +341,10 @@ async fn insert_jobs(tx: &mut PgConnection, source: &str, columns: &Columns) -> 
                    gmacs_samples float8, train_flops float8, six_nd float8, exact_n float8, exact_d float8, exact_u float8,
                    train_secs float8, gpus integer)),
            added AS (
-               INSERT INTO job (job_key, state, fence, spec, runner, runner_version, model, parameters, image_parameters,
+               INSERT INTO job (job_key, state, fence, runner, runner_version, model, parameters, image_parameters,
                                 text_parameters, pool, data_size, samples_seen, unique_samples, seed, gmacs_samples, train_flops,
                                 six_nd, done_at, source, source_detail, exact_n, exact_d, exact_u)
-               SELECT DISTINCT ON (job_key) job_key, 'done', 1, spec, 'import', $2, model, parameters, image_parameters,
+               SELECT DISTINCT ON (job_key) job_key, 'done', 1, 'import', $2, model, parameters, image_parameters,
                       text_parameters, pool, data_size, samples_seen, unique_samples, seed, gmacs_samples, train_flops,
                       six_nd, now(), $3, detail, exact_n, exact_d, exact_u
                FROM given ORDER BY job_key
@@ -356,6 +356,9 @@ async fn insert_jobs(tx: &mut PgConnection, source: &str, columns: &Columns) -> 
                SELECT DISTINCT ON (job_key) job_id, 'import-' || job_key, 'finished', 'import', 1, '', 0,
                       coalesce(samples_seen, 0), train_secs, gpus, now()
                FROM added JOIN given USING (job_key) ORDER BY job_key),
+           described AS (
+               INSERT INTO job_spec (job_id, spec)
+               SELECT DISTINCT ON (job_key) job_id, spec FROM added JOIN given USING (job_key) ORDER BY job_key),
            noted AS (INSERT INTO event (job_id, kind, detail) SELECT job_id, 'imported', $3 FROM added)
            SELECT count(*) AS "added!" FROM added"#,
         json!(columns.jobs),

@@ -28,7 +28,7 @@ pub use listener::EndListener;
 pub use metric::{Batch, End, Stored};
 pub use next::NextRequest;
 pub use progress::{JobProgress, ProgressFilter};
-pub use sweep::SweepSummary;
+pub use sweep::{StoredPlan, SweepSummary};
 
 use std::cmp::Ordering;
 use std::path::PathBuf;
@@ -55,7 +55,7 @@ const USUAL_LIMIT: Duration = Duration::from_secs(5);
 const CONNECT_LIMIT: Duration = Duration::from_secs(15);
 /// Settings of every session of ours but the first, which migrates. A client that hangs, or is cut off in the middle of
 /// a transaction, must not hold rows that others wait for; a client whose host is gone is noticed in a minute, not in
-/// two hours.
+/// two hours. The machine's cores are for training: no query of ours takes several.
 const SESSION_SETTINGS: &[(&str, &str)] = &[
     ("idle_in_transaction_session_timeout", "30s"),
     ("lock_timeout", "10s"),
@@ -64,6 +64,7 @@ const SESSION_SETTINGS: &[(&str, &str)] = &[
     ("tcp_keepalives_interval", "10"),
     ("tcp_keepalives_count", "3"),
     ("tcp_user_timeout", "50000"),
+    ("max_parallel_workers_per_gather", "0"),
 ];
 /// Connections of a launcher or a command.
 const POOL_CONNECTIONS: u32 = 4;
@@ -199,25 +200,38 @@ impl Store {
     /// Like [`Store::connect_to_read`], but starts and creates nothing: `None` where the private database is not up, or
     /// where nothing has been stored yet.
     pub async fn connect_existing() -> Result<Option<Store>, StoreError> {
-        let (options, reader, migrate) = match named_database()? {
-            Some(options) => (options.clone(), named_reader(options)?, Migrate::Never),
-            None => match blocking(|| private_postgres::running(&home())).await? {
-                Some(access) => (access.options(), private_reader(&access), Migrate::Always),
-                None => return Ok(None),
-            },
-        };
-        let mut connection = first_connection(&options).await?;
-        let there = schema_exists(&mut connection).await;
-        let _ = connection.close().await;
-        if there? { Store::open_as(options, reader, migrate).await.map(Some) } else { Ok(None) }
+        match named_database()? {
+            Some(options) => Store::open_existing(options.clone(), named_reader(options)?, Migrate::Never).await,
+            None => Store::open_private(blocking(|| private_postgres::running(&home())).await?).await,
+        }
     }
 
     /// Like [`Store::connect_existing`], but starts the private database where there is one that is not up.
     pub async fn connect_stored() -> Result<Option<Store>, StoreError> {
-        if named_database()?.is_none() {
-            blocking(|| private_postgres::ensure_existing(&home())).await?;
+        if named_database()?.is_some() {
+            return Store::connect_existing().await;
         }
-        Store::connect_existing().await
+        Store::open_private(blocking(|| private_postgres::ensure_existing(&home())).await?).await
+    }
+
+    async fn open_private(access: Option<private_postgres::Access>) -> Result<Option<Store>, StoreError> {
+        let Some(access) = access else { return Ok(None) };
+        Store::open_existing(access.options(), private_reader(&access), Migrate::Always).await
+    }
+
+    async fn open_existing(
+        options: PgConnectOptions,
+        reader: Reader,
+        migrate: Migrate,
+    ) -> Result<Option<Store>, StoreError> {
+        let options = options.application_name("sweep");
+        let mut connection = first_connection(&options).await?;
+        let ready = match schema_exists(&mut connection).await {
+            Ok(true) => bring_up_to_date(&mut connection, migrate).await.map(|()| true),
+            other => other,
+        };
+        let _ = connection.close().await;
+        Ok(ready?.then(|| Store::with_pool(options, reader, POOL_CONNECTIONS)))
     }
 
     /// Connects and migrates. Users' queries run as the same role.

@@ -39,7 +39,7 @@ pub(super) async fn take_next(
                      AND s.launcher_seen_at BETWEEN clock_timestamp() - make_interval(secs => $6)
                                               AND clock_timestamp() + make_interval(secs => $6)),
            next AS MATERIALIZED (
-               SELECT j.job_id, j.job_key, j.spec, j.parameters FROM
+               SELECT j.job_id, j.job_key, j.parameters FROM
                    (SELECT job_id, position FROM sweep_job WHERE sweep_id = $2 AND position > (SELECT position FROM last)
                     ORDER BY position LIMIT 100) near
                    JOIN job j USING (job_id)
@@ -59,9 +59,9 @@ pub(super) async fn take_next(
                UPDATE job SET fence = 1, state = 'running', reason = NULL FROM taken WHERE job.job_id = taken.job_id),
            noted AS (
                INSERT INTO event (job_id, attempt_id, kind) SELECT job_id, attempt_id, 'claimed' FROM taken)
-           SELECT taken.attempt_id, taken.job_id, next.job_key, next.spec, next.parameters AS "parameters!", taken.folder,
+           SELECT taken.attempt_id, taken.job_id, next.job_key, js.spec, next.parameters AS "parameters!", taken.folder,
                   taken.device AS "device!", taken.threads AS "threads!"
-           FROM taken JOIN next USING (job_id)"#,
+           FROM taken JOIN next USING (job_id) JOIN job_spec js USING (job_id)"#,
         ended.attempt_id,
         request.sweep_id,
         request.token,

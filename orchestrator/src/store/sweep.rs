@@ -9,8 +9,17 @@ use sqlx::PgConnection;
 use super::{Store, StoreError, doing};
 use crate::plan::{Plan, PlannedJob};
 
-/// Jobs of one statement.
+/// Jobs of one transaction.
 const JOBS_AT_A_TIME: usize = 2000;
+
+/// How much of a plan is stored.
+#[derive(Debug, Clone)]
+pub struct StoredPlan {
+    /// Row of the sweep.
+    pub sweep_id: i64,
+    /// Rows of the jobs that are stored, which are the first of the plan.
+    job_ids: Vec<i64>,
+}
 
 /// One sweep in a list.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -32,9 +41,9 @@ pub struct SweepSummary {
 }
 
 impl Store {
-    /// Stores pools, sweep and jobs of a plan in one transaction, and gives the sweep's row. Jobs that other sweeps
-    /// asked for already are shared; jobs that the sweep no longer asks for leave it, but stay.
-    pub async fn sweep_upsert(&self, plan: &Plan) -> Result<i64, StoreError> {
+    /// Stores pools and sweep of a plan, and the first of its jobs, in one transaction, so that these can be started;
+    /// [`Store::sweep_store_rest`] stores what is left. Jobs that other sweeps asked for already are shared.
+    pub async fn sweep_begin(&self, plan: &Plan) -> Result<StoredPlan, StoreError> {
         let failed = doing("can't store the plan");
         let mut tx = self.pool.begin().await.map_err(&failed)?;
         let mut pools: Vec<_> = plan.pools.iter().collect();
@@ -67,46 +76,48 @@ impl Store {
         .await
         .map_err(&failed)?
         .ok_or_else(|| StoreError::SweepImported { name: plan.name.clone() })?;
-
-        sqlx::query("CREATE TEMPORARY TABLE planned (job_key text PRIMARY KEY, position integer) ON COMMIT DROP")
-            .execute(&mut *tx)
-            .await
-            .map_err(&failed)?;
-        // In the order of their keys, as pools are, so that two launches of overlapping sweeps can't wait for each
-        // other in a circle; in parts, so that memory does not grow with the plan.
-        let mut order: Vec<usize> = (0..plan.jobs.len()).collect();
-        order.sort_by(|&one, &two| plan.jobs[one].job_key.cmp(&plan.jobs[two].job_key));
-        for part in order.chunks(JOBS_AT_A_TIME) {
-            let jobs: Vec<&PlannedJob> = part.iter().map(|&index| &plan.jobs[index]).collect();
-            jobs_upsert(&mut tx, &jobs, &plan.base_dir).await.map_err(&failed)?;
-            let keys: Vec<String> = jobs.iter().map(|job| job.job_key.clone()).collect();
-            let positions: Vec<i32> = part.iter().map(|&index| i32::try_from(index).unwrap_or(i32::MAX)).collect();
-            sqlx::query("INSERT INTO planned SELECT * FROM unnest($1::text[], $2::integer[]) ON CONFLICT DO NOTHING")
-                .bind(&keys)
-                .bind(&positions)
-                .execute(&mut *tx)
-                .await
-                .map_err(&failed)?;
-        }
-        // Two statements on a table of this transaction, which nothing can check at compile time.
-        for statement in [
-            "DELETE FROM sweep_job USING job
-             WHERE sweep_job.sweep_id = $1 AND job.job_id = sweep_job.job_id
-                   AND NOT EXISTS (SELECT FROM planned WHERE planned.job_key = job.job_key)",
-            "INSERT INTO sweep_job (sweep_id, job_id, position)
-             SELECT $1, job.job_id, planned.position FROM planned JOIN job USING (job_key)
-             ON CONFLICT (sweep_id, job_id) DO UPDATE SET position = excluded.position
-             WHERE sweep_job.position <> excluded.position",
-        ] {
-            sqlx::query(statement).bind(sweep_id).execute(&mut *tx).await.map_err(&failed)?;
+        let mut stored = StoredPlan { sweep_id, job_ids: Vec::with_capacity(plan.jobs.len()) };
+        let first = &plan.jobs[..plan.jobs.len().min(JOBS_AT_A_TIME)];
+        part_upsert(&mut tx, &mut stored, first, &plan.base_dir).await.map_err(&failed)?;
+        if first.len() == plan.jobs.len() {
+            others_leave(&mut tx, &stored).await.map_err(&failed)?;
         }
         tx.commit().await.map_err(&failed)?;
-        if plan.jobs.len() > JOBS_AT_A_TIME {
-            // Without it queries are planned for the few rows that there were until the server looks by itself. Only
-            // the owner may; it is no more than a help.
-            let _ = sqlx::raw_sql("ANALYZE job; ANALYZE sweep_job").execute(&self.pool).await;
+        Ok(stored)
+    }
+
+    /// Stores the next jobs of a plan, part by part, each for good. `stored` says how far it is: after an error it can
+    /// be called again. In the end, jobs that the sweep no longer asks for leave it, but stay.
+    pub async fn sweep_store_rest(&self, plan: &Plan, stored: &mut StoredPlan) -> Result<(), StoreError> {
+        let failed = doing("can't store the plan");
+        if stored.job_ids.len() >= plan.jobs.len() {
+            return Ok(());
         }
-        Ok(sweep_id)
+        // Without it queries are planned for the few rows that there were, until the server looks by itself. Only the
+        // owner may; it is no more than a help.
+        let analyze = async || drop(sqlx::raw_sql("ANALYZE job; ANALYZE sweep_job").execute(&self.pool).await);
+        analyze().await;
+        while stored.job_ids.len() < plan.jobs.len() {
+            let begun = stored.job_ids.len();
+            let part = &plan.jobs[begun..plan.jobs.len().min(begun + JOBS_AT_A_TIME)];
+            let mut tx = self.pool.begin().await.map_err(&failed)?;
+            let mut further = stored.clone();
+            part_upsert(&mut tx, &mut further, part, &plan.base_dir).await.map_err(&failed)?;
+            if further.job_ids.len() == plan.jobs.len() {
+                others_leave(&mut tx, &further).await.map_err(&failed)?;
+            }
+            tx.commit().await.map_err(&failed)?;
+            *stored = further;
+        }
+        analyze().await;
+        Ok(())
+    }
+
+    /// Stores all of a plan and gives the sweep's row.
+    pub async fn sweep_upsert(&self, plan: &Plan) -> Result<i64, StoreError> {
+        let mut stored = self.sweep_begin(plan).await?;
+        self.sweep_store_rest(plan, &mut stored).await?;
+        Ok(stored.sweep_id)
     }
 
     /// Row of the sweep with this name.
@@ -135,6 +146,52 @@ impl Store {
     }
 }
 
+/// Stores the jobs that follow those of `stored`, and their places in the sweep.
+async fn part_upsert(
+    tx: &mut PgConnection,
+    stored: &mut StoredPlan,
+    part: &[PlannedJob],
+    base_dir: &Path,
+) -> Result<(), sqlx::Error> {
+    // In the order of their keys, as pools are, so that two launches of overlapping sweeps can't wait for each other in
+    // a circle.
+    let first = stored.job_ids.len();
+    let mut order: Vec<usize> = (0..part.len()).collect();
+    order.sort_by(|&one, &two| part[one].job_key.cmp(&part[two].job_key));
+    let jobs: Vec<&PlannedJob> = order.iter().map(|&index| &part[index]).collect();
+    jobs_upsert(&mut *tx, &jobs, base_dir).await?;
+    let positions: Vec<i32> = order.iter().map(|&index| i32::try_from(first + index).unwrap_or(i32::MAX)).collect();
+    let job_ids = sqlx::query_scalar!(
+        r#"WITH given AS MATERIALIZED (
+               SELECT job.job_id, given.position FROM unnest($2::text[], $3::integer[]) AS given (job_key, position)
+               JOIN job USING (job_key)),
+           placed AS (
+               INSERT INTO sweep_job (sweep_id, job_id, position) SELECT $1, job_id, position FROM given ORDER BY job_id
+               ON CONFLICT (sweep_id, job_id) DO UPDATE SET position = excluded.position
+               WHERE sweep_job.position <> excluded.position)
+           SELECT job_id AS "job_id!" FROM given"#,
+        stored.sweep_id,
+        &column(&jobs, |job| job.job_key.clone()),
+        &positions,
+    )
+    .fetch_all(tx)
+    .await?;
+    stored.job_ids.extend(job_ids);
+    Ok(())
+}
+
+/// Takes out of the sweep what is not in its plan.
+async fn others_leave(tx: &mut PgConnection, stored: &StoredPlan) -> Result<(), sqlx::Error> {
+    sqlx::query!(
+        "DELETE FROM sweep_job WHERE sweep_id = $1 AND job_id NOT IN (SELECT * FROM unnest($2::bigint[]))",
+        stored.sweep_id,
+        &stored.job_ids
+    )
+    .execute(tx)
+    .await
+    .map(drop)
+}
+
 /// Stores jobs that are not there yet; where the data lie now counts for those that are still to run, since paths are
 /// no part of a job's key. A spec is written out only where it is needed: of many jobs that is what takes the time.
 async fn jobs_upsert(tx: &mut PgConnection, jobs: &[&PlannedJob], base_dir: &Path) -> Result<(), sqlx::Error> {
@@ -147,25 +204,30 @@ async fn jobs_upsert(tx: &mut PgConnection, jobs: &[&PlannedJob], base_dir: &Pat
     let known: BTreeMap<String, String> = known.into_iter().map(|row| (row.job_key, row.state)).collect();
     let state_of = |job: &PlannedJob| known.get(&job.job_key).map(String::as_str);
     let spec_of = |job: &PlannedJob| {
-        serde_json::to_string(&with_absolute_paths(&job.spec, base_dir)).expect("a spec is made of plain fields")
+        serde_json::to_string(&with_absolute_paths(job.spec.to_job_spec(), base_dir))
+            .expect("a spec is made of plain fields")
     };
     let new: Vec<&PlannedJob> = jobs.iter().copied().filter(|job| state_of(job).is_none()).collect();
     if !new.is_empty() {
         sqlx::query!(
-            "INSERT INTO job (job_key, spec, runner, runner_version, model, parameters, image_parameters,
-                              text_parameters, pool, data_size, samples_seen, unique_samples, seed,
-                              gmacs_samples, train_flops, six_nd)
-             SELECT job_key, spec::jsonb, runner, runner_version, model, parameters, image_parameters,
-                    text_parameters, pool, data_size, samples_seen, unique_samples, seed,
-                    gmacs_samples, train_flops, six_nd
-             FROM unnest($1::text[], $2::text[], $3::text[], $4::text[], $5::text[], $6::bigint[],
+            "WITH given AS MATERIALIZED (
+             SELECT * FROM unnest($1::text[], $2::text[], $3::text[], $4::text[], $5::text[], $6::bigint[],
                          $7::bigint[], $8::bigint[], $9::text[], $10::bigint[], $11::bigint[],
                          $12::bigint[], $13::bigint[], $14::float8[], $15::float8[], $16::float8[])
                   AS given (job_key, spec, runner, runner_version, model, parameters, image_parameters,
                             text_parameters, pool, data_size, samples_seen, unique_samples, seed,
-                            gmacs_samples, train_flops, six_nd)
-             ORDER BY given.job_key
-             ON CONFLICT (job_key) DO NOTHING",
+                            gmacs_samples, train_flops, six_nd)),
+             added AS (
+                 INSERT INTO job (job_key, runner, runner_version, model, parameters, image_parameters,
+                                  text_parameters, pool, data_size, samples_seen, unique_samples, seed,
+                                  gmacs_samples, train_flops, six_nd)
+                 SELECT job_key, runner, runner_version, model, parameters, image_parameters,
+                        text_parameters, pool, data_size, samples_seen, unique_samples, seed,
+                        gmacs_samples, train_flops, six_nd
+                 FROM given ORDER BY job_key
+                 ON CONFLICT (job_key) DO NOTHING
+                 RETURNING job_id, job_key)
+             INSERT INTO job_spec (job_id, spec) SELECT job_id, spec::jsonb FROM added JOIN given USING (job_key)",
             &column(&new, |job| job.job_key.clone()),
             &column(&new, spec_of),
             &column(&new, |job| job.spec.runner.name.clone()),
@@ -190,9 +252,10 @@ async fn jobs_upsert(tx: &mut PgConnection, jobs: &[&PlannedJob], base_dir: &Pat
     let to_run: Vec<&PlannedJob> = jobs.iter().copied().filter(to_run).collect();
     if !to_run.is_empty() {
         sqlx::query!(
-            "UPDATE job SET spec = given.spec::jsonb FROM unnest($1::text[], $2::text[]) AS given (job_key, spec)
-             WHERE job.job_key = given.job_key AND job.state IN ('pending', 'failed', 'cancelled')
-                   AND job.spec <> given.spec::jsonb",
+            "UPDATE job_spec SET spec = given.spec::jsonb
+             FROM unnest($1::text[], $2::text[]) AS given (job_key, spec) JOIN job USING (job_key)
+             WHERE job_spec.job_id = job.job_id AND job.state IN ('pending', 'failed', 'cancelled')
+                   AND job_spec.spec <> given.spec::jsonb",
             &column(&to_run, |job| job.job_key.clone()),
             &column(&to_run, spec_of),
         )
@@ -203,8 +266,7 @@ async fn jobs_upsert(tx: &mut PgConnection, jobs: &[&PlannedJob], base_dir: &Pat
 }
 
 /// The spec with paths that hold whatever folder the next launcher starts in.
-fn with_absolute_paths(spec: &JobSpec, base_dir: &Path) -> JobSpec {
-    let mut spec = spec.clone();
+fn with_absolute_paths(mut spec: JobSpec, base_dir: &Path) -> JobSpec {
     spec.data.path = base_dir.join(&spec.data.path);
     for evaluation in &mut spec.evaluations {
         evaluation.data.path = base_dir.join(&evaluation.data.path);

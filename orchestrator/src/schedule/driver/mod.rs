@@ -125,16 +125,17 @@ pub enum DriveError {
     Backend(#[from] BackendError),
 }
 
-/// Runs a sweep until every job has ended or `requests` says otherwise.
+/// Runs a sweep until every job has ended or `requests` says otherwise. While `storing` is true, more jobs may come.
 pub async fn drive(
     store: Store,
     backend: &dyn Backend,
     scheduler: Scheduler,
     sweep: &Sweep,
+    storing: watch::Receiver<bool>,
     mut requests: watch::Receiver<StopRequest>,
     mut tell: impl FnMut(Notice<'_>),
 ) -> Result<Outcome, DriveError> {
-    let mut driver = RoundDriver::new(store, backend, scheduler, sweep);
+    let mut driver = RoundDriver::new(store, backend, scheduler, sweep, storing);
     let mut display = Display::default();
     let mut listener: Option<EndListener> = None;
     let mut limit = ROUND_LIMIT;

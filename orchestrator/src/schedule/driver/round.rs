@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::io::ErrorKind;
 use std::time::Duration;
 
+use tokio::sync::watch;
 use tokio::time::Instant;
 
 use super::{DriveError, Notice, Sweep};
@@ -44,6 +45,8 @@ pub(super) struct RoundDriver<'a> {
     place: Place,
     scheduler: Scheduler,
     sweep: &'a Sweep,
+    /// Whether jobs of the plan are still to be stored.
+    storing: watch::Receiver<bool>,
     /// Attempts that this process recorded and has not seen launched: nobody else is about to launch them.
     own: BTreeSet<String>,
     /// Workers that lived when a stop was asked for; what another launcher starts after that is its own affair.
@@ -62,7 +65,13 @@ pub(super) struct RoundDriver<'a> {
 }
 
 impl<'a> RoundDriver<'a> {
-    pub(super) fn new(store: Store, backend: &'a dyn Backend, scheduler: Scheduler, sweep: &'a Sweep) -> Self {
+    pub(super) fn new(
+        store: Store,
+        backend: &'a dyn Backend,
+        scheduler: Scheduler,
+        sweep: &'a Sweep,
+        storing: watch::Receiver<bool>,
+    ) -> Self {
         RoundDriver {
             store,
             refused: None,
@@ -74,6 +83,7 @@ impl<'a> RoundDriver<'a> {
             },
             scheduler,
             sweep,
+            storing,
             own: BTreeSet::new(),
             stopping: None,
             cursor: -1,
@@ -88,6 +98,8 @@ impl<'a> RoundDriver<'a> {
 
     /// Reads, decides, acts.
     pub(super) async fn round(&mut self, stop: bool, tell: &mut impl FnMut(Notice<'_>)) -> Result<Round, DriveError> {
+        // Before anything is read: what is stored later is not missed.
+        let storing = *self.storing.borrow();
         let (now, mut jobs) = self.store.job_live(self.sweep.sweep_id).await?;
         self.own.retain(|token| jobs.iter().any(|job| job.live.as_ref().is_some_and(|live| live.token == *token)));
         self.watch_clocks(now);
@@ -105,7 +117,7 @@ impl<'a> RoundDriver<'a> {
             let room = free_slots.min(self.scheduler.policy().parallel.saturating_sub(workers.len()));
             if room > 0 && self.launch_at.is_none_or(|at| Instant::now() >= at) {
                 let (next, ended) = self.next_jobs(room).await?;
-                all_ended = ended && jobs.is_empty();
+                all_ended = ended && jobs.is_empty() && !storing;
                 jobs.extend(next);
             }
             if free_slots == 0 {
@@ -124,7 +136,7 @@ impl<'a> RoundDriver<'a> {
         self.tell_of_silence(now, &input, tell);
         let waiting = input.jobs.iter().filter_map(|job| job.live.as_ref());
         let mut waiting = waiting.filter(|attempt| !stop || self.scheduler.may_be_running(now, attempt));
-        Ok(if waiting.next().is_some() { Round::Waiting } else { Round::Idle })
+        Ok(if waiting.next().is_some() || (storing && !stop) { Round::Waiting } else { Round::Idle })
     }
 
     /// Jobs that may be started, in plan order: at least `room` of them if there are so many, and whether every job of
