@@ -11,7 +11,7 @@ sweep=$(realpath "$1")
 make_venv HyperQueue
 (install scripts/requirements-hyperqueue.txt bench-orchestrator) || say "HyperQueue is left out"
 jobs=${JOBS:-400} cells=${CELLS:-100000} watch=${WATCH_SECS:-30}
-work=$(mktemp -d /tmp/sweep-bench-XXXXXX)
+work=$(mktemp -d "${TMPDIR:-/tmp}/sweep-bench-XXXXXX")
 chmod 755 "$work"
 end() {
     (cd "$work" && "$sweep" db stop) >/dev/null 2>&1 || true
@@ -22,11 +22,23 @@ row() { printf '| %-58s | %12s |\n' "$1" "$2"; }
 now() { date +%s.%N; }
 since() { echo "$(now) $1" | awk '{printf "%.2f", $1 - $2}'; }
 
-spec() { # NAME SEEDS
-    printf 'name: %s\nrunner: %s/synthetic-runner\ngrid: {model: cpu-w32-l2, samples_seen: 64, data_size: 500, seed: [%s]}\n' \
-        "$1" "$(dirname "$sweep")" "$(seq -s, 1 "$2")"
-    printf 'recipe: {global_batch: 64}\nbackend: {local: {slots: %s, threads_per_slot: 1}}\n' "$(nproc)"
+spec() { # NAME SEEDS RUNNER WORKER_TIME EXTRA
+    printf 'name: %s\nrunner: %s\ngrid: {model: cpu-w32-l2, samples_seen: 64, data_size: 500, seed: [%s]}\n' \
+        "$1" "$3" "$(seq -s, 1 "$2")"
+    printf 'recipe: {global_batch: 64%s}\nbackend: {local: {slots: %s, threads_per_slot: 1, worker_time: %s}}\n' \
+        "${5:-}" "$(nproc)" "$4"
 }
+synthetic=$(dirname "$sweep")/synthetic-runner
+# Jobs that say that they started and finished, and nothing else: what is measured is the machinery. What differs is part of a
+# job's name, so that no two sweeps share jobs.
+nothing() { printf ', extra: {nothing: %s}' "$1"; }
+cat >"$work/plain.sh" <<R
+#!/bin/sh
+# The same runner without \`serve\`: a process a job.
+[ "\$1" != describe ] || { "$synthetic" describe | sed 's/,"serve":true//'; exit; }
+exec "$synthetic" "\$@"
+R
+chmod +x "$work/plain.sh"
 cat >"$work/chatty.sh" <<'R'
 #!/bin/sh
 # Says 200,000 steps with two metrics each as fast as it can.
@@ -46,9 +58,12 @@ grid: {model: cpu-w32-l2, samples_seen: 12800000, data_size: 500}
 recipe: {global_batch: 64}
 backend: {local: {slots: 1, threads_per_slot: 1}}
 R
-spec noop "$jobs" >"$work/noop.yaml"
-spec big "$cells" >"$work/big.yaml"
-spec cells 13600 >"$work/cells.yaml"
+spec workers "$jobs" "$synthetic" 0s "$(nothing 1)" >"$work/workers.yaml"
+spec runners "$((5 * jobs))" ./plain.sh 1m "$(nothing 2)" >"$work/runners.yaml"
+spec serve "$((10 * jobs))" "$synthetic" 1m "$(nothing 3)" >"$work/serve.yaml"
+spec stored "$((5 * jobs))" "$synthetic" 1m >"$work/stored.yaml"
+spec big "$cells" "$synthetic" 1m "$(nothing 4)" >"$work/big.yaml"
+spec cells 13600 "$synthetic" 1m >"$work/cells.yaml"
 cd "$work"
 ask() { "$sweep" sql --format csv "$1" | tail -n 1; }
 
@@ -63,9 +78,15 @@ begun=$(now)
 "$sweep" plan big.yaml >/dev/null 2>&1
 row "plan $cells cells, s" "$(since "$begun")"
 "$sweep" db start 2>/dev/null
-"$sweep" launch noop.yaml 2>/dev/null
-row "no-op jobs/s, a worker and a runner process a job" \
-    "$(ask "SELECT round(count(*) / extract(epoch FROM max(ended_at) - min(created_at)), 1) FROM attempt")"
+rate() { # NAME WHAT
+    "$sweep" launch "$1.yaml" 2>/dev/null
+    row "$2" "$(ask "SELECT round(count(*) / extract(epoch FROM max(ended_at) - min(a.created_at)), 1)
+        FROM attempt a JOIN sweep_job USING (job_id) JOIN sweep s USING (sweep_id) WHERE s.name = '$1'")"
+}
+rate workers "jobs/s that do nothing: a worker and a runner process a job"
+rate runners "the same, workers that go on, a runner process a job"
+rate serve "the same, workers that go on, runners that serve"
+rate stored "jobs/s with curve, evaluation, checkpoint: runners that serve"
 "$sweep" launch chatty.yaml 2>/dev/null
 row "metric rows/s through one worker" "$(ask "SELECT round(m.n / extract(epoch FROM a.ended_at - a.claimed_at)) FROM
     (SELECT attempt_id, count(*) AS n FROM metric GROUP BY 1 ORDER BY 2 DESC LIMIT 1) m JOIN attempt a USING (attempt_id)")"
@@ -79,8 +100,8 @@ until [ "$(ask "SELECT count(*) FROM job j JOIN sweep_job USING (job_id) JOIN sw
     sleep 0.1
 done
 row "first of $cells new jobs done after, s (planned, stored, run)" "$(since "$begun")"
-row "first of $cells jobs recorded after they were stored, s" "$(ask "SELECT round(extract(epoch FROM min(a.created_at) - s.updated_at)::numeric, 2)
-    FROM attempt a JOIN sweep_job USING (job_id) JOIN sweep s USING (sweep_id) WHERE s.name = 'big' AND a.created_at > s.updated_at GROUP BY s.updated_at")"
+row "first of $cells jobs started after storing begins, s" "$(ask "SELECT round(extract(epoch FROM min(a.claimed_at) - s.updated_at)::numeric, 2)
+    FROM attempt a JOIN sweep_job USING (job_id) JOIN sweep s USING (sweep_id) WHERE s.name = 'big' GROUP BY s.updated_at")"
 for _ in $(seq 1 "$watch"); do
     begun=$(now)
     "$sweep" status big --limit 50 >/dev/null 2>&1

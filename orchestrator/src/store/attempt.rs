@@ -227,6 +227,19 @@ impl Store {
         .map_err(doing("can't look up the checkpoints of the job"))
     }
 
+    /// A checkpoint that the runner of this job has reported for another job, if it has.
+    pub async fn checkpoint_example(&self, job_id: i64) -> Result<Vec<String>, StoreError> {
+        sqlx::query_scalar!(
+            "SELECT c.path FROM job own JOIN job other ON (other.runner, other.runner_version) = (own.runner, own.runner_version)
+             JOIN attempt a ON a.job_id = other.job_id JOIN checkpoint c USING (attempt_id)
+             WHERE own.job_id = $1 AND other.job_id <> $1 LIMIT 1",
+            job_id
+        )
+        .fetch_all(&self.pool)
+        .await
+        .map_err(doing("can't look up a checkpoint of the runner"))
+    }
+
     /// Says that the worker lives, and asks for orders. `None`: the claim is superseded.
     pub async fn attempt_beat(&self, claim: &Claim) -> Result<Option<Orders>, StoreError> {
         let row = sqlx::query!(

@@ -157,8 +157,8 @@ impl Store {
         Store::open_as(access.options(), private_reader(&access), Migrate::Always).await
     }
 
-    /// Like [`Store::connect`] for a worker: one connection, made once, since each costs a process of the server. So the
-    /// private database is asked whether it is up by connecting to it, and seen to only if it is not.
+    /// Like [`Store::connect`] for a worker: one connection, made once, since each costs a process of the server. So
+    /// the private database is asked whether it is up by connecting to it, and seen to only if it is not.
     pub async fn connect_worker() -> Result<Store, StoreError> {
         if let Some(options) = named_database()? {
             let reader = Reader::Owner(Box::new(options.clone()));

@@ -234,7 +234,7 @@ impl Store {
         .await?;
         let pools = sqlx::query_as!(
             StudyPool,
-            r#"WITH asked AS (SELECT j.pool, js.spec FROM job j JOIN job_spec js USING (job_id) JOIN sweep_job USING (job_id) JOIN sweep s USING (sweep_id)
+            r#"WITH asked AS (SELECT j.pool, js.spec FROM job j LEFT JOIN job_spec js USING (job_id) JOIN sweep_job USING (job_id) JOIN sweep s USING (sweep_id)
                               WHERE s.name = $1)
                SELECT p.name, p.digest, p.path, p.samples, p.manifest FROM pool p
                WHERE p.digest IN (SELECT pool FROM asked)

@@ -98,7 +98,7 @@ impl RetryingStore {
 
     /// Stores events of an attempt, and `ending` with the last of them. What the database can't hold is set aside, one
     /// event at a time, in a file of the claim's folder with the reason, so that it stands in nobody's way; the first
-    /// reason goes to `refused`, and an ending that says `finished` becomes a failure.
+    /// reason goes to `refused`, and an ending that is no failure becomes one.
     pub(super) async fn store_events(
         &mut self,
         deadline: Option<Instant>,
@@ -150,12 +150,12 @@ pub(super) struct Destination<'a> {
 /// An attempt of which something could not be stored is not done.
 fn unless_refused(ending: &Ending, refused: Option<&str>) -> Ending {
     match (ending, refused) {
-        (Ending::Finished { .. }, Some(reason)) => Ending::Failed {
+        (Ending::Finished { .. } | Ending::Stopped { .. }, Some(reason)) => Ending::Failed {
             kind: FailureKind::BadInput,
             reason: format!(
                 "the database can't hold what the runner said ({reason}): see {REFUSED_FILE} of the attempt"
             ),
-            exit_code: Some(0),
+            exit_code: None,
             stderr_tail: String::new(),
         },
         _ => ending.clone(),
@@ -227,7 +227,11 @@ pub(super) async fn ship(
         match answer {
             None => return Ok(Shipped::Superseded),
             Some(answer) if last.is_some() => return Ok(Shipped::Everything(answer.next.map(Box::new))),
-            Some(answer) => drop(orders.send(answer.orders)),
+            Some(answer) => {
+                // An attempt that is to fail for what was refused need not go on.
+                let stop = answer.orders.stop || refused.is_some();
+                let _ = orders.send(Orders { stop, ..answer.orders });
+            }
         }
     }
 }

@@ -93,7 +93,18 @@ async fn attempt(
     };
     // Side by side in one thread; without an ending to deliver, shipping stops too.
     let ((), shipped) = tokio::join!(training, ship(database, claim, end, order_sender, next_job));
-    shipped
+    match shipped {
+        // What can't be shipped for good ends the attempt with the reason. A database that is away does not.
+        Err(error @ (WorkerError::File { .. } | WorkerError::Store(_))) if !is_away(&error) => {
+            log::error(&error);
+            deliver(database, claim, &ending_of(&error)).await
+        }
+        shipped => shipped,
+    }
+}
+
+fn is_away(error: &WorkerError) -> bool {
+    matches!(error, WorkerError::Store(error) if error.is_transient())
 }
 
 /// The ending of an attempt that its worker could not go on with.
@@ -140,7 +151,11 @@ async fn prepare(database: &mut RetryingStore, claim: &Claim) -> Result<Option<E
     let finished = ship_predecessors(database, claim).await?;
     if finished.is_none() {
         let folder = checkpoints::folder_of(claim);
-        let reported = database.run(None, async |store| store.checkpoint_paths(claim.job_id).await).await?;
+        let mut reported = database.run(None, async |store| store.checkpoint_paths(claim.job_id).await).await?;
+        if reported.is_empty() {
+            // How this runner names its checkpoints is known from those of other jobs.
+            reported = database.run(None, async |store| store.checkpoint_example(claim.job_id).await).await?;
+        }
         for path in checkpoints::remove_unreported(&folder, &reported).map_err(file("clean the folder", &folder))? {
             log::line(&format!("removed {}: no valid claim has reported it", path.display()));
         }

@@ -3,7 +3,8 @@
 
 use std::fs;
 use std::os::unix::fs::{PermissionsExt, symlink};
-use std::process::{Command, Output};
+use std::process::{Command, Output, Stdio};
+use std::time::{Duration, Instant};
 
 use nix::sys::signal::{Signal, kill};
 use nix::sys::stat::Mode;
@@ -87,7 +88,7 @@ fn another_process_namespace_uses_the_server_that_is_there_and_cannot_stop_it() 
 }
 
 #[test]
-fn a_killed_server_is_followed_by_one_and_its_lock_outlives_it_as_long_as_a_child_does() {
+fn a_killed_server_is_followed_by_one_and_the_lock_is_that_servers() {
     let project = Project::new();
     let first = started_at(&project.output(ASK));
     kill(project.postmaster(), Signal::SIGKILL).expect("it is ours");
@@ -98,6 +99,66 @@ fn a_killed_server_is_followed_by_one_and_its_lock_outlives_it_as_long_as_a_chil
     assert!(matches!(lock.try_lock(), Err(fs::TryLockError::WouldBlock)));
     project.ok(&["db", "stop"]);
     assert!(lock.try_lock().is_ok(), "freed with the last process of the server");
+}
+
+#[test]
+fn a_child_that_outlives_its_server_keeps_the_next_one_waiting() {
+    let project = Project::new();
+    let first = started_at(&project.output(ASK));
+    let postmaster = project.postmaster();
+    let child = children(postmaster).into_iter().next().expect("a server has children");
+    // Stopped, it does not notice that its server is gone.
+    kill(child, Signal::SIGSTOP).expect("it is ours");
+    kill(postmaster, Signal::SIGKILL).expect("it is ours");
+    let lock = fs::File::options().write(true).open(project.home().join("postgres/server.lock")).expect("it is there");
+    let asking = project.sweep(ASK).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().expect("sweep runs");
+    // All other children leave by themselves; the lock is held on.
+    let alone = || (children_of_server(&project) == [child]).then_some(());
+    wait_until(alone).expect("the other children leave");
+    assert!(matches!(lock.try_lock(), Err(fs::TryLockError::WouldBlock)), "a server's child lives");
+    assert_eq!(children_of_server(&project), [child], "no other server was started");
+    kill(child, Signal::SIGCONT).expect("it is ours");
+    let output = asking.wait_with_output().expect("it ends");
+    assert_ne!(started_at(&output), first);
+}
+
+/// Processes whose parent is `pid`.
+fn children(pid: Pid) -> Vec<Pid> {
+    processes().into_iter().filter(|&(_, parent, _)| parent == pid).map(|(child, ..)| child).collect()
+}
+
+/// Processes that have the server's lock file open.
+fn children_of_server(project: &Project) -> Vec<Pid> {
+    let lock = project.home().join("postgres/server.lock");
+    let holds = |pid: Pid| {
+        let files = fs::read_dir(format!("/proc/{pid}/fd")).into_iter().flatten().filter_map(Result::ok);
+        files.map(|file| fs::read_link(file.path())).any(|target| target.is_ok_and(|target| target == lock))
+    };
+    let postgres = processes().into_iter().filter(|(_, _, name)| name == "postgres").map(|(pid, ..)| pid);
+    postgres.filter(|&pid| holds(pid)).collect()
+}
+
+/// Number, parent and name of every process.
+fn processes() -> Vec<(Pid, Pid, String)> {
+    let numbers = fs::read_dir("/proc").expect("this is Linux").filter_map(|entry| {
+        let number: i32 = entry.ok()?.file_name().to_str()?.parse().ok()?;
+        let stat = fs::read_to_string(format!("/proc/{number}/stat")).ok()?;
+        let (start, end) = (stat.find('(')?, stat.rfind(')')?);
+        let parent = stat[end + 1..].split_ascii_whitespace().nth(1)?.parse().ok()?;
+        Some((Pid::from_raw(number), Pid::from_raw(parent), stat[start + 1..end].to_owned()))
+    });
+    numbers.collect()
+}
+
+fn wait_until<T>(mut condition: impl FnMut() -> Option<T>) -> Option<T> {
+    let begun = Instant::now();
+    while begun.elapsed() < Duration::from_mins(1) {
+        if let Some(value) = condition() {
+            return Some(value);
+        }
+        std::thread::sleep(Duration::from_millis(20));
+    }
+    None
 }
 
 #[test]

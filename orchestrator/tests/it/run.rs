@@ -8,5 +8,6 @@ mod faults;
 mod hostile;
 mod pilots;
 mod plain;
+mod scale;
 mod stops;
 mod torture;
