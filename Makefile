@@ -55,7 +55,7 @@ torture: build ## Faults at random while a sweep runs (FAULTS=100, SEED=...); a 
 		cargo test -p sweep --test it torture -- --nocapture
 
 .PHONY: torture-scale
-torture-scale: build ## 100,000 jobs on a simulated backend that errs (JOBS=..., SEED=...): four minutes
+torture-scale: build ## 100,000 jobs on a simulated backend that errs (JOBS=..., SEED=...): seven minutes
 	@SWEEP_SCALE_JOBS="$${JOBS:-100000}" SWEEP_SCALE_SEED="$${SEED:-$$RANDOM}" \
 		cargo test -p sweep --test it many_jobs -- --nocapture
 

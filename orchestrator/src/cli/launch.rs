@@ -158,7 +158,7 @@ async fn run_jobs(
     ));
     let (sender, requests) = watch::channel(StopRequest::None);
     let listening = tokio::spawn(listen(sender)?);
-    let mut progress = Progress::new(&plan.name);
+    let mut progress = Progress::new(&plan.name, before.total());
     let scheduler = Scheduler::new(Policy::new(parallel, plan.limits.retries));
     // Side by side: the first jobs of a large plan need not wait for the last to be stored.
     let (store_sender, storing) = watch::channel(true);

@@ -18,6 +18,8 @@ const LINES_PER_SEC: u32 = 20;
 
 /// What is shown of one sweep.
 pub(super) struct Progress {
+    /// Jobs of the plan; some may not be stored yet.
+    jobs: i64,
     bars: Option<Bars>,
     begun: Instant,
     gmacs_at_start: Option<f64>,
@@ -34,7 +36,7 @@ struct Bars {
 }
 
 impl Progress {
-    pub(super) fn new(name: &str) -> Progress {
+    pub(super) fn new(name: &str, jobs: i64) -> Progress {
         let bars = std::io::stderr().is_terminal().then(|| {
             let all = MultiProgress::new();
             let sweep = all.add(ProgressBar::new(0).with_style(style("{prefix} {bar:30} {pos}/{len} jobs  {msg}")));
@@ -43,6 +45,7 @@ impl Progress {
         });
         let now = Instant::now();
         Progress {
+            jobs,
             bars,
             begun: now,
             gmacs_at_start: None,
@@ -99,6 +102,7 @@ impl Progress {
 
     fn progress(&mut self, totals: &Totals, running: &[JobProgress], ended: &[JobProgress]) {
         self.reached = totals.counts;
+        let to_store = (self.jobs - totals.counts.total()).max(0);
         let mut silent = 0;
         for job in ended {
             if job.state != "done" || self.may_say_more() {
@@ -115,23 +119,23 @@ impl Progress {
         let start = *self.gmacs_at_start.get_or_insert(totals.gmacs_done + partly);
         let advanced = totals.gmacs_done + partly - start;
         let left = totals.gmacs - totals.gmacs_done - partly;
-        let eta = (advanced > 0.0).then(|| self.begun.elapsed().as_secs_f64() / advanced * left);
+        let eta = (advanced > 0.0 && to_store == 0).then(|| self.begun.elapsed().as_secs_f64() / advanced * left);
         let counts = &totals.counts;
         let state = format!(
             "{} running, {} waiting{}{}",
             counts.running,
-            counts.pending,
+            counts.pending + to_store,
             if counts.failed > 0 { format!(", {} failed", counts.failed) } else { String::new() },
             eta.map_or(String::new(), |eta| format!(", about {} left", time(eta))),
         );
         if let Some(bars) = &mut self.bars {
-            bars.sweep.set_length(counts.total().cast_unsigned());
+            bars.sweep.set_length((counts.total() + to_store).cast_unsigned());
             bars.sweep.set_position((counts.done + counts.failed + counts.cancelled).cast_unsigned());
             bars.sweep.set_message(state);
             bars.update(running);
         } else if self.last_line.elapsed() >= LINE_EVERY {
             self.last_line = Instant::now();
-            say(&format!("{}/{} jobs done, {state}", counts.done, counts.total()));
+            say(&format!("{}/{} jobs done, {state}", counts.done, counts.total() + to_store));
         }
     }
 

@@ -90,7 +90,8 @@ pub(super) async fn train(
     std::fs::create_dir_all(&job.checkpoint_dir).map_err(file("make the folder", &job.checkpoint_dir))?;
     runner::write_job(&job).map_err(file("write job.json in", &claim.folder))?;
     let spool = Spool::create(&claim.folder).map_err(file("write the events in", &claim.folder))?;
-    let mut listener = Listener { claim, spool, output: RunnerOutput::default(), waiting: None, noise: 0 };
+    let mut listener =
+        Listener { claim, spool, output: RunnerOutput::default(), waiting: None, noise: 0, serves: seat.cli.serve };
     loop {
         let (mut runner, lines, reused) = match seat.start(&job).await {
             Ok(started) => started,
@@ -103,9 +104,13 @@ pub(super) async fn train(
         };
         let limit = seat.cli.time_limit_secs.map(|secs| (begun + Duration::from_secs(secs), secs));
         let mut session = Session { lines, listener: &mut listener, cause: None };
-        let Some(left) = session.listen(&mut runner, &mut orders, stop, limit).await? else {
-            runner.end().await;
-            return Ok(None);
+        let left = match session.listen(&mut runner, &mut orders, stop, limit).await {
+            Ok(Some(left)) => left,
+            // Superseded, or nothing can be written any more: it would train for nobody.
+            given_up => {
+                runner.end().await;
+                return given_up.map(|_| None);
+            }
         };
         if left.is_some() {
             // Its children may hold the pipe open; what it wrote itself is in there already.
@@ -125,6 +130,10 @@ pub(super) async fn train(
         let tail = runner.stderr_tail();
         if left.is_none() {
             seat.waiting = Some((runner, lines));
+            // One that was asked to stop, and had finished by then, would stop in its next job.
+            if cause.is_some() {
+                seat.leave().await;
+            }
         }
         return Ok(Some(judge(listener.output, left, cause, claim.spec.samples_seen, tail)));
     }
@@ -149,6 +158,8 @@ impl Session<'_, '_> {
         limit: Option<(Instant, u64)>,
     ) -> Result<Option<Option<ExitStatus>>, WorkerError> {
         let mut talking = true;
+        // Whether it has said its last word.
+        let mut leaving = false;
         // When the runner is to stop by itself, or else be killed.
         let mut time_limit = limit.map(|(at, _)| at);
         let mut kill_at = None;
@@ -166,11 +177,6 @@ impl Session<'_, '_> {
                                 runner.kill_all();
                             }
                             retry_at = self.listener.waiting.as_ref().map(|_| Instant::now() + SPACE_RETRY);
-                            match self.listener.output.last_word {
-                                Some(Event::Finished { .. }) if runner.serves() => return Ok(Some(None)),
-                                Some(_) if kill_at.is_none() => kill_at = Some(Instant::now() + LEAVE_GRACE),
-                                _ => {}
-                            }
                         }
                     }
                     None
@@ -209,6 +215,14 @@ impl Session<'_, '_> {
                     None
                 }
             };
+            match self.listener.output.last_word {
+                Some(Event::Finished { .. }) if runner.serves() => return Ok(Some(None)),
+                Some(_) if !leaving => {
+                    leaving = true;
+                    kill_at = kill_at.or(Some(Instant::now() + LEAVE_GRACE));
+                }
+                _ => {}
+            }
             if let (Some(stop), None) = (stop, self.cause) {
                 log::line(&format!("asking the runner to stop: {stop:?}"));
                 self.cause = Some(stop);
@@ -247,6 +261,8 @@ struct Listener<'a> {
     waiting: Option<Event>,
     /// Lines that were no events.
     noise: u32,
+    /// Whether the runner takes one job after another.
+    serves: bool,
 }
 
 impl Listener<'_> {
@@ -265,6 +281,11 @@ impl Listener<'_> {
             }
         };
         match serde_json::from_slice::<Event>(&line) {
+            // Of a job before this one: not to be taken for this one's.
+            Ok(event) if self.serves && !self.output.any_event && !may_be_first(&event) => {
+                let kind = kind_of(&event);
+                Ok(self.refuse(format!("the runner said `{kind}` before `started`: it is another job's, or nobody's")))
+            }
             Ok(event) => match check::problem(&event, self.claim.spec.samples_seen) {
                 None => self.append(event),
                 Some(problem) => {
@@ -339,6 +360,10 @@ impl Listener<'_> {
 fn is_meant_as_event(line: &[u8]) -> bool {
     let mut text = line.iter().filter(|byte| !byte.is_ascii_whitespace());
     b"{\"event\":".iter().all(|wanted| text.next() == Some(wanted))
+}
+
+fn may_be_first(event: &Event) -> bool {
+    matches!(event, Event::Started { .. } | Event::Failed { .. })
 }
 
 fn kind_of(event: &Event) -> &'static str {

@@ -5,6 +5,7 @@
 
 mod bench;
 mod faults;
+mod half_open;
 mod hostile;
 mod pilots;
 mod plain;

@@ -64,6 +64,14 @@ impl Bench {
         self.launch_spec("sweep.yaml", fault)
     }
 
+    /// The same with more in its environment.
+    pub(super) fn launch_with(&self, fault: &str, environment: &[(&str, &str)]) -> Launch {
+        let mut command = self.project.sweep(&["launch", "sweep.yaml"]);
+        command.envs(environment.iter().copied());
+        command.env("SYNTHETIC_FAULT", fault).stdout(Stdio::piped()).stderr(Stdio::piped());
+        Launch { child: Some(command.spawn().expect("sweep starts")) }
+    }
+
     /// Launches to the end, which has to be a good one; gives what was said.
     pub(super) fn finish(&self) -> String {
         let output = self.launch("").wait();

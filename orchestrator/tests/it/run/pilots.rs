@@ -1,5 +1,6 @@
 //! Workers that go on to the next job, and runners that serve one job after another.
 
+use std::collections::BTreeSet;
 use std::fs::{self, Permissions};
 use std::os::unix::fs::PermissionsExt;
 
@@ -183,6 +184,33 @@ fn a_served_job_that_fails_says_why_and_ends_its_worker_only() {
     let (finished, failed) = ("finished".to_owned(), "failed no luck what went wrong".to_owned());
     assert_eq!(states, [&finished, &failed, &finished, &failed, &finished].map(Clone::clone), "{}", bench.story());
     assert_eq!(bench.ask(WORKERS), ["3"], "{}", bench.story());
+}
+
+#[test]
+fn an_event_between_jobs_is_not_taken_for_the_next_ones() {
+    let bench = serving(
+        "started; finished; [ $jobs = 1 ] && echo '{\"event\":\"step\",\"step\":1,\"samples_seen\":64,\"loss\":1}'",
+    );
+    let output = bench.launch("").wait();
+    assert_eq!(output.status.code(), Some(1), "{}", transcript(&output));
+    // Of each two jobs of a worker the second.
+    let failed = bench.ask("SELECT reason FROM attempt WHERE state = 'failed'");
+    let named = failed.iter().filter(|reason| reason.contains("said `step` before `started`")).count();
+    assert_eq!((failed.len(), named), (2, 2), "{failed:?}\n{}", bench.story());
+    assert_eq!(bench.ask("SELECT count(*)::text FROM curve"), ["0"], "{}", bench.story());
+}
+
+#[test]
+fn a_runner_that_was_asked_to_stop_and_finished_gets_no_further_job() {
+    let bench = serving("trap '' TERM; started; echo $$ >&2; sleep 1.3; finished");
+    let spec = fs::read_to_string(bench.path().join("sweep.yaml")).expect("it is there");
+    let spec = spec.replace("{retries: 0}", "{retries: 0, time: 1s}");
+    fs::write(bench.path().join("sweep.yaml"), spec).expect("the project can be written to");
+    bench.finish();
+    let folders = bench.ask("SELECT folder FROM attempt WHERE state = 'finished'");
+    let pids = folders.iter().map(|folder| fs::read_to_string(format!("{folder}/stderr.log")).expect("it is there"));
+    assert_eq!(pids.collect::<BTreeSet<_>>().len(), 5, "{}", bench.story());
+    assert_eq!(bench.ask("SELECT count(*)::text FROM attempt"), ["5"], "{}", bench.story());
 }
 
 #[test]

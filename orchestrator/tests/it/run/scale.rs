@@ -266,6 +266,7 @@ async fn run(jobs: usize, seed: u64) {
         store.sweep_store_rest(&plan, &mut stored).await.expect("it is stored");
         let _ = storing_sender.send(false);
     };
+    let (done_sender, done) = watch::channel(false);
     let driving = async {
         let mut launchers = 0;
         loop {
@@ -287,6 +288,7 @@ async fn run(jobs: usize, seed: u64) {
             let life = Duration::from_millis(world.rng.lock().expect("no panic").random_range(200..5000));
             if let Ok(outcome) = tokio::time::timeout(life, one).await {
                 assert_eq!(outcome.expect("nothing is refused for good"), Outcome::Complete);
+                let _ = done_sender.send(true);
                 return launchers;
             }
         }
@@ -300,7 +302,7 @@ async fn run(jobs: usize, seed: u64) {
             let output = command.output().await.expect("sweep runs");
             assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
             times.push(asked.elapsed());
-            if !*storing.borrow() && world.alive.lock().expect("no panic").is_empty() {
+            if *done.borrow() {
                 return times;
             }
         }
