@@ -5,6 +5,7 @@
 //! looks at once when a worker ends (the backend hears it), when the database says that an attempt ended (`NOTIFY`, a
 //! hint that may be lost), and at the latest after [`TICK`].
 
+mod clocks;
 mod display;
 mod round;
 

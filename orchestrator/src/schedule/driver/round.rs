@@ -7,6 +7,7 @@ use std::time::Duration;
 use tokio::sync::watch;
 use tokio::time::Instant;
 
+use super::clocks::ClockWatch;
 use super::{DriveError, Notice, Sweep};
 use crate::backend::{Backend, BackendError, LaunchRequest, Observed, WorkerId};
 use crate::schedule::{Action, AttemptPhase, AttemptView, Input, JobPhase, JobView, Scheduler};
@@ -21,11 +22,6 @@ const FULL_LOOK_SHARE: u32 = 20;
 /// Launches in a row that may fail, and the pause after the first, which doubles.
 const LAUNCH_FAILURES_MAX: u32 = 5;
 const LAUNCH_PAUSE: Duration = Duration::from_millis(200);
-/// A database clock that runs away from ours by so much within one round was set.
-const CLOCK_JUMP_SECS: f64 = 5.0;
-/// How long heartbeats are not judged after that: all workers beat meanwhile.
-const CLOCK_JUMP_GRACE: Duration = Duration::from_secs(15);
-
 /// What one round led to.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Round {
@@ -57,9 +53,7 @@ pub(super) struct RoundDriver<'a> {
     full_look_at: Option<Instant>,
     launch_failures: u32,
     launch_at: Option<Instant>,
-    /// Our clock and the database's in the last round, and until when heartbeats are not judged.
-    clocks: Option<(Instant, f64)>,
-    distrust_until: Option<Instant>,
+    clocks: ClockWatch,
     /// Hosts whose silence was told.
     silent_hosts: BTreeSet<String>,
 }
@@ -90,8 +84,7 @@ impl<'a> RoundDriver<'a> {
             full_look_at: None,
             launch_failures: 0,
             launch_at: None,
-            clocks: None,
-            distrust_until: None,
+            clocks: ClockWatch::default(),
             silent_hosts: BTreeSet::new(),
         }
     }
@@ -102,7 +95,7 @@ impl<'a> RoundDriver<'a> {
         let storing = *self.storing.borrow();
         let (now, mut jobs) = self.store.job_live(self.sweep.sweep_id).await?;
         self.own.retain(|token| jobs.iter().any(|job| job.live.as_ref().is_some_and(|live| live.token == *token)));
-        self.watch_clocks(now);
+        self.clocks.look(Instant::now(), now);
         let mut all_ended = false;
         let mut free_slots = 0;
         if stop {
@@ -172,7 +165,7 @@ impl<'a> RoundDriver<'a> {
     /// sweeps again, which may be never. The rule is the scheduler's.
     async fn end_elsewhere(&mut self) -> Result<(), StoreError> {
         let attempts = self.store.attempt_elsewhere(&self.place, self.sweep.sweep_id).await?;
-        if attempts.is_empty() || self.distrust_until.is_some() {
+        if attempts.is_empty() || self.clocks.has_jumped() {
             return Ok(());
         }
         let workers: Vec<WorkerId> = attempts
@@ -217,7 +210,7 @@ impl<'a> RoundDriver<'a> {
             },
             host: live.host.clone().unwrap_or_else(|| "unknown".to_owned()),
             created_secs: live.created_secs,
-            seen_secs: if self.distrust_until.is_some() { now } else { live.seen_secs },
+            seen_secs: if self.clocks.has_jumped() { now } else { live.seen_secs },
             own: self.own.contains(&live.token),
             stop_requested: live.stop_requested,
             observed: observed
@@ -381,20 +374,6 @@ impl<'a> RoundDriver<'a> {
         self.launch_failures = (self.launch_failures + 1).min(LAUNCH_FAILURES_MAX);
         tell(Notice::BackendRefused(&error));
         Ok(())
-    }
-
-    /// Heartbeats are the database's time: if its clock was set, they say nothing for a while.
-    fn watch_clocks(&mut self, now: f64) {
-        let ours = Instant::now();
-        if let Some((then, database_then)) = self.clocks.replace((ours, now)) {
-            let drift = (now - database_then) - (ours - then).as_secs_f64();
-            if drift.abs() > CLOCK_JUMP_SECS {
-                self.distrust_until = Some(ours + CLOCK_JUMP_GRACE);
-            }
-        }
-        if self.distrust_until.is_some_and(|until| ours >= until) {
-            self.distrust_until = None;
-        }
     }
 
     /// Says once of each host that its attempts can't be seen and don't beat.
