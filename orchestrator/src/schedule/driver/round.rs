@@ -54,6 +54,8 @@ pub(super) struct RoundDriver<'a> {
     launch_failures: u32,
     launch_at: Option<Instant>,
     clocks: ClockWatch,
+    /// Last sign of life of each attempt, as stored, and when it was first read, by our clock.
+    signs: BTreeMap<String, (f64, Instant)>,
     /// Hosts whose silence was told.
     silent_hosts: BTreeSet<String>,
 }
@@ -85,6 +87,7 @@ impl<'a> RoundDriver<'a> {
             launch_failures: 0,
             launch_at: None,
             clocks: ClockWatch::default(),
+            signs: BTreeMap::new(),
             silent_hosts: BTreeSet::new(),
         }
     }
@@ -96,6 +99,7 @@ impl<'a> RoundDriver<'a> {
         let (now, mut jobs) = self.store.job_live(self.sweep.sweep_id).await?;
         self.own.retain(|token| jobs.iter().any(|job| job.live.as_ref().is_some_and(|live| live.token == *token)));
         self.clocks.look(Instant::now(), now);
+        self.note_signs(&jobs);
         let mut all_ended = false;
         let mut free_slots = 0;
         if stop {
@@ -210,7 +214,7 @@ impl<'a> RoundDriver<'a> {
             },
             host: live.host.clone().unwrap_or_else(|| "unknown".to_owned()),
             created_secs: live.created_secs,
-            seen_secs: if self.clocks.has_jumped() { now } else { live.seen_secs },
+            seen_secs: if self.clocks.has_jumped() { now } else { live.seen_secs.min(now - self.unchanged_secs(live)) },
             own: self.own.contains(&live.token),
             stop_requested: live.stop_requested,
             observed: observed
@@ -374,6 +378,21 @@ impl<'a> RoundDriver<'a> {
         self.launch_failures = (self.launch_failures + 1).min(LAUNCH_FAILURES_MAX);
         tell(Notice::BackendRefused(&error));
         Ok(())
+    }
+
+    /// A clock that was set back leaves signs of life in the future, which would count for as long as it was set back:
+    /// what has not changed for a while is silent, whatever it says.
+    fn note_signs(&mut self, jobs: &[OpenJob]) {
+        let before = std::mem::take(&mut self.signs);
+        for live in jobs.iter().filter_map(|job| job.live.as_ref()) {
+            let same = before.get(&live.token).filter(|(seen, _)| seen.total_cmp(&live.seen_secs).is_eq());
+            let since = same.map_or_else(Instant::now, |&(_, since)| since);
+            self.signs.insert(live.token.clone(), (live.seen_secs, since));
+        }
+    }
+
+    fn unchanged_secs(&self, live: &LiveAttempt) -> f64 {
+        self.signs.get(&live.token).map_or(0.0, |(_, since)| since.elapsed().as_secs_f64())
     }
 
     /// Says once of each host that its attempts can't be seen and don't beat.

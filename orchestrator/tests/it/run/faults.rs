@@ -35,6 +35,23 @@ fn a_worker_is_killed_and_its_job_goes_on_from_the_checkpoint() {
 }
 
 #[test]
+fn a_clock_that_was_set_back_does_not_keep_the_dead_alive() {
+    let bench = Bench::new(SPEC);
+    let launch = bench.launch(SLOW);
+    let token = bench.wait_for_checkpoint();
+    launch.kill();
+    assert!(kill_worker(&token, Signal::SIGKILL));
+    // To all that compares with it: whatever is stored was an hour later.
+    bench.ask(
+        "UPDATE attempt SET created_at = created_at + interval '1 h', launched_at = launched_at + interval '1 h',
+                claimed_at = claimed_at + interval '1 h', heartbeat_at = heartbeat_at + interval '1 h'",
+    );
+    bench.finish();
+    bench.assert_done_once();
+    assert_eq!(bench.ask("SELECT count(*)::text FROM attempt WHERE state = 'lost'"), ["1"], "{}", bench.story());
+}
+
+#[test]
 fn a_runner_is_killed_and_retried() {
     let bench = Bench::new(SPEC);
     let launch = bench.launch(SLOW);
