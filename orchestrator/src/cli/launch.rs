@@ -61,17 +61,13 @@ pub(super) async fn run(args: Args) -> Result<Exit, Failure> {
     }
     let store = Store::connect().await?;
     let mut stored = store.sweep_begin(&plan).await?;
-    let keys: Vec<String> = plan.jobs.iter().map(|job| job.job_key.clone()).collect();
-    let mut before = store.job_counts(&keys).await?;
-    let known = before.total() == i64::try_from(keys.len()).unwrap_or(i64::MAX);
-    drop(keys);
+    let (before, _) = counts_of(&plan, Some(&store)).await?;
     let sweep_id = stored.sweep_id;
-    let mut idle = known && before.pending + before.running == 0;
+    let mut idle = before.pending + before.running == 0;
     if idle {
         store.sweep_store_rest(&plan, &mut stored).await?;
         idle = store.job_first_open(sweep_id).await?.is_none();
     }
-    before.pending += i64::try_from(plan.jobs.len()).unwrap_or(i64::MAX) - before.total();
     let outcome = if idle {
         Outcome::Complete
     } else {
@@ -102,18 +98,24 @@ pub(super) async fn run(args: Args) -> Result<Exit, Failure> {
     Ok(if outcome == Outcome::Complete && counts.failed + counts.cancelled == 0 { Exit::Done } else { Exit::Failed })
 }
 
-async fn dry_run(plan: &Plan, json: bool) -> Result<Exit, Failure> {
+/// Jobs of a plan by state, and how many of them are not stored yet, which count as pending.
+async fn counts_of(plan: &Plan, store: Option<&Store>) -> Result<(StateCounts, i64), Failure> {
     let keys: Vec<String> = plan.jobs.iter().map(|job| job.job_key.clone()).collect();
-    let mut counts = match Store::connect_stored().await? {
+    let mut counts = match store {
         Some(store) => store.job_counts(&keys).await?,
         None => StateCounts::default(),
     };
     let new = i64::try_from(keys.len()).unwrap_or(i64::MAX) - counts.total();
     counts.pending += new;
+    Ok((counts, new))
+}
+
+async fn dry_run(plan: &Plan, json: bool) -> Result<Exit, Failure> {
+    let (counts, new) = counts_of(plan, Store::connect_stored().await?.as_ref()).await?;
     say(&format!(
         "{}: {} jobs: {} to run ({new} of them new), {} running, {}",
         plan.name,
-        keys.len(),
+        plan.jobs.len(),
         counts.pending,
         counts.running,
         ended(&counts)

@@ -258,7 +258,8 @@ impl Store {
 
 /// The claim of the process `nonce` to the attempt `token`, as long as it counts.
 pub(super) async fn claimed_by(tx: &mut PgConnection, token: &str, nonce: &str) -> Result<Option<Claim>, sqlx::Error> {
-    let row = sqlx::query!(
+    sqlx::query_as!(
+        ClaimRow,
         r#"SELECT a.attempt_id, a.job_id, a.fence AS "fence!", j.job_key, js.spec, j.parameters AS "parameters!", a.folder,
                   a.device AS "device!", a.threads AS "threads!"
            FROM attempt a JOIN job j USING (job_id) JOIN job_spec js USING (job_id)
@@ -267,20 +268,38 @@ pub(super) async fn claimed_by(tx: &mut PgConnection, token: &str, nonce: &str) 
         nonce
     )
     .fetch_optional(tx)
-    .await?;
-    let Some(row) = row else { return Ok(None) };
-    let spec = serde_json::from_value(row.spec).map_err(|error| sqlx::Error::Decode(error.into()))?;
-    Ok(Some(Claim {
-        attempt_id: row.attempt_id,
-        job_id: row.job_id,
-        fence: row.fence,
-        job_key: row.job_key,
-        spec,
-        parameters: row.parameters,
-        folder: row.folder.into(),
-        device: row.device,
-        threads: row.threads,
-    }))
+    .await?
+    .map(ClaimRow::into_claim)
+    .transpose()
+}
+
+/// A [`Claim`] as it is read.
+pub(super) struct ClaimRow {
+    pub(super) attempt_id: i64,
+    pub(super) job_id: i64,
+    pub(super) fence: i64,
+    pub(super) job_key: String,
+    pub(super) spec: serde_json::Value,
+    pub(super) parameters: i64,
+    pub(super) folder: String,
+    pub(super) device: String,
+    pub(super) threads: i32,
+}
+
+impl ClaimRow {
+    pub(super) fn into_claim(self) -> Result<Claim, sqlx::Error> {
+        Ok(Claim {
+            attempt_id: self.attempt_id,
+            job_id: self.job_id,
+            fence: self.fence,
+            job_key: self.job_key,
+            spec: serde_json::from_value(self.spec).map_err(|error| sqlx::Error::Decode(error.into()))?,
+            parameters: self.parameters,
+            folder: self.folder.into(),
+            device: self.device,
+            threads: self.threads,
+        })
+    }
 }
 
 /// Ends the claimed attempt and moves its job on, in the caller's transaction, which holds both rows' locks.

@@ -2,7 +2,7 @@
 
 use sqlx::PgConnection;
 
-use super::attempt::Claim;
+use super::attempt::{Claim, ClaimRow};
 
 /// A launcher that was not seen for so long does not drive its sweep any more: nobody would see to retries.
 const LAUNCHER_SECS: f64 = 15.0;
@@ -32,7 +32,8 @@ pub(super) async fn take_next(
     ended: &Claim,
     request: &NextRequest,
 ) -> Result<Option<Claim>, sqlx::Error> {
-    let row = sqlx::query!(
+    sqlx::query_as!(
+        ClaimRow,
         r#"WITH last AS MATERIALIZED (
                SELECT a.*, sj.position FROM attempt a JOIN sweep_job sj USING (job_id) JOIN sweep s USING (sweep_id)
                WHERE a.attempt_id = $1 AND sj.sweep_id = $2 AND NOT a.stop_requested
@@ -54,13 +55,13 @@ pub(super) async fn take_next(
                       $7, $8, 'running', 1, $4, now(), now(), now()
                FROM last, next
                ON CONFLICT DO NOTHING
-               RETURNING attempt_id, job_id, folder, device, threads),
+               RETURNING attempt_id, job_id, fence, folder, device, threads),
            moved AS (
                UPDATE job SET fence = 1, state = 'running', reason = NULL FROM taken WHERE job.job_id = taken.job_id),
            noted AS (
                INSERT INTO event (job_id, attempt_id, kind) SELECT job_id, attempt_id, 'claimed' FROM taken)
-           SELECT taken.attempt_id, taken.job_id, next.job_key, js.spec, next.parameters AS "parameters!", taken.folder,
-                  taken.device AS "device!", taken.threads AS "threads!"
+           SELECT taken.attempt_id, taken.job_id, taken.fence AS "fence!", next.job_key, js.spec,
+                  next.parameters AS "parameters!", taken.folder, taken.device AS "device!", taken.threads AS "threads!"
            FROM taken JOIN next USING (job_id) JOIN job_spec js USING (job_id)"#,
         ended.attempt_id,
         request.sweep_id,
@@ -72,18 +73,7 @@ pub(super) async fn take_next(
         ended.threads,
     )
     .fetch_optional(tx)
-    .await?;
-    let Some(row) = row else { return Ok(None) };
-    let spec = serde_json::from_value(row.spec).map_err(|error| sqlx::Error::Decode(error.into()))?;
-    Ok(Some(Claim {
-        attempt_id: row.attempt_id,
-        job_id: row.job_id,
-        fence: 1,
-        job_key: row.job_key,
-        spec,
-        parameters: row.parameters,
-        folder: row.folder.into(),
-        device: row.device,
-        threads: row.threads,
-    }))
+    .await?
+    .map(ClaimRow::into_claim)
+    .transpose()
 }

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::path::Path;
 
 use protocol::JobSpec;
-use sqlx::PgConnection;
+use sqlx::{PgConnection, Postgres, Transaction};
 
 use super::{Store, StoreError, doing};
 use crate::plan::{Plan, PlannedJob};
@@ -13,7 +13,7 @@ use crate::plan::{Plan, PlannedJob};
 const JOBS_AT_A_TIME: usize = 2000;
 
 /// How much of a plan is stored.
-#[derive(Debug, Clone)]
+#[derive(Debug)]
 pub struct StoredPlan {
     /// Row of the sweep.
     pub sweep_id: i64,
@@ -77,12 +77,7 @@ impl Store {
         .map_err(&failed)?
         .ok_or_else(|| StoreError::SweepImported { name: plan.name.clone() })?;
         let mut stored = StoredPlan { sweep_id, job_ids: Vec::with_capacity(plan.jobs.len()) };
-        let first = &plan.jobs[..plan.jobs.len().min(JOBS_AT_A_TIME)];
-        part_upsert(&mut tx, &mut stored, first, &plan.base_dir).await.map_err(&failed)?;
-        if first.len() == plan.jobs.len() {
-            others_leave(&mut tx, &stored).await.map_err(&failed)?;
-        }
-        tx.commit().await.map_err(&failed)?;
+        next_part(tx, plan, &mut stored).await.map_err(&failed)?;
         Ok(stored)
     }
 
@@ -98,26 +93,11 @@ impl Store {
         let analyze = async || drop(sqlx::raw_sql("ANALYZE job; ANALYZE sweep_job").execute(&self.pool).await);
         analyze().await;
         while stored.job_ids.len() < plan.jobs.len() {
-            let begun = stored.job_ids.len();
-            let part = &plan.jobs[begun..plan.jobs.len().min(begun + JOBS_AT_A_TIME)];
-            let mut tx = self.pool.begin().await.map_err(&failed)?;
-            let mut further = stored.clone();
-            part_upsert(&mut tx, &mut further, part, &plan.base_dir).await.map_err(&failed)?;
-            if further.job_ids.len() == plan.jobs.len() {
-                others_leave(&mut tx, &further).await.map_err(&failed)?;
-            }
-            tx.commit().await.map_err(&failed)?;
-            *stored = further;
+            let tx = self.pool.begin().await.map_err(&failed)?;
+            next_part(tx, plan, stored).await.map_err(&failed)?;
         }
         analyze().await;
         Ok(())
-    }
-
-    /// Stores all of a plan and gives the sweep's row.
-    pub async fn sweep_upsert(&self, plan: &Plan) -> Result<i64, StoreError> {
-        let mut stored = self.sweep_begin(plan).await?;
-        self.sweep_store_rest(plan, &mut stored).await?;
-        Ok(stored.sweep_id)
     }
 
     /// Row of the sweep with this name.
@@ -146,21 +126,18 @@ impl Store {
     }
 }
 
-/// Stores the jobs that follow those of `stored`, and their places in the sweep.
-async fn part_upsert(
-    tx: &mut PgConnection,
-    stored: &mut StoredPlan,
-    part: &[PlannedJob],
-    base_dir: &Path,
-) -> Result<(), sqlx::Error> {
+/// Stores the jobs of a plan that follow those of `stored`, and their places in the sweep, and commits. With the last
+/// of them, what is not in the plan leaves the sweep.
+async fn next_part(mut tx: Transaction<'_, Postgres>, plan: &Plan, stored: &mut StoredPlan) -> Result<(), sqlx::Error> {
+    let begun = stored.job_ids.len();
+    let part = &plan.jobs[begun..plan.jobs.len().min(begun + JOBS_AT_A_TIME)];
     // In the order of their keys, as pools are, so that two launches of overlapping sweeps can't wait for each other in
     // a circle.
-    let first = stored.job_ids.len();
     let mut order: Vec<usize> = (0..part.len()).collect();
     order.sort_by(|&one, &two| part[one].job_key.cmp(&part[two].job_key));
     let jobs: Vec<&PlannedJob> = order.iter().map(|&index| &part[index]).collect();
-    jobs_upsert(&mut *tx, &jobs, base_dir).await?;
-    let positions: Vec<i32> = order.iter().map(|&index| i32::try_from(first + index).unwrap_or(i32::MAX)).collect();
+    jobs_upsert(&mut tx, &jobs, &plan.base_dir).await?;
+    let positions: Vec<i32> = order.iter().map(|&index| i32::try_from(begun + index).unwrap_or(i32::MAX)).collect();
     let job_ids = sqlx::query_scalar!(
         r#"WITH given AS MATERIALIZED (
                SELECT job.job_id, given.position FROM unnest($2::text[], $3::integer[]) AS given (job_key, position)
@@ -174,22 +151,21 @@ async fn part_upsert(
         &column(&jobs, |job| job.job_key.clone()),
         &positions,
     )
-    .fetch_all(tx)
+    .fetch_all(&mut *tx)
     .await?;
+    if begun + part.len() == plan.jobs.len() {
+        let all = [&stored.job_ids[..], &job_ids].concat();
+        sqlx::query!(
+            "DELETE FROM sweep_job WHERE sweep_id = $1 AND job_id NOT IN (SELECT * FROM unnest($2::bigint[]))",
+            stored.sweep_id,
+            &all
+        )
+        .execute(&mut *tx)
+        .await?;
+    }
+    tx.commit().await?;
     stored.job_ids.extend(job_ids);
     Ok(())
-}
-
-/// Takes out of the sweep what is not in its plan.
-async fn others_leave(tx: &mut PgConnection, stored: &StoredPlan) -> Result<(), sqlx::Error> {
-    sqlx::query!(
-        "DELETE FROM sweep_job WHERE sweep_id = $1 AND job_id NOT IN (SELECT * FROM unnest($2::bigint[]))",
-        stored.sweep_id,
-        &stored.job_ids
-    )
-    .execute(tx)
-    .await
-    .map(drop)
 }
 
 /// Stores jobs that are not there yet; where the data lie now counts for those that are still to run, since paths are

@@ -13,17 +13,17 @@ pub(super) fn line(text: &str) {
 }
 
 /// Folder of the attempt at hand, if the log is not there yet.
-static NEXT: Mutex<Option<PathBuf>> = Mutex::new(None);
+static NEXT_FOLDER: Mutex<Option<PathBuf>> = Mutex::new(None);
 
-/// The worker has gone on to the attempt of this folder; [`go_on`] moves the log there.
-pub(super) fn expect(folder: &Path) {
-    *NEXT.lock().unwrap_or_else(PoisonError::into_inner) = Some(folder.to_owned());
+/// The worker has gone on to the attempt of this folder; [`move_to_next_folder`] moves the log there.
+pub(super) fn set_next_folder(folder: &Path) {
+    *NEXT_FOLDER.lock().unwrap_or_else(PoisonError::into_inner) = Some(folder.to_owned());
 }
 
 /// From now on the log is that of the attempt at hand. Called when there is something to tell of it: an attempt that
 /// soon finishes leaves none.
-pub(super) fn go_on() {
-    let Some(folder) = NEXT.lock().unwrap_or_else(PoisonError::into_inner).take() else { return };
+pub(super) fn move_to_next_folder() {
+    let Some(folder) = NEXT_FOLDER.lock().unwrap_or_else(PoisonError::into_inner).take() else { return };
     let moved = OpenOptions::new().create(true).append(true).open(folder.join("worker.log"));
     match moved.and_then(|file| Ok(nix::unistd::dup2_stderr(file)?)) {
         Ok(()) => line("goes on from another job"),

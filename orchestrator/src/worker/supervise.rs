@@ -45,7 +45,7 @@ pub(super) async fn supervise(cli: &Cli) -> Result<u8, WorkerError> {
             Ok(Shipped::Everything(None)) => break Ok(0),
             Ok(Shipped::Everything(Some(next))) => {
                 log::line(&format!("goes on to job {}, in {}", next.job_key, next.folder.display()));
-                log::expect(&next.folder);
+                log::set_next_folder(&next.folder);
                 claim = *next;
             }
             Ok(Shipped::Superseded) => {
@@ -85,7 +85,7 @@ async fn attempt(
         });
         if let Some(ending) = ending {
             if !matches!(ending, Ending::Finished { .. }) {
-                log::go_on();
+                log::move_to_next_folder();
             }
             log::line(&format!("ended: {ending:?}"));
             let _ = end_sender.send(ending);

@@ -198,7 +198,7 @@ impl Session<'_, '_> {
                 }
                 () = until(log_at) => {
                     log_at = None;
-                    log::go_on();
+                    log::move_to_next_folder();
                     None
                 }
                 () = until(retry_at) => {

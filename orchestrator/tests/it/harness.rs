@@ -4,6 +4,7 @@ use std::fs::{self, Permissions};
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
+use std::time::{Duration, Instant};
 
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
@@ -17,6 +18,23 @@ pub(crate) fn sweep(dir: &Path, args: &[&str]) -> Command {
         command.env("SWEEP_PG_BIN", folder);
     }
     command
+}
+
+/// How long anything may take before a test gives up.
+const DEADLINE: Duration = Duration::from_mins(2);
+/// Between two looks at a condition.
+const LOOK_EVERY: Duration = Duration::from_millis(20);
+
+/// Waits for a condition.
+pub(crate) fn wait_until<T>(mut condition: impl FnMut() -> Option<T>) -> Option<T> {
+    let begun = Instant::now();
+    while begun.elapsed() < DEADLINE {
+        if let Some(value) = condition() {
+            return Some(value);
+        }
+        std::thread::sleep(LOOK_EVERY);
+    }
+    None
 }
 
 /// Exit code, standard output and standard error in one text, for snapshots.

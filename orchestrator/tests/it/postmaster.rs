@@ -4,14 +4,13 @@
 use std::fs;
 use std::os::unix::fs::{PermissionsExt, symlink};
 use std::process::{Command, Output, Stdio};
-use std::time::{Duration, Instant};
 
 use nix::sys::signal::{Signal, kill};
 use nix::sys::stat::Mode;
 use nix::unistd::{Pid, mkfifo};
 use sqlx::Connection;
 
-use crate::harness::{Project, transcript};
+use crate::harness::{Project, transcript, wait_until};
 
 /// The last connection's server process, and how often a server has been started: what two servers could not agree on.
 const SERVER: &str = "SELECT pg_postmaster_start_time()::text || ' ' || pg_backend_pid()::text AS server";
@@ -148,17 +147,6 @@ fn processes() -> Vec<(Pid, Pid, String)> {
         Some((Pid::from_raw(number), Pid::from_raw(parent), stat[start + 1..end].to_owned()))
     });
     numbers.collect()
-}
-
-fn wait_until<T>(mut condition: impl FnMut() -> Option<T>) -> Option<T> {
-    let begun = Instant::now();
-    while begun.elapsed() < Duration::from_mins(1) {
-        if let Some(value) = condition() {
-            return Some(value);
-        }
-        std::thread::sleep(Duration::from_millis(20));
-    }
-    None
 }
 
 #[test]

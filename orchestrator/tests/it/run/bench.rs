@@ -1,10 +1,11 @@
 //! What the tests of running share: a project with a spec, the launch under test, and questions to its database.
 
-use std::fs;
+use std::fs::{self, Permissions};
+use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
 use std::sync::OnceLock;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
@@ -12,12 +13,8 @@ use sqlx::PgPool;
 use sqlx::postgres::PgPoolOptions;
 use sweep::store::private_postgres;
 
+pub(super) use crate::harness::wait_until;
 use crate::harness::{Project, transcript};
-
-/// How long anything may take before a test gives up.
-const DEADLINE: Duration = Duration::from_mins(2);
-/// Between two looks at a condition.
-const LOOK_EVERY: Duration = Duration::from_millis(20);
 
 /// Four jobs of 20 or 40 steps, a checkpoint every fifth.
 pub(super) const SPEC: &str = "\
@@ -47,6 +44,27 @@ impl Bench {
         self.project.path()
     }
 
+    /// A project with a spec that names `./runner.sh`, and that runner, in shell: it describes itself with `more`,
+    /// knows `started` and `finished` of a job of 64 samples, and does `body`.
+    pub(super) fn with_shell_runner(spec: &str, more: &str, body: &str) -> Bench {
+        let bench = Bench::new(spec);
+        let text = format!(
+            "#!/bin/sh
+if [ \"$1\" = describe ]; then
+    echo '{{\"name\": \"shell\", \"version\": \"1\", \"protocol\": 1, \"reads_data\": false, \"devices\": [\"cpu\"]{more}}}'
+    exit 0
+fi
+started() {{ echo '{{\"event\": \"started\", \"parameters\": 191873, \"resumed_from_samples\": 0, \"device\": \"sh\"}}'; }}
+finished() {{ echo '{{\"event\": \"finished\", \"samples_seen\": 64, \"train_secs\": 1, \"eval_secs\": 0}}'; }}
+{body}
+"
+        );
+        let path = bench.path().join("runner.sh");
+        fs::write(&path, text).expect("the project can be written to");
+        fs::set_permissions(&path, Permissions::from_mode(0o755)).expect("the file is ours");
+        bench
+    }
+
     /// `sweep` in the project.
     pub(super) fn sweep(&self, args: &[&str]) -> Output {
         self.project.output(args)
@@ -54,7 +72,13 @@ impl Bench {
 
     /// Starts `sweep launch SPEC` with faults.
     pub(super) fn launch_spec(&self, spec: &str, fault: &str) -> Launch {
+        self.launch_with(spec, fault, &[])
+    }
+
+    /// The same with more in its environment.
+    pub(super) fn launch_with(&self, spec: &str, fault: &str, environment: &[(&str, &str)]) -> Launch {
         let mut command = self.project.sweep(&["launch", spec]);
+        command.envs(environment.iter().copied());
         command.env("SYNTHETIC_FAULT", fault).stdout(Stdio::piped()).stderr(Stdio::piped());
         Launch { child: Some(command.spawn().expect("sweep starts")) }
     }
@@ -62,14 +86,6 @@ impl Bench {
     /// Starts `sweep launch sweep.yaml` with faults.
     pub(super) fn launch(&self, fault: &str) -> Launch {
         self.launch_spec("sweep.yaml", fault)
-    }
-
-    /// The same with more in its environment.
-    pub(super) fn launch_with(&self, fault: &str, environment: &[(&str, &str)]) -> Launch {
-        let mut command = self.project.sweep(&["launch", "sweep.yaml"]);
-        command.envs(environment.iter().copied());
-        command.env("SYNTHETIC_FAULT", fault).stdout(Stdio::piped()).stderr(Stdio::piped());
-        Launch { child: Some(command.spawn().expect("sweep starts")) }
     }
 
     /// Launches to the end, which has to be a good one; gives what was said.
@@ -138,8 +154,8 @@ impl Bench {
         .join("\n")
     }
 
-    /// Asserts that every job is done, by one finished attempt, with the outcome of a run that nothing happened to.
-    pub(super) fn assert_done_once(&self) {
+    /// Asserts that every job is done, by one finished attempt, and nothing lives.
+    pub(super) fn assert_each_done_once(&self) {
         let wrong = self.ask(
             "SELECT concat_ws(' ', left(job_key, 12), job.state, count(*) FILTER (WHERE a.state = 'finished'))
              FROM job LEFT JOIN attempt a USING (job_id) GROUP BY job_id
@@ -147,6 +163,11 @@ impl Bench {
                     OR count(*) FILTER (WHERE a.state IN ('intent', 'launched', 'running')) > 0",
         );
         assert!(wrong.is_empty(), "{wrong:?}\n{}", self.story());
+    }
+
+    /// The same, with the outcome of a run of [`SPEC`] that nothing happened to.
+    pub(super) fn assert_done_once(&self) {
+        self.assert_each_done_once();
         let (outcome, reference) = (self.outcome(), reference());
         if outcome != *reference {
             let here: Vec<&str> = outcome.lines().filter(|line| !reference.contains(line)).collect();
@@ -212,18 +233,6 @@ impl Drop for Launch {
             let _ = child.wait();
         }
     }
-}
-
-/// Waits for a condition.
-pub(super) fn wait_until<T>(mut condition: impl FnMut() -> Option<T>) -> Option<T> {
-    let begun = Instant::now();
-    while begun.elapsed() < DEADLINE {
-        if let Some(value) = condition() {
-            return Some(value);
-        }
-        std::thread::sleep(LOOK_EVERY);
-    }
-    None
 }
 
 /// Signals the worker of an attempt, found by its arguments.

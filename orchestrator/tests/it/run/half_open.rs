@@ -69,7 +69,7 @@ fn connections_that_go_dead_without_a_word_are_given_up() {
     let part = |name: &str| url.query_pairs().find(|(key, _)| key == name).expect("it is in the URL").1.into_owned();
     let proxy = Proxy::new(PathBuf::from(part("host")).join(".s.PGSQL.5432"));
     let url = format!("postgres://sweep:{}@127.0.0.1:{}/sweep?sslmode=disable", part("password"), proxy.port);
-    let launch = bench.launch_with("delay@40", &[("DATABASE_URL", &url)]);
+    let launch = bench.launch_with("sweep.yaml", "delay@40", &[("DATABASE_URL", &url)]);
     bench.wait_for_checkpoint();
     proxy.cut();
     let output = launch.wait();

@@ -1,8 +1,7 @@
 //! Runners that misbehave, and a database that refuses: what is said is bounded, what is left is killed, and the reason
 //! is told.
 
-use std::fs::{self, Permissions};
-use std::os::unix::fs::PermissionsExt;
+use std::fs;
 use std::process::Stdio;
 
 use nix::sys::signal::Signal;
@@ -22,22 +21,7 @@ limits: {retries: 0}
 
 /// A project whose runner does `body` when it is to train.
 fn shell(body: &str) -> Bench {
-    let bench = Bench::new(SHELL_SPEC);
-    let text = format!(
-        "#!/bin/sh
-if [ \"$1\" = describe ]; then
-    echo '{{\"name\": \"shell\", \"version\": \"1\", \"protocol\": 1, \"reads_data\": false, \"devices\": [\"cpu\"]}}'
-    exit 0
-fi
-started() {{ echo '{{\"event\": \"started\", \"parameters\": 191873, \"resumed_from_samples\": 0, \"device\": \"sh\"}}'; }}
-finished() {{ echo '{{\"event\": \"finished\", \"samples_seen\": 64, \"train_secs\": 1, \"eval_secs\": 0}}'; }}
-{body}
-"
-    );
-    let path = bench.path().join("runner.sh");
-    fs::write(&path, text).expect("the project can be written to");
-    fs::set_permissions(&path, Permissions::from_mode(0o755)).expect("the file is ours");
-    bench
+    Bench::with_shell_runner(SHELL_SPEC, "", body)
 }
 
 /// Launches a job that can't work; gives why it failed. It is tried once.

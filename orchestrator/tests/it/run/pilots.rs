@@ -1,8 +1,7 @@
 //! Workers that go on to the next job, and runners that serve one job after another.
 
 use std::collections::BTreeSet;
-use std::fs::{self, Permissions};
-use std::os::unix::fs::PermissionsExt;
+use std::fs;
 
 use nix::sys::signal::Signal;
 
@@ -22,13 +21,7 @@ const WORKERS: &str = "SELECT count(DISTINCT coalesce(worker, token))::text FROM
 
 /// Every job done by one finished attempt, none alive, with the outcome that a worker and a runner process a job give.
 fn assert_as_with_a_worker_a_job(bench: &Bench) {
-    let wrong = bench.ask(
-        "SELECT concat_ws(' ', left(job_key, 12), job.state, count(*) FILTER (WHERE a.state = 'finished'))
-         FROM job LEFT JOIN attempt a USING (job_id) GROUP BY job_id
-         HAVING job.state <> 'done' OR count(*) FILTER (WHERE a.state = 'finished') <> 1
-                OR count(*) FILTER (WHERE a.state IN ('intent', 'launched', 'running')) > 0",
-    );
-    assert!(wrong.is_empty(), "{wrong:?}\n{}", bench.story());
+    bench.assert_each_done_once();
     let apart = Bench::new(&SPEC.replace("threads_per_slot: 1", "threads_per_slot: 1, worker_time: 0s"));
     apart.finish();
     assert_eq!(apart.ask(WORKERS), ["12"], "{}", apart.story());
@@ -121,30 +114,18 @@ fn jobs_that_fail_are_the_launchers_to_try_again() {
 
 /// A runner in shell that says that it serves, and does `body` for the job in `$job`.
 fn serving(body: &str) -> Bench {
-    let bench = Bench::new(
-        "name: tiny\nrunner: ./runner.sh\ngrid: {model: cpu-w32-l2, samples_seen: 64, data_size: 500, seed: [0, 1, 2, 3, 4]}\n\
-         recipe: {global_batch: 64}\nbackend: {local: {slots: 1, threads_per_slot: 1}}\nlimits: {retries: 0}\n",
-    );
-    let text = format!(
-        "#!/bin/sh
-if [ \"$1\" = describe ]; then
-    echo '{{\"name\": \"shell\", \"version\": \"1\", \"protocol\": 1, \"reads_data\": false, \"devices\": [\"cpu\"], \"serve\": true}}'
-    exit 0
-fi
-started() {{ echo '{{\"event\": \"started\", \"parameters\": 191873, \"resumed_from_samples\": 0, \"device\": \"sh\"}}'; }}
-finished() {{ echo '{{\"event\": \"finished\", \"samples_seen\": 64, \"train_secs\": 1, \"eval_secs\": 0}}'; }}
-jobs=0
+    let spec = "name: tiny\nrunner: ./runner.sh\n\
+                grid: {model: cpu-w32-l2, samples_seen: 64, data_size: 500, seed: [0, 1, 2, 3, 4]}\n\
+                recipe: {global_batch: 64}\nbackend: {local: {slots: 1, threads_per_slot: 1}}\nlimits: {retries: 0}\n";
+    let body = format!(
+        "jobs=0
 while read -r line; do
     job=$(echo \"$line\" | cut -d'\"' -f4)
     jobs=$((jobs + 1))
     {body}
-done
-"
+done"
     );
-    let path = bench.path().join("runner.sh");
-    fs::write(&path, text).expect("the project can be written to");
-    fs::set_permissions(&path, Permissions::from_mode(0o755)).expect("the file is ours");
-    bench
+    Bench::with_shell_runner(spec, ", \"serve\": true", &body)
 }
 
 #[test]
