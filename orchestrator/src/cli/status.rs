@@ -52,6 +52,8 @@ struct Jobs<'a> {
     done: i64,
     failed: i64,
     cancelled: i64,
+    /// Age of these counts: 0, or of what the launcher of a large sweep counted last.
+    counted_secs_ago: f64,
     /// Jobs of the sweep that `jobs` leaves out (`--limit`, `--all`).
     left_out: i64,
     jobs: Vec<JobLine<'a>>,
@@ -87,7 +89,7 @@ pub(super) async fn run(args: Args) -> Result<Exit, Failure> {
     };
     match &args.sweep {
         None => {
-            let sweeps = store.sweep_list().await?;
+            let sweeps = store.sweep_list(None).await?;
             if args.json {
                 output::json("sweep.status/1", &Sweeps { sweeps: sweeps.iter().map(sweep_line).collect() });
             } else if sweeps.is_empty() {
@@ -97,14 +99,13 @@ pub(super) async fn run(args: Args) -> Result<Exit, Failure> {
             }
         }
         Some(name) => {
-            let sweep_id = find(&store, name).await?;
-            let counts = store.job_totals(sweep_id).await?.counts;
+            let SweepSummary { sweep_id, counts, counted_secs_ago, .. } = find(&store, name).await?;
             let jobs = jobs(&store, sweep_id, &args, &counts).await?;
             let left_out = counts.total() - i64::try_from(jobs.len()).unwrap_or(i64::MAX);
             if args.json {
                 let StateCounts { pending, running, done, failed, cancelled } = counts;
                 let jobs = jobs.iter().map(job_line).collect();
-                let body = Jobs { sweep: name, pending, running, done, failed, cancelled, left_out, jobs };
+                let body = Jobs { sweep: name, pending, running, done, failed, cancelled, counted_secs_ago, left_out, jobs };
                 output::json("sweep.status/1", &body);
             } else {
                 data(&job_table(&jobs));
@@ -180,12 +181,12 @@ fn nothing(args: &Args) -> Result<Exit, Failure> {
     }
 }
 
-/// Row of the sweep with this name, or an error that lists the names there are.
-async fn find(store: &Store, name: &str) -> Result<i64, Failure> {
-    if let Some(sweep_id) = store.sweep_find(name).await? {
-        return Ok(sweep_id);
+/// The sweep with this name, or an error that lists the names there are.
+async fn find(store: &Store, name: &str) -> Result<SweepSummary, Failure> {
+    if let Some(sweep) = store.sweep_list(Some(name)).await?.pop() {
+        return Ok(sweep);
     }
-    let names: Vec<String> = store.sweep_list().await?.into_iter().map(|sweep| sweep.name).collect();
+    let names = store.study_names().await?;
     let failure = Failure::bad_input(format!("there is no sweep `{name}` here"));
     Err(if names.is_empty() {
         failure.hint("`sweep launch SPEC` starts one")
@@ -198,7 +199,8 @@ fn sweep_table(sweeps: &[SweepSummary]) -> String {
     let mut table = plain(&["sweep", "jobs", "done", "running", "failed", "question"], 1..5);
     for sweep in sweeps {
         let question = sweep.question.lines().next().unwrap_or_default();
-        let numbers = [sweep.jobs, sweep.done, sweep.running, sweep.failed].map(|number| number.to_string());
+        let counts = &sweep.counts;
+        let numbers = [counts.total(), counts.done, counts.running, counts.failed].map(|number| number.to_string());
         let row = std::iter::once(sweep.name.clone()).chain(numbers).chain([output::one_line(question).into_owned()]);
         table.add_row(row);
     }
@@ -243,11 +245,11 @@ fn sweep_line(sweep: &SweepSummary) -> SweepLine<'_> {
     SweepLine {
         sweep: &sweep.name,
         question: &sweep.question,
-        jobs: sweep.jobs,
-        done: sweep.done,
-        running: sweep.running,
-        failed: sweep.failed,
-        cancelled: sweep.cancelled,
+        jobs: sweep.counts.total(),
+        done: sweep.counts.done,
+        running: sweep.counts.running,
+        failed: sweep.counts.failed,
+        cancelled: sweep.counts.cancelled,
     }
 }
 

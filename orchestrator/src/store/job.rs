@@ -175,7 +175,8 @@ impl Store {
                           ended_at = CASE WHEN living.silent THEN now() END
                    FROM living
                    WHERE attempt.attempt_id = living.attempt_id AND state IN ('intent', 'launched', 'running')),
-               noted AS (INSERT INTO event (job_id, kind) SELECT job_id, 'cancelled' FROM cancelled)
+               noted AS (INSERT INTO event (job_id, kind) SELECT job_id, 'cancelled' FROM cancelled),
+               uncounted AS (DELETE FROM sweep_totals)
                SELECT count(*) AS "cancelled!" FROM cancelled"#,
             job_ids,
             silent_secs
@@ -195,7 +196,8 @@ impl Store {
                                              AND ended_at IS NOT NULL)
                    WHERE job_id = ANY ($1) AND state = ANY ($2)
                    RETURNING job_id),
-               noted AS (INSERT INTO event (job_id, kind) SELECT job_id, 'retry granted' FROM retried)
+               noted AS (INSERT INTO event (job_id, kind) SELECT job_id, 'retry granted' FROM retried),
+               uncounted AS (DELETE FROM sweep_totals)
                SELECT count(*) AS "retried!" FROM retried"#,
             job_ids,
             &states

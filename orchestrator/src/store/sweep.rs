@@ -6,7 +6,7 @@ use std::path::Path;
 use protocol::JobSpec;
 use sqlx::{PgConnection, Postgres, Transaction};
 
-use super::{Store, StoreError, doing};
+use super::{StateCounts, Store, StoreError, doing};
 use crate::plan::{Plan, PlannedJob};
 
 /// Jobs of one transaction.
@@ -21,23 +21,19 @@ pub struct StoredPlan {
     job_ids: Vec<i64>,
 }
 
-/// One sweep in a list.
-#[derive(Debug, Clone, PartialEq, Eq)]
+/// How far a sweep is.
+#[derive(Debug, Clone, PartialEq)]
 pub struct SweepSummary {
+    /// Row.
+    pub sweep_id: i64,
     /// Name.
     pub name: String,
     /// What it is to answer.
     pub question: String,
-    /// Jobs.
-    pub jobs: i64,
-    /// Of these, done.
-    pub done: i64,
-    /// Failed.
-    pub failed: i64,
-    /// Claimed by a worker.
-    pub running: i64,
-    /// Cancelled.
-    pub cancelled: i64,
+    /// Jobs by state.
+    pub counts: StateCounts,
+    /// Age of the counts, seconds; 0: counted now.
+    pub counted_secs_ago: f64,
 }
 
 impl Store {
@@ -108,21 +104,59 @@ impl Store {
             .map_err(doing("can't look up the sweep"))
     }
 
-    /// All sweeps, by name, with the number of their jobs by state.
-    pub async fn sweep_list(&self) -> Result<Vec<SweepSummary>, StoreError> {
-        sqlx::query_as!(
-            SweepSummary,
-            r#"SELECT s.name, s.question, count(j.job_id) AS "jobs!",
-                      count(*) FILTER (WHERE j.state = 'done') AS "done!",
-                      count(*) FILTER (WHERE j.state = 'failed') AS "failed!",
-                      count(*) FILTER (WHERE j.state = 'running') AS "running!",
-                      count(*) FILTER (WHERE j.state = 'cancelled') AS "cancelled!"
-               FROM sweep s LEFT JOIN sweep_job USING (sweep_id) LEFT JOIN job j USING (job_id)
-               GROUP BY s.sweep_id ORDER BY s.name"#
+    /// All sweeps by name, or the one of this name. Counts of large ones are their launcher's while these are fresh.
+    pub async fn sweep_list(&self, name: Option<&str>) -> Result<Vec<SweepSummary>, StoreError> {
+        let rows = sqlx::query!(
+            r#"SELECT sweep_id AS "sweep_id!", sweep AS "name!", question AS "question!", pending AS "pending!",
+                      running AS "running!", done AS "done!", failed AS "failed!", cancelled AS "cancelled!",
+                      counted_secs_ago AS "counted_secs_ago!"
+               FROM sweep_progress WHERE $1::text IS NULL OR sweep = $1 ORDER BY sweep"#,
+            name
         )
         .fetch_all(&self.pool)
         .await
-        .map_err(doing("can't list the sweeps"))
+        .map_err(doing("can't list the sweeps"))?;
+        let summary = rows.into_iter().map(|row| SweepSummary {
+            sweep_id: row.sweep_id,
+            name: row.name,
+            question: row.question,
+            counts: StateCounts {
+                pending: row.pending,
+                running: row.running,
+                done: row.done,
+                failed: row.failed,
+                cancelled: row.cancelled,
+            },
+            counted_secs_ago: row.counted_secs_ago,
+        });
+        Ok(summary.collect())
+    }
+
+    /// Stores what the launcher of a sweep counted, for [`Store::sweep_list`]; `None`: they are to be counted anew.
+    pub async fn sweep_note_counts(&self, sweep_id: i64, counts: Option<&StateCounts>) -> Result<(), StoreError> {
+        let failed = doing("can't note how far the sweep is");
+        let Some(counts) = counts else {
+            let forget = sqlx::query!("DELETE FROM sweep_totals WHERE sweep_id = $1", sweep_id);
+            return forget.execute(&self.pool).await.map(drop).map_err(failed);
+        };
+        let StateCounts { pending, running, done, failed: given_up, cancelled } = *counts;
+        sqlx::query!(
+            "WITH quiet AS MATERIALIZED (SELECT set_config('synchronous_commit', 'off', true))
+             INSERT INTO sweep_totals SELECT $1, $2, $3, $4, $5, $6, clock_timestamp() FROM quiet
+             ON CONFLICT (sweep_id) DO UPDATE SET
+                 pending = excluded.pending, running = excluded.running, done = excluded.done, failed = excluded.failed,
+                 cancelled = excluded.cancelled, counted_at = excluded.counted_at",
+            sweep_id,
+            pending,
+            running,
+            done,
+            given_up,
+            cancelled
+        )
+        .execute(&self.pool)
+        .await
+        .map(drop)
+        .map_err(failed)
     }
 }
 

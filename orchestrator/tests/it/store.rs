@@ -7,6 +7,7 @@ use std::process::Stdio;
 use insta::assert_snapshot;
 use nix::sys::signal::{Signal, kill};
 use sqlx::Connection;
+use sweep::store::StateCounts;
 
 use crate::harness::{Project, sweep, transcript};
 
@@ -456,6 +457,32 @@ mod schema {
         let throughput = store.throughput_list().await.expect("it is read");
         let speeds: Vec<_> = throughput.iter().map(|row| (&*row.model, row.secs_per_sample, row.attempts)).collect();
         assert_eq!(speeds, [("m1", 16.0 / 80.0, 1), ("m2", 0.5, 1)]);
+    }
+
+    #[tokio::test]
+    async fn counts_of_a_launcher_are_used_while_they_are_fresh() {
+        let project = Project::new();
+        let store = project.store().await;
+        script(&project, RUNS).await;
+        let counted = project.ok(&["status", "--json"]);
+        let sweep_id = store.sweep_list(Some("s")).await.expect("it is read")[0].sweep_id;
+        let noted = StateCounts { pending: 7, done: 70_000, ..StateCounts::default() };
+        let of_status = async || {
+            let list = store.sweep_list(None).await.expect("it is read");
+            (list[0].counts, list[0].counted_secs_ago > 0.0)
+        };
+        let exact = of_status().await.0;
+        store.sweep_note_counts(sweep_id, Some(&noted)).await.expect("it is stored");
+        assert_eq!(of_status().await, (noted, true));
+        for shift in ["- interval '6 s'", "+ interval '1 h'"] {
+            store.sweep_note_counts(sweep_id, Some(&noted)).await.expect("it is stored");
+            script(&project, &format!("UPDATE sweep_totals SET counted_at = counted_at {shift}")).await;
+            assert_eq!(of_status().await, (exact, false), "{shift}");
+        }
+        store.sweep_note_counts(sweep_id, Some(&noted)).await.expect("it is stored");
+        assert_eq!(store.job_retry(&[], &["failed"]).await.expect("it is asked for"), 0);
+        assert_eq!(of_status().await, (exact, false), "states were changed by hand");
+        assert_eq!(project.ok(&["status", "--json"]), counted);
     }
 }
 

@@ -13,6 +13,8 @@ use crate::store::{ProgressFilter, Store, StoreError};
 const EVERY: Duration = Duration::from_millis(500);
 /// A look may take one such part of the time.
 const SHARE: u32 = 20;
+/// Sweeps of more jobs are counted here alone; readers use what was counted.
+const LARGE: i64 = 10_000;
 /// Jobs that ended, told one by one in one notice at most; the totals count the rest.
 const ENDS_MAX: i64 = 1000;
 
@@ -42,6 +44,9 @@ impl Display {
         }
         let ended = self.ended(store, sweep_id).await?;
         let totals = store.job_totals(sweep_id).await?;
+        if totals.counts.total() > LARGE {
+            store.sweep_note_counts(sweep_id, (!last).then_some(&totals.counts)).await?;
+        }
         let running = store.job_progress(sweep_id, ProgressFilter::Running).await?;
         let ended = if ended.is_empty() {
             Vec::new()

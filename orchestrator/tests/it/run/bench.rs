@@ -213,6 +213,13 @@ impl Launch {
         kill(Pid::from_raw(child.id().cast_signed()), signal).expect("it is ours");
     }
 
+    /// It may open no file, socket or pipe beyond so many.
+    pub(super) fn limit_descriptors(&self, most: u32) {
+        let pid = self.child.as_ref().expect("it runs").id().to_string();
+        // It may have ended in the meantime.
+        let _ = Command::new("prlimit").args(["--pid", &pid, &format!("--nofile={most}:")]).status();
+    }
+
     /// Waits for its end.
     pub(super) fn wait(mut self) -> Output {
         self.child.take().expect("it runs").wait_with_output().expect("it ends")

@@ -52,6 +52,21 @@ fn a_clock_that_was_set_back_does_not_keep_the_dead_alive() {
 }
 
 #[test]
+fn a_launcher_without_descriptors_gives_nobody_up() {
+    let bench = Bench::new(&SPEC.replace("slots: 2", "slots: 4"));
+    let launch = bench.launch("delay@100");
+    bench.wait_for("SELECT 'all' FROM attempt HAVING count(*) FILTER (WHERE samples_seen > 0) = 4");
+    // It can't look into /proc any more, connect to the database, or start anything.
+    launch.limit_descriptors(5);
+    bench.wait_for("SELECT 'far' FROM attempt HAVING min(samples_seen) > 640");
+    launch.limit_descriptors(1024);
+    let output = launch.wait();
+    assert!(output.status.success(), "{}", transcript(&output));
+    assert_eq!(bench.ask("SELECT count(*)::text FROM attempt"), ["4"], "{}", bench.story());
+    bench.assert_done_once();
+}
+
+#[test]
 fn a_runner_is_killed_and_retried() {
     let bench = Bench::new(SPEC);
     let launch = bench.launch(SLOW);

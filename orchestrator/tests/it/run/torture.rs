@@ -46,6 +46,7 @@ enum Fault {
     ClockBack,
     ClockForward,
     DatabaseFull,
+    NoDescriptors,
 }
 
 const FAULTS: &[Fault] = &[
@@ -65,6 +66,7 @@ const FAULTS: &[Fault] = &[
     Fault::ClockBack,
     Fault::ClockForward,
     Fault::DatabaseFull,
+    Fault::NoDescriptors,
 ];
 
 #[test]
@@ -287,6 +289,11 @@ impl Torture {
                     .ask("CREATE TRIGGER full_disk BEFORE INSERT ON metric FOR EACH ROW EXECUTE FUNCTION full_disk()");
                 self.pause();
                 self.calm();
+            }
+            Fault::NoDescriptors => {
+                self.launches.iter().for_each(|launch| launch.limit_descriptors(5));
+                self.pause();
+                self.launches.iter().for_each(|launch| launch.limit_descriptors(1024));
             }
         }
     }
