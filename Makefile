@@ -52,12 +52,12 @@ test: build ## Every test, on a real PostgreSQL and a real libtorch
 .PHONY: torture
 torture: build ## Faults at random while a sweep runs (FAULTS=100, SEED=...); a short form is among the tests
 	@SWEEP_TORTURE_FAULTS="$${FAULTS:-100}" SWEEP_TORTURE_SEED="$${SEED:-$$RANDOM}" \
-		cargo test -p sweep --test it torture -- --nocapture
+		cargo test $(ALL) --test it torture -- --nocapture
 
 .PHONY: torture-scale
 torture-scale: build ## 100,000 jobs on a simulated backend that errs (JOBS=..., SEED=...): seven minutes
 	@SWEEP_SCALE_JOBS="$${JOBS:-100000}" SWEEP_SCALE_SEED="$${SEED:-$$RANDOM}" \
-		cargo test -p sweep --test it many_jobs -- --nocapture
+		cargo test $(ALL) --test it many_jobs -- --nocapture
 
 .PHONY: lint
 lint: setup ## Formatting, clippy and shell syntax, warnings as errors

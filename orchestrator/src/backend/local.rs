@@ -15,7 +15,7 @@ use protocol::Resources;
 use tokio::sync::Notify;
 
 use super::process::{self, Seen};
-use super::{Backend, BackendError, LaunchRequest, Observed, WorkerId};
+use super::{Backend, BackendError, LaunchRequest, Launched, Observed, WorkerId};
 use crate::plan::LocalOptions;
 
 /// How long the end of a worker is remembered that nobody has asked about.
@@ -113,6 +113,22 @@ impl LocalBackend {
         own_session(&mut command);
         Ok(command)
     }
+
+    /// Starts one worker and gives its handle.
+    fn start(&self, request: &LaunchRequest) -> io::Result<String> {
+        let mut child = tokio::process::Command::from(self.command(request)?).spawn()?;
+        let pid = child.id().unwrap_or_default().cast_signed();
+        // Not waited for yet, so its number is its own.
+        let handle = process::handle_of(pid).unwrap_or_else(|| format!("{pid}:0"));
+        let (exits, ended) = (Arc::clone(&self.exits), handle.clone());
+        tokio::spawn(async move {
+            if child.wait().await.is_ok() {
+                exits.ended.lock().unwrap_or_else(PoisonError::into_inner).insert(ended, Instant::now());
+                exits.changed.notify_one();
+            }
+        });
+        Ok(handle)
+    }
 }
 
 #[async_trait]
@@ -139,21 +155,18 @@ impl Backend for LocalBackend {
         Resources { device: device.to_owned(), threads: self.threads }
     }
 
-    async fn launch(&self, request: &LaunchRequest) -> Result<String, BackendError> {
-        let failed = |source| BackendError::Launch { token: request.token.clone(), source };
-        let mut child =
-            tokio::process::Command::from(self.command(request).map_err(failed)?).spawn().map_err(failed)?;
-        let pid = child.id().unwrap_or_default().cast_signed();
-        // Not waited for yet, so its number is its own.
-        let handle = process::handle_of(pid).unwrap_or_else(|| format!("{pid}:0"));
-        let (exits, ended) = (Arc::clone(&self.exits), handle.clone());
-        tokio::spawn(async move {
-            if child.wait().await.is_ok() {
-                exits.ended.lock().unwrap_or_else(PoisonError::into_inner).insert(ended, Instant::now());
-                exits.changed.notify_one();
+    async fn launch(&self, requests: &[LaunchRequest]) -> Launched {
+        let mut launched = Launched::default();
+        for request in requests {
+            match self.start(request) {
+                Ok(handle) => launched.handles.push((request.token.clone(), handle)),
+                Err(source) => {
+                    launched.error = Some(BackendError::Launch { token: request.token.clone(), source });
+                    break;
+                }
             }
-        });
-        Ok(handle)
+        }
+        launched
     }
 
     async fn poll(&self, workers: &[WorkerId]) -> BTreeMap<String, Observed> {

@@ -5,9 +5,11 @@
 
 mod local;
 mod process;
+mod slurm;
 
 pub use local::LocalBackend;
 pub use process::{Seen, kill_marked, kill_orphans, look_at};
+pub use slurm::SlurmBackend;
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
@@ -32,8 +34,9 @@ pub trait Backend: Send + Sync {
     /// What a worker in a slot may use.
     fn slot_resources(&self) -> protocol::Resources;
 
-    /// Starts one worker and gives the handle it goes by. The attempt's token is its name: it can be found again.
-    async fn launch(&self, request: &LaunchRequest) -> Result<String, BackendError>;
+    /// Starts workers, in the order given, until one can't be started. The attempt's token is a worker's name: it can
+    /// be found again, which it has to be where no handle is given, since the backend is still at it.
+    async fn launch(&self, requests: &[LaunchRequest]) -> Launched;
 
     /// What is to be said of each worker, by its name. Total: what it can't tell is [`Observed::Unknown`], never an
     /// error and never an end.
@@ -61,8 +64,17 @@ pub struct WorkerId {
     pub handle: Option<String>,
 }
 
-/// What a backend says of a worker. [`Observed::Exited`] and [`Observed::Gone`] alone are reasons to give it up, the
-/// second only together with a heartbeat that has stopped.
+/// What came of starting workers.
+#[derive(Debug, Default)]
+pub struct Launched {
+    /// Worker and handle of those that were started.
+    pub handles: Vec<(String, String)>,
+    /// Why one of the others was not.
+    pub error: Option<BackendError>,
+}
+
+/// What a backend says of a worker. [`Observed::Exited`], [`Observed::Gone`] and [`Observed::Ended`] alone are reasons
+/// to give it up, the last two only together with a heartbeat that has stopped.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Observed {
     /// It is there, under this handle.
@@ -71,8 +83,18 @@ pub enum Observed {
     Exited,
     /// The backend looked where it would be, and it isn't there.
     Gone,
+    /// The backend's own record says that it has ended.
+    Ended {
+        /// How, in the backend's words.
+        said: String,
+        /// Somebody ended it by hand.
+        cancelled: bool,
+    },
     /// No answer, another machine's, or one we don't understand: ask again.
     Unknown,
+    /// What knows of it can't be asked now, or is still being asked, and will know later: however long that takes,
+    /// nothing is given up for it.
+    NoAnswer,
 }
 
 /// One worker to start.
@@ -114,6 +136,20 @@ pub enum BackendError {
         token: String,
         /// Why.
         source: std::io::Error,
+    },
+    /// There is no Slurm, or it does not answer.
+    #[error("Slurm does not answer `scontrol show config`: {said}")]
+    NoSlurm {
+        /// What was said.
+        said: String,
+    },
+    /// `sbatch` did not accept workers.
+    #[error("Slurm did not accept the workers: {said}")]
+    Submit {
+        /// What it said.
+        said: String,
+        /// Whether it may accept them later as they are.
+        passing: bool,
     },
     /// A signal was refused.
     #[error("can't signal the worker of attempt {token}")]

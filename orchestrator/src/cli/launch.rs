@@ -9,7 +9,7 @@ use tokio::sync::watch;
 
 use super::output::{self, Exit, Failure, say, say_line};
 use super::progress::{self, Progress};
-use crate::backend::{Backend, BackendError, LocalBackend};
+use crate::backend::{Backend, BackendError, LocalBackend, SlurmBackend};
 use crate::plan::{BackendChoice, Plan};
 use crate::schedule::driver::{DriveError, Outcome, StopRequest, Sweep, drive};
 use crate::schedule::{Policy, Scheduler};
@@ -51,6 +51,8 @@ struct FailedJob<'a> {
 
 /// Between two tries to store a plan in a database that is away.
 const STORE_PAUSE: Duration = Duration::from_secs(1);
+/// How long another launcher's `sbatch` may take before its attempts count as abandoned.
+const SUBMIT_SECS: f64 = 180.0;
 /// Failed jobs that the last words list; `sweep status` has all.
 const FAILURES_MAX: i64 = 100;
 
@@ -133,9 +135,21 @@ async fn run_jobs(
     mut stored: StoredPlan,
     before: &StateCounts,
 ) -> Result<(Outcome, StateCounts), Failure> {
-    let BackendChoice::Local(options) = &plan.backend;
     let home = store::home();
-    let backend = LocalBackend::new(options, &home, &plan.runner_devices)?;
+    let (backend, work_secs, each): (Box<dyn Backend>, u64, String) = match &plan.backend {
+        BackendChoice::Local(options) => {
+            let backend = LocalBackend::new(options, &home, &plan.runner_devices)?;
+            let each =
+                format!("{}{}", if backend.gpu_count() > 0 { "a GPU and " } else { "" }, threads(backend.threads()));
+            (Box::new(backend), options.work_secs, format!("{each} each"))
+        }
+        BackendChoice::Slurm(options) => {
+            let backend = SlurmBackend::connect(options, &home).await?;
+            let each =
+                format!("Slurm jobs on cluster {} with {} each", backend.host(), super::plan::slurm_request(options));
+            (Box::new(backend), options.work_secs, each)
+        }
+    };
     let parallel = plan.limits.parallel.unwrap_or(backend.slots()).max(1);
     let sweep = Sweep {
         sweep_id: stored.sweep_id,
@@ -143,16 +157,11 @@ async fn run_jobs(
         base_dir: plan.base_dir.clone(),
         home,
         time_limit_secs: plan.limits.time_limit_secs,
-        work_secs: options.work_secs,
+        work_secs,
         serve: plan.runner_serves,
     };
-    let gpu = if backend.gpu_count() > 0 { "a GPU and " } else { "" };
-    let threads = match backend.threads() {
-        1 => "1 thread".to_owned(),
-        threads => format!("{threads} threads"),
-    };
     say(&format!(
-        "{}: {} jobs ({}), {} at a time ({gpu}{threads} each)",
+        "{}: {} jobs ({}), {} at a time ({each})",
         plan.name,
         before.total(),
         ended(before),
@@ -161,7 +170,11 @@ async fn run_jobs(
     let (sender, requests) = watch::channel(StopRequest::None);
     let listening = tokio::spawn(listen(sender)?);
     let mut progress = Progress::new(&plan.name, before.total());
-    let scheduler = Scheduler::new(Policy::new(parallel, plan.limits.retries));
+    let mut policy = Policy::new(parallel, plan.limits.retries);
+    if matches!(plan.backend, BackendChoice::Slurm(_)) {
+        policy.intent_grace_secs = SUBMIT_SECS;
+    }
+    let scheduler = Scheduler::new(policy);
     // Side by side: the first jobs of a large plan need not wait for the last to be stored.
     let (store_sender, storing) = watch::channel(true);
     let rest = async {
@@ -169,7 +182,8 @@ async fn run_jobs(
         let _ = store_sender.send(false);
         result
     };
-    let driving = drive(store.clone(), &backend, scheduler, &sweep, storing, requests, |notice| progress.show(&notice));
+    let driving =
+        drive(store.clone(), &*backend, scheduler, &sweep, storing, requests, |notice| progress.show(&notice));
     let (outcome, not_stored) = {
         tokio::pin!(rest, driving);
         tokio::select! {
@@ -183,6 +197,10 @@ async fn run_jobs(
         Some(error) => Err(Failure::from(error).hint("launch again: what is stored stays, the rest is added")),
         None => Ok((outcome?, reached)),
     }
+}
+
+fn threads(count: usize) -> String {
+    if count == 1 { "1 thread".to_owned() } else { format!("{count} threads") }
 }
 
 /// Stores what is left of a plan, however long the database is away.
@@ -265,6 +283,12 @@ impl From<BackendError> for Failure {
         let failure = Failure::environment(error.to_string()).because(&error);
         match error {
             BackendError::NoWorker { .. } => failure.hint("install `sweep-worker` in the same folder as `sweep`"),
+            BackendError::NoSlurm { .. } => failure.hint(
+                "run on a login node of the cluster, with `sbatch`, `squeue`, `scancel` and `scontrol` on PATH; or use `backend: local`",
+            ),
+            BackendError::Submit { .. } => failure.hint(
+                "change `backend: {slurm: ...}` of the spec and launch again; `sbatch --test-only SCRIPT` tries a script of `.sweep/slurm`",
+            ),
             _ => failure,
         }
     }

@@ -8,7 +8,7 @@ use miette::{GraphicalReportHandler, GraphicalTheme};
 use serde::Serialize;
 
 use super::output::{Exit, Failure, color_stderr, data, json, say};
-use crate::plan::{BackendChoice, LoadError, Plan, PlannedJob, load};
+use crate::plan::{BackendChoice, LoadError, Plan, PlannedJob, SlurmOptions, load};
 use crate::spec::SpecError;
 use crate::spec::quantity::grouped;
 use crate::store::Store;
@@ -194,13 +194,15 @@ struct LimitsRow {
 }
 
 fn body<'a>(plan: &'a Plan, states: Option<&BTreeMap<String, State>>) -> Body<'a> {
-    let BackendChoice::Local(_) = plan.backend;
     Body {
         name: &plan.name,
         question: &plan.question,
         runner: plan.jobs.first().map(|job| &*job.spec.runner),
         runner_path: &plan.runner_path,
-        backend: "local",
+        backend: match plan.backend {
+            BackendChoice::Local(_) => "local",
+            BackendChoice::Slurm(_) => "slurm",
+        },
         pools: plan
             .pools
             .iter()
@@ -304,6 +306,16 @@ fn text(plan: &Plan, states: Option<&BTreeMap<String, State>>, all: bool) -> Str
         Some(secs) => format!("time: {} left on one slot, evaluations not counted", time(secs)),
         None => "time: not known before a first run on this machine has been measured".to_owned(),
     });
+    if let BackendChoice::Slurm(options) = &plan.backend {
+        let most =
+            plan.limits.parallel.map_or(options.jobs, |parallel| parallel.min(options.jobs)).min(plan.jobs.len());
+        lines.push(format!(
+            "slurm: at most {} Slurm job{} at one time, each {}",
+            grouped(most as u64),
+            if most == 1 { "" } else { "s" },
+            slurm_request(options)
+        ));
+    }
     if let Some(budget) = plan.limits.compute_budget_flops {
         let share = 100.0 * totals.train_flops / budget;
         lines.push(format!("budget: {share:.1} % of {budget:.3e} training FLOPs"));
@@ -394,4 +406,17 @@ fn time(secs: f64) -> String {
         60..3_600 => format!("{} min {} s", secs / 60, secs % 60),
         _ => format!("{} h {} min", grouped(secs / 3_600), secs % 3_600 / 60),
     }
+}
+
+/// What a Slurm job asks for: `2 CPUs, 1 GPU, 16G, 1 h, partition gpu`.
+pub(super) fn slurm_request(options: &SlurmOptions) -> String {
+    let number = |count: usize, what: &str| format!("{count} {what}{}", if count == 1 { "" } else { "s" });
+    let mut parts = vec![number(options.cpus, "CPU")];
+    if options.gpus > 0 {
+        parts.push(number(options.gpus, "GPU"));
+    }
+    parts.extend(options.memory.clone());
+    parts.push(time(options.time_secs as f64));
+    parts.extend(options.partition.as_ref().map(|name| format!("partition {name}")));
+    parts.join(", ")
 }

@@ -105,7 +105,8 @@ pub(super) async fn run(args: Args) -> Result<Exit, Failure> {
             if args.json {
                 let StateCounts { pending, running, done, failed, cancelled } = counts;
                 let jobs = jobs.iter().map(job_line).collect();
-                let body = Jobs { sweep: name, pending, running, done, failed, cancelled, counted_secs_ago, left_out, jobs };
+                let body =
+                    Jobs { sweep: name, pending, running, done, failed, cancelled, counted_secs_ago, left_out, jobs };
                 output::json("sweep.status/1", &body);
             } else {
                 data(&job_table(&jobs));

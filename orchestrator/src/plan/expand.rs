@@ -109,10 +109,11 @@ pub fn plan(spec: &Spec, inputs: &Inputs) -> Result<Plan, SpecError> {
             time_limit_secs: spec.limits.time_secs,
             compute_budget_flops: spec.limits.compute_flops,
         },
-        backend: match spec.backend {
-            Backend::Local { slots, threads_per_slot, work_secs } => {
+        backend: match &spec.backend {
+            &Backend::Local { slots, threads_per_slot, work_secs } => {
                 BackendChoice::Local(LocalOptions { slots, threads_per_slot, work_secs })
             }
+            Backend::Slurm(options) => BackendChoice::Slurm(options.clone()),
         },
         runner_path: inputs.runner_path.clone(),
         runner_devices: inputs.runner.devices.clone(),

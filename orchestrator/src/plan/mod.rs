@@ -25,6 +25,7 @@ use protocol::{
     Compute, DataSource, EvaluationPlan, JobSpec, ModelSize, NamedModel, PoolManifest, Recipe, RunnerIdentity,
 };
 
+pub use crate::spec::SlurmOptions;
 pub use expand::{Inputs, job_key, plan};
 pub use inputs::{LoadError, load};
 pub use runner::RunnerError;
@@ -146,6 +147,8 @@ pub struct Limits {
 pub enum BackendChoice {
     /// This machine.
     Local(LocalOptions),
+    /// A Slurm cluster.
+    Slurm(SlurmOptions),
 }
 
 /// Slots of the local backend.

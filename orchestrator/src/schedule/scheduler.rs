@@ -4,8 +4,9 @@
 //! an old one would.
 //!
 //! **When an attempt is lost.** Its worker has ended (this process waited for it); or the backend denies it *and* its
-//! heartbeat has stopped; or the backend can't tell and its heartbeat has stopped for minutes. A fence keeps what comes
-//! from a worker that was given up too early from doing harm.
+//! heartbeat has stopped; or the backend can't tell and its heartbeat has stopped for minutes. Where the backend only
+//! has no answer yet (a queue that can't be asked), nothing is given up. A fence keeps what comes from a worker that
+//! was given up too early from doing harm.
 
 use std::collections::BTreeSet;
 
@@ -128,6 +129,15 @@ pub enum Action {
         /// Name of the attempt.
         token: String,
     },
+    /// Store that the attempt was ended by hand, outside, and that its job is not to be tried again.
+    CancelJob {
+        /// Row of the job.
+        job_id: i64,
+        /// Name of the attempt.
+        token: String,
+        /// What the backend says.
+        reason: String,
+    },
     /// Store that the job is given up.
     FailJob {
         /// Row of the job.
@@ -162,7 +172,7 @@ impl Scheduler {
         let mut actions = Vec::new();
         for job in &input.jobs {
             if let Some(attempt) = &job.live {
-                actions.extend(self.attempt_action(now, attempt, input.stop));
+                actions.extend(self.attempt_action(now, job.job_id, attempt, input.stop));
             } else if job.phase == JobPhase::Pending {
                 if let Some(reason) = self.policy.exhausted(job) {
                     actions.push(Action::FailJob { job_id: job.job_id, reason });
@@ -178,24 +188,29 @@ impl Scheduler {
     /// Whether a stop has to wait for this attempt: it is there, or was a moment ago.
     pub fn may_be_running(&self, now: f64, attempt: &AttemptView) -> bool {
         match attempt.observed {
-            Observed::Alive(_) => true,
+            Observed::Alive(_) | Observed::NoAnswer => true,
             Observed::Exited => false,
-            Observed::Gone | Observed::Unknown => silence(now, attempt) < self.policy.stale_secs,
+            Observed::Gone | Observed::Ended { .. } | Observed::Unknown => {
+                silence(now, attempt) < self.policy.stale_secs
+            }
         }
     }
 
     /// What to do about an attempt that lives.
-    fn attempt_action(&self, now: f64, attempt: &AttemptView, stop: bool) -> Option<Action> {
+    fn attempt_action(&self, now: f64, job_id: i64, attempt: &AttemptView, stop: bool) -> Option<Action> {
         let token = attempt.token.clone();
         if let Some(reason) = self.lost_because(now, attempt) {
+            let by_hand = matches!(attempt.observed, Observed::Ended { cancelled: true, .. });
             return Some(match attempt.phase {
                 AttemptPhase::Intent => Action::Withdraw { token },
+                AttemptPhase::Launched if attempt.stop_requested => Action::Withdraw { token },
+                _ if by_hand && !attempt.stop_requested => Action::CancelJob { job_id, token, reason },
                 AttemptPhase::Launched | AttemptPhase::Running => Action::MarkLost { token, reason },
             });
         }
         match (attempt.phase, &attempt.observed) {
             (AttemptPhase::Intent, Observed::Alive(handle)) => Some(Action::Adopt { token, handle: handle.clone() }),
-            (AttemptPhase::Intent, Observed::Gone | Observed::Exited) => {
+            (AttemptPhase::Intent, Observed::Gone | Observed::Exited | Observed::Ended { .. }) => {
                 let abandoned = now - attempt.created_secs >= self.policy.intent_grace_secs;
                 match (attempt.own || abandoned, stop) {
                     (true, true) => Some(Action::Withdraw { token }),
@@ -203,7 +218,7 @@ impl Scheduler {
                     (false, _) => None,
                 }
             }
-            (AttemptPhase::Intent, Observed::Unknown) => None,
+            (AttemptPhase::Intent, Observed::Unknown | Observed::NoAnswer) => None,
             (AttemptPhase::Launched | AttemptPhase::Running, _) => {
                 (stop && !attempt.stop_requested).then_some(Action::StopAttempt { token })
             }
@@ -217,10 +232,11 @@ impl Scheduler {
             (_, Observed::Unknown) if silence >= self.policy.silent_secs => {
                 Some(format!("its host {} has been silent for {:.0} min", attempt.host, silence / 60.0))
             }
-            (AttemptPhase::Intent, _) | (_, Observed::Alive(_) | Observed::Unknown) => None,
+            (AttemptPhase::Intent, _) | (_, Observed::Alive(_) | Observed::Unknown | Observed::NoAnswer) => None,
             (_, Observed::Exited) => Some("the worker has ended without a word".to_owned()),
             (_, Observed::Gone) => (silence >= self.policy.stale_secs)
                 .then(|| "the worker is gone and its heartbeat has stopped".to_owned()),
+            (_, Observed::Ended { said, .. }) => (silence >= self.policy.stale_secs).then(|| said.clone()),
         }
     }
 

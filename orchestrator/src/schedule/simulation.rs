@@ -151,8 +151,9 @@ impl World {
                     (attempt.end, attempt.ended) = (Some("lost"), now);
                 }
             }),
+            Action::CancelJob { token, .. } => unreachable!("nobody ends {token} by hand"),
             Action::Withdraw { token } => self.change(token, |attempt| {
-                if attempt.phase == AttemptPhase::Intent {
+                if attempt.phase != AttemptPhase::Running {
                     (attempt.end, attempt.ended) = (Some("stopped"), now);
                 }
             }),
@@ -276,10 +277,10 @@ impl Launcher {
                 let lost = lost.expect("it was in the input");
                 let silence = world.now - lost.seen_secs;
                 let allowed = match lost.observed {
-                    Observed::Gone => silence >= STALE,
+                    Observed::Gone | Observed::Ended { .. } => silence >= STALE,
                     Observed::Unknown => silence >= SILENT,
                     Observed::Exited => true,
-                    Observed::Alive(_) => false,
+                    Observed::Alive(_) | Observed::NoAnswer => false,
                 };
                 assert!(allowed, "{token} was given up after {silence} s: {:?}", lost.observed);
             }
@@ -404,6 +405,30 @@ fn an_attempt_is_lost_only_if_its_heartbeat_has_stopped_and_nobody_sees_it() {
     // An intent of a host that is gone is not lost but withdrawn: it cost nothing.
     let intent = decide(1300.0, live(AttemptPhase::Intent, Observed::Unknown));
     assert_eq!(intent, [Action::Withdraw { token: "t".to_owned() }]);
+}
+
+#[test]
+fn a_queue_that_gives_no_answer_ends_nothing() {
+    for phase in [AttemptPhase::Intent, AttemptPhase::Launched, AttemptPhase::Running] {
+        assert_eq!(decide(1e9, live(phase, Observed::NoAnswer)), [], "{phase:?}");
+    }
+}
+
+#[test]
+fn what_a_queue_says_of_an_end_is_the_reason() {
+    let ended = |cancelled| Observed::Ended { said: "Slurm job 7_0 ended as X".to_owned(), cancelled };
+    let (token, reason) = ("t".to_owned(), "Slurm job 7_0 ended as X".to_owned());
+    for phase in [AttemptPhase::Launched, AttemptPhase::Running] {
+        assert_eq!(decide(1009.0, live(phase, ended(false))), [], "the worker may be storing its end");
+        let lost = Action::MarkLost { token: token.clone(), reason: reason.clone() };
+        assert_eq!(decide(1010.0, live(phase, ended(false))), [lost]);
+        let cancelled = Action::CancelJob { job_id: 1, token: token.clone(), reason: reason.clone() };
+        assert_eq!(decide(1010.0, live(phase, ended(true))), [cancelled], "somebody's will is respected");
+    }
+    // Taken out of the queue because we asked for it: it never ran, and cost nothing.
+    let mut asked = live(AttemptPhase::Launched, ended(true));
+    asked.live.as_mut().expect("it lives").stop_requested = true;
+    assert_eq!(decide(1010.0, asked), [Action::Withdraw { token }]);
 }
 
 #[test]

@@ -6,11 +6,15 @@ use protocol::{Augmentation, EvaluationTask, Loss, Precision, Schedule};
 
 use super::keys::RECIPE;
 use super::read::Value;
-use super::{Amount, Axes, Backend, Data, DataSize, Evaluation, Limits, Override, Recipe, Source, Spec};
+use super::{Amount, Axes, Backend, Data, DataSize, Evaluation, Limits, Override, Recipe, SlurmOptions, Source, Spec};
 
 /// Seconds for which a worker goes on to the next job. Long enough for its start not to matter, short enough for other
 /// sweeps on the machine, and for jobs that are tried again, to get their turn.
 const WORK_SECS: u64 = 60;
+
+/// Defaults of a Slurm job's time and of the number of jobs in the queue.
+const SLURM_SECS: u64 = 3600;
+const SLURM_JOBS: usize = 100;
 
 type Section = BTreeMap<&'static str, Value>;
 
@@ -178,7 +182,28 @@ fn backend(value: Option<Value>) -> Backend {
             threads_per_slot: count(options.remove("threads_per_slot")).map(|count| count as usize),
             work_secs: secs(options.remove("worker_time")).unwrap_or(WORK_SECS),
         },
+        Some(Value::Variant("slurm", options)) => Backend::Slurm(slurm(options)),
         Some(value) => unreachable!("no backend {value:?} in the table"),
+    }
+}
+
+fn slurm(mut options: Section) -> SlurmOptions {
+    let texts = |value| list(value).into_iter().filter_map(|value| text(Some(value))).collect();
+    let time_secs = secs(options.remove("time")).unwrap_or(SLURM_SECS);
+    let number = |value, default| count(value).map_or(default, |count| count as usize);
+    SlurmOptions {
+        partition: text(options.remove("partition")),
+        account: text(options.remove("account")),
+        qos: text(options.remove("qos")),
+        constraint: text(options.remove("constraint")),
+        gpus: number(options.remove("gpus"), 0),
+        cpus: number(options.remove("cpus"), 1),
+        memory: text(options.remove("memory")),
+        time_secs,
+        jobs: number(options.remove("jobs"), SLURM_JOBS),
+        work_secs: secs(options.remove("worker_time")).unwrap_or(time_secs / 2),
+        setup: texts(options.remove("setup")),
+        options: texts(options.remove("options")),
     }
 }
 

@@ -68,8 +68,6 @@ pub enum Kind {
     Some(&'static [Key]),
     /// One of these names, alone or with a map of options: `local` or `{local: {slots: 2}}`.
     Variant(&'static [Key]),
-    /// Known, but not there yet: always an error, with this way out.
-    Later(&'static str),
 }
 
 /// Bounds of a real number.
@@ -278,14 +276,7 @@ static EVALUATION: &[Key] = &[
 
 static BACKENDS: &[Key] = &[
     key("local", Kind::Section(LOCAL), Optional, "This machine"),
-    key(
-        "slurm",
-        Kind::Later(
-            "the Slurm backend comes next; today `backend: local` on a node, inside a job of yours, does the same work",
-        ),
-        Optional,
-        "A cluster",
-    ),
+    key("slurm", Kind::Section(SLURM), Optional, "A Slurm cluster, with `sbatch` and `squeue` on PATH"),
 ];
 
 static LOCAL: &[Key] = &[
@@ -297,6 +288,31 @@ static LOCAL: &[Key] = &[
         Default("1m"),
         "A worker goes on to the next job until it is so old; `0s`: a worker process a job",
     ),
+];
+
+static SLURM: &[Key] = &[
+    key("partition", Kind::Text, Optional, "`sbatch --partition`; else the cluster's default"),
+    key("account", Kind::Text, Optional, "`sbatch --account`"),
+    key("qos", Kind::Text, Optional, "`sbatch --qos`"),
+    key("constraint", Kind::Text, Optional, "`sbatch --constraint`: features that nodes must have"),
+    key("gpus", Kind::Count { min: 0, max: 1_024 }, Default("0"), "GPUs of one job (`--gres=gpu:N`)"),
+    key("cpus", Kind::Count { min: 1, max: 4_096 }, Default("1"), "CPUs of one job, which are its threads"),
+    key("memory", Kind::Text, Optional, "Memory of one job, such as `500M` or `16G` (`--mem`)"),
+    key(
+        "time",
+        Kind::Duration { min: 60 },
+        Default("1h"),
+        "Wall-clock time of one submission; longer jobs go on from their checkpoints in the next",
+    ),
+    key("jobs", Kind::Count { min: 1, max: 100_000 }, Default("100"), "Slurm jobs in the queue at one time"),
+    key(
+        "worker_time",
+        Kind::Duration { min: 0 },
+        Optional,
+        "A worker goes on to the next job until it is so old; else for half of `time`; `0s`: a Slurm job a job",
+    ),
+    key("setup", Kind::List(&Kind::Text), Default("[]"), "Shell lines before the worker, such as `module load cuda`"),
+    key("options", Kind::List(&Kind::Text), Default("[]"), "Further options of `sbatch`, such as `--exclusive`"),
 ];
 
 static LIMITS: &[Key] = &[
@@ -331,7 +347,10 @@ impl Kind {
                 };
                 if range.below.is_finite() { format!("{min} and below {}", range.below) } else { min }
             }
-            Kind::Duration { .. } => "a time with its unit, such as `90s`, `30m`, `2h` or `1d`".to_owned(),
+            Kind::Duration { min } => {
+                let least = if *min > 1 { format!(", at least {min}s") } else { String::new() };
+                format!("a time with its unit, such as `90s`, `30m`, `2h` or `1d`{least}")
+            }
             Kind::Choice(words) => one_of(words.iter().copied()),
             Kind::Numbers => "a map of names to numbers".to_owned(),
             Kind::Tuple(kind, count) => format!("a list of {count}, each {}", kind.allowed()),
@@ -339,7 +358,6 @@ impl Kind {
             Kind::OneOrMore(kind) => format!("{}; or a list of them", kind.allowed()),
             Kind::Section(keys) | Kind::Some(keys) => format!("a map with the keys {}", names(keys)),
             Kind::Variant(keys) => one_of(keys.iter().map(|key| key.name)),
-            Kind::Later(way_out) => (*way_out).to_owned(),
         }
     }
 }

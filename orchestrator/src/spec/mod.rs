@@ -241,6 +241,37 @@ pub enum Backend {
         /// Seconds for which a worker goes on to the next job; 0: a worker a job.
         work_secs: u64,
     },
+    /// A Slurm cluster.
+    Slurm(SlurmOptions),
+}
+
+/// What is asked of a Slurm cluster for each job.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct SlurmOptions {
+    /// `--partition`; else the cluster's default.
+    pub partition: Option<String>,
+    /// `--account`.
+    pub account: Option<String>,
+    /// `--qos`.
+    pub qos: Option<String>,
+    /// `--constraint`.
+    pub constraint: Option<String>,
+    /// `--gres=gpu:N`; 0: none.
+    pub gpus: usize,
+    /// `--cpus-per-task`, and the runner's threads.
+    pub cpus: usize,
+    /// `--mem`, as Slurm writes it: `16G`.
+    pub memory: Option<String>,
+    /// `--time`, seconds; Slurm counts minutes.
+    pub time_secs: u64,
+    /// Slurm jobs in the queue at one time.
+    pub jobs: usize,
+    /// Seconds for which a worker goes on to the next job; 0: a worker a job.
+    pub work_secs: u64,
+    /// Shell lines before the worker.
+    pub setup: Vec<String>,
+    /// Further options of `sbatch`.
+    pub options: Vec<String>,
 }
 
 /// How far to go.

@@ -308,11 +308,6 @@ fn variant(node: &Node, keys: &'static [Key], path: &mut Path, problems: &mut Ve
         let near = did_you_mean(name, keys.iter().map(|key| key.name));
         return refuse(&Node::Text(name.clone()), &Kind::Variant(keys), near, path, problems);
     };
-    if let Kind::Later(way_out) = key.kind {
-        let message = format!("`{path}` can't be `{name}` yet");
-        problems.push(Problem::new(Place::Value(path.clone()), message, "use `local` today").help(way_out));
-        return None;
-    }
     path.0.push(Step::Key(name.clone()));
     let value = read(options, &key.kind, path, problems);
     path.0.pop();

@@ -23,7 +23,7 @@ pub fn schema() -> Value {
 
 fn section(keys: &[Key], whole: bool) -> Value {
     let mut properties = Map::new();
-    for key in keys.iter().filter(|key| !matches!(key.kind, Kind::Later(_))) {
+    for key in keys {
         let mut property = of(&key.kind);
         property["description"] = json!(match key.need {
             Need::Default(value) if whole => format!("{}. Default: {value}", key.doc),
@@ -76,13 +76,11 @@ fn of(kind: &Kind) -> Value {
         Kind::Section(keys) => section(keys, true),
         Kind::Some(keys) => section(keys, false),
         Kind::Variant(keys) => {
-            let there: Vec<&Key> = keys.iter().filter(|key| !matches!(key.kind, Kind::Later(_))).collect();
-            let names: Vec<&str> = there.iter().map(|key| key.name).collect();
+            let names: Vec<&str> = keys.iter().map(|key| key.name).collect();
             let mut options = section(keys, true);
             options["minProperties"] = json!(1);
             options["maxProperties"] = json!(1);
             json!({"anyOf": [{"enum": names}, options]})
         }
-        Kind::Later(_) => json!(false),
     }
 }

@@ -103,9 +103,9 @@ impl Store {
         self.attempt_drop(token, "lost", reason, &["launched", "running"]).await
     }
 
-    /// Stores that it was never started and isn't going to be. `false`: it was launched or has ended.
+    /// Stores that it was never started and isn't going to be. `false`: a worker has claimed it, or it has ended.
     pub async fn attempt_withdraw(&self, token: &str) -> Result<bool, StoreError> {
-        self.attempt_drop(token, "stopped", "withdrawn before it started", &["intent"]).await
+        self.attempt_drop(token, "stopped", "withdrawn before it started", &["intent", "launched"]).await
     }
 
     async fn attempt_drop(&self, token: &str, state: &str, reason: &str, from: &[&str]) -> Result<bool, StoreError> {

@@ -17,6 +17,9 @@ pub enum StoreError {
     /// The private cluster can't be run.
     #[error(transparent)]
     Private(#[from] PrivatePostgresError),
+    /// The private cluster is not up, and is not to be started from here.
+    #[error("the private database is not up; it is another machine's to start")]
+    NotUp,
     /// No connection.
     #[error("can't connect to the database {url}")]
     Connect {
@@ -84,6 +87,7 @@ impl StoreError {
     /// The way out.
     pub fn hint(&self) -> Option<String> {
         match self {
+            Self::NotUp => Some("`sweep db start` there, or `sweep launch`".to_owned()),
             Self::Url { .. } => Some(
                 "write it as postgres://USER:PASSWORD@HOST:PORT/DATABASE, or unset it to use a private database"
                     .to_owned(),

@@ -158,8 +158,9 @@ impl Store {
     }
 
     /// Like [`Store::connect`] for a worker: one connection, made once, since each costs a process of the server. So
-    /// the private database is asked whether it is up by connecting to it, and seen to only if it is not.
-    pub async fn connect_worker() -> Result<Store, StoreError> {
+    /// the private database is asked whether it is up by connecting to it, and seen to only if it is not, and
+    /// `may_start`: two machines must not start one cluster.
+    pub async fn connect_worker(may_start: bool) -> Result<Store, StoreError> {
         if let Some(options) = named_database()? {
             let reader = Reader::Owner(Box::new(options.clone()));
             return Store::open_for_worker(options, reader).await;
@@ -172,7 +173,11 @@ impl Store {
         {
             return Ok(store);
         }
-        let access = blocking(|| private_postgres::ensure_running(&home())).await?;
+        let access = if may_start {
+            blocking(|| private_postgres::ensure_running(&home())).await?
+        } else {
+            blocking(|| private_postgres::running(&home())).await?.ok_or(StoreError::NotUp)?
+        };
         Store::open_for_worker(access.options(), private_reader(&access)).await
     }
 

@@ -43,6 +43,12 @@ struct Cli {
     /// Stop after so many seconds; the next attempt goes on.
     #[arg(long)]
     time_limit_secs: Option<u64>,
+    /// Stop when this worker is so many seconds old, whichever attempt it has by then.
+    #[arg(long)]
+    until_secs: Option<u64>,
+    /// The private database runs on another machine: wait for it, and never start it here.
+    #[arg(long)]
+    database_elsewhere: bool,
     /// Row of the sweep whose next jobs it may go on to when a job is finished.
     #[arg(long)]
     sweep: Option<i64>,

@@ -44,15 +44,16 @@ pub(super) enum Shipped {
 #[derive(Debug)]
 pub(super) struct RetryingStore {
     store: Store,
+    may_start: bool,
 }
 
 impl RetryingStore {
-    /// Connects, starting the private database if there is none.
-    pub(super) async fn connect(deadline: Instant) -> Result<RetryingStore, WorkerError> {
+    /// Connects, starting the private database if it is not up and `may_start` it here.
+    pub(super) async fn connect(deadline: Instant, may_start: bool) -> Result<RetryingStore, WorkerError> {
         let mut pause = PAUSE_MIN;
         loop {
-            match Store::connect_worker().await {
-                Ok(store) => return Ok(RetryingStore { store }),
+            match Store::connect_worker(may_start).await {
+                Ok(store) => return Ok(RetryingStore { store, may_start }),
                 Err(error @ (StoreError::Url { .. } | StoreError::SchemaNewer { .. })) => return Err(error.into()),
                 Err(error) if Instant::now() + pause > deadline => return Err(error.into()),
                 Err(error) => log::error(&error),
@@ -90,7 +91,7 @@ impl RetryingStore {
             tokio::time::sleep(pause).await;
             pause = (pause * 2).min(PAUSE_MAX);
             // The private cluster may have come up elsewhere, or may be ours to start.
-            if let Ok(Ok(store)) = tokio::time::timeout(limit, Store::connect_worker()).await {
+            if let Ok(Ok(store)) = tokio::time::timeout(limit, Store::connect_worker(self.may_start)).await {
                 self.store = store;
             }
         }

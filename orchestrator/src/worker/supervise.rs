@@ -23,7 +23,7 @@ pub(super) async fn supervise(cli: &Cli) -> Result<u8, WorkerError> {
     runner::adopt_orphans();
     let begun = Instant::now();
     let deadline = begun + CLAIM_LIMIT;
-    let mut database = RetryingStore::connect(deadline).await?;
+    let mut database = RetryingStore::connect(deadline, !cli.database_elsewhere).await?;
     let token = &cli.attempt;
     // This process is known by it if the answer to a claim is lost.
     let nonce = format!("{:032x}", rand::random::<u128>());
@@ -33,7 +33,7 @@ pub(super) async fn supervise(cli: &Cli) -> Result<u8, WorkerError> {
         return Ok(SUPERSEDED);
     };
     let stop = StopSignal::listen()?;
-    let mut seat = RunnerSeat::new(cli);
+    let mut seat = RunnerSeat::new(cli, begun);
     let next_job = || {
         let sweep_id = cli.sweep.filter(|_| !stop.asked() && begun.elapsed().as_secs() < cli.work_secs)?;
         let token = format!("{:032x}", rand::random::<u128>());

@@ -13,7 +13,7 @@ use super::judge::{RunnerOutput, StopCause, judge};
 use super::lines::{LINE_MAX, Line};
 use super::runner::{self, Runner};
 use super::spool::Spool;
-use super::stop::StopSignal;
+use super::stop::{StopSignal, Told};
 use super::supervise::{file, is_disk_full};
 use super::{Cli, WorkerError, checkpoints, log};
 use crate::store::{Claim, Ending, Orders};
@@ -41,13 +41,24 @@ const SPACE_LIMIT: Duration = Duration::from_mins(10);
 #[derive(Debug)]
 pub(super) struct RunnerSeat<'a> {
     cli: &'a Cli,
+    /// When this worker was started.
+    worker_begun: Instant,
     waiting: Option<(Runner, mpsc::Receiver<Line>)>,
 }
 
 impl RunnerSeat<'_> {
     /// An empty one.
-    pub(super) fn new(cli: &Cli) -> RunnerSeat<'_> {
-        RunnerSeat { cli, waiting: None }
+    pub(super) fn new(cli: &Cli, worker_begun: Instant) -> RunnerSeat<'_> {
+        RunnerSeat { cli, worker_begun, waiting: None }
+    }
+
+    /// When an attempt that began then is to stop, and after how many seconds: by its own limit, or at the end of this
+    /// worker's time.
+    fn limit(&self, begun: Instant) -> Option<(Instant, u64)> {
+        let own = self.cli.time_limit_secs.map(|secs| begun + Duration::from_secs(secs));
+        let end = self.cli.until_secs.map(|secs| self.worker_begun + Duration::from_secs(secs));
+        let at = own.into_iter().chain(end).min()?;
+        Some((at, at.saturating_duration_since(begun).as_secs()))
     }
 
     /// Gives a job to the runner that waits, or else to a new one. `true`: it had waited.
@@ -102,7 +113,7 @@ pub(super) async fn train(
                 return Ok(Some(Ending::Failed { kind, reason, exit_code: None, stderr_tail: String::new() }));
             }
         };
-        let limit = seat.cli.time_limit_secs.map(|secs| (begun + Duration::from_secs(secs), secs));
+        let limit = seat.limit(begun);
         let mut session = Session { lines, listener: &mut listener, cause: None };
         let left = match session.listen(&mut runner, &mut orders, stop, limit).await {
             Ok(Some(left)) => left,
@@ -157,6 +168,7 @@ impl Session<'_, '_> {
         signal: &StopSignal,
         limit: Option<(Instant, u64)>,
     ) -> Result<Option<Option<ExitStatus>>, WorkerError> {
+        let begun = Instant::now();
         let mut talking = true;
         // Whether it has said its last word.
         let mut leaving = false;
@@ -191,7 +203,10 @@ impl Session<'_, '_> {
                     Some(Orders { stop: false, cancel: false }) => None,
                     Some(_) => Some(StopCause::Request),
                 },
-                () = signal.wait(), if self.cause.is_none() => Some(StopCause::Request),
+                told = signal.wait(), if self.cause.is_none() => Some(match told {
+                    Told::Stop => StopCause::Request,
+                    Told::TimeOver => StopCause::TimeLimit(begun.elapsed().as_secs()),
+                }),
                 () = until(time_limit) => {
                     time_limit = None;
                     limit.map(|(_, secs)| StopCause::TimeLimit(secs))

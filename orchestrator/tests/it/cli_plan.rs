@@ -330,24 +330,75 @@ fn missing_key() {
 }
 
 #[test]
-fn slurm_comes_next() {
-    insta::assert_snapshot!(changed("limits:", "backend: slurm\nlimits:"), @r"
+fn what_slurm_is_asked_for() {
+    let of = |options: &str| {
+        let said = changed("limits:", &format!("backend: {options}\nlimits:"));
+        said.lines().find(|line| line.starts_with("slurm:")).unwrap_or_else(|| panic!("{said}")).to_owned()
+    };
+    insta::assert_snapshot!(of("slurm"), @"slurm: at most 8 Slurm jobs at one time, each 1 CPU, 1 h 0 min");
+    insta::assert_snapshot!(of("{slurm: {partition: gpu, gpus: 1, cpus: 8, memory: 16G, time: 90m}}"), @"slurm: at most 8 Slurm jobs at one time, each 8 CPUs, 1 GPU, 16G, 1 h 30 min, partition gpu");
+}
+
+#[test]
+fn what_slurm_is_not_to_be_asked_for() {
+    let of = |options: &str| changed("limits:", &format!("backend: {{slurm: {options}}}\nlimits:"));
+    insta::assert_snapshot!(of("{time: 5s}"), @r"
     exit: 2
     ----- stdout -----
     ----- stderr -----
-      × `backend` can't be `slurm` yet
-       ╭─[x.yaml:8:10]
+      × `backend.slurm.time` can't be `5s`
+       ╭─[x.yaml:8:25]
      7 │ evaluations: [{pool: data/val, tasks: [zeroshot_retrieval]}]
-     8 │ backend: slurm
-       ·          ──┬──
-       ·            ╰── use `local` today
+     8 │ backend: {slurm: {time: 5s}}
+       ·                         ─┬
+       ·                          ╰── allowed: a time with its unit, such as `90s`, `30m`, `2h` or `1d`, at least 60s
      9 │ limits: {compute: 1e15}
        ╰────
-      help: the Slurm backend comes next; today `backend: local` on a node, inside a job of yours,
-            does the same work
 
     error: x.yaml: 1 mistake
     ");
+    insta::assert_snapshot!(of("{partition: a b, memory: 16 GB, options: [--array=1-3, exclusive]}"), @r#"
+    exit: 2
+    ----- stdout -----
+    ----- stderr -----
+      × `backend.slurm.partition` is `"a b"`
+       ╭─[x.yaml:8:30]
+     7 │ evaluations: [{pool: data/val, tasks: [zeroshot_retrieval]}]
+     8 │ backend: {slurm: {partition: a b, memory: 16 GB, options: [--array=1-3, exclusive]}}
+       ·                              ─┬─
+       ·                               ╰── one word, as `sbatch` takes it
+     9 │ limits: {compute: 1e15}
+       ╰────
+
+      × `backend.slurm.memory` is `16 GB`, which is no amount of memory
+       ╭─[x.yaml:8:43]
+     7 │ evaluations: [{pool: data/val, tasks: [zeroshot_retrieval]}]
+     8 │ backend: {slurm: {partition: a b, memory: 16 GB, options: [--array=1-3, exclusive]}}
+       ·                                           ──┬──
+       ·                                             ╰── a whole number and `K`, `M`, `G` or `T`, such as `16G`
+     9 │ limits: {compute: 1e15}
+       ╰────
+
+      × `backend.slurm.options[0]` is `--array`, which is set for every worker
+       ╭─[x.yaml:8:60]
+     7 │ evaluations: [{pool: data/val, tasks: [zeroshot_retrieval]}]
+     8 │ backend: {slurm: {partition: a b, memory: 16 GB, options: [--array=1-3, exclusive]}}
+       ·                                                            ─────┬─────
+       ·                                                                 ╰── leave it out; `time` has a key of its own, and a worker is one task on one node
+     9 │ limits: {compute: 1e15}
+       ╰────
+
+      × `backend.slurm.options[1]` is `"exclusive"`
+       ╭─[x.yaml:8:73]
+     7 │ evaluations: [{pool: data/val, tasks: [zeroshot_retrieval]}]
+     8 │ backend: {slurm: {partition: a b, memory: 16 GB, options: [--array=1-3, exclusive]}}
+       ·                                                                         ────┬────
+       ·                                                                             ╰── one option, such as `--exclusive`
+     9 │ limits: {compute: 1e15}
+       ╰────
+
+    error: x.yaml: 4 mistakes
+    "#);
 }
 
 #[test]

@@ -9,7 +9,7 @@ use tokio::time::Instant;
 
 use super::clocks::ClockWatch;
 use super::{DriveError, Notice, Sweep};
-use crate::backend::{Backend, BackendError, LaunchRequest, Observed, WorkerId};
+use crate::backend::{Backend, BackendError, LaunchRequest, Launched, Observed, WorkerId};
 use crate::schedule::{Action, AttemptPhase, AttemptView, Input, JobPhase, JobView, Scheduler};
 use crate::store::{IntentRequest, LiveAttempt, OpenJob, Place, SlotOffer, Store, StoreError};
 
@@ -180,7 +180,9 @@ impl<'a> RoundDriver<'a> {
         for attempt in attempts {
             let ended = match observed.get(&attempt.worker) {
                 Some(Observed::Exited) => true,
-                Some(Observed::Gone) => attempt.silent_secs >= self.scheduler.policy().stale_secs,
+                Some(Observed::Gone | Observed::Ended { .. }) => {
+                    attempt.silent_secs >= self.scheduler.policy().stale_secs
+                }
                 _ => false,
             };
             if ended && attempt.intent {
@@ -336,9 +338,10 @@ impl<'a> RoundDriver<'a> {
         if self.launch_at.is_some_and(|at| Instant::now() < at) {
             return Ok(());
         }
-        let mut launched = Vec::new();
+        let mut keys = BTreeMap::new();
+        let mut requests = Vec::new();
         for (job_key, token, slot, folder) in ready {
-            let request = LaunchRequest {
+            requests.push(LaunchRequest {
                 token: token.clone(),
                 slot: slot.and_then(|slot| usize::try_from(slot).ok()).unwrap_or(0),
                 folder: folder.into(),
@@ -348,30 +351,38 @@ impl<'a> RoundDriver<'a> {
                 sweep_id: self.sweep.sweep_id,
                 work_secs: self.sweep.work_secs,
                 serve: self.sweep.serve,
-            };
-            match self.backend.launch(&request).await {
-                Ok(handle) => {
-                    self.launch_failures = 0;
-                    self.launch_at = None;
-                    launched.push((token, handle));
-                    tell(Notice::Launched { job_key: &job_key });
-                }
-                Err(error) => {
-                    self.launch_failed(error, tell)?;
-                    break;
-                }
-            }
+            });
+            keys.insert(token, job_key);
         }
-        if launched.is_empty() {
+        if requests.is_empty() {
             return Ok(());
         }
-        Ok(self.store.attempt_launched(&launched).await?)
+        let Launched { handles, error } = self.backend.launch(&requests).await;
+        for (token, _) in &handles {
+            tell(Notice::Launched { job_key: &keys[token] });
+        }
+        if let Some(error) = error {
+            self.launch_failed(error, tell)?;
+        } else {
+            self.launch_failures = 0;
+            self.launch_at = None;
+        }
+        if handles.is_empty() {
+            return Ok(());
+        }
+        Ok(self.store.attempt_launched(&handles).await?)
     }
 
-    /// A full disk is waited for; anything else that goes on ends the launch.
+    /// A full disk and a full queue are waited for; anything else that goes on ends the launch, and what the backend
+    /// will never accept ends it at once.
     fn launch_failed(&mut self, error: BackendError, tell: &mut impl FnMut(Notice<'_>)) -> Result<(), DriveError> {
-        let full = matches!(&error, BackendError::Launch { source, .. } if source.kind() == ErrorKind::StorageFull);
-        if self.launch_failures >= LAUNCH_FAILURES_MAX && !full {
+        let passing = match &error {
+            BackendError::Launch { source, .. } => source.kind() == ErrorKind::StorageFull,
+            BackendError::Submit { passing: false, .. } => return Err(error.into()),
+            BackendError::Submit { passing: true, .. } => true,
+            _ => false,
+        };
+        if self.launch_failures >= LAUNCH_FAILURES_MAX && !passing {
             return Err(error.into());
         }
         self.launch_at = Some(Instant::now() + LAUNCH_PAUSE * 2_u32.pow(self.launch_failures));
@@ -437,6 +448,12 @@ async fn perform_one(
             }
         }
         Action::Withdraw { token } => drop(store.attempt_withdraw(&token).await?),
+        Action::CancelJob { job_id, token, reason } => {
+            if store.attempt_lost(&token, &reason).await? {
+                tell(Notice::AttemptLost { reason: &reason });
+            }
+            store.job_cancel(&[job_id], crate::schedule::SILENT_SECS).await?;
+        }
         Action::StopAttempt { token } => {
             store.attempt_request_stop(std::slice::from_ref(&token)).await?;
             if let Some(live) = live(&token).filter(|live| live.is_at(place)) {

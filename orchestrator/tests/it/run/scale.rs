@@ -12,7 +12,7 @@ use async_trait::async_trait;
 use protocol::{Description, Event, FailureKind, Measurement, Resources};
 use rand::{Rng, SeedableRng};
 use rand_chacha::ChaCha8Rng;
-use sweep::backend::{Backend, BackendError, LaunchRequest, Observed, WorkerId};
+use sweep::backend::{Backend, BackendError, LaunchRequest, Launched, Observed, WorkerId};
 use sweep::plan::{Inputs, Plan, plan};
 use sweep::schedule::driver::{Outcome, StopRequest, Sweep, drive};
 use sweep::schedule::{Policy, Scheduler};
@@ -162,17 +162,26 @@ impl Backend for Simulated {
         Resources { device: "cpu".to_owned(), threads: 1 }
     }
 
-    async fn launch(&self, request: &LaunchRequest) -> Result<String, BackendError> {
-        let refused = || BackendError::Launch { token: request.token.clone(), source: std::io::Error::other("chance") };
-        if self.world.happens("launch is refused", 100) {
-            return Err(refused());
+    async fn launch(&self, requests: &[LaunchRequest]) -> Launched {
+        let mut launched = Launched::default();
+        for request in requests {
+            let refused = || {
+                let source = std::io::Error::other("chance");
+                Some(BackendError::Launch { token: request.token.clone(), source })
+            };
+            if self.world.happens("launch is refused", 100) {
+                launched.error = refused();
+                break;
+            }
+            self.world.alive.lock().expect("no panic").insert(request.token.clone());
+            tokio::spawn(Arc::clone(&self.world).work(request.token.clone(), request.slot));
+            if self.world.happens("launch succeeds and its answer is lost", 100) {
+                launched.error = refused();
+                break;
+            }
+            launched.handles.push((request.token.clone(), request.token.clone()));
         }
-        self.world.alive.lock().expect("no panic").insert(request.token.clone());
-        tokio::spawn(Arc::clone(&self.world).work(request.token.clone(), request.slot));
-        if self.world.happens("launch succeeds and its answer is lost", 100) {
-            return Err(refused());
-        }
-        Ok(request.token.clone())
+        launched
     }
 
     async fn poll(&self, workers: &[WorkerId]) -> BTreeMap<String, Observed> {

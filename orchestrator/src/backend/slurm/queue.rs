@@ -1,0 +1,242 @@
+//! What `squeue` says, read. Pure.
+
+use std::collections::BTreeMap;
+
+/// Fields asked for, those with free text last. All letters are in the manuals of Slurm 20.11 to 26.05.
+pub(super) const FORMAT: &str = "%F|%K|%T|%N|%j|%r";
+
+/// What names of our Slurm jobs begin with; the batch follows.
+pub(super) const NAME_PREFIX: &str = "sweep-";
+
+/// One task of one of our job arrays.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Task {
+    /// Name of the batch: which file of attempts the index counts in.
+    pub batch: String,
+    /// Index in the array.
+    pub index: usize,
+    /// `ARRAYJOB_INDEX`, as `scancel` takes it.
+    pub handle: String,
+    /// What it is doing.
+    pub state: TaskState,
+    /// Name of its node, or empty.
+    pub node: String,
+    /// Why it waits, in Slurm's words.
+    pub reason: String,
+}
+
+/// States of Slurm jobs, as far as they make a difference.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) enum TaskState {
+    /// It waits, or will run again.
+    Queued,
+    /// It is on a node, or about to be, or its processes are being ended: nobody else may have its work yet.
+    Placed,
+    /// It has ended, in Slurm's word for it.
+    Ended(EndWord),
+    /// A word that we don't know. Never an end.
+    Unknown(String),
+}
+
+/// Slurm's words for an end.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum EndWord {
+    Completed,
+    Failed,
+    Timeout,
+    Deadline,
+    Preempted,
+    NodeFail,
+    BootFail,
+    Revoked,
+    OutOfMemory,
+    Cancelled,
+}
+
+impl EndWord {
+    /// As Slurm writes it.
+    pub(super) fn word(self) -> &'static str {
+        match self {
+            EndWord::Completed => "COMPLETED",
+            EndWord::Failed => "FAILED",
+            EndWord::Timeout => "TIMEOUT",
+            EndWord::Deadline => "DEADLINE",
+            EndWord::Preempted => "PREEMPTED",
+            EndWord::NodeFail => "NODE_FAIL",
+            EndWord::BootFail => "BOOT_FAIL",
+            EndWord::Revoked => "REVOKED",
+            EndWord::OutOfMemory => "OUT_OF_MEMORY",
+            EndWord::Cancelled => "CANCELLED",
+        }
+    }
+}
+
+impl TaskState {
+    /// `squeue`'s long form (`%T`).
+    pub(super) fn read(word: &str) -> TaskState {
+        use TaskState::{Ended, Placed, Queued};
+        match word {
+            "PENDING" | "REQUEUED" | "REQUEUE_FED" | "REQUEUE_HOLD" | "RESV_DEL_HOLD" | "SPECIAL_EXIT"
+            | "EXPEDITING" => Queued,
+            "CONFIGURING" | "RUNNING" | "SUSPENDED" | "STOPPED" | "RESIZING" | "SIGNALING" | "COMPLETING"
+            | "STAGE_OUT" => Placed,
+            "COMPLETED" => Ended(EndWord::Completed),
+            "FAILED" => Ended(EndWord::Failed),
+            "TIMEOUT" => Ended(EndWord::Timeout),
+            "DEADLINE" => Ended(EndWord::Deadline),
+            "PREEMPTED" => Ended(EndWord::Preempted),
+            "NODE_FAIL" => Ended(EndWord::NodeFail),
+            "BOOT_FAIL" => Ended(EndWord::BootFail),
+            "REVOKED" => Ended(EndWord::Revoked),
+            "OUT_OF_MEMORY" => Ended(EndWord::OutOfMemory),
+            "CANCELLED" => Ended(EndWord::Cancelled),
+            other => TaskState::Unknown(other.to_owned()),
+        }
+    }
+}
+
+/// Our tasks among the lines of `squeue --noheader --array --format` [`FORMAT`]. Lines of other jobs, and lines that
+/// can't be read, are left out: a task is not gone because one answer lacks it.
+pub(super) fn read(output: &str) -> Vec<Task> {
+    output.lines().filter_map(read_line).collect()
+}
+
+fn read_line(line: &str) -> Option<Task> {
+    let mut fields = line.splitn(6, '|');
+    let mut field = || fields.next().map(str::trim);
+    let (job, index, state, node, name, reason) = (field()?, field()?, field()?, field()?, field()?, field()?);
+    let batch = name.strip_prefix(NAME_PREFIX)?;
+    let number: u64 = job.parse().ok()?;
+    let index: usize = index.parse().ok()?;
+    Some(Task {
+        batch: batch.to_owned(),
+        index,
+        handle: format!("{number}_{index}"),
+        state: TaskState::read(state),
+        node: node.to_owned(),
+        reason: reason.trim_matches(['(', ')']).to_owned(),
+    })
+}
+
+/// Values of `scontrol show config` by name.
+pub(super) fn read_config(output: &str) -> BTreeMap<&str, &str> {
+    output.lines().filter_map(|line| line.split_once('=')).map(|(name, value)| (name.trim(), value.trim())).collect()
+}
+
+/// What became of a submission.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) enum Submission {
+    /// The array's job id.
+    Accepted(u64),
+    /// Limits on jobs in the queue are reached: later.
+    Full(String),
+    /// Slurm does not answer, or can't be understood: it may have accepted or not.
+    Unclear(String),
+    /// It never will be accepted as it is.
+    Refused(String),
+}
+
+/// What `sbatch --parsable` meant. An id with an exit code of 0 is an id, whatever is said beside it.
+pub(super) fn read_submission(success: bool, stdout: &str, stderr: &str) -> Submission {
+    let id = stdout.lines().rev().find_map(|line| line.trim().split(';').next()?.parse::<u64>().ok());
+    let said = stderr.lines().map(str::trim).filter(|line| !line.is_empty()).collect::<Vec<_>>().join("; ");
+    if let Some(id) = id.filter(|_| success) {
+        return Submission::Accepted(id);
+    }
+    let says = |words: &[&str]| words.iter().any(|word| said.to_ascii_lowercase().contains(word));
+    if says(&["maxsubmit", "submit limit", "job violates accounting/qos policy", "maximum job count", "too many jobs"])
+    {
+        return Submission::Full(said);
+    }
+    let unreachable =
+        &["timed out", "unable to contact", "connection refused", "communication", "temporarily", "zero bytes"];
+    if success || id.is_some() || said.is_empty() || says(unreachable) {
+        return Submission::Unclear(if said.is_empty() { format!("sbatch said {:?}", stdout.trim()) } else { said });
+    }
+    Submission::Refused(said)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn our_tasks_are_found_among_other_jobs() {
+        let output = "12|3|RUNNING|node1|sweep-ab12|None\n\
+                      12|4|PENDING||sweep-ab12|(Resources)\n\
+                      13|N/A|RUNNING|node2|interactive|None\n\
+                      14|0|COMPLETED|node2|sweep-cd|a|reason|with bars\n\
+                      torn line\n\
+                      15|0|WHATEVER|n|sweep-ef|None";
+        let tasks = read(output);
+        let short: Vec<_> = tasks.iter().map(|task| (&*task.handle, &task.state, &*task.reason)).collect();
+        assert_eq!(
+            short,
+            [
+                ("12_3", &TaskState::Placed, "None"),
+                ("12_4", &TaskState::Queued, "Resources"),
+                ("14_0", &TaskState::Ended(EndWord::Completed), "a|reason|with bars"),
+                ("15_0", &TaskState::Unknown("WHATEVER".to_owned()), "None"),
+            ]
+        );
+        assert_eq!((&*tasks[0].batch, tasks[0].index, &*tasks[0].node), ("ab12", 3, "node1"));
+    }
+
+    #[test]
+    fn an_end_has_slurms_word() {
+        for word in [
+            "COMPLETED",
+            "FAILED",
+            "TIMEOUT",
+            "DEADLINE",
+            "PREEMPTED",
+            "NODE_FAIL",
+            "BOOT_FAIL",
+            "REVOKED",
+            "OUT_OF_MEMORY",
+            "CANCELLED",
+        ] {
+            let TaskState::Ended(end) = TaskState::read(word) else { panic!("{word} is an end") };
+            assert_eq!(end.word(), word);
+        }
+        // Of other versions, or cut off: nothing is given up for it.
+        for word in ["", "COMPLETE", "CANCELLED by 0", "completed", "LAUNCH_FAILED"] {
+            assert!(matches!(TaskState::read(word), TaskState::Unknown(_)), "{word}");
+        }
+    }
+
+    #[test]
+    fn sbatch_is_understood() {
+        let read = |success, stdout, stderr| read_submission(success, stdout, stderr);
+        assert_eq!(read(true, "17\n", ""), Submission::Accepted(17));
+        assert_eq!(read(true, "17;cluster\n", "sbatch: warning: can't run 1 processes\n"), Submission::Accepted(17));
+        assert_eq!(read(true, "Welcome!\n17\n", ""), Submission::Accepted(17));
+        for (success, stdout, stderr) in [
+            (true, "", ""),
+            (true, "garbage", ""),
+            (false, "", ""),
+            (false, "17", "sbatch: error: killed"),
+            (false, "", "sbatch: error: Batch job submission failed: Socket timed out on send/recv operation"),
+            (
+                false,
+                "",
+                "sbatch: error: Batch job submission failed: Unable to contact slurm controller (connect failure)",
+            ),
+        ] {
+            assert!(matches!(read(success, stdout, stderr), Submission::Unclear(_)), "{success} {stdout} {stderr}");
+        }
+        let full = "sbatch: error: QOSMaxSubmitJobPerUserLimit\nsbatch: error: Batch job submission failed: \
+                    Job violates accounting/QOS policy (job submit limit, user's size and/or time limits)";
+        assert!(matches!(read(false, "", full), Submission::Full(_)));
+        let refused = "sbatch: error: invalid partition specified: nowhere\n\
+                       sbatch: error: Batch job submission failed: Invalid partition name specified";
+        assert!(matches!(read(false, "", refused), Submission::Refused(said) if said.contains("nowhere")));
+    }
+
+    #[test]
+    fn the_configuration_is_read() {
+        let output = "Configuration data as of 2026-11-27T12:00:00\nClusterName             = ci\nMaxArraySize            = 11\n";
+        let config = read_config(output);
+        assert_eq!((config.get("ClusterName"), config.get("MaxArraySize")), (Some(&"ci"), Some(&"11")));
+    }
+}

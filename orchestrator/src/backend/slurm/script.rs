@@ -1,0 +1,145 @@
+//! The batch script of a job array. Pure.
+
+use std::fmt::Write;
+use std::path::Path;
+
+use super::queue::NAME_PREFIX;
+use crate::backend::LaunchRequest;
+use crate::plan::SlurmOptions;
+
+/// A job array to submit: one task an attempt.
+#[derive(Debug)]
+pub(super) struct Batch<'a> {
+    /// Its name, drawn at random.
+    pub name: &'a str,
+    /// Its folder, which holds the script, the list of attempts and what Slurm writes.
+    pub folder: &'a Path,
+    /// The attempts, by index. What they share is read from the first.
+    pub requests: &'a [LaunchRequest],
+    /// `sweep-worker`.
+    pub worker: &'a Path,
+    /// Folder of all state.
+    pub home: &'a Path,
+    /// File with the database's URL, where it has one.
+    pub database_url: Option<&'a Path>,
+}
+
+/// Seconds before the end of its time at which a worker stops, and at which Slurm tells it to.
+const STOP_SECS: (u64, u64) = (30, 300);
+
+/// Name of the file with the attempts: `TOKEN FOLDER`, a line a task.
+pub(super) const ATTEMPTS: &str = "attempts";
+
+pub(super) fn attempts(requests: &[LaunchRequest]) -> String {
+    requests.iter().fold(String::new(), |mut text, request| {
+        let _ = writeln!(text, "{} {}", request.token, request.folder.display());
+        text
+    })
+}
+
+/// Tokens of a file of attempts.
+pub(super) fn read_attempts(text: &str) -> Vec<String> {
+    text.lines().map(|line| line.split(' ').next().unwrap_or_default().to_owned()).collect()
+}
+
+/// The script. It ends in `exec sweep-worker`: the worker is the process that Slurm signals.
+pub(super) fn script(batch: &Batch<'_>, options: &SlurmOptions) -> String {
+    let mut text = String::from(
+        "#!/bin/bash\n# Written by sweep: a job array, of which task I runs the attempt in line I + 1 of the file `attempts`.\n",
+    );
+    let margin = stop_margin(options.time_secs);
+    let last = batch.requests.len() - 1;
+    let mut sbatch = vec![
+        format!("--job-name={NAME_PREFIX}{}", batch.name),
+        format!("--array=0-{last}"),
+        format!("--output={}/%a.log", pattern(batch.folder)),
+        "--open-mode=append".to_owned(),
+        // A requeued job would be a second worker of an attempt: the launcher submits anew instead.
+        "--no-requeue".to_owned(),
+        "--nodes=1".to_owned(),
+        "--ntasks=1".to_owned(),
+        format!("--cpus-per-task={}", options.cpus),
+        format!("--time={}", options.time_secs.div_ceil(60)),
+        format!("--signal=B:USR1@{margin}"),
+    ];
+    let named = [
+        ("partition", &options.partition),
+        ("account", &options.account),
+        ("qos", &options.qos),
+        ("constraint", &options.constraint),
+        ("mem", &options.memory),
+    ];
+    sbatch.extend(named.into_iter().filter_map(|(name, value)| Some(format!("--{name}={}", value.as_deref()?))));
+    if options.gpus > 0 {
+        sbatch.push(format!("--gres=gpu:{}", options.gpus));
+    }
+    sbatch.extend(options.options.iter().cloned());
+    for option in sbatch {
+        let _ = writeln!(text, "#SBATCH {option}");
+    }
+    let shared = &batch.requests[0];
+    let _ = write!(
+        text,
+        "\nset -u\nline=$(sed -n \"$((SLURM_ARRAY_TASK_ID + 1))p\" {attempts}) || exit 78\n\
+         token=${{line%% *}} folder=${{line#* }}\n\
+         [ -n \"$token\" ] || {{ echo \"no attempt for task $SLURM_ARRAY_TASK_ID\"; exit 78; }}\n\
+         mkdir -p \"$folder\" || exit 78\nexec >>\"$folder/worker.log\" 2>&1\n\
+         export SWEEP_HOME={home}\n\
+         export OMP_NUM_THREADS={threads} MKL_NUM_THREADS={threads} OPENBLAS_NUM_THREADS={threads} RAYON_NUM_THREADS={threads}\n",
+        attempts = quote(&batch.folder.join(ATTEMPTS).display().to_string()),
+        home = quote(&batch.home.display().to_string()),
+        threads = options.cpus,
+    );
+    if let Some(file) = batch.database_url {
+        let _ = writeln!(
+            text,
+            "DATABASE_URL=$(cat {}) || exit 78\nexport DATABASE_URL",
+            quote(&file.display().to_string())
+        );
+    }
+    for line in &options.setup {
+        let _ = writeln!(text, "{line}");
+    }
+    let _ = write!(
+        text,
+        "exec {} --attempt \"$token\" --runner {} --base-dir {} --database-elsewhere --until-secs {}",
+        quote(&batch.worker.display().to_string()),
+        quote(&shared.runner.display().to_string()),
+        quote(&shared.base_dir.display().to_string()),
+        options.time_secs - margin,
+    );
+    if let Some(secs) = shared.time_limit_secs {
+        let _ = write!(text, " --time-limit-secs {secs}");
+    }
+    if shared.work_secs > 0 {
+        let _ = write!(text, " --sweep {} --work-secs {}", shared.sweep_id, shared.work_secs);
+        if shared.serve {
+            text.push_str(" --serve");
+        }
+    }
+    text.push('\n');
+    text
+}
+
+/// Seconds that a worker is given to write a checkpoint and go: a tenth of its time, within [`STOP_SECS`].
+fn stop_margin(time_secs: u64) -> u64 {
+    (time_secs / 10).clamp(STOP_SECS.0, STOP_SECS.1).min(time_secs / 2)
+}
+
+/// One word for a shell.
+fn quote(text: &str) -> String {
+    format!("'{}'", text.replace('\'', r"'\''"))
+}
+
+/// A path in an option that Slurm replaces `%` in, as one word of an `#SBATCH` line.
+fn pattern(path: &Path) -> String {
+    let mut text = String::new();
+    for c in path.display().to_string().chars() {
+        match c {
+            '%' => text.push_str("%%"),
+            ' ' | '\'' | '"' | '\\' | '#' => text.extend(['\\', c]),
+            c => text.push(c),
+        }
+    }
+    text
+}
