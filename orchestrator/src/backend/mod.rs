@@ -49,6 +49,12 @@ pub trait Backend: Send + Sync {
     /// effort.
     async fn kill_leftovers(&self, worker: &str);
 
+    /// Workers that somebody has ended in the backend's own way, not ours, as far as it remembers. They may have had the
+    /// time to stop after a checkpoint; their jobs are not to be tried again.
+    fn cancelled_by_hand(&self) -> Vec<String> {
+        Vec::new()
+    }
+
     /// Resolves when a worker has ended since the last call, as far as the backend hears of it: a hint to look at once.
     async fn changed(&self) {
         std::future::pending::<()>().await;

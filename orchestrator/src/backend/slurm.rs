@@ -68,6 +68,11 @@ struct State {
     answers: Vec<Answer>,
     /// Attempts by the name of their array.
     batches: BTreeMap<String, Vec<String>>,
+    /// Tasks that waited when they were last seen, and are missing from an array that Slurm still knows: Slurm keeps no
+    /// record of a waiting task that somebody cancels.
+    vanished: BTreeMap<String, Task>,
+    /// Workers that we have ended ourselves.
+    scancelled: BTreeSet<String>,
     /// Workers whose `sbatch` has not returned yet.
     submitting: BTreeSet<String>,
     /// Workers that this process has submitted: handle, and when `sbatch` returned.
@@ -216,6 +221,7 @@ impl Backend for SlurmBackend {
     /// One that waits is taken out of the queue; one that runs is sent SIGTERM.
     async fn stop(&self, worker: &WorkerId) -> Result<(), BackendError> {
         let Some((task, queued)) = self.task(&worker.name) else { return Ok(()) };
+        self.shared.state().scancelled.insert(worker.name.clone());
         let mut scancel = scancel(&task);
         if !queued {
             scancel.args(["--batch", "--signal=TERM"]);
@@ -226,8 +232,17 @@ impl Backend for SlurmBackend {
 
     async fn kill_leftovers(&self, worker: &str) {
         if let Some((task, _)) = self.task(worker) {
+            self.shared.state().scancelled.insert(worker.to_owned());
             self.send(scancel(&task));
         }
+    }
+
+    fn cancelled_by_hand(&self) -> Vec<String> {
+        let state = self.shared.state();
+        let Some(latest) = state.answers.last() else { return Vec::new() };
+        let cancelled = |task: &Task| task.state == TaskState::Ended(EndWord::Cancelled);
+        let tokens = latest.tasks.iter().filter(|(_, task)| cancelled(task)).map(|(token, _)| token);
+        tokens.filter(|token| !state.scancelled.contains(*token)).cloned().collect()
     }
 
     async fn changed(&self) {
@@ -278,6 +293,12 @@ impl State {
                 },
                 TaskState::Unknown(_) => Observed::NoAnswer,
             };
+        }
+        if let ([first, _], Some(task)) = (&self.answers[..], self.vanished.get(worker))
+            && !first.tasks.contains_key(worker)
+        {
+            let said = format!("Slurm job {} was taken out of the queue", task.handle);
+            return Observed::Ended { said, cancelled: true };
         }
         match (submitted, &self.answers[..]) {
             // Slurm was asked before it had it.
@@ -381,6 +402,14 @@ fn note_answer(shared: &Shared, asked_at: Instant, found: Vec<Task>) -> bool {
             .iter()
             .any(|token| tasks.contains_key(token) || submitting.contains(token) || submitted.contains_key(token))
     });
+    let known: BTreeSet<&str> = tasks.values().map(|task| task.batch.as_str()).collect();
+    let State { answers, vanished, .. } = &mut *state;
+    vanished.retain(|token, task| !tasks.contains_key(token) && known.contains(task.batch.as_str()));
+    for (token, task) in answers.last().into_iter().flat_map(|answer| &answer.tasks) {
+        if task.state == TaskState::Queued && !tasks.contains_key(token) && known.contains(task.batch.as_str()) {
+            vanished.insert(token.clone(), task.clone());
+        }
+    }
     let news = state.answers.last().is_none_or(|last| last.tasks != tasks) || state.answers.len() < 2;
     if state.answers.len() == 2 {
         state.answers.remove(0);

@@ -186,6 +186,23 @@ impl Store {
         .map_err(doing("can't cancel jobs"))
     }
 
+    /// Open jobs whose attempt on one of these workers was stopped although we did not ask for it, and that were not
+    /// given another go since.
+    pub async fn job_stopped_on(&self, workers: &[String]) -> Result<Vec<i64>, StoreError> {
+        sqlx::query_scalar!(
+            "SELECT j.job_id FROM attempt a JOIN job j USING (job_id)
+             WHERE coalesce(a.worker, a.token) = ANY ($1) AND a.state = 'stopped' AND NOT a.stop_requested
+                   AND j.state IN ('pending', 'running')
+                   AND j.retries_granted < (SELECT count(*) FROM attempt e
+                                            WHERE e.job_id = a.job_id AND e.ended_at IS NOT NULL
+                                                  AND e.attempt_id <= a.attempt_id)",
+            workers
+        )
+        .fetch_all(&self.pool)
+        .await
+        .map_err(doing("can't look up the jobs of cancelled workers"))
+    }
+
     /// Gives jobs in one of `states` another go, with a fresh budget of retries. Gives their number.
     pub async fn job_retry(&self, job_ids: &[i64], states: &[&str]) -> Result<i64, StoreError> {
         let states: Vec<String> = states.iter().map(|&state| state.to_owned()).collect();

@@ -10,5 +10,6 @@ mod hostile;
 mod pilots;
 mod plain;
 mod scale;
+mod slurm;
 mod stops;
 mod torture;

@@ -58,6 +58,8 @@ pub(super) struct RoundDriver<'a> {
     signs: BTreeMap<String, (f64, Instant)>,
     /// Hosts whose silence was told.
     silent_hosts: BTreeSet<String>,
+    /// Workers that were ended by hand, and whose jobs have been cancelled for it.
+    cancelled: BTreeSet<String>,
 }
 
 impl<'a> RoundDriver<'a> {
@@ -89,6 +91,7 @@ impl<'a> RoundDriver<'a> {
             clocks: ClockWatch::default(),
             signs: BTreeMap::new(),
             silent_hosts: BTreeSet::new(),
+            cancelled: BTreeSet::new(),
         }
     }
 
@@ -121,6 +124,7 @@ impl<'a> RoundDriver<'a> {
                 self.end_elsewhere().await?;
             }
         }
+        self.respect_cancelled(&jobs).await?;
         if all_ended {
             return Ok(Round::Ended);
         }
@@ -163,6 +167,25 @@ impl<'a> RoundDriver<'a> {
                 }
             }
         }
+    }
+
+    /// Cancels jobs that stopped because somebody ended their workers by hand, once for each worker. Those whose attempts
+    /// have not ended yet are looked at again.
+    async fn respect_cancelled(&mut self, jobs: &[OpenJob]) -> Result<(), StoreError> {
+        let mut workers = self.backend.cancelled_by_hand();
+        self.cancelled.retain(|worker| workers.contains(worker));
+        let live: BTreeSet<&str> =
+            jobs.iter().filter_map(|job| job.live.as_ref()).map(|live| live.worker.as_str()).collect();
+        workers.retain(|worker| !self.cancelled.contains(worker) && !live.contains(worker.as_str()));
+        if workers.is_empty() {
+            return Ok(());
+        }
+        let stopped = self.store.job_stopped_on(&workers).await?;
+        if !stopped.is_empty() {
+            self.store.job_cancel(&stopped, self.scheduler.policy().silent_secs).await?;
+        }
+        self.cancelled.extend(workers);
+        Ok(())
     }
 
     /// Ends attempts of other sweeps whose workers are gone: their slots would be held until somebody launches those

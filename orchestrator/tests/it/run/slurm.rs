@@ -1,0 +1,327 @@
+//! The Slurm backend on a real cluster (`scripts/slurm-cluster`), and what goes wrong there. Without Slurm on the
+//! machine these tests say so and pass; with `SWEEP_TEST_SLURM=1`, as in CI, they fail.
+
+use std::fs::{self, Permissions};
+use std::os::unix::fs::PermissionsExt;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Output};
+
+use nix::sys::signal::Signal;
+
+use super::bench::{Bench, Launch, SPEC, kill_runner, kill_worker, wait_until};
+use crate::harness::transcript;
+
+/// Slow enough to be hit in the middle.
+const SLOW: &str = "delay@60";
+
+/// A project on a cluster of its own.
+struct SlurmBench {
+    bench: Bench,
+    cluster: Cluster,
+    /// Folder of our `sbatch` and `squeue`, which stand before the real ones and misbehave when told to.
+    wrappers: PathBuf,
+}
+
+/// A cluster, which ends with it.
+struct Cluster {
+    folder: tempfile::TempDir,
+}
+
+impl Drop for Cluster {
+    fn drop(&mut self) {
+        self.run(&["down"]);
+    }
+}
+
+impl Cluster {
+    /// `None`: there is no Slurm here.
+    fn up() -> Option<Cluster> {
+        let there =
+            |program: &&str| ["/usr/bin", "/usr/sbin"].iter().any(|folder| Path::new(folder).join(program).exists());
+        if !["sbatch", "slurmctld", "slurmd", "munged"].iter().all(|program| there(&program)) {
+            assert!(std::env::var_os("SWEEP_TEST_SLURM").is_none(), "SWEEP_TEST_SLURM is set, and there is no Slurm");
+            eprintln!("skipped: no Slurm on this machine (make setup-slurm)");
+            return None;
+        }
+        let folder = tempfile::Builder::new().prefix("sweep-slurm-").tempdir().expect("a temporary folder");
+        let cluster = Cluster { folder };
+        let output = cluster.run(&["up"]);
+        assert!(output.status.success(), "{}", transcript(&output));
+        Some(cluster)
+    }
+
+    fn run(&self, args: &[&str]) -> Output {
+        let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("../scripts/slurm-cluster");
+        Command::new(script).args(args).env("SLURM_CLUSTER_DIR", self.path()).output().expect("the script runs")
+    }
+
+    fn path(&self) -> PathBuf {
+        self.folder.path().join("cluster")
+    }
+
+    fn conf(&self) -> String {
+        self.path().join("slurm.conf").display().to_string()
+    }
+
+    /// Output of a command of Slurm.
+    fn slurm(&self, program: &str, args: &[&str]) -> String {
+        let output = Command::new(program).args(args).env("SLURM_CONF", self.conf()).output().expect("Slurm is there");
+        assert!(output.status.success(), "{program} {args:?}: {}", transcript(&output));
+        String::from_utf8_lossy(&output.stdout).trim().to_owned()
+    }
+
+    /// Jobs that have not ended, in these states.
+    fn queue(&self, states: &str) -> Vec<String> {
+        let said = self.slurm("squeue", &["--noheader", "--array", "--states", states, "--format", "%i"]);
+        said.lines().map(str::to_owned).collect()
+    }
+}
+
+impl SlurmBench {
+    fn new(options: &str) -> Option<SlurmBench> {
+        let cluster = Cluster::up()?;
+        let local = "backend: {local: {slots: 2, threads_per_slot: 1}}";
+        let slurm = format!("backend: {{slurm: {{{options}}}}}");
+        let spec = SPEC.replace(local, &slurm);
+        assert_ne!(spec, SPEC);
+        let bench = Bench::new(&spec);
+        let wrappers = bench.path().join("bin");
+        fs::create_dir(&wrappers).expect("the project can be written to");
+        let script = |name: &str, text: String| {
+            let path = wrappers.join(name);
+            fs::write(&path, text).expect("the project can be written to");
+            fs::set_permissions(&path, Permissions::from_mode(0o755)).expect("the file is ours");
+        };
+        let place = wrappers.display();
+        script(
+            "sbatch",
+            format!(
+                "#!/bin/bash
+lie=$(cat '{place}/lie' 2>/dev/null); rm -f '{place}/lie'; echo \"$lie\" >>'{place}/lies'
+away='sbatch: error: Batch job submission failed: Socket timed out on send/recv operation'
+case $lie in
+accepted-and-silent) /usr/bin/sbatch \"$@\" >/dev/null 2>&1; exit 1 ;;
+accepted-and-denied) /usr/bin/sbatch \"$@\" >/dev/null; echo \"$away\" >&2; exit 1 ;;
+accepted-and-killed) /usr/bin/sbatch \"$@\" >/dev/null; kill -9 $$ ;;
+garbage) echo 'Welcome to the cluster'; exit 0 ;;
+warning) echo 'sbatch: warning: your project ends soon' >&2; echo 'Welcome'; exec /usr/bin/sbatch \"$@\" ;;
+away) echo \"$away\" >&2; exit 1 ;;
+esac
+exec /usr/bin/sbatch \"$@\"
+"
+            ),
+        );
+        script(
+            "squeue",
+            format!(
+                "#!/bin/bash
+echo >>'{place}/asked'
+[ ! -e '{place}/deaf' ] || {{ echo 'slurm_load_jobs error: Unable to contact slurm controller' >&2; exit 1; }}
+exec /usr/bin/squeue \"$@\"
+"
+            ),
+        );
+        Some(SlurmBench { bench, cluster, wrappers })
+    }
+
+    fn launch(&self, fault: &str) -> Launch {
+        let conf = self.cluster.conf();
+        let path = format!("{}:{}", self.wrappers.display(), std::env::var("PATH").unwrap_or_default());
+        self.bench.launch_with("sweep.yaml", fault, &[("SLURM_CONF", &conf), ("PATH", &path)])
+    }
+
+    /// Waits for a launch that has to go well, and for everything to be done once.
+    fn finish(&self, launch: Launch) {
+        let output = launch.wait();
+        assert!(output.status.success(), "{}\n{}", transcript(&output), self.story());
+        self.bench.assert_done_once();
+        // The last workers leave a moment after their results.
+        let left = || self.cluster.queue("PENDING,RUNNING,COMPLETING").is_empty().then_some(());
+        wait_until(left).unwrap_or_else(|| panic!("Slurm jobs are left\n{}", self.story()));
+    }
+
+    /// Waits for a launch after which one job is cancelled and three are done.
+    fn finish_with_one_cancelled(&self, launch: Launch) {
+        let output = launch.wait();
+        assert_eq!(output.status.code(), Some(1), "{}\n{}", transcript(&output), self.story());
+        let jobs = self.bench.ask("SELECT concat_ws(' ', count(*), state) FROM job GROUP BY state ORDER BY 1");
+        assert_eq!(jobs, ["1 cancelled", "3 done"], "{}", self.story());
+    }
+
+    fn attempts(&self) -> usize {
+        self.bench.ask("SELECT token FROM attempt").len()
+    }
+
+    /// Attempts by state and reason.
+    fn ends(&self) -> Vec<String> {
+        self.bench.ask(
+            "SELECT concat_ws(' ', count(*), state, regexp_replace(reason, 'job \\d+_\\d+', 'job J'))
+             FROM attempt GROUP BY state, regexp_replace(reason, 'job \\d+_\\d+', 'job J') ORDER BY 1",
+        )
+    }
+
+    fn wait_for_all_to_run(&self) {
+        self.bench.wait_for("SELECT 'all' FROM attempt HAVING count(*) FILTER (WHERE samples_seen > 0) >= 4");
+    }
+
+    fn story(&self) -> String {
+        let queue = self.cluster.slurm("squeue", &["--states=all", "--array", "--format", "%i %T %r %N %j"]);
+        format!("{}\n{queue}", self.bench.story())
+    }
+}
+
+impl Drop for SlurmBench {
+    /// Workers go before the folders that they write to.
+    fn drop(&mut self) {
+        self.cluster.run(&["down"]);
+    }
+}
+
+#[test]
+fn jobs_run_as_a_job_array_and_nothing_else_is_different() {
+    let Some(slurm) = SlurmBench::new("worker_time: 0s") else { return };
+    slurm.finish(slurm.launch(""));
+    assert_eq!(slurm.attempts(), 4);
+    let handles = slurm.bench.ask("SELECT concat_ws(' ', backend, host, handle) FROM attempt ORDER BY handle");
+    assert_eq!(handles, ["slurm test 1_0", "slurm test 1_1", "slurm test 1_2", "slurm test 1_3"]);
+    let script = fs::read_dir(slurm.bench.path().join(".sweep/slurm")).expect("it is there").next().expect("one array");
+    let script = fs::read_to_string(script.expect("it is readable").path().join("script.sh")).expect("a script");
+    assert!(script.contains("\n#SBATCH --no-requeue\n"), "{script}");
+}
+
+#[test]
+fn workers_go_on_to_further_jobs_within_their_time() {
+    let Some(slurm) = SlurmBench::new("worker_time: 5m, jobs: 2") else { return };
+    slurm.finish(slurm.launch(""));
+    let workers = slurm.bench.ask("SELECT DISTINCT coalesce(worker, token) FROM attempt");
+    assert_eq!(workers.len(), 2, "{}", slurm.story());
+}
+
+#[test]
+fn a_node_that_is_cut_off_keeps_its_jobs_while_they_beat() {
+    let Some(slurm) = SlurmBench::new("worker_time: 0s") else { return };
+    let launch = slurm.launch("delay@300");
+    slurm.wait_for_all_to_run();
+    // The steps live on, and the controller will call the node dead: the split brain.
+    for node in ["1", "2", "3"] {
+        slurm.cluster.run(&["kill-node", node]);
+    }
+    let down = || slurm.cluster.queue("PENDING,RUNNING,COMPLETING").is_empty().then_some(());
+    wait_until(down).unwrap_or_else(|| panic!("the nodes are not missed\n{}", slurm.story()));
+    for node in ["1", "2", "3"] {
+        slurm.cluster.run(&["start-node", node]);
+    }
+    slurm.finish(launch);
+    assert_eq!(slurm.ends(), ["4 finished"], "{}", slurm.story());
+}
+
+#[test]
+fn a_controller_that_has_forgotten_everything() {
+    let Some(slurm) = SlurmBench::new("worker_time: 0s, jobs: 8") else { return };
+    let launch = slurm.launch(SLOW);
+    slurm.wait_for_all_to_run();
+    // It gives the same job ids again, and ends what it does not know.
+    slurm.cluster.run(&["restart-controller", "--wipe"]);
+    slurm.finish(launch);
+}
+
+#[test]
+fn whatever_sbatch_says_each_job_is_done_once() {
+    let Some(slurm) = SlurmBench::new("worker_time: 0s") else { return };
+    for lie in ["accepted-and-silent", "accepted-and-denied", "accepted-and-killed", "garbage", "warning", "away"] {
+        fs::write(slurm.wrappers.join("lie"), lie).expect("the project can be written to");
+        slurm.finish(slurm.launch(""));
+        let lies = fs::read_to_string(slurm.wrappers.join("lies")).expect("sbatch was called");
+        assert!(lies.lines().any(|told| told == lie), "{lies}");
+        slurm.bench.ask("TRUNCATE attempt CASCADE");
+        slurm.bench.ask("UPDATE job SET state = 'pending', done_at = NULL, fence = 0");
+        for job in fs::read_dir(slurm.bench.path().join(".sweep/jobs")).expect("it is there") {
+            fs::remove_dir_all(job.expect("it is readable").path()).expect("it is ours");
+        }
+    }
+}
+
+#[test]
+fn a_queue_that_does_not_answer_costs_no_attempt() {
+    let Some(slurm) = SlurmBench::new("worker_time: 0s") else { return };
+    let launch = slurm.launch(SLOW);
+    slurm.wait_for_all_to_run();
+    fs::write(slurm.wrappers.join("deaf"), "").expect("the project can be written to");
+    // One job ends and is followed by none, one worker dies: nothing can be said of either.
+    slurm.bench.wait_for("SELECT 'one' FROM job WHERE state = 'done'");
+    fs::remove_file(slurm.wrappers.join("deaf")).expect("it is there");
+    slurm.finish(launch);
+    assert_eq!(slurm.attempts(), 4, "{}", slurm.story());
+}
+
+#[test]
+fn preempted_jobs_go_on_from_their_checkpoints() {
+    let Some(slurm) = SlurmBench::new("worker_time: 0s") else { return };
+    let launch = slurm.launch(SLOW);
+    slurm.wait_for_all_to_run();
+    slurm.bench.wait_for_checkpoint();
+    let urgent = slurm.cluster.slurm(
+        "sbatch",
+        &["--parsable", "--partition=high", "--nodes=3", "--exclusive", "--output=/dev/null", "--wrap", "sleep 2"],
+    );
+    slurm.finish(launch);
+    assert!(!slurm.cluster.queue("all").is_empty(), "{urgent}");
+    let resumed = "SELECT count(*)::text FROM attempt WHERE state = 'finished' AND resumed_from_samples > 0";
+    assert_ne!(slurm.bench.ask(resumed), ["0"], "{}", slurm.story());
+}
+
+#[test]
+fn workers_and_launchers_are_killed() {
+    let Some(slurm) = SlurmBench::new("worker_time: 0s") else { return };
+    let launch = slurm.launch(SLOW);
+    slurm.wait_for_all_to_run();
+    let tokens = slurm.bench.ask("SELECT token FROM attempt ORDER BY attempt_id");
+    assert!(kill_worker(&tokens[0], Signal::SIGKILL));
+    assert!(kill_runner(&tokens[1]) > 0);
+    launch.kill();
+    // Two at once.
+    let launches = [slurm.launch(""), slurm.launch("")];
+    for launch in launches {
+        slurm.finish(launch);
+    }
+}
+
+#[test]
+fn a_held_job_waits_and_a_waiting_job_cancelled_by_hand_is_not_tried_again() {
+    let Some(slurm) = SlurmBench::new("worker_time: 0s, options: [--hold]") else { return };
+    let launch = slurm.launch("");
+    let held = || {
+        let queue = slurm.cluster.queue("PENDING");
+        (queue.len() == 4).then_some(queue)
+    };
+    let held = wait_until(held).unwrap_or_else(|| panic!("nothing is held\n{}", slurm.story()));
+    slurm.bench.wait_for("SELECT 'all' FROM attempt WHERE state = 'launched' HAVING count(*) = 4");
+    slurm.cluster.slurm("scancel", &[&held[0]]);
+    for job in &held[1..] {
+        slurm.cluster.slurm("scontrol", &["release", job]);
+    }
+    slurm.finish_with_one_cancelled(launch);
+    assert_eq!(slurm.attempts(), 4, "{}", slurm.story());
+}
+
+#[test]
+fn a_running_job_cancelled_by_hand_is_not_tried_again() {
+    let Some(slurm) = SlurmBench::new("worker_time: 0s") else { return };
+    let launch = slurm.launch(SLOW);
+    slurm.wait_for_all_to_run();
+    slurm.cluster.slurm("scancel", &["1_2"]);
+    slurm.finish_with_one_cancelled(launch);
+    // Until it is asked for again.
+    let retried = slurm.bench.sweep(&["retry", "tiny"]);
+    assert!(retried.status.success(), "{}", transcript(&retried));
+    slurm.finish(slurm.launch(""));
+}
+
+#[test]
+fn what_slurm_will_never_accept_ends_the_launch_at_once() {
+    let Some(slurm) = SlurmBench::new("worker_time: 0s, partition: nowhere") else { return };
+    let output = slurm.launch("").wait();
+    assert_eq!(output.status.code(), Some(3), "{}", transcript(&output));
+    let said = String::from_utf8_lossy(&output.stderr);
+    assert!(said.contains("invalid partition specified: nowhere"), "{said}");
+}
