@@ -71,12 +71,14 @@ struct State {
     /// Tasks that waited when they were last seen, and are missing from an array that Slurm still knows: Slurm keeps no
     /// record of a waiting task that somebody cancels.
     vanished: BTreeMap<String, Task>,
+    /// Workers that were asked for last and were alive.
+    alive: BTreeSet<String>,
     /// Workers that we have ended ourselves.
     scancelled: BTreeSet<String>,
     /// Workers whose `sbatch` has not returned yet.
     submitting: BTreeSet<String>,
-    /// Workers that this process has submitted: handle, and when `sbatch` returned.
-    submitted: BTreeMap<String, (String, Instant)>,
+    /// Workers that this process has submitted and not seen in an answer yet, and when `sbatch` returned.
+    submitted: BTreeMap<String, (Task, Instant)>,
     /// Nothing is submitted before that.
     pause_until: Option<Instant>,
     /// What Slurm has refused, for the next caller of [`Backend::launch`].
@@ -197,9 +199,9 @@ impl Backend for SlurmBackend {
             let mut state = self.shared.state();
             match written {
                 Ok(script) => {
-                    state.batches.insert(name, tokens.clone());
+                    state.batches.insert(name.clone(), tokens.clone());
                     drop(state);
-                    tokio::spawn(submit(Arc::clone(&self.shared), script, tokens));
+                    tokio::spawn(submit(Arc::clone(&self.shared), name, script, tokens));
                 }
                 Err(source) => {
                     for request in requests {
@@ -214,8 +216,17 @@ impl Backend for SlurmBackend {
     }
 
     async fn poll(&self, workers: &[WorkerId]) -> BTreeMap<String, Observed> {
-        let state = self.shared.state();
-        workers.iter().map(|worker| (worker.name.clone(), state.observed(&worker.name))).collect()
+        let mut state = self.shared.state();
+        let observed: BTreeMap<String, Observed> =
+            workers.iter().map(|worker| (worker.name.clone(), state.observed(&worker.name))).collect();
+        let alive =
+            observed.iter().filter(|(_, seen)| matches!(seen, Observed::Alive(_))).map(|(name, _)| name.clone());
+        let before = std::mem::replace(&mut state.alive, alive.collect());
+        if before.iter().any(|worker| !observed.contains_key(worker)) {
+            // It has ended, says the store: how, Slurm knows.
+            self.shared.ask.notify_one();
+        }
+        observed
     }
 
     /// One that waits is taken out of the queue; one that runs is sent SIGTERM.
@@ -302,7 +313,7 @@ impl State {
         }
         match (submitted, &self.answers[..]) {
             // Slurm was asked before it had it.
-            (Some((handle, at)), [.., latest]) if latest.asked_at <= *at => Observed::Alive(handle.clone()),
+            (Some((task, at)), [.., latest]) if latest.asked_at <= *at => Observed::Alive(task.handle.clone()),
             // Twice: an answer may be of a controller that has just started.
             (Some((_, at)), [first, _]) if first.asked_at > *at && !first.tasks.contains_key(worker) => Observed::Gone,
             (None, [first, _]) if !first.tasks.contains_key(worker) => Observed::Gone,
@@ -312,7 +323,7 @@ impl State {
 }
 
 /// Submits an array and notes what came of it.
-async fn submit(shared: Arc<Shared>, script: PathBuf, tokens: Vec<String>) {
+async fn submit(shared: Arc<Shared>, batch: String, script: PathBuf, tokens: Vec<String>) {
     let mut sbatch = command("sbatch");
     sbatch.arg("--parsable").arg(&script);
     let submission = match run(&mut sbatch, SBATCH_LIMIT).await {
@@ -328,7 +339,9 @@ async fn submit(shared: Arc<Shared>, script: PathBuf, tokens: Vec<String>) {
     match submission {
         Submission::Accepted(id) => {
             for (index, token) in tokens.into_iter().enumerate() {
-                state.submitted.insert(token, (format!("{id}_{index}"), now));
+                let (handle, node, reason) = (format!("{id}_{index}"), String::new(), String::new());
+                let task = Task { batch: batch.clone(), index, handle, state: TaskState::Queued, node, reason };
+                state.submitted.insert(token, (task, now));
             }
         }
         // The attempts stay intents: they are submitted again once the queue has been looked at and lacks them.
@@ -403,12 +416,14 @@ fn note_answer(shared: &Shared, asked_at: Instant, found: Vec<Task>) -> bool {
             .any(|token| tasks.contains_key(token) || submitting.contains(token) || submitted.contains_key(token))
     });
     let known: BTreeSet<&str> = tasks.values().map(|task| task.batch.as_str()).collect();
-    let State { answers, vanished, .. } = &mut *state;
-    vanished.retain(|token, task| !tasks.contains_key(token) && known.contains(task.batch.as_str()));
-    for (token, task) in answers.last().into_iter().flat_map(|answer| &answer.tasks) {
-        if task.state == TaskState::Queued && !tasks.contains_key(token) && known.contains(task.batch.as_str()) {
-            vanished.insert(token.clone(), task.clone());
-        }
+    let State { answers, vanished, submitted, .. } = &mut *state;
+    let missing = |token: &String, task: &Task| !tasks.contains_key(token) && known.contains(task.batch.as_str());
+    vanished.retain(|token, task| missing(token, task));
+    let waited = answers.last().into_iter().flat_map(|answer| &answer.tasks);
+    let waited = waited.filter(|(_, task)| task.state == TaskState::Queued);
+    let accepted = submitted.iter().filter(|(_, (_, at))| *at < asked_at).map(|(token, (task, _))| (token, task));
+    for (token, task) in waited.chain(accepted).filter(|(token, task)| missing(token, task)) {
+        vanished.insert(token.clone(), task.clone());
     }
     let news = state.answers.last().is_none_or(|last| last.tasks != tasks) || state.answers.len() < 2;
     if state.answers.len() == 2 {

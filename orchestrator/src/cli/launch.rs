@@ -53,6 +53,8 @@ struct FailedJob<'a> {
 const STORE_PAUSE: Duration = Duration::from_secs(1);
 /// How long another launcher's `sbatch` may take before its attempts count as abandoned.
 const SUBMIT_SECS: f64 = 180.0;
+/// How long Slurm may take to say who ended a worker: nobody (preemption), or somebody by hand.
+const ANSWER_SECS: f64 = 10.0;
 /// Failed jobs that the last words list; `sweep status` has all.
 const FAILURES_MAX: i64 = 100;
 
@@ -173,6 +175,7 @@ async fn run_jobs(
     let mut policy = Policy::new(parallel, plan.limits.retries);
     if matches!(plan.backend, BackendChoice::Slurm(_)) {
         policy.intent_grace_secs = SUBMIT_SECS;
+        policy.stopped_pause_secs = ANSWER_SECS;
     }
     let scheduler = Scheduler::new(policy);
     // Side by side: the first jobs of a large plan need not wait for the last to be stored.

@@ -1,6 +1,7 @@
 //! How often and how soon a job is tried again. Pure.
 
 use super::scheduler::JobView;
+use crate::store::Ending;
 
 /// Workers beat every 3 seconds: three beats are missed.
 pub const STALE_SECS: f64 = 10.0;
@@ -22,6 +23,9 @@ pub struct Policy {
     pub backoff_secs: f64,
     /// Longest delay.
     pub backoff_max_secs: f64,
+    /// Seconds to wait after an attempt that was stopped by a signal: long enough for the backend to tell whether somebody
+    /// wants the job gone.
+    pub stopped_pause_secs: f64,
     /// How old an intent of another launcher must be before it counts as abandoned.
     pub intent_grace_secs: f64,
     /// Seconds without a heartbeat after which an attempt that its backend denies is lost.
@@ -40,6 +44,7 @@ impl Policy {
             stalled_max: 3,
             backoff_secs: 0.5,
             backoff_max_secs: 60.0,
+            stopped_pause_secs: 0.0,
             intent_grace_secs: 5.0,
             stale_secs: STALE_SECS,
             silent_secs: SILENT_SECS,
@@ -66,10 +71,11 @@ impl Policy {
         if job.no_space > 0 {
             return self.backoff_max_secs;
         }
+        let pause = if job.last_reason.as_deref() == Some(Ending::ASKED) { self.stopped_pause_secs } else { 0.0 };
         let failures = job.crashes + job.lost.saturating_sub(1) + job.stalled;
         if failures == 0 {
-            return 0.0;
+            return pause;
         }
-        (self.backoff_secs * 2_f64.powi(failures.min(30).cast_signed() - 1)).min(self.backoff_max_secs)
+        pause.max(self.backoff_secs * 2_f64.powi(failures.min(30).cast_signed() - 1)).min(self.backoff_max_secs)
     }
 }

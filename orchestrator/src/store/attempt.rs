@@ -84,12 +84,14 @@ pub enum Ending {
     },
     /// Stopped on request, after a checkpoint.
     Stopped {
-        /// `asked to stop` or [`Ending::TIME_LIMIT`].
+        /// [`Ending::ASKED`] or [`Ending::TIME_LIMIT`].
         reason: String,
     },
 }
 
 impl Ending {
+    /// Reason of an attempt that was stopped by a signal or by request.
+    pub const ASKED: &'static str = "asked to stop";
     /// Reason of an attempt that was stopped because its time was over.
     pub const TIME_LIMIT: &'static str = "time limit";
     /// What the reason of an attempt begins with that ended for want of disk space: it costs nothing and is tried again

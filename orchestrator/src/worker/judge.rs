@@ -89,7 +89,7 @@ pub(super) fn judge(
         _ => {}
     }
     match (code, asked) {
-        (_, Some(StopCause::Request)) => Ending::Stopped { reason: "asked to stop".to_owned() },
+        (_, Some(StopCause::Request)) => Ending::Stopped { reason: Ending::ASKED.to_owned() },
         (Some(exit::STOPPED), Some(StopCause::TimeLimit(_))) => {
             Ending::Stopped { reason: Ending::TIME_LIMIT.to_owned() }
         }
