@@ -73,6 +73,8 @@ struct State {
     vanished: BTreeMap<String, Task>,
     /// Workers that were asked for last and were alive.
     alive: BTreeSet<String>,
+    /// Workers to end, and whether at once: told to Slurm after the next answer, many in one call.
+    to_end: BTreeMap<String, bool>,
     /// Workers that we have ended ourselves.
     scancelled: BTreeSet<String>,
     /// Workers whose `sbatch` has not returned yet.
@@ -115,6 +117,20 @@ impl SlurmBackend {
         let shared = Arc::new(Shared { folder, state: Mutex::default(), changed: Notify::new(), ask: Notify::new() });
         tokio::spawn(watch_queue(Arc::downgrade(&shared)));
         Ok(SlurmBackend { options: options.clone(), cluster, array_size, worker, home: home.to_owned(), shared })
+    }
+
+    /// Writes the script of an array of so many workers like this one, as far as they fit into one, and asks Slurm when it
+    /// would run; submits nothing. Gives the script and what Slurm says.
+    pub async fn test_only(&self, like: &LaunchRequest, workers: u64) -> Result<(PathBuf, String), BackendError> {
+        let count = usize::try_from(workers).unwrap_or(usize::MAX).clamp(1, self.array_size.min(self.options.jobs));
+        let requests: Vec<LaunchRequest> = (0..count).map(|slot| LaunchRequest { slot, ..like.clone() }).collect();
+        let failed = |source| BackendError::Launch { token: like.token.clone(), source };
+        let script = self.write_batch(&like.token, &requests).map_err(failed)?;
+        let mut sbatch = command("sbatch");
+        sbatch.args(["--test-only", "--parsable"]).arg(&script);
+        let output = run(&mut sbatch, SBATCH_LIMIT).await.map_err(failed)?;
+        let said = output.stderr.trim().to_owned();
+        if output.success { Ok((script, said)) } else { Err(BackendError::Submit { said, passing: false }) }
     }
 
     /// Writes an array's folder and script.
@@ -229,23 +245,14 @@ impl Backend for SlurmBackend {
         observed
     }
 
-    /// One that waits is taken out of the queue; one that runs is sent SIGTERM.
+    /// With the next answer: one that waits is taken out of the queue, one that runs is sent SIGTERM.
     async fn stop(&self, worker: &WorkerId) -> Result<(), BackendError> {
-        let Some((task, queued)) = self.task(&worker.name) else { return Ok(()) };
-        self.shared.state().scancelled.insert(worker.name.clone());
-        let mut scancel = scancel(&task);
-        if !queued {
-            scancel.args(["--batch", "--signal=TERM"]);
-        }
-        self.send(scancel);
+        self.end(&worker.name, false);
         Ok(())
     }
 
     async fn kill_leftovers(&self, worker: &str) {
-        if let Some((task, _)) = self.task(worker) {
-            self.shared.state().scancelled.insert(worker.to_owned());
-            self.send(scancel(&task));
-        }
+        self.end(worker, true);
     }
 
     fn cancelled_by_hand(&self) -> Vec<String> {
@@ -262,23 +269,24 @@ impl Backend for SlurmBackend {
 }
 
 impl SlurmBackend {
-    /// The task of a worker that has not ended, and whether it waits.
-    fn task(&self, worker: &str) -> Option<(Task, bool)> {
-        let state = self.shared.state();
-        let task = state.answers.last()?.tasks.get(worker)?;
-        match task.state {
-            TaskState::Ended(_) => None,
-            _ => Some((task.clone(), task.state == TaskState::Queued)),
-        }
+    fn end(&self, worker: &str, kill: bool) {
+        let mut state = self.shared.state();
+        let known = state.to_end.entry(worker.to_owned()).or_insert(kill);
+        *known |= kill;
+        state.scancelled.insert(worker.to_owned());
+        drop(state);
+        self.shared.ask.notify_one();
     }
 
-    /// Runs a command whose effect is seen in the queue.
-    fn send(&self, mut command: Command) {
-        let shared = Arc::clone(&self.shared);
-        tokio::spawn(async move {
-            let _ = run(&mut command, COMMAND_LIMIT).await;
-            shared.ask.notify_one();
-        });
+    /// Waits until Slurm has been told of all workers that are to end, or `limit` is over. Whether it has.
+    pub async fn flush(&self, limit: Duration) -> bool {
+        let told = async {
+            while !self.shared.state().to_end.is_empty() {
+                self.shared.ask.notify_one();
+                self.shared.changed.notified().await;
+            }
+        };
+        tokio::time::timeout(limit, told).await.is_ok()
     }
 }
 
@@ -370,7 +378,10 @@ async fn watch_queue(shared: std::sync::Weak<Shared>) {
         let mut squeue = command("squeue");
         squeue.args(["--me", "--noheader", "--array", "--states=all", "--format", queue::FORMAT]);
         let news = match run(&mut squeue, COMMAND_LIMIT).await {
-            Ok(output) if output.success => note_answer(&shared, asked_at, queue::read(&output.stdout)),
+            Ok(output) if output.success => {
+                let news = note_answer(&shared, asked_at, queue::read(&output.stdout));
+                end_workers(&shared).await | news
+            }
             _ => false,
         };
         cycle = if news { CYCLE_MIN } else { (cycle * 3 / 2).min(CYCLE_MAX) };
@@ -437,11 +448,43 @@ fn on_node(node: &str) -> String {
     if node.is_empty() { String::new() } else { format!(" on {node}") }
 }
 
-/// Ends a task, if it is still ours: the job id alone might be another's by now.
-fn scancel(task: &Task) -> Command {
-    let mut scancel = command("scancel");
-    scancel.args(["--quiet", "--name", &format!("{NAME_PREFIX}{}", task.batch), &task.handle]);
-    scancel
+/// Tells Slurm of the workers that are to end, those of one array in one call. Names are given with the ids: an id alone
+/// might be another job's by now. Gives whether there were any.
+async fn end_workers(shared: &Shared) -> bool {
+    let mut calls: BTreeMap<(String, bool), Vec<(String, String)>> = BTreeMap::new();
+    {
+        let mut state = shared.state();
+        let State { answers, to_end, submitting, submitted, .. } = &mut *state;
+        let Some(latest) = answers.last() else { return false };
+        to_end.retain(|worker, kill| {
+            match latest.tasks.get(worker) {
+                Some(Task { state: TaskState::Ended(_), .. }) => return false,
+                Some(task) => {
+                    let cancel = *kill || task.state == TaskState::Queued;
+                    let call = calls.entry((task.batch.clone(), cancel)).or_default();
+                    call.push((worker.clone(), task.handle.clone()));
+                }
+                // Not in the queue; or not yet.
+                None => return submitting.contains(worker) || submitted.contains_key(worker),
+            }
+            true
+        });
+    }
+    for ((batch, cancel), workers) in &calls {
+        let mut scancel = command("scancel");
+        scancel.args(["--quiet", "--name", &format!("{NAME_PREFIX}{batch}")]);
+        if !cancel {
+            scancel.args(["--batch", "--signal=TERM"]);
+        }
+        scancel.args(workers.iter().map(|(_, handle)| handle));
+        if run(&mut scancel, COMMAND_LIMIT).await.is_ok_and(|output| output.success) {
+            let mut state = shared.state();
+            for (worker, _) in workers {
+                state.to_end.remove(worker);
+            }
+        }
+    }
+    !calls.is_empty()
 }
 
 /// What a command said.

@@ -1,11 +1,16 @@
 //! `sweep cancel`.
 
+use std::time::Duration;
+
 use super::output::{Exit, Failure, say};
 use super::target;
-use crate::backend::{Backend, LocalBackend, Observed, WorkerId};
-use crate::plan::LocalOptions;
+use crate::backend::{Backend, LocalBackend, Observed, SlurmBackend, WorkerId};
+use crate::plan::{LocalOptions, SlurmOptions};
 use crate::schedule::{SILENT_SECS, STALE_SECS};
-use crate::store::{self, Place};
+use crate::store::{self, KnownAttempt, Place, Store};
+
+/// How long Slurm may take to be told.
+const SLURM_LIMIT: Duration = Duration::from_secs(30);
 
 /// Options of `sweep cancel`.
 #[derive(Debug, clap::Args)]
@@ -18,16 +23,21 @@ pub(super) struct Args {
 pub(super) async fn run(args: Args) -> Result<Exit, Failure> {
     let store = target::store().await?;
     let rows = target::jobs(&store, &args.targets).await?;
+    // Before they end: who has them.
+    let queued = slurm_workers(&store, &rows).await?;
     let cancelled = store.job_cancel(&rows, SILENT_SECS).await?;
+    if let Some((slurm, workers)) = queued {
+        for worker in &workers {
+            slurm.stop(worker).await?;
+        }
+        if !slurm.flush(SLURM_LIMIT).await {
+            say("Slurm does not answer: its jobs will find nothing to do, or stop after a checkpoint, by themselves");
+        }
+    }
     // Workers ask the database now and then; those of this machine are told at once, and those that are gone end here.
     let backend = LocalBackend::new(&LocalOptions::default(), &store::home(), &[])?;
-    let place =
-        Place { backend: backend.name(), host: backend.host().to_owned(), machine: backend.machine().to_owned() };
-    let attempts = store.attempt_of_jobs(&place, &rows).await?;
-    let workers: Vec<WorkerId> = attempts
-        .iter()
-        .map(|attempt| WorkerId { name: attempt.worker.clone(), handle: attempt.handle.clone() })
-        .collect();
+    let attempts = store.attempt_of_jobs(&place(&backend), &rows).await?;
+    let workers = worker_ids(&attempts);
     let observed = backend.poll(&workers).await;
     for (attempt, worker) in attempts.iter().zip(&workers) {
         if observed.get(&worker.name) == Some(&Observed::Gone) && attempt.silent_secs >= STALE_SECS {
@@ -42,4 +52,29 @@ pub(super) async fn run(args: Args) -> Result<Exit, Failure> {
         say("\nhint: `sweep retry` takes it back");
     }
     Ok(Exit::Done)
+}
+
+/// The cluster, where it has workers of these jobs, and these.
+async fn slurm_workers(store: &Store, rows: &[i64]) -> Result<Option<(SlurmBackend, Vec<WorkerId>)>, Failure> {
+    if !store.attempt_exists("slurm", rows).await? {
+        return Ok(None);
+    }
+    match SlurmBackend::connect(&SlurmOptions::default(), &store::home()).await {
+        Ok(slurm) => {
+            let workers = worker_ids(&store.attempt_of_jobs(&place(&slurm), rows).await?);
+            Ok(Some((slurm, workers)))
+        }
+        Err(error) => {
+            say(&format!("{error}: its jobs will find nothing to do, or stop after a checkpoint, by themselves"));
+            Ok(None)
+        }
+    }
+}
+
+fn place(backend: &dyn Backend) -> Place {
+    Place { backend: backend.name(), host: backend.host().to_owned(), machine: backend.machine().to_owned() }
+}
+
+fn worker_ids(attempts: &[KnownAttempt]) -> Vec<WorkerId> {
+    attempts.iter().map(|attempt| WorkerId { name: attempt.worker.clone(), handle: attempt.handle.clone() }).collect()
 }

@@ -20,9 +20,15 @@ use crate::store::{self, JobProgress, ProgressFilter, StateCounts, Store, StoreE
 pub(super) struct Args {
     /// The spec.
     spec: PathBuf,
-    /// Say what would run, and start nothing.
+    /// Say what would run, and start nothing. With Slurm: write a batch script and ask `sbatch --test-only`.
     #[arg(long)]
     dry_run: bool,
+    /// Start what there is room for, then leave it alone. Launch again to see to the rest.
+    #[arg(long, conflicts_with = "dry_run")]
+    detach: bool,
+    /// Where jobs run, whatever the spec says.
+    #[arg(long, value_enum)]
+    backend: Option<super::plan::BackendName>,
     /// Print how it ended as JSON, schema `sweep.launch/1`.
     #[arg(long)]
     json: bool,
@@ -51,6 +57,8 @@ struct FailedJob<'a> {
 
 /// Between two tries to store a plan in a database that is away.
 const STORE_PAUSE: Duration = Duration::from_secs(1);
+/// Name of the batch of a dry run, which no attempt has.
+const DRY_RUN: &str = "dry-run";
 /// How long another launcher's `sbatch` may take before its attempts count as abandoned.
 const SUBMIT_SECS: f64 = 180.0;
 /// How long Slurm may take to say who ended a worker: nobody (preemption), or somebody by hand.
@@ -59,7 +67,7 @@ const ANSWER_SECS: f64 = 10.0;
 const FAILURES_MAX: i64 = 100;
 
 pub(super) async fn run(args: Args) -> Result<Exit, Failure> {
-    let plan = super::plan::load_plan(&args.spec)?;
+    let plan = super::plan::load_plan(&args.spec, args.backend)?;
     if args.dry_run {
         return dry_run(&plan, args.json).await;
     }
@@ -75,7 +83,7 @@ pub(super) async fn run(args: Args) -> Result<Exit, Failure> {
     let outcome = if idle {
         Outcome::Complete
     } else {
-        let (outcome, reached) = run_jobs(&plan, store, stored, &before).await?;
+        let (outcome, reached) = run_jobs(&plan, store, stored, &before, args.detach).await?;
         if outcome == Outcome::Detached {
             say("detached: the workers go on");
             say(&format!(
@@ -86,7 +94,7 @@ pub(super) async fn run(args: Args) -> Result<Exit, Failure> {
             if args.json {
                 summarise(&plan.name, "detached", &reached, &[]);
             }
-            return Ok(Exit::Failed);
+            return Ok(if args.detach { Exit::Done } else { Exit::Failed });
         }
         outcome
     };
@@ -124,10 +132,35 @@ async fn dry_run(plan: &Plan, json: bool) -> Result<Exit, Failure> {
         counts.running,
         ended(&counts)
     ));
+    if let BackendChoice::Slurm(options) = &plan.backend
+        && counts.pending > 0
+    {
+        let slurm = SlurmBackend::connect(options, &store::home()).await?;
+        let (script, said) = {
+            let folder = store::home().join("jobs").join(DRY_RUN);
+            let request = sweep_of(plan, 0, options.work_secs).request(DRY_RUN.to_owned(), 0, folder);
+            slurm.test_only(&request, counts.pending.unsigned_abs()).await?
+        };
+        say(&format!("\nthe batch script is {}\n{said}", script.display()));
+    }
     if json {
         summarise(&plan.name, "planned", &counts, &[]);
     }
     Ok(Exit::Done)
+}
+
+/// A plan, as a driver needs it.
+fn sweep_of(plan: &Plan, sweep_id: i64, work_secs: u64) -> Sweep {
+    Sweep {
+        sweep_id,
+        runner: plan.runner_path.clone(),
+        base_dir: plan.base_dir.clone(),
+        home: store::home(),
+        time_limit_secs: plan.limits.time_limit_secs,
+        work_secs,
+        serve: plan.runner_serves,
+        detach: false,
+    }
 }
 
 /// Drives the sweep under the eyes of people. Ctrl-C or SIGTERM: stop after checkpoints; again: detach.
@@ -136,6 +169,7 @@ async fn run_jobs(
     store: Store,
     mut stored: StoredPlan,
     before: &StateCounts,
+    detach: bool,
 ) -> Result<(Outcome, StateCounts), Failure> {
     let home = store::home();
     let (backend, work_secs, each): (Box<dyn Backend>, u64, String) = match &plan.backend {
@@ -153,15 +187,7 @@ async fn run_jobs(
         }
     };
     let parallel = plan.limits.parallel.unwrap_or(backend.slots()).max(1);
-    let sweep = Sweep {
-        sweep_id: stored.sweep_id,
-        runner: plan.runner_path.clone(),
-        base_dir: plan.base_dir.clone(),
-        home,
-        time_limit_secs: plan.limits.time_limit_secs,
-        work_secs,
-        serve: plan.runner_serves,
-    };
+    let sweep = Sweep { detach, ..sweep_of(plan, stored.sweep_id, work_secs) };
     say(&format!(
         "{}: {} jobs ({}), {} at a time ({each})",
         plan.name,

@@ -8,7 +8,7 @@ use miette::{GraphicalReportHandler, GraphicalTheme};
 use serde::Serialize;
 
 use super::output::{Exit, Failure, color_stderr, data, json, say};
-use crate::plan::{BackendChoice, LoadError, Plan, PlannedJob, SlurmOptions, load};
+use crate::plan::{BackendChoice, LoadError, LocalOptions, Plan, PlannedJob, SlurmOptions, load};
 use crate::spec::SpecError;
 use crate::spec::quantity::grouped;
 use crate::store::Store;
@@ -25,6 +25,18 @@ pub(super) struct Args {
     /// Show every job of a long plan.
     #[arg(long)]
     all: bool,
+    /// Where jobs would run, whatever the spec says.
+    #[arg(long, value_enum)]
+    backend: Option<BackendName>,
+}
+
+/// A backend, with the options of the spec if they are for it, else with its defaults.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
+pub(super) enum BackendName {
+    /// This machine.
+    Local,
+    /// The Slurm cluster that `sbatch` submits to.
+    Slurm,
 }
 
 /// What the database says of a job.
@@ -52,7 +64,7 @@ pub(super) async fn run(args: Args) -> Result<Exit, Failure> {
         Some(store) => measured(store).await?,
         None => Measured::new(),
     };
-    let plan = load_with(&args.spec, &measured)?;
+    let plan = load_with(&args.spec, &measured, args.backend)?;
     let states = match &store {
         Some(store) => Some(existing_states(store, &plan).await?),
         None => None,
@@ -97,12 +109,22 @@ async fn existing_states(store: &Store, plan: &Plan) -> Result<BTreeMap<String, 
 }
 
 /// Reads, checks and plans a spec, in the current folder.
-pub(super) fn load_plan(path: &Path) -> Result<Plan, Failure> {
-    load_with(path, &Measured::new())
+pub(super) fn load_plan(path: &Path, backend: Option<BackendName>) -> Result<Plan, Failure> {
+    load_with(path, &Measured::new(), backend)
 }
 
-fn load_with(path: &Path, measured: &Measured) -> Result<Plan, Failure> {
-    load(path, measured).map_err(|error| unplannable(&error))
+fn load_with(path: &Path, measured: &Measured, backend: Option<BackendName>) -> Result<Plan, Failure> {
+    let mut plan = load(path, measured).map_err(|error| unplannable(&error))?;
+    match (backend, &plan.backend) {
+        (Some(BackendName::Local), BackendChoice::Slurm(_)) => {
+            plan.backend = BackendChoice::Local(LocalOptions::default())
+        }
+        (Some(BackendName::Slurm), BackendChoice::Local(_)) => {
+            plan.backend = BackendChoice::Slurm(SlurmOptions::default())
+        }
+        _ => {}
+    }
+    Ok(plan)
 }
 
 /// Why a spec can't be planned, and the way out.

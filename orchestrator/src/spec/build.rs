@@ -12,10 +12,6 @@ use super::{Amount, Axes, Backend, Data, DataSize, Evaluation, Limits, Override,
 /// sweeps on the machine, and for jobs that are tried again, to get their turn.
 const WORK_SECS: u64 = 60;
 
-/// Defaults of a Slurm job's time and of the number of jobs in the queue.
-const SLURM_SECS: u64 = 3600;
-const SLURM_JOBS: usize = 100;
-
 type Section = BTreeMap<&'static str, Value>;
 
 /// Values of some fields of a recipe.
@@ -189,18 +185,19 @@ fn backend(value: Option<Value>) -> Backend {
 
 fn slurm(mut options: Section) -> SlurmOptions {
     let texts = |value| list(value).into_iter().filter_map(|value| text(Some(value))).collect();
-    let time_secs = secs(options.remove("time")).unwrap_or(SLURM_SECS);
+    let unset = SlurmOptions::default();
+    let time_secs = secs(options.remove("time")).unwrap_or(unset.time_secs);
     let number = |value, default| count(value).map_or(default, |count| count as usize);
     SlurmOptions {
         partition: text(options.remove("partition")),
         account: text(options.remove("account")),
         qos: text(options.remove("qos")),
         constraint: text(options.remove("constraint")),
-        gpus: number(options.remove("gpus"), 0),
-        cpus: number(options.remove("cpus"), 1),
+        gpus: number(options.remove("gpus"), unset.gpus),
+        cpus: number(options.remove("cpus"), unset.cpus),
         memory: text(options.remove("memory")),
         time_secs,
-        jobs: number(options.remove("jobs"), SLURM_JOBS),
+        jobs: number(options.remove("jobs"), unset.jobs),
         work_secs: secs(options.remove("worker_time")).unwrap_or(time_secs / 2),
         setup: texts(options.remove("setup")),
         options: texts(options.remove("options")),

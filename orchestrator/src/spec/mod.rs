@@ -274,6 +274,27 @@ pub struct SlurmOptions {
     pub options: Vec<String>,
 }
 
+impl Default for SlurmOptions {
+    /// One CPU for an hour in the cluster's default partition.
+    fn default() -> SlurmOptions {
+        let time_secs = 3600;
+        SlurmOptions {
+            partition: None,
+            account: None,
+            qos: None,
+            constraint: None,
+            gpus: 0,
+            cpus: 1,
+            memory: None,
+            time_secs,
+            jobs: 100,
+            work_secs: time_secs / 2,
+            setup: Vec::new(),
+            options: Vec::new(),
+        }
+    }
+}
+
 /// How far to go.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Limits {

@@ -150,9 +150,9 @@ impl Store {
             .map_err(doing("can't read the jobs of the sweep"))
     }
 
-    /// Cancels jobs that are pending or running, and asks their workers to stop. Attempts of cancelled jobs that nobody
-    /// has heard of for `silent_secs` end at once (their host may be gone for good); should such a worker come back,
-    /// its writes change nothing. Gives the number of jobs.
+    /// Cancels jobs that are pending or running, and asks their workers to stop. Attempts of cancelled jobs that no worker
+    /// has claimed, which none can any more, or that nobody has heard of for `silent_secs` (their host may be gone for
+    /// good), end at once; should such a worker come back, its writes change nothing. Gives the number of jobs.
     pub async fn job_cancel(&self, job_ids: &[i64], silent_secs: f64) -> Result<i64, StoreError> {
         sqlx::query_scalar!(
             r#"WITH locked AS MATERIALIZED (
@@ -162,7 +162,7 @@ impl Store {
                    FROM locked WHERE job.job_id = locked.job_id AND locked.state IN ('pending', 'running')
                    RETURNING job.job_id),
                living AS (
-                   SELECT attempt_id, attempt.state = 'intent'
+                   SELECT attempt_id, attempt.state IN ('intent', 'launched')
                           OR greatest(heartbeat_at, claimed_at, launched_at, created_at) < now() - make_interval(secs => $2)
                           AS silent
                    FROM attempt JOIN locked USING (job_id)

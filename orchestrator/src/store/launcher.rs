@@ -321,6 +321,19 @@ impl Store {
         self.attempt_at(place, None, Some(sweep_id), 30.0).await
     }
 
+    /// Whether a backend has live attempts of these jobs.
+    pub async fn attempt_exists(&self, backend: &str, job_ids: &[i64]) -> Result<bool, StoreError> {
+        sqlx::query_scalar!(
+            r#"SELECT EXISTS (SELECT FROM attempt WHERE backend = $1 AND job_id = ANY ($2)
+                              AND state IN ('intent', 'launched', 'running')) AS "exists!""#,
+            backend,
+            job_ids
+        )
+        .fetch_one(&self.pool)
+        .await
+        .map_err(doing("can't look for live attempts"))
+    }
+
     /// Live attempts of these jobs at a place.
     pub async fn attempt_of_jobs(&self, place: &Place, job_ids: &[i64]) -> Result<Vec<KnownAttempt>, StoreError> {
         self.attempt_at(place, Some(job_ids), None, 0.0).await

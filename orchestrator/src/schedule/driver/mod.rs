@@ -16,7 +16,7 @@ use tokio::sync::watch;
 use tokio::time::Instant;
 
 use super::Scheduler;
-use crate::backend::{Backend, BackendError};
+use crate::backend::{Backend, BackendError, LaunchRequest};
 use crate::store::{EndListener, JobProgress, Store, StoreError, Totals};
 use display::Display;
 use round::{Round, RoundDriver};
@@ -50,6 +50,25 @@ pub struct Sweep {
     pub work_secs: u64,
     /// Whether the runner takes jobs on standard input.
     pub serve: bool,
+    /// Return as soon as all that can be started has been.
+    pub detach: bool,
+}
+
+impl Sweep {
+    /// What a backend is to start for an attempt.
+    pub fn request(&self, token: String, slot: usize, folder: PathBuf) -> LaunchRequest {
+        LaunchRequest {
+            token,
+            slot,
+            folder,
+            runner: self.runner.clone(),
+            base_dir: self.base_dir.clone(),
+            time_limit_secs: self.time_limit_secs,
+            sweep_id: self.sweep_id,
+            work_secs: self.work_secs,
+            serve: self.serve,
+        }
+    }
 }
 
 /// What people have asked of a running driver.
@@ -145,8 +164,7 @@ pub async fn drive(
     loop {
         let request = *requests.borrow_and_update();
         if request == StopRequest::Detach {
-            // A hint: workers see by themselves, a little later, that nobody drives the sweep.
-            let _ = tokio::time::timeout(LEAVE_LIMIT, driver.store.launcher_leave(sweep.sweep_id)).await;
+            leave(&driver.store, sweep).await;
             return Ok(Outcome::Detached);
         }
         let round = async {
@@ -174,6 +192,10 @@ pub async fn drive(
                 match round {
                     Round::Ended => return Ok(Outcome::Complete),
                     Round::Idle if request == StopRequest::Stop => return Ok(Outcome::Stopped),
+                    Round::Waiting if sweep.detach && driver.is_settled() => {
+                        leave(&driver.store, sweep).await;
+                        return Ok(Outcome::Detached);
+                    }
                     Round::Idle | Round::Waiting => None,
                 }
             }
@@ -209,6 +231,11 @@ pub async fn drive(
             Ok(()) = requests.changed() => {}
         }
     }
+}
+
+/// A hint: workers see by themselves, a little later, that nobody drives the sweep.
+async fn leave(store: &Store, sweep: &Sweep) {
+    let _ = tokio::time::timeout(LEAVE_LIMIT, store.launcher_leave(sweep.sweep_id)).await;
 }
 
 /// Resolves when the database says that an attempt has ended; a listener that is cut off is made anew by the next

@@ -9,7 +9,7 @@ use tokio::time::Instant;
 
 use super::clocks::ClockWatch;
 use super::{DriveError, Notice, Sweep};
-use crate::backend::{Backend, BackendError, LaunchRequest, Launched, Observed, WorkerId};
+use crate::backend::{Backend, BackendError, Launched, Observed, WorkerId};
 use crate::schedule::{Action, AttemptPhase, AttemptView, Input, JobPhase, JobView, Scheduler};
 use crate::store::{IntentRequest, LiveAttempt, OpenJob, Place, SlotOffer, Store, StoreError};
 
@@ -60,6 +60,7 @@ pub(super) struct RoundDriver<'a> {
     silent_hosts: BTreeSet<String>,
     /// Workers that were ended by hand, and whose jobs have been cancelled for it.
     cancelled: BTreeSet<String>,
+    settled: bool,
 }
 
 impl<'a> RoundDriver<'a> {
@@ -92,6 +93,7 @@ impl<'a> RoundDriver<'a> {
             signs: BTreeMap::new(),
             silent_hosts: BTreeSet::new(),
             cancelled: BTreeSet::new(),
+            settled: false,
         }
     }
 
@@ -133,6 +135,9 @@ impl<'a> RoundDriver<'a> {
         let views = jobs.iter().map(|job| self.view(now, job, &observed)).collect();
         let input = Input { jobs: views, free_slots, stop };
         let actions = self.scheduler.step(now, &input);
+        let starts = |action: &Action| matches!(action, Action::Start { .. } | Action::Launch { .. });
+        let handed_over = |job: &JobView| job.live.as_ref().is_none_or(|live| live.phase != AttemptPhase::Intent);
+        self.settled = !storing && !actions.iter().any(starts) && input.jobs.iter().all(handed_over);
         self.perform(actions, &jobs, tell).await?;
         self.tell_of_silence(now, &input, tell);
         let waiting = input.jobs.iter().filter_map(|job| job.live.as_ref());
@@ -167,6 +172,11 @@ impl<'a> RoundDriver<'a> {
                 }
             }
         }
+    }
+
+    /// Whether the last round found nothing to start, and every attempt with the backend.
+    pub(super) fn is_settled(&self) -> bool {
+        self.settled && self.launch_at.is_none()
     }
 
     /// Cancels jobs that stopped because somebody ended their workers by hand, once for each worker. Those whose attempts
@@ -364,17 +374,8 @@ impl<'a> RoundDriver<'a> {
         let mut keys = BTreeMap::new();
         let mut requests = Vec::new();
         for (job_key, token, slot, folder) in ready {
-            requests.push(LaunchRequest {
-                token: token.clone(),
-                slot: slot.and_then(|slot| usize::try_from(slot).ok()).unwrap_or(0),
-                folder: folder.into(),
-                runner: self.sweep.runner.clone(),
-                base_dir: self.sweep.base_dir.clone(),
-                time_limit_secs: self.sweep.time_limit_secs,
-                sweep_id: self.sweep.sweep_id,
-                work_secs: self.sweep.work_secs,
-                serve: self.sweep.serve,
-            });
+            let slot = slot.and_then(|slot| usize::try_from(slot).ok()).unwrap_or(0);
+            requests.push(self.sweep.request(token.clone(), slot, folder.into()));
             keys.insert(token, job_key);
         }
         if requests.is_empty() {

@@ -9,7 +9,7 @@ use std::process::{Command, Output};
 use nix::sys::signal::Signal;
 
 use super::bench::{Bench, Launch, SPEC, kill_runner, kill_worker, wait_until};
-use crate::harness::transcript;
+use crate::harness::{sweep, transcript};
 
 /// Slow enough to be hit in the middle.
 const SLOW: &str = "delay@60";
@@ -128,6 +128,12 @@ exec /usr/bin/squeue \"$@\"
         let conf = self.cluster.conf();
         let path = format!("{}:{}", self.wrappers.display(), std::env::var("PATH").unwrap_or_default());
         self.bench.launch_with("sweep.yaml", fault, &[("SLURM_CONF", &conf), ("PATH", &path)])
+    }
+
+    /// `sweep` in the project, on the cluster.
+    fn sweep(&self, args: &[&str]) -> Output {
+        let mut command = sweep(self.bench.path(), args);
+        command.env("SLURM_CONF", self.cluster.conf()).output().expect("sweep runs")
     }
 
     /// Waits for a launch that has to go well, and for everything to be done once.
@@ -315,6 +321,60 @@ fn a_running_job_cancelled_by_hand_is_not_tried_again() {
     let retried = slurm.bench.sweep(&["retry", "tiny"]);
     assert!(retried.status.success(), "{}", transcript(&retried));
     slurm.finish(slurm.launch(""));
+}
+
+#[test]
+fn a_launch_that_detaches_leaves_only_slurm_jobs_behind() {
+    let Some(slurm) = SlurmBench::new("worker_time: 0s, options: [--hold]") else { return };
+    let output = slurm.sweep(&["launch", "sweep.yaml", "--detach"]);
+    assert!(output.status.success(), "{}", transcript(&output));
+    let held = slurm.cluster.queue("PENDING");
+    assert_eq!(held.len(), 4, "{}", slurm.story());
+    for job in &held {
+        slurm.cluster.slurm("scontrol", &["release", job]);
+    }
+    slurm.bench.wait_for("SELECT 'all' FROM job HAVING bool_and(state = 'done')");
+    slurm.finish(slurm.launch(""));
+    assert_eq!(slurm.attempts(), 4, "{}", slurm.story());
+}
+
+#[test]
+fn cancel_takes_jobs_out_of_the_queue() {
+    let Some(slurm) = SlurmBench::new("worker_time: 0s, options: [--hold]") else { return };
+    let output = slurm.sweep(&["launch", "sweep.yaml", "--detach"]);
+    assert!(output.status.success(), "{}", transcript(&output));
+    let one = slurm.cluster.queue("PENDING").pop().expect("four are held");
+    slurm.cluster.slurm("scontrol", &["release", &one]);
+    slurm.bench.wait_for("SELECT 'done' FROM job WHERE state = 'done'");
+    let output = slurm.sweep(&["cancel", "tiny"]);
+    assert!(output.status.success(), "{}", transcript(&output));
+    assert_eq!(slurm.cluster.queue("PENDING,RUNNING"), [""; 0], "{}", slurm.story());
+    let jobs = slurm.bench.ask("SELECT concat_ws(' ', count(*), state) FROM job GROUP BY state ORDER BY 1");
+    assert_eq!(jobs, ["1 done", "3 cancelled"]);
+    let live = "SELECT token FROM attempt WHERE state IN ('intent', 'launched', 'running')";
+    assert!(slurm.bench.ask(live).is_empty(), "{}", slurm.story());
+    let retried = slurm.sweep(&["retry", "tiny"]);
+    assert!(retried.status.success(), "{}", transcript(&retried));
+    let script = slurm.bench.path().join("sweep.yaml");
+    let spec = fs::read_to_string(&script).expect("it is there").replace(", options: [--hold]", "");
+    fs::write(script, spec).expect("it is ours");
+    slurm.finish(slurm.launch(""));
+}
+
+#[test]
+fn a_dry_run_asks_slurm_and_submits_nothing() {
+    let Some(slurm) = SlurmBench::new("time: 2h") else { return };
+    let output = slurm.sweep(&["launch", "sweep.yaml", "--dry-run"]);
+    let said = transcript(&output);
+    assert!(output.status.success() && said.contains("to start at"), "{said}");
+    let script = slurm.bench.path().join(".sweep/slurm/dry-run/script.sh");
+    assert!(fs::read_to_string(script).is_ok_and(|text| text.contains("#SBATCH --array=0-3\n")), "{said}");
+    let spec = slurm.bench.path().join("sweep.yaml");
+    let impossible = fs::read_to_string(&spec).expect("it is there").replace("time: 2h", "memory: 900G");
+    fs::write(&spec, impossible).expect("it is ours");
+    let output = slurm.sweep(&["launch", "sweep.yaml", "--dry-run"]);
+    assert_eq!(output.status.code(), Some(3), "{}", transcript(&output));
+    assert!(slurm.cluster.queue("all").is_empty());
 }
 
 #[test]
