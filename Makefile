@@ -22,6 +22,10 @@ setup: ## Fetch libtorch and, where the system has none, PostgreSQL (into .venv)
 setup-cuda: ## Fetch the CUDA compiler and CUTLASS (110 MB, into .venv): only for the kernels, no GPU needed
 	@scripts/setup-cuda.sh
 
+.PHONY: setup-slurm
+setup-slurm: ## Install Debian's Slurm and MUNGE (root), for the tests on a real cluster
+	@scripts/setup-slurm.sh
+
 .PHONY: build
 build: setup ## Build sweep, its worker and the runners
 	@cargo build $(ALL)
@@ -63,7 +67,7 @@ torture-scale: build ## 100,000 jobs on a simulated backend that errs (JOBS=...,
 lint: setup ## Formatting, clippy and shell syntax, warnings as errors
 	@cargo fmt --all --check
 	@cargo clippy $(ALL) --all-targets -- -D warnings
-	@for script in scripts/*.sh scripts/gpu/*.sh kernels/csrc/cached.sh kernels/csrc/cuda/emulate/run.sh .ci/run; do bash -n $$script; done
+	@for script in scripts/*.sh scripts/slurm-cluster scripts/gpu/*.sh kernels/csrc/cached.sh kernels/csrc/cuda/emulate/run.sh .ci/run; do bash -n $$script; done
 
 .PHONY: cuda-emulate
 cuda-emulate: ## CUDA kernels on the CPU: no GPU, and no CUDA (but for Hopper's epilogues: make setup-cuda)

@@ -44,6 +44,7 @@ const ARRAY_SIZE: usize = 1000;
 pub struct SlurmBackend {
     options: SlurmOptions,
     cluster: String,
+    elsewhere: Option<String>,
     array_size: usize,
     worker: PathBuf,
     home: PathBuf,
@@ -112,11 +113,29 @@ impl SlurmBackend {
         let values = queue::read_config(&config.stdout);
         let array_size = values.get("MaxArraySize").and_then(|text| text.parse().ok()).unwrap_or(ARRAY_SIZE).max(1);
         let cluster = values.get("ClusterName").map_or("slurm", |name| name).to_owned();
+        let own = fs::read_to_string("/proc/sys/kernel/hostname").map_err(machine("the host's name"))?;
+        let short = |name: &str| name.trim().split('.').next().unwrap_or_default().to_owned();
+        let hosts = run(command("sinfo").args(["--noheader", "--Node", "--format=%n"]), COMMAND_LIMIT).await;
+        let hosts = hosts.map_err(|source| BackendError::NoSlurm { said: source.to_string() })?;
+        let elsewhere = hosts.stdout.lines().map(short).find(|host| *host != short(&own));
         let folder = home.join("slurm");
         fs::create_dir_all(&folder).map_err(machine("the folder of the batch scripts"))?;
         let shared = Arc::new(Shared { folder, state: Mutex::default(), changed: Notify::new(), ask: Notify::new() });
         tokio::spawn(watch_queue(Arc::downgrade(&shared)));
-        Ok(SlurmBackend { options: options.clone(), cluster, array_size, worker, home: home.to_owned(), shared })
+        Ok(SlurmBackend {
+            options: options.clone(),
+            cluster,
+            elsewhere,
+            array_size,
+            worker,
+            home: home.to_owned(),
+            shared,
+        })
+    }
+
+    /// A node of the cluster that is another machine than this one.
+    pub fn other_machine(&self) -> Option<&str> {
+        self.elsewhere.as_deref()
     }
 
     /// Writes the script of an array of so many workers like this one, as far as they fit into one, and asks Slurm when it

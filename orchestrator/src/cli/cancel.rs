@@ -25,7 +25,7 @@ pub(super) async fn run(args: Args) -> Result<Exit, Failure> {
     let rows = target::jobs(&store, &args.targets).await?;
     // Before they end: who has them.
     let queued = slurm_workers(&store, &rows).await?;
-    let cancelled = store.job_cancel(&rows, SILENT_SECS).await?;
+    let cancelled = store.job_cancel(&rows, "cancelled by request", SILENT_SECS).await?;
     if let Some((slurm, workers)) = queued {
         for worker in &workers {
             slurm.stop(worker).await?;

@@ -181,6 +181,12 @@ async fn run_jobs(
         }
         BackendChoice::Slurm(options) => {
             let backend = SlurmBackend::connect(options, &home).await?;
+            if let (Some(node), None) = (backend.other_machine(), store::named_database()?) {
+                return Err(Failure::environment(format!(
+                    "the private database is reached on this machine alone, and workers would run on {node} and others"
+                ))
+                .hint("set DATABASE_URL to a PostgreSQL database that the nodes reach, and launch again"));
+            }
             let each =
                 format!("Slurm jobs on cluster {} with {} each", backend.host(), super::plan::slurm_request(options));
             (Box::new(backend), options.work_secs, each)

@@ -117,10 +117,10 @@ fn load_with(path: &Path, measured: &Measured, backend: Option<BackendName>) -> 
     let mut plan = load(path, measured).map_err(|error| unplannable(&error))?;
     match (backend, &plan.backend) {
         (Some(BackendName::Local), BackendChoice::Slurm(_)) => {
-            plan.backend = BackendChoice::Local(LocalOptions::default())
+            plan.backend = BackendChoice::Local(LocalOptions::default());
         }
         (Some(BackendName::Slurm), BackendChoice::Local(_)) => {
-            plan.backend = BackendChoice::Slurm(SlurmOptions::default())
+            plan.backend = BackendChoice::Slurm(SlurmOptions::default());
         }
         _ => {}
     }

@@ -199,11 +199,15 @@ impl Scheduler {
     /// What to do about an attempt that lives.
     fn attempt_action(&self, now: f64, job_id: i64, attempt: &AttemptView, stop: bool) -> Option<Action> {
         let token = attempt.token.clone();
+        let is_over = matches!(attempt.observed, Observed::Exited | Observed::Gone | Observed::Ended { .. });
+        if attempt.phase == AttemptPhase::Launched && attempt.stop_requested && is_over {
+            // No worker has claimed it, and after this none can.
+            return Some(Action::Withdraw { token });
+        }
         if let Some(reason) = self.lost_because(now, attempt) {
             let by_hand = matches!(attempt.observed, Observed::Ended { cancelled: true, .. });
             return Some(match attempt.phase {
                 AttemptPhase::Intent => Action::Withdraw { token },
-                AttemptPhase::Launched if attempt.stop_requested => Action::Withdraw { token },
                 _ if by_hand && !attempt.stop_requested => Action::CancelJob { job_id, token, reason },
                 AttemptPhase::Launched | AttemptPhase::Running => Action::MarkLost { token, reason },
             });

@@ -428,7 +428,7 @@ fn what_a_queue_says_of_an_end_is_the_reason() {
     // Taken out of the queue because we asked for it: it never ran, and cost nothing.
     let mut asked = live(AttemptPhase::Launched, ended(true));
     asked.live.as_mut().expect("it lives").stop_requested = true;
-    assert_eq!(decide(1010.0, asked), [Action::Withdraw { token }]);
+    assert_eq!(decide(1000.0, asked), [Action::Withdraw { token }]);
 }
 
 #[test]

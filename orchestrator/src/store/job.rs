@@ -153,12 +153,12 @@ impl Store {
     /// Cancels jobs that are pending or running, and asks their workers to stop. Attempts of cancelled jobs that no worker
     /// has claimed, which none can any more, or that nobody has heard of for `silent_secs` (their host may be gone for
     /// good), end at once; should such a worker come back, its writes change nothing. Gives the number of jobs.
-    pub async fn job_cancel(&self, job_ids: &[i64], silent_secs: f64) -> Result<i64, StoreError> {
+    pub async fn job_cancel(&self, job_ids: &[i64], reason: &str, silent_secs: f64) -> Result<i64, StoreError> {
         sqlx::query_scalar!(
             r#"WITH locked AS MATERIALIZED (
                    SELECT job_id, state FROM job WHERE job_id = ANY ($1) ORDER BY job_id FOR UPDATE),
                cancelled AS (
-                   UPDATE job SET state = 'cancelled', reason = 'cancelled by request'
+                   UPDATE job SET state = 'cancelled', reason = $3
                    FROM locked WHERE job.job_id = locked.job_id AND locked.state IN ('pending', 'running')
                    RETURNING job.job_id),
                living AS (
@@ -179,7 +179,8 @@ impl Store {
                uncounted AS (DELETE FROM sweep_totals)
                SELECT count(*) AS "cancelled!" FROM cancelled"#,
             job_ids,
-            silent_secs
+            silent_secs,
+            reason
         )
         .fetch_one(&self.pool)
         .await

@@ -10,7 +10,7 @@ use tokio::time::Instant;
 use super::clocks::ClockWatch;
 use super::{DriveError, Notice, Sweep};
 use crate::backend::{Backend, BackendError, Launched, Observed, WorkerId};
-use crate::schedule::{Action, AttemptPhase, AttemptView, Input, JobPhase, JobView, Scheduler};
+use crate::schedule::{Action, AttemptPhase, AttemptView, Input, JobPhase, JobView, SILENT_SECS, Scheduler};
 use crate::store::{IntentRequest, LiveAttempt, OpenJob, Place, SlotOffer, Store, StoreError};
 
 /// Jobs of the plan that are looked at in one go for one to start.
@@ -192,7 +192,8 @@ impl<'a> RoundDriver<'a> {
         }
         let stopped = self.store.job_stopped_on(&workers).await?;
         if !stopped.is_empty() {
-            self.store.job_cancel(&stopped, self.scheduler.policy().silent_secs).await?;
+            let reason = format!("its worker was cancelled by hand ({})", self.place.backend);
+            self.store.job_cancel(&stopped, &reason, self.scheduler.policy().silent_secs).await?;
         }
         self.cancelled.extend(workers);
         Ok(())
@@ -473,10 +474,8 @@ async fn perform_one(
         }
         Action::Withdraw { token } => drop(store.attempt_withdraw(&token).await?),
         Action::CancelJob { job_id, token, reason } => {
-            if store.attempt_lost(&token, &reason).await? {
-                tell(Notice::AttemptLost { reason: &reason });
-            }
-            store.job_cancel(&[job_id], crate::schedule::SILENT_SECS).await?;
+            store.attempt_lost(&token, &reason).await?;
+            store.job_cancel(&[job_id], &reason, SILENT_SECS).await?;
         }
         Action::StopAttempt { token } => {
             store.attempt_request_stop(std::slice::from_ref(&token)).await?;

@@ -38,7 +38,7 @@ impl Cluster {
     fn up() -> Option<Cluster> {
         let there =
             |program: &&str| ["/usr/bin", "/usr/sbin"].iter().any(|folder| Path::new(folder).join(program).exists());
-        if !["sbatch", "slurmctld", "slurmd", "munged"].iter().all(|program| there(&program)) {
+        if !["sbatch", "slurmctld", "slurmd", "munged"].iter().all(there) {
             assert!(std::env::var_os("SWEEP_TEST_SLURM").is_none(), "SWEEP_TEST_SLURM is set, and there is no Slurm");
             eprintln!("skipped: no Slurm on this machine (make setup-slurm)");
             return None;
@@ -277,6 +277,14 @@ fn preempted_jobs_go_on_from_their_checkpoints() {
 }
 
 #[test]
+fn a_job_longer_than_its_time_is_a_chain_of_submissions() {
+    // The worker stops 30 s before the minute is over, after 30 of 40 steps of a second each.
+    let Some(slurm) = SlurmBench::new("worker_time: 0s, time: 60s") else { return };
+    slurm.finish(slurm.launch("delay@1000"));
+    assert_eq!(slurm.ends(), ["2 stopped time limit", "4 finished"], "{}", slurm.story());
+}
+
+#[test]
 fn workers_and_launchers_are_killed() {
     let Some(slurm) = SlurmBench::new("worker_time: 0s") else { return };
     let launch = slurm.launch(SLOW);
@@ -359,6 +367,20 @@ fn cancel_takes_jobs_out_of_the_queue() {
     let spec = fs::read_to_string(&script).expect("it is there").replace(", options: [--hold]", "");
     fs::write(script, spec).expect("it is ours");
     slurm.finish(slurm.launch(""));
+}
+
+#[test]
+fn a_stop_takes_waiting_jobs_out_of_the_queue_and_costs_nothing() {
+    let Some(slurm) = SlurmBench::new("worker_time: 0s, options: [--hold]") else { return };
+    let launch = slurm.launch("");
+    let held = || (slurm.cluster.queue("PENDING").len() == 4).then_some(());
+    wait_until(held).unwrap_or_else(|| panic!("nothing is held\n{}", slurm.story()));
+    slurm.bench.wait_for("SELECT 'all' FROM attempt WHERE state = 'launched' HAVING count(*) = 4");
+    launch.signal(Signal::SIGTERM);
+    let output = launch.wait();
+    assert_eq!(output.status.code(), Some(1), "{}\n{}", transcript(&output), slurm.story());
+    assert_eq!(slurm.cluster.queue("PENDING,RUNNING"), [""; 0], "{}", slurm.story());
+    assert_eq!(slurm.ends(), ["4 stopped withdrawn before it started"], "{}", slurm.story());
 }
 
 #[test]
