@@ -49,8 +49,8 @@ pub trait Backend: Send + Sync {
     /// effort.
     async fn kill_leftovers(&self, worker: &str);
 
-    /// Workers that somebody has ended in the backend's own way, not ours, as far as it remembers. They may have had the
-    /// time to stop after a checkpoint; their jobs are not to be tried again.
+    /// Workers that somebody has ended in the backend's own way, not ours, as far as it remembers. They may have had
+    /// the time to stop after a checkpoint; their jobs are not to be tried again.
     fn cancelled_by_hand(&self) -> Vec<String> {
         Vec::new()
     }

@@ -138,8 +138,8 @@ impl SlurmBackend {
         self.elsewhere.as_deref()
     }
 
-    /// Writes the script of an array of so many workers like this one, as far as they fit into one, and asks Slurm when it
-    /// would run; submits nothing. Gives the script and what Slurm says.
+    /// Writes the script of an array of so many workers like this one, as far as they fit into one, and asks Slurm when
+    /// it would run; submits nothing. Gives the script and what Slurm says.
     pub async fn test_only(&self, like: &LaunchRequest, workers: u64) -> Result<(PathBuf, String), BackendError> {
         let count = usize::try_from(workers).unwrap_or(usize::MAX).clamp(1, self.array_size.min(self.options.jobs));
         let requests: Vec<LaunchRequest> = (0..count).map(|slot| LaunchRequest { slot, ..like.clone() }).collect();
@@ -297,6 +297,23 @@ impl SlurmBackend {
         self.shared.ask.notify_one();
     }
 
+    /// Slurm's words for a worker, `PENDING, Resources` or `RUNNING on node7`; `None`: it does not know it, or gives no
+    /// answer within `limit`.
+    pub async fn queue_word(&self, worker: &str, limit: Duration) -> Option<String> {
+        let asked = async {
+            loop {
+                if let Some(latest) = self.shared.state().answers.last() {
+                    let task = latest.tasks.get(worker)?;
+                    let reason =
+                        if task.state == TaskState::Queued { format!(", {}", task.reason) } else { String::new() };
+                    return Some(format!("{}{reason}{}", task.word, on_node(&task.node)));
+                }
+                self.shared.changed.notified().await;
+            }
+        };
+        tokio::time::timeout(limit, asked).await.ok().flatten()
+    }
+
     /// Waits until Slurm has been told of all workers that are to end, or `limit` is over. Whether it has.
     pub async fn flush(&self, limit: Duration) -> bool {
         let told = async {
@@ -366,8 +383,9 @@ async fn submit(shared: Arc<Shared>, batch: String, script: PathBuf, tokens: Vec
     match submission {
         Submission::Accepted(id) => {
             for (index, token) in tokens.into_iter().enumerate() {
-                let (handle, node, reason) = (format!("{id}_{index}"), String::new(), String::new());
-                let task = Task { batch: batch.clone(), index, handle, state: TaskState::Queued, node, reason };
+                let (batch, handle, word) = (batch.clone(), format!("{id}_{index}"), "PENDING".to_owned());
+                let (node, reason) = (String::new(), String::new());
+                let task = Task { batch, index, handle, state: TaskState::Queued, word, node, reason };
                 state.submitted.insert(token, (task, now));
             }
         }
@@ -467,8 +485,8 @@ fn on_node(node: &str) -> String {
     if node.is_empty() { String::new() } else { format!(" on {node}") }
 }
 
-/// Tells Slurm of the workers that are to end, those of one array in one call. Names are given with the ids: an id alone
-/// might be another job's by now. Gives whether there were any.
+/// Tells Slurm of the workers that are to end, those of one array in one call. Names are given with the ids: an id
+/// alone might be another job's by now. Gives whether there were any.
 async fn end_workers(shared: &Shared) -> bool {
     let mut calls: BTreeMap<(String, bool), Vec<(String, String)>> = BTreeMap::new();
     {

@@ -9,6 +9,7 @@ mod compare;
 mod completions;
 mod db;
 mod doctor;
+mod explain;
 mod export;
 mod fit;
 mod forecast;
@@ -62,6 +63,8 @@ enum Command {
     Launch(launch::Args),
     /// Show the jobs of a sweep.
     Status(status::Args),
+    /// Say why a job does not run, or what it is doing.
+    Explain(explain::Args),
     /// Show what a job's runner wrote.
     Logs(logs::Args),
     /// Stop jobs and don't start them again.
@@ -128,6 +131,7 @@ async fn dispatch(command: Command) -> Result<Exit, Failure> {
         Command::Plan(args) => plan::run(args).await,
         Command::Launch(args) => launch::run(args).await,
         Command::Status(args) => status::run(args).await,
+        Command::Explain(args) => explain::run(args).await,
         Command::Logs(args) => logs::run(args).await,
         Command::Cancel(args) => cancel::run(args).await,
         Command::Retry(args) => retry::run(args).await,

@@ -23,8 +23,8 @@ pub struct Policy {
     pub backoff_secs: f64,
     /// Longest delay.
     pub backoff_max_secs: f64,
-    /// Seconds to wait after an attempt that was stopped by a signal: long enough for the backend to tell whether somebody
-    /// wants the job gone.
+    /// Seconds to wait after an attempt that was stopped by a signal: long enough for the backend to tell whether
+    /// somebody wants the job gone.
     pub stopped_pause_secs: f64,
     /// How old an intent of another launcher must be before it counts as abandoned.
     pub intent_grace_secs: f64,

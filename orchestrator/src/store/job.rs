@@ -43,6 +43,33 @@ pub struct JobDetail {
     pub attempts: Vec<(String, String)>,
 }
 
+/// What is known of a job's present and of its last attempt.
+#[derive(Debug, Clone, PartialEq)]
+pub struct JobStory {
+    /// Why it failed or was cancelled.
+    pub reason: Option<String>,
+    /// Seconds since its result was stored.
+    pub done_secs_ago: Option<f64>,
+    /// Attempts so far.
+    pub attempts: i64,
+    /// State of the attempt that lives: `intent`, `launched` or `running`.
+    pub live_state: Option<String>,
+    /// Seconds since the last sign of life of its last attempt.
+    pub live_secs: Option<f64>,
+    /// Backend of its last attempt.
+    pub backend: Option<String>,
+    /// Host.
+    pub host: Option<String>,
+    /// Its worker's name on the backend.
+    pub worker: Option<String>,
+    /// The backend's name for the worker.
+    pub handle: Option<String>,
+    /// How the last attempt that has ended did.
+    pub last_end: Option<String>,
+    /// Seconds since a launcher was seen to drive a sweep of its.
+    pub launcher_secs: Option<f64>,
+}
+
 impl StateCounts {
     /// All jobs.
     pub fn total(&self) -> i64 {
@@ -142,6 +169,31 @@ impl Store {
         Ok(detail.collect())
     }
 
+    /// What is known of a job; `None`: there is no such row.
+    pub async fn job_story(&self, job_id: i64) -> Result<Option<JobStory>, StoreError> {
+        sqlx::query_as!(
+            JobStory,
+            r#"SELECT j.reason, extract(epoch FROM now() - j.done_at)::float8 AS done_secs_ago,
+                      (SELECT count(*) FROM attempt a WHERE a.job_id = j.job_id) AS "attempts!",
+                      CASE WHEN last.state IN ('intent', 'launched', 'running') THEN last.state END AS live_state,
+                      extract(epoch FROM now() - greatest(last.created_at, last.launched_at, last.claimed_at,
+                                                          last.heartbeat_at))::float8 AS live_secs,
+                      last.backend AS "backend?", last.host, coalesce(last.worker, last.token) AS worker, last.handle,
+                      (SELECT concat_ws(', ', a.state, a.reason) FROM attempt a
+                       WHERE a.job_id = j.job_id AND a.ended_at IS NOT NULL ORDER BY a.attempt_id DESC LIMIT 1) AS last_end,
+                      (SELECT min(extract(epoch FROM now() - s.launcher_seen_at))::float8
+                       FROM sweep s JOIN sweep_job USING (sweep_id) WHERE job_id = j.job_id) AS launcher_secs
+               FROM job j
+               LEFT JOIN LATERAL (SELECT * FROM attempt a WHERE a.job_id = j.job_id ORDER BY a.attempt_id DESC LIMIT 1) last
+                         ON true
+               WHERE j.job_id = $1"#,
+            job_id
+        )
+        .fetch_optional(&self.pool)
+        .await
+        .map_err(doing("can't read what became of the job"))
+    }
+
     /// Rows of a sweep's jobs.
     pub async fn job_ids(&self, sweep_id: i64) -> Result<Vec<i64>, StoreError> {
         sqlx::query_scalar!("SELECT job_id FROM sweep_job WHERE sweep_id = $1 ORDER BY position", sweep_id)
@@ -150,9 +202,10 @@ impl Store {
             .map_err(doing("can't read the jobs of the sweep"))
     }
 
-    /// Cancels jobs that are pending or running, and asks their workers to stop. Attempts of cancelled jobs that no worker
-    /// has claimed, which none can any more, or that nobody has heard of for `silent_secs` (their host may be gone for
-    /// good), end at once; should such a worker come back, its writes change nothing. Gives the number of jobs.
+    /// Cancels jobs that are pending or running, and asks their workers to stop. Attempts of cancelled jobs that no
+    /// worker has claimed, which none can any more, or that nobody has heard of for `silent_secs` (their host may be
+    /// gone for good), end at once; should such a worker come back, its writes change nothing. Gives the number of
+    /// jobs.
     pub async fn job_cancel(&self, job_ids: &[i64], reason: &str, silent_secs: f64) -> Result<i64, StoreError> {
         sqlx::query_scalar!(
             r#"WITH locked AS MATERIALIZED (

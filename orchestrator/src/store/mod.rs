@@ -22,7 +22,7 @@ pub mod throughput;
 
 pub use attempt::{Claim, Ending, Orders, Predecessor};
 pub use error::StoreError;
-pub use job::{JobDetail, StateCounts, Totals};
+pub use job::{JobDetail, JobStory, StateCounts, Totals};
 pub use launcher::{IntentRequest, KnownAttempt, LiveAttempt, OpenJob, Place, SlotOffer, Window};
 pub use listener::EndListener;
 pub use metric::{Batch, End, Stored};

@@ -72,6 +72,7 @@ fn help() {
       plan         Show the jobs of a spec and what they cost; starts nothing
       launch       Run the jobs of a spec that are not done yet
       status       Show the jobs of a sweep
+      explain      Say why a job does not run, or what it is doing
       logs         Show what a job's runner wrote
       cancel       Stop jobs and don't start them again
       retry        Give failed or cancelled jobs another go
@@ -121,9 +122,11 @@ fn plan_help() {
       <SPEC>  Spec to plan
 
     Options:
-          --json  Print JSON, every job with every number
-          --all   Show every job of a long plan
-      -h, --help  Print help
+          --json               Print JSON, every job with every number
+          --all                Show every job of a long plan
+          --backend <BACKEND>  Where jobs would run, whatever the spec says [possible values: local,
+                               slurm]
+      -h, --help               Print help (see more with '--help')
     ----- stderr -----
     ");
 }

@@ -19,6 +19,8 @@ pub(super) struct Task {
     pub handle: String,
     /// What it is doing.
     pub state: TaskState,
+    /// The same in Slurm's word.
+    pub word: String,
     /// Name of its node, or empty.
     pub node: String,
     /// Why it waits, in Slurm's words.
@@ -113,6 +115,7 @@ fn read_line(line: &str) -> Option<Task> {
         index,
         handle: format!("{number}_{index}"),
         state: TaskState::read(state),
+        word: state.to_owned(),
         node: node.to_owned(),
         reason: reason.trim_matches(['(', ')']).to_owned(),
     })

@@ -179,8 +179,8 @@ impl<'a> RoundDriver<'a> {
         self.settled && self.launch_at.is_none()
     }
 
-    /// Cancels jobs that stopped because somebody ended their workers by hand, once for each worker. Those whose attempts
-    /// have not ended yet are looked at again.
+    /// Cancels jobs that stopped because somebody ended their workers by hand, once for each worker. Those whose
+    /// attempts have not ended yet are looked at again.
     async fn respect_cancelled(&mut self, jobs: &[OpenJob]) -> Result<(), StoreError> {
         let mut workers = self.backend.cancelled_by_hand();
         self.cancelled.retain(|worker| workers.contains(worker));

@@ -61,6 +61,29 @@ fn status_shows_sweeps_and_jobs() {
 }
 
 #[test]
+fn explain_says_what_a_job_is_doing() {
+    let bench = Bench::new(SPEC);
+    let explain = |key: &str| transcript(&bench.sweep(&["explain", key]));
+    let launch = bench.launch("delay@100");
+    bench.wait_for_checkpoint();
+    let key = |state: &'static str| bench.ask(state).into_iter().next().expect("there is one");
+    let running = key("SELECT left(job_key, 12) FROM job WHERE state = 'running'");
+    let waiting = key("SELECT left(job_key, 12) FROM job WHERE state = 'pending' ORDER BY job_id DESC");
+    assert!(explain(&running).contains(&format!("{running} is running: on local ")), "{}", explain(&running));
+    assert!(explain(&waiting).contains("a launcher is there and has it wait"), "{}", explain(&waiting));
+    launch.kill();
+    bench.ask("UPDATE sweep SET launcher_seen_at = now() - interval '1 min'");
+    let said = explain(&waiting);
+    assert!(said.contains("nobody launches its sweep") && said.contains("hint: `sweep launch SPEC`"), "{said}");
+    bench.finish();
+    assert!(explain(&running).contains(&format!("{running} is done: its result was stored ")), "{}", explain(&running));
+    bench.ask("UPDATE job SET state = 'failed', reason = 'it diverged'");
+    let json = bench.sweep(&["explain", &running, "--json"]);
+    let json: serde_json::Value = serde_json::from_slice(&json.stdout).expect("JSON");
+    assert_eq!((&json["schema"], &json["because"]), (&"sweep.explain/1".into(), &"it diverged".into()));
+}
+
+#[test]
 fn a_dry_run_starts_nothing() {
     let bench = Bench::new(SPEC);
     insta::assert_snapshot!(transcript(&bench.sweep(&["launch", "sweep.yaml", "--dry-run"])), @r"

@@ -310,6 +310,10 @@ fn a_held_job_waits_and_a_waiting_job_cancelled_by_hand_is_not_tried_again() {
     };
     let held = wait_until(held).unwrap_or_else(|| panic!("nothing is held\n{}", slurm.story()));
     slurm.bench.wait_for("SELECT 'all' FROM attempt WHERE state = 'launched' HAVING count(*) = 4");
+    let key = slurm.bench.ask("SELECT left(job_key, 12) FROM job JOIN attempt USING (job_id) WHERE handle = '1_0'");
+    let explained = slurm.sweep(&["explain", &key[0]]);
+    let said = transcript(&explained);
+    assert!(said.contains("Slurm job 1_0 is PENDING, JobHeldUser") && said.contains("scontrol release"), "{said}");
     slurm.cluster.slurm("scancel", &[&held[0]]);
     for job in &held[1..] {
         slurm.cluster.slurm("scontrol", &["release", job]);
