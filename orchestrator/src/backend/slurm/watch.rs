@@ -1,0 +1,263 @@
+//! What is known of the queue, and the tasks in the background that ask and tell Slurm.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fs;
+use std::io;
+use std::path::PathBuf;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
+use std::time::{Duration, Instant};
+
+use tokio::sync::Notify;
+
+use super::command::{COMMAND_LIMIT, SBATCH_LIMIT, command, run};
+use super::queue::{self, EndWord, NAME_PREFIX, Submission, Task, TaskState};
+use super::script;
+use crate::backend::{BackendError, Observed};
+
+/// Between two questions to Slurm: after news, and when nothing changes.
+const CYCLE_MIN: Duration = Duration::from_secs(1);
+const CYCLE_MAX: Duration = Duration::from_secs(30);
+/// How long a submission is put off that Slurm has no room for, or no answer to.
+const SUBMIT_PAUSE: Duration = Duration::from_secs(10);
+
+/// What the backend and its background tasks share.
+#[derive(Debug)]
+pub(super) struct Shared {
+    /// Folder of all arrays.
+    pub folder: PathBuf,
+    pub state: Mutex<State>,
+    /// There is something new to see.
+    pub changed: Notify,
+    /// The queue is to be asked soon.
+    pub ask: Notify,
+}
+
+#[derive(Debug, Default)]
+pub(super) struct State {
+    /// The last two answers of `squeue`, the newest last.
+    pub answers: Vec<Answer>,
+    /// Attempts by the name of their array.
+    pub batches: BTreeMap<String, Vec<String>>,
+    /// Tasks that waited when they were last seen, and are missing from an array that Slurm still knows: Slurm keeps no
+    /// record of a waiting task that somebody cancels.
+    pub vanished: BTreeMap<String, Task>,
+    /// Workers that were asked for last and were alive.
+    pub alive: BTreeSet<String>,
+    /// Workers to end, and whether at once: told to Slurm after the next answer, many in one call.
+    pub to_end: BTreeMap<String, bool>,
+    /// Workers that we have ended ourselves.
+    pub scancelled: BTreeSet<String>,
+    /// Workers whose `sbatch` has not returned yet.
+    pub submitting: BTreeSet<String>,
+    /// Workers that this process has submitted and not seen in an answer yet, and when `sbatch` returned.
+    pub submitted: BTreeMap<String, (Task, Instant)>,
+    /// Nothing is submitted before that.
+    pub pause_until: Option<Instant>,
+    /// What Slurm has refused, for the next caller of [`Backend::launch`].
+    pub refused: Option<BackendError>,
+}
+
+/// One answer of `squeue`.
+#[derive(Debug)]
+pub(super) struct Answer {
+    pub asked_at: Instant,
+    pub tasks: BTreeMap<String, Task>,
+}
+
+impl Shared {
+    pub(super) fn state(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl State {
+    pub(super) fn observed(&self, worker: &str) -> Observed {
+        if self.submitting.contains(worker) {
+            return Observed::NoAnswer;
+        }
+        let Some(latest) = self.answers.last() else { return Observed::NoAnswer };
+        let submitted = self.submitted.get(worker);
+        if let Some(task) = latest.tasks.get(worker) {
+            return match &task.state {
+                TaskState::Queued | TaskState::Placed => Observed::Alive(task.handle.clone()),
+                TaskState::Ended(end) => Observed::Ended {
+                    said: format!("Slurm job {} ended as {}{}", task.handle, end.word(), on_node(&task.node)),
+                    cancelled: *end == EndWord::Cancelled,
+                },
+                TaskState::Unknown(_) => Observed::NoAnswer,
+            };
+        }
+        if let ([first, _], Some(task)) = (&self.answers[..], self.vanished.get(worker))
+            && !first.tasks.contains_key(worker)
+        {
+            let said = format!("Slurm job {} was taken out of the queue", task.handle);
+            return Observed::Ended { said, cancelled: true };
+        }
+        match (submitted, &self.answers[..]) {
+            // Slurm was asked before it had it.
+            (Some((task, at)), [.., latest]) if latest.asked_at <= *at => Observed::Alive(task.handle.clone()),
+            // Twice: an answer may be of a controller that has just started.
+            (Some((_, at)), [first, _]) if first.asked_at > *at && !first.tasks.contains_key(worker) => Observed::Gone,
+            (None, [first, _]) if !first.tasks.contains_key(worker) => Observed::Gone,
+            _ => Observed::NoAnswer,
+        }
+    }
+}
+
+/// Submits an array and notes what came of it.
+pub(super) async fn submit(shared: Arc<Shared>, batch: String, script: PathBuf, tokens: Vec<String>) {
+    let mut sbatch = command("sbatch");
+    sbatch.arg("--parsable").arg(&script);
+    let submission = match run(&mut sbatch, SBATCH_LIMIT).await {
+        Ok(output) => queue::read_submission(output.success, &output.stdout, &output.stderr),
+        Err(error) if error.kind() == io::ErrorKind::TimedOut => Submission::Unclear(error.to_string()),
+        Err(error) => Submission::Refused(error.to_string()),
+    };
+    let now = Instant::now();
+    let mut state = shared.state();
+    for token in &tokens {
+        state.submitting.remove(token);
+    }
+    match submission {
+        Submission::Accepted(id) => {
+            for (index, token) in tokens.into_iter().enumerate() {
+                let (batch, handle, word) = (batch.clone(), format!("{id}_{index}"), "PENDING".to_owned());
+                let (node, reason) = (String::new(), String::new());
+                let task = Task { batch, index, handle, state: TaskState::Queued, word, node, reason };
+                state.submitted.insert(token, (task, now));
+            }
+        }
+        // The attempts stay intents: they are submitted again once the queue has been looked at and lacks them.
+        Submission::Full(said) => {
+            state.pause_until = Some(now + SUBMIT_PAUSE);
+            state.refused = Some(BackendError::Submit { said, passing: true });
+        }
+        Submission::Unclear(said) => {
+            state.answers.clear();
+            state.pause_until = Some(now + SUBMIT_PAUSE);
+            state.refused = Some(BackendError::Submit { said, passing: true });
+        }
+        Submission::Refused(said) => state.refused = Some(BackendError::Submit { said, passing: false }),
+    }
+    drop(state);
+    shared.ask.notify_one();
+    shared.changed.notify_one();
+}
+
+/// Asks Slurm for our jobs for as long as the backend lives: soon after news, then less and less often.
+pub(super) async fn watch_queue(shared: Weak<Shared>) {
+    let mut cycle = CYCLE_MIN;
+    loop {
+        let Some(shared) = shared.upgrade() else { return };
+        let asked_at = Instant::now();
+        let mut squeue = command("squeue");
+        squeue.args(["--me", "--noheader", "--array", "--states=all", "--format", queue::FORMAT]);
+        let news = match run(&mut squeue, COMMAND_LIMIT).await {
+            Ok(output) if output.success => {
+                let news = note_answer(&shared, asked_at, queue::read(&output.stdout));
+                end_workers(&shared).await | news
+            }
+            _ => false,
+        };
+        cycle = if news { CYCLE_MIN } else { (cycle * 3 / 2).min(CYCLE_MAX) };
+        if news {
+            shared.changed.notify_one();
+        }
+        let asked = async {
+            shared.ask.notified().await;
+            // Not more often than that, whatever is asked for.
+            tokio::time::sleep_until((asked_at + CYCLE_MIN).into()).await;
+        };
+        if tokio::time::timeout(cycle, asked).await.is_ok() {
+            cycle = CYCLE_MIN;
+        }
+    }
+}
+
+/// Keeps an answer. Gives whether anything is new in it.
+fn note_answer(shared: &Shared, asked_at: Instant, found: Vec<Task>) -> bool {
+    let mut state = shared.state();
+    let mut tasks: BTreeMap<String, Task> = BTreeMap::new();
+    for task in found {
+        if !state.batches.contains_key(&task.batch) {
+            // Of an earlier process; or of another project of the same user, which has no folder here.
+            let plain = task.batch.bytes().all(|byte| byte.is_ascii_hexdigit());
+            let file = shared.folder.join(&task.batch).join(script::ATTEMPTS);
+            let Some(text) = fs::read_to_string(file).ok().filter(|_| plain) else { continue };
+            state.batches.insert(task.batch.clone(), script::read_attempts(&text));
+        }
+        let Some(token) = state.batches[&task.batch].get(task.index).cloned() else { continue };
+        // Submitted twice: the one that lives counts.
+        let ended = |task: &Task| matches!(task.state, TaskState::Ended(_));
+        if tasks.get(&token).is_none_or(|known| ended(known) && !ended(&task)) {
+            tasks.insert(token, task);
+        }
+    }
+    // Once seen, a worker is known by the answers.
+    state.submitted.retain(|token, _| !tasks.contains_key(token));
+    let State { batches, submitting, submitted, .. } = &mut *state;
+    batches.retain(|_, tokens| {
+        tokens
+            .iter()
+            .any(|token| tasks.contains_key(token) || submitting.contains(token) || submitted.contains_key(token))
+    });
+    let known: BTreeSet<&str> = tasks.values().map(|task| task.batch.as_str()).collect();
+    let State { answers, vanished, submitted, .. } = &mut *state;
+    let missing = |token: &String, task: &Task| !tasks.contains_key(token) && known.contains(task.batch.as_str());
+    vanished.retain(|token, task| missing(token, task));
+    let waited = answers.last().into_iter().flat_map(|answer| &answer.tasks);
+    let waited = waited.filter(|(_, task)| task.state == TaskState::Queued);
+    let accepted = submitted.iter().filter(|(_, (_, at))| *at < asked_at).map(|(token, (task, _))| (token, task));
+    for (token, task) in waited.chain(accepted).filter(|(token, task)| missing(token, task)) {
+        vanished.insert(token.clone(), task.clone());
+    }
+    let news = state.answers.last().is_none_or(|last| last.tasks != tasks) || state.answers.len() < 2;
+    if state.answers.len() == 2 {
+        state.answers.remove(0);
+    }
+    state.answers.push(Answer { asked_at, tasks });
+    news
+}
+
+pub(super) fn on_node(node: &str) -> String {
+    if node.is_empty() { String::new() } else { format!(" on {node}") }
+}
+
+/// Tells Slurm of the workers that are to end, those of one array in one call. Names are given with the ids: an id
+/// alone might be another job's by now. Gives whether there were any.
+async fn end_workers(shared: &Shared) -> bool {
+    let mut calls: BTreeMap<(String, bool), Vec<(String, String)>> = BTreeMap::new();
+    {
+        let mut state = shared.state();
+        let State { answers, to_end, submitting, submitted, .. } = &mut *state;
+        let Some(latest) = answers.last() else { return false };
+        to_end.retain(|worker, kill| {
+            match latest.tasks.get(worker) {
+                Some(Task { state: TaskState::Ended(_), .. }) => return false,
+                Some(task) => {
+                    let cancel = *kill || task.state == TaskState::Queued;
+                    let call = calls.entry((task.batch.clone(), cancel)).or_default();
+                    call.push((worker.clone(), task.handle.clone()));
+                }
+                // Not in the queue; or not yet.
+                None => return submitting.contains(worker) || submitted.contains_key(worker),
+            }
+            true
+        });
+    }
+    for ((batch, cancel), workers) in &calls {
+        let mut scancel = command("scancel");
+        scancel.args(["--quiet", "--name", &format!("{NAME_PREFIX}{batch}")]);
+        if !cancel {
+            scancel.args(["--batch", "--signal=TERM"]);
+        }
+        scancel.args(workers.iter().map(|(_, handle)| handle));
+        if run(&mut scancel, COMMAND_LIMIT).await.is_ok_and(|output| output.success) {
+            let mut state = shared.state();
+            for (worker, _) in workers {
+                state.to_end.remove(worker);
+            }
+        }
+    }
+    !calls.is_empty()
+}
