@@ -12,18 +12,20 @@ if ! command -v apt-get >/dev/null || [ "$(id -u)" != 0 ]; then
     exit 3
 fi
 echo "setup-slurm: slurm-wlm and munge from Debian (3 MB)"
-# Debian starts services as they are installed, unless this says no.
+# Debian starts services as they are installed, unless this says no. What is there already comes back.
 policy=/usr/sbin/policy-rc.d
-if [ ! -e "$policy" ]; then
-    trap 'rm -f "$policy"' EXIT
-    printf '#!/bin/sh\nexit 101\n' >"$policy"
-    chmod +x "$policy"
-fi
-export DEBIAN_FRONTEND=noninteractive
 log=$(mktemp)
+restore() {
+    rm -f "$log" "$policy"
+    [ ! -e "$policy.before-slurm" ] || mv "$policy.before-slurm" "$policy"
+}
+[ ! -e "$policy" ] || mv "$policy" "$policy.before-slurm"
+trap restore EXIT
+printf '#!/bin/sh\nexit 101\n' >"$policy"
+chmod +x "$policy"
+export DEBIAN_FRONTEND=noninteractive
 if ! { apt-get update -qq && apt-get install -y -qq --no-install-recommends slurm-wlm munge; } >"$log" 2>&1; then
     cat "$log" >&2
     exit 3
 fi
-rm -f "$log"
 programs

@@ -172,29 +172,22 @@ impl Backend for SlurmBackend {
                 return Launched::default();
             }
             state.pause_until = None;
-            for request in requests {
-                state.submitting.insert(request.token.clone());
-            }
         }
         for chunk in requests.chunks(self.array_size) {
             let name = format!("{:016x}", rand::random::<u64>());
-            let tokens: Vec<String> = chunk.iter().map(|request| request.token.clone()).collect();
-            let written = self.write_batch(&name, chunk);
-            let mut state = self.shared.state();
-            match written {
-                Ok(script) => {
-                    state.batches.insert(name.clone(), tokens.clone());
-                    drop(state);
-                    tokio::spawn(submit(Arc::clone(&self.shared), name, script, tokens));
-                }
+            let script = match self.write_batch(&name, chunk) {
+                Ok(script) => script,
                 Err(source) => {
-                    for request in requests {
-                        state.submitting.remove(&request.token);
-                    }
                     let token = chunk[0].token.clone();
                     return Launched { handles: Vec::new(), error: Some(BackendError::Launch { token, source }) };
                 }
-            }
+            };
+            let tokens: Vec<String> = chunk.iter().map(|request| request.token.clone()).collect();
+            let mut state = self.shared.state();
+            state.submitting.extend(tokens.iter().cloned());
+            state.batches.insert(name.clone(), tokens.clone());
+            drop(state);
+            tokio::spawn(submit(Arc::clone(&self.shared), name, script, tokens));
         }
         Launched::default()
     }
