@@ -147,8 +147,14 @@ pub(super) fn read_submission(success: bool, stdout: &str, stderr: &str) -> Subm
         return Submission::Accepted(id);
     }
     let says = |words: &[&str]| words.iter().any(|word| said.to_ascii_lowercase().contains(word));
-    if says(&["maxsubmit", "submit limit", "job violates accounting/qos policy", "maximum job count", "too many jobs"])
-    {
+    if says(&[
+        "maxsubmit",
+        "submit limit",
+        "job violates accounting/qos policy",
+        "maximum job count",
+        "too many jobs",
+        "inactive or drain",
+    ]) {
         return Submission::Full(said);
     }
     let unreachable =
@@ -241,5 +247,45 @@ mod tests {
         let output = "Configuration data as of 2026-11-27T12:00:00\nClusterName             = ci\nMaxArraySize            = 11\n";
         let config = read_config(output);
         assert_eq!((config.get("ClusterName"), config.get("MaxArraySize")), (Some(&"ci"), Some(&"11")));
+    }
+
+    /// Captured from Slurm 22.05: see the README there.
+    #[test]
+    fn every_captured_state_is_known() {
+        let captured = include_str!("../../../tests/it/slurm/squeue-22.05.txt");
+        let mut waiting = 0;
+        for line in captured.lines() {
+            let fields: Vec<&str> = line.splitn(24, '|').collect();
+            let ours = [fields[2], fields[3], fields[4], fields[20], "sweep-cafe", fields[6]].join("|");
+            let tasks = read(&ours);
+            if fields[3] == "N/A" {
+                assert!(tasks.is_empty(), "no task of an array: {line}");
+                continue;
+            }
+            assert!(!matches!(tasks[0].state, TaskState::Unknown(_)), "{line}");
+            waiting += usize::from(tasks[0].state == TaskState::Queued);
+        }
+        assert!(waiting > 0, "some tasks of arrays waited");
+    }
+
+    #[test]
+    fn every_captured_answer_of_sbatch_is_understood() {
+        let captured = include_str!("../../../tests/it/slurm/sbatch-outputs.txt");
+        let mut seen = [0; 2];
+        for block in captured.split("\n$ ").filter(|block| !block.contains("--test-only")) {
+            let Some((_, rest)) = block.split_once("exit code: ") else { continue };
+            let (code, rest) = rest.split_once('\n').expect("a line");
+            let (stdout, stderr) = rest.split_once("stderr:").expect("both");
+            let stdout = stdout.trim_start_matches("stdout:");
+            if !block.contains("--parsable") {
+                continue;
+            }
+            let success = code.trim() == "0";
+            let submission = read_submission(success, stdout, stderr);
+            let accepted = matches!(submission, Submission::Accepted(_));
+            assert_eq!(accepted, success, "{block}: {submission:?}");
+            seen[usize::from(success)] += 1;
+        }
+        assert!(seen[0] > 2 && seen[1] > 2, "{seen:?}");
     }
 }
