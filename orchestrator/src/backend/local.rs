@@ -15,7 +15,7 @@ use protocol::Resources;
 use tokio::sync::Notify;
 
 use super::process::{self, Seen};
-use super::{Backend, BackendError, LaunchRequest, Launched, Observed, WorkerId};
+use super::{Backend, BackendError, LaunchRequest, Launched, Observed, THREADS, WorkerId};
 use crate::plan::LocalOptions;
 
 /// How long the end of a worker is remembered that nobody has asked about.
@@ -87,24 +87,11 @@ impl LocalBackend {
     fn command(&self, request: &LaunchRequest) -> io::Result<Command> {
         fs::create_dir_all(&request.folder)?;
         let mut command = Command::new(&self.worker);
-        command.arg("--attempt").arg(&request.token);
-        command.arg("--runner").arg(&request.runner).arg("--base-dir").arg(&request.base_dir);
-        if let Some(secs) = request.time_limit_secs {
-            command.arg("--time-limit-secs").arg(secs.to_string());
-        }
-        if request.work_secs > 0 {
-            command.arg("--sweep").arg(request.sweep_id.to_string());
-            command.arg("--work-secs").arg(request.work_secs.to_string());
-            if request.serve {
-                command.arg("--serve");
-            }
-        }
+        command.arg("--attempt").arg(&request.token).args(request.arguments());
         // DATABASE_URL, where there is one, is inherited: a password has no place on a command line.
         command.env("SWEEP_HOME", &self.home);
         let threads = self.threads.to_string();
-        for name in ["OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS", "RAYON_NUM_THREADS"] {
-            command.env(name, &threads);
-        }
+        command.envs(THREADS.map(|name| (name, &threads)));
         if !self.gpus.is_empty() {
             command.env("CUDA_VISIBLE_DEVICES", &self.gpus[request.slot % self.gpus.len()]);
         }

@@ -12,6 +12,7 @@ pub use process::{Seen, kill_marked, kill_orphans, look_at};
 pub use slurm::SlurmBackend;
 
 use std::collections::BTreeMap;
+use std::ffi::{OsStr, OsString};
 use std::path::PathBuf;
 
 use async_trait::async_trait;
@@ -124,6 +125,34 @@ pub struct LaunchRequest {
     pub work_secs: u64,
     /// Whether the runner takes jobs on standard input (`RUNNER serve`).
     pub serve: bool,
+}
+
+impl LaunchRequest {
+    /// Arguments of its `sweep-worker`, but for `--attempt`.
+    fn arguments(&self) -> Vec<OsString> {
+        let mut arguments: Vec<OsString> =
+            vec!["--runner".into(), (&self.runner).into(), "--base-dir".into(), (&self.base_dir).into()];
+        if let Some(secs) = self.time_limit_secs {
+            arguments.extend(["--time-limit-secs".into(), secs.to_string().into()]);
+        }
+        if self.work_secs > 0 {
+            arguments.extend(["--sweep".into(), self.sweep_id.to_string().into()]);
+            arguments.extend(["--work-secs".into(), self.work_secs.to_string().into()]);
+            if self.serve {
+                arguments.push("--serve".into());
+            }
+        }
+        arguments
+    }
+}
+
+/// Variables that tell libraries how many threads to use.
+const THREADS: [&str; 4] = ["OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS", "RAYON_NUM_THREADS"];
+
+/// Whether a variable leads to the database, which is nothing for runners and for other machines' eyes.
+pub fn is_secret(name: &OsStr) -> bool {
+    let name = name.as_encoded_bytes();
+    name.starts_with(b"PG") || matches!(name, b"DATABASE_URL" | b"SWEEP_READER_URL")
 }
 
 /// What can go wrong with a backend.

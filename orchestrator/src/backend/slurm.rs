@@ -25,7 +25,7 @@ use tokio::sync::Notify;
 use super::{Backend, BackendError, LaunchRequest, Launched, Observed, WorkerId};
 use crate::plan::SlurmOptions;
 use command::{COMMAND_LIMIT, SBATCH_LIMIT, command, run};
-use queue::{EndWord, Task, TaskState};
+use queue::TaskState;
 use script::Batch;
 use watch::{Shared, on_node, submit, watch_queue};
 
@@ -37,7 +37,6 @@ const ARRAY_SIZE: usize = 1000;
 pub struct SlurmBackend {
     options: SlurmOptions,
     cluster: String,
-    elsewhere: Option<String>,
     array_size: usize,
     worker: PathBuf,
     home: PathBuf,
@@ -45,6 +44,9 @@ pub struct SlurmBackend {
 }
 
 impl SlurmBackend {
+    /// Its name as stored with every attempt.
+    pub const NAME: &str = "slurm";
+
     /// A backend whose workers keep their state under `home` (absolute, on a file system that all nodes share).
     /// `sweep-worker` is looked for beside this executable.
     pub async fn connect(options: &SlurmOptions, home: &Path) -> Result<SlurmBackend, BackendError> {
@@ -62,29 +64,21 @@ impl SlurmBackend {
         let values = queue::read_config(&config.stdout);
         let array_size = values.get("MaxArraySize").and_then(|text| text.parse().ok()).unwrap_or(ARRAY_SIZE).max(1);
         let cluster = values.get("ClusterName").map_or("slurm", |name| name).to_owned();
-        let own = fs::read_to_string("/proc/sys/kernel/hostname").map_err(machine("the host's name"))?;
-        let short = |name: &str| name.trim().split('.').next().unwrap_or_default().to_owned();
-        let hosts = run(command("sinfo").args(["--noheader", "--Node", "--format=%n"]), COMMAND_LIMIT).await;
-        let hosts = hosts.map_err(|source| BackendError::NoSlurm { said: source.to_string() })?;
-        let elsewhere = hosts.stdout.lines().map(short).find(|host| *host != short(&own));
         let folder = home.join("slurm");
         fs::create_dir_all(&folder).map_err(machine("the folder of the batch scripts"))?;
         let shared = Arc::new(Shared { folder, state: Mutex::default(), changed: Notify::new(), ask: Notify::new() });
         tokio::spawn(watch_queue(Arc::downgrade(&shared)));
-        Ok(SlurmBackend {
-            options: options.clone(),
-            cluster,
-            elsewhere,
-            array_size,
-            worker,
-            home: home.to_owned(),
-            shared,
-        })
+        Ok(SlurmBackend { options: options.clone(), cluster, array_size, worker, home: home.to_owned(), shared })
     }
 
-    /// A node of the cluster that is another machine than this one.
-    pub fn other_machine(&self) -> Option<&str> {
-        self.elsewhere.as_deref()
+    /// A node of the cluster that is another machine than this one, if there is one.
+    pub async fn other_machine(&self) -> Result<Option<String>, BackendError> {
+        let machine = |what| move |source| BackendError::Machine { what, source };
+        let own = fs::read_to_string("/proc/sys/kernel/hostname").map_err(machine("the host's name"))?;
+        let short = |name: &str| name.trim().split('.').next().unwrap_or_default().to_owned();
+        let hosts = run(command("sinfo").args(["--noheader", "--Node", "--format=%n"]), COMMAND_LIMIT).await;
+        let hosts = hosts.map_err(|source| BackendError::NoSlurm { said: source.to_string() })?;
+        Ok(hosts.stdout.lines().map(short).find(|host| *host != short(&own)))
     }
 
     /// Writes the script of an array of so many workers like this one, as far as they fit into one, and asks Slurm when
@@ -139,7 +133,7 @@ impl SlurmBackend {
 #[async_trait]
 impl Backend for SlurmBackend {
     fn name(&self) -> &'static str {
-        "slurm"
+        SlurmBackend::NAME
     }
 
     /// The cluster.
@@ -219,8 +213,7 @@ impl Backend for SlurmBackend {
     fn cancelled_by_hand(&self) -> Vec<String> {
         let state = self.shared.state();
         let Some(latest) = state.answers.last() else { return Vec::new() };
-        let cancelled = |task: &Task| task.state == TaskState::Ended(EndWord::Cancelled);
-        let tokens = latest.tasks.iter().filter(|(_, task)| cancelled(task)).map(|(token, _)| token);
+        let tokens = latest.tasks.iter().filter(|(_, task)| task.is_cancelled()).map(|(token, _)| token);
         tokens.filter(|token| !state.scancelled.contains(*token)).cloned().collect()
     }
 

@@ -6,8 +6,9 @@ use super::output::{Exit, Failure, say};
 use super::target;
 use crate::backend::{Backend, LocalBackend, Observed, SlurmBackend, WorkerId};
 use crate::plan::{LocalOptions, SlurmOptions};
+use crate::schedule::driver::{place_of, worker_ids};
 use crate::schedule::{SILENT_SECS, STALE_SECS};
-use crate::store::{self, KnownAttempt, Place, Store};
+use crate::store::{self, Store};
 
 /// How long Slurm may take to be told.
 const SLURM_LIMIT: Duration = Duration::from_secs(30);
@@ -36,7 +37,7 @@ pub(super) async fn run(args: Args) -> Result<Exit, Failure> {
     }
     // Workers ask the database now and then; those of this machine are told at once, and those that are gone end here.
     let backend = LocalBackend::new(&LocalOptions::default(), &store::home(), &[])?;
-    let attempts = store.attempt_of_jobs(&place(&backend), &rows).await?;
+    let attempts = store.attempt_of_jobs(&place_of(&backend), &rows).await?;
     let workers = worker_ids(&attempts);
     let observed = backend.poll(&workers).await;
     for (attempt, worker) in attempts.iter().zip(&workers) {
@@ -56,12 +57,12 @@ pub(super) async fn run(args: Args) -> Result<Exit, Failure> {
 
 /// The cluster, where it has workers of these jobs, and these.
 async fn slurm_workers(store: &Store, rows: &[i64]) -> Result<Option<(SlurmBackend, Vec<WorkerId>)>, Failure> {
-    if !store.attempt_exists("slurm", rows).await? {
+    if !store.attempt_exists(SlurmBackend::NAME, rows).await? {
         return Ok(None);
     }
     match SlurmBackend::connect(&SlurmOptions::default(), &store::home()).await {
         Ok(slurm) => {
-            let workers = worker_ids(&store.attempt_of_jobs(&place(&slurm), rows).await?);
+            let workers = worker_ids(&store.attempt_of_jobs(&place_of(&slurm), rows).await?);
             Ok(Some((slurm, workers)))
         }
         Err(error) => {
@@ -69,12 +70,4 @@ async fn slurm_workers(store: &Store, rows: &[i64]) -> Result<Option<(SlurmBacke
             Ok(None)
         }
     }
-}
-
-fn place(backend: &dyn Backend) -> Place {
-    Place { backend: backend.name(), host: backend.host().to_owned(), machine: backend.machine().to_owned() }
-}
-
-fn worker_ids(attempts: &[KnownAttempt]) -> Vec<WorkerId> {
-    attempts.iter().map(|attempt| WorkerId { name: attempt.worker.clone(), handle: attempt.handle.clone() }).collect()
 }

@@ -9,12 +9,10 @@ use super::progress::time;
 use super::target;
 use crate::backend::SlurmBackend;
 use crate::plan::SlurmOptions;
-use crate::store::{self, JobStory};
+use crate::store::{self, JobStory, LAUNCHER_SECS};
 
 /// How long Slurm may take to say.
 const SLURM_LIMIT: Duration = Duration::from_secs(15);
-/// A launcher that was not seen for so long is gone.
-const LAUNCHER_SECS: f64 = 15.0;
 
 /// Options of `sweep explain`.
 #[derive(Debug, clap::Args)]
@@ -49,7 +47,7 @@ pub(super) async fn run(args: Args) -> Result<Exit, Failure> {
         return Err(Failure::bad_input(format!("job `{}` is there no more", args.job)));
     };
     let queue = match (&story.live_state, story.backend.as_deref(), &story.worker) {
-        (Some(_), Some("slurm"), Some(worker)) => queue_word(worker).await,
+        (Some(_), Some(SlurmBackend::NAME), Some(worker)) => queue_word(worker).await,
         _ => None,
     };
     let (because, hint) = explain(&job.state, &story, queue.as_deref());
@@ -93,7 +91,7 @@ fn explain(state: &str, story: &JobStory, queue: Option<&str>) -> (String, Optio
                 let hint = word.split(", ").nth(1).and_then(reason_in_words);
                 (format!("Slurm job {} is {word}", story.handle.as_deref().unwrap_or("?")), hint.map(str::to_owned))
             }
-            None if story.backend.as_deref() == Some("slurm") => (
+            None if story.backend.as_deref() == Some(SlurmBackend::NAME) => (
                 format!("{place} has it, and Slurm does not say what it is doing"),
                 Some("`squeue --me` asks Slurm".to_owned()),
             ),

@@ -181,7 +181,9 @@ async fn run_jobs(
         }
         BackendChoice::Slurm(options) => {
             let backend = SlurmBackend::connect(options, &home).await?;
-            if let (Some(node), None) = (backend.other_machine(), store::named_database()?) {
+            if store::named_database()?.is_none()
+                && let Some(node) = backend.other_machine().await?
+            {
                 return Err(Failure::environment(format!(
                     "the private database is reached on this machine alone, and workers would run on {node} and others"
                 ))

@@ -26,7 +26,7 @@ pub use job::{JobDetail, JobStory, StateCounts, Totals};
 pub use launcher::{IntentRequest, KnownAttempt, LiveAttempt, OpenJob, Place, SlotOffer, Window};
 pub use listener::EndListener;
 pub use metric::{Batch, End, Stored};
-pub use next::NextRequest;
+pub use next::{LAUNCHER_SECS, NextRequest};
 pub use progress::{JobProgress, ProgressFilter};
 pub use sweep::{StoredPlan, SweepSummary};
 

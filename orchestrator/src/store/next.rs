@@ -5,7 +5,7 @@ use sqlx::PgConnection;
 use super::attempt::{Claim, ClaimRow};
 
 /// A launcher that was not seen for so long does not drive its sweep any more: nobody would see to retries.
-const LAUNCHER_SECS: f64 = 15.0;
+pub const LAUNCHER_SECS: f64 = 15.0;
 
 /// What a worker asks for with the end of an attempt: the next job of a sweep, for the same slot.
 #[derive(Debug, Clone)]

@@ -1,6 +1,5 @@
 //! The runner as a child process: started in a group of its own, dying with the worker, its words read line by line.
 
-use std::ffi::OsStr;
 use std::io;
 use std::path::Path;
 use std::process::{ExitStatus, Stdio};
@@ -18,7 +17,7 @@ use tokio::task::JoinHandle;
 
 use super::lines::{Line, next_line};
 use super::stderr_log::StderrLog;
-use crate::backend::{kill_marked, kill_orphans};
+use crate::backend::{is_secret, kill_marked, kill_orphans};
 
 /// Variable that every process of a runner carries, so that none of them is ever overlooked.
 const MARKER: &str = "SWEEP_ATTEMPT";
@@ -170,12 +169,6 @@ async fn copy_stderr(mut stderr: ChildStderr, log: Arc<Mutex<StderrLog>>) {
     while let Ok(length @ 1..) = stderr.read(&mut chunk).await {
         lock(&log).append(&chunk[..length]);
     }
-}
-
-/// What leads to the database has no business in a runner.
-fn is_secret(name: &OsStr) -> bool {
-    let name = name.as_encoded_bytes();
-    name.starts_with(b"PG") || matches!(name, b"DATABASE_URL" | b"SWEEP_READER_URL")
 }
 
 /// Has orphans of the runner fall to this process, where they are found again, and not to the system's first one.

@@ -45,12 +45,10 @@ impl StopSignal {
 
     /// Resolves when it is, at once if it was.
     pub(super) async fn wait(&self) -> Told {
-        loop {
-            let told = self.0.clone().wait_for(Option::is_some).await.ok().and_then(|told| *told);
-            match told {
-                Some(told) => return told,
-                None => std::future::pending::<()>().await,
-            }
+        let told = self.0.clone().wait_for(Option::is_some).await.ok().and_then(|told| *told);
+        match told {
+            Some(told) => told,
+            None => std::future::pending().await,
         }
     }
 }

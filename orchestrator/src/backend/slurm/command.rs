@@ -6,6 +6,8 @@ use std::time::Duration;
 
 use tokio::process::Command;
 
+use crate::backend::is_secret;
+
 /// `sbatch` tries for 120 s by itself.
 pub(super) const SBATCH_LIMIT: Duration = Duration::from_secs(150);
 /// Every other command.
@@ -25,9 +27,8 @@ pub(super) fn command(program: &str) -> Command {
     let mut command = Command::new(program);
     for (name, _) in std::env::vars_os() {
         let text = name.to_string_lossy();
-        let ours = ["SLURM_", "SBATCH_", "SQUEUE_", "SCANCEL_", "PG"].iter().any(|prefix| text.starts_with(prefix))
-            && text != "SLURM_CONF";
-        if ours || text == "DATABASE_URL" || text == "SWEEP_READER_URL" {
+        let of_slurm = ["SLURM_", "SBATCH_", "SQUEUE_", "SCANCEL_"].iter().any(|prefix| text.starts_with(prefix));
+        if is_secret(&name) || (of_slurm && text != "SLURM_CONF") {
             command.env_remove(&name);
         }
     }

@@ -34,44 +34,21 @@ pub(super) enum TaskState {
     Queued,
     /// It is on a node, or about to be, or its processes are being ended: nobody else may have its work yet.
     Placed,
-    /// It has ended, in Slurm's word for it.
-    Ended(EndWord),
+    /// It has ended; how, its word says.
+    Ended,
     /// A word that we don't know. Never an end.
     Unknown(String),
 }
 
-/// Slurm's words for an end.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum EndWord {
-    Completed,
-    Failed,
-    Timeout,
-    Deadline,
-    Preempted,
-    NodeFail,
-    BootFail,
-    Revoked,
-    OutOfMemory,
-    Cancelled,
-}
-
-impl EndWord {
-    /// As Slurm writes it.
-    pub(super) fn word(self) -> &'static str {
-        match self {
-            EndWord::Completed => "COMPLETED",
-            EndWord::Failed => "FAILED",
-            EndWord::Timeout => "TIMEOUT",
-            EndWord::Deadline => "DEADLINE",
-            EndWord::Preempted => "PREEMPTED",
-            EndWord::NodeFail => "NODE_FAIL",
-            EndWord::BootFail => "BOOT_FAIL",
-            EndWord::Revoked => "REVOKED",
-            EndWord::OutOfMemory => "OUT_OF_MEMORY",
-            EndWord::Cancelled => "CANCELLED",
-        }
+impl Task {
+    /// Whether somebody, ourselves perhaps, has ended it by hand.
+    pub(super) fn is_cancelled(&self) -> bool {
+        self.word == CANCELLED
     }
 }
+
+/// Slurm's word for what `scancel` has ended.
+const CANCELLED: &str = "CANCELLED";
 
 impl TaskState {
     /// `squeue`'s long form (`%T`).
@@ -82,16 +59,8 @@ impl TaskState {
             | "EXPEDITING" => Queued,
             "CONFIGURING" | "RUNNING" | "SUSPENDED" | "STOPPED" | "RESIZING" | "SIGNALING" | "COMPLETING"
             | "STAGE_OUT" => Placed,
-            "COMPLETED" => Ended(EndWord::Completed),
-            "FAILED" => Ended(EndWord::Failed),
-            "TIMEOUT" => Ended(EndWord::Timeout),
-            "DEADLINE" => Ended(EndWord::Deadline),
-            "PREEMPTED" => Ended(EndWord::Preempted),
-            "NODE_FAIL" => Ended(EndWord::NodeFail),
-            "BOOT_FAIL" => Ended(EndWord::BootFail),
-            "REVOKED" => Ended(EndWord::Revoked),
-            "OUT_OF_MEMORY" => Ended(EndWord::OutOfMemory),
-            "CANCELLED" => Ended(EndWord::Cancelled),
+            "COMPLETED" | "FAILED" | "TIMEOUT" | "DEADLINE" | "PREEMPTED" | "NODE_FAIL" | "BOOT_FAIL" | "REVOKED"
+            | "OUT_OF_MEMORY" | CANCELLED => Ended,
             other => TaskState::Unknown(other.to_owned()),
         }
     }
@@ -184,10 +153,11 @@ mod tests {
             [
                 ("12_3", &TaskState::Placed, "None"),
                 ("12_4", &TaskState::Queued, "Resources"),
-                ("14_0", &TaskState::Ended(EndWord::Completed), "a|reason|with bars"),
+                ("14_0", &TaskState::Ended, "a|reason|with bars"),
                 ("15_0", &TaskState::Unknown("WHATEVER".to_owned()), "None"),
             ]
         );
+        assert_eq!(tasks[2].word, "COMPLETED");
         assert_eq!((&*tasks[0].batch, tasks[0].index, &*tasks[0].node), ("ab12", 3, "node1"));
     }
 
@@ -205,8 +175,8 @@ mod tests {
             "OUT_OF_MEMORY",
             "CANCELLED",
         ] {
-            let TaskState::Ended(end) = TaskState::read(word) else { panic!("{word} is an end") };
-            assert_eq!(end.word(), word);
+            let task = read(&format!("1|0|{word}|node1|sweep-cafe|None")).remove(0);
+            assert_eq!((task.state, &*task.word), (TaskState::Ended, word));
         }
         // Of other versions, or cut off: nothing is given up for it.
         for word in ["", "COMPLETE", "CANCELLED by 0", "completed", "LAUNCH_FAILED"] {

@@ -4,7 +4,7 @@ use std::fmt::Write;
 use std::path::Path;
 
 use super::queue::NAME_PREFIX;
-use crate::backend::LaunchRequest;
+use crate::backend::{LaunchRequest, THREADS};
 use crate::plan::SlurmOptions;
 
 /// A job array to submit: one task an attempt.
@@ -77,7 +77,6 @@ pub(super) fn script(batch: &Batch<'_>, options: &SlurmOptions) -> String {
     for option in sbatch {
         let _ = writeln!(text, "#SBATCH {option}");
     }
-    let shared = &batch.requests[0];
     let _ = write!(
         text,
         "\nset -u\nline=$(sed -n \"$((SLURM_ARRAY_TASK_ID + 1))p\" {attempts}) || exit 78\n\
@@ -85,10 +84,10 @@ pub(super) fn script(batch: &Batch<'_>, options: &SlurmOptions) -> String {
          [ -n \"$token\" ] || {{ echo \"no attempt for task $SLURM_ARRAY_TASK_ID\"; exit 78; }}\n\
          mkdir -p \"$folder\" || exit 78\nexec >>\"$folder/worker.log\" 2>&1\n\
          export SWEEP_HOME={home}\n\
-         export OMP_NUM_THREADS={threads} MKL_NUM_THREADS={threads} OPENBLAS_NUM_THREADS={threads} RAYON_NUM_THREADS={threads}\n",
+         export {threads}\n",
         attempts = quote(&batch.folder.join(ATTEMPTS).display().to_string()),
         home = quote(&batch.home.display().to_string()),
-        threads = options.cpus,
+        threads = THREADS.map(|name| format!("{name}={}", options.cpus)).join(" "),
     );
     if let Some(file) = batch.database_url {
         let _ = writeln!(
@@ -102,20 +101,12 @@ pub(super) fn script(batch: &Batch<'_>, options: &SlurmOptions) -> String {
     }
     let _ = write!(
         text,
-        "exec {} --attempt \"$token\" --runner {} --base-dir {} --database-elsewhere --until-secs {}",
+        "exec {} --attempt \"$token\" --database-elsewhere --until-secs {}",
         quote(&batch.worker.display().to_string()),
-        quote(&shared.runner.display().to_string()),
-        quote(&shared.base_dir.display().to_string()),
         options.time_secs - margin,
     );
-    if let Some(secs) = shared.time_limit_secs {
-        let _ = write!(text, " --time-limit-secs {secs}");
-    }
-    if shared.work_secs > 0 {
-        let _ = write!(text, " --sweep {} --work-secs {}", shared.sweep_id, shared.work_secs);
-        if shared.serve {
-            text.push_str(" --serve");
-        }
+    for argument in batch.requests[0].arguments() {
+        let _ = write!(text, " {}", quote(&argument.to_string_lossy()));
     }
     text.push('\n');
     text
@@ -128,6 +119,9 @@ fn stop_margin(time_secs: u64) -> u64 {
 
 /// One word for a shell.
 fn quote(text: &str) -> String {
+    if !text.is_empty() && text.chars().all(|c| c.is_ascii_alphanumeric() || "-_./=".contains(c)) {
+        return text.to_owned();
+    }
     format!("'{}'", text.replace('\'', r"'\''"))
 }
 

@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 use tokio::sync::Notify;
 
 use super::command::{COMMAND_LIMIT, SBATCH_LIMIT, command, run};
-use super::queue::{self, EndWord, NAME_PREFIX, Submission, Task, TaskState};
+use super::queue::{self, NAME_PREFIX, Submission, Task, TaskState};
 use super::script;
 use crate::backend::{BackendError, Observed};
 
@@ -80,9 +80,9 @@ impl State {
         if let Some(task) = latest.tasks.get(worker) {
             return match &task.state {
                 TaskState::Queued | TaskState::Placed => Observed::Alive(task.handle.clone()),
-                TaskState::Ended(end) => Observed::Ended {
-                    said: format!("Slurm job {} ended as {}{}", task.handle, end.word(), on_node(&task.node)),
-                    cancelled: *end == EndWord::Cancelled,
+                TaskState::Ended => Observed::Ended {
+                    said: format!("Slurm job {} ended as {}{}", task.handle, task.word, on_node(&task.node)),
+                    cancelled: task.is_cancelled(),
                 },
                 TaskState::Unknown(_) => Observed::NoAnswer,
             };
@@ -188,7 +188,7 @@ fn note_answer(shared: &Shared, asked_at: Instant, found: Vec<Task>) -> bool {
         }
         let Some(token) = state.batches[&task.batch].get(task.index).cloned() else { continue };
         // Submitted twice: the one that lives counts.
-        let ended = |task: &Task| matches!(task.state, TaskState::Ended(_));
+        let ended = |task: &Task| task.state == TaskState::Ended;
         if tasks.get(&token).is_none_or(|known| ended(known) && !ended(&task)) {
             tasks.insert(token, task);
         }
@@ -233,7 +233,7 @@ async fn end_workers(shared: &Shared) -> bool {
         let Some(latest) = answers.last() else { return false };
         to_end.retain(|worker, kill| {
             match latest.tasks.get(worker) {
-                Some(Task { state: TaskState::Ended(_), .. }) => return false,
+                Some(Task { state: TaskState::Ended, .. }) => return false,
                 Some(task) => {
                     let cancel = *kill || task.state == TaskState::Queued;
                     let call = calls.entry((task.batch.clone(), cancel)).or_default();

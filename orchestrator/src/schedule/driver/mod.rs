@@ -16,8 +16,8 @@ use tokio::sync::watch;
 use tokio::time::Instant;
 
 use super::Scheduler;
-use crate::backend::{Backend, BackendError, LaunchRequest};
-use crate::store::{EndListener, JobProgress, Store, StoreError, Totals};
+use crate::backend::{Backend, BackendError, LaunchRequest, WorkerId};
+use crate::store::{EndListener, JobProgress, KnownAttempt, Place, Store, StoreError, Totals};
 use display::Display;
 use round::{Round, RoundDriver};
 
@@ -231,6 +231,16 @@ pub async fn drive(
             Ok(()) = requests.changed() => {}
         }
     }
+}
+
+/// Where a backend's attempts are.
+pub fn place_of(backend: &dyn Backend) -> Place {
+    Place { backend: backend.name(), host: backend.host().to_owned(), machine: backend.machine().to_owned() }
+}
+
+/// The workers of attempts, in their order.
+pub fn worker_ids(attempts: &[KnownAttempt]) -> Vec<WorkerId> {
+    attempts.iter().map(|attempt| WorkerId { name: attempt.worker.clone(), handle: attempt.handle.clone() }).collect()
 }
 
 /// A hint: workers see by themselves, a little later, that nobody drives the sweep.

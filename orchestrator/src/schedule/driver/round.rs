@@ -8,7 +8,7 @@ use tokio::sync::watch;
 use tokio::time::Instant;
 
 use super::clocks::ClockWatch;
-use super::{DriveError, Notice, Sweep};
+use super::{DriveError, Notice, Sweep, place_of, worker_ids};
 use crate::backend::{Backend, BackendError, Launched, Observed, WorkerId};
 use crate::schedule::{Action, AttemptPhase, AttemptView, Input, JobPhase, JobView, SILENT_SECS, Scheduler};
 use crate::store::{IntentRequest, LiveAttempt, OpenJob, Place, SlotOffer, Store, StoreError};
@@ -75,11 +75,7 @@ impl<'a> RoundDriver<'a> {
             store,
             refused: None,
             backend,
-            place: Place {
-                backend: backend.name(),
-                host: backend.host().to_owned(),
-                machine: backend.machine().to_owned(),
-            },
+            place: place_of(backend),
             scheduler,
             sweep,
             storing,
@@ -206,10 +202,7 @@ impl<'a> RoundDriver<'a> {
         if attempts.is_empty() || self.clocks.has_jumped() {
             return Ok(());
         }
-        let workers: Vec<WorkerId> = attempts
-            .iter()
-            .map(|attempt| WorkerId { name: attempt.worker.clone(), handle: attempt.handle.clone() })
-            .collect();
+        let workers = worker_ids(&attempts);
         let observed = self.backend.poll(&workers).await;
         for attempt in attempts {
             let ended = match observed.get(&attempt.worker) {

@@ -16,8 +16,9 @@ const SLOW: &str = "delay@60";
 
 /// A project on a cluster of its own.
 struct SlurmBench {
-    bench: Bench,
+    /// First, and so gone first: workers go before the folders that they write to.
     cluster: Cluster,
+    bench: Bench,
     /// Folder of our `sbatch` and `squeue`, which stand before the real ones and misbehave when told to.
     wrappers: PathBuf,
 }
@@ -121,7 +122,7 @@ exec /usr/bin/squeue \"$@\"
 "
             ),
         );
-        Some(SlurmBench { bench, cluster, wrappers })
+        Some(SlurmBench { cluster, bench, wrappers })
     }
 
     fn launch(&self, fault: &str) -> Launch {
@@ -170,16 +171,20 @@ exec /usr/bin/squeue \"$@\"
         self.bench.wait_for("SELECT 'all' FROM attempt HAVING count(*) FILTER (WHERE samples_seen > 0) >= 4");
     }
 
+    /// Four jobs wait in the queue, and their launcher knows; gives their names there.
+    fn wait_for_all_to_be_held(&self) -> Vec<String> {
+        let held = || {
+            let queue = self.cluster.queue("PENDING");
+            (queue.len() == 4).then_some(queue)
+        };
+        let held = wait_until(held).unwrap_or_else(|| panic!("nothing is held\n{}", self.story()));
+        self.bench.wait_for("SELECT 'all' FROM attempt WHERE state = 'launched' HAVING count(*) = 4");
+        held
+    }
+
     fn story(&self) -> String {
         let queue = self.cluster.slurm("squeue", &["--states=all", "--array", "--format", "%i %T %r %N %j"]);
         format!("{}\n{queue}", self.bench.story())
-    }
-}
-
-impl Drop for SlurmBench {
-    /// Workers go before the folders that they write to.
-    fn drop(&mut self) {
-        self.cluster.run(&["down"]);
     }
 }
 
@@ -304,12 +309,7 @@ fn workers_and_launchers_are_killed() {
 fn a_held_job_waits_and_a_waiting_job_cancelled_by_hand_is_not_tried_again() {
     let Some(slurm) = SlurmBench::new("worker_time: 0s, options: [--hold]") else { return };
     let launch = slurm.launch("");
-    let held = || {
-        let queue = slurm.cluster.queue("PENDING");
-        (queue.len() == 4).then_some(queue)
-    };
-    let held = wait_until(held).unwrap_or_else(|| panic!("nothing is held\n{}", slurm.story()));
-    slurm.bench.wait_for("SELECT 'all' FROM attempt WHERE state = 'launched' HAVING count(*) = 4");
+    let held = slurm.wait_for_all_to_be_held();
     let key = slurm.bench.ask("SELECT left(job_key, 12) FROM job JOIN attempt USING (job_id) WHERE handle = '1_0'");
     let explained = slurm.sweep(&["explain", &key[0]]);
     let said = transcript(&explained);
@@ -377,9 +377,7 @@ fn cancel_takes_jobs_out_of_the_queue() {
 fn a_stop_takes_waiting_jobs_out_of_the_queue_and_costs_nothing() {
     let Some(slurm) = SlurmBench::new("worker_time: 0s, options: [--hold]") else { return };
     let launch = slurm.launch("");
-    let held = || (slurm.cluster.queue("PENDING").len() == 4).then_some(());
-    wait_until(held).unwrap_or_else(|| panic!("nothing is held\n{}", slurm.story()));
-    slurm.bench.wait_for("SELECT 'all' FROM attempt WHERE state = 'launched' HAVING count(*) = 4");
+    slurm.wait_for_all_to_be_held();
     launch.signal(Signal::SIGTERM);
     let output = launch.wait();
     assert_eq!(output.status.code(), Some(1), "{}\n{}", transcript(&output), slurm.story());
