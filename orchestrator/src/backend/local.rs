@@ -88,6 +88,9 @@ impl LocalBackend {
         fs::create_dir_all(&request.folder)?;
         let mut command = Command::new(&self.worker);
         command.arg("--attempt").arg(&request.token).args(request.arguments());
+        if request.spool_only {
+            command.arg("--spool-only").arg(&request.folder);
+        }
         // DATABASE_URL, where there is one, is inherited: a password has no place on a command line.
         command.env("SWEEP_HOME", &self.home);
         let threads = self.threads.to_string();

@@ -13,7 +13,10 @@ pub use slurm::SlurmBackend;
 
 use std::collections::BTreeMap;
 use std::ffi::{OsStr, OsString};
-use std::path::PathBuf;
+use std::fs::{self, File};
+use std::io::{self, Write};
+use std::os::unix::fs::OpenOptionsExt;
+use std::path::{Path, PathBuf};
 
 use async_trait::async_trait;
 
@@ -125,6 +128,8 @@ pub struct LaunchRequest {
     pub work_secs: u64,
     /// Whether the runner takes jobs on standard input (`RUNNER serve`).
     pub serve: bool,
+    /// Whether the worker reaches no database and keeps all in its folder.
+    pub spool_only: bool,
 }
 
 impl LaunchRequest {
@@ -144,6 +149,18 @@ impl LaunchRequest {
         }
         arguments
     }
+}
+
+/// Writes a file under a temporary name and renames it, so that nobody sees a part of it; `durable`: it is forced to
+/// the disk before.
+pub fn write_whole(path: &Path, text: &str, mode: u32, durable: bool) -> io::Result<()> {
+    let temporary = path.with_extension(format!("tmp-{:08x}", rand::random::<u32>()));
+    let mut file = File::options().write(true).create_new(true).mode(mode).open(&temporary)?;
+    file.write_all(text.as_bytes())?;
+    if durable {
+        file.sync_all()?;
+    }
+    fs::rename(&temporary, path)
 }
 
 /// Variables that tell libraries how many threads to use.

@@ -12,8 +12,7 @@ mod watch;
 
 use std::collections::BTreeMap;
 use std::fs::{self, File};
-use std::io::{self, Write};
-use std::os::unix::fs::OpenOptionsExt;
+use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
@@ -22,7 +21,7 @@ use async_trait::async_trait;
 use protocol::Resources;
 use tokio::sync::Notify;
 
-use super::{Backend, BackendError, LaunchRequest, Launched, Observed, WorkerId};
+use super::{Backend, BackendError, LaunchRequest, Launched, Observed, WorkerId, write_whole};
 use crate::plan::SlurmOptions;
 use command::{COMMAND_LIMIT, SBATCH_LIMIT, command, run};
 use queue::TaskState;
@@ -100,7 +99,7 @@ impl SlurmBackend {
         let folder = self.shared.folder.join(name);
         fs::create_dir_all(&folder)?;
         let database_url = match std::env::var("DATABASE_URL") {
-            Ok(url) if !url.is_empty() => Some(self.write_secret("database-url", &url)?),
+            Ok(url) if !url.is_empty() && !requests[0].spool_only => Some(self.write_secret("database-url", &url)?),
             _ => None,
         };
         let batch = Batch {
@@ -111,9 +110,9 @@ impl SlurmBackend {
             home: &self.home,
             database_url: database_url.as_deref(),
         };
-        write_whole(&folder.join(script::ATTEMPTS), &script::attempts(requests), 0o644)?;
+        write_whole(&folder.join(script::ATTEMPTS), &script::attempts(requests), 0o644, true)?;
         let path = folder.join("script.sh");
-        write_whole(&path, &script::script(&batch, &self.options), 0o644)?;
+        write_whole(&path, &script::script(&batch, &self.options), 0o644, true)?;
         File::open(&folder)?.sync_all()?;
         File::open(&self.shared.folder)?.sync_all()?;
         Ok(path)
@@ -125,7 +124,7 @@ impl SlurmBackend {
         if fs::read_to_string(&path).is_ok_and(|there| there == text) {
             return Ok(path);
         }
-        write_whole(&path, text, 0o600)?;
+        write_whole(&path, text, 0o600, true)?;
         Ok(path)
     }
 }
@@ -259,13 +258,4 @@ impl SlurmBackend {
         };
         tokio::time::timeout(limit, told).await.is_ok()
     }
-}
-
-/// Writes a file under a temporary name, forces it to the disk and renames it.
-fn write_whole(path: &Path, text: &str, mode: u32) -> io::Result<()> {
-    let temporary = path.with_extension(format!("tmp-{:08x}", rand::random::<u32>()));
-    let mut file = File::options().write(true).create_new(true).mode(mode).open(&temporary)?;
-    file.write_all(text.as_bytes())?;
-    file.sync_all()?;
-    fs::rename(&temporary, path)
 }

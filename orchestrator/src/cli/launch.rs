@@ -138,7 +138,8 @@ async fn dry_run(plan: &Plan, json: bool) -> Result<Exit, Failure> {
         let slurm = SlurmBackend::connect(options, &store::home()).await?;
         let (script, said) = {
             let folder = store::home().join("jobs").join(DRY_RUN);
-            let request = sweep_of(plan, 0, options.work_secs).request(DRY_RUN.to_owned(), 0, folder);
+            let request =
+                sweep_of(plan, 0, options.work_secs, options.spool_only).request(DRY_RUN.to_owned(), 0, folder);
             slurm.test_only(&request, counts.pending.unsigned_abs()).await?
         };
         say(&format!("\nthe batch script is {}\n{said}", script.display()));
@@ -150,15 +151,17 @@ async fn dry_run(plan: &Plan, json: bool) -> Result<Exit, Failure> {
 }
 
 /// A plan, as a driver needs it.
-fn sweep_of(plan: &Plan, sweep_id: i64, work_secs: u64) -> Sweep {
+fn sweep_of(plan: &Plan, sweep_id: i64, work_secs: u64, spool_only: bool) -> Sweep {
     Sweep {
         sweep_id,
         runner: plan.runner_path.clone(),
         base_dir: plan.base_dir.clone(),
         home: store::home(),
         time_limit_secs: plan.limits.time_limit_secs,
-        work_secs,
+        // Whoever reaches no database can't ask for the next job.
+        work_secs: if spool_only { 0 } else { work_secs },
         serve: plan.runner_serves,
+        spool_only,
         detach: false,
     }
 }
@@ -172,30 +175,31 @@ async fn run_jobs(
     detach: bool,
 ) -> Result<(Outcome, StateCounts), Failure> {
     let home = store::home();
-    let (backend, work_secs, each): (Box<dyn Backend>, u64, String) = match &plan.backend {
+    let (backend, work_secs, spool_only, each): (Box<dyn Backend>, u64, bool, String) = match &plan.backend {
         BackendChoice::Local(options) => {
             let backend = LocalBackend::new(options, &home, &plan.runner_devices)?;
             let each =
                 format!("{}{}", if backend.gpu_count() > 0 { "a GPU and " } else { "" }, threads(backend.threads()));
-            (Box::new(backend), options.work_secs, format!("{each} each"))
+            (Box::new(backend), options.work_secs, options.spool_only, format!("{each} each"))
         }
         BackendChoice::Slurm(options) => {
             let backend = SlurmBackend::connect(options, &home).await?;
-            if store::named_database()?.is_none()
+            if !options.spool_only
+                && store::named_database()?.is_none()
                 && let Some(node) = backend.other_machine().await?
             {
                 return Err(Failure::environment(format!(
                     "the private database is reached on this machine alone, and workers would run on {node} and others"
                 ))
-                .hint("set DATABASE_URL to a PostgreSQL database that the nodes reach, and launch again"));
+                .hint("set DATABASE_URL to a PostgreSQL database that the nodes reach, or `ship: spool` below `slurm` in the spec, and launch again"));
             }
             let each =
                 format!("Slurm jobs on cluster {} with {} each", backend.host(), super::plan::slurm_request(options));
-            (Box::new(backend), options.work_secs, each)
+            (Box::new(backend), options.work_secs, options.spool_only, each)
         }
     };
     let parallel = plan.limits.parallel.unwrap_or(backend.slots()).max(1);
-    let sweep = Sweep { detach, ..sweep_of(plan, stored.sweep_id, work_secs) };
+    let sweep = Sweep { detach, ..sweep_of(plan, stored.sweep_id, work_secs, spool_only) };
     say(&format!(
         "{}: {} jobs ({}), {} at a time ({each})",
         plan.name,

@@ -110,8 +110,8 @@ pub fn plan(spec: &Spec, inputs: &Inputs) -> Result<Plan, SpecError> {
             compute_budget_flops: spec.limits.compute_flops,
         },
         backend: match &spec.backend {
-            &Backend::Local { slots, threads_per_slot, work_secs } => {
-                BackendChoice::Local(LocalOptions { slots, threads_per_slot, work_secs })
+            &Backend::Local { slots, threads_per_slot, work_secs, spool_only } => {
+                BackendChoice::Local(LocalOptions { slots, threads_per_slot, work_secs, spool_only })
             }
             Backend::Slurm(options) => BackendChoice::Slurm(options.clone()),
         },

@@ -160,4 +160,6 @@ pub struct LocalOptions {
     pub threads_per_slot: Option<usize>,
     /// Seconds for which a worker goes on to the next job; 0: a worker a job.
     pub work_secs: u64,
+    /// Whether workers reach no database.
+    pub spool_only: bool,
 }

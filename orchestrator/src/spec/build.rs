@@ -172,15 +172,21 @@ fn secs(value: Option<Value>) -> Option<u64> {
 
 fn backend(value: Option<Value>) -> Backend {
     match value {
-        None => Backend::Local { slots: None, threads_per_slot: None, work_secs: WORK_SECS },
+        None => Backend::Local { slots: None, threads_per_slot: None, work_secs: WORK_SECS, spool_only: false },
         Some(Value::Variant("local", mut options)) => Backend::Local {
             slots: count(options.remove("slots")).map(|count| count as usize),
             threads_per_slot: count(options.remove("threads_per_slot")).map(|count| count as usize),
             work_secs: secs(options.remove("worker_time")).unwrap_or(WORK_SECS),
+            spool_only: is_spool(options.remove("ship")),
         },
         Some(Value::Variant("slurm", options)) => Backend::Slurm(slurm(options)),
         Some(value) => unreachable!("no backend {value:?} in the table"),
     }
+}
+
+/// Whether `ship` is `spool`.
+fn is_spool(value: Option<Value>) -> bool {
+    text(value).as_deref() == Some("spool")
 }
 
 fn slurm(mut options: Section) -> SlurmOptions {
@@ -199,6 +205,7 @@ fn slurm(mut options: Section) -> SlurmOptions {
         time_secs,
         jobs: number(options.remove("jobs"), unset.jobs),
         work_secs: secs(options.remove("worker_time")).unwrap_or(time_secs / 2),
+        spool_only: is_spool(options.remove("ship")),
         setup: texts(options.remove("setup")),
         options: texts(options.remove("options")),
     }

@@ -288,6 +288,12 @@ static LOCAL: &[Key] = &[
         Default("1m"),
         "A worker goes on to the next job until it is so old; `0s`: a worker process a job",
     ),
+    key(
+        "ship",
+        Kind::Choice(&["database", "spool"]),
+        Default("database"),
+        "Who stores results: the worker; or, where it reaches no database, the launcher, from the job's folder",
+    ),
 ];
 
 static SLURM: &[Key] = &[
@@ -310,6 +316,12 @@ static SLURM: &[Key] = &[
         Kind::Duration { min: 0 },
         Optional,
         "A worker goes on to the next job until it is so old; else for half of `time`; `0s`: a Slurm job a job",
+    ),
+    key(
+        "ship",
+        Kind::Choice(&["database", "spool"]),
+        Default("database"),
+        "Who stores results: the worker; or, where it reaches no database, the launcher, from the job's folder",
     ),
     key("setup", Kind::List(&Kind::Text), Default("[]"), "Shell lines before the worker, such as `module load cuda`"),
     key("options", Kind::List(&Kind::Text), Default("[]"), "Further options of `sbatch`, such as `--exclusive`"),

@@ -240,6 +240,8 @@ pub enum Backend {
         threads_per_slot: Option<usize>,
         /// Seconds for which a worker goes on to the next job; 0: a worker a job.
         work_secs: u64,
+        /// Whether workers reach no database.
+        spool_only: bool,
     },
     /// A Slurm cluster.
     Slurm(SlurmOptions),
@@ -268,6 +270,8 @@ pub struct SlurmOptions {
     pub jobs: usize,
     /// Seconds for which a worker goes on to the next job; 0: a worker a job.
     pub work_secs: u64,
+    /// Whether workers reach no database and leave all in their folders, for the launcher to store.
+    pub spool_only: bool,
     /// Shell lines before the worker.
     pub setup: Vec<String>,
     /// Further options of `sbatch`.
@@ -289,6 +293,7 @@ impl Default for SlurmOptions {
             time_secs,
             jobs: 100,
             work_secs: time_secs / 2,
+            spool_only: false,
             setup: Vec::new(),
             options: Vec::new(),
         }

@@ -36,7 +36,7 @@ fn small_spec() {
     let cells = cells(&spec);
     assert_eq!(cells.len(), 8);
     assert_eq!(cells[0].samples_rounded(), 8_064);
-    assert_eq!(spec.backend, Backend::Local { slots: None, threads_per_slot: None, work_secs: 60 });
+    assert_eq!(spec.backend, Backend::Local { slots: None, threads_per_slot: None, work_secs: 60, spool_only: false });
     assert_eq!(spec.limits.retries, 2);
 }
 
@@ -107,7 +107,10 @@ fn every_field() {
     assert_eq!(spec.recipe.augmentation, Augmentation::None);
     assert_eq!(spec.evaluations[0].tasks, [EvaluationTask::ContrastiveLoss]);
     assert_eq!(spec.evaluations[0].at_samples, [Amount::Samples(1_000_000_000), Amount::Percent(50.0)]);
-    assert_eq!(spec.backend, Backend::Local { slots: Some(2), threads_per_slot: Some(1), work_secs: 0 });
+    assert_eq!(
+        spec.backend,
+        Backend::Local { slots: Some(2), threads_per_slot: Some(1), work_secs: 0, spool_only: false }
+    );
     assert_eq!(spec.limits.compute_flops, Some(1e21));
 }
 

@@ -6,12 +6,13 @@
 use std::path::PathBuf;
 
 use protocol::{FailureKind, JobSpec};
+use serde::{Deserialize, Serialize};
 use sqlx::{PgConnection, Postgres, Transaction};
 
 use super::{Store, StoreError, doing};
 
 /// A claimed attempt: what its worker needs, and the fence that its writes carry.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct Claim {
     /// Row.
     pub attempt_id: i64,
@@ -51,7 +52,7 @@ pub struct Predecessor {
 }
 
 /// What the database asks of a worker.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 pub struct Orders {
     /// Stop after a checkpoint.
     pub stop: bool,
@@ -60,7 +61,7 @@ pub struct Orders {
 }
 
 /// How an attempt ended, as its worker saw it.
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub enum Ending {
     /// The job is done.
     Finished {

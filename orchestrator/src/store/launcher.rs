@@ -64,6 +64,8 @@ pub struct LiveAttempt {
     pub folder: String,
     /// Whether it was asked to stop.
     pub stop_requested: bool,
+    /// Whether its worker reaches no database.
+    pub spooled: bool,
     /// When it was recorded, seconds since 1970 on the database's clock.
     pub created_secs: f64,
     /// Last sign of life (heartbeat, launch or record), seconds since 1970 on the database's clock.
@@ -134,7 +136,7 @@ impl Store {
         let rows = sqlx::query!(
             r#"SELECT j.job_id, j.job_key, j.state,
                       a.token, coalesce(a.worker, a.token) AS "worker!", a.state AS attempt_state, a.backend, a.host, a.machine, a.slot,
-                      a.handle, a.folder, a.stop_requested,
+                      a.handle, a.folder, a.stop_requested, a.ship = 'spool' AS "spooled!",
                       extract(epoch FROM a.created_at)::float8 AS "created_secs!",
                       extract(epoch FROM greatest(a.created_at, a.launched_at, a.claimed_at, a.heartbeat_at))::float8
                           AS "seen_secs!"
@@ -167,6 +169,7 @@ impl Store {
                 handle: row.handle,
                 folder: row.folder,
                 stop_requested: row.stop_requested,
+                spooled: row.spooled,
                 created_secs: row.created_secs,
                 seen_secs: row.seen_secs,
             }),

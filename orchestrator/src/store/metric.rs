@@ -145,7 +145,8 @@ async fn fenced(tx: &mut PgConnection, claim: &Claim, with_job: bool) -> Result<
     if with_job {
         return sqlx::query!(
             r#"SELECT a.stop_requested, j.state = 'cancelled' AS "cancelled!" FROM job j JOIN attempt a USING (job_id)
-               WHERE a.attempt_id = $1 AND a.state = 'running' AND a.fence = $2 AND j.fence = $2 FOR UPDATE OF j, a"#,
+               WHERE a.attempt_id = $1
+                     AND (a.state = 'running' OR a.ship = 'spool' AND a.state IN ('intent', 'launched')) AND a.fence = $2 AND j.fence = $2 FOR UPDATE OF j, a"#,
             claim.attempt_id,
             claim.fence,
         )
@@ -155,7 +156,8 @@ async fn fenced(tx: &mut PgConnection, claim: &Claim, with_job: bool) -> Result<
     }
     sqlx::query!(
         r#"SELECT a.stop_requested, j.state = 'cancelled' AS "cancelled!" FROM attempt a JOIN job j USING (job_id)
-           WHERE a.attempt_id = $1 AND a.state = 'running' AND a.fence = $2 AND j.fence = $2 FOR UPDATE OF a"#,
+           WHERE a.attempt_id = $1
+                 AND (a.state = 'running' OR a.ship = 'spool' AND a.state IN ('intent', 'launched')) AND a.fence = $2 AND j.fence = $2 FOR UPDATE OF a"#,
         claim.attempt_id,
         claim.fence,
     )

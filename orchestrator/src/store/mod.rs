@@ -15,6 +15,7 @@ mod next;
 pub mod observation;
 pub mod private_postgres;
 mod progress;
+mod spooled;
 pub mod sql;
 pub mod study;
 mod sweep;
@@ -28,6 +29,7 @@ pub use listener::EndListener;
 pub use metric::{Batch, End, Stored};
 pub use next::{LAUNCHER_SECS, NextRequest};
 pub use progress::{JobProgress, ProgressFilter};
+pub use spooled::SeenWorker;
 pub use sweep::{StoredPlan, SweepSummary};
 
 use std::cmp::Ordering;

@@ -6,6 +6,8 @@ use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
 
+use super::supervise::file;
+use super::{WorkerError, log};
 use crate::store::Claim;
 
 /// The folder that all attempts at a job share.
@@ -13,9 +15,18 @@ pub(super) fn folder_of(claim: &Claim) -> PathBuf {
     claim.folder.parent().unwrap_or(&claim.folder).join("checkpoints")
 }
 
+/// Leaves in the job's folder what may be resumed from: see [`remove_unreported`].
+pub(super) fn clean(claim: &Claim, reported: &[String]) -> Result<(), WorkerError> {
+    let folder = folder_of(claim);
+    for path in remove_unreported(&folder, reported).map_err(file("clean the folder", &folder))? {
+        log::line(&format!("removed {}: no valid claim has reported it", path.display()));
+    }
+    Ok(())
+}
+
 /// Removes temporary entries (their names begin with `.`), and those that are named like reported checkpoints, but were
 /// not reported under a valid claim. Whatever else a runner keeps there is its own affair.
-pub(super) fn remove_unreported(folder: &Path, reported: &[String]) -> io::Result<Vec<PathBuf>> {
+fn remove_unreported(folder: &Path, reported: &[String]) -> io::Result<Vec<PathBuf>> {
     let entries = match fs::read_dir(folder) {
         Ok(entries) => entries,
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),

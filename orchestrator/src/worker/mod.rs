@@ -4,6 +4,8 @@
 //! It must not know who launched it: no scheduler, no terminal. Its words go to standard error, which the backend keeps
 //! as `worker.log`. Training never waits for the database; a worker whose claim is superseded stops and writes nothing.
 
+pub mod ingest;
+
 mod check;
 mod checkpoints;
 mod judge;
@@ -15,7 +17,9 @@ mod spool;
 mod stderr_log;
 mod stop;
 mod supervise;
+mod ticket;
 mod train;
+mod unconnected;
 
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -46,6 +50,9 @@ struct Cli {
     /// Stop when this worker is so many seconds old, whichever attempt it has by then.
     #[arg(long)]
     until_secs: Option<u64>,
+    /// Reach no database: the claim is in this folder, the attempt's, and all that is to be said stays there.
+    #[arg(long, value_name = "FOLDER")]
+    spool_only: Option<PathBuf>,
     /// The private database runs on another machine: wait for it, and never start it here.
     #[arg(long)]
     database_elsewhere: bool,
@@ -98,7 +105,13 @@ pub fn main() -> ExitCode {
     // One thread: the runner dies with the thread that started it, which has to be the one that lives to the end.
     let runtime =
         tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a Tokio runtime can be built");
-    match runtime.block_on(supervise::supervise(&cli)) {
+    let supervised = runtime.block_on(async {
+        match &cli.spool_only {
+            Some(folder) => unconnected::supervise(&cli, folder).await,
+            None => supervise::supervise(&cli).await,
+        }
+    });
+    match supervised {
         Ok(code) => ExitCode::from(code),
         Err(error) => {
             log::error(&error);

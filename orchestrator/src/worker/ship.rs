@@ -19,7 +19,7 @@ pub(super) const BATCH_EVENTS: usize = 1000;
 /// How long an event waits at most, while the database is there.
 const SHIP_EVERY: Duration = Duration::from_millis(250);
 /// How often a silent worker says that it lives. Launchers wait for three beats.
-const BEAT_EVERY: Duration = Duration::from_secs(3);
+pub(super) const BEAT_EVERY: Duration = Duration::from_secs(3);
 /// First pause after a failure; doubles up to the largest.
 const PAUSE_MIN: Duration = Duration::from_millis(200);
 const PAUSE_MAX: Duration = Duration::from_secs(10);
@@ -45,15 +45,22 @@ pub(super) enum Shipped {
 pub(super) struct RetryingStore {
     store: Store,
     may_start: bool,
+    /// Whether calls are tried again.
+    tries_again: bool,
 }
 
 impl RetryingStore {
+    /// One whose caller tries again by itself.
+    pub(super) fn once(store: Store) -> RetryingStore {
+        RetryingStore { store, may_start: false, tries_again: false }
+    }
+
     /// Connects, starting the private database if it is not up and `may_start` it here.
     pub(super) async fn connect(deadline: Instant, may_start: bool) -> Result<RetryingStore, WorkerError> {
         let mut pause = PAUSE_MIN;
         loop {
             match Store::connect_worker(may_start).await {
-                Ok(store) => return Ok(RetryingStore { store, may_start }),
+                Ok(store) => return Ok(RetryingStore { store, may_start, tries_again: true }),
                 Err(error @ (StoreError::Url { .. } | StoreError::SchemaNewer { .. })) => return Err(error.into()),
                 Err(error) if Instant::now() + pause > deadline => return Err(error.into()),
                 Err(error) => log::error(&error),
@@ -84,6 +91,9 @@ impl RetryingStore {
                     WorkerError::NoAnswer { secs: within.as_secs() }
                 }
             };
+            if !self.tries_again {
+                return Err(error);
+            }
             log::error(&error);
             if deadline.is_some_and(|deadline| Instant::now() + pause > deadline) {
                 return Err(error);

@@ -49,7 +49,7 @@ impl Spool {
 }
 
 /// The reading end: goes through the file once, also while it grows.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub(super) struct Tail {
     path: PathBuf,
     offset: u64,

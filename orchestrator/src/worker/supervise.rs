@@ -108,7 +108,7 @@ fn is_away(error: &WorkerError) -> bool {
 }
 
 /// The ending of an attempt that its worker could not go on with.
-fn ending_of(error: &WorkerError) -> Ending {
+pub(super) fn ending_of(error: &WorkerError) -> Ending {
     let reason = log::describe(error);
     match error {
         WorkerError::File { source, path, .. } if is_disk_full(source) => {
@@ -130,7 +130,11 @@ pub(super) fn is_disk_full(error: &std::io::Error) -> bool {
 }
 
 /// Stores an ending without training. `finished` takes over at the job's end.
-async fn deliver(database: &mut RetryingStore, claim: &Claim, ending: &Ending) -> Result<Shipped, WorkerError> {
+pub(super) async fn deliver(
+    database: &mut RetryingStore,
+    claim: &Claim,
+    ending: &Ending,
+) -> Result<Shipped, WorkerError> {
     log::line(&format!("ended: {ending:?}"));
     let batch = match ending {
         Ending::Finished { .. } => Batch::takeover(claim.spec.samples_seen, &claim.device),
@@ -150,22 +154,22 @@ async fn prepare(database: &mut RetryingStore, claim: &Claim) -> Result<Option<E
     }
     let finished = ship_predecessors(database, claim).await?;
     if finished.is_none() {
-        let folder = checkpoints::folder_of(claim);
         let mut reported = database.run(None, async |store| store.checkpoint_paths(claim.job_id).await).await?;
         if reported.is_empty() {
             // How this runner names its checkpoints is known from those of other jobs.
             reported = database.run(None, async |store| store.checkpoint_example(claim.job_id).await).await?;
         }
-        for path in checkpoints::remove_unreported(&folder, &reported).map_err(file("clean the folder", &folder))? {
-            log::line(&format!("removed {}: no valid claim has reported it", path.display()));
-        }
+        checkpoints::clean(claim, &reported)?;
     }
     Ok(finished)
 }
 
 /// Ships what earlier attempts of this job left in their spools, under their own rows, and makes sure that nothing of
 /// them runs here. Gives the ending if the newest of them had finished.
-async fn ship_predecessors(database: &mut RetryingStore, claim: &Claim) -> Result<Option<Ending>, WorkerError> {
+pub(super) async fn ship_predecessors(
+    database: &mut RetryingStore,
+    claim: &Claim,
+) -> Result<Option<Ending>, WorkerError> {
     let mut finished = None;
     let mut closed = Vec::new();
     for earlier in database.run(None, async |store| store.attempt_predecessors(claim).await).await? {
@@ -188,21 +192,7 @@ async fn ship_predecessors(database: &mut RetryingStore, claim: &Claim) -> Resul
             }
             // A spool of an older version was not checked when it was written.
             events.retain(|(_, event)| check::problem(event, claim.spec.samples_seen).is_none());
-            for (_, event) in &events {
-                match event {
-                    Event::Started { .. } => finished = None,
-                    Event::Finished { samples_seen, train_secs, eval_secs, peak_memory_bytes }
-                        if *samples_seen == claim.spec.samples_seen =>
-                    {
-                        finished = Some(Ending::Finished {
-                            train_secs: *train_secs,
-                            eval_secs: *eval_secs,
-                            peak_memory_bytes: peak_memory_bytes.map(u64::cast_signed),
-                        });
-                    }
-                    _ => {}
-                }
-            }
+            finished_in(&events, claim, &mut finished);
             if tail.lines() > earlier.acked_events {
                 database.store_events(None, &to, &events, tail.lines(), None, &mut refused).await?;
             }
@@ -216,6 +206,25 @@ async fn ship_predecessors(database: &mut RetryingStore, claim: &Claim) -> Resul
         database.run(None, async |store| store.attempt_close_spools(claim, &closed).await).await?;
     }
     Ok(finished)
+}
+
+/// Keeps the ending of a runner that says it has finished its job, until another one starts.
+pub(super) fn finished_in(events: &[(i64, Event)], claim: &Claim, finished: &mut Option<Ending>) {
+    for (_, event) in events {
+        match event {
+            Event::Started { .. } => *finished = None,
+            Event::Finished { samples_seen, train_secs, eval_secs, peak_memory_bytes }
+                if *samples_seen == claim.spec.samples_seen =>
+            {
+                *finished = Some(Ending::Finished {
+                    train_secs: *train_secs,
+                    eval_secs: *eval_secs,
+                    peak_memory_bytes: peak_memory_bytes.map(u64::cast_signed),
+                });
+            }
+            _ => {}
+        }
+    }
 }
 
 /// For `map_err`: what was being done with a file.

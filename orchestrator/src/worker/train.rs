@@ -27,7 +27,7 @@ const DRAIN_GRACE: Duration = Duration::from_secs(2);
 /// Bytes of an attempt's spool.
 const SPOOL_MAX: u64 = 4 << 30;
 /// An attempt that was shorter than this is done again sooner than its spool is made safe against a power cut.
-const SYNC_AFTER: Duration = Duration::from_secs(1);
+pub(super) const SYNC_AFTER: Duration = Duration::from_secs(1);
 /// A job that takes longer has a `worker.log` of its own, if the worker had another before.
 const LOG_AFTER: Duration = Duration::from_secs(1);
 /// Lines that are no events, of which the log tells.

@@ -11,5 +11,6 @@ mod pilots;
 mod plain;
 mod scale;
 mod slurm;
+mod spooled;
 mod stops;
 mod torture;

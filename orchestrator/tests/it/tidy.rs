@@ -14,7 +14,7 @@ const MAY_USE: &[(&str, &[&str])] = &[
     ("dataset", &["store"]),
     ("import", &["spec", "fit", "store", "dataset"]),
     ("worker", &["backend", "store"]),
-    ("schedule", &["plan", "backend", "store"]),
+    ("schedule", &["plan", "backend", "store", "worker"]),
     ("report", &["fit", "store"]),
     ("cli", &["spec", "plan", "fit", "backend", "store", "dataset", "import", "worker", "schedule", "report"]),
 ];
@@ -49,6 +49,8 @@ const PURE_EXCEPT: &[&str] = &[
     "orchestrator/src/schedule/driver/mod.rs",
     "orchestrator/src/schedule/driver/display.rs",
     "orchestrator/src/schedule/driver/round.rs",
+    "orchestrator/src/schedule/driver/silence.rs",
+    "orchestrator/src/schedule/driver/spools.rs",
 ];
 const IMPURE: &[&str] =
     &["std::fs", "std::env", "std::process", "tokio::", "SystemTime", "Instant::now", "thread_rng", "rand::rng()"];

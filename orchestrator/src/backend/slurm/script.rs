@@ -105,6 +105,9 @@ pub(super) fn script(batch: &Batch<'_>, options: &SlurmOptions) -> String {
         quote(&batch.worker.display().to_string()),
         options.time_secs - margin,
     );
+    if batch.requests[0].spool_only {
+        text.push_str(" --spool-only \"$folder\"");
+    }
     for argument in batch.requests[0].arguments() {
         let _ = write!(text, " {}", quote(&argument.to_string_lossy()));
     }

@@ -8,6 +8,8 @@
 mod clocks;
 mod display;
 mod round;
+mod silence;
+mod spools;
 
 use std::path::PathBuf;
 use std::time::Duration;
@@ -50,6 +52,8 @@ pub struct Sweep {
     pub work_secs: u64,
     /// Whether the runner takes jobs on standard input.
     pub serve: bool,
+    /// Whether workers reach no database: their claims are given in files, and what they leave there is stored.
+    pub spool_only: bool,
     /// Return as soon as all that can be started has been.
     pub detach: bool,
 }
@@ -67,6 +71,7 @@ impl Sweep {
             sweep_id: self.sweep_id,
             work_secs: self.work_secs,
             serve: self.serve,
+            spool_only: self.spool_only,
         }
     }
 }

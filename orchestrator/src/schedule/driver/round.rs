@@ -12,6 +12,7 @@ use super::{DriveError, Notice, Sweep, place_of, worker_ids};
 use crate::backend::{Backend, BackendError, Launched, Observed, WorkerId};
 use crate::schedule::{Action, AttemptPhase, AttemptView, Input, JobPhase, JobView, SILENT_SECS, Scheduler};
 use crate::store::{IntentRequest, LiveAttempt, OpenJob, Place, SlotOffer, Store, StoreError};
+use crate::worker::ingest::Ingest;
 
 /// Jobs of the plan that are looked at in one go for one to start.
 const WINDOW_ROWS: i64 = 200;
@@ -37,9 +38,9 @@ pub(super) struct RoundDriver<'a> {
     pub(super) store: Store,
     /// What the database refused for good in the last round, if anything.
     pub(super) refused: Option<StoreError>,
-    backend: &'a dyn Backend,
+    pub(super) backend: &'a dyn Backend,
     place: Place,
-    scheduler: Scheduler,
+    pub(super) scheduler: Scheduler,
     sweep: &'a Sweep,
     /// Whether jobs of the plan are still to be stored.
     storing: watch::Receiver<bool>,
@@ -55,12 +56,13 @@ pub(super) struct RoundDriver<'a> {
     launch_at: Option<Instant>,
     clocks: ClockWatch,
     /// Last sign of life of each attempt, as stored, and when it was first read, by our clock.
-    signs: BTreeMap<String, (f64, Instant)>,
+    pub(super) signs: BTreeMap<String, (f64, Instant)>,
     /// Hosts whose silence was told.
-    silent_hosts: BTreeSet<String>,
+    pub(super) silent_hosts: BTreeSet<String>,
     /// Workers that were ended by hand, and whose jobs have been cancelled for it.
     cancelled: BTreeSet<String>,
     settled: bool,
+    pub(super) ingest: Ingest,
 }
 
 impl<'a> RoundDriver<'a> {
@@ -90,6 +92,7 @@ impl<'a> RoundDriver<'a> {
             silent_hosts: BTreeSet::new(),
             cancelled: BTreeSet::new(),
             settled: false,
+            ingest: Ingest::default(),
         }
     }
 
@@ -100,6 +103,7 @@ impl<'a> RoundDriver<'a> {
         let (now, mut jobs) = self.store.job_live(self.sweep.sweep_id).await?;
         self.own.retain(|token| jobs.iter().any(|job| job.live.as_ref().is_some_and(|live| live.token == *token)));
         self.clocks.look(Instant::now(), now);
+        self.ingest_spools(&mut jobs, tell).await?;
         self.note_signs(&jobs);
         let mut all_ended = false;
         let mut free_slots = 0;
@@ -282,6 +286,12 @@ impl<'a> RoundDriver<'a> {
             .iter()
             .filter_map(|action| if let Action::Start { job_id } = action { Some(*job_id) } else { None })
             .collect();
+        let mut due = Vec::with_capacity(actions.len());
+        for action in actions {
+            if !self.had_ended(&action, jobs).await? {
+                due.push(action);
+            }
+        }
         let mut transient = None;
         let mut note = |error: DriveError| match error {
             DriveError::Store(error) if error.is_transient() => {
@@ -295,7 +305,7 @@ impl<'a> RoundDriver<'a> {
             error @ DriveError::Backend(_) => Err(error),
         };
         let mut results = Vec::new();
-        for action in actions {
+        for action in due {
             results.push(perform_one(&self.store, self.backend, &self.place, action, jobs, tell).await);
         }
         let mut launches = Vec::new();
@@ -375,6 +385,11 @@ impl<'a> RoundDriver<'a> {
         if requests.is_empty() {
             return Ok(());
         }
+        if self.sweep.spool_only {
+            if let Err(error) = self.grant(&mut requests).await {
+                return self.grant_failed(error, tell);
+            }
+        }
         let Launched { handles, error } = self.backend.launch(&requests).await;
         for (token, _) in &handles {
             tell(Notice::Launched { job_key: &keys[token] });
@@ -393,7 +408,11 @@ impl<'a> RoundDriver<'a> {
 
     /// A full disk and a full queue are waited for; anything else that goes on ends the launch, and what the backend
     /// will never accept ends it at once.
-    fn launch_failed(&mut self, error: BackendError, tell: &mut impl FnMut(Notice<'_>)) -> Result<(), DriveError> {
+    pub(super) fn launch_failed(
+        &mut self,
+        error: BackendError,
+        tell: &mut impl FnMut(Notice<'_>),
+    ) -> Result<(), DriveError> {
         let passing = match &error {
             BackendError::Launch { source, .. } => source.kind() == ErrorKind::StorageFull,
             BackendError::Submit { passing: false, .. } => return Err(error.into()),
@@ -407,39 +426,6 @@ impl<'a> RoundDriver<'a> {
         self.launch_failures = (self.launch_failures + 1).min(LAUNCH_FAILURES_MAX);
         tell(Notice::BackendRefused(&error));
         Ok(())
-    }
-
-    /// A clock that was set back leaves signs of life in the future, which would count for as long as it was set back:
-    /// what has not changed for a while is silent, whatever it says.
-    fn note_signs(&mut self, jobs: &[OpenJob]) {
-        let before = std::mem::take(&mut self.signs);
-        for live in jobs.iter().filter_map(|job| job.live.as_ref()) {
-            let same = before.get(&live.token).filter(|(seen, _)| seen.total_cmp(&live.seen_secs).is_eq());
-            let since = same.map_or_else(Instant::now, |&(_, since)| since);
-            self.signs.insert(live.token.clone(), (live.seen_secs, since));
-        }
-    }
-
-    fn unchanged_secs(&self, live: &LiveAttempt) -> f64 {
-        self.signs.get(&live.token).map_or(0.0, |(_, since)| since.elapsed().as_secs_f64())
-    }
-
-    /// Says once of each host that its attempts can't be seen and don't beat.
-    fn tell_of_silence(&mut self, now: f64, input: &Input, tell: &mut impl FnMut(Notice<'_>)) {
-        let policy = self.scheduler.policy();
-        let mut silent = BTreeMap::new();
-        for attempt in input.jobs.iter().filter_map(|job| job.live.as_ref()) {
-            let silence = now - attempt.seen_secs;
-            if attempt.observed == Observed::Unknown && silence >= 3.0 * policy.stale_secs {
-                silent.insert(attempt.host.clone(), silence);
-            }
-        }
-        self.silent_hosts.retain(|host| silent.contains_key(host));
-        for (host, silent_secs) in silent {
-            if self.silent_hosts.insert(host.clone()) {
-                tell(Notice::HostSilent { host: &host, silent_secs, limit_secs: policy.silent_secs });
-            }
-        }
     }
 }
 

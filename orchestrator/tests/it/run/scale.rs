@@ -269,6 +269,7 @@ async fn run(jobs: usize, seed: u64) {
         time_limit_secs: None,
         work_secs: 60,
         serve: true,
+        spool_only: false,
         detach: false,
     };
     let (storing_sender, storing) = watch::channel(true);
