@@ -22,11 +22,11 @@ row() { printf '| %-58s | %12s |\n' "$1" "$2"; }
 now() { date +%s.%N; }
 since() { echo "$(now) $1" | awk '{printf "%.2f", $1 - $2}'; }
 
-spec() { # NAME SEEDS RUNNER WORKER_TIME EXTRA
+spec() { # NAME SEEDS RUNNER WORKER_TIME EXTRA SHIP
     printf 'name: %s\nrunner: %s\ngrid: {model: cpu-w32-l2, samples_seen: 64, data_size: 500, seed: [%s]}\n' \
         "$1" "$3" "$(seq -s, 1 "$2")"
-    printf 'recipe: {global_batch: 64%s}\nbackend: {local: {slots: %s, threads_per_slot: 1, worker_time: %s}}\n' \
-        "${5:-}" "$(nproc)" "$4"
+    printf 'recipe: {global_batch: 64%s}\nbackend: {local: {slots: %s, threads_per_slot: 1, worker_time: %s, ship: %s}}\n' \
+        "${5:-}" "$(nproc)" "$4" "${6:-database}"
 }
 synthetic=$(dirname "$sweep")/synthetic-runner
 # Jobs that say that they started and finished, and nothing else: what is measured is the machinery. What differs is part of a
@@ -59,6 +59,7 @@ recipe: {global_batch: 64}
 backend: {local: {slots: 1, threads_per_slot: 1}}
 R
 spec workers "$jobs" "$synthetic" 0s "$(nothing 1)" >"$work/workers.yaml"
+spec spooled "$jobs" "$synthetic" 0s "$(nothing 5)" spool >"$work/spooled.yaml"
 spec runners "$((5 * jobs))" ./plain.sh 1m "$(nothing 2)" >"$work/runners.yaml"
 spec serve "$((10 * jobs))" "$synthetic" 1m "$(nothing 3)" >"$work/serve.yaml"
 spec stored "$((5 * jobs))" "$synthetic" 1m >"$work/stored.yaml"
@@ -84,6 +85,7 @@ rate() { # NAME WHAT
         FROM attempt a JOIN sweep_job USING (job_id) JOIN sweep s USING (sweep_id) WHERE s.name = '$1'")"
 }
 rate workers "jobs/s that do nothing: a worker and a runner process a job"
+rate spooled "the same, workers without a database (ship: spool)"
 rate runners "the same, workers that go on, a runner process a job"
 rate serve "the same, workers that go on, runners that serve"
 rate stored "jobs/s with curve, evaluation, checkpoint: runners that serve"

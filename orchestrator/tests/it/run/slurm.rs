@@ -306,6 +306,51 @@ fn workers_and_launchers_are_killed() {
 }
 
 #[test]
+fn workers_that_reach_no_database_leave_the_same_rows() {
+    let Some(slurm) = SlurmBench::new("worker_time: 0s, ship: spool") else { return };
+    slurm.finish(slurm.launch(""));
+    let ends = slurm.bench.ask("SELECT concat_ws(' ', count(*), ship, state) FROM attempt GROUP BY ship, state");
+    assert_eq!(ends, ["4 spool finished"], "{}", slurm.story());
+}
+
+#[test]
+fn what_workers_without_a_database_leave_is_stored_by_the_next_launch() {
+    let Some(slurm) = SlurmBench::new("worker_time: 0s, ship: spool") else { return };
+    let output = slurm.sweep(&["launch", "sweep.yaml", "--detach"]);
+    assert!(output.status.success(), "{}", transcript(&output));
+    let left = || slurm.cluster.queue("PENDING,RUNNING,COMPLETING").is_empty().then_some(());
+    wait_until(left).unwrap_or_else(|| panic!("the workers don't end\n{}", slurm.story()));
+    let done = "SELECT count(*)::text FROM job WHERE state = 'done'";
+    assert_eq!(slurm.bench.ask(done), ["0"], "nobody can have told the database");
+    slurm.finish(slurm.launch(""));
+    assert_eq!(slurm.attempts(), 4, "{}", slurm.story());
+}
+
+#[test]
+fn a_worker_without_a_database_that_comes_back_too_late_changes_nothing() {
+    let Some(slurm) = SlurmBench::new("worker_time: 0s, ship: spool") else { return };
+    let launch = slurm.launch("delay@100");
+    slurm.wait_for_all_to_run();
+    let token = slurm.bench.ask("SELECT token FROM attempt WHERE handle = '1_0'").pop().expect("it has one");
+    // Silent on a node that the controller misses, and its step lives on.
+    assert!(kill_worker(&token, Signal::SIGSTOP));
+    for node in ["1", "2", "3"] {
+        slurm.cluster.run(&["kill-node", node]);
+    }
+    slurm.bench.wait_for("SELECT 'lost' FROM attempt WHERE state = 'lost'");
+    for node in ["1", "2", "3"] {
+        slurm.cluster.run(&["start-node", node]);
+    }
+    slurm.bench.wait_for("SELECT 'again' FROM attempt WHERE fence = 2 AND state IN ('running', 'finished')");
+    kill_worker(&token, Signal::SIGCONT);
+    slurm.finish(launch);
+    let gone = || (!kill_worker(&token, Signal::SIGCONT)).then_some(());
+    wait_until(gone).unwrap_or_else(|| panic!("it goes on\n{}", slurm.story()));
+    let lost = slurm.bench.ask("SELECT token FROM attempt WHERE state = 'lost'");
+    assert!(lost.contains(&token), "{lost:?}\n{}", slurm.story());
+}
+
+#[test]
 fn a_held_job_waits_and_a_waiting_job_cancelled_by_hand_is_not_tried_again() {
     let Some(slurm) = SlurmBench::new("worker_time: 0s, options: [--hold]") else { return };
     let launch = slurm.launch("");
