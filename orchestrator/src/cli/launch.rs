@@ -83,7 +83,7 @@ pub(super) async fn run(args: Args) -> Result<Exit, Failure> {
     let outcome = if idle {
         Outcome::Complete
     } else {
-        let (outcome, reached) = run_jobs(&plan, store, stored, &before, args.detach).await?;
+        let (outcome, reached) = Box::pin(run_jobs(&plan, store, stored, &before, args.detach)).await?;
         if outcome == Outcome::Detached {
             say("detached: the workers go on");
             say(&format!(

@@ -385,10 +385,10 @@ impl<'a> RoundDriver<'a> {
         if requests.is_empty() {
             return Ok(());
         }
-        if self.sweep.spool_only {
-            if let Err(error) = self.grant(&mut requests).await {
-                return self.grant_failed(error, tell);
-            }
+        if self.sweep.spool_only
+            && let Err(error) = self.grant(&mut requests).await
+        {
+            return self.grant_failed(error, tell);
         }
         let Launched { handles, error } = self.backend.launch(&requests).await;
         for (token, _) in &handles {
