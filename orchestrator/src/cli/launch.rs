@@ -9,6 +9,7 @@ use tokio::sync::watch;
 
 use super::output::{self, Exit, Failure, say, say_line};
 use super::progress::{self, Progress};
+use super::site;
 use crate::backend::{Backend, BackendError, LocalBackend, SlurmBackend};
 use crate::plan::{BackendChoice, Plan};
 use crate::schedule::driver::{DriveError, Outcome, StopRequest, Sweep, drive};
@@ -29,6 +30,9 @@ pub(super) struct Args {
     /// Where jobs run, whatever the spec says.
     #[arg(long, value_enum)]
     backend: Option<super::plan::BackendName>,
+    /// Profile of the cluster, from `~/.config/sweep/sites.yaml`; implies `--backend slurm`.
+    #[arg(long, value_name = "NAME")]
+    site: Option<String>,
     /// Print how it ended as JSON, schema `sweep.launch/1`.
     #[arg(long)]
     json: bool,
@@ -67,7 +71,7 @@ const ANSWER_SECS: f64 = 10.0;
 const FAILURES_MAX: i64 = 100;
 
 pub(super) async fn run(args: Args) -> Result<Exit, Failure> {
-    let plan = super::plan::load_plan(&args.spec, args.backend)?;
+    let plan = super::plan::load_plan(&args.spec, &site::placement(args.backend, args.site.as_deref())?).await?;
     if args.dry_run {
         return dry_run(&plan, args.json).await;
     }

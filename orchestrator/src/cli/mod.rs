@@ -30,6 +30,7 @@ mod progress;
 mod report;
 mod retry;
 mod schema;
+mod site;
 mod sql;
 mod status;
 mod target;

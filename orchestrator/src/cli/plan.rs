@@ -8,7 +8,8 @@ use miette::{GraphicalReportHandler, GraphicalTheme};
 use serde::Serialize;
 
 use super::output::{Exit, Failure, color_stderr, data, json, say};
-use crate::plan::{BackendChoice, LoadError, LocalOptions, Plan, PlannedJob, SlurmOptions, load};
+use super::site;
+use crate::plan::{BackendChoice, LoadError, Measured, Origin, Placement, Plan, PlannedJob, SlurmOptions, load};
 use crate::spec::SpecError;
 use crate::spec::quantity::grouped;
 use crate::store::Store;
@@ -28,6 +29,9 @@ pub(super) struct Args {
     /// Where jobs would run, whatever the spec says.
     #[arg(long, value_enum)]
     backend: Option<BackendName>,
+    /// Profile of the cluster, from `~/.config/sweep/sites.yaml`; implies `--backend slurm`.
+    #[arg(long, value_name = "NAME")]
+    site: Option<String>,
 }
 
 /// A backend, with the options of the spec if they are for it, else with its defaults.
@@ -55,16 +59,14 @@ pub(super) enum State {
     Cancelled,
 }
 
-/// Seconds a sample on one slot, by runner and model.
-type Measured = BTreeMap<(String, String), f64>;
-
 pub(super) async fn run(args: Args) -> Result<Exit, Failure> {
     let store = reachable_store().await;
     let measured = match &store {
         Some(store) => measured(store).await?,
-        None => Measured::new(),
+        None => Vec::new(),
     };
-    let plan = load_with(&args.spec, &measured, args.backend)?;
+    let placement = site::placement(args.backend, args.site.as_deref())?;
+    let plan = load_with(&args.spec, &measured, &placement)?;
     let states = match &store {
         Some(store) => Some(existing_states(store, &plan).await?),
         None => None,
@@ -89,11 +91,17 @@ async fn reachable_store() -> Option<Store> {
     }
 }
 
-/// The most often measured speed of each runner and model.
-async fn measured(store: &Store) -> Result<Measured, Failure> {
-    let mut rows = store.throughput_list().await?;
-    rows.sort_by_key(|row| row.attempts);
-    Ok(rows.into_iter().map(|row| ((row.runner, row.model), row.secs_per_sample)).collect())
+/// Speeds of runners and models.
+async fn measured(store: &Store) -> Result<Vec<Measured>, Failure> {
+    let rows = store.throughput_list().await?.into_iter().map(|row| Measured {
+        runner: row.runner,
+        model: row.model,
+        device: row.device,
+        threads: row.threads.and_then(|count| usize::try_from(count).ok()),
+        secs_per_sample: row.secs_per_sample,
+        attempts: row.attempts,
+    });
+    Ok(rows.collect())
 }
 
 async fn existing_states(store: &Store, plan: &Plan) -> Result<BTreeMap<String, State>, Failure> {
@@ -108,23 +116,19 @@ async fn existing_states(store: &Store, plan: &Plan) -> Result<BTreeMap<String, 
     Ok(store.job_states(&keys).await?.into_iter().map(|(key, word)| (key, state(&word))).collect())
 }
 
-/// Reads, checks and plans a spec, in the current folder.
-pub(super) fn load_plan(path: &Path, backend: Option<BackendName>) -> Result<Plan, Failure> {
-    load_with(path, &Measured::new(), backend)
+/// Reads, checks and plans a spec, in the current folder, for a launch. For Slurm, with what speed the database knows.
+pub(super) async fn load_plan(path: &Path, placement: &Placement) -> Result<Plan, Failure> {
+    let plan = load_with(path, &[], placement)?;
+    let BackendChoice::Slurm(options) = &plan.backend else { return Ok(plan) };
+    if !matches!(options.from.time, Origin::Default(_)) {
+        return Ok(plan);
+    }
+    let Ok(Some(store)) = Store::connect_existing().await else { return Ok(plan) };
+    load_with(path, &measured(&store).await?, placement)
 }
 
-fn load_with(path: &Path, measured: &Measured, backend: Option<BackendName>) -> Result<Plan, Failure> {
-    let mut plan = load(path, measured).map_err(|error| unplannable(&error))?;
-    match (backend, &plan.backend) {
-        (Some(BackendName::Local), BackendChoice::Slurm(_)) => {
-            plan.backend = BackendChoice::Local(LocalOptions::default());
-        }
-        (Some(BackendName::Slurm), BackendChoice::Local(_)) => {
-            plan.backend = BackendChoice::Slurm(SlurmOptions::default());
-        }
-        _ => {}
-    }
-    Ok(plan)
+fn load_with(path: &Path, measured: &[Measured], placement: &Placement) -> Result<Plan, Failure> {
+    load(path, measured, placement).map_err(|error| unplannable(&error))
 }
 
 /// Why a spec can't be planned, and the way out.

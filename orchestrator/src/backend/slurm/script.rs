@@ -96,12 +96,19 @@ pub(super) fn script(batch: &Batch<'_>, options: &SlurmOptions) -> String {
             quote(&file.display().to_string())
         );
     }
+    for (name, value) in &options.environment {
+        let _ = writeln!(text, "export {name}={}", quote(value));
+    }
     for line in &options.setup {
         let _ = writeln!(text, "{line}");
     }
+    text.push_str("exec ");
+    for word in &options.container {
+        let _ = write!(text, "{} ", quote(word));
+    }
     let _ = write!(
         text,
-        "exec {} --attempt \"$token\" --database-elsewhere --until-secs {}",
+        "{} --attempt \"$token\" --database-elsewhere --until-secs {}",
         quote(&batch.worker.display().to_string()),
         options.time_secs - margin,
     );
