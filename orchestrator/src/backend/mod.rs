@@ -9,7 +9,7 @@ mod slurm;
 
 pub use local::LocalBackend;
 pub use process::{Seen, kill_marked, kill_orphans, look_at};
-pub use slurm::SlurmBackend;
+pub use slurm::{ClusterLimits, Impossible, SlurmBackend, limits as slurm_limits};
 
 pub use crate::plan::is_secret;
 

@@ -6,6 +6,7 @@
 //! before `sbatch` is called: a submission whose answer was lost is found again.
 
 mod command;
+mod nodes;
 mod queue;
 mod script;
 mod watch;
@@ -24,6 +25,8 @@ use tokio::sync::Notify;
 
 use super::{Backend, BackendError, LaunchRequest, Launched, Observed, WorkerId};
 use crate::plan::SlurmOptions;
+pub use nodes::{ClusterLimits, Impossible, limits};
+
 use command::{COMMAND_LIMIT, SBATCH_LIMIT, command, run};
 use queue::TaskState;
 use script::Batch;

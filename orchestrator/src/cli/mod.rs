@@ -31,6 +31,7 @@ mod report;
 mod retry;
 mod schema;
 mod site;
+mod slurm;
 mod sql;
 mod status;
 mod target;

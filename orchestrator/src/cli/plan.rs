@@ -8,7 +8,7 @@ use miette::{GraphicalReportHandler, GraphicalTheme};
 use serde::Serialize;
 
 use super::output::{Exit, Failure, color_stderr, data, json, say};
-use super::site;
+use super::{site, slurm};
 use crate::plan::{BackendChoice, LoadError, Measured, Origin, Placement, Plan, PlannedJob, SlurmOptions, load};
 use crate::spec::SpecError;
 use crate::spec::quantity::grouped;
@@ -66,16 +66,18 @@ pub(super) async fn run(args: Args) -> Result<Exit, Failure> {
         None => Vec::new(),
     };
     let placement = site::placement(args.backend, args.site.as_deref())?;
-    let plan = load_with(&args.spec, &measured, &placement)?;
+    let mut plan = load_with(&args.spec, &measured, &placement)?;
+    let request = slurm::request(&mut plan).await?;
     let states = match &store {
         Some(store) => Some(existing_states(store, &plan).await?),
         None => None,
     };
     if args.json {
-        json("sweep.plan/1", &body(&plan, states.as_ref()));
+        json("sweep.plan/1", &body(&plan, states.as_ref(), request));
     } else {
-        data(&text(&plan, states.as_ref(), args.all));
-        say(&format!("\nnext: `sweep launch {}`", args.spec.display()));
+        data(&text(&plan, states.as_ref(), request.as_ref(), args.all));
+        let site = args.site.map_or(String::new(), |name| format!(" --site {name}"));
+        say(&format!("\nnext: `sweep launch {}{site}`", args.spec.display()));
     }
     Ok(Exit::Done)
 }
@@ -124,7 +126,9 @@ pub(super) async fn load_plan(path: &Path, placement: &Placement) -> Result<Plan
         return Ok(plan);
     }
     let Ok(Some(store)) = Store::connect_existing().await else { return Ok(plan) };
-    load_with(path, &measured(&store).await?, placement)
+    let mut plan = load_with(path, &measured(&store).await?, placement)?;
+    slurm::cut_to_cluster(&mut plan).await;
+    Ok(plan)
 }
 
 fn load_with(path: &Path, measured: &[Measured], placement: &Placement) -> Result<Plan, Failure> {
@@ -166,6 +170,8 @@ struct Body<'a> {
     runner: Option<&'a protocol::RunnerIdentity>,
     runner_path: &'a Path,
     backend: &'static str,
+    /// What is asked of Slurm.
+    slurm: Option<slurm::Request>,
     pools: Vec<PoolRow<'a>>,
     jobs: Vec<JobRow<'a>>,
     totals: Totals,
@@ -219,7 +225,7 @@ struct LimitsRow {
     compute_flops: Option<f64>,
 }
 
-fn body<'a>(plan: &'a Plan, states: Option<&BTreeMap<String, State>>) -> Body<'a> {
+fn body<'a>(plan: &'a Plan, states: Option<&BTreeMap<String, State>>, slurm: Option<slurm::Request>) -> Body<'a> {
     Body {
         name: &plan.name,
         question: &plan.question,
@@ -229,6 +235,7 @@ fn body<'a>(plan: &'a Plan, states: Option<&BTreeMap<String, State>>) -> Body<'a
             BackendChoice::Local(_) => "local",
             BackendChoice::Slurm(_) => "slurm",
         },
+        slurm,
         pools: plan
             .pools
             .iter()
@@ -297,7 +304,7 @@ const SHOWN_MAX: usize = 60;
 /// Last jobs of a table that skips the middle.
 const SHOWN_LAST: usize = 10;
 
-fn text(plan: &Plan, states: Option<&BTreeMap<String, State>>, all: bool) -> String {
+fn text(plan: &Plan, states: Option<&BTreeMap<String, State>>, request: Option<&slurm::Request>, all: bool) -> String {
     let mut lines = vec![format!("{}{}{}", plan.name, if plan.question.is_empty() { "" } else { ": " }, plan.question)];
     if let Some(job) = plan.jobs.first() {
         let runner = &job.spec.runner;
@@ -332,15 +339,8 @@ fn text(plan: &Plan, states: Option<&BTreeMap<String, State>>, all: bool) -> Str
         Some(secs) => format!("time: {} left on one slot, evaluations not counted", time(secs)),
         None => "time: not known before a first run on this machine has been measured".to_owned(),
     });
-    if let BackendChoice::Slurm(options) = &plan.backend {
-        let most =
-            plan.limits.parallel.map_or(options.jobs, |parallel| parallel.min(options.jobs)).min(plan.jobs.len());
-        lines.push(format!(
-            "slurm: at most {} Slurm job{} at one time, each {}",
-            grouped(most as u64),
-            if most == 1 { "" } else { "s" },
-            slurm_request(options)
-        ));
+    if let (BackendChoice::Slurm(options), Some(request)) = (&plan.backend, request) {
+        lines.extend(request.lines(&slurm_request(options)));
     }
     if let Some(budget) = plan.limits.compute_budget_flops {
         let share = 100.0 * totals.train_flops / budget;
@@ -425,7 +425,7 @@ fn short(value: f64) -> String {
 }
 
 /// 5400 s as `1 h 30 min`.
-fn time(secs: f64) -> String {
+pub(super) fn time(secs: f64) -> String {
     let secs = secs.round() as u64;
     match secs {
         0..60 => format!("{secs} s"),
