@@ -185,14 +185,7 @@ async fn run_jobs(
         }
         BackendChoice::Slurm(options) => {
             let backend = SlurmBackend::connect(options, &home).await?;
-            if store::named_database()?.is_none()
-                && let Some(node) = backend.other_machine().await?
-            {
-                return Err(Failure::environment(format!(
-                    "the private database is reached on this machine alone, and workers would run on {node} and others"
-                ))
-                .hint("set DATABASE_URL to a PostgreSQL database that the nodes reach, and launch again"));
-            }
+            refuse_private_database(&backend).await?;
             let each =
                 format!("Slurm jobs on cluster {} with {} each", backend.host(), super::plan::slurm_request(options));
             (Box::new(backend), options.work_secs, each)
@@ -238,6 +231,19 @@ async fn run_jobs(
         Some(error) => Err(Failure::from(error).hint("launch again: what is stored stays, the rest is added")),
         None => Ok((outcome?, reached)),
     }
+}
+
+/// Workers on other machines don't reach the private database.
+pub(super) async fn refuse_private_database(slurm: &SlurmBackend) -> Result<(), Failure> {
+    if store::named_database()?.is_none()
+        && let Some(node) = slurm.other_machine().await?
+    {
+        return Err(Failure::environment(format!(
+            "the private database is reached on this machine alone, and workers would run on {node} and others"
+        ))
+        .hint("set DATABASE_URL to a PostgreSQL database that the nodes reach, and try again"));
+    }
+    Ok(())
 }
 
 fn threads(count: usize) -> String {
