@@ -13,7 +13,7 @@ use crate::spec::quantity::grouped;
 #[derive(Debug, Clone, Serialize)]
 pub(super) struct Request {
     /// Values and who says them.
-    values: Vec<Value>,
+    values: Vec<Asked>,
     /// Slurm jobs in the queue at one time.
     at_once: usize,
     /// Arrays that the first of them are submitted in; `None`: the cluster was not asked.
@@ -25,15 +25,15 @@ pub(super) struct Request {
 }
 
 #[derive(Debug, Clone, Serialize)]
-struct Value {
+struct Asked {
     key: &'static str,
     value: String,
     /// `spec`, `site NAME`, `estimate: ...`, `default: ...`.
     from: String,
 }
 
-/// What is asked of the cluster for a plan. A time by estimate is cut to what the partition allows: longer jobs go on in
-/// the next submission. `Err`: no partition can ever give it.
+/// What is asked of the cluster for a plan. A time by estimate is cut to what the partition allows: longer jobs go on
+/// in the next submission. `Err`: no partition can ever give it.
 pub(super) async fn request(plan: &mut Plan) -> Result<Option<Request>, Failure> {
     if !matches!(plan.backend, BackendChoice::Slurm(_)) {
         return Ok(None);
@@ -80,9 +80,9 @@ fn cut(options: &mut SlurmOptions, limits: &ClusterLimits) {
     }
 }
 
-fn values(options: &SlurmOptions) -> Vec<Value> {
+fn values(options: &SlurmOptions) -> Vec<Asked> {
     let from = &options.from;
-    let value = |key, value: String, from: &Origin| Value { key, value, from: word(from) };
+    let value = |key, value: String, from: &Origin| Asked { key, value, from: word(from) };
     let or = |value: &Option<String>| value.clone().unwrap_or_else(|| "not asked".to_owned());
     vec![
         value("partition", or(&options.partition), &from.partition),
@@ -111,7 +111,7 @@ impl Request {
         let plural = |count: usize| if count == 1 { "" } else { "s" };
         let mut lines =
             vec![format!("slurm: at most {at_once} Slurm job{} at one time, each {each}", plural(self.at_once))];
-        let row = |value: &Value| format!("       {:<9}  {:<10}  {}", value.key, value.value, value.from);
+        let row = |value: &Asked| format!("       {:<9}  {:<10}  {}", value.key, value.value, value.from);
         lines.extend(self.values.iter().map(row));
         lines.push(match (self.arrays, self.array_size) {
             (Some(arrays), Some(size)) => format!(

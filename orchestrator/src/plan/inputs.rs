@@ -71,10 +71,9 @@ pub struct Placement {
 impl Placement {
     fn backend(&self, of_spec: Backend) -> Backend {
         match (&self.backend, of_spec) {
-            (Some(Backend::Local { .. }), spec @ Backend::Local { .. })
-            | (Some(Backend::Slurm(_)), spec @ Backend::Slurm(_)) => spec,
-            (Some(asked), _) => asked.clone(),
-            (None, spec) => spec,
+            (Some(asked @ Backend::Local { .. }), Backend::Slurm(_))
+            | (Some(asked @ Backend::Slurm(_)), Backend::Local { .. }) => asked.clone(),
+            (_, spec) => spec,
         }
     }
 }
@@ -151,8 +150,8 @@ pub fn gather(spec: &Spec, base_dir: &Path) -> Result<Inputs, LoadError> {
     Ok(Inputs { runner, runner_path, pools, model_files, secs_per_sample, base_dir, site: None })
 }
 
-/// The most often measured speed of each model. For Slurm, on slots that say something of its nodes: of the same kind of
-/// device, and with no more threads.
+/// The most often measured speed of each model. For Slurm, on slots that say something of its nodes: of the same kind
+/// of device, and with no more threads.
 fn speeds(spec: &Spec, inputs: &Inputs, measured: &[Measured]) -> BTreeMap<String, f64> {
     let slot = match &spec.backend {
         Backend::Local { .. } => None,

@@ -11,12 +11,15 @@ use crate::plan::SlurmOptions;
 struct Nodes {
     partition: String,
     is_default: bool,
-    /// Seconds that a job may take; `None`: any.
-    secs: Option<u64>,
+    /// Seconds that a job may take; [`NO_LIMIT`]: any.
+    secs: u64,
     cpus: u64,
     mib: u64,
     gpus: u64,
 }
+
+/// Of a partition's time.
+const NO_LIMIT: u64 = u64::MAX;
 
 /// Most that a cluster can give.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -37,6 +40,9 @@ pub struct Impossible {
 
 /// Partition, limit of time, CPUs, MiB and generic resources of each kind of node.
 const FORMAT: &str = "%P|%l|%c|%m|%G";
+
+/// The most of something that a node has.
+type Most = fn(&Nodes) -> u64;
 
 /// Asks Slurm, with one `sinfo` and one `scontrol`. `Err`: it is not there or gives no answer, in words.
 pub async fn limits() -> Result<ClusterLimits, String> {
@@ -75,10 +81,10 @@ fn read_line(line: &str) -> Option<Nodes> {
     })
 }
 
-/// `2:00:00`, `1-00:00:00`, `30:00`, `infinite`. Outer `None`: unreadable; inner: no limit.
-fn read_time(text: &str) -> Option<Option<u64>> {
+/// Seconds of `2:00:00`, `1-00:00:00`, `30:00`, `infinite`.
+fn read_time(text: &str) -> Option<u64> {
     if matches!(text, "infinite" | "UNLIMITED" | "n/a") {
-        return Some(None);
+        return Some(NO_LIMIT);
     }
     let (days, rest) = text.split_once('-').unwrap_or(("0", text));
     let parts = rest.split(':').map(|part| part.parse().ok()).collect::<Option<Vec<u64>>>()?;
@@ -90,7 +96,7 @@ fn read_time(text: &str) -> Option<Option<u64>> {
         (1, false) => 60 * parts[0],
         _ => return None,
     };
-    Some(Some(86_400 * days.parse::<u64>().ok()? + secs))
+    Some(86_400 * days.parse::<u64>().ok()? + secs)
 }
 
 /// GPUs of `gpu:2`, `gpu:a100:4(S:0-1),gpu:h100:2,lustre:1`, `(null)`.
@@ -145,7 +151,7 @@ impl ClusterLimits {
     /// The longest that a job may take where this one may run; `None`: any time, or nothing is known.
     pub fn longest_secs(&self, options: &SlurmOptions) -> Option<u64> {
         let candidates = self.candidates(options)?;
-        candidates.iter().map(|nodes| nodes.secs).collect::<Option<Vec<_>>>()?.into_iter().max()
+        candidates.iter().map(|nodes| nodes.secs).max().filter(|secs| *secs != NO_LIMIT)
     }
 
     /// What of a request no partition that it may run in can ever give.
@@ -158,10 +164,8 @@ impl ClusterLimits {
             return Some(Impossible { key: "partition", said });
         }
         let minutes = |secs: u64| 60 * secs.div_ceil(60);
-        type Most = fn(&Nodes) -> u64;
-        let of_secs: Most = |nodes| nodes.secs.unwrap_or(u64::MAX);
         let asked: [(&'static str, u64, Most, String); 4] = [
-            ("time", minutes(options.time_secs), of_secs, format!("{} min", options.time_secs.div_ceil(60))),
+            ("time", minutes(options.time_secs), |nodes| nodes.secs, format!("{} min", options.time_secs.div_ceil(60))),
             ("cpus", options.cpus as u64, |nodes| nodes.cpus, options.cpus.to_string()),
             (
                 "memory",
@@ -281,11 +285,11 @@ mod tests {
     #[test]
     fn limits_of_time_are_read() {
         for (text, secs) in [
-            ("infinite", Some(None)),
-            ("2:00:00", Some(Some(7200))),
-            ("30:00", Some(Some(1800))),
-            ("1-00:00:00", Some(Some(86_400))),
-            ("2-12", Some(Some(216_000))),
+            ("infinite", Some(NO_LIMIT)),
+            ("2:00:00", Some(7200)),
+            ("30:00", Some(1800)),
+            ("1-00:00:00", Some(86_400)),
+            ("2-12", Some(216_000)),
             ("soon", None),
         ] {
             assert_eq!(read_time(text), secs, "{text}");
