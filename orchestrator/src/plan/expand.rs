@@ -9,8 +9,8 @@ use protocol::{DataSource, Description, EvaluationPlan, JobSpec, ModelConfig, Na
 use sha2::{Digest, Sha256};
 
 use super::{
-    BackendChoice, Limits, LocalOptions, Plan, PlannedJob, PlannedSpec, PoolInfo, canonical::canonical,
-    memory::memory_bytes,
+    BackendChoice, Limits, LocalOptions, Plan, PlannedJob, PlannedSpec, PoolInfo, Site, canonical::canonical,
+    memory::memory_bytes, slurm_options,
 };
 use crate::spec::quantity::grouped;
 use crate::spec::{
@@ -33,6 +33,8 @@ pub struct Inputs {
     pub secs_per_sample: BTreeMap<String, f64>,
     /// Folder that relative paths of the spec start from.
     pub base_dir: PathBuf,
+    /// The site's profile, for Slurm.
+    pub site: Option<Site>,
 }
 
 /// Name of a job everywhere: sha256 of the canonical JSON of what changes its result, 64 hex digits.
@@ -97,6 +99,12 @@ pub fn plan(spec: &Spec, inputs: &Inputs) -> Result<Plan, SpecError> {
             pools.push(pool);
         }
     }
+    let backend = match &spec.backend {
+        &Backend::Local { slots, threads_per_slot, work_secs, spool_only } => {
+            BackendChoice::Local(LocalOptions { slots, threads_per_slot, work_secs, spool_only })
+        }
+        Backend::Slurm(keys) => BackendChoice::Slurm(Box::new(slurm_options(keys, inputs.site.as_ref(), &jobs))),
+    };
     Ok(Plan {
         name: spec.name.clone(),
         question: spec.question.clone(),
@@ -109,12 +117,7 @@ pub fn plan(spec: &Spec, inputs: &Inputs) -> Result<Plan, SpecError> {
             time_limit_secs: spec.limits.time_secs,
             compute_budget_flops: spec.limits.compute_flops,
         },
-        backend: match &spec.backend {
-            &Backend::Local { slots, threads_per_slot, work_secs, spool_only } => {
-                BackendChoice::Local(LocalOptions { slots, threads_per_slot, work_secs, spool_only })
-            }
-            Backend::Slurm(options) => BackendChoice::Slurm(options.clone()),
-        },
+        backend,
         runner_path: inputs.runner_path.clone(),
         runner_devices: inputs.runner.devices.clone(),
         runner_serves: inputs.runner.serve,
