@@ -16,25 +16,25 @@ pub(super) fn folder_of(claim: &Claim) -> PathBuf {
 }
 
 /// Leaves in the job's folder what may be resumed from: see [`remove_unreported`].
-pub(super) fn clean(claim: &Claim, reported: &[String]) -> Result<(), WorkerError> {
+pub(super) fn clean(claim: &Claim, reported: &[String], example: &[String]) -> Result<(), WorkerError> {
     let folder = folder_of(claim);
-    for path in remove_unreported(&folder, reported).map_err(file("clean the folder", &folder))? {
+    for path in remove_unreported(&folder, reported, example).map_err(file("clean the folder", &folder))? {
         log::line(&format!("removed {}: no valid claim has reported it", path.display()));
     }
     Ok(())
 }
 
-/// Removes temporary entries (their names begin with `.`), and those that are named like reported checkpoints, but were
-/// not reported under a valid claim. Whatever else a runner keeps there is its own affair.
-fn remove_unreported(folder: &Path, reported: &[String]) -> io::Result<Vec<PathBuf>> {
+/// Removes temporary entries (their names begin with `.`), and those that are named like reported checkpoints, but
+/// were not reported under a valid claim. Where none was reported, `example`, those of other jobs, says how they are
+/// named. Whatever else a runner keeps there is its own affair.
+fn remove_unreported(folder: &Path, reported: &[String], example: &[String]) -> io::Result<Vec<PathBuf>> {
     let entries = match fs::read_dir(folder) {
         Ok(entries) => entries,
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
         Err(error) => return Err(error),
     };
-    let known: BTreeSet<String> =
-        reported.iter().filter_map(|path| Some(Path::new(path).file_name()?.to_string_lossy().into_owned())).collect();
-    let patterns: BTreeSet<String> = known.iter().map(|name| pattern(name)).collect();
+    let known: BTreeSet<String> = names(reported).collect();
+    let patterns: BTreeSet<String> = names(reported).chain(names(example)).map(|name| pattern(&name)).collect();
     let mut removed = Vec::new();
     for entry in entries {
         let entry = entry?;
@@ -52,6 +52,11 @@ fn remove_unreported(folder: &Path, reported: &[String]) -> io::Result<Vec<PathB
         removed.push(path);
     }
     Ok(removed)
+}
+
+/// The last parts of paths.
+fn names(paths: &[String]) -> impl Iterator<Item = String> {
+    paths.iter().filter_map(|path| Some(Path::new(path).file_name()?.to_string_lossy().into_owned()))
 }
 
 /// A name with its numbers left out: `samples-128-fence-2` is `samples-#-fence-#`.
@@ -91,12 +96,16 @@ mod tests {
             names
         };
         make();
-        assert_eq!(remove_unreported(folder.path(), &[]).expect("it works").len(), 2);
+        assert_eq!(remove_unreported(folder.path(), &[], &[]).expect("it works").len(), 2);
         assert_eq!(left(), ["128-2", "64-1", "cache", "vocabulary-8"]);
         make();
         let elsewhere = ["/another/base/checkpoints/64-1".to_owned()];
-        assert_eq!(remove_unreported(folder.path(), &elsewhere).expect("it works").len(), 3);
+        assert_eq!(remove_unreported(folder.path(), &elsewhere, &[]).expect("it works").len(), 3);
         assert_eq!(left(), ["64-1", "cache", "vocabulary-8"]);
-        assert!(remove_unreported(&folder.path().join("none"), &[]).expect("no folder, nothing to do").is_empty());
+        // Another job's checkpoint of the same name says how they are named, not that this one was reported.
+        make();
+        assert_eq!(remove_unreported(folder.path(), &[], &elsewhere).expect("it works").len(), 4);
+        assert_eq!(left(), ["cache", "vocabulary-8"]);
+        assert!(remove_unreported(&folder.path().join("none"), &[], &[]).expect("no folder, nothing to do").is_empty());
     }
 }

@@ -68,7 +68,12 @@ impl Ingest {
     pub async fn grant(&mut self, store: &Store, tokens: &[String]) -> Result<Vec<String>, GrantError> {
         let mut ready = Vec::new();
         for (token, claim) in store.attempt_grant(tokens).await? {
-            let mut ticket = Ticket { claim, reported_checkpoints: Vec::new(), ended_workers: Vec::new() };
+            let mut ticket = Ticket {
+                claim,
+                reported_checkpoints: Vec::new(),
+                example_checkpoints: Vec::new(),
+                ended_workers: Vec::new(),
+            };
             let claim = &ticket.claim;
             if claim.fence > 1 {
                 let mut database = RetryingStore::once(store.clone());
@@ -79,11 +84,8 @@ impl Ingest {
                 }
                 let earlier = store.attempt_predecessors(claim).await?;
                 ticket.ended_workers = earlier.into_iter().filter_map(|earlier| earlier.ended_worker).collect();
-                let mut reported = store.checkpoint_paths(claim.job_id).await?;
-                if reported.is_empty() {
-                    reported = store.checkpoint_example(claim.job_id).await?;
-                }
-                ticket.reported_checkpoints = reported;
+                ticket.reported_checkpoints = store.checkpoint_paths(claim.job_id).await?;
+                ticket.example_checkpoints = store.checkpoint_example(claim.job_id).await?;
             }
             ticket.write().map_err(|source| GrantError::File { token: token.clone(), source })?;
             self.attempts.insert(token.clone(), Reading::new(ticket.claim));

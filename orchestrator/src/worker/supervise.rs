@@ -154,12 +154,10 @@ async fn prepare(database: &mut RetryingStore, claim: &Claim) -> Result<Option<E
     }
     let finished = ship_predecessors(database, claim).await?;
     if finished.is_none() {
-        let mut reported = database.run(None, async |store| store.checkpoint_paths(claim.job_id).await).await?;
-        if reported.is_empty() {
-            // How this runner names its checkpoints is known from those of other jobs.
-            reported = database.run(None, async |store| store.checkpoint_example(claim.job_id).await).await?;
-        }
-        checkpoints::clean(claim, &reported)?;
+        let reported = database.run(None, async |store| store.checkpoint_paths(claim.job_id).await).await?;
+        // How this runner names its checkpoints is known from those of other jobs too.
+        let example = database.run(None, async |store| store.checkpoint_example(claim.job_id).await).await?;
+        checkpoints::clean(claim, &reported, &example)?;
     }
     Ok(finished)
 }

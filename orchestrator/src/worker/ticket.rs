@@ -29,8 +29,10 @@ const END_FILE: &str = "end.json";
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub(super) struct Ticket {
     pub(super) claim: Claim,
-    /// Checkpoints of the job that were reported under a valid claim, or how another job's are named.
+    /// Checkpoints of the job that were reported under a valid claim.
     pub(super) reported_checkpoints: Vec<String>,
+    /// One of another job, which says how the runner names them.
+    pub(super) example_checkpoints: Vec<String>,
     /// Workers of earlier attempts, of which nothing may be left running.
     pub(super) ended_workers: Vec<String>,
 }

@@ -76,7 +76,7 @@ fn clean_up(ticket: &Ticket) -> Result<(), WorkerError> {
         }
     }
     if claim.fence > 1 {
-        checkpoints::clean(claim, &ticket.reported_checkpoints)?;
+        checkpoints::clean(claim, &ticket.reported_checkpoints, &ticket.example_checkpoints)?;
     }
     Ok(())
 }
