@@ -52,7 +52,7 @@ pub(super) fn hex(bytes: &[u8]) -> String {
 
 /// Expands, sizes, costs and names the jobs of a spec, cheapest first. Pure.
 pub fn plan(spec: &Spec, inputs: &Inputs) -> Result<Plan, SpecError> {
-    let mut problems = Vec::new();
+    let mut problems = Vec::from_iter(too_many_nodes(spec, inputs));
     let training = training_pool(spec, inputs, &mut problems);
     let measured = evaluations(spec, inputs, &mut problems);
     let (Some(training), Some(measured)) = (training, measured) else {
@@ -120,6 +120,21 @@ pub fn plan(spec: &Spec, inputs: &Inputs) -> Result<Plan, SpecError> {
         runner_serves: inputs.runner.serve,
         base_dir: inputs.base_dir.clone(),
     })
+}
+
+/// Nodes that the runner can't share a job over.
+fn too_many_nodes(spec: &Spec, inputs: &Inputs) -> Option<Problem> {
+    let Backend::Slurm(options) = &spec.backend else { return None };
+    let nodes = options.nodes;
+    if nodes == 1 || inputs.runner.ranks {
+        return None;
+    }
+    let place = Path::keys(&["backend", "slurm", "nodes"]);
+    let message = format!("`{place}` is {nodes}, but runner `{}` trains a job in one process", inputs.runner.name);
+    Some(
+        Problem::new(Place::Value(place), message, "allowed with this runner: 1")
+            .help("a runner that shares a job says `\"ranks\": true` in `describe`: runners/protocol"),
+    )
 }
 
 /// The pool to train on, under the spec's name for it. A runner that reads no data gets a stand-in, known by its name.

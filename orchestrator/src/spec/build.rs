@@ -203,6 +203,7 @@ fn slurm(mut options: Section) -> SlurmOptions {
         cpus: number(options.remove("cpus"), unset.cpus),
         memory: text(options.remove("memory")),
         time_secs,
+        nodes: number(options.remove("nodes"), unset.nodes),
         jobs: number(options.remove("jobs"), unset.jobs),
         work_secs: secs(options.remove("worker_time")).unwrap_or(time_secs / 2),
         spool_only: is_spool(options.remove("ship")),

@@ -220,7 +220,7 @@ fn slurm(spec: &Spec, once: &mut Once) {
             once.at(place.clone(), format!("`{place}` is `{option:?}`"), "one option, such as `--exclusive`");
         } else if OURS.contains(&name) {
             let message = format!("`{place}` is `{name}`, which is set for every worker");
-            once.at(place, message, "leave it out; `time` has a key of its own, and a worker is one task on one node");
+            once.at(place, message, "leave it out; `time` and `nodes` have keys of their own, and a node has one task");
         }
     }
 }

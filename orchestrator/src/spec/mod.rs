@@ -266,6 +266,8 @@ pub struct SlurmOptions {
     pub memory: Option<String>,
     /// `--time`, seconds; Slurm counts minutes.
     pub time_secs: u64,
+    /// `--nodes` and `--ntasks`: processes of a job, one a node; the numbers above are of one.
+    pub nodes: usize,
     /// Slurm jobs in the queue at one time.
     pub jobs: usize,
     /// Seconds for which a worker goes on to the next job; 0: a worker a job.
@@ -291,6 +293,7 @@ impl Default for SlurmOptions {
             cpus: 1,
             memory: None,
             time_secs,
+            nodes: 1,
             jobs: 100,
             work_secs: time_secs / 2,
             spool_only: false,

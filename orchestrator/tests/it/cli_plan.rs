@@ -343,6 +343,37 @@ fn what_slurm_is_asked_for() {
 }
 
 #[test]
+fn several_nodes_need_a_runner_that_shares_a_job() {
+    let nodes = SPEC.replacen("limits:", "backend: {slurm: {nodes: 3, cpus: 8}}\nlimits:", 1);
+    let dir = project();
+    fs::write(dir.path().join("x.yaml"), &nodes).expect("a spec");
+    insta::assert_snapshot!(shown(dir.path(), &["plan", "x.yaml"]), @r#"
+    exit: 2
+    ----- stdout -----
+    ----- stderr -----
+      × `backend.slurm.nodes` is 3, but runner `own` trains a job in one process
+       ╭─[x.yaml:8:26]
+     7 │ evaluations: [{pool: data/val, tasks: [zeroshot_retrieval]}]
+     8 │ backend: {slurm: {nodes: 3, cpus: 8}}
+       ·                          ┬
+       ·                          ╰── allowed with this runner: 1
+     9 │ limits: {compute: 1e15}
+       ╰────
+      help: a runner that shares a job says `"ranks": true` in `describe`: runners/protocol
+
+    error: x.yaml: 1 mistake
+    "#);
+    runner(
+        dir.path(),
+        "own",
+        r#"echo '{"name":"own","version":"1","protocol":1,"reads_data":true,"devices":["cpu"],"ranks":true}'"#,
+    );
+    let said = shown(dir.path(), &["plan", "x.yaml"]);
+    let slurm = said.lines().find(|line| line.starts_with("slurm:")).unwrap_or_else(|| panic!("{said}"));
+    assert_eq!(slurm, "slurm: at most 8 Slurm jobs at one time, each 3 nodes of 8 CPUs, 1 h 0 min");
+}
+
+#[test]
 fn what_slurm_is_not_to_be_asked_for() {
     let of = |options: &str| changed("limits:", &format!("backend: {{slurm: {options}}}\nlimits:"));
     insta::assert_snapshot!(of("{time: 5s}"), @r"
@@ -387,7 +418,7 @@ fn what_slurm_is_not_to_be_asked_for() {
      7 │ evaluations: [{pool: data/val, tasks: [zeroshot_retrieval]}]
      8 │ backend: {slurm: {partition: a b, memory: 16 GB, options: [--array=1-3, exclusive]}}
        ·                                                            ─────┬─────
-       ·                                                                 ╰── leave it out; `time` has a key of its own, and a worker is one task on one node
+       ·                                                                 ╰── leave it out; `time` and `nodes` have keys of their own, and a node has one task
      9 │ limits: {compute: 1e15}
        ╰────
 
