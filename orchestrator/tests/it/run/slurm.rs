@@ -268,7 +268,16 @@ fn a_queue_that_does_not_answer_costs_no_attempt() {
 
 #[test]
 fn preempted_jobs_go_on_from_their_checkpoints() {
-    let Some(slurm) = SlurmBench::new("worker_time: 0s") else { return };
+    preempt("worker_time: 0s");
+}
+
+#[test]
+fn preempted_jobs_over_three_nodes_go_on_from_their_checkpoints() {
+    preempt(THREE_NODES);
+}
+
+fn preempt(options: &str) {
+    let Some(slurm) = SlurmBench::new(options) else { return };
     let launch = slurm.launch(SLOW);
     slurm.wait_for_all_to_run();
     slurm.bench.wait_for_checkpoint();
@@ -471,6 +480,14 @@ fn a_job_over_three_nodes_gives_the_numbers_of_one_process() {
     }
     let nodes = slurm.cluster.slurm("squeue", &["--states=all", "--array", "--noheader", "--format", "%N"]);
     assert_eq!(nodes, ["node[1-3]"; 4].join("\n"));
+}
+
+#[test]
+fn ranks_need_no_database_on_any_node() {
+    let Some(slurm) = SlurmBench::new("nodes: 3, worker_time: 0s, ship: spool") else { return };
+    slurm.finish(slurm.launch(""));
+    let ends = slurm.bench.ask("SELECT concat_ws(' ', count(*), ship, state) FROM attempt GROUP BY ship, state");
+    assert_eq!(ends, ["4 spool finished"], "{}", slurm.story());
 }
 
 #[test]
