@@ -9,10 +9,12 @@ mod slurm;
 
 pub use local::LocalBackend;
 pub use process::{Seen, kill_marked, kill_orphans, look_at};
-pub use slurm::SlurmBackend;
+pub use slurm::{ClusterLimits, Impossible, SlurmBackend, limits as slurm_limits};
+
+pub use crate::plan::is_secret;
 
 use std::collections::BTreeMap;
-use std::ffi::{OsStr, OsString};
+use std::ffi::OsString;
 use std::fs::{self, File};
 use std::io::{self, Write};
 use std::os::unix::fs::OpenOptionsExt;
@@ -165,12 +167,6 @@ pub fn write_whole(path: &Path, text: &str, mode: u32, durable: bool) -> io::Res
 
 /// Variables that tell libraries how many threads to use.
 const THREADS: [&str; 4] = ["OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS", "RAYON_NUM_THREADS"];
-
-/// Whether a variable leads to the database, which is nothing for runners and for other machines' eyes.
-pub fn is_secret(name: &OsStr) -> bool {
-    let name = name.as_encoded_bytes();
-    name.starts_with(b"PG") || matches!(name, b"DATABASE_URL" | b"SWEEP_READER_URL")
-}
 
 /// What can go wrong with a backend.
 #[derive(Debug, thiserror::Error)]

@@ -6,6 +6,7 @@
 //! before `sbatch` is called: a submission whose answer was lost is found again.
 
 mod command;
+mod nodes;
 mod queue;
 mod script;
 mod watch;
@@ -23,6 +24,8 @@ use tokio::sync::Notify;
 
 use super::{Backend, BackendError, LaunchRequest, Launched, Observed, WorkerId, write_whole};
 use crate::plan::SlurmOptions;
+pub use nodes::{ClusterLimits, Impossible, limits};
+
 use command::{COMMAND_LIMIT, SBATCH_LIMIT, command, run};
 use queue::TaskState;
 use script::Batch;
@@ -92,6 +95,14 @@ impl SlurmBackend {
         let output = run(&mut sbatch, SBATCH_LIMIT).await.map_err(failed)?;
         let said = output.stderr.trim().to_owned();
         if output.success { Ok((script, said)) } else { Err(BackendError::Submit { said, passing: false }) }
+    }
+
+    /// Writes an array of one worker for somebody to submit, and gives its script.
+    pub fn script_by_hand(&self, request: &LaunchRequest) -> Result<String, BackendError> {
+        let failed = |source| BackendError::Launch { token: request.token.clone(), source };
+        // Half of the token: the launcher's arrays have names as random.
+        let path = self.write_batch(&request.token[..16], std::slice::from_ref(request)).map_err(failed)?;
+        Ok(script::by_hand(&fs::read_to_string(path).map_err(failed)?))
     }
 
     /// Writes an array's folder and script.

@@ -258,7 +258,7 @@ fn study(args: &Args) -> Result<Option<Study>, Failure> {
 
 fn planned(spec: &Spec) -> Result<Plan, LoadError> {
     let base_dir = std::env::current_dir().map_err(LoadError::CurrentDir)?;
-    let inputs = gather(spec, &base_dir, &std::collections::BTreeMap::new())?;
+    let inputs = gather(spec, &base_dir)?;
     Ok(plan(spec, &inputs)?)
 }
 

@@ -9,6 +9,7 @@ use tokio::sync::watch;
 
 use super::output::{self, Exit, Failure, say, say_line};
 use super::progress::{self, Progress};
+use super::site;
 use crate::backend::{Backend, BackendError, LocalBackend, SlurmBackend};
 use crate::plan::{BackendChoice, Plan};
 use crate::schedule::driver::{DriveError, Outcome, StopRequest, Sweep, drive};
@@ -29,6 +30,9 @@ pub(super) struct Args {
     /// Where jobs run, whatever the spec says.
     #[arg(long, value_enum)]
     backend: Option<super::plan::BackendName>,
+    /// Profile of the cluster, from `~/.config/sweep/sites.yaml`; implies `--backend slurm`.
+    #[arg(long, value_name = "NAME")]
+    site: Option<String>,
     /// Print how it ended as JSON, schema `sweep.launch/1`.
     #[arg(long)]
     json: bool,
@@ -67,7 +71,7 @@ const ANSWER_SECS: f64 = 10.0;
 const FAILURES_MAX: i64 = 100;
 
 pub(super) async fn run(args: Args) -> Result<Exit, Failure> {
-    let plan = super::plan::load_plan(&args.spec, args.backend)?;
+    let plan = super::plan::load_plan(&args.spec, &site::placement(args.backend, args.site.as_deref())?).await?;
     if args.dry_run {
         return dry_run(&plan, args.json).await;
     }
@@ -184,14 +188,8 @@ async fn run_jobs(
         }
         BackendChoice::Slurm(options) => {
             let backend = SlurmBackend::connect(options, &home).await?;
-            if !options.spool_only
-                && store::named_database()?.is_none()
-                && let Some(node) = backend.other_machine().await?
-            {
-                return Err(Failure::environment(format!(
-                    "the private database is reached on this machine alone, and workers would run on {node} and others"
-                ))
-                .hint("set DATABASE_URL to a PostgreSQL database that the nodes reach, or `ship: spool` below `slurm` in the spec, and launch again"));
+            if !options.spool_only {
+                refuse_private_database(&backend).await?;
             }
             let each =
                 format!("Slurm jobs on cluster {} with {} each", backend.host(), super::plan::slurm_request(options));
@@ -238,6 +236,19 @@ async fn run_jobs(
         Some(error) => Err(Failure::from(error).hint("launch again: what is stored stays, the rest is added")),
         None => Ok((outcome?, reached)),
     }
+}
+
+/// Workers on other machines don't reach the private database.
+pub(super) async fn refuse_private_database(slurm: &SlurmBackend) -> Result<(), Failure> {
+    if store::named_database()?.is_none()
+        && let Some(node) = slurm.other_machine().await?
+    {
+        return Err(Failure::environment(format!(
+            "the private database is reached on this machine alone, and workers would run on {node} and others"
+        ))
+        .hint("set DATABASE_URL to a PostgreSQL database that the nodes reach, or say `ship: spool` below `slurm`, and try again"));
+    }
+    Ok(())
 }
 
 fn threads(count: usize) -> String {

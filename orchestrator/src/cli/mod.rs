@@ -30,8 +30,11 @@ mod progress;
 mod report;
 mod retry;
 mod schema;
+mod site;
+mod slurm;
 mod sql;
 mod status;
+mod submit_script;
 mod target;
 
 use std::process::ExitCode;
@@ -61,6 +64,8 @@ enum Command {
     Plan(plan::Args),
     /// Run the jobs of a spec that are not done yet.
     Launch(launch::Args),
+    /// Print a batch script that runs one job, to submit by hand with `sbatch`.
+    SubmitScript(submit_script::Args),
     /// Show the jobs of a sweep.
     Status(status::Args),
     /// Say why a job does not run, or what it is doing.
@@ -130,6 +135,7 @@ async fn dispatch(command: Command) -> Result<Exit, Failure> {
         Command::Init(args) => init::run(&args),
         Command::Plan(args) => plan::run(args).await,
         Command::Launch(args) => launch::run(args).await,
+        Command::SubmitScript(args) => submit_script::run(args).await,
         Command::Status(args) => status::run(args).await,
         Command::Explain(args) => explain::run(args).await,
         Command::Logs(args) => logs::run(args).await,

@@ -8,7 +8,8 @@ use miette::{GraphicalReportHandler, GraphicalTheme};
 use serde::Serialize;
 
 use super::output::{Exit, Failure, color_stderr, data, json, say};
-use crate::plan::{BackendChoice, LoadError, LocalOptions, Plan, PlannedJob, SlurmOptions, load};
+use super::{site, slurm};
+use crate::plan::{BackendChoice, LoadError, Measured, Origin, Placement, Plan, PlannedJob, SlurmOptions, load};
 use crate::spec::SpecError;
 use crate::spec::quantity::grouped;
 use crate::store::Store;
@@ -28,6 +29,9 @@ pub(super) struct Args {
     /// Where jobs would run, whatever the spec says.
     #[arg(long, value_enum)]
     backend: Option<BackendName>,
+    /// Profile of the cluster, from `~/.config/sweep/sites.yaml`; implies `--backend slurm`.
+    #[arg(long, value_name = "NAME")]
+    site: Option<String>,
 }
 
 /// A backend, with the options of the spec if they are for it, else with its defaults.
@@ -55,25 +59,25 @@ pub(super) enum State {
     Cancelled,
 }
 
-/// Seconds a sample on one slot, by runner and model.
-type Measured = BTreeMap<(String, String), f64>;
-
 pub(super) async fn run(args: Args) -> Result<Exit, Failure> {
     let store = reachable_store().await;
     let measured = match &store {
         Some(store) => measured(store).await?,
-        None => Measured::new(),
+        None => Vec::new(),
     };
-    let plan = load_with(&args.spec, &measured, args.backend)?;
+    let placement = site::placement(args.backend, args.site.as_deref())?;
+    let mut plan = load_with(&args.spec, &measured, &placement)?;
+    let request = slurm::request(&mut plan).await?;
     let states = match &store {
         Some(store) => Some(existing_states(store, &plan).await?),
         None => None,
     };
     if args.json {
-        json("sweep.plan/1", &body(&plan, states.as_ref()));
+        json("sweep.plan/1", &body(&plan, states.as_ref(), request));
     } else {
-        data(&text(&plan, states.as_ref(), args.all));
-        say(&format!("\nnext: `sweep launch {}`", args.spec.display()));
+        data(&text(&plan, states.as_ref(), request.as_ref(), args.all));
+        let site = args.site.map_or(String::new(), |name| format!(" --site {name}"));
+        say(&format!("\nnext: `sweep launch {}{site}`", args.spec.display()));
     }
     Ok(Exit::Done)
 }
@@ -89,11 +93,17 @@ async fn reachable_store() -> Option<Store> {
     }
 }
 
-/// The most often measured speed of each runner and model.
-async fn measured(store: &Store) -> Result<Measured, Failure> {
-    let mut rows = store.throughput_list().await?;
-    rows.sort_by_key(|row| row.attempts);
-    Ok(rows.into_iter().map(|row| ((row.runner, row.model), row.secs_per_sample)).collect())
+/// Speeds of runners and models.
+async fn measured(store: &Store) -> Result<Vec<Measured>, Failure> {
+    let rows = store.throughput_list().await?.into_iter().map(|row| Measured {
+        runner: row.runner,
+        model: row.model,
+        device: row.device,
+        threads: row.threads.and_then(|count| usize::try_from(count).ok()),
+        secs_per_sample: row.secs_per_sample,
+        attempts: row.attempts,
+    });
+    Ok(rows.collect())
 }
 
 async fn existing_states(store: &Store, plan: &Plan) -> Result<BTreeMap<String, State>, Failure> {
@@ -108,23 +118,21 @@ async fn existing_states(store: &Store, plan: &Plan) -> Result<BTreeMap<String, 
     Ok(store.job_states(&keys).await?.into_iter().map(|(key, word)| (key, state(&word))).collect())
 }
 
-/// Reads, checks and plans a spec, in the current folder.
-pub(super) fn load_plan(path: &Path, backend: Option<BackendName>) -> Result<Plan, Failure> {
-    load_with(path, &Measured::new(), backend)
+/// Reads, checks and plans a spec, in the current folder, for a launch. For Slurm, with what speed the database knows.
+pub(super) async fn load_plan(path: &Path, placement: &Placement) -> Result<Plan, Failure> {
+    let plan = load_with(path, &[], placement)?;
+    let BackendChoice::Slurm(options) = &plan.backend else { return Ok(plan) };
+    if !matches!(options.from.time, Origin::Default(_)) {
+        return Ok(plan);
+    }
+    let Ok(Some(store)) = Store::connect_existing().await else { return Ok(plan) };
+    let mut plan = load_with(path, &measured(&store).await?, placement)?;
+    slurm::cut_to_cluster(&mut plan).await;
+    Ok(plan)
 }
 
-fn load_with(path: &Path, measured: &Measured, backend: Option<BackendName>) -> Result<Plan, Failure> {
-    let mut plan = load(path, measured).map_err(|error| unplannable(&error))?;
-    match (backend, &plan.backend) {
-        (Some(BackendName::Local), BackendChoice::Slurm(_)) => {
-            plan.backend = BackendChoice::Local(LocalOptions::default());
-        }
-        (Some(BackendName::Slurm), BackendChoice::Local(_)) => {
-            plan.backend = BackendChoice::Slurm(SlurmOptions::default());
-        }
-        _ => {}
-    }
-    Ok(plan)
+fn load_with(path: &Path, measured: &[Measured], placement: &Placement) -> Result<Plan, Failure> {
+    load(path, measured, placement).map_err(|error| unplannable(&error))
 }
 
 /// Why a spec can't be planned, and the way out.
@@ -162,6 +170,8 @@ struct Body<'a> {
     runner: Option<&'a protocol::RunnerIdentity>,
     runner_path: &'a Path,
     backend: &'static str,
+    /// What is asked of Slurm.
+    slurm: Option<slurm::Request>,
     pools: Vec<PoolRow<'a>>,
     jobs: Vec<JobRow<'a>>,
     totals: Totals,
@@ -215,7 +225,7 @@ struct LimitsRow {
     compute_flops: Option<f64>,
 }
 
-fn body<'a>(plan: &'a Plan, states: Option<&BTreeMap<String, State>>) -> Body<'a> {
+fn body<'a>(plan: &'a Plan, states: Option<&BTreeMap<String, State>>, slurm: Option<slurm::Request>) -> Body<'a> {
     Body {
         name: &plan.name,
         question: &plan.question,
@@ -225,6 +235,7 @@ fn body<'a>(plan: &'a Plan, states: Option<&BTreeMap<String, State>>) -> Body<'a
             BackendChoice::Local(_) => "local",
             BackendChoice::Slurm(_) => "slurm",
         },
+        slurm,
         pools: plan
             .pools
             .iter()
@@ -293,7 +304,7 @@ const SHOWN_MAX: usize = 60;
 /// Last jobs of a table that skips the middle.
 const SHOWN_LAST: usize = 10;
 
-fn text(plan: &Plan, states: Option<&BTreeMap<String, State>>, all: bool) -> String {
+fn text(plan: &Plan, states: Option<&BTreeMap<String, State>>, request: Option<&slurm::Request>, all: bool) -> String {
     let mut lines = vec![format!("{}{}{}", plan.name, if plan.question.is_empty() { "" } else { ": " }, plan.question)];
     if let Some(job) = plan.jobs.first() {
         let runner = &job.spec.runner;
@@ -328,15 +339,8 @@ fn text(plan: &Plan, states: Option<&BTreeMap<String, State>>, all: bool) -> Str
         Some(secs) => format!("time: {} left on one slot, evaluations not counted", time(secs)),
         None => "time: not known before a first run on this machine has been measured".to_owned(),
     });
-    if let BackendChoice::Slurm(options) = &plan.backend {
-        let most =
-            plan.limits.parallel.map_or(options.jobs, |parallel| parallel.min(options.jobs)).min(plan.jobs.len());
-        lines.push(format!(
-            "slurm: at most {} Slurm job{} at one time, each {}",
-            grouped(most as u64),
-            if most == 1 { "" } else { "s" },
-            slurm_request(options)
-        ));
+    if let (BackendChoice::Slurm(options), Some(request)) = (&plan.backend, request) {
+        lines.extend(request.lines(&slurm_request(options)));
     }
     if let Some(budget) = plan.limits.compute_budget_flops {
         let share = 100.0 * totals.train_flops / budget;
@@ -421,7 +425,7 @@ fn short(value: f64) -> String {
 }
 
 /// 5400 s as `1 h 30 min`.
-fn time(secs: f64) -> String {
+pub(super) fn time(secs: f64) -> String {
     let secs = secs.round() as u64;
     match secs {
         0..60 => format!("{secs} s"),

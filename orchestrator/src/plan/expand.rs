@@ -9,8 +9,8 @@ use protocol::{DataSource, Description, EvaluationPlan, JobSpec, ModelConfig, Na
 use sha2::{Digest, Sha256};
 
 use super::{
-    BackendChoice, Limits, LocalOptions, Plan, PlannedJob, PlannedSpec, PoolInfo, canonical::canonical,
-    memory::memory_bytes,
+    BackendChoice, Limits, LocalOptions, Plan, PlannedJob, PlannedSpec, PoolInfo, Site, canonical::canonical,
+    memory::memory_bytes, slurm_options,
 };
 use crate::spec::quantity::grouped;
 use crate::spec::{
@@ -33,6 +33,8 @@ pub struct Inputs {
     pub secs_per_sample: BTreeMap<String, f64>,
     /// Folder that relative paths of the spec start from.
     pub base_dir: PathBuf,
+    /// The site's profile, for Slurm.
+    pub site: Option<Site>,
 }
 
 /// Name of a job everywhere: sha256 of the canonical JSON of what changes its result, 64 hex digits.
@@ -97,6 +99,12 @@ pub fn plan(spec: &Spec, inputs: &Inputs) -> Result<Plan, SpecError> {
             pools.push(pool);
         }
     }
+    let backend = match &spec.backend {
+        &Backend::Local { slots, threads_per_slot, work_secs, spool_only } => {
+            BackendChoice::Local(LocalOptions { slots, threads_per_slot, work_secs, spool_only })
+        }
+        Backend::Slurm(keys) => BackendChoice::Slurm(Box::new(slurm_options(keys, inputs.site.as_ref(), &jobs))),
+    };
     Ok(Plan {
         name: spec.name.clone(),
         question: spec.question.clone(),
@@ -109,12 +117,7 @@ pub fn plan(spec: &Spec, inputs: &Inputs) -> Result<Plan, SpecError> {
             time_limit_secs: spec.limits.time_secs,
             compute_budget_flops: spec.limits.compute_flops,
         },
-        backend: match &spec.backend {
-            &Backend::Local { slots, threads_per_slot, work_secs, spool_only } => {
-                BackendChoice::Local(LocalOptions { slots, threads_per_slot, work_secs, spool_only })
-            }
-            Backend::Slurm(options) => BackendChoice::Slurm(options.clone()),
-        },
+        backend,
         runner_path: inputs.runner_path.clone(),
         runner_devices: inputs.runner.devices.clone(),
         runner_serves: inputs.runner.serve,
@@ -122,19 +125,32 @@ pub fn plan(spec: &Spec, inputs: &Inputs) -> Result<Plan, SpecError> {
     })
 }
 
-/// Nodes that the runner can't share a job over.
+/// Several nodes for a runner that can't share a job, or in a container.
 fn too_many_nodes(spec: &Spec, inputs: &Inputs) -> Option<Problem> {
-    let Backend::Slurm(options) = &spec.backend else { return None };
-    let nodes = options.nodes;
-    if nodes == 1 || inputs.runner.ranks {
+    let Backend::Slurm(keys) = &spec.backend else { return None };
+    let (nodes, place, of) = match (keys.nodes, &inputs.site) {
+        (Some(nodes), _) => {
+            let place = Path::keys(&["backend", "slurm", "nodes"]);
+            (nodes, Place::Value(place.clone()), format!("`{place}`"))
+        }
+        (None, Some(site)) => (site.keys.nodes?, Place::Nowhere, format!("`nodes` of site `{}`", site.name)),
+        (None, None) => return None,
+    };
+    if nodes == 1 {
         return None;
     }
-    let place = Path::keys(&["backend", "slurm", "nodes"]);
-    let message = format!("`{place}` is {nodes}, but runner `{}` trains a job in one process", inputs.runner.name);
-    Some(
-        Problem::new(Place::Value(place), message, "allowed with this runner: 1")
-            .help("a runner that shares a job says `\"ranks\": true` in `describe`: runners/protocol"),
-    )
+    if !inputs.runner.ranks {
+        let message = format!("{of} is {nodes}, but runner `{}` trains a job in one process", inputs.runner.name);
+        return Some(
+            Problem::new(place, message, "allowed with this runner: 1")
+                .help("a runner that shares a job says `\"ranks\": true` in `describe`: runners/protocol"),
+        );
+    }
+    let of_site = inputs.site.as_ref().and_then(|site| site.keys.container.as_ref());
+    keys.container.as_ref().or(of_site).map(|_| {
+        let message = format!("{of} is {nodes}, and `container` would hold the first of them alone");
+        Problem::new(place, message, "allowed in a container: 1").help("leave one of the two out")
+    })
 }
 
 /// The pool to train on, under the spec's name for it. A runner that reads no data gets a stand-in, known by its name.

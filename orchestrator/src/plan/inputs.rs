@@ -8,8 +8,8 @@ use miette::Diagnostic;
 use protocol::ModelConfig;
 
 use super::expand::{Inputs, plan};
-use super::{Plan, pool, runner, runner::RunnerError};
-use crate::spec::{self, Place, Problem, Source, Spec, SpecError};
+use super::{Plan, Site, pool, runner, runner::RunnerError, slurm_options};
+use crate::spec::{self, Backend, Place, Problem, Source, Spec, SpecError};
 
 /// Why a spec can't be planned.
 #[derive(Debug, thiserror::Error, Diagnostic)]
@@ -42,12 +42,50 @@ pub enum LoadError {
     CurrentDir(#[source] io::Error),
 }
 
-/// Reads, checks and plans a spec, in the current folder. `measured` are seconds a sample on one slot, by runner and
-/// model.
-pub fn load(spec_path: &Path, measured: &BTreeMap<(String, String), f64>) -> Result<Plan, LoadError> {
-    let spec = read_spec(spec_path)?;
+/// A measured speed.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Measured {
+    /// Runner's name.
+    pub runner: String,
+    /// Model's name.
+    pub model: String,
+    /// As the runner reported it: `cpu`, or the GPU's name.
+    pub device: String,
+    /// Threads of the slot, where the runner was given a number.
+    pub threads: Option<usize>,
+    /// Seconds of training per sample seen, on one slot.
+    pub secs_per_sample: f64,
+    /// Attempts that it is measured over.
+    pub attempts: i64,
+}
+
+/// Where jobs are to run, whatever the spec says.
+#[derive(Debug, Clone, PartialEq, Default)]
+pub struct Placement {
+    /// The backend in place of the spec's; options that the spec has for it stay.
+    pub backend: Option<Backend>,
+    /// The site's profile, for Slurm.
+    pub site: Option<Site>,
+}
+
+impl Placement {
+    fn backend(&self, of_spec: Backend) -> Backend {
+        match (&self.backend, of_spec) {
+            (Some(asked @ Backend::Local { .. }), Backend::Slurm(_))
+            | (Some(asked @ Backend::Slurm(_)), Backend::Local { .. }) => asked.clone(),
+            (_, spec) => spec,
+        }
+    }
+}
+
+/// Reads, checks and plans a spec, in the current folder.
+pub fn load(spec_path: &Path, measured: &[Measured], placement: &Placement) -> Result<Plan, LoadError> {
+    let mut spec = read_spec(spec_path)?;
+    spec.backend = placement.backend(spec.backend);
     let base_dir = std::env::current_dir().map_err(LoadError::CurrentDir)?;
-    let inputs = gather(&spec, &base_dir, measured)?;
+    let mut inputs = gather(&spec, &base_dir)?;
+    inputs.site.clone_from(&placement.site);
+    inputs.secs_per_sample = speeds(&spec, &inputs, measured);
     Ok(plan(&spec, &inputs)?)
 }
 
@@ -60,7 +98,7 @@ pub fn read_spec(path: &Path) -> Result<Spec, LoadError> {
 }
 
 /// Looks for all that a spec names.
-pub fn gather(spec: &Spec, base_dir: &Path, measured: &BTreeMap<(String, String), f64>) -> Result<Inputs, LoadError> {
+pub fn gather(spec: &Spec, base_dir: &Path) -> Result<Inputs, LoadError> {
     let runner_path = runner::find(&spec.runner, base_dir)?;
     let runner = runner::describe(&runner_path)?;
     let mut problems = Vec::new();
@@ -108,9 +146,30 @@ pub fn gather(spec: &Spec, base_dir: &Path, measured: &BTreeMap<(String, String)
     if !problems.is_empty() {
         return Err(SpecError::new(&spec.source, problems).into());
     }
-    let of_runner = measured.iter().filter(|((name, _), _)| *name == runner.name);
-    let secs_per_sample = of_runner.map(|((_, model), secs)| (model.clone(), *secs)).collect();
-    Ok(Inputs { runner, runner_path, pools, model_files, secs_per_sample, base_dir: base_dir.to_owned() })
+    let (secs_per_sample, base_dir) = (BTreeMap::new(), base_dir.to_owned());
+    Ok(Inputs { runner, runner_path, pools, model_files, secs_per_sample, base_dir, site: None })
+}
+
+/// The most often measured speed of each model. For Slurm, on slots that say something of its nodes: of the same kind
+/// of device, and with no more threads.
+fn speeds(spec: &Spec, inputs: &Inputs, measured: &[Measured]) -> BTreeMap<String, f64> {
+    let slot = match &spec.backend {
+        Backend::Local { .. } => None,
+        Backend::Slurm(keys) => {
+            let options = slurm_options(keys, inputs.site.as_ref(), &[]);
+            Some((options.gpus > 0, options.cpus))
+        }
+    };
+    let says_something = |row: &&Measured| {
+        slot.is_none_or(|(gpu, cpus)| {
+            let on_cpu = row.device == "cpu";
+            on_cpu != gpu && (gpu || row.threads.is_some_and(|threads| threads <= cpus))
+        })
+    };
+    let mut rows: Vec<&Measured> =
+        measured.iter().filter(|row| row.runner == inputs.runner.name).filter(says_something).collect();
+    rows.sort_by_key(|row| row.attempts);
+    rows.into_iter().map(|row| (row.model.clone(), row.secs_per_sample)).collect()
 }
 
 /// Why a file holds no model.

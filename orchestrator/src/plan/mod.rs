@@ -16,6 +16,8 @@ pub mod runner;
 
 mod expand;
 
+mod slurm;
+
 #[cfg(test)]
 mod tests;
 
@@ -25,10 +27,11 @@ use protocol::{
     Compute, DataSource, EvaluationPlan, JobSpec, ModelSize, NamedModel, PoolManifest, Recipe, RunnerIdentity,
 };
 
-pub use crate::spec::SlurmOptions;
+pub use crate::spec::is_secret;
 pub use expand::{Inputs, job_key, plan};
-pub use inputs::{LoadError, load};
+pub use inputs::{LoadError, Measured, Placement, load};
 pub use runner::RunnerError;
+pub use slurm::{Origin, Site, SlurmOptions, SlurmOrigins, slurm_options};
 
 /// Jobs of a sweep, in the order they are to start: cheapest first.
 #[derive(Debug, Clone)]
@@ -148,7 +151,7 @@ pub enum BackendChoice {
     /// This machine.
     Local(LocalOptions),
     /// A Slurm cluster.
-    Slurm(SlurmOptions),
+    Slurm(Box<SlurmOptions>),
 }
 
 /// Slots of the local backend.

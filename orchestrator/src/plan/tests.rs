@@ -28,6 +28,7 @@ fn inputs() -> Inputs {
         pools: [("train".to_owned(), pool("train", 4_000)), ("val".to_owned(), pool("val", 600))].into(),
         model_files: BTreeMap::new(),
         secs_per_sample: [("cpu-w32-l2".to_owned(), 1e-3)].into(),
+        site: None,
         base_dir: ".".into(),
     }
 }

@@ -6,13 +6,13 @@ use protocol::{Augmentation, EvaluationTask, Loss, Precision, Schedule};
 
 use super::keys::RECIPE;
 use super::read::Value;
-use super::{Amount, Axes, Backend, Data, DataSize, Evaluation, Limits, Override, Recipe, SlurmOptions, Source, Spec};
+use super::{Amount, Axes, Backend, Data, DataSize, Evaluation, Limits, Override, Recipe, Source, Spec, slurm};
 
 /// Seconds for which a worker goes on to the next job. Long enough for its start not to matter, short enough for other
 /// sweeps on the machine, and for jobs that are tried again, to get their turn.
 const WORK_SECS: u64 = 60;
 
-type Section = BTreeMap<&'static str, Value>;
+pub(super) type Section = BTreeMap<&'static str, Value>;
 
 /// Values of some fields of a recipe.
 #[derive(Debug, Clone, PartialEq, Default)]
@@ -163,53 +163,37 @@ fn evaluation(mut section: Section) -> Evaluation {
     }
 }
 
-fn secs(value: Option<Value>) -> Option<u64> {
+pub(super) fn secs(value: Option<Value>) -> Option<u64> {
     value.map(|value| match value {
         Value::Secs(secs) => secs,
         value => unreachable!("a duration is no {value:?}"),
     })
 }
 
+impl Backend {
+    /// This machine, with nothing said of it.
+    pub fn local() -> Backend {
+        Backend::Local { slots: None, threads_per_slot: None, work_secs: WORK_SECS, spool_only: false }
+    }
+}
+
 fn backend(value: Option<Value>) -> Backend {
     match value {
-        None => Backend::Local { slots: None, threads_per_slot: None, work_secs: WORK_SECS, spool_only: false },
+        None => Backend::local(),
         Some(Value::Variant("local", mut options)) => Backend::Local {
             slots: count(options.remove("slots")).map(|count| count as usize),
             threads_per_slot: count(options.remove("threads_per_slot")).map(|count| count as usize),
             work_secs: secs(options.remove("worker_time")).unwrap_or(WORK_SECS),
-            spool_only: is_spool(options.remove("ship")),
+            spool_only: is_spool(options.remove("ship")).unwrap_or(false),
         },
-        Some(Value::Variant("slurm", options)) => Backend::Slurm(slurm(options)),
+        Some(Value::Variant("slurm", options)) => Backend::Slurm(Box::new(slurm::build(options))),
         Some(value) => unreachable!("no backend {value:?} in the table"),
     }
 }
 
-/// Whether `ship` is `spool`.
-fn is_spool(value: Option<Value>) -> bool {
-    text(value).as_deref() == Some("spool")
-}
-
-fn slurm(mut options: Section) -> SlurmOptions {
-    let texts = |value| list(value).into_iter().filter_map(|value| text(Some(value))).collect();
-    let unset = SlurmOptions::default();
-    let time_secs = secs(options.remove("time")).unwrap_or(unset.time_secs);
-    let number = |value, default| count(value).map_or(default, |count| count as usize);
-    SlurmOptions {
-        partition: text(options.remove("partition")),
-        account: text(options.remove("account")),
-        qos: text(options.remove("qos")),
-        constraint: text(options.remove("constraint")),
-        gpus: number(options.remove("gpus"), unset.gpus),
-        cpus: number(options.remove("cpus"), unset.cpus),
-        memory: text(options.remove("memory")),
-        time_secs,
-        nodes: number(options.remove("nodes"), unset.nodes),
-        jobs: number(options.remove("jobs"), unset.jobs),
-        work_secs: secs(options.remove("worker_time")).unwrap_or(time_secs / 2),
-        spool_only: is_spool(options.remove("ship")),
-        setup: texts(options.remove("setup")),
-        options: texts(options.remove("options")),
-    }
+/// Whether `ship` is `spool`, if it is said.
+pub(super) fn is_spool(value: Option<Value>) -> Option<bool> {
+    text(value).map(|word| word == "spool")
 }
 
 fn schedule(word: &str) -> Schedule {
@@ -249,7 +233,7 @@ fn section(value: Option<Value>) -> Section {
     }
 }
 
-fn list(value: Option<Value>) -> Vec<Value> {
+pub(super) fn list(value: Option<Value>) -> Vec<Value> {
     match value {
         Some(Value::List(list)) => list,
         None => Vec::new(),
@@ -257,14 +241,14 @@ fn list(value: Option<Value>) -> Vec<Value> {
     }
 }
 
-fn text(value: Option<Value>) -> Option<String> {
+pub(super) fn text(value: Option<Value>) -> Option<String> {
     value.map(|value| match value {
         Value::Text(text) => text,
         value => unreachable!("text is no {value:?}"),
     })
 }
 
-fn count(value: Option<Value>) -> Option<u64> {
+pub(super) fn count(value: Option<Value>) -> Option<u64> {
     value.map(|value| match value {
         Value::Count(count) => count,
         value => unreachable!("a count is no {value:?}"),

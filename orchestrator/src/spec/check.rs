@@ -8,7 +8,7 @@ use super::cells::{Cell, expand, matches};
 use super::error::{Path, Place, Problem};
 use super::models::{shipped, sized_for};
 use super::quantity::grouped;
-use super::{Amount, Backend, DataSize, Spec};
+use super::{Amount, Backend, DataSize, Spec, slurm};
 
 /// Contradictions of a spec, each place once.
 pub(super) fn check(spec: &Spec) -> Vec<Problem> {
@@ -32,8 +32,11 @@ pub(super) fn check(spec: &Spec) -> Vec<Problem> {
     models(&cells, spec, &mut once);
     measurements(&cells, spec, &mut once);
     evaluation_names(spec, &mut once);
-    slurm(spec, &mut once);
-    once.problems
+    let mut problems = once.problems;
+    if let Backend::Slurm(keys) = &spec.backend {
+        problems.extend(slurm::check(keys, &Path::keys(&["backend", "slurm"])));
+    }
+    problems
 }
 
 /// Reports each place once, however many cells share it.
@@ -154,73 +157,6 @@ fn evaluation_names(spec: &Spec, once: &mut Once) {
             let place = Path::keys(&["evaluations"]).index(index).key(key);
             let message = format!("`{place}` is `{name}` as in an entry above, so their results would mix");
             once.at(place, message, "give each evaluation a `name` of its own");
-        }
-    }
-}
-
-/// Options of `sbatch` that decide what we rely on.
-const OURS: &[&str] = &[
-    "--array",
-    "-a",
-    "--requeue",
-    "--no-requeue",
-    "--open-mode",
-    "--output",
-    "-o",
-    "--error",
-    "-e",
-    "--job-name",
-    "-J",
-    "--signal",
-    "--export",
-    "--wrap",
-    "--parsable",
-    "--ntasks",
-    "-n",
-    "--nodes",
-    "-N",
-    "--time",
-    "-t",
-    "--ntasks-per-node",
-];
-
-/// What a batch script can't hold, and options that are not the user's to set.
-fn slurm(spec: &Spec, once: &mut Once) {
-    let Backend::Slurm(options) = &spec.backend else { return };
-    let place = |key| Path::keys(&["backend", "slurm"]).key(key);
-    let words = [
-        ("partition", &options.partition),
-        ("account", &options.account),
-        ("qos", &options.qos),
-        ("constraint", &options.constraint),
-    ];
-    for (key, word) in words {
-        let Some(word) = word else { continue };
-        if word.is_empty() || word.chars().any(|c| c.is_whitespace() || c.is_control()) {
-            once.at(place(key), format!("`{}` is `{word:?}`", place(key)), "one word, as `sbatch` takes it");
-        }
-    }
-    if let Some(memory) = &options.memory {
-        let number = memory.strip_suffix(['K', 'M', 'G', 'T']).unwrap_or_default();
-        if number.is_empty() || !number.bytes().all(|byte| byte.is_ascii_digit()) {
-            let message = format!("`{}` is `{memory}`, which is no amount of memory", place("memory"));
-            once.at(place("memory"), message, "a whole number and `K`, `M`, `G` or `T`, such as `16G`");
-        }
-    }
-    for (index, line) in options.setup.iter().enumerate() {
-        if line.contains(['\n', '\0']) {
-            let place = place("setup").index(index);
-            once.at(place.clone(), format!("`{place}` is more than a line"), "one line an entry");
-        }
-    }
-    for (index, option) in options.options.iter().enumerate() {
-        let place = place("options").index(index);
-        let name = option.split(['=', ' ']).next().unwrap_or_default();
-        if !option.starts_with('-') || option.contains(['\n', '\0']) {
-            once.at(place.clone(), format!("`{place}` is `{option:?}`"), "one option, such as `--exclusive`");
-        } else if OURS.contains(&name) {
-            let message = format!("`{place}` is `{name}`, which is set for every worker");
-            once.at(place, message, "leave it out; `time` and `nodes` have keys of their own, and a node has one task");
         }
     }
 }

@@ -56,6 +56,8 @@ pub enum Kind {
     Choice(&'static [&'static str]),
     /// Map of one's own names to numbers.
     Numbers,
+    /// Map of one's own names to text, which may be empty.
+    Texts,
     /// List of exactly so many.
     Tuple(&'static Kind, usize),
     /// List, perhaps empty.
@@ -296,19 +298,25 @@ static LOCAL: &[Key] = &[
     ),
 ];
 
-static SLURM: &[Key] = &[
+/// What is asked of a Slurm cluster, in a spec and in a site's profile.
+pub static SLURM: &[Key] = &[
     key("partition", Kind::Text, Optional, "`sbatch --partition`; else the cluster's default"),
     key("account", Kind::Text, Optional, "`sbatch --account`"),
     key("qos", Kind::Text, Optional, "`sbatch --qos`"),
     key("constraint", Kind::Text, Optional, "`sbatch --constraint`: features that nodes must have"),
     key("gpus", Kind::Count { min: 0, max: 1_024 }, Default("0"), "GPUs of one job (`--gres=gpu:N`)"),
     key("cpus", Kind::Count { min: 1, max: 4_096 }, Default("1"), "CPUs of one job, which are its threads"),
-    key("memory", Kind::Text, Optional, "Memory of one job, such as `500M` or `16G` (`--mem`)"),
+    key(
+        "memory",
+        Kind::Text,
+        Optional,
+        "Memory of one job, such as `500M` or `16G` (`--mem`); else by estimate, without GPUs",
+    ),
     key(
         "time",
         Kind::Duration { min: 60 },
-        Default("1h"),
-        "Wall-clock time of one submission; longer jobs go on from their checkpoints in the next",
+        Optional,
+        "Wall-clock time of one submission; longer jobs go on from their checkpoints in the next; else by measured speed, else 1h",
     ),
     key(
         "nodes",
@@ -331,6 +339,13 @@ static SLURM: &[Key] = &[
     ),
     key("setup", Kind::List(&Kind::Text), Default("[]"), "Shell lines before the worker, such as `module load cuda`"),
     key("options", Kind::List(&Kind::Text), Default("[]"), "Further options of `sbatch`, such as `--exclusive`"),
+    key("environment", Kind::Texts, Optional, "Variables of workers, exported before `setup`; no secrets"),
+    key(
+        "container",
+        Kind::List(&Kind::Text),
+        Optional,
+        "Words before `sweep-worker`, such as `[apptainer, exec, --nv, image.sif]`",
+    ),
 ];
 
 static LIMITS: &[Key] = &[
@@ -371,6 +386,7 @@ impl Kind {
             }
             Kind::Choice(words) => one_of(words.iter().copied()),
             Kind::Numbers => "a map of names to numbers".to_owned(),
+            Kind::Texts => "a map of names to text".to_owned(),
             Kind::Tuple(kind, count) => format!("a list of {count}, each {}", kind.allowed()),
             Kind::List(kind) => format!("a list, each entry {}", kind.allowed()),
             Kind::OneOrMore(kind) => format!("{}; or a list of them", kind.allowed()),

@@ -30,6 +30,8 @@ mod include;
 
 mod schema;
 
+mod slurm;
+
 #[cfg(test)]
 mod tests;
 
@@ -47,6 +49,7 @@ pub use error::{Path, Place, Problem, SpecError, Step};
 pub use include::{Added, IncludeError, with_included};
 pub use models::{is_model_file, model_names, nearest, shipped, sized_for};
 pub use schema::{SCHEMA_ID, schema};
+pub use slurm::{SlurmKeys, is_secret, nearest_site, sites};
 
 /// A commented spec to start from: what `sweep init` writes.
 pub const TEMPLATE: &str = include_str!("template.yaml");
@@ -244,63 +247,7 @@ pub enum Backend {
         spool_only: bool,
     },
     /// A Slurm cluster.
-    Slurm(SlurmOptions),
-}
-
-/// What is asked of a Slurm cluster for each job.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct SlurmOptions {
-    /// `--partition`; else the cluster's default.
-    pub partition: Option<String>,
-    /// `--account`.
-    pub account: Option<String>,
-    /// `--qos`.
-    pub qos: Option<String>,
-    /// `--constraint`.
-    pub constraint: Option<String>,
-    /// `--gres=gpu:N`; 0: none.
-    pub gpus: usize,
-    /// `--cpus-per-task`, and the runner's threads.
-    pub cpus: usize,
-    /// `--mem`, as Slurm writes it: `16G`.
-    pub memory: Option<String>,
-    /// `--time`, seconds; Slurm counts minutes.
-    pub time_secs: u64,
-    /// `--nodes` and `--ntasks`: processes of a job, one a node; the numbers above are of one.
-    pub nodes: usize,
-    /// Slurm jobs in the queue at one time.
-    pub jobs: usize,
-    /// Seconds for which a worker goes on to the next job; 0: a worker a job.
-    pub work_secs: u64,
-    /// Whether workers reach no database and leave all in their folders, for the launcher to store.
-    pub spool_only: bool,
-    /// Shell lines before the worker.
-    pub setup: Vec<String>,
-    /// Further options of `sbatch`.
-    pub options: Vec<String>,
-}
-
-impl Default for SlurmOptions {
-    /// One CPU for an hour in the cluster's default partition.
-    fn default() -> SlurmOptions {
-        let time_secs = 3600;
-        SlurmOptions {
-            partition: None,
-            account: None,
-            qos: None,
-            constraint: None,
-            gpus: 0,
-            cpus: 1,
-            memory: None,
-            time_secs,
-            nodes: 1,
-            jobs: 100,
-            work_secs: time_secs / 2,
-            spool_only: false,
-            setup: Vec::new(),
-            options: Vec::new(),
-        }
-    }
+    Slurm(Box<SlurmKeys>),
 }
 
 /// How far to go.

@@ -32,19 +32,24 @@ const TEXT_MAX: usize = 4 << 20;
 /// Values in a spec once aliases are expanded, so that a few lines can't fill the memory.
 const NODES_MAX: usize = 500_000;
 
-/// Reads the text, or says why it is no YAML.
+/// Reads the text of a spec, or says why it is no YAML.
 pub(super) fn tree(source: &Source) -> Result<Node, SpecError> {
+    node(source)?.ok_or_else(|| SpecError::new(source, vec![empty()]))
+}
+
+/// Reads a text, or says why it is no YAML. `None`: there is nothing in it.
+pub(super) fn node(source: &Source) -> Result<Option<Node>, SpecError> {
     let text = source.text();
     let one = |problem| SpecError::new(source, vec![problem]);
     if text.len() > TEXT_MAX {
-        let message = format!("a spec of {} bytes is too long", text.len());
+        let message = format!("a file of {} bytes is too long", text.len());
         return Err(one(Problem::new(Place::Nowhere, message, "").help(format!("at most {TEXT_MAX} bytes"))));
     }
     let left = Cell::new(NODES_MAX);
     match (NodeSeed { left: &left }).deserialize(serde_yaml::Deserializer::from_str(text)) {
-        Ok(Node::Null) => Err(one(empty())),
-        Ok(node) => Ok(node),
-        Err(_) if text.trim().is_empty() => Err(one(empty())),
+        Ok(Node::Null) => Ok(None),
+        Ok(node) => Ok(Some(node)),
+        Err(_) if text.trim().is_empty() => Ok(None),
         Err(error) => Err(one(syntax(text, &error))),
     }
 }
@@ -68,7 +73,7 @@ fn syntax(text: &str, error: &serde_yaml::Error) -> Problem {
     } else if reason.contains("repetition limit") || reason.contains("too many values") {
         problem.help("write the values out instead of nesting aliases (`*name`)")
     } else if reason.contains("more than one document") {
-        problem.help("one file holds one spec: remove the `---` in the middle")
+        problem.help("remove the `---` in the middle: a file holds one")
     } else {
         problem
     }

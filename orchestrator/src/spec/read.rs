@@ -26,6 +26,8 @@ pub(super) enum Value {
     Secs(u64),
     /// Names to numbers.
     Numbers(BTreeMap<String, f64>),
+    /// Names to text.
+    Texts(BTreeMap<String, String>),
     /// Any list.
     List(Vec<Value>),
     /// Keys that were there.
@@ -50,6 +52,7 @@ pub(super) fn read(node: &Node, kind: &Kind, path: &mut Path, problems: &mut Vec
         },
         Kind::OneOrMore(of) => one_or_more(node, of, path, problems),
         Kind::Numbers => numbers(node, kind, path, problems),
+        Kind::Texts => texts(node, kind, path, problems),
         _ => scalar(node, kind).or_else(|reason| refuse(node, kind, reason, path, problems).ok_or(())).ok(),
     }
 }
@@ -127,7 +130,7 @@ fn number_of(node: &Node) -> Result<f64, Option<String>> {
     }
 }
 
-fn is_name(text: &str) -> bool {
+pub(super) fn is_name(text: &str) -> bool {
     let plain = |c: char| c.is_ascii_alphanumeric() || matches!(c, '-' | '_' | '.');
     (1..=64).contains(&text.len()) && text.chars().all(plain) && !text.starts_with(['.', '-'])
 }
@@ -216,6 +219,26 @@ fn numbers(node: &Node, kind: &Kind, path: &mut Path, problems: &mut Vec<Problem
         path.0.pop();
     }
     (problems.len() == before).then_some(Value::Numbers(numbers))
+}
+
+fn texts(node: &Node, kind: &Kind, path: &mut Path, problems: &mut Vec<Problem>) -> Option<Value> {
+    let Node::Map(entries) = node else { return refuse(node, kind, None, path, problems) };
+    let before = problems.len();
+    let mut texts = BTreeMap::new();
+    for (name, node) in entries {
+        path.0.push(Step::Key(name.clone()));
+        match node {
+            Node::Text(text) if texts.insert(name.clone(), text.clone()).is_none() => {}
+            Node::Text(_) => repeated(name, path, problems),
+            _ => {
+                let message = format!("`{path}` can't be {}", shown(node));
+                let problem = Problem::new(Place::Value(path.clone()), message, "allowed: text");
+                problems.push(problem.help("write it in quotes to make it text"));
+            }
+        }
+        path.0.pop();
+    }
+    (problems.len() == before).then_some(Value::Texts(texts))
 }
 
 /// `path` ends in the key that is there again.

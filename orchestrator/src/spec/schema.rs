@@ -67,6 +67,7 @@ fn of(kind: &Kind) -> Value {
         Kind::Duration { .. } => text(DURATION_TEXT),
         Kind::Choice(words) => json!({"enum": words}),
         Kind::Numbers => json!({"type": "object", "additionalProperties": {"type": "number"}}),
+        Kind::Texts => json!({"type": "object", "additionalProperties": {"type": "string"}}),
         Kind::Tuple(kind, count) => json!({"type": "array", "items": of(kind), "minItems": count, "maxItems": count}),
         Kind::List(kind) => json!({"type": "array", "items": of(kind)}),
         Kind::OneOrMore(kind) => {

@@ -161,7 +161,7 @@ impl Store {
                    SET state = 'running', fence = locked.fence + 1, claim_nonce = $2, claimed_at = now(), heartbeat_at = now()
                    FROM locked
                    WHERE a.token = $1 AND a.job_id = locked.job_id AND locked.state = 'pending'
-                         AND a.state IN ('intent', 'launched')
+                         AND a.state IN ('intent', 'launched') AND a.ship = 'database'
                    RETURNING a.attempt_id, a.job_id, a.fence),
                moved AS (
                    UPDATE job SET fence = claimed.fence, state = 'running', reason = NULL FROM claimed

@@ -20,7 +20,7 @@ limits: {compute: 1e15}
 ";
 
 /// A folder with two pools and a runner that can only say who it is.
-fn project() -> TempDir {
+pub(super) fn project() -> TempDir {
     let dir = tempfile::tempdir().expect("a temporary folder");
     for (pool, samples) in [("train", 4_000), ("val", 600)] {
         let folder = dir.path().join("data").join(pool);
@@ -44,7 +44,7 @@ fn runner(dir: &Path, name: &str, line: &str) {
 }
 
 /// What `sweep args` shows in `dir`, with the folder's name taken out.
-fn shown(dir: &Path, args: &[&str]) -> String {
+pub(super) fn shown(dir: &Path, args: &[&str]) -> String {
     let output = sweep(dir, args).output().expect("sweep runs");
     let folder = dir.canonicalize().expect("a folder");
     transcript(&output).replace(&*folder.to_string_lossy(), "[DIR]").replace(&*dir.to_string_lossy(), "[DIR]")
@@ -68,34 +68,35 @@ fn help() {
     Usage: sweep <COMMAND>
 
     Commands:
-      init         Write a commented spec to start from
-      plan         Show the jobs of a spec and what they cost; starts nothing
-      launch       Run the jobs of a spec that are not done yet
-      status       Show the jobs of a sweep
-      explain      Say why a job does not run, or what it is doing
-      logs         Show what a job's runner wrote
-      cancel       Stop jobs and don't start them again
-      retry        Give failed or cancelled jobs another go
-      import       Read results that others published
-      export       Write the results of a sweep for other programs
-      fit          Fit a law to the results of a sweep
-      laws         List the laws that can be fitted
-      forecast     Say what a job that was not run would reach, with its interval
-      frontier     Find the best model, samples seen and unique samples for a budget
-      compare      Compare two training sets or families of models, law against law
-      backtest     Judge laws by what they had not seen
-      advise       Say which jobs to run next, to narrow a forecast at least cost
-      isoflop      Find the best model size at each budget of the sweep, three ways
-      influence    Show what each job does to a law and a forecast
-      plot         Draw figures of a sweep's analysis, SVG and PNG
-      report       Write a self-contained HTML report of a sweep
-      sql          Run a read-only SQL query, or open psql
-      db           Start, stop or look at the private database
-      model        Show a model's parameters and compute
-      schema       Print the JSON Schema of a spec, for editors
-      doctor       Check that everything a sweep needs is there
-      completions  Print a completion script for a shell
-      help         Print this message or the help of the given subcommand(s)
+      init           Write a commented spec to start from
+      plan           Show the jobs of a spec and what they cost; starts nothing
+      launch         Run the jobs of a spec that are not done yet
+      submit-script  Print a batch script that runs one job, to submit by hand with `sbatch`
+      status         Show the jobs of a sweep
+      explain        Say why a job does not run, or what it is doing
+      logs           Show what a job's runner wrote
+      cancel         Stop jobs and don't start them again
+      retry          Give failed or cancelled jobs another go
+      import         Read results that others published
+      export         Write the results of a sweep for other programs
+      fit            Fit a law to the results of a sweep
+      laws           List the laws that can be fitted
+      forecast       Say what a job that was not run would reach, with its interval
+      frontier       Find the best model, samples seen and unique samples for a budget
+      compare        Compare two training sets or families of models, law against law
+      backtest       Judge laws by what they had not seen
+      advise         Say which jobs to run next, to narrow a forecast at least cost
+      isoflop        Find the best model size at each budget of the sweep, three ways
+      influence      Show what each job does to a law and a forecast
+      plot           Draw figures of a sweep's analysis, SVG and PNG
+      report         Write a self-contained HTML report of a sweep
+      sql            Run a read-only SQL query, or open psql
+      db             Start, stop or look at the private database
+      model          Show a model's parameters and compute
+      schema         Print the JSON Schema of a spec, for editors
+      doctor         Check that everything a sweep needs is there
+      completions    Print a completion script for a shell
+      help           Print this message or the help of the given subcommand(s)
 
     Options:
       -h, --help     Print help
@@ -126,6 +127,8 @@ fn plan_help() {
           --all                Show every job of a long plan
           --backend <BACKEND>  Where jobs would run, whatever the spec says [possible values: local,
                                slurm]
+          --site <NAME>        Profile of the cluster, from `~/.config/sweep/sites.yaml`; implies
+                               `--backend slurm`
       -h, --help               Print help (see more with '--help')
     ----- stderr -----
     ");
@@ -338,39 +341,8 @@ fn what_slurm_is_asked_for() {
         let said = changed("limits:", &format!("backend: {options}\nlimits:"));
         said.lines().find(|line| line.starts_with("slurm:")).unwrap_or_else(|| panic!("{said}")).to_owned()
     };
-    insta::assert_snapshot!(of("slurm"), @"slurm: at most 8 Slurm jobs at one time, each 1 CPU, 1 h 0 min");
+    insta::assert_snapshot!(of("slurm"), @"slurm: at most 8 Slurm jobs at one time, each 1 CPU, 704M, 1 h 0 min");
     insta::assert_snapshot!(of("{slurm: {partition: gpu, gpus: 1, cpus: 8, memory: 16G, time: 90m}}"), @"slurm: at most 8 Slurm jobs at one time, each 8 CPUs, 1 GPU, 16G, 1 h 30 min, partition gpu");
-}
-
-#[test]
-fn several_nodes_need_a_runner_that_shares_a_job() {
-    let nodes = SPEC.replacen("limits:", "backend: {slurm: {nodes: 3, cpus: 8}}\nlimits:", 1);
-    let dir = project();
-    fs::write(dir.path().join("x.yaml"), &nodes).expect("a spec");
-    insta::assert_snapshot!(shown(dir.path(), &["plan", "x.yaml"]), @r#"
-    exit: 2
-    ----- stdout -----
-    ----- stderr -----
-      × `backend.slurm.nodes` is 3, but runner `own` trains a job in one process
-       ╭─[x.yaml:8:26]
-     7 │ evaluations: [{pool: data/val, tasks: [zeroshot_retrieval]}]
-     8 │ backend: {slurm: {nodes: 3, cpus: 8}}
-       ·                          ┬
-       ·                          ╰── allowed with this runner: 1
-     9 │ limits: {compute: 1e15}
-       ╰────
-      help: a runner that shares a job says `"ranks": true` in `describe`: runners/protocol
-
-    error: x.yaml: 1 mistake
-    "#);
-    runner(
-        dir.path(),
-        "own",
-        r#"echo '{"name":"own","version":"1","protocol":1,"reads_data":true,"devices":["cpu"],"ranks":true}'"#,
-    );
-    let said = shown(dir.path(), &["plan", "x.yaml"]);
-    let slurm = said.lines().find(|line| line.starts_with("slurm:")).unwrap_or_else(|| panic!("{said}"));
-    assert_eq!(slurm, "slurm: at most 8 Slurm jobs at one time, each 3 nodes of 8 CPUs, 1 h 0 min");
 }
 
 #[test]

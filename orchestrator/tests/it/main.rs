@@ -5,6 +5,7 @@
 mod advise;
 mod analysis;
 mod cli_plan;
+mod cli_sites;
 mod escapes;
 mod harness;
 mod import;

@@ -97,12 +97,19 @@ pub(super) fn script(batch: &Batch<'_>, options: &SlurmOptions) -> String {
             quote(&file.display().to_string())
         );
     }
+    for (name, value) in &options.environment {
+        let _ = writeln!(text, "export {name}={}", quote(value));
+    }
     for line in &options.setup {
         let _ = writeln!(text, "{line}");
     }
+    text.push_str("exec ");
+    for word in &options.container {
+        let _ = write!(text, "{} ", quote(word));
+    }
     let _ = write!(
         text,
-        "exec {} --attempt \"$token\" --database-elsewhere --until-secs {}",
+        "{} --attempt \"$token\" --database-elsewhere --until-secs {}",
         quote(&batch.worker.display().to_string()),
         options.time_secs - margin,
     );
@@ -117,6 +124,21 @@ pub(super) fn script(batch: &Batch<'_>, options: &SlurmOptions) -> String {
     }
     text.push('\n');
     text
+}
+
+/// What people who submit a script themselves have to know.
+const BY_HAND: &str = "\
+# To submit by hand: sbatch THIS_FILE. Edit what you like but --job-name, --array and the last line: by them a launcher
+# knows this job in the queue. It runs one attempt, which is recorded already. If it is never submitted, nothing is lost:
+# the next `sweep launch` submits that attempt itself once it is 3 minutes old and not in the queue. Whichever worker of
+# the two starts first has the attempt; the other ends at once, with exit code 77. So it can be submitted once, and not
+# again: ask for a new script then.
+";
+
+/// A script for somebody to submit.
+pub(super) fn by_hand(script: &str) -> String {
+    let (shebang, rest) = script.split_once('\n').unwrap_or((script, ""));
+    format!("{shebang}\n{BY_HAND}{rest}")
 }
 
 /// Seconds that a worker is given to write a checkpoint and go: a tenth of its time, within [`STOP_SECS`].

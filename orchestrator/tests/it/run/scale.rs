@@ -231,6 +231,7 @@ fn many(jobs: usize) -> Plan {
         pools: BTreeMap::new(),
         model_files: BTreeMap::new(),
         secs_per_sample: BTreeMap::new(),
+        site: None,
         base_dir: "/".into(),
     };
     plan(&spec, &inputs).expect("it can be planned")

@@ -591,3 +591,61 @@ fn what_slurm_will_never_accept_ends_the_launch_at_once() {
     let said = String::from_utf8_lossy(&output.stderr);
     assert!(said.contains("invalid partition specified: nowhere"), "{said}");
 }
+
+#[test]
+fn a_script_submitted_by_hand_is_adopted_and_never_runs_twice() {
+    let Some(slurm) = SlurmBench::new("worker_time: 0s") else { return };
+    let planned = slurm.sweep(&["plan", "sweep.yaml", "--json"]);
+    assert!(planned.status.success(), "{}", transcript(&planned));
+    let plan: serde_json::Value = serde_json::from_slice(&planned.stdout).expect("JSON");
+    let keys: Vec<&str> =
+        plan["jobs"].as_array().expect("jobs").iter().filter_map(|job| job["job_key"].as_str()).collect();
+    let script = |key: &str| {
+        let output = slurm.sweep(&["submit-script", "sweep.yaml", key]);
+        assert!(output.status.success(), "{}", transcript(&output));
+        let path = slurm.bench.path().join(format!("{}.sh", &key[..8]));
+        fs::write(&path, output.stdout).expect("the project can be written to");
+        path.display().to_string()
+    };
+    // One waits when the launcher comes, one is never submitted, one has ended before.
+    let (waits, forgotten, ended) = (script(keys[0]), script(keys[1]), script(keys[2]));
+    let again = slurm.sweep(&["submit-script", "sweep.yaml", keys[0]]);
+    assert_eq!(again.status.code(), Some(2), "{}", transcript(&again));
+    slurm.cluster.slurm("sbatch", &["--hold", &waits]);
+    slurm.cluster.slurm("sbatch", &[&ended]);
+    slurm.bench.wait_for("SELECT 'done' FROM job WHERE state = 'done'");
+    // As if its three minutes were over.
+    slurm
+        .bench
+        .ask("UPDATE attempt SET created_at = created_at - interval '1 h' WHERE state = 'intent' RETURNING 'old'");
+    let launch = slurm.launch("");
+    let all_but_one = "SELECT 'three' FROM job WHERE state = 'done' HAVING count(*) = 3";
+    slurm.bench.wait_for(all_but_one);
+    slurm.bench.wait_for("SELECT 'adopted' FROM attempt WHERE state = 'launched' AND handle IS NOT NULL");
+    for job in slurm.cluster.queue("PENDING") {
+        slurm.cluster.slurm("scontrol", &["release", &job]);
+    }
+    slurm.finish(launch);
+    assert_eq!(slurm.ends(), ["4 finished"], "{}", slurm.story());
+    // Too late: its attempt has ended.
+    slurm.cluster.slurm("sbatch", &[&forgotten]);
+    let over = || slurm.cluster.queue("PENDING,RUNNING,COMPLETING").is_empty().then_some(());
+    wait_until(over).unwrap_or_else(|| panic!("it stays\n{}", slurm.story()));
+    assert_eq!(slurm.ends(), ["4 finished"], "{}", slurm.story());
+    slurm.bench.assert_done_once();
+}
+
+#[test]
+fn a_plan_refuses_what_no_partition_has() {
+    let Some(slurm) = SlurmBench::new("gpus: 3") else { return };
+    let output = slurm.sweep(&["plan", "sweep.yaml"]);
+    let said = transcript(&output);
+    assert_eq!(output.status.code(), Some(2), "{said}");
+    assert!(said.contains("`gpus`: 3 is asked, and the most there is is 2 on a node, in partition low"), "{said}");
+    let spec = slurm.bench.path().join("sweep.yaml");
+    let possible = fs::read_to_string(&spec).expect("it is there").replace("gpus: 3", "gpus: 2, jobs: 3");
+    fs::write(&spec, possible).expect("it is ours");
+    let said = transcript(&slurm.sweep(&["plan", "sweep.yaml"]));
+    assert!(said.contains("submitted at first as 1 job array of at most 11 tasks"), "{said}");
+    assert!(!said.contains("not checked"), "{said}");
+}
