@@ -1,11 +1,13 @@
 //! Contrastive losses of image-text training: exact values and gradients without ever storing B x B beyond a budget.
 //!
 //! [`reference`](mod@reference) is the formula in plain Rust and float64, the truth that everything is held against.
-//! [`comm`] lets ranks share a batch. With the feature `torch`, `clip_loss` and `siglip_loss` take tensors; `csrc/`
-//! does the work, and serves Python alike (`python/`). What it computes, how, and how fast: `README.md`.
+//! [`comm`](mod@comm), a crate of its own, lets ranks share a batch. With the feature `torch`, `clip_loss` and
+//! `siglip_loss` take tensors; `csrc/` does the work, and serves Python alike (`python/`). What it computes, how, and
+//! how fast: `README.md`.
 
-pub mod comm;
 pub mod reference;
+
+pub use comm;
 
 #[cfg(feature = "torch")]
 mod ffi;

@@ -438,6 +438,9 @@ pub(super) fn time(secs: f64) -> String {
 pub(super) fn slurm_request(options: &SlurmOptions) -> String {
     let number = |count: usize, what: &str| format!("{count} {what}{}", if count == 1 { "" } else { "s" });
     let mut parts = vec![number(options.cpus, "CPU")];
+    if options.nodes > 1 {
+        parts[0] = format!("{} nodes of {}", options.nodes, parts[0]);
+    }
     if options.gpus > 0 {
         parts.push(number(options.gpus, "GPU"));
     }

@@ -84,14 +84,18 @@ fn values(options: &SlurmOptions) -> Vec<Asked> {
     let from = &options.from;
     let value = |key, value: String, from: &Origin| Asked { key, value, from: word(from) };
     let or = |value: &Option<String>| value.clone().unwrap_or_else(|| "not asked".to_owned());
-    vec![
+    let mut values = vec![
         value("partition", or(&options.partition), &from.partition),
         value("cpus", options.cpus.to_string(), &from.cpus),
         value("gpus", options.gpus.to_string(), &from.gpus),
         value("memory", or(&options.memory), &from.memory),
         value("time", time(options.time_secs as f64), &from.time),
         value("jobs", options.jobs.to_string(), &from.jobs),
-    ]
+    ];
+    if options.nodes > 1 {
+        values.insert(1, value("nodes", options.nodes.to_string(), &from.nodes));
+    }
+    values
 }
 
 fn word(origin: &Origin) -> String {

@@ -54,7 +54,7 @@ pub(super) fn hex(bytes: &[u8]) -> String {
 
 /// Expands, sizes, costs and names the jobs of a spec, cheapest first. Pure.
 pub fn plan(spec: &Spec, inputs: &Inputs) -> Result<Plan, SpecError> {
-    let mut problems = Vec::new();
+    let mut problems = Vec::from_iter(too_many_nodes(spec, inputs));
     let training = training_pool(spec, inputs, &mut problems);
     let measured = evaluations(spec, inputs, &mut problems);
     let (Some(training), Some(measured)) = (training, measured) else {
@@ -122,6 +122,34 @@ pub fn plan(spec: &Spec, inputs: &Inputs) -> Result<Plan, SpecError> {
         runner_devices: inputs.runner.devices.clone(),
         runner_serves: inputs.runner.serve,
         base_dir: inputs.base_dir.clone(),
+    })
+}
+
+/// Several nodes for a runner that can't share a job, or in a container.
+fn too_many_nodes(spec: &Spec, inputs: &Inputs) -> Option<Problem> {
+    let Backend::Slurm(keys) = &spec.backend else { return None };
+    let (nodes, place, of) = match (keys.nodes, &inputs.site) {
+        (Some(nodes), _) => {
+            let place = Path::keys(&["backend", "slurm", "nodes"]);
+            (nodes, Place::Value(place.clone()), format!("`{place}`"))
+        }
+        (None, Some(site)) => (site.keys.nodes?, Place::Nowhere, format!("`nodes` of site `{}`", site.name)),
+        (None, None) => return None,
+    };
+    if nodes == 1 {
+        return None;
+    }
+    if !inputs.runner.ranks {
+        let message = format!("{of} is {nodes}, but runner `{}` trains a job in one process", inputs.runner.name);
+        return Some(
+            Problem::new(place, message, "allowed with this runner: 1")
+                .help("a runner that shares a job says `\"ranks\": true` in `describe`: runners/protocol"),
+        );
+    }
+    let of_site = inputs.site.as_ref().and_then(|site| site.keys.container.as_ref());
+    keys.container.as_ref().or(of_site).map(|_| {
+        let message = format!("{of} is {nodes}, and `container` would hold the first of them alone");
+        Problem::new(place, message, "allowed in a container: 1").help("leave one of the two out")
     })
 }
 

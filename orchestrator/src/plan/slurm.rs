@@ -24,6 +24,8 @@ pub struct SlurmOptions {
     pub memory: Option<String>,
     /// `--time`, seconds; Slurm counts minutes.
     pub time_secs: u64,
+    /// `--nodes` and `--ntasks`: processes of a job, one a node; the numbers above are of one.
+    pub nodes: usize,
     /// Slurm jobs in the queue at one time.
     pub jobs: usize,
     /// Seconds for which a worker goes on to the next job; 0: a worker a job.
@@ -75,6 +77,8 @@ pub struct SlurmOrigins {
     pub memory: Origin,
     /// Of `time`.
     pub time: Origin,
+    /// Of `nodes`.
+    pub nodes: Origin,
     /// Of `jobs`.
     pub jobs: Origin,
 }
@@ -124,6 +128,7 @@ pub fn slurm_options(spec: &SlurmKeys, site: Option<&Site>, jobs: &[PlannedJob])
             cpus: origin(spec.cpus.is_some(), below.cpus.is_some(), &unset),
             memory: origin(spec.memory.is_some(), below.memory.is_some(), &|| memory_from.clone()),
             time: origin(spec.time_secs.is_some(), below.time_secs.is_some(), &|| time_from.clone()),
+            nodes: origin(spec.nodes.is_some(), below.nodes.is_some(), &unset),
             jobs: origin(spec.jobs.is_some(), below.jobs.is_some(), &unset),
         },
         partition: keys.partition,
@@ -134,6 +139,7 @@ pub fn slurm_options(spec: &SlurmKeys, site: Option<&Site>, jobs: &[PlannedJob])
         cpus: keys.cpus.unwrap_or(1),
         memory: keys.memory.or(estimated_memory),
         time_secs,
+        nodes: keys.nodes.unwrap_or(1),
         jobs: keys.jobs.unwrap_or(100),
         work_secs: keys.work_secs.unwrap_or(time_secs / 2),
         spool_only: keys.spool_only.unwrap_or(false),

@@ -22,6 +22,7 @@ fn inputs() -> Inputs {
             reads_data: true,
             devices: vec!["cpu".to_owned()],
             serve: false,
+            ranks: false,
         },
         runner_path: "clip-runner".into(),
         pools: [("train".to_owned(), pool("train", 4_000)), ("val".to_owned(), pool("val", 600))].into(),

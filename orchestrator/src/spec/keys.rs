@@ -318,6 +318,12 @@ pub static SLURM: &[Key] = &[
         Optional,
         "Wall-clock time of one submission; longer jobs go on from their checkpoints in the next; else by measured speed, else 1h",
     ),
+    key(
+        "nodes",
+        Kind::Count { min: 1, max: 4_096 },
+        Default("1"),
+        "Nodes of one job, a process of the runner on each; CPUs, GPUs and memory are those of one node",
+    ),
     key("jobs", Kind::Count { min: 1, max: 100_000 }, Default("100"), "Slurm jobs in the queue at one time"),
     key(
         "worker_time",

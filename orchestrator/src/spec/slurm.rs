@@ -30,6 +30,8 @@ pub struct SlurmKeys {
     pub memory: Option<String>,
     /// `--time`, seconds; Slurm counts minutes.
     pub time_secs: Option<u64>,
+    /// `--nodes` and `--ntasks`: processes of a job, one a node; the numbers above are of one.
+    pub nodes: Option<usize>,
     /// Slurm jobs in the queue at one time.
     pub jobs: Option<usize>,
     /// Seconds for which a worker goes on to the next job; 0: a worker a job.
@@ -61,6 +63,7 @@ impl SlurmKeys {
             cpus: self.cpus.or(below.cpus),
             memory: self.memory.or_else(|| below.memory.clone()),
             time_secs: self.time_secs.or(below.time_secs),
+            nodes: self.nodes.or(below.nodes),
             jobs: self.jobs.or(below.jobs),
             work_secs: self.work_secs.or(below.work_secs),
             spool_only: self.spool_only.or(below.spool_only),
@@ -129,6 +132,7 @@ pub(super) fn build(mut section: Section) -> SlurmKeys {
         cpus: number(section.remove("cpus")),
         memory: text(section.remove("memory")),
         time_secs: secs(section.remove("time")),
+        nodes: number(section.remove("nodes")),
         jobs: number(section.remove("jobs")),
         work_secs: secs(section.remove("worker_time")),
         spool_only: is_spool(section.remove("ship")),
@@ -208,7 +212,7 @@ pub(super) fn check(keys: &SlurmKeys, root: &Path) -> Vec<Problem> {
             at(place.clone(), format!("`{place}` is `{option:?}`"), "one option, such as `--exclusive`");
         } else if OURS.contains(&name) {
             let message = format!("`{place}` is `{name}`, which is set for every worker");
-            at(place, message, "leave it out; `time` has a key of its own, and a worker is one task on one node");
+            at(place, message, "leave it out; `time` and `nodes` have keys of their own, and a node has one task");
         }
     }
     for (index, word) in keys.container.iter().flatten().enumerate() {

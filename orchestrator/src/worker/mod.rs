@@ -11,6 +11,7 @@ mod checkpoints;
 mod judge;
 mod lines;
 mod log;
+mod ranks;
 mod runner;
 mod ship;
 mod spool;
@@ -21,6 +22,7 @@ mod ticket;
 mod train;
 mod unconnected;
 
+use std::ffi::OsString;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
@@ -65,6 +67,9 @@ struct Cli {
     /// The runner takes jobs on standard input (`RUNNER serve`).
     #[arg(long)]
     serve: bool,
+    /// Processes that train a job together, one on each node of the Slurm job that this worker is in.
+    #[arg(long, default_value_t = 1)]
+    ranks: usize,
 }
 
 /// What can go wrong with a worker, beside its runner.
@@ -101,7 +106,13 @@ enum WorkerError {
 
 /// Entry point of the binary.
 pub fn main() -> ExitCode {
-    let cli = Cli::parse();
+    let arguments: Vec<OsString> = std::env::args_os().skip(1).collect();
+    if arguments.first().is_some_and(|first| first == ranks::COMMAND) {
+        return ranks::main(&arguments[1..]);
+    }
+    let mut cli = Cli::parse();
+    // Ranks are started anew for each job: whoever serves them next would have to know that all are at its end.
+    cli.serve &= cli.ranks == 1;
     // One thread: the runner dies with the thread that started it, which has to be the one that lives to the end.
     let runtime =
         tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a Tokio runtime can be built");

@@ -1,7 +1,7 @@
 //! The runner as a child process: started in a group of its own, dying with the worker, its words read line by line.
 
 use std::io;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::{ExitStatus, Stdio};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -16,13 +16,14 @@ use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
 
 use super::lines::{Line, next_line};
+use super::ranks;
 use super::stderr_log::StderrLog;
 use crate::backend::{is_secret, kill_marked, kill_orphans};
 
 /// Variable that every process of a runner carries, so that none of them is ever overlooked.
 const MARKER: &str = "SWEEP_ATTEMPT";
 /// How long the copy of standard error may take after the runner and its children have ended.
-const WORDS_GRACE: Duration = Duration::from_secs(2);
+pub(super) const WORDS_GRACE: Duration = Duration::from_secs(2);
 /// Rounds in which orphans are killed; one that forks meanwhile is found by the next.
 const KILL_ROUNDS: usize = 50;
 /// Name of the file in an attempt's folder that says what to train.
@@ -36,6 +37,8 @@ pub(super) struct Runner {
     token: String,
     /// Where one that serves is told its jobs.
     requests: Option<ChildStdin>,
+    /// The attempt's folder and the number of ranks, where it has several: the child is `srun` then.
+    several: Option<(PathBuf, usize)>,
     /// Its standard error, and the task that copies it.
     log: Arc<Mutex<StderrLog>>,
     copying: Option<JoinHandle<()>>,
@@ -52,7 +55,10 @@ impl Runner {
     ) -> io::Result<(Runner, mpsc::Receiver<Line>)> {
         let folder = &job.attempt_dir;
         let threads = job.resources.threads.to_string();
-        let mut command = Command::new(runner);
+        let mut command = match &job.ranks {
+            Some(ranks) => ranks::srun(runner, job, ranks)?,
+            None => Command::new(runner),
+        };
         if serve {
             command.arg("serve").stdin(Stdio::piped());
         } else {
@@ -68,7 +74,10 @@ impl Runner {
         let log = Arc::new(Mutex::new(StderrLog::new(folder)));
         command.process_group(0);
         die_with_worker(&mut command);
-        let mut child = command.spawn()?;
+        let mut child = command.spawn().map_err(|error| match job.ranks {
+            Some(_) => io::Error::new(error.kind(), format!("srun: {error}")),
+            None => error,
+        })?;
         let pid = Pid::from_raw(child.id().unwrap_or_default().cast_signed());
         let requests = child.stdin.take();
         let stdout = child.stdout.take().expect("it is piped");
@@ -76,7 +85,8 @@ impl Runner {
         let copying = Some(tokio::spawn(copy_stderr(stderr, Arc::clone(&log))));
         let (sender, lines) = mpsc::channel(32);
         tokio::spawn(read_lines(stdout, sender));
-        Ok((Runner { child, pid, token: token.to_owned(), requests, log, copying }, lines))
+        let several = job.ranks.as_ref().map(|ranks| (folder.clone(), ranks.world_size));
+        Ok((Runner { child, pid, token: token.to_owned(), requests, several, log, copying }, lines))
     }
 
     /// Whether it takes one job after another.
@@ -101,17 +111,26 @@ impl Runner {
     /// Waits for its end. May be called again after being dropped half-way.
     pub(super) async fn wait(&mut self) -> io::Result<ExitStatus> {
         // `Child::wait` would close the standard input of one that serves, had that not been taken from it.
-        self.child.wait().await
+        let status = self.child.wait().await?;
+        let several = self.several.as_ref();
+        Ok(several.and_then(|(folder, world_size)| ranks::end_of_all(folder, *world_size)).unwrap_or(status))
     }
 
     /// Asks it to stop after a checkpoint.
     pub(super) fn ask_to_stop(&self) {
-        let _ = kill(self.pid, Signal::SIGTERM);
+        // `srun` passes SIGUSR1 on to all ranks; SIGTERM would have it kill them a little later.
+        let signal = if self.several.is_some() { Signal::SIGUSR1 } else { Signal::SIGTERM };
+        let _ = kill(self.pid, signal);
     }
 
     /// Kills it and what it started: its process group, and what carries its mark where orphans don't fall to this
     /// process ([`Runner::clean_up`]).
     pub(super) fn kill_all(&self) {
+        if self.several.is_some() && self.child.id().is_some() {
+            // Has `srun` kill all ranks on all nodes and wait for their end; dead, it would leave that to a helper.
+            let _ = kill(self.pid, Signal::SIGQUIT);
+            return;
+        }
         let _ = killpg(self.pid, Signal::SIGKILL);
         if !orphans_are_ours() {
             kill_leftovers(&self.token);
@@ -181,7 +200,7 @@ fn orphans_are_ours() -> bool {
 }
 
 /// Kills and reaps what the runner left to this process.
-fn kill_and_reap_orphans() {
+pub(super) fn kill_and_reap_orphans() {
     for _ in 0..KILL_ROUNDS {
         let orphans = kill_orphans();
         if orphans.is_empty() {
@@ -195,7 +214,7 @@ fn kill_and_reap_orphans() {
 
 /// A runner without its worker would train for nobody, and beside its successor.
 #[expect(unsafe_code, reason = "`prctl` has to be called in the child, between fork and exec")]
-fn die_with_worker(command: &mut Command) {
+pub(super) fn die_with_worker(command: &mut Command) {
     let worker = nix::unistd::getpid();
     // SAFETY: prctl and getppid are async-signal-safe and touch no memory of ours.
     unsafe {

@@ -15,7 +15,7 @@ use super::runner::{self, Runner};
 use super::spool::Spool;
 use super::stop::{StopSignal, Told};
 use super::supervise::{file, is_disk_full};
-use super::{Cli, WorkerError, checkpoints, log};
+use super::{Cli, WorkerError, checkpoints, log, ranks};
 use crate::store::{Claim, Ending, Orders};
 
 /// How long a runner may take to stop after it was asked to.
@@ -97,7 +97,7 @@ pub(super) async fn train(
     stop: &StopSignal,
 ) -> Result<Option<Ending>, WorkerError> {
     let begun = Instant::now();
-    let job = job_of(seat.cli, claim);
+    let job = job_of(seat.cli, claim)?;
     std::fs::create_dir_all(&job.checkpoint_dir).map_err(file("make the folder", &job.checkpoint_dir))?;
     runner::write_job(&job).map_err(file("write job.json in", &claim.folder))?;
     let spool = Spool::create(&claim.folder).map_err(file("write the events in", &claim.folder))?;
@@ -392,8 +392,9 @@ fn kind_of(event: &Event) -> &'static str {
     }
 }
 
-fn job_of(cli: &Cli, claim: &Claim) -> Job {
-    Job {
+fn job_of(cli: &Cli, claim: &Claim) -> Result<Job, WorkerError> {
+    let no_port = |source| WorkerError::Process { doing: "find a port for the ranks to meet at", source };
+    Ok(Job {
         protocol: protocol::PROTOCOL_VERSION,
         job_key: claim.job_key.clone(),
         fence: claim.fence,
@@ -405,7 +406,8 @@ fn job_of(cli: &Cli, claim: &Claim) -> Job {
             device: claim.device.clone(),
             threads: usize::try_from(claim.threads).unwrap_or(1).max(1),
         },
-    }
+        ranks: if cli.ranks > 1 { Some(ranks::meeting(cli.ranks).map_err(no_port)?) } else { None },
+    })
 }
 
 /// Waits for `instant`, or for ever.

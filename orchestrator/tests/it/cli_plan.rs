@@ -390,7 +390,7 @@ fn what_slurm_is_not_to_be_asked_for() {
      7 │ evaluations: [{pool: data/val, tasks: [zeroshot_retrieval]}]
      8 │ backend: {slurm: {partition: a b, memory: 16 GB, options: [--array=1-3, exclusive]}}
        ·                                                            ─────┬─────
-       ·                                                                 ╰── leave it out; `time` has a key of its own, and a worker is one task on one node
+       ·                                                                 ╰── leave it out; `time` and `nodes` have keys of their own, and a node has one task
      9 │ limits: {compute: 1e15}
        ╰────
 

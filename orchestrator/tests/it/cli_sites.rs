@@ -42,3 +42,46 @@ fn profiles_of_sites() {
     assert!(wrong.contains("sites.yaml:2:17") && wrong.contains("leads to the database"), "{wrong}");
     assert!(wrong.contains("`1A` is no name of a variable") && wrong.contains("2 mistakes"), "{wrong}");
 }
+
+#[test]
+fn several_nodes_need_a_runner_that_shares_a_job() {
+    let dir = project();
+    let (spec, runner) = (dir.path().join("x.yaml"), dir.path().join("own"));
+    let plain = fs::read_to_string(&spec).expect("a spec");
+    let with = |options: &str| {
+        let text = plain.replacen("limits:", &format!("backend: {{slurm: {{{options}}}}}\nlimits:"), 1);
+        fs::write(&spec, text).expect("ours");
+        shown(dir.path(), &["plan", "x.yaml"])
+    };
+    insta::assert_snapshot!(with("nodes: 3, cpus: 8"), @r#"
+    exit: 2
+    ----- stdout -----
+    ----- stderr -----
+      × `backend.slurm.nodes` is 3, but runner `own` trains a job in one process
+       ╭─[x.yaml:8:26]
+     7 │ evaluations: [{pool: data/val, tasks: [zeroshot_retrieval]}]
+     8 │ backend: {slurm: {nodes: 3, cpus: 8}}
+       ·                          ┬
+       ·                          ╰── allowed with this runner: 1
+     9 │ limits: {compute: 1e15}
+       ╰────
+      help: a runner that shares a job says `"ranks": true` in `describe`: runners/protocol
+
+    error: x.yaml: 1 mistake
+    "#);
+    let sites = dir.path().join("sites.yaml");
+    fs::write(&sites, "home: {nodes: 2}\n").expect("ours");
+    fs::write(&spec, &plain).expect("ours");
+    let mut command = sweep(dir.path(), &["plan", "x.yaml", "--site", "home"]);
+    let said = transcript(&command.env("SWEEP_SITES", &sites).output().expect("sweep runs"));
+    assert!(said.contains("`nodes` of site `home` is 2, but runner `own` trains a job in one process"), "{said}");
+
+    let describe = fs::read_to_string(&runner).expect("a script").replace("[\"cpu\"]", "[\"cpu\"],\"ranks\":true");
+    fs::write(&runner, describe).expect("ours");
+    let said = with("nodes: 3, cpus: 8, memory: 2G");
+    let row = |key: &str| said.lines().find(|line| line.trim_start().starts_with(key)).unwrap_or_default().to_owned();
+    assert!(row("slurm:").ends_with("each 3 nodes of 8 CPUs, 2G, 1 h 0 min"), "{said}");
+    assert!(row("nodes ").contains("3 ") && row("nodes ").ends_with("spec"), "{said}");
+    let said = with("nodes: 3, container: [apptainer, exec, image.sif]");
+    assert!(said.contains("x.yaml:8:26") && said.contains("`container` would hold the first of them alone"), "{said}");
+}

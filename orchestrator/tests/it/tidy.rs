@@ -91,7 +91,7 @@ fn crates_depend_on_what_they_may() {
             .collect()
     };
     assert_eq!(dependencies("runners/protocol/Cargo.toml"), ["serde"], "the protocol depends on serde alone");
-    for forbidden in ["tch", "pool", "kernels", "clip-runner", "synthetic-runner"] {
+    for forbidden in ["tch", "pool", "kernels", "comm", "clip-runner", "synthetic-runner"] {
         assert!(
             !dependencies("orchestrator/Cargo.toml").contains(&forbidden.to_owned()),
             "the orchestrator uses {forbidden}"

@@ -66,6 +66,7 @@ pub fn describe(devices: Vec<String>) -> Description {
         reads_data: true,
         devices,
         serve: true,
+        ranks: false,
     }
 }
 
@@ -90,6 +91,9 @@ fn check(job: &Job) -> Result<(), JobError> {
         let planned = format!("{} {}", spec.runner.name, spec.runner.version);
         return Err(JobError::Runner { planned });
     }
+    // Each of several would train all of it.
+    let several = job.ranks.as_ref().map_or(1, |ranks| ranks.world_size);
+    require("ranks.world_size", job.ranks.is_none(), several, || "clip-runner trains a job in one process".into())?;
     let batch = spec.recipe.global_batch;
     require("recipe.global_batch", batch > 0, batch, || "must be at least 1".into())?;
     let parts = spec.recipe.accum_freq;

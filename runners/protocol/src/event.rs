@@ -123,6 +123,9 @@ pub struct Description {
     /// Whether it answers `RUNNER serve`: jobs one after another in one process.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub serve: bool,
+    /// Whether several processes can train one job: [`crate::Ranks`].
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub ranks: bool,
 }
 
 /// One line on standard input of `RUNNER serve`: train this job next.

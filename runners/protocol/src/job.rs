@@ -28,6 +28,9 @@ pub struct Job {
     pub base_dir: PathBuf,
     /// Where to run.
     pub resources: Resources,
+    /// The processes that train it together, one a rank; left out: one process does.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub ranks: Option<Ranks>,
 }
 
 /// Everything that changes the result of a job, and nothing that does not. Its canonical JSON is hashed into the job
@@ -207,6 +210,19 @@ pub struct Resources {
     pub device: String,
     /// Threads for arithmetic.
     pub threads: usize,
+}
+
+/// What all processes of a job that has several know alike. Which of them a process is, is in its environment (`RANK`,
+/// `LOCAL_RANK`), beside the same under the names of torch's launchers. Changes no result but by rounding.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Ranks {
+    /// Processes, 2 or more; ranks count from 0.
+    pub world_size: usize,
+    /// Host of rank 0, where the others find it.
+    pub master_addr: String,
+    /// A port there that was free when the attempt began; rank 0 is the one to listen.
+    pub master_port: u16,
 }
 
 impl JobSpec {

@@ -1,7 +1,7 @@
 //! The JSON that runners and `sweep` exchange: what the README shows is what the types read and write.
 
 use proptest::prelude::*;
-use protocol::{Description, Event, FailureKind, Job, Measurement, NamedModel, ServeRequest, shipped_model};
+use protocol::{Description, Event, FailureKind, Job, Measurement, NamedModel, Ranks, ServeRequest, shipped_model};
 
 const README: &str = include_str!("../README.md");
 
@@ -42,6 +42,20 @@ fn readme_description() {
     let [text] = blocks("describe")[..] else { panic!("one block") };
     let description: Description = serde_json::from_str(text).expect("the example is a description");
     assert_eq!(description.protocol, protocol::PROTOCOL_VERSION);
+}
+
+#[test]
+fn readme_ranks() {
+    let [text] = blocks("Ranks")[..] else { panic!("one block") };
+    let ranks: Ranks = serde_json::from_str(text).expect("the example is what ranks share");
+    let value: serde_json::Value = serde_json::from_str(text).expect("JSON");
+    assert_eq!(serde_json::to_value(&ranks).expect("serialises"), value, "the example shows every field");
+    // A job of one process is written as ever, so that older runners read it.
+    let mut job: Job = serde_json::from_str(blocks("job.json")[0]).expect("the example is a job");
+    assert!(job.ranks.is_none() && !serde_json::to_string(&job).expect("serialises").contains("ranks"));
+    job.ranks = Some(ranks);
+    let text = serde_json::to_string(&job).expect("serialises");
+    assert_eq!(serde_json::from_str::<Job>(&text).expect("parses"), job);
 }
 
 #[test]

@@ -6,6 +6,7 @@
 mod checkpoint;
 mod fault;
 mod law;
+mod ranks;
 
 use std::io::Write;
 use std::path::{Path, PathBuf};
@@ -20,6 +21,7 @@ use protocol::{Description, Event, FailureKind, Job, ServeRequest, exit};
 
 use checkpoint::State;
 use fault::Faults;
+use ranks::Ranks;
 
 /// Name in the recipe's `extra` of jobs that only say that they started and finished.
 const NOTHING: &str = "nothing";
@@ -69,6 +71,7 @@ fn describe() -> Result<()> {
         reads_data: false,
         devices: vec!["cpu".to_owned()],
         serve: true,
+        ranks: true,
     };
     writeln!(std::io::stdout(), "{}", serde_json::to_string(&description)?).context("can't write to standard output")
 }
@@ -122,11 +125,15 @@ fn run(job_file: &Path, stop: &StopSignal) -> Result<i32> {
 
     let spec = &job.spec;
     let (steps, batch) = (spec.steps(), spec.recipe.global_batch);
-    let mut state = checkpoint::newest(&job.checkpoint_dir, job.fence).unwrap_or_default();
+    let mut ranks = Ranks::meet(&job)?;
+    let state = checkpoint::newest(&job.checkpoint_dir, job.fence).unwrap_or_default();
+    let mut state = ranks.agree_on_start(state)?;
+    let first = ranks.is_first();
+    let say = |event: &Event| if first { say(event) } else { Ok(()) };
     say(&Event::Started {
         parameters: spec.model.config.size().parameters(),
         resumed_from_samples: state.step * batch,
-        device: "cpu (a law)".to_owned(),
+        device: ranks.device(),
     })?;
     let report_every = (steps / 50).max(1);
     let started = Instant::now();
@@ -134,23 +141,28 @@ fn run(job_file: &Path, stop: &StopSignal) -> Result<i32> {
         let step = state.step + 1;
         faults.before_step(step, &job.checkpoint_dir)?;
         let seen = step * batch;
-        let loss = if faults.nan_at(step) { f64::NAN } else { law::step_loss(spec, step) };
+        let draw = || if faults.nan_at(step) { f64::NAN } else { law::step_loss(spec, step) };
+        let (loss, stop_asked) = ranks.share(step, draw, stop.asked.load(Ordering::Relaxed))?;
         state = State { step, loss_sum: state.loss_sum + loss, loss_count: state.loss_count + 1 };
         if step.is_multiple_of(report_every) || step == steps {
             say(&step_event(&job, &state))?;
             state = State { loss_sum: 0.0, loss_count: 0, ..state };
         }
-        evaluate(&job, seen, step == steps)?;
+        if first {
+            evaluate(&job, seen, step == steps)?;
+        }
         let due = spec.recipe.checkpoint_every_samples.is_some_and(|every| seen / every != (seen - batch) / every);
-        let stopping = stop.asked.load(Ordering::Relaxed) && step < steps;
-        if due || stopping || step == steps {
+        let stopping = stop_asked && step < steps;
+        if first && (due || stopping || step == steps) {
             say(&checkpoint::write(&job, state)?)?;
         }
         if stopping {
             words(&format!("stopped on request after {seen} samples"));
+            ranks.account().iter().for_each(|text| words(text));
             return Ok(exit::STOPPED);
         }
     }
+    ranks.account().iter().for_each(|text| words(text));
     say(&Event::Finished {
         samples_seen: spec.samples_seen,
         train_secs: started.elapsed().as_secs_f64(),

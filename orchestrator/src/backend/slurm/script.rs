@@ -42,7 +42,7 @@ pub(super) fn read_attempts(text: &str) -> Vec<String> {
     text.lines().map(|line| line.split(' ').next().unwrap_or_default().to_owned()).collect()
 }
 
-/// The script. It ends in `exec sweep-worker`: the worker is the process that Slurm signals.
+/// The script. It ends in `exec sweep-worker`: the worker, on the first node, is the process that Slurm signals.
 pub(super) fn script(batch: &Batch<'_>, options: &SlurmOptions) -> String {
     let mut text = String::from(
         "#!/bin/bash\n# Written by sweep: a job array, of which task I runs the attempt in line I + 1 of the file `attempts`.\n",
@@ -56,8 +56,9 @@ pub(super) fn script(batch: &Batch<'_>, options: &SlurmOptions) -> String {
         "--open-mode=append".to_owned(),
         // A requeued job would be a second worker of an attempt: the launcher submits anew instead.
         "--no-requeue".to_owned(),
-        "--nodes=1".to_owned(),
-        "--ntasks=1".to_owned(),
+        // Not `--ntasks-per-node`: Slurm 22.05.8 miscounts with it.
+        format!("--nodes={}", options.nodes),
+        format!("--ntasks={}", options.nodes),
         format!("--cpus-per-task={}", options.cpus),
         format!("--time={}", options.time_secs.div_ceil(60)),
         format!("--signal=B:USR1@{margin}"),
@@ -114,6 +115,9 @@ pub(super) fn script(batch: &Batch<'_>, options: &SlurmOptions) -> String {
     );
     if batch.requests[0].spool_only {
         text.push_str(" --spool-only \"$folder\"");
+    }
+    if options.nodes > 1 {
+        let _ = write!(text, " --ranks {}", options.nodes);
     }
     for argument in batch.requests[0].arguments() {
         let _ = write!(text, " {}", quote(&argument.to_string_lossy()));

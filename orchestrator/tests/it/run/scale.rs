@@ -223,6 +223,7 @@ fn many(jobs: usize) -> Plan {
         reads_data: false,
         devices: vec!["cpu".to_owned()],
         serve: true,
+        ranks: false,
     };
     let inputs = Inputs {
         runner,

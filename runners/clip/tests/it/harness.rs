@@ -81,6 +81,7 @@ impl Bench {
             checkpoint_dir: self.dir.path().join(name).join("checkpoints"),
             base_dir: self.dir.path().to_owned(),
             resources: Resources { device: "cpu".into(), threads: 1 },
+            ranks: None,
         }
     }
 }

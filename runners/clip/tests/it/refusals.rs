@@ -1,6 +1,6 @@
 //! What can't work is refused at once, with exit code 2 and a sentence that says the way out.
 
-use protocol::{Event, FailureKind, Job, exit};
+use protocol::{Event, FailureKind, Job, Ranks, exit};
 
 use crate::harness::{Bench, events, run, start_file};
 
@@ -36,6 +36,8 @@ fn jobs_that_cannot_work() {
         &refused(|job| job.spec.recipe.accum_freq = 3),
         &["`recipe.accum_freq` is 3", "must divide the global batch, 32"],
     );
+    let ranks = Ranks { world_size: 2, master_addr: "localhost".into(), master_port: 29_500 };
+    assert_says(&refused(|job| job.ranks = Some(ranks)), &["`ranks.world_size` is 2", "one process"]);
     let extra = |job: &mut Job| {
         job.spec.recipe.extra.insert("momentum".into(), 0.5);
     };

@@ -3,7 +3,7 @@
 use std::fmt;
 
 use super::wire::{Deadline, Trouble, WireError, Wires};
-use crate::comm::{Element, Op};
+use crate::{Element, Op};
 
 /// Bytes of a header: magic, number, what (4 bytes, see `Kind::code`), root, elements, digest of the counts.
 const HEADER_BYTES: usize = 40;

@@ -1,4 +1,5 @@
-//! Collectives among the ranks of a data-parallel group.
+//! Collectives among the ranks of a data-parallel group. Beside `kernels`, which has it as `kernels::comm`, so that a
+//! program that uses this alone is not linked to libtorch where a whole workspace is built.
 //!
 //! | `Comm` | where values lie | what for |
 //! |---|---|---|

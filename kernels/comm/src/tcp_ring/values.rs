@@ -1,6 +1,6 @@
 //! Values on the wire (little-endian) and how two become one.
 
-use crate::comm::Element;
+use crate::Element;
 
 /// What a `TcpRing` moves.
 pub(super) trait Value: Copy + Send + Sync {
