@@ -325,9 +325,12 @@ fn workers_that_reach_no_database_leave_the_same_rows() {
 
 #[test]
 fn what_workers_without_a_database_leave_is_stored_by_the_next_launch() {
-    let Some(slurm) = SlurmBench::new("worker_time: 0s, ship: spool") else { return };
+    let Some(slurm) = SlurmBench::new("worker_time: 0s, ship: spool, options: [--hold]") else { return };
     let output = slurm.sweep(&["launch", "sweep.yaml", "--detach"]);
     assert!(output.status.success(), "{}", transcript(&output));
+    for job in &slurm.cluster.queue("PENDING") {
+        slurm.cluster.slurm("scontrol", &["release", job]);
+    }
     let left = || slurm.cluster.queue("PENDING,RUNNING,COMPLETING").is_empty().then_some(());
     wait_until(left).unwrap_or_else(|| panic!("the workers don't end\n{}", slurm.story()));
     let done = "SELECT count(*)::text FROM job WHERE state = 'done'";
