@@ -9,11 +9,11 @@ mod slurm;
 
 pub use local::LocalBackend;
 pub use process::{Seen, kill_marked, kill_orphans, look_at};
-pub use slurm::{ClusterLimits, Impossible, SlurmBackend, limits as slurm_limits};
+pub use slurm::{ArrayFolder, ClusterLimits, Impossible, QueueWord, SlurmBackend, limits as slurm_limits};
 
 pub use crate::plan::is_secret;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::ffi::OsString;
 use std::fs::{self, File};
 use std::io::{self, Write};
@@ -54,6 +54,11 @@ pub trait Backend: Send + Sync {
     /// Kills what a worker that is gone, or is to be gone, has left running: the worker's runner and its children. Best
     /// effort.
     async fn kill_leftovers(&self, worker: &str);
+
+    /// Whether it runs workers on several machines, and can keep them away from some ([`LaunchRequest::avoid`]).
+    fn has_nodes(&self) -> bool {
+        false
+    }
 
     /// Workers that somebody has ended in the backend's own way, not ours, as far as it remembers. They may have had
     /// the time to stop after a checkpoint; their jobs are not to be tried again.
@@ -99,14 +104,47 @@ pub enum Observed {
     Ended {
         /// How, in the backend's words.
         said: String,
-        /// Somebody ended it by hand.
-        cancelled: bool,
+        /// What ended it.
+        cause: EndCause,
+        /// Name of the machine that it was on, if it was on one.
+        node: Option<String>,
     },
     /// No answer, another machine's, or one we don't understand: ask again.
     Unknown,
     /// What knows of it can't be asked now, or is still being asked, and will know later: however long that takes,
     /// nothing is given up for it.
     NoAnswer,
+}
+
+/// What has ended a worker, as far as its backend knows: each cause has a budget of its own ([`crate::schedule`]).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum EndCause {
+    /// Somebody ended it by hand.
+    Cancelled,
+    /// Another job took its place.
+    Preempted,
+    /// Its node failed.
+    NodeFailed,
+    /// It took more memory than it had asked for.
+    OutOfMemory,
+    /// Its time was over.
+    TimeLimit,
+    /// None of these, or nobody knows.
+    Unknown,
+}
+
+impl EndCause {
+    /// As it is stored with an attempt that is lost to it.
+    pub fn word(self) -> &'static str {
+        match self {
+            EndCause::Cancelled => "cancelled",
+            EndCause::Preempted => "preemption",
+            EndCause::NodeFailed => "node failure",
+            EndCause::OutOfMemory => "out of memory",
+            EndCause::TimeLimit => "walltime",
+            EndCause::Unknown => "unknown",
+        }
+    }
 }
 
 /// One worker to start.
@@ -132,6 +170,8 @@ pub struct LaunchRequest {
     pub serve: bool,
     /// Whether the worker reaches no database and keeps all in its folder.
     pub spool_only: bool,
+    /// Machines to start it on only if there are no others.
+    pub avoid: BTreeSet<String>,
 }
 
 impl LaunchRequest {

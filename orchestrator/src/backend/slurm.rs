@@ -5,13 +5,17 @@
 //! job id that Slurm gives again is never taken for ours. Which attempt a task runs is in the array's folder, written
 //! before `sbatch` is called: a submission whose answer was lost is found again.
 
+mod accounting;
 mod command;
+mod exclude;
+mod folders;
 mod nodes;
 mod queue;
 mod script;
 mod watch;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
+use std::fmt;
 use std::fs::{self, File};
 use std::io;
 use std::path::{Path, PathBuf};
@@ -24,15 +28,48 @@ use tokio::sync::Notify;
 
 use super::{Backend, BackendError, LaunchRequest, Launched, Observed, WorkerId, write_whole};
 use crate::plan::SlurmOptions;
+pub use folders::ArrayFolder;
 pub use nodes::{ClusterLimits, Impossible, limits};
 
 use command::{COMMAND_LIMIT, SBATCH_LIMIT, command, run};
-use queue::TaskState;
+use queue::{Task, TaskState};
 use script::Batch;
 use watch::{Shared, on_node, submit, watch_queue};
 
 /// Tasks of an array, where Slurm does not say.
 const ARRAY_SIZE: usize = 1000;
+
+/// What `squeue` says of a worker, in its words.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct QueueWord {
+    /// `PENDING`, `RUNNING`, ...
+    pub state: String,
+    /// Why it waits; `None`: it does not.
+    pub reason: Option<String>,
+    /// Its node; `None`: it has none yet.
+    pub node: Option<String>,
+}
+
+impl QueueWord {
+    fn of(task: &Task) -> QueueWord {
+        QueueWord {
+            state: task.word.clone(),
+            reason: (task.state == TaskState::Queued).then(|| task.reason.clone()),
+            node: Some(task.node.clone()).filter(|node| !node.is_empty()),
+        }
+    }
+}
+
+impl fmt::Display for QueueWord {
+    /// `PENDING, Resources` or `RUNNING on node7`.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.state)?;
+        if let Some(reason) = &self.reason {
+            write!(f, ", {reason}")?;
+        }
+        f.write_str(&on_node(self.node.as_deref().unwrap_or_default()))
+    }
+}
 
 /// Workers as tasks of Slurm job arrays.
 #[derive(Debug)]
@@ -160,6 +197,10 @@ impl Backend for SlurmBackend {
         self.options.jobs
     }
 
+    fn has_nodes(&self) -> bool {
+        true
+    }
+
     fn slot_resources(&self) -> Resources {
         let device = if self.options.gpus == 0 { "cpu" } else { "cuda" };
         Resources { device: device.to_owned(), threads: self.options.cpus }
@@ -177,7 +218,12 @@ impl Backend for SlurmBackend {
             }
             state.pause_until = None;
         }
-        for chunk in requests.chunks(self.array_size) {
+        let mut groups: BTreeMap<&BTreeSet<String>, Vec<LaunchRequest>> = BTreeMap::new();
+        for request in requests {
+            groups.entry(&request.avoid).or_default().push(request.clone());
+        }
+        let chunks = groups.values().flat_map(|group| group.chunks(self.array_size));
+        for chunk in chunks {
             let name = format!("{:016x}", rand::random::<u64>());
             let script = match self.write_batch(&name, chunk) {
                 Ok(script) => script,
@@ -191,7 +237,11 @@ impl Backend for SlurmBackend {
             state.submitting.extend(tokens.iter().cloned());
             state.batches.insert(name.clone(), tokens.clone());
             drop(state);
-            tokio::spawn(submit(Arc::clone(&self.shared), name, script, tokens));
+            let (shared, options, avoid) = (Arc::clone(&self.shared), self.options.clone(), chunk[0].avoid.clone());
+            tokio::spawn(async move {
+                let exclude = exclude::option(&avoid, &options).await;
+                submit(shared, name, script, tokens, exclude).await;
+            });
         }
         Launched::default()
     }
@@ -199,7 +249,10 @@ impl Backend for SlurmBackend {
     async fn poll(&self, workers: &[WorkerId]) -> BTreeMap<String, Observed> {
         let mut state = self.shared.state();
         let observed: BTreeMap<String, Observed> =
-            workers.iter().map(|worker| (worker.name.clone(), state.observed(&worker.name))).collect();
+            workers.iter().map(|worker| (worker.name.clone(), state.observed(worker))).collect();
+        if !state.to_look_up.is_empty() {
+            self.shared.ask.notify_one();
+        }
         let alive =
             observed.iter().filter(|(_, seen)| matches!(seen, Observed::Alive(_))).map(|(name, _)| name.clone());
         let before = std::mem::replace(&mut state.alive, alive.collect());
@@ -242,21 +295,22 @@ impl SlurmBackend {
         self.shared.ask.notify_one();
     }
 
-    /// Slurm's words for a worker, `PENDING, Resources` or `RUNNING on node7`; `None`: it does not know it, or gives no
-    /// answer within `limit`.
-    pub async fn queue_word(&self, worker: &str, limit: Duration) -> Option<String> {
+    /// Slurm's words for our workers that it knows of; `None`: it gives no answer within `limit`.
+    pub async fn queue_words(&self, limit: Duration) -> Option<BTreeMap<String, QueueWord>> {
         let asked = async {
             loop {
                 if let Some(latest) = self.shared.state().answers.last() {
-                    let task = latest.tasks.get(worker)?;
-                    let reason =
-                        if task.state == TaskState::Queued { format!(", {}", task.reason) } else { String::new() };
-                    return Some(format!("{}{reason}{}", task.word, on_node(&task.node)));
+                    return latest.tasks.iter().map(|(worker, task)| (worker.clone(), QueueWord::of(task))).collect();
                 }
                 self.shared.changed.notified().await;
             }
         };
-        tokio::time::timeout(limit, asked).await.ok().flatten()
+        tokio::time::timeout(limit, asked).await.ok()
+    }
+
+    /// Folders of arrays in which nothing was made for `age`: scripts, and what Slurm has written.
+    pub fn old_arrays(&self, age: Duration) -> io::Result<Vec<ArrayFolder>> {
+        folders::old(&self.shared.folder, age)
     }
 
     /// Waits until Slurm has been told of all workers that are to end, or `limit` is over. Whether it has.

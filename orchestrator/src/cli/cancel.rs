@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use super::output::{Exit, Failure, say};
 use super::target;
-use crate::backend::{Backend, LocalBackend, Observed, SlurmBackend, WorkerId};
+use crate::backend::{Backend, EndCause, LocalBackend, Observed, SlurmBackend, WorkerId};
 use crate::plan::{LocalOptions, SlurmOptions};
 use crate::schedule::driver::{place_of, worker_ids};
 use crate::schedule::{SILENT_SECS, STALE_SECS};
@@ -42,7 +42,7 @@ pub(super) async fn run(args: Args) -> Result<Exit, Failure> {
     let observed = backend.poll(&workers).await;
     for (attempt, worker) in attempts.iter().zip(&workers) {
         if observed.get(&worker.name) == Some(&Observed::Gone) && attempt.silent_secs >= STALE_SECS {
-            store.attempt_lost(&attempt.token, "the worker is gone").await?;
+            store.attempt_lost(&attempt.token, "the worker is gone", EndCause::Unknown.word(), None).await?;
             backend.kill_leftovers(&worker.name).await;
         } else {
             backend.stop(worker).await?;

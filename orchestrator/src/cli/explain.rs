@@ -1,18 +1,12 @@
 //! `sweep explain`: why a job does not run, or what it is doing, in a sentence.
 
-use std::time::Duration;
-
 use serde::Serialize;
 
 use super::output::{self, Exit, Failure, data, say};
 use super::progress::time;
-use super::target;
-use crate::backend::SlurmBackend;
-use crate::plan::SlurmOptions;
-use crate::store::{self, JobStory, LAUNCHER_SECS};
-
-/// How long Slurm may take to say.
-const SLURM_LIMIT: Duration = Duration::from_secs(15);
+use super::{slurm, target};
+use crate::backend::{QueueWord, SlurmBackend};
+use crate::store::{JobStory, LAUNCHER_SECS};
 
 /// Options of `sweep explain`.
 #[derive(Debug, clap::Args)]
@@ -47,11 +41,14 @@ pub(super) async fn run(args: Args) -> Result<Exit, Failure> {
         return Err(Failure::bad_input(format!("job `{}` is there no more", args.job)));
     };
     let queue = match (&story.live_state, story.backend.as_deref(), &story.worker) {
-        (Some(_), Some(SlurmBackend::NAME), Some(worker)) => queue_word(worker).await,
+        (Some(_), Some(SlurmBackend::NAME), Some(worker)) => {
+            slurm::queue_words().await.and_then(|mut words| words.remove(worker))
+        }
         _ => None,
     };
-    let (because, hint) = explain(&job.state, &story, queue.as_deref());
+    let (because, hint) = explain(&job.state, &story, queue.as_ref());
     if args.json {
+        let queue = queue.map(|word| word.to_string());
         let (because, hint, queue) = (&*because, hint.as_deref(), queue.as_deref());
         let handle = story.handle.as_deref().filter(|_| story.live_state.is_some());
         output::json(
@@ -67,14 +64,8 @@ pub(super) async fn run(args: Args) -> Result<Exit, Failure> {
     Ok(Exit::Done)
 }
 
-/// `PENDING, Resources`; `None`: Slurm does not say.
-async fn queue_word(worker: &str) -> Option<String> {
-    let slurm = SlurmBackend::connect(&SlurmOptions::default(), &store::home()).await.ok()?;
-    slurm.queue_word(worker, SLURM_LIMIT).await
-}
-
 /// The sentence, and the way out.
-fn explain(state: &str, story: &JobStory, queue: Option<&str>) -> (String, Option<String>) {
+fn explain(state: &str, story: &JobStory, queue: Option<&QueueWord>) -> (String, Option<String>) {
     let reason = story.reason.clone().unwrap_or_else(|| "no reason given".to_owned());
     let ago = |secs: Option<f64>| secs.map_or("a while ago".to_owned(), |secs| format!("{} ago", time(secs)));
     let place = format!(
@@ -88,7 +79,7 @@ fn explain(state: &str, story: &JobStory, queue: Option<&str>) -> (String, Optio
         (_, Some("intent")) => (format!("it is being handed to the backend ({place})"), None),
         (_, Some("launched")) => match queue {
             Some(word) => {
-                let hint = word.split(", ").nth(1).and_then(reason_in_words);
+                let hint = word.reason.as_deref().and_then(reason_in_words);
                 (format!("Slurm job {} is {word}", story.handle.as_deref().unwrap_or("?")), hint.map(str::to_owned))
             }
             None if story.backend.as_deref() == Some(SlurmBackend::NAME) => (

@@ -63,6 +63,8 @@ struct FailedJob<'a> {
 const STORE_PAUSE: Duration = Duration::from_secs(1);
 /// Name of the batch of a dry run, which no attempt has.
 const DRY_RUN: &str = "dry-run";
+/// Age of arrays whose folders are removed, once none of their attempts lives.
+const ARRAYS_KEPT: Duration = Duration::from_hours(7 * 24);
 /// How long another launcher's `sbatch` may take before its attempts count as abandoned.
 const SUBMIT_SECS: f64 = 180.0;
 /// How long Slurm may take to say who ended a worker: nobody (preemption), or somebody by hand.
@@ -191,6 +193,7 @@ async fn run_jobs(
             if !options.spool_only {
                 refuse_private_database(&backend).await?;
             }
+            remove_old_arrays(&backend, &store).await?;
             let each =
                 format!("Slurm jobs on cluster {} with {} each", backend.host(), super::plan::slurm_request(options));
             (Box::new(backend), options.work_secs, options.spool_only, each)
@@ -247,6 +250,26 @@ pub(super) async fn refuse_private_database(slurm: &SlurmBackend) -> Result<(), 
             "the private database is reached on this machine alone, and workers would run on {node} and others"
         ))
         .hint("set DATABASE_URL to a PostgreSQL database that the nodes reach, or say `ship: spool` below `slurm`, and try again"));
+    }
+    Ok(())
+}
+
+/// Removes what is left of arrays that ended a while ago: Slurm writes a file a task, and never takes one away.
+async fn remove_old_arrays(slurm: &SlurmBackend, store: &Store) -> Result<(), Failure> {
+    let failed = |error: std::io::Error| Failure::environment(format!("can't remove folders of old arrays: {error}"));
+    let mut arrays = slurm.old_arrays(ARRAYS_KEPT).map_err(failed)?;
+    let tokens: Vec<String> = arrays.iter().flat_map(|array| array.tokens.iter().cloned()).collect();
+    if tokens.is_empty() {
+        return Ok(());
+    }
+    let live = store.attempts_live(&tokens).await?;
+    arrays.retain(|array| !array.tokens.iter().any(|token| live.contains(token)));
+    for array in arrays {
+        match std::fs::remove_dir_all(&array.path) {
+            // Another launcher was faster.
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => {}
+            result => result.map_err(failed)?,
+        }
     }
     Ok(())
 }

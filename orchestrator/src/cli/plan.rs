@@ -118,16 +118,17 @@ async fn existing_states(store: &Store, plan: &Plan) -> Result<BTreeMap<String, 
     Ok(store.job_states(&keys).await?.into_iter().map(|(key, word)| (key, state(&word))).collect())
 }
 
-/// Reads, checks and plans a spec, in the current folder, for a launch. For Slurm, with what speed the database knows.
+/// Reads, checks and plans a spec, in the current folder, for a launch. For Slurm, with what speed the database knows,
+/// and within what the cluster can give.
 pub(super) async fn load_plan(path: &Path, placement: &Placement) -> Result<Plan, Failure> {
-    let plan = load_with(path, &[], placement)?;
-    let BackendChoice::Slurm(options) = &plan.backend else { return Ok(plan) };
-    if !matches!(options.from.time, Origin::Default(_)) {
-        return Ok(plan);
+    let mut plan = load_with(path, &[], placement)?;
+    if let BackendChoice::Slurm(options) = &plan.backend
+        && matches!(options.from.time, Origin::Default(_))
+        && let Ok(Some(store)) = Store::connect_existing().await
+    {
+        plan = load_with(path, &measured(&store).await?, placement)?;
     }
-    let Ok(Some(store)) = Store::connect_existing().await else { return Ok(plan) };
-    let mut plan = load_with(path, &measured(&store).await?, placement)?;
-    slurm::cut_to_cluster(&mut plan).await;
+    slurm::fit_to_cluster(&mut plan).await?;
     Ok(plan)
 }
 

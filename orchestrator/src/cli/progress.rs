@@ -66,6 +66,9 @@ impl Progress {
                 self.line(&format!("an attempt is lost: {reason}; its job goes on from its last checkpoint"));
             }
             Notice::BackendRefused(error) => self.line(&format!("{error}; trying again")),
+            Notice::NodeAvoided { node } => self.line(&format!(
+                "two attempts have failed on {node} that others had no trouble with: the next ones run elsewhere if they can"
+            )),
             Notice::HostSilent { host, silent_secs, limit_secs } => self.line(&format!(
                 "nothing was heard of attempts on host {host} for {}; they are given up after {}",
                 time(*silent_secs),

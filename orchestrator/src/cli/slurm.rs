@@ -1,13 +1,17 @@
 //! What is asked of Slurm, in words: which values, who says them, in how many submissions, and whether the cluster has
 //! as much.
 
+use std::collections::BTreeMap;
+use std::time::Duration;
+
 use serde::Serialize;
 
 use super::output::Failure;
 use super::plan::time;
-use crate::backend::{ClusterLimits, slurm_limits};
+use crate::backend::{ClusterLimits, QueueWord, SlurmBackend, slurm_limits};
 use crate::plan::{BackendChoice, Origin, Plan, SlurmOptions};
 use crate::spec::quantity::grouped;
+use crate::store;
 
 /// What `sweep plan` says of Slurm.
 #[derive(Debug, Clone, Serialize)]
@@ -32,6 +36,15 @@ struct Asked {
     from: String,
 }
 
+/// How long Slurm may take to say what its jobs are doing.
+const QUEUE_LIMIT: Duration = Duration::from_secs(15);
+
+/// Slurm's words for the workers of this project; `None`: there is no Slurm here, or it does not answer.
+pub(super) async fn queue_words() -> Option<BTreeMap<String, QueueWord>> {
+    let slurm = SlurmBackend::connect(&SlurmOptions::default(), &store::home()).await.ok()?;
+    slurm.queue_words(QUEUE_LIMIT).await
+}
+
 /// What is asked of the cluster for a plan. A time by estimate is cut to what the partition allows: longer jobs go on
 /// in the next submission. `Err`: no partition can ever give it.
 pub(super) async fn request(plan: &mut Plan) -> Result<Option<Request>, Failure> {
@@ -43,13 +56,7 @@ pub(super) async fn request(plan: &mut Plan) -> Result<Option<Request>, Failure>
     let parallel = plan.limits.parallel;
     let BackendChoice::Slurm(options) = &mut plan.backend else { return Ok(None) };
     if let Ok(limits) = &limits {
-        cut(options, limits);
-        if let Some(impossible) = limits.impossible(options) {
-            let (key, said) = (impossible.key, impossible.said);
-            return Err(Failure::bad_input(format!("no partition can ever run these jobs: `{key}`: {said}")).hint(
-                format!("change `{key}` of `backend: {{slurm: ...}}`, or of the site's profile; `sinfo` shows all"),
-            ));
-        }
+        fit_to(options, limits)?;
     }
     let at_once = parallel.map_or(options.jobs, |parallel| parallel.min(options.jobs)).min(jobs);
     let (array_size, not_checked) = match limits {
@@ -60,14 +67,22 @@ pub(super) async fn request(plan: &mut Plan) -> Result<Option<Request>, Failure>
     Ok(Some(Request { values: values(options), at_once, arrays, array_size, not_checked }))
 }
 
-/// Cuts a time by estimate to what the cluster allows, if it can be asked.
-pub(super) async fn cut_to_cluster(plan: &mut Plan) {
-    let BackendChoice::Slurm(options) = &mut plan.backend else { return };
-    if matches!(options.from.time, Origin::Estimate(_))
-        && let Ok(limits) = slurm_limits().await
-    {
-        cut(options, &limits);
+/// As [`request`], for who submits: a cluster that can't be asked about its nodes may still take jobs.
+pub(super) async fn fit_to_cluster(plan: &mut Plan) -> Result<(), Failure> {
+    let BackendChoice::Slurm(options) = &mut plan.backend else { return Ok(()) };
+    match slurm_limits().await {
+        Ok(limits) => fit_to(options, &limits),
+        Err(_) => Ok(()),
     }
+}
+
+/// Cuts a time by estimate to what the partition allows. `Err`: no partition can ever give what is asked.
+fn fit_to(options: &mut SlurmOptions, limits: &ClusterLimits) -> Result<(), Failure> {
+    cut(options, limits);
+    let Some(impossible) = limits.impossible(options) else { return Ok(()) };
+    let (key, said) = (impossible.key, impossible.said);
+    Err(Failure::bad_input(format!("no partition can ever run these jobs: `{key}`: {said}"))
+        .hint(format!("change `{key}` of `backend: {{slurm: ...}}`, or of the site's profile; `sinfo` shows all")))
 }
 
 fn cut(options: &mut SlurmOptions, limits: &ClusterLimits) {

@@ -1,10 +1,14 @@
 //! `sweep status`: the sweeps, or the jobs of one.
 
+use std::collections::BTreeMap;
+
 use comfy_table::{CellAlignment, Table, presets};
 use serde::Serialize;
 
 use super::output::{self, Exit, Failure, data, say};
 use super::progress::{short, time};
+use super::slurm;
+use crate::backend::{QueueWord, SlurmBackend};
 use crate::schedule::{SILENT_SECS, STALE_SECS};
 use crate::store::{JobProgress, ProgressFilter, StateCounts, Store, SweepSummary};
 
@@ -75,11 +79,22 @@ struct JobLine<'a> {
     /// Training loss at the last report.
     loss: Option<f64>,
     attempts: i64,
-    /// Of a live attempt.
+    /// Of a live attempt: the host, or the cluster.
     host: Option<&'a str>,
+    /// Of a live attempt: the backend's name for its worker, as `12_3` of Slurm.
+    handle: Option<&'a str>,
+    /// Of a live attempt that a worker has claimed: the machine.
+    node: Option<&'a str>,
+    /// What `squeue` says of it.
+    slurm_state: Option<&'a str>,
+    /// And why it waits.
+    slurm_reason: Option<&'a str>,
     /// Seconds since a live attempt was last heard of.
     silent_secs: Option<f64>,
 }
+
+/// Slurm's words by worker.
+type Queue = BTreeMap<String, QueueWord>;
 
 const STATES: &[&str] = &["pending", "running", "done", "failed", "cancelled"];
 
@@ -101,15 +116,16 @@ pub(super) async fn run(args: Args) -> Result<Exit, Failure> {
         Some(name) => {
             let SweepSummary { sweep_id, counts, counted_secs_ago, .. } = find(&store, name).await?;
             let jobs = jobs(&store, sweep_id, &args, &counts).await?;
+            let queue = queue_of(&jobs).await;
             let left_out = counts.total() - i64::try_from(jobs.len()).unwrap_or(i64::MAX);
             if args.json {
                 let StateCounts { pending, running, done, failed, cancelled } = counts;
-                let jobs = jobs.iter().map(job_line).collect();
+                let jobs = jobs.iter().map(|job| job_line(job, &queue)).collect();
                 let body =
                     Jobs { sweep: name, pending, running, done, failed, cancelled, counted_secs_ago, left_out, jobs };
                 output::json("sweep.status/1", &body);
             } else {
-                data(&job_table(&jobs));
+                data(&job_table(&jobs, &queue));
                 warn_of_silence(&jobs);
                 if left_out > 0 {
                     say(&format!(
@@ -143,6 +159,37 @@ async fn jobs(store: &Store, sweep_id: i64, args: &Args, counts: &StateCounts) -
         }
     }
     Ok(jobs)
+}
+
+/// Slurm's words for its workers among those of these jobs.
+async fn queue_of(jobs: &[JobProgress]) -> Queue {
+    if !jobs.iter().any(is_on_slurm) {
+        return Queue::new();
+    }
+    slurm::queue_words().await.unwrap_or_else(|| {
+        output::say_line("Slurm does not say what its jobs are doing: this is what the database knows");
+        Queue::new()
+    })
+}
+
+fn is_on_slurm(job: &JobProgress) -> bool {
+    job.backend.as_deref() == Some(SlurmBackend::NAME)
+}
+
+/// `Slurm job 12_3: RUNNING on node7`.
+fn in_slurms_words(job: &JobProgress, queue: &Queue) -> Option<String> {
+    if !is_on_slurm(job) {
+        return None;
+    }
+    let handle = job.handle.as_ref()?;
+    let word = queue_word(job, queue).map(QueueWord::to_string);
+    let node = || job.node.as_ref().map(|node| format!("on {node}"));
+    let said = word.or_else(node).map(|said| format!(": {said}")).unwrap_or_default();
+    Some(format!("Slurm job {handle}{said}"))
+}
+
+fn queue_word<'a>(job: &JobProgress, queue: &'a Queue) -> Option<&'a QueueWord> {
+    queue.get(job.worker.as_ref()?)
 }
 
 /// Says of each host that its attempts have stopped beating.
@@ -208,7 +255,7 @@ fn sweep_table(sweeps: &[SweepSummary]) -> String {
     table.trim_fmt()
 }
 
-fn job_table(jobs: &[JobProgress]) -> String {
+fn job_table(jobs: &[JobProgress], queue: &Queue) -> String {
     let head = ["job", "model", "samples", "data", "seed", "state", "seen", "loss", "attempts", "reason"];
     let mut table = plain(&head, 2..5);
     for column in 6..9 {
@@ -226,7 +273,8 @@ fn job_table(jobs: &[JobProgress]) -> String {
                 .map_or("-".to_owned(), |total| format!("{:.0} %", 100.0 * job.samples_seen as f64 / total as f64)),
             job.loss.map_or(String::new(), |loss| format!("{loss:.3}")),
             job.attempts.to_string(),
-            output::one_line(job.reason.as_deref().unwrap_or_default()).into_owned(),
+            output::one_line(&job.reason.clone().or_else(|| in_slurms_words(job, queue)).unwrap_or_default())
+                .into_owned(),
         ]);
     }
     table.trim_fmt()
@@ -254,7 +302,7 @@ fn sweep_line(sweep: &SweepSummary) -> SweepLine<'_> {
     }
 }
 
-fn job_line(job: &JobProgress) -> JobLine<'_> {
+fn job_line<'a>(job: &'a JobProgress, queue: &'a Queue) -> JobLine<'a> {
     JobLine {
         job_key: &job.job_key,
         state: &job.state,
@@ -268,6 +316,10 @@ fn job_line(job: &JobProgress) -> JobLine<'_> {
         loss: job.loss,
         attempts: job.attempts,
         host: job.host.as_deref(),
+        handle: job.handle.as_deref(),
+        node: job.node.as_deref(),
+        slurm_state: queue_word(job, queue).map(|word| word.state.as_str()),
+        slurm_reason: queue_word(job, queue).and_then(|word| word.reason.as_deref()),
         silent_secs: job.silent_secs,
     }
 }

@@ -15,9 +15,16 @@ pub struct Policy {
     pub parallel: usize,
     /// Crashes after the first that a job is forgiven.
     pub retries: u32,
-    /// Attempts that may be lost (worker killed, machine rebooted) before the job is given up.
+    /// Attempts in a row that may be lost (worker killed, machine rebooted) before the job is given up, each without
+    /// getting further, as in all that follow.
     pub lost_max: u32,
-    /// Attempts that may stop unasked, or reach their time limit, without getting any further.
+    /// Attempts that may be lost with their nodes.
+    pub node_failures_max: u32,
+    /// Attempts that may run out of memory: more of it is not asked for by itself.
+    pub out_of_memory_max: u32,
+    /// Attempts that may be preempted.
+    pub preempted_max: u32,
+    /// Attempts that may reach their time limit, or stop by themselves.
     pub stalled_max: u32,
     /// Delay after the first crash; doubles with each.
     pub backoff_secs: f64,
@@ -41,6 +48,9 @@ impl Policy {
             parallel,
             retries,
             lost_max: 20,
+            node_failures_max: 20,
+            out_of_memory_max: 3,
+            preempted_max: 100,
             stalled_max: 3,
             backoff_secs: 0.5,
             backoff_max_secs: 60.0,
@@ -53,26 +63,32 @@ impl Policy {
 
     /// Why the job may not be tried again, if so.
     pub(super) fn exhausted(&self, job: &JobView) -> Option<String> {
-        let because = job.last_reason.as_deref().unwrap_or("no reason given");
-        if job.crashes > self.retries {
-            Some(format!("{because} ({} attempts failed, {} retries allowed)", job.crashes, self.retries))
-        } else if job.lost >= self.lost_max {
-            Some(format!("{} attempts were lost, see worker.log of the last", job.lost))
-        } else if job.stalled >= self.stalled_max {
-            Some(format!("{} attempts stopped by themselves or at the time limit and got no further", job.stalled))
-        } else {
-            None
+        let past = &job.history;
+        let because = past.last_reason.as_deref().unwrap_or("no reason given");
+        if past.crashes > self.retries {
+            return Some(format!("{because} ({} attempts failed, {} retries allowed)", past.crashes, self.retries));
         }
+        let in_vain = [
+            (past.lost, self.lost_max, "were lost, see worker.log of the last"),
+            (past.node_failures, self.node_failures_max, "were lost with their nodes"),
+            (past.out_of_memory, self.out_of_memory_max, "ran out of the memory that was asked for; ask for more"),
+            (past.preempted, self.preempted_max, "were preempted and got no further"),
+            (past.stalled, self.stalled_max, "stopped by themselves or at the time limit and got no further"),
+        ];
+        let (attempts, _, what) = in_vain.into_iter().find(|(attempts, most, _)| attempts >= most)?;
+        Some(format!("{attempts} attempts {what}"))
     }
 
     /// Seconds to wait after the end of the last attempt: `backoff_secs` x 2^(failures - 1). The first loss is free. A
     /// full disk is no fault of the job: it waits for the longest time, and goes on for ever.
     pub(super) fn backoff(&self, job: &JobView) -> f64 {
-        if job.no_space > 0 {
+        let past = &job.history;
+        if past.no_space > 0 {
             return self.backoff_max_secs;
         }
-        let pause = if job.last_reason.as_deref() == Some(Ending::ASKED) { self.stopped_pause_secs } else { 0.0 };
-        let failures = job.crashes + job.lost.saturating_sub(1) + job.stalled;
+        let pause = if past.last_reason.as_deref() == Some(Ending::ASKED) { self.stopped_pause_secs } else { 0.0 };
+        let lost = past.lost + past.node_failures + past.out_of_memory;
+        let failures = past.crashes + lost.saturating_sub(1) + past.stalled;
         if failures == 0 {
             return pause;
         }

@@ -11,7 +11,8 @@
 use std::collections::BTreeSet;
 
 use super::policy::Policy;
-use crate::backend::Observed;
+use crate::backend::{EndCause, Observed};
+use crate::store::History;
 
 /// The sweep as observed at one moment.
 #[derive(Debug, Clone, Default, PartialEq)]
@@ -31,18 +32,8 @@ pub struct JobView {
     pub job_id: i64,
     /// State.
     pub phase: JobPhase,
-    /// Failed attempts of kind `crash` since the last `sweep retry`.
-    pub crashes: u32,
-    /// Lost attempts since then.
-    pub lost: u32,
-    /// Attempts since then that stopped unasked no further than they had resumed from.
-    pub stalled: u32,
-    /// Attempts since then that ended for want of disk space.
-    pub no_space: u32,
-    /// What the last attempt that ended said.
-    pub last_reason: Option<String>,
-    /// When it ended, seconds on the database's clock.
-    pub last_end_secs: Option<f64>,
+    /// What became of its attempts.
+    pub history: History,
     /// The attempt that lives, if one does.
     pub live: Option<AttemptView>,
 }
@@ -118,6 +109,10 @@ pub enum Action {
         token: String,
         /// What is known of its end.
         reason: String,
+        /// What ended it.
+        cause: EndCause,
+        /// The machine that it was on, if the backend says.
+        node: Option<String>,
     },
     /// Store that the attempt was never started and isn't going to be.
     Withdraw {
@@ -205,11 +200,16 @@ impl Scheduler {
             return Some(Action::Withdraw { token });
         }
         if let Some(reason) = self.lost_because(now, attempt) {
-            let by_hand = matches!(attempt.observed, Observed::Ended { cancelled: true, .. });
+            let (cause, node) = match &attempt.observed {
+                Observed::Ended { cause, node, .. } => (*cause, node.clone()),
+                _ => (EndCause::Unknown, None),
+            };
             return Some(match attempt.phase {
                 AttemptPhase::Intent => Action::Withdraw { token },
-                _ if by_hand && !attempt.stop_requested => Action::CancelJob { job_id, token, reason },
-                AttemptPhase::Launched | AttemptPhase::Running => Action::MarkLost { token, reason },
+                _ if cause == EndCause::Cancelled && !attempt.stop_requested => {
+                    Action::CancelJob { job_id, token, reason }
+                }
+                AttemptPhase::Launched | AttemptPhase::Running => Action::MarkLost { token, reason, cause, node },
             });
         }
         match (attempt.phase, &attempt.observed) {
@@ -246,7 +246,7 @@ impl Scheduler {
 
     /// A clock that was set back must not hold a job up.
     fn is_rested(&self, now: f64, job: &JobView) -> bool {
-        job.last_end_secs.is_none_or(|end| end > now || now - end >= self.policy.backoff(job))
+        job.history.last_end_secs.is_none_or(|end| end > now || now - end >= self.policy.backoff(job))
     }
 }
 

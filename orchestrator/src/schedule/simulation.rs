@@ -8,7 +8,8 @@ use rand::{Rng, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 
 use super::{Action, AttemptPhase, AttemptView, Input, JobPhase, JobView, Policy, Scheduler};
-use crate::backend::Observed;
+use crate::backend::{EndCause, Observed};
+use crate::store::History;
 
 const JOBS: usize = 5;
 const SLOTS: usize = 3;
@@ -87,17 +88,17 @@ impl World {
                     Some(attempt) if attempt.phase == AttemptPhase::Running => JobPhase::Running,
                     _ => JobPhase::Pending,
                 },
-                crashes: past("failed"),
-                lost: past("lost"),
-                stalled: 0,
-                no_space: 0,
-                last_reason: None,
-                last_end_secs: self
-                    .attempts
-                    .iter()
-                    .filter(|past| past.job == job && past.end.is_some())
-                    .map(|past| past.ended)
-                    .reduce(f64::max),
+                history: History {
+                    crashes: past("failed"),
+                    lost: past("lost"),
+                    last_end_secs: self
+                        .attempts
+                        .iter()
+                        .filter(|past| past.job == job && past.end.is_some())
+                        .map(|past| past.ended)
+                        .reduce(f64::max),
+                    ..History::default()
+                },
                 live,
             }
         };
@@ -327,17 +328,12 @@ proptest! {
 
 /// One pending job, nothing behind it.
 fn job() -> JobView {
-    JobView {
-        job_id: 1,
-        phase: JobPhase::Pending,
-        crashes: 0,
-        lost: 0,
-        stalled: 0,
-        no_space: 0,
-        last_reason: None,
-        last_end_secs: None,
-        live: None,
-    }
+    JobView { job_id: 1, phase: JobPhase::Pending, history: History::default(), live: None }
+}
+
+/// A job with a past.
+fn after(history: History) -> JobView {
+    JobView { history, ..job() }
 }
 
 fn decide(now: f64, job: JobView) -> Vec<Action> {
@@ -346,8 +342,14 @@ fn decide(now: f64, job: JobView) -> Vec<Action> {
 
 #[test]
 fn crashes_are_retried_with_backoff_up_to_the_limit() {
-    let crashed =
-        |crashes| JobView { crashes, last_end_secs: Some(100.0), last_reason: Some("boom".to_owned()), ..job() };
+    let crashed = |crashes| {
+        after(History {
+            crashes,
+            last_end_secs: Some(100.0),
+            last_reason: Some("boom".to_owned()),
+            ..History::default()
+        })
+    };
     assert_eq!(decide(100.4, crashed(1)), []);
     assert_eq!(decide(100.5, crashed(1)), [Action::Start { job_id: 1 }]);
     assert_eq!(decide(100.9, crashed(2)), []);
@@ -358,10 +360,39 @@ fn crashes_are_retried_with_backoff_up_to_the_limit() {
 
 #[test]
 fn losses_are_free_up_to_a_cap() {
-    let lost = |lost| JobView { lost, last_end_secs: Some(100.0), ..job() };
+    let lost = |lost| after(History { lost, last_end_secs: Some(100.0), ..History::default() });
     assert_eq!(decide(100.0, lost(1)), [Action::Start { job_id: 1 }]);
     assert_eq!(decide(500.0, lost(19)), [Action::Start { job_id: 1 }]);
     assert!(matches!(decide(500.0, lost(20))[..], [Action::FailJob { .. }]));
+}
+
+#[test]
+fn every_cause_has_a_budget_of_its_own() {
+    let job = |change: &dyn Fn(&mut History)| {
+        let mut history = History::default();
+        change(&mut history);
+        decide(500.0, after(history))
+    };
+    // None adds to another's.
+    let below = |past: &mut History| {
+        (past.lost, past.node_failures, past.out_of_memory) = (19, 19, 2);
+        (past.preempted, past.stalled, past.crashes) = (99, 2, 2);
+    };
+    assert_eq!(job(&below), [Action::Start { job_id: 1 }]);
+    let reason = |change: &dyn Fn(&mut History)| match &job(change)[..] {
+        [Action::FailJob { reason, .. }] => reason.clone(),
+        other => panic!("{other:?}"),
+    };
+    assert_eq!(reason(&|past| past.node_failures = 20), "20 attempts were lost with their nodes");
+    assert_eq!(
+        reason(&|past| past.out_of_memory = 3),
+        "3 attempts ran out of the memory that was asked for; ask for more"
+    );
+    assert_eq!(reason(&|past| past.preempted = 100), "100 attempts were preempted and got no further");
+    assert_eq!(
+        reason(&|past| past.stalled = 3),
+        "3 attempts stopped by themselves or at the time limit and got no further"
+    );
 }
 
 fn live(phase: AttemptPhase, observed: Observed) -> JobView {
@@ -416,17 +447,22 @@ fn a_queue_that_gives_no_answer_ends_nothing() {
 
 #[test]
 fn what_a_queue_says_of_an_end_is_the_reason() {
-    let ended = |cancelled| Observed::Ended { said: "Slurm job 7_0 ended as X".to_owned(), cancelled };
+    let ended = |cause| Observed::Ended { said: "Slurm job 7_0 ended as X".to_owned(), cause, node: None };
     let (token, reason) = ("t".to_owned(), "Slurm job 7_0 ended as X".to_owned());
     for phase in [AttemptPhase::Launched, AttemptPhase::Running] {
-        assert_eq!(decide(1009.0, live(phase, ended(false))), [], "the worker may be storing its end");
-        let lost = Action::MarkLost { token: token.clone(), reason: reason.clone() };
-        assert_eq!(decide(1010.0, live(phase, ended(false))), [lost]);
+        let cause = EndCause::NodeFailed;
+        assert_eq!(decide(1009.0, live(phase, ended(cause))), [], "the worker may be storing its end");
+        let lost = Action::MarkLost { token: token.clone(), reason: reason.clone(), cause, node: None };
+        assert_eq!(decide(1010.0, live(phase, ended(cause))), [lost]);
         let cancelled = Action::CancelJob { job_id: 1, token: token.clone(), reason: reason.clone() };
-        assert_eq!(decide(1010.0, live(phase, ended(true))), [cancelled], "somebody's will is respected");
+        assert_eq!(
+            decide(1010.0, live(phase, ended(EndCause::Cancelled))),
+            [cancelled],
+            "somebody's will is respected"
+        );
     }
     // Taken out of the queue because we asked for it: it never ran, and cost nothing.
-    let mut asked = live(AttemptPhase::Launched, ended(true));
+    let mut asked = live(AttemptPhase::Launched, ended(EndCause::Cancelled));
     asked.live.as_mut().expect("it lives").stop_requested = true;
     assert_eq!(decide(1000.0, asked), [Action::Withdraw { token }]);
 }
@@ -445,7 +481,8 @@ fn a_stop_waits_for_what_may_be_running() {
 
 #[test]
 fn a_clock_set_back_holds_no_job_up_and_a_full_disk_is_waited_for() {
-    let ended = |crashes, no_space| JobView { crashes, no_space, last_end_secs: Some(1000.0), ..job() };
+    let ended =
+        |crashes, no_space| after(History { crashes, no_space, last_end_secs: Some(1000.0), ..History::default() });
     assert_eq!(decide(10.0, ended(2, 0)), [Action::Start { job_id: 1 }]);
     assert_eq!(decide(1059.0, ended(0, 6)), []);
     assert_eq!(decide(1060.0, ended(0, 6)), [Action::Start { job_id: 1 }]);

@@ -98,31 +98,45 @@ impl Ending {
     /// What the reason of an attempt begins with that ended for want of disk space: it costs nothing and is tried again
     /// later (the SQL function `job_history` looks for it).
     pub const NO_SPACE: &'static str = "no space left on the disk";
+    /// What the reason of a crash begins with that the kernel's want of memory has led to: it has a budget of its own
+    /// (`job_history` looks for it).
+    pub const OUT_OF_MEMORY: &'static str = "out of memory";
 }
 
 impl Store {
-    /// Stores that it ended without a word; its job is to be started again. `false`: it had ended already.
-    pub async fn attempt_lost(&self, token: &str, reason: &str) -> Result<bool, StoreError> {
-        self.attempt_drop(token, "lost", reason, &["launched", "running"]).await
+    /// Stores that it ended without a word, and to what it was lost (a word of the column); its job is to be started
+    /// again. `false`: it had ended already.
+    pub async fn attempt_lost(
+        &self,
+        token: &str,
+        reason: &str,
+        lost_to: &str,
+        node: Option<&str>,
+    ) -> Result<bool, StoreError> {
+        let dropped = Dropped { state: "lost", reason, lost_to: Some(lost_to), node };
+        self.attempt_drop(token, &dropped, &["launched", "running"]).await
     }
 
     /// Stores that it was never started and isn't going to be. `false`: a worker has claimed it, or it has ended.
     pub async fn attempt_withdraw(&self, token: &str) -> Result<bool, StoreError> {
-        self.attempt_drop(token, "stopped", "withdrawn before it started", &["intent", "launched"]).await
+        let dropped = Dropped { state: "stopped", reason: "withdrawn before it started", lost_to: None, node: None };
+        self.attempt_drop(token, &dropped, &["intent", "launched"]).await
     }
 
-    async fn attempt_drop(&self, token: &str, state: &str, reason: &str, from: &[&str]) -> Result<bool, StoreError> {
+    async fn attempt_drop(&self, token: &str, end: &Dropped<'_>, from: &[&str]) -> Result<bool, StoreError> {
         let failed = doing("can't record the end of an attempt");
         let from: Vec<String> = from.iter().map(|&state| state.to_owned()).collect();
         let mut tx = self.pool.begin().await.map_err(&failed)?;
         lock_job_of(&mut tx, token).await.map_err(&failed)?;
         let dropped = sqlx::query!(
-            "UPDATE attempt SET state = $2, reason = $3, ended_at = now()
+            "UPDATE attempt SET state = $2, reason = $3, ended_at = now(), lost_to = $5, node = coalesce($6, node)
              WHERE token = $1 AND state = ANY ($4) RETURNING attempt_id, job_id",
             token,
-            state,
-            reason,
+            end.state,
+            end.reason,
             &from,
+            end.lost_to,
+            end.node,
         )
         .fetch_optional(&mut *tx)
         .await
@@ -132,7 +146,7 @@ impl Store {
                 .execute(&mut *tx)
                 .await
                 .map_err(&failed)?;
-            note(&mut tx, row.job_id, row.attempt_id, state, Some(reason)).await.map_err(&failed)?;
+            note(&mut tx, row.job_id, row.attempt_id, end.state, Some(end.reason)).await.map_err(&failed)?;
         }
         tx.commit().await.map_err(&failed)?;
         Ok(dropped.is_some())
@@ -147,18 +161,19 @@ impl Store {
             .map_err(doing("can't ask attempts to stop"))
     }
 
-    /// Claims an attempt for the calling process, known by `nonce`: the job's fence grows by one and is its from now
-    /// on. Asked again by the same process (the answer was lost, perhaps after the commit), it gives the same claim.
-    /// `None`: there is nothing to claim (another process has it, it has ended or was withdrawn, or the job is no
-    /// longer pending).
-    pub async fn attempt_claim(&self, token: &str, nonce: &str) -> Result<Option<Claim>, StoreError> {
+    /// Claims an attempt for the calling process, known by `nonce`, on machine `node`: the job's fence grows by one and
+    /// is its from now on. Asked again by the same process (the answer was lost, perhaps after the commit), it gives the
+    /// same claim. `None`: there is nothing to claim (another process has it, it has ended or was withdrawn, or the job
+    /// is no longer pending).
+    pub async fn attempt_claim(&self, token: &str, nonce: &str, node: &str) -> Result<Option<Claim>, StoreError> {
         let failed = doing("can't claim the attempt");
         sqlx::query!(
             r#"WITH locked AS MATERIALIZED (
                    SELECT job_id, fence, state FROM job WHERE job_id = (SELECT job_id FROM attempt WHERE token = $1) FOR UPDATE),
                claimed AS (
                    UPDATE attempt a
-                   SET state = 'running', fence = locked.fence + 1, claim_nonce = $2, claimed_at = now(), heartbeat_at = now()
+                   SET state = 'running', fence = locked.fence + 1, claim_nonce = $2, node = $3, claimed_at = now(),
+                       heartbeat_at = now()
                    FROM locked
                    WHERE a.token = $1 AND a.job_id = locked.job_id AND locked.state = 'pending'
                          AND a.state IN ('intent', 'launched') AND a.ship = 'database'
@@ -168,7 +183,8 @@ impl Store {
                    WHERE job.job_id = claimed.job_id)
                INSERT INTO event (job_id, attempt_id, kind) SELECT job_id, attempt_id, 'claimed' FROM claimed"#,
             token,
-            nonce
+            nonce,
+            node
         )
         .execute(&self.pool)
         .await
@@ -375,6 +391,14 @@ pub(super) async fn attempt_end(
     .execute(tx)
     .await
     .map(drop)
+}
+
+/// The end of an attempt as its launcher records it.
+struct Dropped<'a> {
+    state: &'a str,
+    reason: &'a str,
+    lost_to: Option<&'a str>,
+    node: Option<&'a str>,
 }
 
 /// Columns of an end.

@@ -3,6 +3,7 @@
 
 use std::path::PathBuf;
 
+use super::history::{History, count};
 use super::{Store, StoreError, doing};
 
 /// Where a launcher's workers run: slots belong to one machine.
@@ -25,18 +26,8 @@ pub struct OpenJob {
     pub job_key: String,
     /// `pending`, `running`, `failed`, `cancelled`.
     pub state: String,
-    /// Attempts of kind `crash` that count against the limit.
-    pub crashes: i64,
-    /// Lost attempts that count.
-    pub lost: i64,
-    /// Attempts that count and stopped unasked no further than they resumed from.
-    pub stalled: i64,
-    /// Attempts that ended for want of disk space, in a row, up to the last.
-    pub no_space: i64,
-    /// When the last attempt ended, seconds since 1970 on the database's clock.
-    pub last_end_secs: Option<f64>,
-    /// What it said.
-    pub last_reason: Option<String>,
+    /// What became of its attempts; of a job with a live attempt it is not read.
+    pub history: History,
     /// The attempt that lives.
     pub live: Option<LiveAttempt>,
 }
@@ -152,12 +143,7 @@ impl Store {
             job_id: row.job_id,
             job_key: row.job_key,
             state: row.state,
-            crashes: 0,
-            lost: 0,
-            stalled: 0,
-            no_space: 0,
-            last_end_secs: None,
-            last_reason: None,
+            history: History::default(),
             live: Some(LiveAttempt {
                 token: row.token,
                 worker: row.worker,
@@ -202,8 +188,9 @@ impl Store {
                ready AS MATERIALIZED (
                    SELECT * FROM open WHERE state = 'pending' AND NOT lives ORDER BY position LIMIT $4)
                SELECT ready.job_id AS "job_id?", ready.job_key AS "job_key?", ready.state AS "state?",
-                      h.crashes AS "crashes?", h.lost AS "lost?", h.stalled AS "stalled?", h.no_space AS "no_space?",
-                      h.last_end_secs, h.last_reason,
+                      h.crashes AS "crashes?", h.lost AS "lost?", h.node_failures AS "node_failures?",
+                      h.out_of_memory AS "out_of_memory?", h.preempted AS "preempted?", h.stalled AS "stalled?",
+                      h.no_space AS "no_space?", h.last_end_secs, h.last_reason,
                       (SELECT max(position) FROM given) AS reached, (SELECT min(position) FROM open) AS first_open
                FROM (SELECT) one LEFT JOIN ready ON true
                LEFT JOIN LATERAL job_history(ready.job_id, ready.retries_granted) h ON true
@@ -224,12 +211,17 @@ impl Store {
                 job_id,
                 job_key,
                 state,
-                crashes: row.crashes.unwrap_or(0),
-                lost: row.lost.unwrap_or(0),
-                stalled: row.stalled.unwrap_or(0),
-                no_space: row.no_space.unwrap_or(0),
-                last_end_secs: row.last_end_secs,
-                last_reason: row.last_reason,
+                history: History {
+                    crashes: count(row.crashes),
+                    lost: count(row.lost),
+                    node_failures: count(row.node_failures),
+                    out_of_memory: count(row.out_of_memory),
+                    preempted: count(row.preempted),
+                    stalled: count(row.stalled),
+                    no_space: count(row.no_space),
+                    last_reason: row.last_reason,
+                    last_end_secs: row.last_end_secs,
+                },
                 live: None,
             });
         }
@@ -322,6 +314,17 @@ impl Store {
     /// Fresh ones are left to whoever launches them.
     pub async fn attempt_elsewhere(&self, place: &Place, sweep_id: i64) -> Result<Vec<KnownAttempt>, StoreError> {
         self.attempt_at(place, None, Some(sweep_id), 30.0).await
+    }
+
+    /// Those of these attempts that live.
+    pub async fn attempts_live(&self, tokens: &[String]) -> Result<Vec<String>, StoreError> {
+        sqlx::query_scalar!(
+            "SELECT token FROM attempt WHERE token = ANY ($1) AND state IN ('intent', 'launched', 'running')",
+            tokens
+        )
+        .fetch_all(&self.pool)
+        .await
+        .map_err(doing("can't read which attempts live"))
     }
 
     /// Whether a backend has live attempts of these jobs.

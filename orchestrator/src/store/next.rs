@@ -48,10 +48,10 @@ pub(super) async fn take_next(
                      AND NOT EXISTS (SELECT FROM attempt a WHERE a.job_id = j.job_id AND a.state IN ('intent', 'launched', 'running'))
                ORDER BY near.position LIMIT 1 FOR UPDATE OF j SKIP LOCKED),
            taken AS (
-               INSERT INTO attempt (job_id, token, worker, backend, host, machine, slot, handle, folder, device, threads, state,
-                                    fence, claim_nonce, launched_at, claimed_at, heartbeat_at)
+               INSERT INTO attempt (job_id, token, worker, backend, host, machine, slot, handle, node, folder, device, threads,
+                                    state, fence, claim_nonce, launched_at, claimed_at, heartbeat_at)
                SELECT next.job_id, $3, coalesce(last.worker, last.token), last.backend, last.host, last.machine, last.slot,
-                      last.handle, concat($5::text, '/jobs/', left(next.job_key, 12), '/', $3::text),
+                      last.handle, last.node, concat($5::text, '/jobs/', left(next.job_key, 12), '/', $3::text),
                       $7, $8, 'running', 1, $4, now(), now(), now()
                FROM last, next
                ON CONFLICT DO NOTHING

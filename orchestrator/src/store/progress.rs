@@ -31,8 +31,16 @@ pub struct JobProgress {
     pub attempts: i64,
     /// Last words of the runner, where it failed.
     pub stderr_tail: Option<String>,
-    /// Of a live attempt: the host it is on.
+    /// Of a live attempt: the host it is on, or the cluster.
     pub host: Option<String>,
+    /// Of a live attempt: name of its backend.
+    pub backend: Option<String>,
+    /// Of a live attempt: name of its worker on the backend.
+    pub worker: Option<String>,
+    /// Of a live attempt: the backend's name for the worker, once it has one.
+    pub handle: Option<String>,
+    /// Of a live attempt: the machine that it runs on, once a worker has claimed it.
+    pub node: Option<String>,
     /// Of a live attempt: seconds since its last sign of life, by the database's clock.
     pub silent_secs: Option<f64>,
 }
@@ -99,13 +107,15 @@ impl Store {
                        WHERE m.attempt_id = a.attempt_id AND n.name = 'loss' ORDER BY m.step DESC LIMIT 1) AS loss,
                       (SELECT count(*) FROM attempt every WHERE every.job_id = j.job_id) AS "attempts!",
                       a.stderr_tail AS "stderr_tail?",
-                      live.host AS "host?",
+                      live.host AS "host?", live.backend AS "backend?", live.worker AS "worker?", live.handle AS "handle?",
+                      live.node AS "node?",
                       greatest(extract(epoch FROM clock_timestamp() - live.seen_at)::float8, 0) AS "silent_secs?"
                FROM unnest($2::bigint[]) AS given (job_id)
                JOIN job j USING (job_id) JOIN sweep_job sj USING (job_id)
                LEFT JOIN LATERAL (SELECT * FROM attempt last WHERE last.job_id = j.job_id AND last.fence IS NOT NULL
                                   ORDER BY last.fence DESC LIMIT 1) a ON true
-               LEFT JOIN LATERAL (SELECT host, greatest(created_at, launched_at, claimed_at, heartbeat_at) AS seen_at
+               LEFT JOIN LATERAL (SELECT host, backend, coalesce(worker, token) AS worker, handle, node,
+                                         greatest(created_at, launched_at, claimed_at, heartbeat_at) AS seen_at
                                   FROM attempt WHERE attempt.job_id = j.job_id AND state IN ('intent', 'launched', 'running'))
                          live ON true
                WHERE sj.sweep_id = $1 ORDER BY sj.position"#,

@@ -43,15 +43,18 @@ impl Store {
     }
 
     /// Says that the workers of these attempts were seen: those that had not been have claimed their attempts. Gives
-    /// those whose claims count.
-    pub async fn attempt_seen(&self, tokens: &[String]) -> Result<Vec<SeenWorker>, StoreError> {
+    /// those whose claims count. `nodes`: the machine of each, or nothing.
+    pub async fn attempt_seen(&self, tokens: &[String], nodes: &[String]) -> Result<Vec<SeenWorker>, StoreError> {
         let rows = sqlx::query!(
             r#"WITH locked AS MATERIALIZED (
-                   SELECT j.job_id, j.fence, j.state, a.attempt_id, a.state AS before FROM job j JOIN attempt a USING (job_id)
-                   WHERE a.token = ANY ($1) AND a.ship = 'spool' AND a.state IN ('intent', 'launched', 'running')
+                   SELECT j.job_id, j.fence, j.state, a.attempt_id, a.state AS before, given.node
+                   FROM unnest($1::text[], $2::text[]) AS given (token, node) JOIN attempt a USING (token)
+                   JOIN job j USING (job_id)
+                   WHERE a.ship = 'spool' AND a.state IN ('intent', 'launched', 'running')
                    ORDER BY j.job_id FOR UPDATE OF j),
                seen AS (
-                   UPDATE attempt a SET state = 'running', claimed_at = coalesce(claimed_at, now()), heartbeat_at = now()
+                   UPDATE attempt a SET state = 'running', claimed_at = coalesce(claimed_at, now()), heartbeat_at = now(),
+                          node = coalesce(nullif(locked.node, ''), a.node)
                    FROM locked
                    WHERE a.attempt_id = locked.attempt_id AND a.fence = locked.fence
                          AND a.state IN ('intent', 'launched', 'running')
@@ -64,7 +67,8 @@ impl Store {
                    INSERT INTO event (job_id, attempt_id, kind)
                    SELECT job_id, attempt_id, 'claimed' FROM seen WHERE before <> 'running')
                SELECT token, stop_requested, cancelled AS "cancelled!" FROM seen"#,
-            tokens
+            tokens,
+            nodes
         )
         .fetch_all(&self.pool)
         .await

@@ -99,7 +99,7 @@ impl Ingest {
         self.attempts.retain(|token, _| attempts.iter().any(|attempt| attempt.token == *token));
         self.told.retain(|token| attempts.iter().any(|attempt| attempt.token == *token));
         let mut ingested = Ingested::default();
-        let mut seen = Vec::new();
+        let (mut seen, mut nodes) = (Vec::new(), Vec::new());
         let mut ends = BTreeMap::new();
         for attempt in attempts {
             match self.look_at(attempt) {
@@ -107,6 +107,7 @@ impl Ingest {
                 Ok(Some(look)) => {
                     if look.lives || (look.end.is_some() && !attempt.running) {
                         seen.push(attempt.token.clone());
+                        nodes.push(look.node.unwrap_or_default());
                     }
                     if look.lives || look.end.is_some() || look.more {
                         ends.insert(attempt.token.clone(), look.end);
@@ -116,7 +117,7 @@ impl Ingest {
             }
         }
         if !seen.is_empty() {
-            let answers = store.attempt_seen(&seen).await?;
+            let answers = store.attempt_seen(&seen, &nodes).await?;
             for worker in &answers {
                 self.pass_on(&worker.token, worker.orders, &mut ingested);
             }
@@ -169,10 +170,11 @@ impl Ingest {
         let Some(reading) = self.attempts.get_mut(&attempt.token) else { return Ok(None) };
         let beat = ticket::last_beat(&attempt.folder);
         let lives = beat.is_some() && (first || beat != reading.beat);
+        let node = beat.as_deref().and_then(ticket::node_of).map(str::to_owned);
         reading.beat = beat;
         // Before the events: what it says of their number is not more than there are.
         let end = EndReport::read(&attempt.folder)?;
-        Ok(Some(Look { lives, end, more: !reading.tail.exhausted() }))
+        Ok(Some(Look { lives, node, end, more: !reading.tail.exhausted() }))
     }
 
     /// Stores new events of an attempt; and its end, once all that it counts are there. Whether it has ended.
@@ -228,6 +230,8 @@ impl Ingest {
 struct Look {
     /// It has beaten since the last look.
     lives: bool,
+    /// The machine that it is on.
+    node: Option<String>,
     end: Option<EndReport>,
     /// There are new events.
     more: bool,

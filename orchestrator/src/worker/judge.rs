@@ -54,20 +54,32 @@ impl RunnerOutput {
     }
 }
 
-/// The ending: the runner's last word first, its exit code second (`None`: it has finished and goes on to serve).
-pub(super) fn judge(
-    output: RunnerOutput,
-    status: Option<ExitStatus>,
-    asked: Option<StopCause>,
-    samples_total: u64,
-    stderr_tail: String,
-) -> Ending {
+/// How the runner left.
+#[derive(Debug)]
+pub(super) struct RunnerExit {
+    /// `None`: it has finished and goes on to serve.
+    pub(super) status: Option<ExitStatus>,
+    /// Why it was asked to stop, if it was.
+    pub(super) asked: Option<StopCause>,
+    /// Whether the kernel has killed a process beside this one for want of memory meanwhile.
+    pub(super) killed_for_memory: bool,
+    /// Its last words.
+    pub(super) stderr_tail: String,
+}
+
+/// The ending: the runner's last word first, its exit code second.
+pub(super) fn judge(output: RunnerOutput, exit: RunnerExit, samples_total: u64) -> Ending {
+    let RunnerExit { status, asked, killed_for_memory, stderr_tail } = exit;
     let left_badly = status.is_some_and(|status| !status.success());
     if output.last_word.is_none() && output.verdict.is_none() && left_badly && says_disk_full(&stderr_tail) {
         return Ending::Stopped { reason: format!("{} for the runner", Ending::NO_SPACE) };
     }
     let code = status.and_then(|status| status.code());
     let failed = |kind, reason| Ending::Failed { kind, reason, exit_code: code, stderr_tail };
+    let crashed = |how: String| {
+        let because = if killed_for_memory { format!("{}: ", Ending::OUT_OF_MEMORY) } else { String::new() };
+        format!("{because}the runner {how}")
+    };
     if let Some((kind, reason)) = output.verdict {
         return failed(kind, reason);
     }
@@ -106,11 +118,11 @@ pub(super) fn judge(
             };
             failed(FailureKind::Crash, reason.to_owned())
         }
-        (Some(code), None) => failed(FailureKind::Crash, format!("the runner left with exit code {code}")),
+        (Some(code), None) => failed(FailureKind::Crash, crashed(format!("left with exit code {code}"))),
         (None, None) => {
             let name = status.and_then(|status| status.signal()).and_then(|number| Signal::try_from(number).ok());
             let name = name.map_or("a signal".to_owned(), |signal| signal.to_string());
-            failed(FailureKind::Crash, format!("the runner was killed by {name}"))
+            failed(FailureKind::Crash, crashed(format!("was killed by {name}")))
         }
     }
 }
@@ -129,8 +141,13 @@ mod tests {
     use super::*;
 
     fn end(last_word: Option<Event>, raw_status: i32, asked: Option<StopCause>) -> String {
+        let status = Some(ExitStatus::from_raw(raw_status));
+        end_of(last_word, RunnerExit { status, asked, killed_for_memory: false, stderr_tail: String::new() })
+    }
+
+    fn end_of(last_word: Option<Event>, exit: RunnerExit) -> String {
         let output = RunnerOutput { any_event: true, last_word, ..RunnerOutput::default() };
-        match judge(output, Some(ExitStatus::from_raw(raw_status)), asked, 100, String::new()) {
+        match judge(output, exit, 100) {
             Ending::Finished { .. } => "finished".to_owned(),
             Ending::Stopped { reason } => format!("stopped: {reason}"),
             Ending::Failed { kind, reason, .. } => format!("{kind:?}: {reason}"),
@@ -157,6 +174,21 @@ mod tests {
         assert_eq!(end(None, code(2), None), "BadInput: the runner refused the job");
         let failed = Some(Event::Failed { reason: "no such pool".to_owned(), kind: FailureKind::BadInput });
         assert_eq!(end(failed, code(1), None), "BadInput: no such pool");
+    }
+
+    #[test]
+    fn a_kill_for_memory_is_said() {
+        let exit = |raw_status| RunnerExit {
+            status: Some(ExitStatus::from_raw(raw_status)),
+            asked: None,
+            killed_for_memory: true,
+            stderr_tail: String::new(),
+        };
+        assert_eq!(end_of(None, exit(9)), "Crash: out of memory: the runner was killed by SIGKILL");
+        // One of its children was killed, and it left for that.
+        assert_eq!(end_of(None, exit(1 << 8)), "Crash: out of memory: the runner left with exit code 1");
+        let failed = Some(Event::Failed { reason: "no such pool".to_owned(), kind: FailureKind::BadInput });
+        assert_eq!(end_of(failed, exit(1 << 8)), "BadInput: no such pool", "its own word counts");
     }
 
     #[test]

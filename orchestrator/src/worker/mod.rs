@@ -11,6 +11,7 @@ mod checkpoints;
 mod judge;
 mod lines;
 mod log;
+mod memory;
 mod ranks;
 mod runner;
 mod ship;
@@ -102,6 +103,12 @@ enum WorkerError {
         /// Why.
         source: std::io::Error,
     },
+}
+
+/// Name of the machine, as Slurm calls it if that has started the worker.
+fn node() -> String {
+    let slurm = std::env::var("SLURMD_NODENAME").ok().filter(|name| !name.is_empty());
+    slurm.unwrap_or_else(|| std::fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_default().trim().to_owned())
 }
 
 /// Entry point of the binary.

@@ -27,7 +27,8 @@ pub(super) async fn supervise(cli: &Cli) -> Result<u8, WorkerError> {
     let token = &cli.attempt;
     // This process is known by it if the answer to a claim is lost.
     let nonce = format!("{:032x}", rand::random::<u128>());
-    let call = async |store: &Store| store.attempt_claim(token, &nonce).await;
+    let node = super::node();
+    let call = async |store: &Store| store.attempt_claim(token, &nonce, &node).await;
     let Some(mut claim) = database.run(Some(deadline), call).await? else {
         log::line("nothing to claim: the attempt has ended or another worker has it");
         return Ok(SUPERSEDED);

@@ -92,9 +92,14 @@ pub(super) fn is_superseded(folder: &Path, fence: i64) -> io::Result<bool> {
     Ok(false)
 }
 
-/// Says that the worker lives. `count` differs each time.
-pub(super) fn beat(folder: &Path, count: u64) -> io::Result<()> {
-    fs::write(folder.join(BEAT_FILE), count.to_string())
+/// Says that the worker lives, and on which machine. `count` differs each time.
+pub(super) fn beat(folder: &Path, count: u64, node: &str) -> io::Result<()> {
+    fs::write(folder.join(BEAT_FILE), format!("{count} {node}\n"))
+}
+
+/// The machine of a beat, if all of it is there.
+pub(super) fn node_of(beat: &str) -> Option<&str> {
+    beat.strip_suffix('\n')?.split_once(' ').map(|(_, node)| node)
 }
 
 /// What the last beat said; `None`: there was none.

@@ -9,13 +9,13 @@ use tokio::sync::mpsc;
 use tokio::time::Instant;
 
 use super::check;
-use super::judge::{RunnerOutput, StopCause, judge};
+use super::judge::{RunnerExit, RunnerOutput, StopCause, judge};
 use super::lines::{LINE_MAX, Line};
 use super::runner::{self, Runner};
 use super::spool::Spool;
 use super::stop::{StopSignal, Told};
 use super::supervise::{file, is_disk_full};
-use super::{Cli, WorkerError, checkpoints, log, ranks};
+use super::{Cli, WorkerError, checkpoints, log, memory, ranks};
 use crate::store::{Claim, Ending, Orders};
 
 /// How long a runner may take to stop after it was asked to.
@@ -97,6 +97,7 @@ pub(super) async fn train(
     stop: &StopSignal,
 ) -> Result<Option<Ending>, WorkerError> {
     let begun = Instant::now();
+    let killed_before = memory::kills();
     let job = job_of(seat.cli, claim)?;
     std::fs::create_dir_all(&job.checkpoint_dir).map_err(file("make the folder", &job.checkpoint_dir))?;
     runner::write_job(&job).map_err(file("write job.json in", &claim.folder))?;
@@ -146,7 +147,9 @@ pub(super) async fn train(
                 seat.leave().await;
             }
         }
-        return Ok(Some(judge(listener.output, left, cause, claim.spec.samples_seen, tail)));
+        let killed = memory::kills().zip(killed_before).map_or(0, |(now, before)| now.saturating_sub(before));
+        let exit = RunnerExit { status: left, asked: cause, killed_for_memory: killed > 0, stderr_tail: tail };
+        return Ok(Some(judge(listener.output, exit, claim.spec.samples_seen)));
     }
 }
 

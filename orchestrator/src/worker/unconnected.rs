@@ -83,6 +83,7 @@ fn clean_up(ticket: &Ticket) -> Result<(), WorkerError> {
 
 /// Says that the worker lives and passes orders on, until a higher fence was given.
 async fn look_for_orders(claim: &Claim, orders: mpsc::UnboundedSender<Orders>) {
+    let node = super::node();
     let mut beats = 0;
     let mut beaten: Option<Instant> = None;
     let mut ordered = Orders::default();
@@ -90,7 +91,7 @@ async fn look_for_orders(claim: &Claim, orders: mpsc::UnboundedSender<Orders>) {
         if beaten.is_none_or(|at| at.elapsed() >= BEAT_EVERY) {
             beaten = Some(Instant::now());
             beats += 1;
-            if let Err(error) = ticket::beat(&claim.folder, beats) {
+            if let Err(error) = ticket::beat(&claim.folder, beats, &node) {
                 log::error(&error);
             }
         }

@@ -6,11 +6,14 @@
 mod bench;
 mod faults;
 mod half_open;
+mod history;
 mod hostile;
+mod memory;
 mod pilots;
 mod plain;
 mod scale;
 mod slurm;
+mod slurm_nodes;
 mod spooled;
 mod stops;
 mod torture;

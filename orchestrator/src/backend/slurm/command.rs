@@ -27,7 +27,9 @@ pub(super) fn command(program: &str) -> Command {
     let mut command = Command::new(program);
     for (name, _) in std::env::vars_os() {
         let text = name.to_string_lossy();
-        let of_slurm = ["SLURM_", "SBATCH_", "SQUEUE_", "SCANCEL_"].iter().any(|prefix| text.starts_with(prefix));
+        let of_slurm = ["SLURM_", "SBATCH_", "SQUEUE_", "SCANCEL_", "SINFO_", "SACCT_", "SCONTROL_"]
+            .iter()
+            .any(|prefix| text.starts_with(prefix));
         if is_secret(&name) || (of_slurm && text != "SLURM_CONF") {
             command.env_remove(&name);
         }

@@ -2,6 +2,8 @@
 
 use std::collections::BTreeMap;
 
+use crate::backend::EndCause;
+
 /// Fields asked for, those with free text last. All letters are in the manuals of Slurm 20.11 to 26.05.
 pub(super) const FORMAT: &str = "%F|%K|%T|%N|%j|%r";
 
@@ -45,8 +47,22 @@ impl Task {
     pub(super) fn is_cancelled(&self) -> bool {
         self.word == CANCELLED
     }
+
+    /// What has ended it.
+    pub(super) fn end_cause(&self) -> EndCause {
+        match self.word.as_str() {
+            CANCELLED => EndCause::Cancelled,
+            "PREEMPTED" => EndCause::Preempted,
+            "NODE_FAIL" | "BOOT_FAIL" => EndCause::NodeFailed,
+            "OUT_OF_MEMORY" => EndCause::OutOfMemory,
+            "TIMEOUT" | "DEADLINE" => EndCause::TimeLimit,
+            _ => EndCause::Unknown,
+        }
+    }
 }
 
+/// Slurm's word where there is no reason.
+pub(super) const NO_REASON: &str = "None";
 /// Slurm's word for what `scancel` has ended.
 const CANCELLED: &str = "CANCELLED";
 

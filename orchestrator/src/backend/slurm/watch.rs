@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::io;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::{Duration, Instant};
 
@@ -11,8 +11,8 @@ use tokio::sync::Notify;
 
 use super::command::{COMMAND_LIMIT, SBATCH_LIMIT, command, run};
 use super::queue::{self, NAME_PREFIX, Submission, Task, TaskState};
-use super::script;
-use crate::backend::{BackendError, Observed};
+use super::{accounting, script};
+use crate::backend::{BackendError, EndCause, Observed, WorkerId};
 
 /// Between two questions to Slurm: after news, and when nothing changes.
 const CYCLE_MIN: Duration = Duration::from_secs(1);
@@ -51,10 +51,23 @@ pub(super) struct State {
     pub submitting: BTreeSet<String>,
     /// Workers that this process has submitted and not seen in an answer yet, and when `sbatch` returned.
     pub submitted: BTreeMap<String, (Task, Instant)>,
+    /// Workers that are in no answer, and their handles: the accounts are asked for them.
+    pub to_look_up: BTreeMap<String, Option<String>>,
+    /// What the accounts say of such workers; `None`: nothing.
+    pub looked_up: BTreeMap<String, Option<Task>>,
     /// Nothing is submitted before that.
     pub pause_until: Option<Instant>,
     /// What Slurm has refused, for the next caller of [`Backend::launch`].
     pub refused: Option<BackendError>,
+}
+
+fn ended(task: &Task) -> Observed {
+    Observed::Ended {
+        said: format!("Slurm job {} ended as {}{}", task.handle, task.word, on_node(&task.node)),
+        cause: task.end_cause(),
+        // Of several nodes it does not say which.
+        node: Some(task.node.clone()).filter(|node| !node.is_empty() && !node.contains(['[', ','])),
+    }
 }
 
 /// One answer of `squeue`.
@@ -71,7 +84,8 @@ impl Shared {
 }
 
 impl State {
-    pub(super) fn observed(&self, worker: &str) -> Observed {
+    pub(super) fn observed(&mut self, id: &WorkerId) -> Observed {
+        let worker = id.name.as_str();
         if self.submitting.contains(worker) {
             return Observed::NoAnswer;
         }
@@ -80,10 +94,7 @@ impl State {
         if let Some(task) = latest.tasks.get(worker) {
             return match &task.state {
                 TaskState::Queued | TaskState::Placed => Observed::Alive(task.handle.clone()),
-                TaskState::Ended => Observed::Ended {
-                    said: format!("Slurm job {} ended as {}{}", task.handle, task.word, on_node(&task.node)),
-                    cancelled: task.is_cancelled(),
-                },
+                TaskState::Ended => ended(task),
                 TaskState::Unknown(_) => Observed::NoAnswer,
             };
         }
@@ -91,28 +102,55 @@ impl State {
             && !first.tasks.contains_key(worker)
         {
             let said = format!("Slurm job {} was taken out of the queue", task.handle);
-            return Observed::Ended { said, cancelled: true };
+            return Observed::Ended { said, cause: EndCause::Cancelled, node: None };
         }
         match (submitted, &self.answers[..]) {
             // Slurm was asked before it had it.
             (Some((task, at)), [.., latest]) if latest.asked_at <= *at => Observed::Alive(task.handle.clone()),
             // Twice: an answer may be of a controller that has just started.
-            (Some((_, at)), [first, _]) if first.asked_at > *at && !first.tasks.contains_key(worker) => Observed::Gone,
-            (None, [first, _]) if !first.tasks.contains_key(worker) => Observed::Gone,
+            (Some((_, at)), [first, _]) if first.asked_at > *at && !first.tasks.contains_key(worker) => self.gone(id),
+            (None, [first, _]) if !first.tasks.contains_key(worker) => self.gone(id),
             _ => Observed::NoAnswer,
+        }
+    }
+
+    /// What is to be said of a worker that the controller does not know any more: what the accounts say, once they were
+    /// looked into.
+    fn gone(&mut self, id: &WorkerId) -> Observed {
+        match self.looked_up.get(&id.name) {
+            Some(Some(task)) => ended(task),
+            Some(None) => Observed::Gone,
+            None => {
+                self.to_look_up.insert(id.name.clone(), id.handle.clone());
+                Observed::NoAnswer
+            }
         }
     }
 }
 
-/// Submits an array and notes what came of it.
-pub(super) async fn submit(shared: Arc<Shared>, batch: String, script: PathBuf, tokens: Vec<String>) {
+async fn sbatch(script: &Path, exclude: Option<&str>) -> Submission {
     let mut sbatch = command("sbatch");
-    sbatch.arg("--parsable").arg(&script);
-    let submission = match run(&mut sbatch, SBATCH_LIMIT).await {
+    sbatch.arg("--parsable").args(exclude).arg(script);
+    match run(&mut sbatch, SBATCH_LIMIT).await {
         Ok(output) => queue::read_submission(output.success, &output.stdout, &output.stderr),
         Err(error) if error.kind() == io::ErrorKind::TimedOut => Submission::Unclear(error.to_string()),
         Err(error) => Submission::Refused(error.to_string()),
-    };
+    }
+}
+
+/// Submits an array, away from some nodes if that is possible, and notes what came of it.
+pub(super) async fn submit(
+    shared: Arc<Shared>,
+    batch: String,
+    script: PathBuf,
+    tokens: Vec<String>,
+    exclude: Option<String>,
+) {
+    let mut submission = sbatch(&script, exclude.as_deref()).await;
+    if exclude.is_some() && matches!(submission, Submission::Refused(_)) {
+        // The other nodes may lack what it asks for.
+        submission = sbatch(&script, None).await;
+    }
     let now = Instant::now();
     let mut state = shared.state();
     for token in &tokens {
@@ -155,6 +193,7 @@ pub(super) async fn watch_queue(shared: Weak<Shared>) {
         let news = match run(&mut squeue, COMMAND_LIMIT).await {
             Ok(output) if output.success => {
                 let news = note_answer(&shared, asked_at, queue::read(&output.stdout));
+                accounting::look_up(&shared).await;
                 end_workers(&shared).await | news
             }
             _ => false,
@@ -174,6 +213,13 @@ pub(super) async fn watch_queue(shared: Weak<Shared>) {
     }
 }
 
+/// Attempts of an array by its name, as they were written before it was submitted; `None`: it is not of this project.
+pub(super) fn read_batch(shared: &Shared, batch: &str) -> Option<Vec<String>> {
+    let plain = batch.bytes().all(|byte| byte.is_ascii_hexdigit());
+    let file = shared.folder.join(batch).join(script::ATTEMPTS);
+    fs::read_to_string(file).ok().filter(|_| plain).map(|text| script::read_attempts(&text))
+}
+
 /// Keeps an answer. Gives whether anything is new in it.
 fn note_answer(shared: &Shared, asked_at: Instant, found: Vec<Task>) -> bool {
     let mut state = shared.state();
@@ -181,10 +227,8 @@ fn note_answer(shared: &Shared, asked_at: Instant, found: Vec<Task>) -> bool {
     for task in found {
         if !state.batches.contains_key(&task.batch) {
             // Of an earlier process; or of another project of the same user, which has no folder here.
-            let plain = task.batch.bytes().all(|byte| byte.is_ascii_hexdigit());
-            let file = shared.folder.join(&task.batch).join(script::ATTEMPTS);
-            let Some(text) = fs::read_to_string(file).ok().filter(|_| plain) else { continue };
-            state.batches.insert(task.batch.clone(), script::read_attempts(&text));
+            let Some(tokens) = read_batch(shared, &task.batch) else { continue };
+            state.batches.insert(task.batch.clone(), tokens);
         }
         let Some(token) = state.batches[&task.batch].get(task.index).cloned() else { continue };
         // Submitted twice: the one that lives counts.

@@ -7,10 +7,12 @@
 
 mod clocks;
 mod display;
+mod nodes;
 mod round;
 mod silence;
 mod spools;
 
+use std::collections::BTreeSet;
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -72,6 +74,7 @@ impl Sweep {
             work_secs: self.work_secs,
             serve: self.serve,
             spool_only: self.spool_only,
+            avoid: BTreeSet::new(),
         }
     }
 }
@@ -117,6 +120,11 @@ pub enum Notice<'a> {
     },
     /// The backend refused something; it is tried again.
     BackendRefused(&'a BackendError),
+    /// Attempts have failed on a machine: the next ones are kept away from it, as long as there are others.
+    NodeAvoided {
+        /// Its name.
+        node: &'a str,
+    },
     /// Attempts are on hosts that can't be asked and have stopped beating; after so many seconds they are given up.
     HostSilent {
         /// Name of the host.

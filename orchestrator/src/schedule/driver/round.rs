@@ -9,7 +9,7 @@ use tokio::time::Instant;
 
 use super::clocks::ClockWatch;
 use super::{DriveError, Notice, Sweep, place_of, worker_ids};
-use crate::backend::{Backend, BackendError, Launched, Observed, WorkerId};
+use crate::backend::{Backend, BackendError, EndCause, Launched, Observed, WorkerId};
 use crate::schedule::{Action, AttemptPhase, AttemptView, Input, JobPhase, JobView, SILENT_SECS, Scheduler};
 use crate::store::{IntentRequest, LiveAttempt, OpenJob, Place, SlotOffer, Store, StoreError};
 use crate::worker::ingest::Ingest;
@@ -63,6 +63,8 @@ pub(super) struct RoundDriver<'a> {
     cancelled: BTreeSet<String>,
     settled: bool,
     pub(super) ingest: Ingest,
+    /// Machines that attempts are kept away from.
+    pub(super) avoided: BTreeSet<String>,
 }
 
 impl<'a> RoundDriver<'a> {
@@ -93,6 +95,7 @@ impl<'a> RoundDriver<'a> {
             cancelled: BTreeSet::new(),
             settled: false,
             ingest: Ingest::default(),
+            avoided: BTreeSet::new(),
         }
     }
 
@@ -209,16 +212,16 @@ impl<'a> RoundDriver<'a> {
         let workers = worker_ids(&attempts);
         let observed = self.backend.poll(&workers).await;
         for attempt in attempts {
-            let ended = match observed.get(&attempt.worker) {
-                Some(Observed::Exited) => true,
-                Some(Observed::Gone | Observed::Ended { .. }) => {
-                    attempt.silent_secs >= self.scheduler.policy().stale_secs
-                }
-                _ => false,
+            let silent = attempt.silent_secs >= self.scheduler.policy().stale_secs;
+            let (cause, node) = match observed.get(&attempt.worker) {
+                Some(Observed::Exited) => (EndCause::Unknown, None),
+                Some(Observed::Gone) if silent => (EndCause::Unknown, None),
+                Some(Observed::Ended { cause, node, .. }) if silent => (*cause, node.as_deref()),
+                _ => continue,
             };
-            if ended && attempt.intent {
+            if attempt.intent {
                 self.store.attempt_withdraw(&attempt.token).await?;
-            } else if ended && self.store.attempt_lost(&attempt.token, "the worker is gone").await? {
+            } else if self.store.attempt_lost(&attempt.token, "the worker is gone", cause.word(), node).await? {
                 self.backend.kill_leftovers(&attempt.worker).await;
             }
         }
@@ -256,7 +259,6 @@ impl<'a> RoundDriver<'a> {
                 .cloned()
                 .unwrap_or(Observed::Unknown),
         });
-        let count = |number: i64| u32::try_from(number).unwrap_or(u32::MAX);
         JobView {
             job_id: job.job_id,
             phase: match job.state.as_str() {
@@ -264,12 +266,7 @@ impl<'a> RoundDriver<'a> {
                 "running" => JobPhase::Running,
                 _ => JobPhase::Ended,
             },
-            crashes: count(job.crashes),
-            lost: count(job.lost),
-            stalled: count(job.stalled),
-            no_space: count(job.no_space),
-            last_reason: job.last_reason.clone(),
-            last_end_secs: job.last_end_secs,
+            history: job.history.clone(),
             live,
         }
     }
@@ -390,6 +387,7 @@ impl<'a> RoundDriver<'a> {
         {
             return self.grant_failed(error, tell);
         }
+        self.avoid_failing_nodes(&mut requests, tell).await?;
         let Launched { handles, error } = self.backend.launch(&requests).await;
         for (token, _) in &handles {
             tell(Notice::Launched { job_key: &keys[token] });
@@ -443,8 +441,8 @@ async fn perform_one(
         Action::Start { .. } => {}
         Action::Launch { token } => return Ok(Some(token)),
         Action::Adopt { token, handle } => store.attempt_launched(&[(token, handle)]).await?,
-        Action::MarkLost { token, reason } => {
-            if store.attempt_lost(&token, &reason).await? {
+        Action::MarkLost { token, reason, cause, node } => {
+            if store.attempt_lost(&token, &reason, cause.word(), node.as_deref()).await? {
                 if let Some(live) = live(&token).filter(|live| live.is_at(place)) {
                     backend.kill_leftovers(&live.worker).await;
                 }
@@ -453,7 +451,7 @@ async fn perform_one(
         }
         Action::Withdraw { token } => drop(store.attempt_withdraw(&token).await?),
         Action::CancelJob { job_id, token, reason } => {
-            store.attempt_lost(&token, &reason).await?;
+            store.attempt_lost(&token, &reason, EndCause::Cancelled.word(), None).await?;
             store.job_cancel(&[job_id], &reason, SILENT_SECS).await?;
         }
         Action::StopAttempt { token } => {

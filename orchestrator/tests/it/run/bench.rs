@@ -79,8 +79,26 @@ finished() {{ echo '{{\"event\": \"finished\", \"samples_seen\": 64, \"train_sec
     pub(super) fn launch_with(&self, spec: &str, fault: &str, environment: &[(&str, &str)]) -> Launch {
         let mut command = self.project.sweep(&["launch", spec]);
         command.envs(environment.iter().copied());
-        command.env("SYNTHETIC_FAULT", fault).stdout(Stdio::piped()).stderr(Stdio::piped());
-        Launch { child: Some(command.spawn().expect("sweep starts")) }
+        Launch::start(command.env("SYNTHETIC_FAULT", fault))
+    }
+
+    /// Starts `sweep launch sweep.yaml` in a control group, given by the file that takes processes into it.
+    pub(super) fn launch_in_group(&self, procs: &Path) -> Launch {
+        let plain = self.project.sweep(&["launch", "sweep.yaml"]);
+        let mut command = Command::new("sh");
+        command
+            .args(["-c", "echo $$ >\"$0\" && exec \"$@\""])
+            .arg(procs)
+            .arg(plain.get_program())
+            .args(plain.get_args());
+        for (name, value) in plain.get_envs() {
+            match value {
+                Some(value) => command.env(name, value),
+                None => command.env_remove(name),
+            };
+        }
+        command.current_dir(plain.get_current_dir().expect("it is the project"));
+        Launch::start(&mut command)
     }
 
     /// Starts `sweep launch sweep.yaml` with faults.
@@ -208,6 +226,11 @@ pub(super) struct Launch {
 }
 
 impl Launch {
+    fn start(command: &mut Command) -> Launch {
+        let child = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn();
+        Launch { child: Some(child.expect("sweep starts")) }
+    }
+
     pub(super) fn signal(&self, signal: Signal) {
         let child = self.child.as_ref().expect("it runs");
         kill(Pid::from_raw(child.id().cast_signed()), signal).expect("it is ours");

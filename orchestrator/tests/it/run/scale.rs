@@ -73,9 +73,9 @@ impl World {
             return Ok(());
         }
         let nonce = format!("{slot}-{token}");
-        let mut claim = self.store.attempt_claim(token, &nonce).await?;
+        let mut claim = self.store.attempt_claim(token, &nonce, "node").await?;
         if claim.is_some() && self.happens("answer to a claim is lost", 100) {
-            claim = self.store.attempt_claim(token, &nonce).await?;
+            claim = self.store.attempt_claim(token, &nonce, "node").await?;
             assert!(claim.is_some(), "asking again gives the claim again");
         }
         for nth in 1.. {

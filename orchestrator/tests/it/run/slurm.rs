@@ -16,16 +16,16 @@ use crate::harness::{sweep, transcript};
 const SLOW: &str = "delay@60";
 
 /// A project on a cluster of its own.
-struct SlurmBench {
+pub(super) struct SlurmBench {
     /// First, and so gone first: workers go before the folders that they write to.
-    cluster: Cluster,
-    bench: Bench,
+    pub(super) cluster: Cluster,
+    pub(super) bench: Bench,
     /// Folder of our `sbatch` and `squeue`, which stand before the real ones and misbehave when told to.
-    wrappers: PathBuf,
+    pub(super) wrappers: PathBuf,
 }
 
 /// A cluster, which ends with it.
-struct Cluster {
+pub(super) struct Cluster {
     folder: tempfile::TempDir,
 }
 
@@ -52,7 +52,7 @@ impl Cluster {
         Some(cluster)
     }
 
-    fn run(&self, args: &[&str]) -> Output {
+    pub(super) fn run(&self, args: &[&str]) -> Output {
         let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("../scripts/slurm-cluster");
         Command::new(script).args(args).env("SLURM_CLUSTER_DIR", self.path()).output().expect("the script runs")
     }
@@ -66,21 +66,21 @@ impl Cluster {
     }
 
     /// Output of a command of Slurm.
-    fn slurm(&self, program: &str, args: &[&str]) -> String {
+    pub(super) fn slurm(&self, program: &str, args: &[&str]) -> String {
         let output = Command::new(program).args(args).env("SLURM_CONF", self.conf()).output().expect("Slurm is there");
         assert!(output.status.success(), "{program} {args:?}: {}", transcript(&output));
         String::from_utf8_lossy(&output.stdout).trim().to_owned()
     }
 
     /// Jobs that have not ended, in these states.
-    fn queue(&self, states: &str) -> Vec<String> {
+    pub(super) fn queue(&self, states: &str) -> Vec<String> {
         let said = self.slurm("squeue", &["--noheader", "--array", "--states", states, "--format", "%i"]);
         said.lines().map(str::to_owned).collect()
     }
 }
 
 impl SlurmBench {
-    fn new(options: &str) -> Option<SlurmBench> {
+    pub(super) fn new(options: &str) -> Option<SlurmBench> {
         let cluster = Cluster::up()?;
         let local = "backend: {local: {slots: 2, threads_per_slot: 1}}";
         let slurm = format!("backend: {{slurm: {{{options}}}}}");
@@ -123,23 +123,25 @@ exec /usr/bin/squeue \"$@\"
 "
             ),
         );
+        // The test cluster keeps no accounts.
+        script("sacct", format!("#!/bin/bash\necho \"$@\" >>'{place}/looked-up'\ncat '{place}/accounts'\n"));
         Some(SlurmBench { cluster, bench, wrappers })
     }
 
-    fn launch(&self, fault: &str) -> Launch {
+    pub(super) fn launch(&self, fault: &str) -> Launch {
         let conf = self.cluster.conf();
         let path = format!("{}:{}", self.wrappers.display(), std::env::var("PATH").unwrap_or_default());
         self.bench.launch_with("sweep.yaml", fault, &[("SLURM_CONF", &conf), ("PATH", &path)])
     }
 
     /// `sweep` in the project, on the cluster.
-    fn sweep(&self, args: &[&str]) -> Output {
+    pub(super) fn sweep(&self, args: &[&str]) -> Output {
         let mut command = sweep(self.bench.path(), args);
         command.env("SLURM_CONF", self.cluster.conf()).output().expect("sweep runs")
     }
 
     /// Waits for a launch that has to go well, and for everything to be done once.
-    fn finish(&self, launch: Launch) {
+    pub(super) fn finish(&self, launch: Launch) {
         let output = launch.wait();
         assert!(output.status.success(), "{}\n{}", transcript(&output), self.story());
         self.bench.assert_done_once();
@@ -149,7 +151,7 @@ exec /usr/bin/squeue \"$@\"
     }
 
     /// Waits for a launch after which one job is cancelled and three are done.
-    fn finish_with_one_cancelled(&self, launch: Launch) {
+    pub(super) fn finish_with_one_cancelled(&self, launch: Launch) {
         let output = launch.wait();
         assert_eq!(output.status.code(), Some(1), "{}\n{}", transcript(&output), self.story());
         let jobs = self.bench.ask("SELECT concat_ws(' ', count(*), state) FROM job GROUP BY state ORDER BY 1");
@@ -168,12 +170,12 @@ exec /usr/bin/squeue \"$@\"
         )
     }
 
-    fn wait_for_all_to_run(&self) {
+    pub(super) fn wait_for_all_to_run(&self) {
         self.bench.wait_for("SELECT 'all' FROM attempt HAVING count(*) FILTER (WHERE samples_seen > 0) >= 4");
     }
 
     /// Four jobs wait in the queue, and their launcher knows; gives their names there.
-    fn wait_for_all_to_be_held(&self) -> Vec<String> {
+    pub(super) fn wait_for_all_to_be_held(&self) -> Vec<String> {
         let held = || {
             let queue = self.cluster.queue("PENDING");
             (queue.len() == 4).then_some(queue)
@@ -183,7 +185,7 @@ exec /usr/bin/squeue \"$@\"
         held
     }
 
-    fn story(&self) -> String {
+    pub(super) fn story(&self) -> String {
         let queue = self.cluster.slurm("squeue", &["--states=all", "--array", "--format", "%i %T %r %N %j"]);
         format!("{}\n{queue}", self.bench.story())
     }
@@ -582,17 +584,27 @@ fn a_dry_run_asks_slurm_and_submits_nothing() {
     let impossible = fs::read_to_string(&spec).expect("it is there").replace("time: 2h", "memory: 900G");
     fs::write(&spec, impossible).expect("it is ours");
     let output = slurm.sweep(&["launch", "sweep.yaml", "--dry-run"]);
-    assert_eq!(output.status.code(), Some(3), "{}", transcript(&output));
+    assert_eq!(output.status.code(), Some(2), "{}", transcript(&output));
     assert!(slurm.cluster.queue("all").is_empty());
 }
 
 #[test]
 fn what_slurm_will_never_accept_ends_the_launch_at_once() {
-    let Some(slurm) = SlurmBench::new("worker_time: 0s, partition: nowhere") else { return };
+    let Some(slurm) = SlurmBench::new("worker_time: 0s, options: [--reservation=nowhere]") else { return };
     let output = slurm.launch("").wait();
     assert_eq!(output.status.code(), Some(3), "{}", transcript(&output));
     let said = String::from_utf8_lossy(&output.stderr);
-    assert!(said.contains("invalid partition specified: nowhere"), "{said}");
+    assert!(said.contains("Requested reservation is invalid"), "{said}");
+}
+
+#[test]
+fn a_launch_refuses_what_no_partition_has_before_it_records_anything() {
+    let Some(slurm) = SlurmBench::new("worker_time: 0s, partition: nowhere") else { return };
+    let output = slurm.launch("").wait();
+    let said = transcript(&output);
+    assert_eq!(output.status.code(), Some(2), "{said}");
+    assert!(said.contains("there is no partition `nowhere`; there are low, high"), "{said}");
+    assert!(!slurm.bench.path().join(".sweep/postgres").exists(), "nothing was started for it");
 }
 
 #[test]

@@ -1,0 +1,34 @@
+//! Folders of arrays that nobody needs any more.
+
+use std::fs;
+use std::io;
+use std::path::{Path, PathBuf};
+use std::time::{Duration, SystemTime};
+
+use super::script;
+
+/// An array's folder.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ArrayFolder {
+    /// Where it is.
+    pub path: PathBuf,
+    /// Names of its attempts.
+    pub tokens: Vec<String>,
+}
+
+/// Arrays in `folder` in whose folders nothing was made for `age`. Those that can't be read are left out.
+pub(super) fn old(folder: &Path, age: Duration) -> io::Result<Vec<ArrayFolder>> {
+    let Some(before) = SystemTime::now().checked_sub(age) else { return Ok(Vec::new()) };
+    let mut found = Vec::new();
+    for entry in fs::read_dir(folder)? {
+        let path = entry?.path();
+        let is_old = fs::metadata(&path).and_then(|data| data.modified()).is_ok_and(|at| at < before);
+        if !is_old {
+            continue;
+        }
+        if let Ok(text) = fs::read_to_string(path.join(script::ATTEMPTS)) {
+            found.push(ArrayFolder { path, tokens: script::read_attempts(&text) });
+        }
+    }
+    Ok(found)
+}
