@@ -69,7 +69,7 @@ pub(super) async fn run(args: Args) -> Result<Exit, Failure> {
 
 /// `PENDING, Resources`; `None`: Slurm does not say.
 async fn queue_word(worker: &str) -> Option<String> {
-    let slurm = SlurmBackend::connect(&SlurmOptions::default(), &store::home()).await.ok()?;
+    let slurm = SlurmBackend::connect(&SlurmOptions::default(), &store::home(), None).await.ok()?;
     slurm.queue_word(worker, SLURM_LIMIT).await
 }
 

@@ -1,8 +1,10 @@
 //! The embedded default: a PostgreSQL cluster that belongs to one project, lives under `.sweep/postgres`, listens on a
-//! Unix socket only and is started on demand. It outlives the program that started it. Knows nothing of the schema.
+//! Unix socket, unless it is told to listen for other machines too, and is started on demand. It outlives the program
+//! that started it. Knows nothing of the schema.
 //!
 //! ```text
 //! .sweep/postgres.lock       held while one process creates, starts or stops the cluster
+//! .sweep/postgres.crt        the server's certificate, for clients on other machines
 //! .sweep/postgres/           a folder, or a link where the server's user can't enter the project
 //!     password               of the role `sweep`, which owns the database (mode 0600, the caller's)
 //!     password.reader        of `sweep_reader`, as which users' queries run; password.admin: of the superuser
@@ -10,6 +12,9 @@
 //!     data/                  the cluster (the server's user)
 //!     socket/                its socket, unless the path is too long for one: then /tmp/sweep-UID-HASH/
 //!     server.log             what the server says
+//!     listen                 the address for other machines and the name of the folder with key and certificate
+//!     pg_hba.conf            who may come in, where it listens
+//!     tls-ID/                the key (the server's user's) and the certificate of that address
 //!     server/                a copy of the server programs, where the server's user can't enter their folder
 //! ```
 
@@ -17,11 +22,13 @@ mod access;
 mod binaries;
 mod error;
 mod folder;
+mod listen;
 mod postmaster;
 mod roles;
 
 use std::fs::{self, File};
 use std::io;
+use std::net::SocketAddrV4;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
 use std::time::{Duration, Instant};
@@ -29,8 +36,9 @@ use std::time::{Duration, Instant};
 pub use access::Access;
 pub use binaries::{Binaries, find as find_binaries};
 pub use error::{PrivatePostgresError, Said};
-use folder::Cluster;
+pub use listen::{ListenAddress, listen, listen_no_more};
 
+use folder::Cluster;
 use postmaster::{LockState, ServerLock};
 
 /// Name of the database and of the role that owns it.
@@ -71,6 +79,8 @@ pub struct Status {
     pub pid: Option<i32>,
     /// Folder of its socket.
     pub socket: Option<PathBuf>,
+    /// Where it is to listen for other machines.
+    pub listen: Option<SocketAddrV4>,
     /// The user that the server runs as.
     pub user: Option<String>,
     /// Major version of the cluster.
@@ -80,16 +90,27 @@ pub struct Status {
 /// How to reach the cluster of `home`, which is made and started if need be. Fast when it is up; safe when many ask at
 /// once.
 pub fn ensure_running(home: &Path) -> Result<Access, PrivatePostgresError> {
-    if let Some(access) = running(home)? {
+    if let Some(cluster) = Cluster::find(home)?
+        && let Some(access) = reach(&cluster)?
+        && listen::is_as_recorded(&cluster)?
+    {
         return Ok(access);
     }
     let _lock = lock(home)?;
-    let cluster = Cluster::find_or_place(home)?;
-    if let Some(access) = reach(&cluster)? {
-        return Ok(access);
+    bring_up(&Cluster::find_or_place(home)?)
+}
+
+/// A server that is up and listens where it is to. The caller holds the start lock.
+fn bring_up(cluster: &Cluster) -> Result<Access, PrivatePostgresError> {
+    if let Some(access) = reach(cluster)? {
+        if listen::is_as_recorded(cluster)? {
+            return Ok(access);
+        }
+        listen::check(cluster, &binaries::for_cluster(cluster)?)?;
+        end(cluster)?;
     }
-    start(&cluster)?;
-    reach(&cluster)?.ok_or_else(|| stuck(&cluster, "answer", START_LIMIT))
+    start(cluster)?;
+    reach(cluster)?.ok_or_else(|| stuck(cluster, "answer", START_LIMIT))
 }
 
 /// As [`ensure_running`] where there is a cluster; makes none.
@@ -111,7 +132,15 @@ pub fn running(home: &Path) -> Result<Option<Access>, PrivatePostgresError> {
 /// What there is.
 pub fn status(home: &Path) -> Result<Status, PrivatePostgresError> {
     let Some(cluster) = Cluster::find(home)? else {
-        return Ok(Status { folder: None, up: false, pid: None, socket: None, user: None, version: None });
+        return Ok(Status {
+            folder: None,
+            up: false,
+            pid: None,
+            socket: None,
+            listen: None,
+            user: None,
+            version: None,
+        });
     };
     let server = postmaster::answering(&cluster.data(), &cluster.socket_folder());
     Ok(Status {
@@ -120,6 +149,7 @@ pub fn status(home: &Path) -> Result<Status, PrivatePostgresError> {
         up: server.is_some(),
         pid: server.as_ref().and_then(|server| server.pid),
         socket: server.map(|server| server.socket),
+        listen: listen::recorded(&cluster.folder)?.map(|listen| listen.address),
         folder: Some(cluster.folder),
     })
 }
@@ -130,18 +160,25 @@ pub fn stop(home: &Path) -> Result<bool, PrivatePostgresError> {
         return Ok(false);
     }
     let _lock = lock(home)?;
-    let Some(cluster) = Cluster::find(home)? else { return Ok(false) };
+    match Cluster::find(home)? {
+        Some(cluster) => end(&cluster),
+        None => Ok(false),
+    }
+}
+
+/// As [`stop`]. The caller holds the start lock.
+fn end(cluster: &Cluster) -> Result<bool, PrivatePostgresError> {
     let data = cluster.data();
     // One that starts up, or waits for its clients before it ends, answers nobody.
     let server = postmaster::answering(&data, &cluster.socket_folder()).or_else(|| postmaster::silent(&data));
     match server {
         // SIGINT is PostgreSQL's "fast" shutdown.
         Some(server) if !server.signal(nix::sys::signal::Signal::SIGINT) => {
-            return Err(PrivatePostgresError::OtherNamespace { folder: cluster.folder });
+            return Err(PrivatePostgresError::OtherNamespace { folder: cluster.folder.clone() });
         }
         None if postmaster::processes(&data).is_empty() => {
-            return if is_held(&cluster)? {
-                Err(PrivatePostgresError::Elsewhere { folder: cluster.folder })
+            return if is_held(cluster)? {
+                Err(PrivatePostgresError::Elsewhere { folder: cluster.folder.clone() })
             } else {
                 Ok(false)
             };
@@ -150,12 +187,12 @@ pub fn stop(home: &Path) -> Result<bool, PrivatePostgresError> {
         Some(_) | None => {}
     }
     let deadline = Instant::now() + STOP_LIMIT;
-    while is_held(&cluster)?
+    while is_held(cluster)?
         || !postmaster::processes(&data).is_empty()
         || postmaster::answering(&data, &cluster.socket_folder()).is_some()
     {
         if Instant::now() > deadline {
-            return Err(stuck(&cluster, "stop", STOP_LIMIT));
+            return Err(stuck(cluster, "stop", STOP_LIMIT));
         }
         std::thread::sleep(POLL);
     }
@@ -188,6 +225,7 @@ fn lock(home: &Path) -> Result<File, PrivatePostgresError> {
 fn start(cluster: &Cluster) -> Result<(), PrivatePostgresError> {
     let binaries = binaries::for_cluster(cluster)?;
     let Turn::Start(server_lock) = wait_for_the_last(cluster)? else { return Ok(()) };
+    listen::check(cluster, &binaries)?;
     let programs = Programs { cluster, binaries, lock: server_lock.as_ref() };
     if !cluster.data().exists() {
         create(&programs)?;
@@ -208,9 +246,10 @@ fn start(cluster: &Cluster) -> Result<(), PrivatePostgresError> {
         )?;
     }
     let mut options = format!("-k {}", socket.display());
-    for setting in SETTINGS {
+    // What comes last holds.
+    for setting in SETTINGS.iter().map(|&setting| setting.to_owned()).chain(listen::prepare(cluster, &socket)?) {
         options.push_str(" -c ");
-        options.push_str(setting);
+        options.push_str(&setting);
     }
     // `pg_ctl` puts the server into a session of its own, so that Ctrl-C here does not reach it, and waits until it
     // accepts connections. Paths are relative because it hands them to a shell.

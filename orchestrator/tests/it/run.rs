@@ -11,6 +11,7 @@ mod pilots;
 mod plain;
 mod scale;
 mod slurm;
+mod slurm_listen;
 mod spooled;
 mod stops;
 mod torture;

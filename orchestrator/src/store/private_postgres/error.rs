@@ -1,6 +1,7 @@
 //! What can go wrong with the private cluster, and the way out.
 
 use std::io;
+use std::net::SocketAddrV4;
 use std::path::PathBuf;
 use std::process::ExitStatus;
 
@@ -96,6 +97,46 @@ pub enum PrivatePostgresError {
         /// The cluster's folder.
         folder: PathBuf,
     },
+    /// Passwords and results are not sent over a network in the clear.
+    #[error("the PostgreSQL {version} in {} was built without TLS, so it listens for no other machine", programs.display())]
+    NoTls {
+        /// Folder of the programs.
+        programs: PathBuf,
+        /// Their version.
+        version: String,
+        /// Major version of the cluster, where there is one.
+        cluster: Option<String>,
+    },
+    /// In clusters of older versions the role of the workers is a superuser.
+    #[error(
+        "the private database in {} was made by an older `sweep`, where whoever has its password may run programs: \
+         it listens for no other machine",
+        folder.display()
+    )]
+    PowerfulOwner {
+        /// The cluster's folder.
+        folder: PathBuf,
+    },
+    /// The address is not this machine's, or taken.
+    #[error("the private database can't listen on {address}")]
+    CannotListen {
+        /// Where.
+        address: SocketAddrV4,
+        /// Why.
+        source: io::Error,
+    },
+    /// The record of where to listen is not as it was written.
+    #[error("{} does not say where the private database is to listen", path.display())]
+    BadRecord {
+        /// The record.
+        path: PathBuf,
+    },
+    /// Nothing to make a certificate with.
+    #[error("can't run `openssl`, which makes the certificate of a database that listens")]
+    NoOpenssl {
+        /// Why.
+        source: io::Error,
+    },
     /// A server that neither answers nor goes.
     #[error("the private database in {} did not {what} within {secs} s", data.display())]
     Stuck {
@@ -139,6 +180,7 @@ impl PrivatePostgresError {
             }
             Self::Io { source, .. } if source.kind() == io::ErrorKind::StorageFull => "make room on the disk".to_owned(),
             Self::Io { .. } => return None,
+            Self::Program { program: "openssl req", .. } => "OpenSSL 1.1 or newer has to be first on PATH".to_owned(),
             Self::Program { .. } => "see `.sweep/postgres/server.log`; `sweep doctor` checks what a sweep needs".to_owned(),
             Self::Elsewhere { .. } => {
                 "it may run in a container or on a machine that shares this folder: use it from there, or stop it there; \
@@ -147,6 +189,28 @@ impl PrivatePostgresError {
             }
             Self::OtherNamespace { .. } => "stop it where it was started: `sweep db stop` there".to_owned(),
             Self::NoReader { .. } => "`sweep db stop`, then the same again; workers wait for it".to_owned(),
+            Self::NoTls { cluster: Some(cluster), .. } => format!(
+                "only PostgreSQL {cluster} opens this database: set SWEEP_PG_BIN to the programs of one that was built with OpenSSL; \
+                 or start afresh with Debian's (`apt-get install postgresql`): `sweep db stop`, and move `.sweep/postgres` away"
+            ),
+            Self::NoTls { cluster: None, .. } => {
+                "`apt-get install postgresql`, or set SWEEP_PG_BIN to the programs of one that was built with OpenSSL".to_owned()
+            }
+            Self::PowerfulOwner { .. } => {
+                "start afresh: `sweep db stop`, and move `.sweep/postgres` away; or use a database of yours in DATABASE_URL".to_owned()
+            }
+            Self::CannotListen { source, .. } => match source.kind() {
+                io::ErrorKind::AddrInUse => "something else listens there: `sweep db start --listen ADDRESS:PORT` names \
+                                             another port, `sweep db start --no-listen` leaves it"
+                    .to_owned(),
+                _ => "use it from the machine that has this address, or `sweep db start --listen ADDRESS` with one of this \
+                      machine's (`ip -4 address`); `sweep db start --no-listen`: for this machine alone"
+                    .to_owned(),
+            },
+            Self::BadRecord { .. } => {
+                "`sweep db start --no-listen`, then `sweep db start --listen ADDRESS` again".to_owned()
+            }
+            Self::NoOpenssl { .. } => "`apt-get install openssl`".to_owned(),
             Self::Stuck { data, .. } => format!("see `.sweep/postgres/server.log` and the processes of {}", data.display()),
         };
         Some(text)

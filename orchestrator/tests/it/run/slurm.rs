@@ -13,15 +13,15 @@ use super::bench::{Bench, Launch, SPEC, kill_runner, kill_worker, wait_until};
 use crate::harness::{sweep, transcript};
 
 /// Slow enough to be hit in the middle.
-const SLOW: &str = "delay@60";
+pub(super) const SLOW: &str = "delay@60";
 
 /// A project on a cluster of its own.
-struct SlurmBench {
+pub(super) struct SlurmBench {
     /// First, and so gone first: workers go before the folders that they write to.
     cluster: Cluster,
-    bench: Bench,
+    pub(super) bench: Bench,
     /// Folder of our `sbatch` and `squeue`, which stand before the real ones and misbehave when told to.
-    wrappers: PathBuf,
+    pub(super) wrappers: PathBuf,
 }
 
 /// A cluster, which ends with it.
@@ -80,7 +80,7 @@ impl Cluster {
 }
 
 impl SlurmBench {
-    fn new(options: &str) -> Option<SlurmBench> {
+    pub(super) fn new(options: &str) -> Option<SlurmBench> {
         let cluster = Cluster::up()?;
         let local = "backend: {local: {slots: 2, threads_per_slot: 1}}";
         let slurm = format!("backend: {{slurm: {{{options}}}}}");
@@ -126,20 +126,20 @@ exec /usr/bin/squeue \"$@\"
         Some(SlurmBench { cluster, bench, wrappers })
     }
 
-    fn launch(&self, fault: &str) -> Launch {
+    pub(super) fn launch(&self, fault: &str) -> Launch {
         let conf = self.cluster.conf();
         let path = format!("{}:{}", self.wrappers.display(), std::env::var("PATH").unwrap_or_default());
         self.bench.launch_with("sweep.yaml", fault, &[("SLURM_CONF", &conf), ("PATH", &path)])
     }
 
     /// `sweep` in the project, on the cluster.
-    fn sweep(&self, args: &[&str]) -> Output {
+    pub(super) fn sweep(&self, args: &[&str]) -> Output {
         let mut command = sweep(self.bench.path(), args);
         command.env("SLURM_CONF", self.cluster.conf()).output().expect("sweep runs")
     }
 
     /// Waits for a launch that has to go well, and for everything to be done once.
-    fn finish(&self, launch: Launch) {
+    pub(super) fn finish(&self, launch: Launch) {
         let output = launch.wait();
         assert!(output.status.success(), "{}\n{}", transcript(&output), self.story());
         self.bench.assert_done_once();
@@ -168,7 +168,7 @@ exec /usr/bin/squeue \"$@\"
         )
     }
 
-    fn wait_for_all_to_run(&self) {
+    pub(super) fn wait_for_all_to_run(&self) {
         self.bench.wait_for("SELECT 'all' FROM attempt HAVING count(*) FILTER (WHERE samples_seen > 0) >= 4");
     }
 
@@ -183,7 +183,7 @@ exec /usr/bin/squeue \"$@\"
         held
     }
 
-    fn story(&self) -> String {
+    pub(super) fn story(&self) -> String {
         let queue = self.cluster.slurm("squeue", &["--states=all", "--array", "--format", "%i %T %r %N %j"]);
         format!("{}\n{queue}", self.bench.story())
     }
