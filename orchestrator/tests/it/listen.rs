@@ -1,6 +1,6 @@
-//! A private database that listens for other machines: who gets in, that it stays so, that a failure or a kill leaves no
-//! half of it. With server programs without TLS these tests say so and pass; with `SWEEP_TEST_SLURM=1`, as in CI, they
-//! fail.
+//! A private database that listens for other machines: who gets in, that it stays so, that a failure or a kill leaves
+//! no half of it. With server programs without TLS these tests say so and pass; with `SWEEP_TEST_SLURM=1`, as in CI,
+//! they fail.
 
 use std::fs::{self, Permissions};
 use std::net::TcpListener;

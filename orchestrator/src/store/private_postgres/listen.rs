@@ -181,7 +181,7 @@ pub(super) fn prepare(cluster: &Cluster, socket: &Path) -> Result<Vec<String>, P
         fs::remove_file(&usual).or_else(ignore_missing).map_err(io_error("remove", &usual))?;
         symlink(own, &usual).map_err(io_error("link", &usual))?;
     }
-    // Paths are relative as everything that goes through a shell: this one to the cluster's folder, the others to `data`.
+    // Relative, as all paths that go through a shell: this one to the cluster's folder, the others to `data`.
     Ok(vec![
         format!("hba_file={HBA}"),
         format!("listen_addresses={}", address.ip()),

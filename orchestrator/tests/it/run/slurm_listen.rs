@@ -38,3 +38,23 @@ fn workers_on_other_machines_reach_a_private_database_that_listens() {
     let printed = slurm.sweep(&["db", "url", "--listen"]);
     assert_eq!(fs::read_to_string(url).expect("ours"), String::from_utf8_lossy(&printed.stdout).trim());
 }
+
+#[test]
+fn workers_wait_for_a_database_that_is_started_anew() {
+    if !server_has_tls() {
+        return;
+    }
+    let Some(slurm) = SlurmBench::new("worker_time: 0s") else { return };
+    let ok = |args: &[&str]| {
+        let output = slurm.sweep(args);
+        assert!(output.status.success(), "{}", transcript(&output));
+    };
+    ok(&["db", "start", "--listen", &own_address()]);
+    let launch = slurm.launch(SLOW);
+    slurm.wait_for_all_to_run();
+    ok(&["db", "stop"]);
+    ok(&["db", "start"]);
+    slurm.finish(launch);
+    let ends = slurm.bench.ask("SELECT concat_ws(' ', count(*), state, reason) FROM attempt GROUP BY state, reason");
+    assert_eq!(ends, ["4 finished"], "{}", slurm.story());
+}
