@@ -152,7 +152,7 @@ fn record(folder: &Path, listen: Option<&Listen>) -> Result<(), PrivatePostgresE
 /// Whether the server that is up listens where it is to. One whose lock file can't be trusted here counts as such.
 pub(super) fn is_as_recorded(cluster: &Cluster) -> Result<bool, PrivatePostgresError> {
     let wanted = recorded(&cluster.folder)?.map(|listen| listen.address);
-    Ok(postmaster::listens_on(&cluster.data()).is_none_or(|actual| actual == wanted))
+    Ok(postmaster::listens_as_wanted(&cluster.data(), wanted))
 }
 
 /// What has to be so before a server is started, or stopped for one that listens.

@@ -56,13 +56,14 @@ pub(super) fn answering(data: &Path, socket: &Path) -> Option<Postmaster> {
     Some(Postmaster { pid: Some(peer.pid()).filter(|pid| *pid > 0), socket })
 }
 
-/// Where the server of a data folder listens beside its socket, by its lock file: on one IPv4 address, or not at all.
-/// `None`: that can't be told from here.
-pub(super) fn listens_on(data: &Path) -> Option<Option<SocketAddrV4>> {
-    let noted = lock_file(data).filter(|noted| noted.ready && noted.data == data)?;
-    match noted.address.as_str() {
-        "" => Some(None),
-        address => Some(Some(SocketAddrV4::new(address.parse().ok()?, noted.port?))),
+/// Whether the server of a data folder listens beside its socket where it is wanted to, by its lock file: on one IPv4
+/// address, or not at all. Where that can't be told from here, it counts as such.
+pub(super) fn listens_as_wanted(data: &Path, wanted: Option<SocketAddrV4>) -> bool {
+    let Some(noted) = lock_file(data).filter(|noted| noted.ready && noted.data == data) else { return true };
+    match (noted.address.as_str(), noted.address.parse(), noted.port) {
+        ("", ..) => wanted.is_none(),
+        (_, Ok(ip), Some(port)) => wanted == Some(SocketAddrV4::new(ip, port)),
+        _ => true,
     }
 }
 
@@ -224,15 +225,19 @@ mod tests {
             let text = format!("42\n{}\n0\n5433\n/s\n{address}\n0 0\nready\n", data.display());
             fs::write(folder.path().join("postmaster.pid"), text).expect("written");
         };
-        assert_eq!(listens_on(folder.path()), None);
+        let address = Some("192.0.2.7:5433".parse().expect("an address"));
+        let fits = || [None, address].map(|wanted| listens_as_wanted(folder.path(), wanted));
+        assert_eq!(fits(), [true, true], "there is no lock file");
         write(folder.path(), "");
-        assert_eq!(listens_on(folder.path()), Some(None));
+        assert_eq!(fits(), [true, false]);
         write(folder.path(), "192.0.2.7");
-        assert_eq!(listens_on(folder.path()), Some(Some("192.0.2.7:5433".parse().expect("an address"))));
+        assert_eq!(fits(), [false, true]);
+        write(folder.path(), "192.0.2.8");
+        assert_eq!(fits(), [false, false]);
         write(folder.path(), "*");
-        assert_eq!(listens_on(folder.path()), None);
+        assert_eq!(fits(), [true, true], "not ours to judge");
         write(Path::new("/another"), "192.0.2.7");
-        assert_eq!(listens_on(folder.path()), None);
+        assert_eq!(fits(), [true, true], "another folder's");
     }
 
     #[test]
