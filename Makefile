@@ -23,7 +23,7 @@ setup-cuda: ## Fetch the CUDA compiler and CUTLASS (110 MB, into .venv): only fo
 	@scripts/setup-cuda.sh
 
 .PHONY: setup-slurm
-setup-slurm: ## Install Debian's Slurm and MUNGE (root), for the tests on a real cluster
+setup-slurm: ## Install Debian's Slurm, MUNGE and PostgreSQL (root), for the tests on a real cluster
 	@scripts/setup-slurm.sh
 
 .PHONY: build

@@ -1,17 +1,26 @@
 #!/usr/bin/env bash
-# Installs Debian's Slurm and MUNGE, for tests on a real cluster (scripts/slurm-cluster). Starts no service. Run again, it
-# checks and does nothing.
+# Installs Debian's Slurm and MUNGE, for tests on a real cluster (scripts/slurm-cluster), and its PostgreSQL where there is
+# none with TLS, for tests of a private database that listens. Starts no service. Run again, it checks and does nothing.
 set -euo pipefail
 
-programs() { for program in sbatch slurmctld slurmd munged; do command -v "$program" >/dev/null || return 1; done; }
+cd "$(dirname "$0")/.."
+programs() { for program in sbatch slurmctld slurmd munged openssl; do command -v "$program" >/dev/null || return 1; done; }
+# The server that `sweep` would take. PyPI's has no TLS.
+tls() {
+    local folder
+    folder=$(scripts/pg-bin.sh 2>/dev/null) || return
+    [ -n "$("$folder/postgres" -C ssl_library -D / -c config_file=/dev/null 2>/dev/null)" ]
+}
 export PATH="$PATH:/usr/sbin:/sbin"
-programs && exit 0
+programs && tls && exit 0
 if ! command -v apt-get >/dev/null || [ "$(id -u)" != 0 ]; then
-    echo "error: Slurm is not installed, and only root can install it" >&2
-    printf '\nhint: apt-get install slurm-wlm munge (or your system'"'"'s packages of them)\n' >&2
+    echo "error: Slurm, or a PostgreSQL with TLS, is not installed, and only root can install it" >&2
+    printf '\nhint: apt-get install slurm-wlm munge postgresql openssl (or your system'"'"'s packages of them)\n' >&2
     exit 3
 fi
-echo "setup-slurm: slurm-wlm and munge from Debian (3 MB)"
+packages=(slurm-wlm munge openssl)
+tls || packages+=(postgresql)
+echo "setup-slurm: ${packages[*]} from Debian"
 # Debian starts services as they are installed, unless this says no. What is there already comes back.
 policy=/usr/sbin/policy-rc.d
 log=$(mktemp)
@@ -24,8 +33,9 @@ trap restore EXIT
 printf '#!/bin/sh\nexit 101\n' >"$policy"
 chmod +x "$policy"
 export DEBIAN_FRONTEND=noninteractive
-if ! { apt-get update -qq && apt-get install -y -qq --no-install-recommends slurm-wlm munge; } >"$log" 2>&1; then
+if ! { apt-get update -qq && apt-get install -y -qq --no-install-recommends "${packages[@]}"; } >"$log" 2>&1; then
     cat "$log" >&2
     exit 3
 fi
 programs
+tls

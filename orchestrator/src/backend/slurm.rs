@@ -79,6 +79,8 @@ pub struct SlurmBackend {
     array_size: usize,
     worker: PathBuf,
     home: PathBuf,
+    /// File with the URL of the database, where workers are given one.
+    database_url: Option<PathBuf>,
     shared: Arc<Shared>,
 }
 
@@ -87,8 +89,13 @@ impl SlurmBackend {
     pub const NAME: &str = "slurm";
 
     /// A backend whose workers keep their state under `home` (absolute, on a file system that all nodes share).
-    /// `sweep-worker` is looked for beside this executable.
-    pub async fn connect(options: &SlurmOptions, home: &Path) -> Result<SlurmBackend, BackendError> {
+    /// `sweep-worker` is looked for beside this executable. `database_url` is for the workers: it holds a password, and
+    /// goes into a file that only its owner may read, where jobs that wait in the queue find it too.
+    pub async fn connect(
+        options: &SlurmOptions,
+        home: &Path,
+        database_url: Option<&str>,
+    ) -> Result<SlurmBackend, BackendError> {
         let machine = |what| move |source| BackendError::Machine { what, source };
         let executable = std::env::current_exe().map_err(machine("the path of this program"))?;
         let worker = executable.with_file_name("sweep-worker");
@@ -105,9 +112,12 @@ impl SlurmBackend {
         let cluster = values.get("ClusterName").map_or("slurm", |name| name).to_owned();
         let folder = home.join("slurm");
         fs::create_dir_all(&folder).map_err(machine("the folder of the batch scripts"))?;
+        let database_url = database_url.map(|url| write_secret(&folder.join("database-url"), url)).transpose();
+        let database_url = database_url.map_err(machine("the file with the database's URL"))?;
         let shared = Arc::new(Shared { folder, state: Mutex::default(), changed: Notify::new(), ask: Notify::new() });
         tokio::spawn(watch_queue(Arc::downgrade(&shared)));
-        Ok(SlurmBackend { options: options.clone(), cluster, array_size, worker, home: home.to_owned(), shared })
+        let (options, home) = (options.clone(), home.to_owned());
+        Ok(SlurmBackend { options, cluster, array_size, worker, home, database_url, shared })
     }
 
     /// A node of the cluster that is another machine than this one, if there is one.
@@ -146,17 +156,13 @@ impl SlurmBackend {
     fn write_batch(&self, name: &str, requests: &[LaunchRequest]) -> io::Result<PathBuf> {
         let folder = self.shared.folder.join(name);
         fs::create_dir_all(&folder)?;
-        let database_url = match std::env::var("DATABASE_URL") {
-            Ok(url) if !url.is_empty() && !requests[0].spool_only => Some(self.write_secret("database-url", &url)?),
-            _ => None,
-        };
         let batch = Batch {
             name,
             folder: &folder,
             requests,
             worker: &self.worker,
             home: &self.home,
-            database_url: database_url.as_deref(),
+            database_url: self.database_url.as_deref().filter(|_| !requests[0].spool_only),
         };
         write_whole(&folder.join(script::ATTEMPTS), &script::attempts(requests), 0o644, true)?;
         let path = folder.join("script.sh");
@@ -165,16 +171,15 @@ impl SlurmBackend {
         File::open(&self.shared.folder)?.sync_all()?;
         Ok(path)
     }
+}
 
-    /// A file beside the arrays that only its owner may read.
-    fn write_secret(&self, name: &str, text: &str) -> io::Result<PathBuf> {
-        let path = self.shared.folder.join(name);
-        if fs::read_to_string(&path).is_ok_and(|there| there == text) {
-            return Ok(path);
-        }
-        write_whole(&path, text, 0o600, true)?;
-        Ok(path)
+/// A file that only its owner may read.
+fn write_secret(path: &Path, text: &str) -> io::Result<PathBuf> {
+    if fs::read_to_string(path).is_ok_and(|there| there == text) {
+        return Ok(path.to_owned());
     }
+    write_whole(path, text, 0o600, true)?;
+    Ok(path.to_owned())
 }
 
 #[async_trait]

@@ -60,7 +60,7 @@ async fn slurm_workers(store: &Store, rows: &[i64]) -> Result<Option<(SlurmBacke
     if !store.attempt_exists(SlurmBackend::NAME, rows).await? {
         return Ok(None);
     }
-    match SlurmBackend::connect(&SlurmOptions::default(), &store::home()).await {
+    match SlurmBackend::connect(&SlurmOptions::default(), &store::home(), None).await {
         Ok(slurm) => {
             let workers = worker_ids(&store.attempt_of_jobs(&place_of(&slurm), rows).await?);
             Ok(Some((slurm, workers)))

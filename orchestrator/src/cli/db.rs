@@ -1,9 +1,12 @@
 //! `sweep db`: the private database, or what `DATABASE_URL` names instead.
 
+use std::net::SocketAddrV4;
+
 use serde::Serialize;
 
 use super::output::{self, Exit, Failure};
-use crate::store::{self, Store, private_postgres};
+use crate::store::private_postgres::{self, ListenAddress};
+use crate::store::{self, Store};
 
 /// Options of `sweep db`.
 #[derive(Debug, clap::Args)]
@@ -15,7 +18,14 @@ pub(super) struct Args {
 #[derive(Debug, clap::Subcommand)]
 enum Command {
     /// Start the private database (other commands do so themselves) and bring its schema up to date.
-    Start,
+    Start {
+        /// From now on, listen for other machines too, on this address of this machine, over TLS.
+        #[arg(long, value_name = "ADDRESS[:PORT]")]
+        listen: Option<ListenAddress>,
+        /// Listen for this machine alone again.
+        #[arg(long, conflicts_with = "listen")]
+        no_listen: bool,
+    },
     /// Stop the private database. Workers keep training and deliver once it is up again.
     Stop,
     /// Show where the database is and whether it is up.
@@ -27,7 +37,11 @@ enum Command {
     /// Bring the schema of the database up to date.
     Migrate,
     /// Start the database and print its URL, for psql, Python or a notebook. It holds the password.
-    Url,
+    Url {
+        /// The one for other machines, for which the private database listens.
+        #[arg(long)]
+        listen: bool,
+    },
 }
 
 /// Body of `sweep db status --json`.
@@ -40,6 +54,8 @@ struct Status {
     /// The private cluster's folder, or the database and its host.
     place: Option<String>,
     socket: Option<String>,
+    /// Address and port for other machines, where a private one listens for them.
+    listen: Option<String>,
     pid: Option<i32>,
     /// The user that a private server runs as.
     server_user: Option<String>,
@@ -55,23 +71,70 @@ struct Status {
 
 pub(super) async fn run(args: Args) -> Result<Exit, Failure> {
     match args.command {
-        Command::Start => start().await,
+        Command::Start { listen, no_listen } => start(listen, no_listen).await,
         Command::Stop => stop(),
         Command::Status { json } => status(json).await,
         Command::Migrate => migrate().await,
-        Command::Url => url().await,
+        Command::Url { listen: false } => url().await,
+        Command::Url { listen: true } => node_url().await,
     }
 }
 
-async fn start() -> Result<Exit, Failure> {
+async fn start(listen: Option<ListenAddress>, no_listen: bool) -> Result<Exit, Failure> {
+    let home = store::home();
+    if listen.is_some() || no_listen {
+        not_with_another("is not used, and listens for nobody")?;
+    }
+    let address = listen.map(|wanted| private_postgres::listen(&home, wanted)).transpose()?;
+    if no_listen && !private_postgres::listen_no_more(&home)? {
+        output::say("it did not listen for other machines");
+    }
     Store::connect().await?;
     if let Some(options) = store::named_database()? {
         output::say(&format!("DATABASE_URL is set: using {}", store::place(&options)));
     } else {
-        let status = private_postgres::status(&store::home())?;
+        let status = private_postgres::status(&home)?;
         let folder = status.folder.unwrap_or_default();
-        output::say(&format!("PostgreSQL {} is up in {}", status.version.unwrap_or_default(), folder.display()));
+        let listens = status.listen.map_or(String::new(), |address| format!(", and listens on {address}"));
+        output::say(&format!(
+            "PostgreSQL {} is up in {}{listens}",
+            status.version.unwrap_or_default(),
+            folder.display()
+        ));
     }
+    if let Some(address) = address {
+        output::say(&exposed(address));
+    }
+    Ok(Exit::Done)
+}
+
+/// What it means to listen.
+fn exposed(address: SocketAddrV4) -> String {
+    format!(
+        "warning: every machine that reaches {address} can connect now, try passwords and hold connections. In comes who has \
+         the password of `sweep` (256 random bits, in files that only you may read), over TLS; it may change and delete all \
+         results. A firewall that lets only the nodes through is the better door\n\n\
+         hint: `sweep launch --backend slurm` gives workers the URL by itself; `sweep db start --no-listen` takes it back"
+    )
+}
+
+/// Listening is the private database's.
+fn not_with_another(what: &str) -> Result<(), Failure> {
+    if store::named_database()?.is_some() {
+        return Err(Failure::bad_input(format!("DATABASE_URL is set: the private database {what}"))
+            .hint("unset DATABASE_URL, and try again"));
+    }
+    Ok(())
+}
+
+async fn node_url() -> Result<Exit, Failure> {
+    not_with_another("has no URL for nodes")?;
+    Store::connect().await?;
+    let Some(url) = store::node_url().await? else {
+        return Err(Failure::bad_input("the private database listens for no other machine")
+            .hint("`sweep db start --listen ADDRESS`, with an address of this machine that the others reach"));
+    };
+    output::data(&url);
     Ok(Exit::Done)
 }
 
@@ -118,6 +181,7 @@ async fn status(json: bool) -> Result<Exit, Failure> {
     let optional = [
         ("place", status.place),
         ("socket", status.socket),
+        ("listens on", status.listen),
         ("process", status.pid.map(|pid| pid.to_string())),
         ("runs as", status.server_user),
         ("PostgreSQL", status.postgres),
@@ -138,6 +202,7 @@ async fn examine() -> Result<Status, Failure> {
         up: false,
         place: None,
         socket: None,
+        listen: None,
         pid: None,
         server_user: None,
         postgres: None,
@@ -153,6 +218,7 @@ async fn examine() -> Result<Status, Failure> {
         status.up = private.up;
         status.place = private.folder.map(|folder| folder.display().to_string());
         status.socket = private.socket.map(|socket| socket.display().to_string());
+        status.listen = private.listen.map(|address| address.to_string());
         status.pid = private.pid;
         status.server_user = private.user;
         status.postgres = private.version;

@@ -1,6 +1,6 @@
 //! `sweep launch`: plan, store, run until every job has ended, say how it went.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use serde::Serialize;
@@ -11,7 +11,7 @@ use super::output::{self, Exit, Failure, say, say_line};
 use super::progress::{self, Progress};
 use super::site;
 use crate::backend::{Backend, BackendError, LocalBackend, SlurmBackend};
-use crate::plan::{BackendChoice, Plan};
+use crate::plan::{BackendChoice, Plan, SlurmOptions};
 use crate::schedule::driver::{DriveError, Outcome, StopRequest, Sweep, drive};
 use crate::schedule::{Policy, Scheduler};
 use crate::store::{self, JobProgress, ProgressFilter, StateCounts, Store, StoreError, StoredPlan};
@@ -141,7 +141,8 @@ async fn dry_run(plan: &Plan, json: bool) -> Result<Exit, Failure> {
     if let BackendChoice::Slurm(options) = &plan.backend
         && counts.pending > 0
     {
-        let slurm = SlurmBackend::connect(options, &store::home()).await?;
+        let url = if options.spool_only { None } else { store::node_url().await? };
+        let slurm = SlurmBackend::connect(options, &store::home(), url.as_deref()).await?;
         let (script, said) = {
             let folder = store::home().join("jobs").join(DRY_RUN);
             let request =
@@ -189,10 +190,7 @@ async fn run_jobs(
             (Box::new(backend), options.work_secs, options.spool_only, format!("{each} each"))
         }
         BackendChoice::Slurm(options) => {
-            let backend = SlurmBackend::connect(options, &home).await?;
-            if !options.spool_only {
-                refuse_private_database(&backend).await?;
-            }
+            let backend = slurm_backend(options, &home).await?;
             remove_old_arrays(&backend, &store).await?;
             let each =
                 format!("Slurm jobs on cluster {} with {} each", backend.host(), super::plan::slurm_request(options));
@@ -241,17 +239,24 @@ async fn run_jobs(
     }
 }
 
-/// Workers on other machines don't reach the private database.
-pub(super) async fn refuse_private_database(slurm: &SlurmBackend) -> Result<(), Failure> {
-    if store::named_database()?.is_none()
+/// The cluster, whose workers are told how to reach the database. On other machines they don't reach a private one that
+/// does not listen.
+pub(super) async fn slurm_backend(options: &SlurmOptions, home: &Path) -> Result<SlurmBackend, Failure> {
+    let url = if options.spool_only { None } else { store::node_url().await? };
+    let slurm = SlurmBackend::connect(options, home, url.as_deref()).await?;
+    if url.is_none()
+        && !options.spool_only
         && let Some(node) = slurm.other_machine().await?
     {
         return Err(Failure::environment(format!(
             "the private database is reached on this machine alone, and workers would run on {node} and others"
         ))
-        .hint("set DATABASE_URL to a PostgreSQL database that the nodes reach, or say `ship: spool` below `slurm`, and try again"));
+        .hint(
+            "`sweep db start --listen ADDRESS` has it listen for them on an address of this machine; or set DATABASE_URL to a \
+             PostgreSQL database that the nodes reach, or say `ship: spool` below `slurm`; then try again",
+        ));
     }
-    Ok(())
+    Ok(slurm)
 }
 
 /// Removes what is left of arrays that ended a while ago: Slurm writes a file a task, and never takes one away.

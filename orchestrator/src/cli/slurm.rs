@@ -41,7 +41,7 @@ const QUEUE_LIMIT: Duration = Duration::from_secs(15);
 
 /// Slurm's words for the workers of this project; `None`: there is no Slurm here, or it does not answer.
 pub(super) async fn queue_words() -> Option<BTreeMap<String, QueueWord>> {
-    let slurm = SlurmBackend::connect(&SlurmOptions::default(), &store::home()).await.ok()?;
+    let slurm = SlurmBackend::connect(&SlurmOptions::default(), &store::home(), None).await.ok()?;
     slurm.queue_words(QUEUE_LIMIT).await
 }
 

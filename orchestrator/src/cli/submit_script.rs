@@ -7,7 +7,7 @@ use std::path::PathBuf;
 
 use super::output::{self, Exit, Failure, say};
 use super::{plan, site};
-use crate::backend::{Backend, SlurmBackend};
+use crate::backend::Backend;
 use crate::plan::{BackendChoice, PlannedJob};
 use crate::schedule::driver::Sweep;
 use crate::store::{self, IntentRequest, Place, SlotOffer, Store};
@@ -36,8 +36,7 @@ pub(super) async fn run(args: Args) -> Result<Exit, Failure> {
     }
     let job = named(&plan.jobs, &args.job)?;
     let home = store::home();
-    let slurm = SlurmBackend::connect(options, &home).await?;
-    super::launch::refuse_private_database(&slurm).await?;
+    let slurm = super::launch::slurm_backend(options, &home).await?;
 
     let store = Store::connect().await?;
     let mut stored = store.sweep_begin(&plan).await?;

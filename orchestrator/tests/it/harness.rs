@@ -61,6 +61,28 @@ fn server_programs() -> Option<PathBuf> {
     })
 }
 
+/// Whether the server programs were built with TLS, without which no private database listens for other machines. Those
+/// of PyPI are not. A test that needs it says so and passes without; where Slurm's tests have to run, it fails.
+pub(crate) fn server_has_tls() -> bool {
+    let found = private_postgres::find_binaries().unwrap_or_default();
+    let there = found.first().is_some_and(|binaries| {
+        let mut postgres = Command::new(binaries.program("postgres"));
+        postgres.args(["-C", "ssl_library", "-D", "/", "-c", "config_file=/dev/null"]);
+        postgres.output().is_ok_and(|output| !output.stdout.trim_ascii().is_empty())
+    });
+    if !there {
+        assert!(std::env::var_os("SWEEP_TEST_SLURM").is_none(), "SWEEP_TEST_SLURM is set, and PostgreSQL has no TLS");
+        eprintln!("skipped: no PostgreSQL with TLS on this machine (make setup-slurm)");
+    }
+    there
+}
+
+/// An address of this machine; that two tests get the same is as good as impossible.
+pub(crate) fn own_address() -> String {
+    let [a, b, c] = rand::random::<[u8; 3]>();
+    format!("127.{}.{b}.{}", a.max(1), c.clamp(1, 254))
+}
+
 /// A project in a temporary folder with a private database of its own; both are gone when it is dropped, also after a
 /// panic.
 #[derive(Debug)]

@@ -13,6 +13,7 @@ mod pilots;
 mod plain;
 mod scale;
 mod slurm;
+mod slurm_listen;
 mod slurm_nodes;
 mod spooled;
 mod stops;

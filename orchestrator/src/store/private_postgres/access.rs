@@ -1,15 +1,15 @@
 //! How a client reaches the private cluster. The password is in no command line, log or `Debug` output.
 
 use std::fmt::{self, Write as _};
-use std::fs::{self, File};
+use std::fs::{self, File, Permissions};
 use std::io::{self, Read, Write};
-use std::os::unix::fs::OpenOptionsExt;
+use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 
 use sqlx::postgres::{PgConnectOptions, PgSslMode};
 
 use super::folder::Cluster;
-use super::{NAME, PrivatePostgresError, READER, io_error};
+use super::{NAME, PrivatePostgresError, READER, io_error, listen};
 
 /// Socket and passwords of a server that is up.
 #[derive(Clone)]
@@ -17,6 +17,7 @@ pub struct Access {
     /// Folder of the socket.
     pub socket: PathBuf,
     folder: PathBuf,
+    home: PathBuf,
     password: String,
     reader_password: Option<String>,
 }
@@ -44,7 +45,7 @@ impl Access {
             found => found.ok(),
         };
         let password = read(&owner).map_err(io_error("read", &owner))?;
-        Ok(Access { socket, folder: cluster.folder.clone(), password, reader_password })
+        Ok(Access { socket, folder: cluster.folder.clone(), home: cluster.home.clone(), password, reader_password })
     }
 
     /// For sqlx, as the owner of the database. What `PGHOST` and its like say is not used.
@@ -79,7 +80,20 @@ impl Access {
             .append_pair("host", &self.socket.to_string_lossy())
             .append_pair("user", NAME)
             .append_pair("password", &self.password);
-        url.into()
+        plain_spaces(url)
+    }
+
+    /// For workers on other machines, as the owner, where the server listens for them. It holds the password. They know
+    /// the server by its certificate alone, which lies in the project's folder.
+    pub fn node_url(&self) -> Result<Option<String>, PrivatePostgresError> {
+        let Some(listen) = listen::recorded(&self.folder)? else { return Ok(None) };
+        let mut url = url::Url::parse(&format!("postgres://{NAME}@{}/{NAME}", listen.address)).expect("it parses");
+        // 64 hexadecimal digits: only a URL without a host refuses.
+        let _ = url.set_password(Some(&self.password));
+        url.query_pairs_mut()
+            .append_pair("sslmode", "verify-full")
+            .append_pair("sslrootcert", &listen::certificate(&self.home).to_string_lossy());
+        Ok(Some(plain_spaces(url)))
     }
 
     /// For `psql`, as the role of users' queries: the environment of a child process, which other users can't read.
@@ -91,6 +105,15 @@ impl Access {
             ("PGDATABASE", NAME.to_owned()),
             ("PGPASSWORD", self.reader_password()?.to_owned()),
         ])
+    }
+}
+
+/// libpq takes `+` for itself.
+fn plain_spaces(url: url::Url) -> String {
+    let text = String::from(url);
+    match text.split_once('?') {
+        Some((start, query)) => format!("{start}?{}", query.replace('+', "%20")),
+        None => text,
     }
 }
 
@@ -114,14 +137,20 @@ pub(super) fn random_password() -> Result<String, PrivatePostgresError> {
     Ok(hex(&bytes))
 }
 
-/// Whole or not at all, for the caller alone.
+/// For the caller alone.
 pub(super) fn write_password(path: &Path, password: &str) -> Result<(), PrivatePostgresError> {
+    write_whole(path, password, 0o600)
+}
+
+/// Whole or not at all. The caller holds the start lock: there is one at a time.
+pub(super) fn write_whole(path: &Path, text: &str, mode: u32) -> Result<(), PrivatePostgresError> {
     let new = path.with_extension("new");
-    let written =
-        File::options().create(true).truncate(true).write(true).mode(0o600).open(&new).and_then(|mut file| {
-            file.write_all(password.as_bytes())?;
-            file.sync_all()
-        });
+    let written = File::options().create(true).truncate(true).write(true).mode(mode).open(&new).and_then(|mut file| {
+        // Said outright: the umask may have taken bits away.
+        file.set_permissions(Permissions::from_mode(mode))?;
+        file.write_all(text.as_bytes())?;
+        file.sync_all()
+    });
     written.and_then(|()| fs::rename(&new, path)).map_err(io_error("write", path))
 }
 

@@ -25,10 +25,13 @@ pub(super) struct ServerUser {
     pub(super) name: String,
 }
 
-/// The cluster's folder, links resolved.
+/// A cluster and its place.
 #[derive(Debug, Clone)]
 pub(super) struct Cluster {
+    /// Links resolved.
     pub(super) folder: PathBuf,
+    /// The project's folder of all state, by the path that clients use.
+    pub(super) home: PathBuf,
     pub(super) user: ServerUser,
 }
 
@@ -61,7 +64,8 @@ impl ServerUser {
         }
     }
 
-    fn own(&self, path: &Path) -> Result<(), PrivatePostgresError> {
+    /// Gives a file to this user.
+    pub(super) fn own(&self, path: &Path) -> Result<(), PrivatePostgresError> {
         if self.uid == geteuid() {
             return Ok(());
         }
@@ -103,7 +107,7 @@ impl Cluster {
             }
             _ => ServerUser::new()?,
         };
-        Ok(Some(Cluster { folder, user }))
+        Ok(Some(Cluster { folder, home: home.to_owned(), user }))
     }
 
     /// The cluster of `home`; its folder is made where there is none. The caller holds the start lock.
@@ -123,7 +127,7 @@ impl Cluster {
             symlink(&elsewhere, &place).map_err(io_error("link", &place))?;
         }
         let folder = place.canonicalize().map_err(io_error("find", &place))?;
-        Ok(Cluster { folder, user })
+        Ok(Cluster { folder, home: home.to_owned(), user })
     }
 
     pub(super) fn data(&self) -> PathBuf {
@@ -199,7 +203,7 @@ impl Cluster {
     /// Where the socket goes: a path that fits.
     pub(super) fn socket_folder(&self) -> PathBuf {
         let inside = self.folder.join("socket");
-        if is_plain(&inside) && inside.as_os_str().len() + "/.s.PGSQL.5432".len() <= SOCKET_PATH_MAX {
+        if is_plain(&inside) && inside.as_os_str().len() + "/.s.PGSQL.65535".len() <= SOCKET_PATH_MAX {
             inside
         } else {
             PathBuf::from(format!("/tmp/sweep-{}-{}", self.user.uid, short_hash(&self.folder)))

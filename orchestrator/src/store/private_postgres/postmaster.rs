@@ -5,6 +5,7 @@
 
 use std::fs::{self, File};
 use std::io;
+use std::net::SocketAddrV4;
 use std::os::fd::AsRawFd;
 use std::os::unix::fs::{FileExt, OpenOptionsExt};
 use std::os::unix::net::UnixStream;
@@ -18,7 +19,8 @@ use nix::sys::signal::{Signal, kill};
 use nix::sys::socket::{getsockopt, sockopt};
 use nix::unistd::Pid;
 
-const SOCKET_FILE: &str = ".s.PGSQL.5432";
+/// The socket that clients ask for; where a server has another port, it is a link.
+pub(super) const SOCKET_FILE: &str = ".s.PGSQL.5432";
 
 /// A server that takes connections.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -54,6 +56,17 @@ pub(super) fn answering(data: &Path, socket: &Path) -> Option<Postmaster> {
     Some(Postmaster { pid: Some(peer.pid()).filter(|pid| *pid > 0), socket })
 }
 
+/// Whether the server of a data folder listens beside its socket where it is wanted to, by its lock file: on one IPv4
+/// address, or not at all. Where that can't be told from here, it counts as such.
+pub(super) fn listens_as_wanted(data: &Path, wanted: Option<SocketAddrV4>) -> bool {
+    let Some(noted) = lock_file(data).filter(|noted| noted.ready && noted.data == data) else { return true };
+    match (noted.address.as_str(), noted.address.parse(), noted.port) {
+        ("", ..) => wanted.is_none(),
+        (_, Ok(ip), Some(port)) => wanted == Some(SocketAddrV4::new(ip, port)),
+        _ => true,
+    }
+}
+
 /// A server that takes no connections: the lock file's process, if it can be seen to work in this very folder.
 pub(super) fn silent(data: &Path) -> Option<Postmaster> {
     let noted = lock_file(data)?;
@@ -65,7 +78,10 @@ pub(super) fn silent(data: &Path) -> Option<Postmaster> {
 struct LockFile {
     pid: i32,
     data: PathBuf,
+    port: Option<u16>,
     socket: PathBuf,
+    /// Empty: none.
+    address: String,
     ready: bool,
 }
 
@@ -78,9 +94,11 @@ fn parse(text: &str) -> Option<LockFile> {
     let lines: Vec<&str> = text.lines().collect();
     let pid = lines.first()?.trim().parse().ok().filter(|pid| *pid > 0)?;
     let data = PathBuf::from(lines.get(1).unwrap_or(&""));
+    let port = lines.get(3).and_then(|port| port.trim().parse().ok());
     let socket = PathBuf::from(lines.get(4).unwrap_or(&""));
+    let address = lines.get(5).map_or(String::new(), |address| address.trim().to_owned());
     let ready = lines.get(7).is_some_and(|status| status.trim() == "ready");
-    Some(LockFile { pid, data, socket, ready })
+    Some(LockFile { pid, data, port, socket, address, ready })
 }
 
 /// The lines of the lock file that tell one server from another: process, data folder, start time.
@@ -111,7 +129,11 @@ pub(super) fn processes(data: &Path) -> Vec<i32> {
 /// dead but not reaped, for the old server. The caller holds the start lock and `ServerLock`, which proves that no
 /// server lives.
 pub(super) fn clear_lock_files(data: &Path, socket: &Path, _proof: &ServerLock) -> io::Result<()> {
-    for path in [data.join("postmaster.pid"), socket.join(format!("{SOCKET_FILE}.lock")), socket.join(SOCKET_FILE)] {
+    let sockets = fs::read_dir(socket)?.filter_map(|entry| {
+        let entry = entry.ok()?;
+        entry.file_name().to_str()?.starts_with(".s.PGSQL.").then(|| entry.path())
+    });
+    for path in sockets.chain([data.join("postmaster.pid")]) {
         match fs::remove_file(path) {
             Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
             Ok(()) | Err(_) => {}
@@ -190,9 +212,32 @@ mod tests {
         let server = parse(text).expect("parses");
         assert_eq!((server.pid, server.socket.to_str(), server.ready), (42, Some("/p/socket"), false));
         assert!(parse(&text.replace("starting", "ready   ")).expect("parses").ready);
+        assert_eq!((server.port, server.address.as_str()), (Some(5432), ""));
         assert!(!parse("42\n").expect("a lock file is written line by line").ready);
         assert_eq!(parse(""), None);
         assert_eq!(parse("-42\n"), None);
+    }
+
+    #[test]
+    fn where_a_server_listens_is_told_by_its_own_lock_file_alone() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let write = |data: &Path, address: &str| {
+            let text = format!("42\n{}\n0\n5433\n/s\n{address}\n0 0\nready\n", data.display());
+            fs::write(folder.path().join("postmaster.pid"), text).expect("written");
+        };
+        let address = Some("192.0.2.7:5433".parse().expect("an address"));
+        let fits = || [None, address].map(|wanted| listens_as_wanted(folder.path(), wanted));
+        assert_eq!(fits(), [true, true], "there is no lock file");
+        write(folder.path(), "");
+        assert_eq!(fits(), [true, false]);
+        write(folder.path(), "192.0.2.7");
+        assert_eq!(fits(), [false, true]);
+        write(folder.path(), "192.0.2.8");
+        assert_eq!(fits(), [false, false]);
+        write(folder.path(), "*");
+        assert_eq!(fits(), [true, true], "not ours to judge");
+        write(Path::new("/another"), "192.0.2.7");
+        assert_eq!(fits(), [true, true], "another folder's");
     }
 
     #[test]

@@ -13,7 +13,7 @@ use super::bench::{Bench, Launch, SPEC, kill_runner, kill_worker, wait_until};
 use crate::harness::{sweep, transcript};
 
 /// Slow enough to be hit in the middle.
-const SLOW: &str = "delay@60";
+pub(super) const SLOW: &str = "delay@60";
 
 /// A project on a cluster of its own.
 pub(super) struct SlurmBench {
