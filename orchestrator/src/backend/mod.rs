@@ -9,11 +9,11 @@ mod slurm;
 
 pub use local::LocalBackend;
 pub use process::{Seen, kill_marked, kill_orphans, look_at};
-pub use slurm::{ClusterLimits, Impossible, SlurmBackend, limits as slurm_limits};
+pub use slurm::{ClusterLimits, Impossible, SlurmBackend, limits as slurm_limits, shares as slurm_shares};
 
 pub use crate::plan::is_secret;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::ffi::OsString;
 use std::fs::{self, File};
 use std::io::{self, Write};
@@ -54,6 +54,13 @@ pub trait Backend: Send + Sync {
     /// Kills what a worker that is gone, or is to be gone, has left running: the worker's runner and its children. Best
     /// effort.
     async fn kill_leftovers(&self, worker: &str);
+
+    /// Slots that are not to be had yet, though their workers have ended: what they held is given back only together
+    /// with what others of these workers, which `live`, still hold.
+    fn idle_shares(&self, live: &BTreeSet<&str>) -> usize {
+        let _ = live;
+        0
+    }
 
     /// Workers that somebody has ended in the backend's own way, not ours, as far as it remembers. They may have had
     /// the time to stop after a checkpoint; their jobs are not to be tried again.

@@ -11,6 +11,7 @@ mod pilots;
 mod plain;
 mod scale;
 mod slurm;
+mod slurm_side_by_side;
 mod spooled;
 mod stops;
 mod torture;

@@ -16,16 +16,16 @@ use crate::harness::{sweep, transcript};
 const SLOW: &str = "delay@60";
 
 /// A project on a cluster of its own.
-struct SlurmBench {
+pub(super) struct SlurmBench {
     /// First, and so gone first: workers go before the folders that they write to.
-    cluster: Cluster,
-    bench: Bench,
+    pub(super) cluster: Cluster,
+    pub(super) bench: Bench,
     /// Folder of our `sbatch` and `squeue`, which stand before the real ones and misbehave when told to.
     wrappers: PathBuf,
 }
 
 /// A cluster, which ends with it.
-struct Cluster {
+pub(super) struct Cluster {
     folder: tempfile::TempDir,
 }
 
@@ -66,26 +66,31 @@ impl Cluster {
     }
 
     /// Output of a command of Slurm.
-    fn slurm(&self, program: &str, args: &[&str]) -> String {
+    pub(super) fn slurm(&self, program: &str, args: &[&str]) -> String {
         let output = Command::new(program).args(args).env("SLURM_CONF", self.conf()).output().expect("Slurm is there");
         assert!(output.status.success(), "{program} {args:?}: {}", transcript(&output));
         String::from_utf8_lossy(&output.stdout).trim().to_owned()
     }
 
     /// Jobs that have not ended, in these states.
-    fn queue(&self, states: &str) -> Vec<String> {
+    pub(super) fn queue(&self, states: &str) -> Vec<String> {
         let said = self.slurm("squeue", &["--noheader", "--array", "--states", states, "--format", "%i"]);
         said.lines().map(str::to_owned).collect()
     }
 }
 
 impl SlurmBench {
-    fn new(options: &str) -> Option<SlurmBench> {
+    pub(super) fn new(options: &str) -> Option<SlurmBench> {
+        SlurmBench::with_spec(SPEC, options)
+    }
+
+    /// With this spec, which says `backend` as [`SPEC`] does.
+    pub(super) fn with_spec(plain: &str, options: &str) -> Option<SlurmBench> {
         let cluster = Cluster::up()?;
         let local = "backend: {local: {slots: 2, threads_per_slot: 1}}";
         let slurm = format!("backend: {{slurm: {{{options}}}}}");
-        let spec = SPEC.replace(local, &slurm);
-        assert_ne!(spec, SPEC);
+        let spec = plain.replace(local, &slurm);
+        assert_ne!(spec, plain);
         let bench = Bench::new(&spec);
         let wrappers = bench.path().join("bin");
         fs::create_dir(&wrappers).expect("the project can be written to");
@@ -126,20 +131,20 @@ exec /usr/bin/squeue \"$@\"
         Some(SlurmBench { cluster, bench, wrappers })
     }
 
-    fn launch(&self, fault: &str) -> Launch {
+    pub(super) fn launch(&self, fault: &str) -> Launch {
         let conf = self.cluster.conf();
         let path = format!("{}:{}", self.wrappers.display(), std::env::var("PATH").unwrap_or_default());
         self.bench.launch_with("sweep.yaml", fault, &[("SLURM_CONF", &conf), ("PATH", &path)])
     }
 
     /// `sweep` in the project, on the cluster.
-    fn sweep(&self, args: &[&str]) -> Output {
+    pub(super) fn sweep(&self, args: &[&str]) -> Output {
         let mut command = sweep(self.bench.path(), args);
         command.env("SLURM_CONF", self.cluster.conf()).output().expect("sweep runs")
     }
 
     /// Waits for a launch that has to go well, and for everything to be done once.
-    fn finish(&self, launch: Launch) {
+    pub(super) fn finish(&self, launch: Launch) {
         let output = launch.wait();
         assert!(output.status.success(), "{}\n{}", transcript(&output), self.story());
         self.bench.assert_done_once();
@@ -150,25 +155,30 @@ exec /usr/bin/squeue \"$@\"
 
     /// Waits for a launch after which one job is cancelled and three are done.
     fn finish_with_one_cancelled(&self, launch: Launch) {
+        self.finish_with(launch, &["1 cancelled", "3 done"]);
+    }
+
+    /// Waits for a launch after which jobs are in these states, and not all done.
+    pub(super) fn finish_with(&self, launch: Launch, states: &[&str]) {
         let output = launch.wait();
         assert_eq!(output.status.code(), Some(1), "{}\n{}", transcript(&output), self.story());
         let jobs = self.bench.ask("SELECT concat_ws(' ', count(*), state) FROM job GROUP BY state ORDER BY 1");
-        assert_eq!(jobs, ["1 cancelled", "3 done"], "{}", self.story());
+        assert_eq!(jobs, states, "{}", self.story());
     }
 
-    fn attempts(&self) -> usize {
+    pub(super) fn attempts(&self) -> usize {
         self.bench.ask("SELECT token FROM attempt").len()
     }
 
     /// Attempts by state and reason.
-    fn ends(&self) -> Vec<String> {
+    pub(super) fn ends(&self) -> Vec<String> {
         self.bench.ask(
             "SELECT concat_ws(' ', count(*), state, regexp_replace(reason, 'job \\d+_\\d+', 'job J'))
              FROM attempt GROUP BY state, regexp_replace(reason, 'job \\d+_\\d+', 'job J') ORDER BY 1",
         )
     }
 
-    fn wait_for_all_to_run(&self) {
+    pub(super) fn wait_for_all_to_run(&self) {
         self.bench.wait_for("SELECT 'all' FROM attempt HAVING count(*) FILTER (WHERE samples_seen > 0) >= 4");
     }
 
@@ -183,7 +193,7 @@ exec /usr/bin/squeue \"$@\"
         held
     }
 
-    fn story(&self) -> String {
+    pub(super) fn story(&self) -> String {
         let queue = self.cluster.slurm("squeue", &["--states=all", "--array", "--format", "%i %T %r %N %j"]);
         format!("{}\n{queue}", self.bench.story())
     }
@@ -239,12 +249,17 @@ fn a_controller_that_has_forgotten_everything() {
 
 #[test]
 fn whatever_sbatch_says_each_job_is_done_once() {
-    let Some(slurm) = SlurmBench::new("worker_time: 0s") else { return };
-    for lie in ["accepted-and-silent", "accepted-and-denied", "accepted-and-killed", "garbage", "warning", "away"] {
+    let lies = ["accepted-and-silent", "accepted-and-denied", "accepted-and-killed", "garbage", "warning", "away"];
+    be_lied_to("worker_time: 0s", &lies);
+}
+
+pub(super) fn be_lied_to(options: &str, lies: &[&str]) {
+    let Some(slurm) = SlurmBench::new(options) else { return };
+    for lie in lies {
         fs::write(slurm.wrappers.join("lie"), lie).expect("the project can be written to");
         slurm.finish(slurm.launch(""));
         let lies = fs::read_to_string(slurm.wrappers.join("lies")).expect("sbatch was called");
-        assert!(lies.lines().any(|told| told == lie), "{lies}");
+        assert!(lies.lines().any(|told| told == *lie), "{lies}");
         slurm.bench.ask("TRUNCATE attempt CASCADE");
         slurm.bench.ask("UPDATE job SET state = 'pending', done_at = NULL, fence = 0");
         for job in fs::read_dir(slurm.bench.path().join(".sweep/jobs")).expect("it is there") {
@@ -276,7 +291,7 @@ fn preempted_jobs_over_three_nodes_go_on_from_their_checkpoints() {
     preempt(THREE_NODES);
 }
 
-fn preempt(options: &str) {
+pub(super) fn preempt(options: &str) {
     let Some(slurm) = SlurmBench::new(options) else { return };
     let launch = slurm.launch(SLOW);
     slurm.wait_for_all_to_run();
