@@ -247,7 +247,7 @@ impl Backend for SlurmBackend {
         self.end(worker, true);
     }
 
-    /// Shares of an allocation that go on to no further job, while others of it are used: nothing is submitted for them,
+    /// Shares of an allocation that go on to no further job, while others of it are used: none is submitted for them,
     /// or each allocation would be replaced by many small ones, share by share.
     fn idle_shares(&self, live: &BTreeSet<&str>) -> usize {
         if self.options.side_by_side == 1 {

@@ -1,6 +1,6 @@
-//! The process that holds one task of a Slurm array in which several workers run side by side: it starts them, each with
-//! its share of the allocation's GPUs and CPUs, passes signals on, ends one of them when the backend says so, and says
-//! of each how it ended.
+//! The process that holds one task of a Slurm array in which several workers run side by side: it starts them, each
+//! with its share of the allocation's GPUs and CPUs, passes signals on, ends one of them when the backend says so, and
+//! says of each how it ended.
 //!
 //! Slurm signals this process, and counts it as the job. Its workers die with it. The files through which it and the
 //! backend speak: `backend/slurm/shares.rs`.
@@ -31,8 +31,8 @@ const NO_SHARES: u8 = 78;
 const GPU_VARIABLES: [&str; 4] =
     ["CUDA_VISIBLE_DEVICES", "ROCR_VISIBLE_DEVICES", "GPU_DEVICE_ORDINAL", "ZE_AFFINITY_MASK"];
 
-/// Runs the workers of a task to their ends. Gives the exit code: 0 if all left with 0, else the highest of theirs, that
-/// of a killed one being 128 and the signal.
+/// Runs the workers of a task to their ends. Gives the exit code: 0 if all left with 0, else the highest of theirs, a
+/// killed one's being 128 and the signal.
 pub(super) async fn run(cli: &SideBySide) -> Result<u8, WorkerError> {
     let text = std::fs::read_to_string(&cli.attempts).map_err(file("read the attempts in", &cli.attempts))?;
     let attempts = Attempts::read(&text);
@@ -58,7 +58,7 @@ pub(super) async fn run(cli: &SideBySide) -> Result<u8, WorkerError> {
             continue;
         }
         let share = Share { variables: &gpus[index], cpus: cpus.get(index) };
-        match start(cli, member, share) {
+        match start(cli, member, &share) {
             Ok(child) => group.add(member, child),
             Err(error) => {
                 group.note(&member.token, format!("could not be started: {error}"));
@@ -76,7 +76,7 @@ struct Share<'a> {
     cpus: Option<&'a CpuSet>,
 }
 
-fn start(cli: &SideBySide, member: &Member, share: Share<'_>) -> io::Result<tokio::process::Child> {
+fn start(cli: &SideBySide, member: &Member, share: &Share<'_>) -> io::Result<tokio::process::Child> {
     std::fs::create_dir_all(&member.folder)?;
     let log = OpenOptions::new().create(true).append(true).open(member.folder.join("worker.log"))?;
     let mut command = Command::new(std::env::current_exe()?);

@@ -270,8 +270,8 @@ pub(super) fn on_node(node: &str) -> String {
 }
 
 /// Tells Slurm of the workers that are to end, those of one array in one call; or the process that holds them together
-/// with others that are to go on. Names are given with the ids: an id alone might be another job's by now. Gives whether
-/// there were any.
+/// with others that are to go on. Names are given with the ids: an id alone might be another job's by now. Gives
+/// whether there were any.
 async fn end_workers(shared: &Shared) -> bool {
     let mut calls: BTreeMap<(String, bool), Vec<(String, String)>> = BTreeMap::new();
     let mut stops: Vec<(String, String, bool)> = Vec::new();

@@ -279,18 +279,32 @@ fn workers_side_by_side_that_reach_no_database_leave_the_same_rows() {
     assert_eq!(sizes(&slurm), ["1", "3"], "{}", slurm.story());
 }
 
+/// A line of a file below `/proc/PID` of the runner, for each of those that share a Slurm job.
+fn lines_of_runners(slurm: &SlurmBench, file: &str, separator: char, name: &str) -> BTreeSet<Option<String>> {
+    let line = |token: String| {
+        let pid = runners(&token).pop().unwrap_or_else(|| panic!("no runner of {token}\n{}", slurm.story()));
+        let block = fs::read(format!("/proc/{pid}/{file}")).expect("it runs");
+        let text = String::from_utf8_lossy(&block).into_owned();
+        text.split(separator).find_map(|line| Some(line.strip_prefix(name)?.trim().to_owned()))
+    };
+    together(slurm).into_iter().map(line).collect()
+}
+
+fn two<T: Ord>(first: T, second: T) -> BTreeSet<Option<T>> {
+    BTreeSet::from([Some(first), Some(second)])
+}
+
 #[test]
-fn each_worker_sees_its_own_gpu() {
-    let Some(slurm) = SlurmBench::new("side_by_side: 2, gpus: 1, worker_time: 0s") else { return };
+fn each_worker_has_its_own_gpu_and_its_own_cpu() {
+    // Confined, as by a site's cgroups.
+    let options = "side_by_side: 2, gpus: 1, worker_time: 0s, setup: ['taskset --cpu-list --pid 0,1 $$']";
+    let Some(slurm) = SlurmBench::new(options) else { return };
     let launch = slurm.launch(SLOWER);
     slurm.wait_for_all_to_run();
-    let seen = together(&slurm).into_iter().map(|token| {
-        let pid = runners(&token).pop().unwrap_or_else(|| panic!("no runner of {token}\n{}", slurm.story()));
-        let block = String::from_utf8_lossy(&fs::read(format!("/proc/{pid}/environ")).expect("it runs")).into_owned();
-        block.split('\0').find_map(|entry| Some(entry.strip_prefix("CUDA_VISIBLE_DEVICES=")?.to_owned()))
-    });
-    let seen: BTreeSet<Option<String>> = seen.collect();
-    assert_eq!(seen, BTreeSet::from([Some("0".to_owned()), Some("1".to_owned())]), "{}", slurm.story());
+    let gpus = lines_of_runners(&slurm, "environ", '\0', "CUDA_VISIBLE_DEVICES=");
+    assert_eq!(gpus, two("0".to_owned(), "1".to_owned()), "{}", slurm.story());
+    let cpus = lines_of_runners(&slurm, "status", '\n', "Cpus_allowed_list:");
+    assert_eq!(cpus, two("0".to_owned(), "1".to_owned()), "{}", slurm.story());
     slurm.finish(launch);
 }
 
