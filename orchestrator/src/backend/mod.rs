@@ -9,7 +9,9 @@ mod slurm;
 
 pub use local::LocalBackend;
 pub use process::{Seen, kill_marked, kill_orphans, look_at};
-pub use slurm::{ArrayFolder, ClusterLimits, Impossible, QueueWord, SlurmBackend, limits as slurm_limits};
+pub use slurm::{
+    ArrayFolder, ClusterLimits, Impossible, QueueWord, SlurmBackend, limits as slurm_limits, shares as slurm_shares,
+};
 
 pub use crate::plan::is_secret;
 
@@ -58,6 +60,13 @@ pub trait Backend: Send + Sync {
     /// Whether it runs workers on several machines, and can keep them away from some ([`LaunchRequest::avoid`]).
     fn has_nodes(&self) -> bool {
         false
+    }
+
+    /// Slots that are not to be had yet, though their workers have ended: what they held is given back only together
+    /// with what others of these workers, which `live`, still hold.
+    fn idle_shares(&self, live: &BTreeSet<&str>) -> usize {
+        let _ = live;
+        0
     }
 
     /// Workers that somebody has ended in the backend's own way, not ours, as far as it remembers. They may have had

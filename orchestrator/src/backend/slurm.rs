@@ -12,6 +12,7 @@ mod folders;
 mod nodes;
 mod queue;
 mod script;
+pub mod shares;
 mod watch;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -34,6 +35,7 @@ pub use nodes::{ClusterLimits, Impossible, limits};
 use command::{COMMAND_LIMIT, SBATCH_LIMIT, command, run};
 use queue::{Task, TaskState};
 use script::Batch;
+use shares::{Attempts, Member};
 use watch::{Shared, on_node, submit, watch_queue};
 
 /// Tasks of an array, where Slurm does not say.
@@ -48,6 +50,8 @@ pub struct QueueWord {
     pub reason: Option<String>,
     /// Its node; `None`: it has none yet.
     pub node: Option<String>,
+    /// How it ended, of several workers in one Slurm job; `None`: it has not.
+    pub ended: Option<String>,
 }
 
 impl QueueWord {
@@ -56,6 +60,7 @@ impl QueueWord {
             state: task.word.clone(),
             reason: (task.state == TaskState::Queued).then(|| task.reason.clone()),
             node: Some(task.node.clone()).filter(|node| !node.is_empty()),
+            ended: task.share_end.clone(),
         }
     }
 }
@@ -67,7 +72,8 @@ impl fmt::Display for QueueWord {
         if let Some(reason) = &self.reason {
             write!(f, ", {reason}")?;
         }
-        f.write_str(&on_node(self.node.as_deref().unwrap_or_default()))
+        f.write_str(&on_node(self.node.as_deref().unwrap_or_default()))?;
+        self.ended.as_ref().map_or(Ok(()), |how| write!(f, ", and this worker of several {how}"))
     }
 }
 
@@ -117,7 +123,14 @@ impl SlurmBackend {
         let shared = Arc::new(Shared { folder, state: Mutex::default(), changed: Notify::new(), ask: Notify::new() });
         tokio::spawn(watch_queue(Arc::downgrade(&shared)));
         let (options, home) = (options.clone(), home.to_owned());
-        Ok(SlurmBackend { options, cluster, array_size, worker, home, database_url, shared })
+        let slurm = SlurmBackend { options, cluster, array_size, worker, home, database_url, shared };
+        if slurm.options.side_by_side > 1 {
+            // Until it is known which tasks live, it isn't known which shares of them are idle.
+            tokio::time::timeout(COMMAND_LIMIT, slurm.first_answer())
+                .await
+                .map_err(|_| BackendError::NoSlurm { said: "no answer to `squeue`".to_owned() })?;
+        }
+        Ok(slurm)
     }
 
     /// A node of the cluster that is another machine than this one, if there is one.
@@ -133,10 +146,12 @@ impl SlurmBackend {
     /// Writes the script of an array of so many workers like this one, as far as they fit into one, and asks Slurm when
     /// it would run; submits nothing. Gives the script and what Slurm says.
     pub async fn test_only(&self, like: &LaunchRequest, workers: u64) -> Result<(PathBuf, String), BackendError> {
-        let count = usize::try_from(workers).unwrap_or(usize::MAX).clamp(1, self.array_size.min(self.options.jobs));
+        let tasks = self.array_size.min(self.options.jobs);
+        let count = usize::try_from(workers).unwrap_or(usize::MAX).clamp(1, tasks * self.options.side_by_side);
         let requests: Vec<LaunchRequest> = (0..count).map(|slot| LaunchRequest { slot, ..like.clone() }).collect();
+        let (requests, together) = self.arrays(&requests).next().unwrap_or((&requests, 1));
         let failed = |source| BackendError::Launch { token: like.token.clone(), source };
-        let script = self.write_batch(&like.token, &requests).map_err(failed)?;
+        let (script, _) = self.write_batch(&like.token, requests, together).map_err(failed)?;
         let mut sbatch = command("sbatch");
         sbatch.args(["--test-only", "--parsable"]).arg(&script);
         let output = run(&mut sbatch, SBATCH_LIMIT).await.map_err(failed)?;
@@ -148,28 +163,43 @@ impl SlurmBackend {
     pub fn script_by_hand(&self, request: &LaunchRequest) -> Result<String, BackendError> {
         let failed = |source| BackendError::Launch { token: request.token.clone(), source };
         // Half of the token: the launcher's arrays have names as random.
-        let path = self.write_batch(&request.token[..16], std::slice::from_ref(request)).map_err(failed)?;
+        let (path, _) = self.write_batch(&request.token[..16], std::slice::from_ref(request), 1).map_err(failed)?;
         Ok(script::by_hand(&fs::read_to_string(path).map_err(failed)?))
     }
 
-    /// Writes an array's folder and script.
-    fn write_batch(&self, name: &str, requests: &[LaunchRequest]) -> io::Result<PathBuf> {
+    /// Requests by array, each with the attempts of each of its tasks: all tasks of an array ask for the same, so those
+    /// that don't fill a task are an array of their own.
+    fn arrays<'a>(&self, requests: &'a [LaunchRequest]) -> impl Iterator<Item = (&'a [LaunchRequest], usize)> {
+        let together = self.options.side_by_side;
+        requests.chunks(self.array_size.saturating_mul(together)).flat_map(move |chunk| {
+            let (full, rest) = chunk.split_at(chunk.len() - chunk.len() % together);
+            [(full, together), (rest, rest.len())].into_iter().filter(|(requests, _)| !requests.is_empty())
+        })
+    }
+
+    /// Writes an array's folder and script, which it gives, with the attempts.
+    fn write_batch(&self, name: &str, requests: &[LaunchRequest], together: usize) -> io::Result<(PathBuf, Attempts)> {
         let folder = self.shared.folder.join(name);
         fs::create_dir_all(&folder)?;
         let batch = Batch {
             name,
             folder: &folder,
             requests,
+            together,
             worker: &self.worker,
             home: &self.home,
             database_url: self.database_url.as_deref().filter(|_| !requests[0].spool_only),
         };
-        write_whole(&folder.join(script::ATTEMPTS), &script::attempts(requests), 0o644, true)?;
+        let attempts = script::attempts(&batch);
+        if together > 1 {
+            shares::prepare(&folder)?;
+        }
+        write_whole(&folder.join(shares::ATTEMPTS), &attempts.text(), 0o644, true)?;
         let path = folder.join("script.sh");
         write_whole(&path, &script::script(&batch, &self.options), 0o644, true)?;
         File::open(&folder)?.sync_all()?;
         File::open(&self.shared.folder)?.sync_all()?;
-        Ok(path)
+        Ok((path, attempts))
     }
 }
 
@@ -199,7 +229,7 @@ impl Backend for SlurmBackend {
     }
 
     fn slots(&self) -> usize {
-        self.options.jobs
+        self.options.slots()
     }
 
     fn has_nodes(&self) -> bool {
@@ -227,25 +257,23 @@ impl Backend for SlurmBackend {
         for request in requests {
             groups.entry(&request.avoid).or_default().push(request.clone());
         }
-        let chunks = groups.values().flat_map(|group| group.chunks(self.array_size));
-        for chunk in chunks {
+        for (array, together) in groups.values().flat_map(|group| self.arrays(group)) {
             let name = format!("{:016x}", rand::random::<u64>());
-            let script = match self.write_batch(&name, chunk) {
-                Ok(script) => script,
+            let (script, attempts) = match self.write_batch(&name, array, together) {
+                Ok(written) => written,
                 Err(source) => {
-                    let token = chunk[0].token.clone();
+                    let token = array[0].token.clone();
                     return Launched { handles: Vec::new(), error: Some(BackendError::Launch { token, source }) };
                 }
             };
-            let tokens: Vec<String> = chunk.iter().map(|request| request.token.clone()).collect();
             let mut state = self.shared.state();
-            state.submitting.extend(tokens.iter().cloned());
-            state.batches.insert(name.clone(), tokens.clone());
+            state.submitting.extend(attempts.members.iter().map(|member| member.token.clone()));
+            state.batches.insert(name.clone(), attempts.clone());
             drop(state);
-            let (shared, options, avoid) = (Arc::clone(&self.shared), self.options.clone(), chunk[0].avoid.clone());
+            let (shared, options, avoid) = (Arc::clone(&self.shared), self.options.clone(), array[0].avoid.clone());
             tokio::spawn(async move {
                 let exclude = exclude::option(&avoid, &options).await;
-                submit(shared, name, script, tokens, exclude).await;
+                submit(shared, name, script, attempts, exclude).await;
             });
         }
         Launched::default()
@@ -268,7 +296,8 @@ impl Backend for SlurmBackend {
         observed
     }
 
-    /// With the next answer: one that waits is taken out of the queue, one that runs is sent SIGTERM.
+    /// With the next answer: one that waits is taken out of the queue, one that runs is sent SIGTERM. What is told in
+    /// another way of one whose Slurm job holds others that are to go on: `shares.rs`.
     async fn stop(&self, worker: &WorkerId) -> Result<(), BackendError> {
         self.end(&worker.name, false);
         Ok(())
@@ -276,6 +305,30 @@ impl Backend for SlurmBackend {
 
     async fn kill_leftovers(&self, worker: &str) {
         self.end(worker, true);
+    }
+
+    /// Shares of an allocation that go on to no further job, while others of it are used: none is submitted for them,
+    /// or each allocation would be replaced by many small ones, share by share.
+    fn idle_shares(&self, live: &BTreeSet<&str>) -> usize {
+        if self.options.side_by_side == 1 {
+            return 0;
+        }
+        let state = self.shared.state();
+        let Some(latest) = state.answers.last() else { return 0 };
+        let is_here = |name: &str, token: &String| {
+            let of_submitted = state.submitted.get(token).map(|(task, _)| task);
+            let of_answer = latest.tasks.get(token).filter(|task| task.state != TaskState::Ended);
+            state.submitting.contains(token) || of_answer.or(of_submitted).is_some_and(|task| task.batch == name)
+        };
+        let tasks = state.batches.iter().flat_map(|(name, attempts)| {
+            attempts.members.chunks(attempts.together).map(move |members| (name.as_str(), members))
+        });
+        let idle = tasks.map(|(name, members)| {
+            let lives = |member: &&Member| live.contains(member.token.as_str());
+            let used = members.iter().any(|member| lives(&member) && is_here(name, &member.token));
+            if used { members.iter().filter(|member| !lives(member)).count() } else { 0 }
+        });
+        idle.sum()
     }
 
     fn cancelled_by_hand(&self) -> Vec<String> {
@@ -291,6 +344,12 @@ impl Backend for SlurmBackend {
 }
 
 impl SlurmBackend {
+    async fn first_answer(&self) {
+        while self.shared.state().answers.is_empty() {
+            self.shared.changed.notified().await;
+        }
+    }
+
     fn end(&self, worker: &str, kill: bool) {
         let mut state = self.shared.state();
         let known = state.to_end.entry(worker.to_owned()).or_insert(kill);

@@ -435,7 +435,7 @@ pub(super) fn time(secs: f64) -> String {
     }
 }
 
-/// What a Slurm job asks for: `2 CPUs, 1 GPU, 16G, 1 h, partition gpu`.
+/// What a Slurm job asks for: `2 CPUs, 1 GPU, 16G, 1 h, partition gpu`; `3 x (2 CPUs, 16G), 1 h`, side by side.
 pub(super) fn slurm_request(options: &SlurmOptions) -> String {
     let number = |count: usize, what: &str| format!("{count} {what}{}", if count == 1 { "" } else { "s" });
     let mut parts = vec![number(options.cpus, "CPU")];
@@ -446,6 +446,9 @@ pub(super) fn slurm_request(options: &SlurmOptions) -> String {
         parts.push(number(options.gpus, "GPU"));
     }
     parts.extend(options.memory.clone());
+    if options.side_by_side > 1 {
+        parts = vec![format!("{} x ({})", options.side_by_side, parts.join(", "))];
+    }
     parts.push(time(options.time_secs as f64));
     parts.extend(options.partition.as_ref().map(|name| format!("partition {name}")));
     parts.join(", ")

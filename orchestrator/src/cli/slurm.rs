@@ -58,7 +58,8 @@ pub(super) async fn request(plan: &mut Plan) -> Result<Option<Request>, Failure>
     if let Ok(limits) = &limits {
         fit_to(options, limits)?;
     }
-    let at_once = parallel.map_or(options.jobs, |parallel| parallel.min(options.jobs)).min(jobs);
+    let slots = options.slots();
+    let at_once = parallel.map_or(slots, |parallel| parallel.min(slots)).min(jobs).div_ceil(options.side_by_side);
     let (array_size, not_checked) = match limits {
         Ok(limits) => (limits.array_size, None),
         Err(why) => (None, Some(why)),
@@ -110,6 +111,9 @@ fn values(options: &SlurmOptions) -> Vec<Asked> {
     if options.nodes > 1 {
         values.insert(1, value("nodes", options.nodes.to_string(), &from.nodes));
     }
+    if options.side_by_side > 1 {
+        values.insert(1, value("side_by_side", options.side_by_side.to_string(), &from.side_by_side));
+    }
     values
 }
 
@@ -130,7 +134,8 @@ impl Request {
         let plural = |count: usize| if count == 1 { "" } else { "s" };
         let mut lines =
             vec![format!("slurm: at most {at_once} Slurm job{} at one time, each {each}", plural(self.at_once))];
-        let row = |value: &Asked| format!("       {:<9}  {:<10}  {}", value.key, value.value, value.from);
+        let width = self.values.iter().map(|value| value.key.len()).max().unwrap_or(0);
+        let row = |value: &Asked| format!("       {:<width$}  {:<10}  {}", value.key, value.value, value.from);
         lines.extend(self.values.iter().map(row));
         lines.push(match (self.arrays, self.array_size) {
             (Some(arrays), Some(size)) => format!(

@@ -55,6 +55,7 @@ pub(super) fn hex(bytes: &[u8]) -> String {
 /// Expands, sizes, costs and names the jobs of a spec, cheapest first. Pure.
 pub fn plan(spec: &Spec, inputs: &Inputs) -> Result<Plan, SpecError> {
     let mut problems = Vec::from_iter(too_many_nodes(spec, inputs));
+    problems.extend(side_by_side_over_nodes(spec, inputs));
     let training = training_pool(spec, inputs, &mut problems);
     let measured = evaluations(spec, inputs, &mut problems);
     let (Some(training), Some(measured)) = (training, measured) else {
@@ -151,6 +152,22 @@ fn too_many_nodes(spec: &Spec, inputs: &Inputs) -> Option<Problem> {
         let message = format!("{of} is {nodes}, and `container` would hold the first of them alone");
         Problem::new(place, message, "allowed in a container: 1").help("leave one of the two out")
     })
+}
+
+/// A share of an allocation is on one node.
+fn side_by_side_over_nodes(spec: &Spec, inputs: &Inputs) -> Option<Problem> {
+    let Backend::Slurm(keys) = &spec.backend else { return None };
+    let of_site = inputs.site.as_ref().map(|site| &site.keys);
+    let nodes = keys.nodes.or(of_site.and_then(|keys| keys.nodes)).filter(|nodes| *nodes > 1)?;
+    let jobs = keys.side_by_side.or(of_site.and_then(|keys| keys.side_by_side)).filter(|jobs| *jobs > 1)?;
+    let place = Path::keys(&["backend", "slurm", "side_by_side"]);
+    let (place, of) = match (keys.side_by_side, &inputs.site) {
+        (None, Some(site)) => (Place::Nowhere, format!("`side_by_side` of site `{}`", site.name)),
+        _ => (Place::Value(place.clone()), format!("`{place}`")),
+    };
+    let message = format!("{of} is {jobs}, but each job is over {nodes} nodes (`nodes`)");
+    let problem = Problem::new(place, message, "allowed with several nodes: 1");
+    Some(problem.help("leave one of the two out: jobs side by side share one node"))
 }
 
 /// The pool to train on, under the spec's name for it. A runner that reads no data gets a stand-in, known by its name.

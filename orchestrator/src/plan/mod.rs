@@ -31,7 +31,7 @@ pub use crate::spec::is_secret;
 pub use expand::{Inputs, job_key, plan};
 pub use inputs::{LoadError, Measured, Placement, load};
 pub use runner::RunnerError;
-pub use slurm::{Origin, Site, SlurmOptions, SlurmOrigins, slurm_options};
+pub use slurm::{NodeRequest, Origin, Site, SlurmOptions, SlurmOrigins, slurm_options};
 
 /// Jobs of a sweep, in the order they are to start: cheapest first.
 #[derive(Debug, Clone)]

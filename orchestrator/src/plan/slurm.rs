@@ -26,6 +26,8 @@ pub struct SlurmOptions {
     pub time_secs: u64,
     /// `--nodes` and `--ntasks`: processes of a job, one a node; the numbers above are of one.
     pub nodes: usize,
+    /// Jobs at one time in one Slurm job; the numbers above are of one of them.
+    pub side_by_side: usize,
     /// Slurm jobs in the queue at one time.
     pub jobs: usize,
     /// Seconds for which a worker goes on to the next job; 0: a worker a job.
@@ -49,6 +51,43 @@ impl Default for SlurmOptions {
     fn default() -> SlurmOptions {
         slurm_options(&SlurmKeys::default(), None, &[])
     }
+}
+
+impl SlurmOptions {
+    /// What is asked of a node for so many jobs side by side.
+    #[must_use]
+    pub fn on_a_node(&self, jobs: usize) -> NodeRequest {
+        NodeRequest {
+            cpus: self.cpus * jobs,
+            gpus: self.gpus * jobs,
+            memory: self.memory.as_deref().map(|memory| times(memory, jobs)),
+        }
+    }
+
+    /// Jobs that run at one time at most.
+    pub fn slots(&self) -> usize {
+        self.jobs.saturating_mul(self.side_by_side)
+    }
+}
+
+/// What is asked of one node.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct NodeRequest {
+    /// CPUs.
+    pub cpus: usize,
+    /// GPUs.
+    pub gpus: usize,
+    /// Memory, as Slurm writes it.
+    pub memory: Option<String>,
+}
+
+/// `16G` so many times. What is no amount of memory stays as it is: Slurm will say so.
+fn times(memory: &str, count: usize) -> String {
+    let unit_at = memory.find(|c: char| !c.is_ascii_digit()).unwrap_or(memory.len());
+    let (number, unit) = memory.split_at(unit_at);
+    number
+        .parse::<u64>()
+        .map_or_else(|_| memory.to_owned(), |number| format!("{}{unit}", number.saturating_mul(count as u64)))
 }
 
 /// Who says a value.
@@ -79,6 +118,8 @@ pub struct SlurmOrigins {
     pub time: Origin,
     /// Of `nodes`.
     pub nodes: Origin,
+    /// Of `side_by_side`.
+    pub side_by_side: Origin,
     /// Of `jobs`.
     pub jobs: Origin,
 }
@@ -129,6 +170,7 @@ pub fn slurm_options(spec: &SlurmKeys, site: Option<&Site>, jobs: &[PlannedJob])
             memory: origin(spec.memory.is_some(), below.memory.is_some(), &|| memory_from.clone()),
             time: origin(spec.time_secs.is_some(), below.time_secs.is_some(), &|| time_from.clone()),
             nodes: origin(spec.nodes.is_some(), below.nodes.is_some(), &unset),
+            side_by_side: origin(spec.side_by_side.is_some(), below.side_by_side.is_some(), &unset),
             jobs: origin(spec.jobs.is_some(), below.jobs.is_some(), &unset),
         },
         partition: keys.partition,
@@ -140,6 +182,7 @@ pub fn slurm_options(spec: &SlurmKeys, site: Option<&Site>, jobs: &[PlannedJob])
         memory: keys.memory.or(estimated_memory),
         time_secs,
         nodes: keys.nodes.unwrap_or(1),
+        side_by_side: keys.side_by_side.unwrap_or(1),
         jobs: keys.jobs.unwrap_or(100),
         work_secs: keys.work_secs.unwrap_or(time_secs / 2),
         spool_only: keys.spool_only.unwrap_or(false),
@@ -215,6 +258,17 @@ mod tests {
             (&Origin::Spec, &of_site, &of_site)
         );
         assert!(matches!(options.from.gpus, Origin::Default(_)));
+    }
+
+    #[test]
+    fn jobs_side_by_side_ask_for_as_many_times_as_much() {
+        let options =
+            SlurmOptions { cpus: 8, gpus: 1, memory: Some("1500M".to_owned()), jobs: 5, ..SlurmOptions::default() };
+        assert_eq!((options.side_by_side, options.slots()), (1, 5));
+        let asked = options.on_a_node(3);
+        assert_eq!((asked.cpus, asked.gpus, asked.memory.as_deref()), (24, 3, Some("4500M")));
+        assert_eq!(SlurmOptions::default().on_a_node(4).memory, None);
+        assert_eq!(SlurmOptions { side_by_side: 3, ..options }.slots(), 15);
     }
 
     #[test]

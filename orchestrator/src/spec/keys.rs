@@ -324,6 +324,12 @@ pub static SLURM: &[Key] = &[
         Default("1"),
         "Nodes of one job, a process of the runner on each; CPUs, GPUs and memory are those of one node",
     ),
+    key(
+        "side_by_side",
+        Kind::Count { min: 1, max: 1_024 },
+        Default("1"),
+        "Jobs at one time in one Slurm job, each with its share of it; CPUs, GPUs and memory stay those of one of them",
+    ),
     key("jobs", Kind::Count { min: 1, max: 100_000 }, Default("100"), "Slurm jobs in the queue at one time"),
     key(
         "worker_time",

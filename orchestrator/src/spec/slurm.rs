@@ -32,6 +32,8 @@ pub struct SlurmKeys {
     pub time_secs: Option<u64>,
     /// `--nodes` and `--ntasks`: processes of a job, one a node; the numbers above are of one.
     pub nodes: Option<usize>,
+    /// Jobs at one time in one Slurm job; the numbers above are of one of them.
+    pub side_by_side: Option<usize>,
     /// Slurm jobs in the queue at one time.
     pub jobs: Option<usize>,
     /// Seconds for which a worker goes on to the next job; 0: a worker a job.
@@ -64,6 +66,7 @@ impl SlurmKeys {
             memory: self.memory.or_else(|| below.memory.clone()),
             time_secs: self.time_secs.or(below.time_secs),
             nodes: self.nodes.or(below.nodes),
+            side_by_side: self.side_by_side.or(below.side_by_side),
             jobs: self.jobs.or(below.jobs),
             work_secs: self.work_secs.or(below.work_secs),
             spool_only: self.spool_only.or(below.spool_only),
@@ -133,6 +136,7 @@ pub(super) fn build(mut section: Section) -> SlurmKeys {
         memory: text(section.remove("memory")),
         time_secs: secs(section.remove("time")),
         nodes: number(section.remove("nodes")),
+        side_by_side: number(section.remove("side_by_side")),
         jobs: number(section.remove("jobs")),
         work_secs: secs(section.remove("worker_time")),
         spool_only: is_spool(section.remove("ship")),

@@ -15,6 +15,7 @@ mod memory;
 mod ranks;
 mod runner;
 mod ship;
+mod side_by_side;
 mod spool;
 mod stderr_log;
 mod stop;
@@ -73,6 +74,33 @@ struct Cli {
     ranks: usize,
 }
 
+/// Holds several workers of one Slurm job, side by side. Started by its batch script, never by hand.
+#[derive(Debug, Parser)]
+#[command(name = "sweep-worker side-by-side")]
+struct SideBySide {
+    /// File with the array's attempts.
+    #[arg(long)]
+    attempts: PathBuf,
+    /// Index of the task in the array.
+    #[arg(long)]
+    task: usize,
+    /// CPUs of each worker.
+    #[arg(long)]
+    cpus: usize,
+    /// GPUs of each worker.
+    #[arg(long)]
+    gpus: usize,
+    /// Workers reach no database.
+    #[arg(long)]
+    spool_only: bool,
+    /// What all workers are told.
+    #[arg(last = true)]
+    arguments: Vec<OsString>,
+}
+
+/// First argument of the process that holds several workers.
+const SIDE_BY_SIDE: &str = "side-by-side";
+
 /// What can go wrong with a worker, beside its runner.
 #[derive(Debug, thiserror::Error)]
 enum WorkerError {
@@ -117,18 +145,23 @@ pub fn main() -> ExitCode {
     if arguments.first().is_some_and(|first| first == ranks::COMMAND) {
         return ranks::main(&arguments[1..]);
     }
-    let mut cli = Cli::parse();
-    // Ranks are started anew for each job: whoever serves them next would have to know that all are at its end.
-    cli.serve &= cli.ranks == 1;
     // One thread: the runner dies with the thread that started it, which has to be the one that lives to the end.
     let runtime =
         tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a Tokio runtime can be built");
-    let supervised = runtime.block_on(async {
-        match &cli.spool_only {
-            Some(folder) => unconnected::supervise(&cli, folder).await,
-            None => supervise::supervise(&cli).await,
-        }
-    });
+    let supervised = if arguments.first().is_some_and(|first| first == SIDE_BY_SIDE) {
+        let cli = SideBySide::parse_from(&arguments);
+        runtime.block_on(side_by_side::run(&cli))
+    } else {
+        let mut cli = Cli::parse();
+        // Ranks are started anew for each job: whoever serves them next would have to know that all are at its end.
+        cli.serve &= cli.ranks == 1;
+        runtime.block_on(async {
+            match &cli.spool_only {
+                Some(folder) => unconnected::supervise(&cli, folder).await,
+                None => supervise::supervise(&cli).await,
+            }
+        })
+    };
     match supervised {
         Ok(code) => ExitCode::from(code),
         Err(error) => {

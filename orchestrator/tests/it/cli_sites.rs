@@ -84,4 +84,11 @@ fn several_nodes_need_a_runner_that_shares_a_job() {
     assert!(row("nodes ").contains("3 ") && row("nodes ").ends_with("spec"), "{said}");
     let said = with("nodes: 3, container: [apptainer, exec, image.sif]");
     assert!(said.contains("x.yaml:8:26") && said.contains("`container` would hold the first of them alone"), "{said}");
+    let said = with("side_by_side: 2, nodes: 3");
+    assert!(said.contains("`backend.slurm.side_by_side` is 2, but each job is over 3 nodes"), "{said}");
+    fs::write(&sites, "home: {nodes: 2, side_by_side: 4}\n").expect("ours");
+    fs::write(&spec, &plain).expect("ours");
+    let mut command = sweep(dir.path(), &["plan", "x.yaml", "--site", "home"]);
+    let said = transcript(&command.env("SWEEP_SITES", &sites).output().expect("sweep runs"));
+    assert!(said.contains("`side_by_side` of site `home` is 4, but each job is over 2 nodes"), "{said}");
 }

@@ -15,6 +15,7 @@ mod scale;
 mod slurm;
 mod slurm_listen;
 mod slurm_nodes;
+mod slurm_side_by_side;
 mod spooled;
 mod stops;
 mod torture;

@@ -29,12 +29,12 @@ pub(super) async fn look_up(shared: &Shared) {
     }
     let mut state = shared.state();
     for (worker, handle) in asked {
-        let task = handle.and_then(|handle| found.remove(&handle)).filter(|task| {
+        let task = handle.and_then(|handle| found.get(&handle)).filter(|task| {
             // Ids are given again: the name decides whose it is.
             let attempts = read_batch(shared, &task.batch);
-            attempts.is_some_and(|attempts| attempts.get(task.index).is_some_and(|token| *token == worker))
+            attempts.is_some_and(|attempts| attempts.of_task(task.index).iter().any(|member| member.token == worker))
         });
-        state.looked_up.insert(worker, task);
+        state.looked_up.insert(worker, task.cloned());
     }
     drop(state);
     shared.changed.notify_one();
@@ -62,6 +62,7 @@ fn read_line(line: &str) -> Option<Task> {
         word,
         node,
         reason: queue::NO_REASON.to_owned(),
+        share_end: None,
     })
 }
 

@@ -5,7 +5,7 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime};
 
-use super::script;
+use super::shares::{ATTEMPTS, Attempts};
 
 /// An array's folder.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -26,8 +26,9 @@ pub(super) fn old(folder: &Path, age: Duration) -> io::Result<Vec<ArrayFolder>> 
         if !is_old {
             continue;
         }
-        if let Ok(text) = fs::read_to_string(path.join(script::ATTEMPTS)) {
-            found.push(ArrayFolder { path, tokens: script::read_attempts(&text) });
+        if let Ok(text) = fs::read_to_string(path.join(ATTEMPTS)) {
+            let tokens = Attempts::read(&text).members.into_iter().map(|member| member.token).collect();
+            found.push(ArrayFolder { path, tokens });
         }
     }
     Ok(found)

@@ -164,16 +164,21 @@ impl ClusterLimits {
             return Some(Impossible { key: "partition", said });
         }
         let minutes = |secs: u64| 60 * secs.div_ceil(60);
+        let jobs = options.side_by_side;
+        let whole = options.on_a_node(jobs);
+        let shown = |each: &str, whole: String| {
+            if jobs > 1 { format!("{jobs} x {each} = {whole}") } else { whole }
+        };
         let asked: [(&'static str, u64, Most, String); 4] = [
             ("time", minutes(options.time_secs), |nodes| nodes.secs, format!("{} min", options.time_secs.div_ceil(60))),
-            ("cpus", options.cpus as u64, |nodes| nodes.cpus, options.cpus.to_string()),
+            ("cpus", whole.cpus as u64, |nodes| nodes.cpus, shown(&options.cpus.to_string(), whole.cpus.to_string())),
             (
                 "memory",
-                options.memory.as_deref().and_then(mib).unwrap_or(0),
+                whole.memory.as_deref().and_then(mib).unwrap_or(0),
                 |nodes| nodes.mib,
-                options.memory.clone().unwrap_or_default(),
+                shown(options.memory.as_deref().unwrap_or_default(), whole.memory.unwrap_or_default()),
             ),
-            ("gpus", options.gpus as u64, |nodes| nodes.gpus, options.gpus.to_string()),
+            ("gpus", whole.gpus as u64, |nodes| nodes.gpus, shown(&options.gpus.to_string(), whole.gpus.to_string())),
         ];
         for (key, asked, most, shown) in &asked {
             let Some(best) = candidates.iter().max_by_key(|nodes| most(nodes)) else { continue };
@@ -252,6 +257,18 @@ mod tests {
             "time",
             &format!("121 min is asked, and the most there is is 120 min, in {default}"),
         );
+        // Side by side on one node.
+        let three = |options: &mut SlurmOptions| (options.cpus, options.gpus, options.side_by_side) = (1, 1, 3);
+        expect(
+            said(&limits, three),
+            "gpus",
+            &format!("3 x 1 = 3 is asked, and the most there is is 2 on a node, in {default}"),
+        );
+        let two = |options: &mut SlurmOptions| {
+            (options.cpus, options.gpus, options.side_by_side) = (2, 1, 2);
+            options.memory = Some("2000M".to_owned());
+        };
+        assert_eq!(said(&limits, two), None);
         // Another partition has no limit of time.
         let elsewhere = |options: &mut SlurmOptions| {
             options.partition = Some("low,off".to_owned());

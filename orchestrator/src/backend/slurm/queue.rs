@@ -27,6 +27,8 @@ pub(super) struct Task {
     pub node: String,
     /// Why it waits, in Slurm's words.
     pub reason: String,
+    /// How one of several workers of the task has ended, before the task has; `squeue` does not say.
+    pub share_end: Option<String>,
 }
 
 /// States of Slurm jobs, as far as they make a difference.
@@ -43,13 +45,21 @@ pub(super) enum TaskState {
 }
 
 impl Task {
+    /// Whether the task is with a node, and nobody is ending it.
+    pub(super) fn is_running(&self) -> bool {
+        self.state == TaskState::Placed && self.word != COMPLETING
+    }
+
     /// Whether somebody, ourselves perhaps, has ended it by hand.
     pub(super) fn is_cancelled(&self) -> bool {
-        self.word == CANCELLED
+        self.word == CANCELLED && self.share_end.is_none()
     }
 
     /// What has ended it.
     pub(super) fn end_cause(&self) -> EndCause {
+        if self.share_end.is_some() {
+            return EndCause::Unknown;
+        }
         match self.word.as_str() {
             CANCELLED => EndCause::Cancelled,
             "PREEMPTED" => EndCause::Preempted,
@@ -65,6 +75,8 @@ impl Task {
 pub(super) const NO_REASON: &str = "None";
 /// Slurm's word for what `scancel` has ended.
 const CANCELLED: &str = "CANCELLED";
+/// Its word for what is being ended, for whatever reason.
+const COMPLETING: &str = "COMPLETING";
 
 impl TaskState {
     /// `squeue`'s long form (`%T`).
@@ -73,7 +85,7 @@ impl TaskState {
         match word {
             "PENDING" | "REQUEUED" | "REQUEUE_FED" | "REQUEUE_HOLD" | "RESV_DEL_HOLD" | "SPECIAL_EXIT"
             | "EXPEDITING" => Queued,
-            "CONFIGURING" | "RUNNING" | "SUSPENDED" | "STOPPED" | "RESIZING" | "SIGNALING" | "COMPLETING"
+            "CONFIGURING" | "RUNNING" | "SUSPENDED" | "STOPPED" | "RESIZING" | "SIGNALING" | COMPLETING
             | "STAGE_OUT" => Placed,
             "COMPLETED" | "FAILED" | "TIMEOUT" | "DEADLINE" | "PREEMPTED" | "NODE_FAIL" | "BOOT_FAIL" | "REVOKED"
             | "OUT_OF_MEMORY" | CANCELLED => Ended,
@@ -103,6 +115,7 @@ fn read_line(line: &str) -> Option<Task> {
         word: state.to_owned(),
         node: node.to_owned(),
         reason: reason.trim_matches(['(', ')']).to_owned(),
+        share_end: None,
     })
 }
 

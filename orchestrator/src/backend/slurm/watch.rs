@@ -9,9 +9,10 @@ use std::time::{Duration, Instant};
 
 use tokio::sync::Notify;
 
+use super::accounting;
 use super::command::{COMMAND_LIMIT, SBATCH_LIMIT, command, run};
 use super::queue::{self, NAME_PREFIX, Submission, Task, TaskState};
-use super::{accounting, script};
+use super::shares::{self, ATTEMPTS, Attempts};
 use crate::backend::{BackendError, EndCause, Observed, WorkerId};
 
 /// Between two questions to Slurm: after news, and when nothing changes.
@@ -37,7 +38,9 @@ pub(super) struct State {
     /// The last two answers of `squeue`, the newest last.
     pub answers: Vec<Answer>,
     /// Attempts by the name of their array.
-    pub batches: BTreeMap<String, Vec<String>>,
+    pub batches: BTreeMap<String, Attempts>,
+    /// Workers that have ended before their task, by the name of its array, and how.
+    pub share_ends: BTreeMap<String, BTreeMap<String, String>>,
     /// Tasks that waited when they were last seen, and are missing from an array that Slurm still knows: Slurm keeps no
     /// record of a waiting task that somebody cancels.
     pub vanished: BTreeMap<String, Task>,
@@ -63,7 +66,7 @@ pub(super) struct State {
 
 fn ended(task: &Task) -> Observed {
     Observed::Ended {
-        said: format!("Slurm job {} ended as {}{}", task.handle, task.word, on_node(&task.node)),
+        said: end_in_words(task),
         cause: task.end_cause(),
         // Of several nodes it does not say which.
         node: Some(task.node.clone()).filter(|node| !node.is_empty() && !node.contains(['[', ','])),
@@ -128,6 +131,14 @@ impl State {
     }
 }
 
+fn end_in_words(task: &Task) -> String {
+    let (handle, node) = (&task.handle, on_node(&task.node));
+    match &task.share_end {
+        Some(how) => format!("the worker {how}{node}, in Slurm job {handle} beside others"),
+        None => format!("Slurm job {handle} ended as {}{node}", task.word),
+    }
+}
+
 async fn sbatch(script: &Path, exclude: Option<&str>) -> Submission {
     let mut sbatch = command("sbatch");
     sbatch.arg("--parsable").args(exclude).arg(script);
@@ -143,7 +154,7 @@ pub(super) async fn submit(
     shared: Arc<Shared>,
     batch: String,
     script: PathBuf,
-    tokens: Vec<String>,
+    attempts: Attempts,
     exclude: Option<String>,
 ) {
     let mut submission = sbatch(&script, exclude.as_deref()).await;
@@ -153,16 +164,17 @@ pub(super) async fn submit(
     }
     let now = Instant::now();
     let mut state = shared.state();
-    for token in &tokens {
-        state.submitting.remove(token);
+    for member in &attempts.members {
+        state.submitting.remove(&member.token);
     }
     match submission {
         Submission::Accepted(id) => {
-            for (index, token) in tokens.into_iter().enumerate() {
+            for (position, member) in attempts.members.into_iter().enumerate() {
+                let index = position / attempts.together;
                 let (batch, handle, word) = (batch.clone(), format!("{id}_{index}"), "PENDING".to_owned());
                 let (node, reason) = (String::new(), String::new());
-                let task = Task { batch, index, handle, state: TaskState::Queued, word, node, reason };
-                state.submitted.insert(token, (task, now));
+                let task = Task { batch, index, handle, state: TaskState::Queued, word, node, reason, share_end: None };
+                state.submitted.insert(member.token, (task, now));
             }
         }
         // The attempts stay intents: they are submitted again once the queue has been looked at and lacks them.
@@ -187,12 +199,14 @@ pub(super) async fn watch_queue(shared: Weak<Shared>) {
     let mut cycle = CYCLE_MIN;
     loop {
         let Some(shared) = shared.upgrade() else { return };
+        // Before Slurm is asked: who had ended while Slurm still called the task running has ended by itself.
+        let share_ends = look_for_share_ends(&shared);
         let asked_at = Instant::now();
         let mut squeue = command("squeue");
         squeue.args(["--me", "--noheader", "--array", "--states=all", "--format", queue::FORMAT]);
         let news = match run(&mut squeue, COMMAND_LIMIT).await {
             Ok(output) if output.success => {
-                let news = note_answer(&shared, asked_at, queue::read(&output.stdout));
+                let news = note_answer(&shared, asked_at, queue::read(&output.stdout), &share_ends);
                 accounting::look_up(&shared).await;
                 end_workers(&shared).await | news
             }
@@ -214,37 +228,73 @@ pub(super) async fn watch_queue(shared: Weak<Shared>) {
 }
 
 /// Attempts of an array by its name, as they were written before it was submitted; `None`: it is not of this project.
-pub(super) fn read_batch(shared: &Shared, batch: &str) -> Option<Vec<String>> {
+pub(super) fn read_batch(shared: &Shared, batch: &str) -> Option<Attempts> {
     let plain = batch.bytes().all(|byte| byte.is_ascii_hexdigit());
-    let file = shared.folder.join(batch).join(script::ATTEMPTS);
-    fs::read_to_string(file).ok().filter(|_| plain).map(|text| script::read_attempts(&text))
+    let file = shared.folder.join(batch).join(ATTEMPTS);
+    fs::read_to_string(file).ok().filter(|_| plain).map(|text| Attempts::read(&text))
+}
+
+/// Workers that have ended, as the processes say that hold several: array, name, how. Only arrays of several attempts a
+/// task are looked at, while one of their tasks is on a node.
+fn look_for_share_ends(shared: &Shared) -> Vec<(String, String, String)> {
+    let state = shared.state();
+    let Some(latest) = state.answers.last() else { return Vec::new() };
+    let placed = latest.tasks.values().filter(|task| task.is_running()).map(|task| task.batch.as_str());
+    let several = |name: &&str| state.batches.get(*name).is_some_and(|attempts| attempts.together > 1);
+    let arrays: Vec<(String, BTreeSet<String>)> = placed
+        .filter(several)
+        .collect::<BTreeSet<_>>()
+        .into_iter()
+        .map(|name| {
+            (name.to_owned(), state.share_ends.get(name).into_iter().flat_map(BTreeMap::keys).cloned().collect())
+        })
+        .collect();
+    drop(state);
+    let ends = arrays.into_iter().flat_map(|(name, known)| {
+        let ends = shares::ends(&shared.folder.join(&name), |token| known.contains(token));
+        ends.into_iter().map(move |(token, how)| (name.clone(), token, how))
+    });
+    ends.collect()
 }
 
 /// Keeps an answer. Gives whether anything is new in it.
-fn note_answer(shared: &Shared, asked_at: Instant, found: Vec<Task>) -> bool {
+fn note_answer(shared: &Shared, asked_at: Instant, found: Vec<Task>, share_ends: &[(String, String, String)]) -> bool {
     let mut state = shared.state();
     let mut tasks: BTreeMap<String, Task> = BTreeMap::new();
     for task in found {
         if !state.batches.contains_key(&task.batch) {
             // Of an earlier process; or of another project of the same user, which has no folder here.
-            let Some(tokens) = read_batch(shared, &task.batch) else { continue };
-            state.batches.insert(task.batch.clone(), tokens);
+            let Some(attempts) = read_batch(shared, &task.batch) else { continue };
+            state.batches.insert(task.batch.clone(), attempts);
         }
-        let Some(token) = state.batches[&task.batch].get(task.index).cloned() else { continue };
-        // Submitted twice: the one that lives counts.
-        let ended = |task: &Task| task.state == TaskState::Ended;
-        if tasks.get(&token).is_none_or(|known| ended(known) && !ended(&task)) {
-            tasks.insert(token, task);
+        let State { batches, share_ends: known, .. } = &mut *state;
+        for member in batches[&task.batch].of_task(task.index) {
+            let (mut task, token) = (task.clone(), &member.token);
+            let found = share_ends.iter().find(|(batch, name, _)| *batch == task.batch && name == token);
+            if let Some((batch, _, how)) = found.filter(|_| task.is_running()) {
+                known.entry(batch.clone()).or_default().insert(token.clone(), how.clone());
+            }
+            if let Some(how) = known.get(&task.batch).and_then(|ends| ends.get(token)) {
+                (task.state, task.share_end) = (TaskState::Ended, Some(how.clone()));
+            }
+            // Submitted twice: the one that lives counts.
+            let ended = |task: &Task| task.state == TaskState::Ended;
+            if tasks.get(token).is_none_or(|known| ended(known) && !ended(&task)) {
+                tasks.insert(token.clone(), task);
+            }
         }
     }
     // Once seen, a worker is known by the answers.
     state.submitted.retain(|token, _| !tasks.contains_key(token));
-    let State { batches, submitting, submitted, .. } = &mut *state;
-    batches.retain(|_, tokens| {
-        tokens
+    let State { batches, share_ends: ends, submitting, submitted, .. } = &mut *state;
+    batches.retain(|_, attempts| {
+        attempts
+            .members
             .iter()
+            .map(|member| &member.token)
             .any(|token| tasks.contains_key(token) || submitting.contains(token) || submitted.contains_key(token))
     });
+    ends.retain(|batch, _| batches.contains_key(batch));
     let known: BTreeSet<&str> = tasks.values().map(|task| task.batch.as_str()).collect();
     let State { answers, vanished, submitted, .. } = &mut *state;
     let missing = |token: &String, task: &Task| !tasks.contains_key(token) && known.contains(task.batch.as_str());
@@ -267,27 +317,44 @@ pub(super) fn on_node(node: &str) -> String {
     if node.is_empty() { String::new() } else { format!(" on {node}") }
 }
 
-/// Tells Slurm of the workers that are to end, those of one array in one call. Names are given with the ids: an id
-/// alone might be another job's by now. Gives whether there were any.
+/// Tells Slurm of the workers that are to end, those of one array in one call; or the process that holds them together
+/// with others that are to go on. Names are given with the ids: an id alone might be another job's by now. Gives
+/// whether there were any.
 async fn end_workers(shared: &Shared) -> bool {
     let mut calls: BTreeMap<(String, bool), Vec<(String, String)>> = BTreeMap::new();
+    let mut stops: Vec<(String, String, bool)> = Vec::new();
     {
         let mut state = shared.state();
-        let State { answers, to_end, submitting, submitted, .. } = &mut *state;
+        let State { answers, batches, scancelled, to_end, submitting, submitted, .. } = &mut *state;
         let Some(latest) = answers.last() else { return false };
         to_end.retain(|worker, kill| {
-            match latest.tasks.get(worker) {
+            let task = match latest.tasks.get(worker) {
                 Some(Task { state: TaskState::Ended, .. }) => return false,
-                Some(task) => {
-                    let cancel = *kill || task.state == TaskState::Queued;
-                    let call = calls.entry((task.batch.clone(), cancel)).or_default();
-                    call.push((worker.clone(), task.handle.clone()));
-                }
+                Some(task) => task,
                 // Not in the queue; or not yet.
                 None => return submitting.contains(worker) || submitted.contains_key(worker),
+            };
+            let waits = task.state == TaskState::Queued;
+            let mut others = batches.get(&task.batch).map_or(&[][..], |attempts| attempts.of_task(task.index)).iter();
+            let may_end_all = others.all(|other| {
+                let here = latest.tasks.get(&other.token).filter(|other| other.batch == task.batch);
+                let over = here.is_none_or(|other| other.state == TaskState::Ended);
+                // One that was asked to stop is not to be killed.
+                over || other.token == *worker || (scancelled.contains(&other.token) && (waits || !*kill))
+            });
+            if may_end_all {
+                let call = calls.entry((task.batch.clone(), *kill || waits)).or_default();
+                call.push((worker.clone(), task.handle.clone()));
+            } else {
+                stops.push((task.batch.clone(), worker.clone(), *kill));
             }
             true
         });
+    }
+    for (batch, worker, kill) in &stops {
+        if shares::give_stop(&shared.folder.join(batch), worker, *kill).is_ok() {
+            shared.state().to_end.remove(worker);
+        }
     }
     for ((batch, cancel), workers) in &calls {
         let mut scancel = command("scancel");
@@ -295,7 +362,7 @@ async fn end_workers(shared: &Shared) -> bool {
         if !cancel {
             scancel.args(["--batch", "--signal=TERM"]);
         }
-        scancel.args(workers.iter().map(|(_, handle)| handle));
+        scancel.args(workers.iter().map(|(_, handle)| handle).collect::<BTreeSet<_>>());
         if run(&mut scancel, COMMAND_LIMIT).await.is_ok_and(|output| output.success) {
             let mut state = shared.state();
             for (worker, _) in workers {
@@ -303,5 +370,5 @@ async fn end_workers(shared: &Shared) -> bool {
             }
         }
     }
-    !calls.is_empty()
+    !calls.is_empty() || !stops.is_empty()
 }

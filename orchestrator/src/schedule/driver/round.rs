@@ -116,16 +116,19 @@ impl<'a> RoundDriver<'a> {
             jobs.retain(|job| worker(job).is_some_and(|worker| asked.contains(&worker)));
         } else {
             let taken = usize::try_from(self.store.slots_taken(&self.place).await?).unwrap_or(0);
-            free_slots = self.backend.slots().saturating_sub(taken);
+            let untaken = self.backend.slots().saturating_sub(taken);
             let live = jobs.iter().filter_map(|job| job.live.as_ref());
             let workers: BTreeSet<&str> = live.map(|live| live.worker.as_str()).collect();
-            let room = free_slots.min(self.scheduler.policy().parallel.saturating_sub(workers.len()));
-            if room > 0 && self.launch_at.is_none_or(|at| Instant::now() >= at) {
-                let (next, ended) = self.next_jobs(room).await?;
+            // What is held and used by nobody is not to be had; nor is it to be asked for somewhere else.
+            let idle = self.backend.idle_shares(&workers);
+            let room = self.scheduler.policy().parallel.saturating_sub(workers.len() + idle);
+            free_slots = untaken.saturating_sub(idle).min(room);
+            if free_slots > 0 && self.launch_at.is_none_or(|at| Instant::now() >= at) {
+                let (next, ended) = self.next_jobs(free_slots).await?;
                 all_ended = ended && jobs.is_empty() && !storing;
                 jobs.extend(next);
             }
-            if free_slots == 0 {
+            if untaken == 0 {
                 self.end_elsewhere().await?;
             }
         }

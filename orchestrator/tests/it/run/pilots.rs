@@ -9,7 +9,7 @@ use super::bench::{Bench, kill_runner, kill_worker, wait_until};
 use crate::harness::transcript;
 
 /// Twelve jobs of 20 steps on two slots, a checkpoint every fifth.
-const SPEC: &str = "\
+pub(super) const SPEC: &str = "\
 name: tiny
 runner: synthetic
 grid: {model: cpu-w32-l2, samples_seen: 1280, data_size: 500, seed: [0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11]}

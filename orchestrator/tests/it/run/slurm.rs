@@ -81,11 +81,16 @@ impl Cluster {
 
 impl SlurmBench {
     pub(super) fn new(options: &str) -> Option<SlurmBench> {
+        SlurmBench::with_spec(SPEC, options)
+    }
+
+    /// With this spec, which says `backend` as [`SPEC`] does.
+    pub(super) fn with_spec(plain: &str, options: &str) -> Option<SlurmBench> {
         let cluster = Cluster::up()?;
         let local = "backend: {local: {slots: 2, threads_per_slot: 1}}";
         let slurm = format!("backend: {{slurm: {{{options}}}}}");
-        let spec = SPEC.replace(local, &slurm);
-        assert_ne!(spec, SPEC);
+        let spec = plain.replace(local, &slurm);
+        assert_ne!(spec, plain);
         let bench = Bench::new(&spec);
         let wrappers = bench.path().join("bin");
         fs::create_dir(&wrappers).expect("the project can be written to");
@@ -152,18 +157,23 @@ exec /usr/bin/squeue \"$@\"
 
     /// Waits for a launch after which one job is cancelled and three are done.
     pub(super) fn finish_with_one_cancelled(&self, launch: Launch) {
+        self.finish_with(launch, &["1 cancelled", "3 done"]);
+    }
+
+    /// Waits for a launch after which jobs are in these states, and not all done.
+    pub(super) fn finish_with(&self, launch: Launch, states: &[&str]) {
         let output = launch.wait();
         assert_eq!(output.status.code(), Some(1), "{}\n{}", transcript(&output), self.story());
         let jobs = self.bench.ask("SELECT concat_ws(' ', count(*), state) FROM job GROUP BY state ORDER BY 1");
-        assert_eq!(jobs, ["1 cancelled", "3 done"], "{}", self.story());
+        assert_eq!(jobs, states, "{}", self.story());
     }
 
-    fn attempts(&self) -> usize {
+    pub(super) fn attempts(&self) -> usize {
         self.bench.ask("SELECT token FROM attempt").len()
     }
 
     /// Attempts by state and reason.
-    fn ends(&self) -> Vec<String> {
+    pub(super) fn ends(&self) -> Vec<String> {
         self.bench.ask(
             "SELECT concat_ws(' ', count(*), state, regexp_replace(reason, 'job \\d+_\\d+', 'job J'))
              FROM attempt GROUP BY state, regexp_replace(reason, 'job \\d+_\\d+', 'job J') ORDER BY 1",
@@ -241,12 +251,17 @@ fn a_controller_that_has_forgotten_everything() {
 
 #[test]
 fn whatever_sbatch_says_each_job_is_done_once() {
-    let Some(slurm) = SlurmBench::new("worker_time: 0s") else { return };
-    for lie in ["accepted-and-silent", "accepted-and-denied", "accepted-and-killed", "garbage", "warning", "away"] {
+    let lies = ["accepted-and-silent", "accepted-and-denied", "accepted-and-killed", "garbage", "warning", "away"];
+    be_lied_to("worker_time: 0s", &lies);
+}
+
+pub(super) fn be_lied_to(options: &str, lies: &[&str]) {
+    let Some(slurm) = SlurmBench::new(options) else { return };
+    for lie in lies {
         fs::write(slurm.wrappers.join("lie"), lie).expect("the project can be written to");
         slurm.finish(slurm.launch(""));
         let lies = fs::read_to_string(slurm.wrappers.join("lies")).expect("sbatch was called");
-        assert!(lies.lines().any(|told| told == lie), "{lies}");
+        assert!(lies.lines().any(|told| told == *lie), "{lies}");
         slurm.bench.ask("TRUNCATE attempt CASCADE");
         slurm.bench.ask("UPDATE job SET state = 'pending', done_at = NULL, fence = 0");
         for job in fs::read_dir(slurm.bench.path().join(".sweep/jobs")).expect("it is there") {
@@ -278,7 +293,7 @@ fn preempted_jobs_over_three_nodes_go_on_from_their_checkpoints() {
     preempt(THREE_NODES);
 }
 
-fn preempt(options: &str) {
+pub(super) fn preempt(options: &str) {
     let Some(slurm) = SlurmBench::new(options) else { return };
     let launch = slurm.launch(SLOW);
     slurm.wait_for_all_to_run();
