@@ -9,6 +9,8 @@ mod command;
 mod nodes;
 mod queue;
 mod script;
+#[cfg(test)]
+mod versions;
 mod watch;
 
 use std::collections::BTreeMap;
@@ -167,7 +169,7 @@ impl Backend for SlurmBackend {
 
     /// Hands the workers over to `sbatch` in the background: their handles are heard from [`Backend::poll`].
     async fn launch(&self, requests: &[LaunchRequest]) -> Launched {
-        {
+        let (most, arrays) = {
             let mut state = self.shared.state();
             if let Some(error) = state.refused.take() {
                 return Launched { handles: Vec::new(), error: Some(error) };
@@ -176,8 +178,15 @@ impl Backend for SlurmBackend {
                 return Launched::default();
             }
             state.pause_until = None;
-        }
-        for chunk in requests.chunks(self.array_size) {
+            state.room = state.room.filter(|room| *room < self.array_size);
+            match state.room {
+                // What becomes of the last one says how many more there is room for.
+                Some(_) if !state.submitting.is_empty() => return Launched::default(),
+                Some(room) => (room, 1),
+                None => (self.array_size, usize::MAX),
+            }
+        };
+        for chunk in requests.chunks(most).take(arrays) {
             let name = format!("{:016x}", rand::random::<u64>());
             let script = match self.write_batch(&name, chunk) {
                 Ok(script) => script,
