@@ -101,7 +101,8 @@ impl<'a> RoundDriver<'a> {
         // Before anything is read: what is stored later is not missed.
         let storing = *self.storing.borrow();
         let (now, mut jobs) = self.store.job_live(self.sweep.sweep_id).await?;
-        self.own.retain(|token| jobs.iter().any(|job| job.live.as_ref().is_some_and(|live| live.token == *token)));
+        let live: BTreeSet<&str> = jobs.iter().filter_map(|job| Some(job.live.as_ref()?.token.as_str())).collect();
+        self.own.retain(|token| live.contains(token.as_str()));
         self.clocks.look(Instant::now(), now);
         self.ingest_spools(&mut jobs, tell).await?;
         self.note_signs(&jobs);

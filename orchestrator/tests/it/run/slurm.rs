@@ -1,6 +1,12 @@
 //! The Slurm backend on a real cluster (`scripts/slurm-cluster`), and what goes wrong there. Without Slurm on the
 //! machine these tests say so and pass; with `SWEEP_TEST_SLURM=1`, as in CI, they fail.
 
+mod faults;
+mod keys;
+mod limits;
+mod many;
+mod torture;
+
 use std::fs::{self, Permissions};
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
@@ -14,6 +20,12 @@ use crate::harness::{sweep, transcript};
 
 /// Slow enough to be hit in the middle.
 const SLOW: &str = "delay@60";
+
+/// A spec for the local backend as one for Slurm.
+fn on_slurm(spec: &str, options: &str) -> String {
+    let local = spec.lines().find(|line| line.starts_with("backend: ")).expect("it has one");
+    spec.replace(local, &format!("backend: {{slurm: {{{options}}}}}"))
+}
 
 /// A project on a cluster of its own.
 struct SlurmBench {
@@ -36,8 +48,8 @@ impl Drop for Cluster {
 }
 
 impl Cluster {
-    /// `None`: there is no Slurm here.
-    fn up() -> Option<Cluster> {
+    /// `None`: there is no Slurm here. What the cluster is told: `scripts/slurm-cluster`.
+    fn up(told: &[(&str, &str)]) -> Option<Cluster> {
         let there =
             |program: &&str| ["/usr/bin", "/usr/sbin"].iter().any(|folder| Path::new(folder).join(program).exists());
         if !["sbatch", "slurmctld", "slurmd", "munged"].iter().all(there) {
@@ -47,14 +59,20 @@ impl Cluster {
         }
         let folder = tempfile::Builder::new().prefix("sweep-slurm-").tempdir().expect("a temporary folder");
         let cluster = Cluster { folder };
-        let output = cluster.run(&["up"]);
+        let mut up = cluster.script(&["up"]);
+        let output = up.envs(told.iter().copied()).output().expect("the script runs");
         assert!(output.status.success(), "{}", transcript(&output));
         Some(cluster)
     }
 
+    fn script(&self, args: &[&str]) -> Command {
+        let mut command = Command::new(Path::new(env!("CARGO_MANIFEST_DIR")).join("../scripts/slurm-cluster"));
+        command.args(args).env("SLURM_CLUSTER_DIR", self.path());
+        command
+    }
+
     fn run(&self, args: &[&str]) -> Output {
-        let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("../scripts/slurm-cluster");
-        Command::new(script).args(args).env("SLURM_CLUSTER_DIR", self.path()).output().expect("the script runs")
+        self.script(args).output().expect("the script runs")
     }
 
     fn path(&self) -> PathBuf {
@@ -80,13 +98,17 @@ impl Cluster {
 }
 
 impl SlurmBench {
+    /// [`SPEC`] with these options of the backend.
     fn new(options: &str) -> Option<SlurmBench> {
-        let cluster = Cluster::up()?;
-        let local = "backend: {local: {slots: 2, threads_per_slot: 1}}";
-        let slurm = format!("backend: {{slurm: {{{options}}}}}");
-        let spec = SPEC.replace(local, &slurm);
-        assert_ne!(spec, SPEC);
-        let bench = Bench::new(&spec);
+        SlurmBench::told(options, &[])
+    }
+
+    /// The same on a cluster that is told something.
+    fn told(options: &str, told: &[(&str, &str)]) -> Option<SlurmBench> {
+        Some(SlurmBench::on(Cluster::up(told)?, Bench::new(&on_slurm(SPEC, options))))
+    }
+
+    fn on(cluster: Cluster, bench: Bench) -> SlurmBench {
         let wrappers = bench.path().join("bin");
         fs::create_dir(&wrappers).expect("the project can be written to");
         let script = |name: &str, text: String| {
@@ -123,13 +145,20 @@ exec /usr/bin/squeue \"$@\"
 "
             ),
         );
-        Some(SlurmBench { cluster, bench, wrappers })
+        SlurmBench { cluster, bench, wrappers }
     }
 
     fn launch(&self, fault: &str) -> Launch {
         let conf = self.cluster.conf();
         let path = format!("{}:{}", self.wrappers.display(), std::env::var("PATH").unwrap_or_default());
         self.bench.launch_with("sweep.yaml", fault, &[("SLURM_CONF", &conf), ("PATH", &path)])
+    }
+
+    /// Output of a command of Slurm, which may fail.
+    fn on_cluster(&self, program: &str, args: &[&str]) -> String {
+        let mut command = Command::new(program);
+        let output = command.args(args).env("SLURM_CONF", self.cluster.conf()).output().expect("Slurm is there");
+        String::from_utf8_lossy(&output.stdout).trim().to_owned()
     }
 
     /// `sweep` in the project, on the cluster.
