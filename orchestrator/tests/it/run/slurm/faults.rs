@@ -67,7 +67,12 @@ fn full_disk(options: &str) {
     slurm.wait_for_all_to_run();
     let ballast = jobs.join("ballast");
     disk.fill(&ballast);
-    slurm.bench.wait_for("SELECT 'full' FROM attempt WHERE reason LIKE 'no space left on the disk%'");
+    // A worker without a database can't even leave word of it, until there is room.
+    let met = || {
+        let told = slurm.bench.try_ask("SELECT token FROM attempt WHERE reason LIKE 'no space left on the disk%'")?;
+        (!told.is_empty() || slurm.bench.story().contains("no space left on the disk")).then_some(())
+    };
+    wait_until(met).unwrap_or_else(|| panic!("nobody minds\n{}", slurm.story()));
     fs::remove_file(&ballast).expect("it is ours");
     // They rest for a minute after that; as if it were over.
     let rested = || {

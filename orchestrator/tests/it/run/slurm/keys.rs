@@ -71,8 +71,8 @@ fn the_next_sweep_asks_for_the_time_that_the_last_one_measured() {
     };
     assert!(script("first").contains("\n#SBATCH --time=60\n"), "nothing was measured: an hour");
     slurm.finish(slurm.launch(""));
-    // As if each sample had taken 10 s / 32: 400 s for the longest job.
-    slurm.bench.ask("UPDATE attempt SET train_secs = samples_seen / 6.4 RETURNING token");
+    // As of a runner that computes on the CPU, at 6.4 samples a second: 400 s for the longest job.
+    slurm.bench.ask("UPDATE attempt SET device = 'cpu', train_secs = samples_seen / 6.4 RETURNING token");
     let spec = slurm.bench.path().join("sweep.yaml");
     let text = fs::read_to_string(&spec).expect("it is there");
     fs::write(&spec, text.replace("data_size: 500", "data_size: 500, seed: 1")).expect("it is ours");
