@@ -54,9 +54,9 @@ test: build ## Every test, on a real PostgreSQL and a real libtorch
 	@cargo test $(ALL) --doc
 
 .PHONY: torture
-torture: build ## Faults at random while a sweep runs (FAULTS=100, SEED=...); a short form is among the tests
-	@SWEEP_TORTURE_FAULTS="$${FAULTS:-100}" SWEEP_TORTURE_SEED="$${SEED:-$$RANDOM}" \
-		cargo test $(ALL) --test it torture -- --nocapture
+torture: build ## Faults at random while a sweep runs, here and on Slurm (FAULTS=100, SEED=...); a short form is among the tests
+	@SWEEP_TORTURE_FAULTS="$${FAULTS:-100}" SWEEP_TORTURE_SLURM_FAULTS="$$(($${FAULTS:-100} / 3))" \
+		SWEEP_TORTURE_SEED="$${SEED:-$$RANDOM}" cargo test $(ALL) --test it torture -- --nocapture
 
 .PHONY: torture-scale
 torture-scale: build ## 100,000 jobs on a simulated backend that errs (JOBS=..., SEED=...): seven minutes

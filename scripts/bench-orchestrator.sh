@@ -11,6 +11,9 @@ sweep=$(realpath "$1")
 make_venv HyperQueue
 (install scripts/requirements-hyperqueue.txt bench-orchestrator) || say "HyperQueue is left out"
 jobs=${JOBS:-400} cells=${CELLS:-100000} watch=${WATCH_SECS:-30}
+# A test says it: it has the rows of a thousand workers that a machine can't run.
+live=$(SWEEP_MANY_SECS=60 cargo test --workspace --test it a_thousand_live_attempts -- --nocapture 2>&1 |
+    sed -n 's/^launcher of 1000 live attempts: \(.*\) % of a core.*/\1/p')
 work=$(mktemp -d "${TMPDIR:-/tmp}/sweep-bench-XXXXXX")
 chmod 755 "$work"
 end() {
@@ -93,6 +96,7 @@ rate stored "jobs/s with curve, evaluation, checkpoint: runners that serve"
 row "metric rows/s through one worker" "$(ask "SELECT round(m.n / extract(epoch FROM a.ended_at - a.claimed_at)) FROM
     (SELECT attempt_id, count(*) AS n FROM metric GROUP BY 1 ORDER BY 2 DESC LIMIT 1) m JOIN attempt a USING (attempt_id)")"
 
+row "launcher of 1,000 live attempts on Slurm, % of a core" "${live:-not had}"
 begun=$(now)
 "$sweep" launch big.yaml 2>launch.log &
 launch=$!

@@ -1,10 +1,15 @@
 #!/usr/bin/env bash
-# Installs Debian's Slurm and MUNGE, for tests on a real cluster (scripts/slurm-cluster), and its PostgreSQL where there is
-# none with TLS, for tests of a private database that listens. Starts no service. Run again, it checks and does nothing.
+# Installs Debian's Slurm and MUNGE, for tests on a real cluster (scripts/slurm-cluster), slurmdbd and a MariaDB server with
+# them, since limits on jobs in the queue take accounting, and Debian's PostgreSQL where there is none with TLS, for tests of a
+# private database that listens. Starts no service. Run again, it checks and does nothing.
 set -euo pipefail
 
 cd "$(dirname "$0")/.."
-programs() { for program in sbatch slurmctld slurmd munged openssl; do command -v "$program" >/dev/null || return 1; done; }
+programs() {
+    for program in sbatch slurmctld slurmd munged slurmdbd mariadbd openssl; do
+        command -v "$program" >/dev/null || return 1
+    done
+}
 # The server that `sweep` would take. PyPI's has no TLS.
 tls() {
     local folder
@@ -15,10 +20,10 @@ export PATH="$PATH:/usr/sbin:/sbin"
 programs && tls && exit 0
 if ! command -v apt-get >/dev/null || [ "$(id -u)" != 0 ]; then
     echo "error: Slurm, or a PostgreSQL with TLS, is not installed, and only root can install it" >&2
-    printf '\nhint: apt-get install slurm-wlm munge postgresql openssl (or your system'"'"'s packages of them)\n' >&2
+    printf '\nhint: apt-get install slurm-wlm munge slurmdbd mariadb-server-core postgresql openssl (or your system'"'"'s packages of them)\n' >&2
     exit 3
 fi
-packages=(slurm-wlm munge openssl)
+packages=(slurm-wlm munge slurmdbd mariadb-server-core openssl)
 tls || packages+=(postgresql)
 echo "setup-slurm: ${packages[*]} from Debian"
 # Debian starts services as they are installed, unless this says no. What is there already comes back.

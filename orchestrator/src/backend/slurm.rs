@@ -13,6 +13,8 @@ mod nodes;
 mod queue;
 mod script;
 pub mod shares;
+#[cfg(test)]
+mod versions;
 mod watch;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -149,7 +151,7 @@ impl SlurmBackend {
         let tasks = self.array_size.min(self.options.jobs);
         let count = usize::try_from(workers).unwrap_or(usize::MAX).clamp(1, tasks * self.options.side_by_side);
         let requests: Vec<LaunchRequest> = (0..count).map(|slot| LaunchRequest { slot, ..like.clone() }).collect();
-        let (requests, together) = self.arrays(&requests).next().unwrap_or((&requests, 1));
+        let (requests, together) = self.arrays(&requests, self.array_size).next().unwrap_or((&requests, 1));
         let failed = |source| BackendError::Launch { token: like.token.clone(), source };
         let (script, _) = self.write_batch(&like.token, requests, together).map_err(failed)?;
         let mut sbatch = command("sbatch");
@@ -167,11 +169,15 @@ impl SlurmBackend {
         Ok(script::by_hand(&fs::read_to_string(path).map_err(failed)?))
     }
 
-    /// Requests by array, each with the attempts of each of its tasks: all tasks of an array ask for the same, so those
+    /// Requests by array of at most so many tasks, each with the attempts of each of its tasks: all tasks of an array ask for the same, so those
     /// that don't fill a task are an array of their own.
-    fn arrays<'a>(&self, requests: &'a [LaunchRequest]) -> impl Iterator<Item = (&'a [LaunchRequest], usize)> {
+    fn arrays<'a>(
+        &self,
+        requests: &'a [LaunchRequest],
+        most: usize,
+    ) -> impl Iterator<Item = (&'a [LaunchRequest], usize)> {
         let together = self.options.side_by_side;
-        requests.chunks(self.array_size.saturating_mul(together)).flat_map(move |chunk| {
+        requests.chunks(most.saturating_mul(together)).flat_map(move |chunk| {
             let (full, rest) = chunk.split_at(chunk.len() - chunk.len() % together);
             [(full, together), (rest, rest.len())].into_iter().filter(|(requests, _)| !requests.is_empty())
         })
@@ -243,7 +249,7 @@ impl Backend for SlurmBackend {
 
     /// Hands the workers over to `sbatch` in the background: their handles are heard from [`Backend::poll`].
     async fn launch(&self, requests: &[LaunchRequest]) -> Launched {
-        {
+        let (most, arrays) = {
             let mut state = self.shared.state();
             if let Some(error) = state.refused.take() {
                 return Launched { handles: Vec::new(), error: Some(error) };
@@ -252,12 +258,20 @@ impl Backend for SlurmBackend {
                 return Launched::default();
             }
             state.pause_until = None;
-        }
+            state.room = state.room.filter(|room| *room < self.array_size);
+            match state.room {
+                // What becomes of the last one says how many more there is room for.
+                Some(_) if !state.submitting.is_empty() => return Launched::default(),
+                Some(room) => (room, 1),
+                None => (self.array_size, usize::MAX),
+            }
+        };
         let mut groups: BTreeMap<&BTreeSet<String>, Vec<LaunchRequest>> = BTreeMap::new();
         for request in requests {
             groups.entry(&request.avoid).or_default().push(request.clone());
         }
-        for (array, together) in groups.values().flat_map(|group| self.arrays(group)) {
+        let all = groups.values().flat_map(|group| self.arrays(group, most));
+        for (array, together) in all.take(arrays) {
             let name = format!("{:016x}", rand::random::<u64>());
             let (script, attempts) = match self.write_batch(&name, array, together) {
                 Ok(written) => written,

@@ -96,8 +96,13 @@ impl Ingest {
 
     /// Stores what is new in the folders of these attempts, all that live.
     pub async fn look(&mut self, store: &Store, attempts: &[SpooledAttempt]) -> Result<Ingested, StoreError> {
-        self.attempts.retain(|token, _| attempts.iter().any(|attempt| attempt.token == *token));
-        self.told.retain(|token| attempts.iter().any(|attempt| attempt.token == *token));
+        let live: BTreeSet<&str> = attempts.iter().map(|attempt| attempt.token.as_str()).collect();
+        self.attempts.retain(|token, _| live.contains(token.as_str()));
+        self.told.retain(|token| live.contains(token.as_str()));
+        self.read(store, attempts).await
+    }
+
+    async fn read(&mut self, store: &Store, attempts: &[SpooledAttempt]) -> Result<Ingested, StoreError> {
         let mut ingested = Ingested::default();
         let (mut seen, mut nodes) = (Vec::new(), Vec::new());
         let mut ends = BTreeMap::new();
@@ -138,7 +143,7 @@ impl Ingest {
     /// Stores the rest of an attempt whose worker is gone. `true`: it had ended properly, or its runner had finished,
     /// and that is stored; else the attempt is to be given up.
     pub async fn finish(&mut self, store: &Store, attempt: &SpooledAttempt) -> Result<bool, StoreError> {
-        let ingested = self.look(store, std::slice::from_ref(attempt)).await?;
+        let ingested = self.read(store, std::slice::from_ref(attempt)).await?;
         if ingested.ended.contains(&attempt.token) {
             return Ok(true);
         }

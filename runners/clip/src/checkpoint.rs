@@ -65,7 +65,7 @@ pub enum CheckpointError {
 }
 
 /// `manifest.json` of a checkpoint.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Manifest {
     /// Version of this file's form: 1.
@@ -82,6 +82,9 @@ pub struct Manifest {
     pub evaluated_samples: Option<u64>,
     /// Seed of order and augmentation.
     pub seed: u64,
+    /// Losses of the steps since the last report.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub losses: Vec<f64>,
     /// The other files.
     pub files: Vec<FileEntry>,
 }
@@ -133,6 +136,7 @@ impl Folder {
         model: &Clip,
         optimizer: &AdamW,
         position: Position,
+        losses: &[f64],
     ) -> Result<(PathBuf, String), CheckpointError> {
         let name = format!("samples-{}-fence-{}", position.samples_seen, self.fence);
         let (path, temporary) = (self.dir.join(&name), self.dir.join(format!(".{name}.tmp")));
@@ -151,6 +155,7 @@ impl Folder {
             samples_seen: position.samples_seen,
             evaluated_samples: position.evaluated_samples,
             seed: self.seed,
+            losses: losses.to_vec(),
             files,
         };
         let manifest_path = temporary.join(MANIFEST_FILE);
@@ -170,7 +175,12 @@ impl Folder {
 
     /// Brings model and optimiser to the newest checkpoint that verifies and whose fence is not above this attempt's.
     /// `None`: there is none, training starts afresh. Damaged ones are passed over and told on standard error.
-    pub fn resume(&mut self, model: &mut Clip, optimizer: &mut AdamW) -> Result<Option<Position>, CheckpointError> {
+    /// Gives where it was taken, and the losses since the last report.
+    pub fn resume(
+        &mut self,
+        model: &mut Clip,
+        optimizer: &mut AdamW,
+    ) -> Result<Option<(Position, Vec<f64>)>, CheckpointError> {
         for (samples, fence, path) in self.list()?.into_iter().rev() {
             if fence > self.fence {
                 report::say(format_args!(
@@ -181,9 +191,9 @@ impl Folder {
                 continue;
             }
             match self.load(&path, samples, model, optimizer) {
-                Ok(position) => {
+                Ok(found) => {
                     self.good = vec![path];
-                    return Ok(Some(position));
+                    return Ok(Some(found));
                 }
                 // Trouble with the disk may pass, and falling back would drop what is good.
                 Err(CheckpointError::Io { action, path, source }) if source.kind() != io::ErrorKind::NotFound => {
@@ -229,7 +239,7 @@ impl Folder {
         samples: u64,
         model: &mut Clip,
         optimizer: &mut AdamW,
-    ) -> Result<Position, CheckpointError> {
+    ) -> Result<(Position, Vec<f64>), CheckpointError> {
         let manifest_path = path.join(MANIFEST_FILE);
         let text = fs::read(&manifest_path).map_err(io_error("read", &manifest_path))?;
         let manifest: Manifest = serde_json::from_slice(&text)
@@ -250,8 +260,8 @@ impl Folder {
             optimizer.second.copy_(&second);
         });
         optimizer.steps = manifest.step;
-        let Manifest { step, samples_seen, evaluated_samples, .. } = manifest;
-        Ok(Position { step, samples_seen, evaluated_samples })
+        let Manifest { step, samples_seen, evaluated_samples, losses, .. } = manifest;
+        Ok((Position { step, samples_seen, evaluated_samples }, losses))
     }
 }
 

@@ -143,7 +143,7 @@ fn train(path: &Path, prepared: &mut Prepared, stop: &StopSignal) -> Result<Endi
     let mut optimizer = AdamW::new(&model.parameters);
     let folder = job.base_dir.join(&job.checkpoint_dir);
     let mut folder = Folder::open(&folder, &job.job_key, job.fence, spec.seed)?;
-    let position = folder.resume(&mut model, &mut optimizer)?.unwrap_or_default();
+    let (position, losses) = folder.resume(&mut model, &mut optimizer)?.unwrap_or_default();
     emit(&Event::Started {
         parameters: model.parameters.count(),
         resumed_from_samples: position.samples_seen,
@@ -166,7 +166,8 @@ fn train(path: &Path, prepared: &mut Prepared, stop: &StopSignal) -> Result<Endi
         position,
         saved: position.samples_seen > 0,
         held_out,
-        losses: Vec::new(),
+        losses,
+        unread: Vec::new(),
         train_time: Duration::ZERO,
         eval_time: Duration::ZERO,
     };
@@ -187,8 +188,10 @@ struct Training<'a> {
     /// Whether a checkpoint of this very position is on disk.
     saved: bool,
     held_out: Vec<Arc<HeldOut>>,
-    /// Losses since the last look at them; reading one waits for the device.
-    losses: Vec<Tensor>,
+    /// Losses since the last report. They are kept in checkpoints, so that a report's mean is the same after one.
+    losses: Vec<f64>,
+    /// The newest of them, which have not been read: reading one waits for the device.
+    unread: Vec<Tensor>,
     train_time: Duration,
     eval_time: Duration,
 }
@@ -219,7 +222,7 @@ impl Training<'_> {
             if reporting || step == steps || stopping || saving || evaluating {
                 let loss = self.mean_loss()?;
                 self.train_time += started.elapsed();
-                if reporting || step == steps || stopping {
+                if reporting || step == steps {
                     let samples = (step - reported_step) * self.job.spec.recipe.global_batch;
                     self.report(loss, lr, samples as f64 / reported.elapsed().as_secs_f64())?;
                     (reported, reported_step) = (Instant::now(), step);
@@ -255,7 +258,7 @@ impl Training<'_> {
         let threads = self.job.resources.threads;
         self.optimizer.step(&mut model.parameters, &gradients, &self.job.spec.recipe, lr, threads);
         model.clamp_logit_scale();
-        self.losses.push(loss);
+        self.unread.push(loss);
         self.position.step += 1;
         self.position.samples_seen += batch.len() as u64;
         self.saved = false;
@@ -264,12 +267,14 @@ impl Training<'_> {
 
     /// Mean of the losses since the last report.
     fn mean_loss(&mut self) -> Result<f64, RunError> {
-        let losses = Vec::<f64>::try_from(Tensor::stack(&self.losses, 0).to_kind(Kind::Double)).unwrap_or_default();
-        let first = self.position.step + 1 - losses.len() as u64;
-        if let Some(bad) = losses.iter().position(|loss| !loss.is_finite()) {
-            return Err(RunError::Diverged { step: first + bad as u64, loss: losses[bad] });
+        let unread = std::mem::take(&mut self.unread);
+        let read = Vec::<f64>::try_from(Tensor::stack(&unread, 0).to_kind(Kind::Double)).unwrap_or_default();
+        let first = self.position.step + 1 - read.len() as u64;
+        if let Some(bad) = read.iter().position(|loss| !loss.is_finite()) {
+            return Err(RunError::Diverged { step: first + bad as u64, loss: read[bad] });
         }
-        Ok(losses.iter().sum::<f64>() / losses.len() as f64)
+        self.losses.extend(read);
+        Ok(self.losses.iter().sum::<f64>() / self.losses.len() as f64)
     }
 
     fn report(&mut self, loss: f64, lr: f64, samples_per_sec: f64) -> Result<(), RunError> {
@@ -297,7 +302,7 @@ impl Training<'_> {
     }
 
     fn checkpoint(&mut self) -> Result<(), RunError> {
-        let (path, sha256) = self.folder.write(&self.model, &self.optimizer, self.position)?;
+        let (path, sha256) = self.folder.write(&self.model, &self.optimizer, self.position, &self.losses)?;
         self.saved = true;
         let Position { step, samples_seen, .. } = self.position;
         emit(&Event::Checkpoint { step, samples_seen, path, sha256 })

@@ -83,8 +83,8 @@ impl TaskState {
     pub(super) fn read(word: &str) -> TaskState {
         use TaskState::{Ended, Placed, Queued};
         match word {
-            "PENDING" | "REQUEUED" | "REQUEUE_FED" | "REQUEUE_HOLD" | "RESV_DEL_HOLD" | "SPECIAL_EXIT"
-            | "EXPEDITING" => Queued,
+            "PENDING" | "REQUEUED" | "REQUEUED_CRON" | "REQUEUE_FED" | "REQUEUE_HOLD" | "RESV_DEL_HOLD"
+            | "SPECIAL_EXIT" | "EXPEDITING" => Queued,
             "CONFIGURING" | "RUNNING" | "SUSPENDED" | "STOPPED" | "RESIZING" | "SIGNALING" | COMPLETING
             | "STAGE_OUT" => Placed,
             "COMPLETED" | "FAILED" | "TIMEOUT" | "DEADLINE" | "PREEMPTED" | "NODE_FAIL" | "BOOT_FAIL" | "REVOKED"
@@ -137,6 +137,50 @@ pub(super) enum Submission {
     Refused(String),
 }
 
+/// Words of errors after which Slurm may have the array or not, in small letters: what was sent or answered was lost.
+/// They come first: `sbatch` tries again by itself, and may have been told of a limit before.
+const LOST_ON_THE_WAY: &[&str] = &[
+    "timed out",
+    "unable to contact",
+    "connection refused",
+    "communication connection failure",
+    "communication shutdown failure",
+    "message send failure",
+    "message receive failure",
+    "failed to send entire message",
+    "received zero length message",
+    "received message length < 0",
+    "zero bytes",
+    "header lengths are longer",
+    "insane message length",
+    "missing socket error",
+    // MUNGE is away, on one side or the other; `scontrol` was answered when the launch began.
+    "protocol authentication error",
+    "authentication credential",
+    "authentication agent",
+];
+
+/// Words of errors that pass, after which Slurm surely has nothing of ours. `sbatch` says some of them as it begins to
+/// try again, for two minutes.
+const PASSING: &[&str] = &[
+    "maxsubmit",
+    "submit limit",
+    "maximum job count",
+    "too many jobs",
+    "unable to create job record",
+    "job queue full",
+    "temporarily unable to accept job",
+    "job creation temporarily disabled",
+    "requested nodes are busy",
+    "required ports are in use",
+    "rate limit exceeded",
+    "submissions disabled",
+    "standby mode",
+    "inactive or drain",
+    "partition in down state",
+    "i/o error writing script",
+];
+
 /// What `sbatch --parsable` meant. An id with an exit code of 0 is an id, whatever is said beside it.
 pub(super) fn read_submission(success: bool, stdout: &str, stderr: &str) -> Submission {
     let id = stdout.lines().rev().find_map(|line| line.trim().split(';').next()?.parse::<u64>().ok());
@@ -144,21 +188,24 @@ pub(super) fn read_submission(success: bool, stdout: &str, stderr: &str) -> Subm
     if let Some(id) = id.filter(|_| success) {
         return Submission::Accepted(id);
     }
-    let says = |words: &[&str]| words.iter().any(|word| said.to_ascii_lowercase().contains(word));
-    if says(&[
-        "maxsubmit",
-        "submit limit",
-        "job violates accounting/qos policy",
-        "maximum job count",
-        "too many jobs",
-        "inactive or drain",
-    ]) {
-        return Submission::Full(said);
-    }
-    let unreachable =
-        &["timed out", "unable to contact", "connection refused", "communication", "temporarily", "zero bytes"];
-    if success || id.is_some() || said.is_empty() || says(unreachable) {
+    let lower = said.to_ascii_lowercase();
+    let says = |words: &[&str]| words.iter().any(|word| lower.contains(word));
+    let lost = says(LOST_ON_THE_WAY) || (says(&["resource temporarily unavailable"]) && !says(PASSING));
+    if success || id.is_some() || said.is_empty() || lost {
         return Submission::Unclear(if said.is_empty() { format!("sbatch said {:?}", stdout.trim()) } else { said });
+    }
+    if says(&["job violates accounting/qos policy"]) {
+        // One text for limits on jobs in the queue and for those that one job is beyond. Which it is, Slurm says before
+        // it in one word: AssocMaxSubmitJobLimit, QOSMaxWallDurationPerJobLimit.
+        let words = said.split(';').map(|line| line.trim().trim_start_matches("sbatch: error:").trim());
+        let reason = words.filter(|line| !line.is_empty()).find(|line| !line.contains(' '));
+        return match reason {
+            Some(reason) if !reason.contains("Submit") => Submission::Refused(said),
+            _ => Submission::Full(said),
+        };
+    }
+    if says(PASSING) {
+        return Submission::Full(said);
     }
     Submission::Refused(said)
 }

@@ -198,6 +198,7 @@ mod tests {
             work_secs: if spool_only { 0 } else { 1800 },
             serve: true,
             spool_only,
+            avoid: std::collections::BTreeSet::new(),
         };
         let requests: Vec<LaunchRequest> = (0..count).map(request).collect();
         let batch = Batch {

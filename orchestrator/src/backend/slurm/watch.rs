@@ -20,6 +20,8 @@ const CYCLE_MIN: Duration = Duration::from_secs(1);
 const CYCLE_MAX: Duration = Duration::from_secs(30);
 /// How long a submission is put off that Slurm has no room for, or no answer to.
 const SUBMIT_PAUSE: Duration = Duration::from_secs(10);
+/// The same where a smaller array may fit.
+const SMALLER_PAUSE: Duration = Duration::from_secs(1);
 
 /// What the backend and its background tasks share.
 #[derive(Debug)]
@@ -60,6 +62,9 @@ pub(super) struct State {
     pub looked_up: BTreeMap<String, Option<Task>>,
     /// Nothing is submitted before that.
     pub pause_until: Option<Instant>,
+    /// Tasks that the next array may have, after Slurm had no room for a larger one: half as many as did not fit, then
+    /// twice as many as did. Limits count tasks, and Slurm takes an array as a whole or not at all.
+    pub room: Option<usize>,
     /// What Slurm has refused, for the next caller of [`Backend::launch`].
     pub refused: Option<BackendError>,
 }
@@ -169,6 +174,7 @@ pub(super) async fn submit(
     }
     match submission {
         Submission::Accepted(id) => {
+            state.room = state.room.map(|room| room.saturating_mul(2));
             for (position, member) in attempts.members.into_iter().enumerate() {
                 let index = position / attempts.together;
                 let (batch, handle, word) = (batch.clone(), format!("{id}_{index}"), "PENDING".to_owned());
@@ -179,7 +185,10 @@ pub(super) async fn submit(
         }
         // The attempts stay intents: they are submitted again once the queue has been looked at and lacks them.
         Submission::Full(said) => {
-            state.pause_until = Some(now + SUBMIT_PAUSE);
+            let tasks = attempts.members.len().div_ceil(attempts.together);
+            let half = (tasks / 2).max(1);
+            state.room = Some(state.room.map_or(half, |room| room.min(half)));
+            state.pause_until = Some(now + if tasks > 1 { SMALLER_PAUSE } else { SUBMIT_PAUSE });
             state.refused = Some(BackendError::Submit { said, passing: true });
         }
         Submission::Unclear(said) => {

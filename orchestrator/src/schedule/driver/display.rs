@@ -11,6 +11,9 @@ use crate::store::{ProgressFilter, Store, StoreError};
 
 /// Between two looks at least.
 const EVERY: Duration = Duration::from_millis(500);
+/// All jobs that run are read each time.
+const EVERY_A_JOB: Duration = Duration::from_millis(10);
+const EVERY_MAX: Duration = Duration::from_secs(10);
 /// A look may take one such part of the time.
 const SHARE: u32 = 20;
 /// Sweeps of more jobs are counted here alone; readers use what was counted.
@@ -54,7 +57,9 @@ impl Display {
             store.job_progress(sweep_id, ProgressFilter::Rows(&ended)).await?
         };
         tell(Notice::Progress { totals: &totals, running: &running, ended: &ended });
-        self.next = Some(Instant::now() + EVERY.max(begun.elapsed() * SHARE));
+        let rows = u32::try_from(running.len()).unwrap_or(u32::MAX);
+        let pause = EVERY.max(begun.elapsed() * SHARE).max(EVERY_A_JOB.saturating_mul(rows).min(EVERY_MAX));
+        self.next = Some(Instant::now() + pause);
         Ok(())
     }
 

@@ -104,7 +104,8 @@ impl<'a> RoundDriver<'a> {
         // Before anything is read: what is stored later is not missed.
         let storing = *self.storing.borrow();
         let (now, mut jobs) = self.store.job_live(self.sweep.sweep_id).await?;
-        self.own.retain(|token| jobs.iter().any(|job| job.live.as_ref().is_some_and(|live| live.token == *token)));
+        let live: BTreeSet<&str> = jobs.iter().filter_map(|job| Some(job.live.as_ref()?.token.as_str())).collect();
+        self.own.retain(|token| live.contains(token.as_str()));
         self.clocks.look(Instant::now(), now);
         self.ingest_spools(&mut jobs, tell).await?;
         self.note_signs(&jobs);
@@ -305,8 +306,16 @@ impl<'a> RoundDriver<'a> {
             error @ DriveError::Backend(_) => Err(error),
         };
         let mut results = Vec::new();
+        let mut adopted = Vec::new();
         for action in due {
-            results.push(perform_one(&self.store, self.backend, &self.place, action, jobs, tell).await);
+            match action {
+                // A thousand at once, when an array has started.
+                Action::Adopt { token, handle } => adopted.push((token, handle)),
+                action => results.push(perform_one(&self.store, self.backend, &self.place, action, jobs, tell).await),
+            }
+        }
+        if !adopted.is_empty() {
+            results.push(self.store.attempt_launched(&adopted).await.map(|()| None).map_err(DriveError::from));
         }
         let mut launches = Vec::new();
         for result in results {
@@ -430,7 +439,8 @@ impl<'a> RoundDriver<'a> {
     }
 }
 
-/// Performs one action but for starts. Gives the token of an abandoned attempt that is to be launched.
+/// Performs one action but for starts and adoptions, which are done many at a time. Gives the token of an abandoned
+/// attempt that is to be launched.
 async fn perform_one(
     store: &Store,
     backend: &dyn Backend,
@@ -441,9 +451,8 @@ async fn perform_one(
 ) -> Result<Option<String>, DriveError> {
     let live = |token: &str| jobs.iter().filter_map(|job| job.live.as_ref()).find(|live| live.token == token);
     match action {
-        Action::Start { .. } => {}
+        Action::Start { .. } | Action::Adopt { .. } => {}
         Action::Launch { token } => return Ok(Some(token)),
-        Action::Adopt { token, handle } => store.attempt_launched(&[(token, handle)]).await?,
         Action::MarkLost { token, reason, cause, node } => {
             if store.attempt_lost(&token, &reason, cause.word(), node.as_deref()).await? {
                 if let Some(live) = live(&token).filter(|live| live.is_at(place)) {

@@ -243,6 +243,19 @@ impl Launch {
         let _ = Command::new("prlimit").args(["--pid", &pid, &format!("--nofile={most}:")]).status();
     }
 
+    pub(super) fn has_ended(&mut self) -> bool {
+        self.child.as_mut().expect("it runs").try_wait().expect("it is ours").is_some()
+    }
+
+    /// Seconds of a core that it has used, without its children.
+    pub(super) fn cpu_secs(&self) -> f64 {
+        let pid = self.child.as_ref().expect("it runs").id();
+        let stat = fs::read_to_string(format!("/proc/{pid}/stat")).expect("it runs");
+        let fields: Vec<&str> = stat.rsplit(')').next().expect("fields").split_whitespace().collect();
+        let ticks: f64 = fields[11..13].iter().map(|field| field.parse::<f64>().expect("a number")).sum();
+        ticks / 100.0
+    }
+
     /// Waits for its end.
     pub(super) fn wait(mut self) -> Output {
         self.child.take().expect("it runs").wait_with_output().expect("it ends")

@@ -251,10 +251,10 @@ fn a_full_disk_is_waited_for_and_costs_no_retry() {
 }
 
 /// A file system of 2 MB in memory.
-struct SmallDisk(std::path::PathBuf);
+pub(super) struct SmallDisk(std::path::PathBuf);
 
 impl SmallDisk {
-    fn mount(place: &std::path::Path) -> Option<SmallDisk> {
+    pub(super) fn mount(place: &std::path::Path) -> Option<SmallDisk> {
         let mut mount = std::process::Command::new("mount");
         mount.args(["-t", "tmpfs", "-o", "size=2m,mode=755", "none"]).arg(place);
         if mount.output().is_ok_and(|output| output.status.success()) {
@@ -264,7 +264,7 @@ impl SmallDisk {
         None
     }
 
-    fn fill(&self, ballast: &std::path::Path) {
+    pub(super) fn fill(&self, ballast: &std::path::Path) {
         let _ = fs::write(ballast, vec![0; 4 << 20]);
         assert!(fs::write(self.0.join("one more"), vec![1; 8192]).is_err(), "it is full");
         let _ = fs::remove_file(self.0.join("one more"));

@@ -1,6 +1,15 @@
 //! The Slurm backend on a real cluster (`scripts/slurm-cluster`), and what goes wrong there. Without Slurm on the
 //! machine these tests say so and pass; with `SWEEP_TEST_SLURM=1`, as in CI, they fail.
 
+mod faults;
+mod keys;
+mod limits;
+mod listen;
+mod many;
+mod nodes;
+mod side_by_side;
+mod torture;
+
 use std::fs::{self, Permissions};
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
@@ -13,19 +22,25 @@ use super::bench::{Bench, Launch, SPEC, kill_runner, kill_worker, wait_until};
 use crate::harness::{sweep, transcript};
 
 /// Slow enough to be hit in the middle.
-pub(super) const SLOW: &str = "delay@60";
+const SLOW: &str = "delay@60";
+
+/// A spec for the local backend as one for Slurm.
+fn on_slurm(spec: &str, options: &str) -> String {
+    let local = spec.lines().find(|line| line.starts_with("backend: ")).expect("it has one");
+    spec.replace(local, &format!("backend: {{slurm: {{{options}}}}}"))
+}
 
 /// A project on a cluster of its own.
-pub(super) struct SlurmBench {
+struct SlurmBench {
     /// First, and so gone first: workers go before the folders that they write to.
-    pub(super) cluster: Cluster,
-    pub(super) bench: Bench,
+    cluster: Cluster,
+    bench: Bench,
     /// Folder of our `sbatch` and `squeue`, which stand before the real ones and misbehave when told to.
-    pub(super) wrappers: PathBuf,
+    wrappers: PathBuf,
 }
 
 /// A cluster, which ends with it.
-pub(super) struct Cluster {
+struct Cluster {
     folder: tempfile::TempDir,
 }
 
@@ -36,8 +51,8 @@ impl Drop for Cluster {
 }
 
 impl Cluster {
-    /// `None`: there is no Slurm here.
-    fn up() -> Option<Cluster> {
+    /// `None`: there is no Slurm here. What the cluster is told: `scripts/slurm-cluster`.
+    fn up(told: &[(&str, &str)]) -> Option<Cluster> {
         let there =
             |program: &&str| ["/usr/bin", "/usr/sbin"].iter().any(|folder| Path::new(folder).join(program).exists());
         if !["sbatch", "slurmctld", "slurmd", "munged"].iter().all(there) {
@@ -47,14 +62,20 @@ impl Cluster {
         }
         let folder = tempfile::Builder::new().prefix("sweep-slurm-").tempdir().expect("a temporary folder");
         let cluster = Cluster { folder };
-        let output = cluster.run(&["up"]);
+        let mut up = cluster.script(&["up"]);
+        let output = up.envs(told.iter().copied()).output().expect("the script runs");
         assert!(output.status.success(), "{}", transcript(&output));
         Some(cluster)
     }
 
-    pub(super) fn run(&self, args: &[&str]) -> Output {
-        let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("../scripts/slurm-cluster");
-        Command::new(script).args(args).env("SLURM_CLUSTER_DIR", self.path()).output().expect("the script runs")
+    fn script(&self, args: &[&str]) -> Command {
+        let mut command = Command::new(Path::new(env!("CARGO_MANIFEST_DIR")).join("../scripts/slurm-cluster"));
+        command.args(args).env("SLURM_CLUSTER_DIR", self.path());
+        command
+    }
+
+    fn run(&self, args: &[&str]) -> Output {
+        self.script(args).output().expect("the script runs")
     }
 
     fn path(&self) -> PathBuf {
@@ -66,32 +87,36 @@ impl Cluster {
     }
 
     /// Output of a command of Slurm.
-    pub(super) fn slurm(&self, program: &str, args: &[&str]) -> String {
+    fn slurm(&self, program: &str, args: &[&str]) -> String {
         let output = Command::new(program).args(args).env("SLURM_CONF", self.conf()).output().expect("Slurm is there");
         assert!(output.status.success(), "{program} {args:?}: {}", transcript(&output));
         String::from_utf8_lossy(&output.stdout).trim().to_owned()
     }
 
     /// Jobs that have not ended, in these states.
-    pub(super) fn queue(&self, states: &str) -> Vec<String> {
+    fn queue(&self, states: &str) -> Vec<String> {
         let said = self.slurm("squeue", &["--noheader", "--array", "--states", states, "--format", "%i"]);
         said.lines().map(str::to_owned).collect()
     }
 }
 
 impl SlurmBench {
-    pub(super) fn new(options: &str) -> Option<SlurmBench> {
-        SlurmBench::with_spec(SPEC, options)
+    /// [`SPEC`] with these options of the backend.
+    fn new(options: &str) -> Option<SlurmBench> {
+        SlurmBench::told(options, &[])
     }
 
-    /// With this spec, which says `backend` as [`SPEC`] does.
-    pub(super) fn with_spec(plain: &str, options: &str) -> Option<SlurmBench> {
-        let cluster = Cluster::up()?;
-        let local = "backend: {local: {slots: 2, threads_per_slot: 1}}";
-        let slurm = format!("backend: {{slurm: {{{options}}}}}");
-        let spec = plain.replace(local, &slurm);
-        assert_ne!(spec, plain);
-        let bench = Bench::new(&spec);
+    /// With another spec.
+    fn with_spec(spec: &str, options: &str) -> Option<SlurmBench> {
+        Some(SlurmBench::on(Cluster::up(&[])?, Bench::new(&on_slurm(spec, options))))
+    }
+
+    /// The same on a cluster that is told something.
+    fn told(options: &str, told: &[(&str, &str)]) -> Option<SlurmBench> {
+        Some(SlurmBench::on(Cluster::up(told)?, Bench::new(&on_slurm(SPEC, options))))
+    }
+
+    fn on(cluster: Cluster, bench: Bench) -> SlurmBench {
         let wrappers = bench.path().join("bin");
         fs::create_dir(&wrappers).expect("the project can be written to");
         let script = |name: &str, text: String| {
@@ -128,25 +153,38 @@ exec /usr/bin/squeue \"$@\"
 "
             ),
         );
-        // The test cluster keeps no accounts.
-        script("sacct", format!("#!/bin/bash\necho \"$@\" >>'{place}/looked-up'\ncat '{place}/accounts'\n"));
-        Some(SlurmBench { cluster, bench, wrappers })
+        // What accounts say, where a test makes them up.
+        script(
+            "sacct",
+            format!(
+                "#!/bin/bash\necho \"$@\" >>'{place}/looked-up'\n[ ! -e '{place}/accounts' ] || exec cat '{place}/accounts'\n\
+                 exec /usr/bin/sacct \"$@\"\n"
+            ),
+        );
+        SlurmBench { cluster, bench, wrappers }
     }
 
-    pub(super) fn launch(&self, fault: &str) -> Launch {
+    fn launch(&self, fault: &str) -> Launch {
         let conf = self.cluster.conf();
         let path = format!("{}:{}", self.wrappers.display(), std::env::var("PATH").unwrap_or_default());
         self.bench.launch_with("sweep.yaml", fault, &[("SLURM_CONF", &conf), ("PATH", &path)])
     }
 
+    /// Output of a command of Slurm, which may fail.
+    fn on_cluster(&self, program: &str, args: &[&str]) -> String {
+        let mut command = Command::new(program);
+        let output = command.args(args).env("SLURM_CONF", self.cluster.conf()).output().expect("Slurm is there");
+        String::from_utf8_lossy(&output.stdout).trim().to_owned()
+    }
+
     /// `sweep` in the project, on the cluster.
-    pub(super) fn sweep(&self, args: &[&str]) -> Output {
+    fn sweep(&self, args: &[&str]) -> Output {
         let mut command = sweep(self.bench.path(), args);
         command.env("SLURM_CONF", self.cluster.conf()).output().expect("sweep runs")
     }
 
     /// Waits for a launch that has to go well, and for everything to be done once.
-    pub(super) fn finish(&self, launch: Launch) {
+    fn finish(&self, launch: Launch) {
         let output = launch.wait();
         assert!(output.status.success(), "{}\n{}", transcript(&output), self.story());
         self.bench.assert_done_once();
@@ -156,36 +194,36 @@ exec /usr/bin/squeue \"$@\"
     }
 
     /// Waits for a launch after which one job is cancelled and three are done.
-    pub(super) fn finish_with_one_cancelled(&self, launch: Launch) {
+    fn finish_with_one_cancelled(&self, launch: Launch) {
         self.finish_with(launch, &["1 cancelled", "3 done"]);
     }
 
     /// Waits for a launch after which jobs are in these states, and not all done.
-    pub(super) fn finish_with(&self, launch: Launch, states: &[&str]) {
+    fn finish_with(&self, launch: Launch, states: &[&str]) {
         let output = launch.wait();
         assert_eq!(output.status.code(), Some(1), "{}\n{}", transcript(&output), self.story());
         let jobs = self.bench.ask("SELECT concat_ws(' ', count(*), state) FROM job GROUP BY state ORDER BY 1");
         assert_eq!(jobs, states, "{}", self.story());
     }
 
-    pub(super) fn attempts(&self) -> usize {
+    fn attempts(&self) -> usize {
         self.bench.ask("SELECT token FROM attempt").len()
     }
 
     /// Attempts by state and reason.
-    pub(super) fn ends(&self) -> Vec<String> {
+    fn ends(&self) -> Vec<String> {
         self.bench.ask(
             "SELECT concat_ws(' ', count(*), state, regexp_replace(reason, 'job \\d+_\\d+', 'job J'))
              FROM attempt GROUP BY state, regexp_replace(reason, 'job \\d+_\\d+', 'job J') ORDER BY 1",
         )
     }
 
-    pub(super) fn wait_for_all_to_run(&self) {
+    fn wait_for_all_to_run(&self) {
         self.bench.wait_for("SELECT 'all' FROM attempt HAVING count(*) FILTER (WHERE samples_seen > 0) >= 4");
     }
 
     /// Four jobs wait in the queue, and their launcher knows; gives their names there.
-    pub(super) fn wait_for_all_to_be_held(&self) -> Vec<String> {
+    fn wait_for_all_to_be_held(&self) -> Vec<String> {
         let held = || {
             let queue = self.cluster.queue("PENDING");
             (queue.len() == 4).then_some(queue)
@@ -195,7 +233,7 @@ exec /usr/bin/squeue \"$@\"
         held
     }
 
-    pub(super) fn story(&self) -> String {
+    fn story(&self) -> String {
         let queue = self.cluster.slurm("squeue", &["--states=all", "--array", "--format", "%i %T %r %N %j"]);
         format!("{}\n{queue}", self.bench.story())
     }
@@ -255,7 +293,7 @@ fn whatever_sbatch_says_each_job_is_done_once() {
     be_lied_to("worker_time: 0s", &lies);
 }
 
-pub(super) fn be_lied_to(options: &str, lies: &[&str]) {
+fn be_lied_to(options: &str, lies: &[&str]) {
     let Some(slurm) = SlurmBench::new(options) else { return };
     for lie in lies {
         fs::write(slurm.wrappers.join("lie"), lie).expect("the project can be written to");
@@ -293,7 +331,7 @@ fn preempted_jobs_over_three_nodes_go_on_from_their_checkpoints() {
     preempt(THREE_NODES);
 }
 
-pub(super) fn preempt(options: &str) {
+fn preempt(options: &str) {
     let Some(slurm) = SlurmBench::new(options) else { return };
     let launch = slurm.launch(SLOW);
     slurm.wait_for_all_to_run();

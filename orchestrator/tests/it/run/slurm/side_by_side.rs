@@ -7,10 +7,10 @@ use std::path::PathBuf;
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 
-use super::bench::{Bench, kill_worker, wait_until};
-use super::pilots;
-use super::slurm::{SlurmBench, be_lied_to, preempt};
+use super::{SlurmBench, be_lied_to, preempt};
 use crate::harness::transcript;
+use crate::run::bench::{Bench, kill_worker, wait_until};
+use crate::run::pilots;
 
 /// Three together, so of four jobs one is in a Slurm job of its own.
 const THREE: &str = "side_by_side: 3, worker_time: 0s";

@@ -1,9 +1,9 @@
-//! Slurm workers on a private database that listens. What is needed is said and skipped as in [`super::slurm`].
+//! Slurm workers on a private database that listens. What is needed is said and skipped as in [`super`].
 
 use std::fs::{self, Permissions};
 use std::os::unix::fs::PermissionsExt;
 
-use super::slurm::{SLOW, SlurmBench};
+use super::{SLOW, SlurmBench};
 use crate::harness::{own_address, server_has_tls, transcript};
 
 #[test]

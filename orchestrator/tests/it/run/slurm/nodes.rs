@@ -1,9 +1,9 @@
-//! Nodes that fail, what is said of them, and what arrays leave behind, on the cluster of `slurm.rs`.
+//! Nodes that fail, what is said of them, and what arrays leave behind, on a real cluster.
 
 use std::fs::{self, File};
 use std::time::{Duration, SystemTime};
 
-use super::slurm::SlurmBench;
+use super::SlurmBench;
 use crate::harness::transcript;
 
 /// Where jobs ran, by state.
