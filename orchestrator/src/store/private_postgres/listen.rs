@@ -49,6 +49,11 @@ impl FromStr for ListenAddress {
         if ip.is_unspecified() {
             return Err("it has to be one address: the certificate names it, and nodes connect to it".to_owned());
         }
+        if ip.is_loopback() {
+            return Err(
+                "it has to be an address that other machines reach: this one is of this machine alone".to_owned()
+            );
+        }
         let port = port.map(str::parse::<u16>).transpose().ok();
         match port {
             Some(port) if port.is_none_or(|port| port >= FIRST_PORT) => Ok(ListenAddress { ip, port }),
@@ -306,6 +311,7 @@ mod tests {
             ("login1", "an IPv4 address"),
             ("::1", "an IPv4 address"),
             ("0.0.0.0", "one address"),
+            ("127.0.0.1:5433", "of this machine alone"),
             ("192.0.2.7:", "a number from 1024"),
             ("192.0.2.7:80", "a number from 1024"),
             ("192.0.2.7:70000", "a number from 1024"),
