@@ -235,8 +235,10 @@ pub enum BackendError {
         source: std::io::Error,
     },
     /// There is no Slurm, or it does not answer.
-    #[error("Slurm does not answer `scontrol show config`: {said}")]
+    #[error("Slurm does not answer `{command}`: {said}")]
     NoSlurm {
+        /// What it was asked.
+        command: &'static str,
         /// What was said.
         said: String,
     },

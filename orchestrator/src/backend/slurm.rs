@@ -111,9 +111,10 @@ impl SlurmBackend {
             return Err(BackendError::NoWorker { path: worker });
         }
         let config = run(command("scontrol").args(["show", "config"]), COMMAND_LIMIT).await;
-        let config = config.map_err(|source| BackendError::NoSlurm { said: source.to_string() })?;
+        let no_slurm = |said| BackendError::NoSlurm { command: "scontrol show config", said };
+        let config = config.map_err(|source| no_slurm(source.to_string()))?;
         if !config.success {
-            return Err(BackendError::NoSlurm { said: config.stderr.trim().to_owned() });
+            return Err(no_slurm(config.stderr.trim().to_owned()));
         }
         let values = queue::read_config(&config.stdout);
         let array_size = values.get("MaxArraySize").and_then(|text| text.parse().ok()).unwrap_or(ARRAY_SIZE).max(1);
@@ -128,9 +129,10 @@ impl SlurmBackend {
         let slurm = SlurmBackend { options, cluster, array_size, worker, home, database_url, shared };
         if slurm.options.side_by_side > 1 {
             // Until it is known which tasks live, it isn't known which shares of them are idle.
-            tokio::time::timeout(COMMAND_LIMIT, slurm.first_answer())
-                .await
-                .map_err(|_| BackendError::NoSlurm { said: "no answer to `squeue`".to_owned() })?;
+            tokio::time::timeout(COMMAND_LIMIT, slurm.first_answer()).await.map_err(|_| {
+                let said = format!("nothing that can be read within {} s", COMMAND_LIMIT.as_secs());
+                BackendError::NoSlurm { command: "squeue", said }
+            })?;
         }
         Ok(slurm)
     }
@@ -141,7 +143,7 @@ impl SlurmBackend {
         let own = fs::read_to_string("/proc/sys/kernel/hostname").map_err(machine("the host's name"))?;
         let short = |name: &str| name.trim().split('.').next().unwrap_or_default().to_owned();
         let hosts = run(command("sinfo").args(["--noheader", "--Node", "--format=%n"]), COMMAND_LIMIT).await;
-        let hosts = hosts.map_err(|source| BackendError::NoSlurm { said: source.to_string() })?;
+        let hosts = hosts.map_err(|source| BackendError::NoSlurm { command: "sinfo", said: source.to_string() })?;
         Ok(hosts.stdout.lines().map(short).find(|host| *host != short(&own)))
     }
 

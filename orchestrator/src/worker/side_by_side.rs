@@ -6,8 +6,8 @@
 //! backend speak: `backend/slurm/shares.rs`.
 
 use std::collections::BTreeMap;
-use std::fs::OpenOptions;
-use std::io;
+use std::fs::{File, OpenOptions};
+use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 use std::process::{ExitStatus, Stdio};
 use std::time::Duration;
@@ -43,6 +43,10 @@ pub(super) async fn run(cli: &SideBySide) -> Result<u8, WorkerError> {
         Ok(gpus) => gpus,
         Err(problem) => {
             log::line(&problem);
+            // Where people look for what became of a job.
+            for member in members {
+                let _ = worker_log(member).and_then(|mut log| writeln!(log, "{problem}"));
+            }
             return Ok(NO_SHARES);
         }
     };
@@ -76,9 +80,13 @@ struct Share<'a> {
     cpus: Option<&'a CpuSet>,
 }
 
-fn start(cli: &SideBySide, member: &Member, share: &Share<'_>) -> io::Result<tokio::process::Child> {
+fn worker_log(member: &Member) -> io::Result<File> {
     std::fs::create_dir_all(&member.folder)?;
-    let log = OpenOptions::new().create(true).append(true).open(member.folder.join("worker.log"))?;
+    OpenOptions::new().create(true).append(true).open(member.folder.join("worker.log"))
+}
+
+fn start(cli: &SideBySide, member: &Member, share: &Share<'_>) -> io::Result<tokio::process::Child> {
+    let log = worker_log(member)?;
     let mut command = Command::new(std::env::current_exe()?);
     command.arg("--attempt").arg(&member.token).args(&cli.arguments);
     if cli.spool_only {

@@ -309,6 +309,22 @@ fn each_worker_has_its_own_gpu_and_its_own_cpu() {
 }
 
 #[test]
+fn an_allocation_with_too_few_gpus_is_said_where_each_job_is_looked_for() {
+    // As where `gpus` is not what the site gives.
+    let options = "side_by_side: 2, gpus: 1, worker_time: 0s, setup: ['export CUDA_VISIBLE_DEVICES=0']";
+    let Some(slurm) = SlurmBench::new(options) else { return };
+    let launch = slurm.launch("");
+    let jobs = slurm.bench.path().join(".sweep/jobs");
+    let attempts =
+        || fs::read_dir(&jobs).into_iter().flatten().filter_map(|job| fs::read_dir(job.ok()?.path()).ok()).flatten();
+    let logs = || attempts().filter_map(|attempt| fs::read_to_string(attempt.ok()?.path().join("worker.log")).ok());
+    let told = || logs().filter(|log| log.contains("need 2 GPUs, 1 each, and CUDA_VISIBLE_DEVICES is `0`")).count();
+    wait_until(|| (told() == 4).then_some(())).unwrap_or_else(|| panic!("{} are told\n{}", told(), slurm.story()));
+    slurm.bench.wait_for("SELECT reason FROM attempt WHERE state = 'lost' AND reason LIKE '%ended as FAILED%'");
+    launch.kill();
+}
+
+#[test]
 fn a_launcher_that_comes_back_finds_all_workers_of_a_slurm_job() {
     let Some(slurm) = SlurmBench::new(THREE) else { return };
     let launch = slurm.launch(SLOWER);
