@@ -162,7 +162,7 @@ pub(super) async fn watch_queue(shared: Weak<Shared>) {
         squeue.args(["--me", "--noheader", "--array", "--states=all", "--format", queue::FORMAT]);
         let news = match run(&mut squeue, COMMAND_LIMIT).await {
             Ok(output) if output.success => {
-                let news = note_answer(&shared, asked_at, queue::read(&output.stdout));
+                let news = note_answer(&shared, asked_at, &output.stdout);
                 end_workers(&shared).await | news
             }
             _ => false,
@@ -183,7 +183,8 @@ pub(super) async fn watch_queue(shared: Weak<Shared>) {
 }
 
 /// Keeps an answer. Gives whether anything is new in it.
-fn note_answer(shared: &Shared, asked_at: Instant, found: Vec<Task>) -> bool {
+fn note_answer(shared: &Shared, asked_at: Instant, output: &str) -> bool {
+    let (found, emptied) = (queue::read(output), queue::emptied(output));
     let mut state = shared.state();
     let mut tasks: BTreeMap<String, Task> = BTreeMap::new();
     for task in found {
@@ -209,7 +210,8 @@ fn note_answer(shared: &Shared, asked_at: Instant, found: Vec<Task>) -> bool {
             .iter()
             .any(|token| tasks.contains_key(token) || submitting.contains(token) || submitted.contains_key(token))
     });
-    let known: BTreeSet<&str> = tasks.values().map(|task| task.batch.as_str()).collect();
+    let seen = tasks.values().map(|task| &task.batch);
+    let known: BTreeSet<&str> = seen.chain(&emptied).map(String::as_str).collect();
     let State { answers, vanished, submitted, .. } = &mut *state;
     let missing = |token: &String, task: &Task| !tasks.contains_key(token) && known.contains(task.batch.as_str());
     vanished.retain(|token, task| missing(token, task));
