@@ -1,6 +1,6 @@
 //! What `squeue` says, read. Pure.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use crate::backend::EndCause;
 
@@ -119,6 +119,17 @@ fn read_line(line: &str) -> Option<Task> {
     })
 }
 
+/// Our arrays of which Slurm shows a record without a task, cancelled: it has forgotten those that waited, of which the
+/// last was taken out of the queue.
+pub(super) fn emptied(output: &str) -> BTreeSet<String> {
+    let names = output.lines().filter_map(|line| {
+        let fields: Vec<&str> = line.splitn(6, '|').map(str::trim).collect();
+        let is_empty = fields.len() == 6 && fields[1] == "N/A" && fields[2] == CANCELLED;
+        fields.get(4)?.strip_prefix(NAME_PREFIX).filter(|_| is_empty).map(str::to_owned)
+    });
+    names.collect()
+}
+
 /// Values of `scontrol show config` by name.
 pub(super) fn read_config(output: &str) -> BTreeMap<&str, &str> {
     output.lines().filter_map(|line| line.split_once('=')).map(|(name, value)| (name.trim(), value.trim())).collect()
@@ -235,6 +246,15 @@ mod tests {
         );
         assert_eq!(tasks[2].word, "COMPLETED");
         assert_eq!((&*tasks[0].batch, tasks[0].index, &*tasks[0].node), ("ab12", 3, "node1"));
+    }
+
+    #[test]
+    fn an_array_whose_waiting_tasks_were_all_cancelled_is_still_known() {
+        // Captured from 22.05.8, with other names.
+        let output = "3|N/A|CANCELLED||sweep-ab12|JobHeldUser\n4|1|CANCELLED||sweep-cd|JobHeldUser\n\
+                      5|N/A|RUNNING|node1|sweep-ef|None\n6|N/A|CANCELLED||other|None";
+        assert_eq!(emptied(output), BTreeSet::from(["ab12".to_owned()]));
+        assert_eq!(read(output).len(), 1);
     }
 
     #[test]

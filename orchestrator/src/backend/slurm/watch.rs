@@ -215,7 +215,7 @@ pub(super) async fn watch_queue(shared: Weak<Shared>) {
         squeue.args(["--me", "--noheader", "--array", "--states=all", "--format", queue::FORMAT]);
         let news = match run(&mut squeue, COMMAND_LIMIT).await {
             Ok(output) if output.success => {
-                let news = note_answer(&shared, asked_at, queue::read(&output.stdout), &share_ends);
+                let news = note_answer(&shared, asked_at, &output.stdout, &share_ends);
                 accounting::look_up(&shared).await;
                 end_workers(&shared).await | news
             }
@@ -267,7 +267,8 @@ fn look_for_share_ends(shared: &Shared) -> Vec<(String, String, String)> {
 }
 
 /// Keeps an answer. Gives whether anything is new in it.
-fn note_answer(shared: &Shared, asked_at: Instant, found: Vec<Task>, share_ends: &[(String, String, String)]) -> bool {
+fn note_answer(shared: &Shared, asked_at: Instant, output: &str, share_ends: &[(String, String, String)]) -> bool {
+    let (found, emptied) = (queue::read(output), queue::emptied(output));
     let mut state = shared.state();
     let mut tasks: BTreeMap<String, Task> = BTreeMap::new();
     for task in found {
@@ -304,7 +305,8 @@ fn note_answer(shared: &Shared, asked_at: Instant, found: Vec<Task>, share_ends:
             .any(|token| tasks.contains_key(token) || submitting.contains(token) || submitted.contains_key(token))
     });
     ends.retain(|batch, _| batches.contains_key(batch));
-    let known: BTreeSet<&str> = tasks.values().map(|task| task.batch.as_str()).collect();
+    let seen = tasks.values().map(|task| &task.batch);
+    let known: BTreeSet<&str> = seen.chain(&emptied).map(String::as_str).collect();
     let State { answers, vanished, submitted, .. } = &mut *state;
     let missing = |token: &String, task: &Task| !tasks.contains_key(token) && known.contains(task.batch.as_str());
     vanished.retain(|token, task| missing(token, task));

@@ -87,6 +87,20 @@ fn full_disk(options: &str) {
     assert_eq!(slurm.bench.ask("SELECT count(*)::text FROM attempt WHERE state IN ('failed', 'lost')"), ["0"]);
 }
 
+#[test]
+fn waiting_jobs_that_are_all_cancelled_by_hand_are_not_tried_again() {
+    let Some(slurm) = SlurmBench::new("worker_time: 0s, options: [--hold]") else { return };
+    let launch = slurm.launch("");
+    // One after the other, until Slurm shows nothing of the array but that it is cancelled.
+    for job in slurm.wait_for_all_to_be_held() {
+        slurm.cluster.slurm("scancel", &[&job]);
+    }
+    let output = launch.wait();
+    assert_eq!(output.status.code(), Some(1), "{}\n{}", transcript(&output), slurm.story());
+    let jobs = slurm.bench.ask("SELECT concat_ws(' ', count(*), state) FROM job GROUP BY state");
+    assert_eq!((jobs, slurm.attempts()), (vec!["4 cancelled".to_owned()], 4), "{}", slurm.story());
+}
+
 /// Three jobs of real training, each long enough to be hit.
 const CLIP: &str = "\
 name: clip
