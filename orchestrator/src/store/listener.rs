@@ -31,7 +31,8 @@ pub(super) async fn tell(tx: &mut PgConnection) -> Result<(), sqlx::Error> {
 }
 
 impl EndListener {
-    /// Resolves with the next hint and all that have come with it, or when the connection was lost, which may have lost hints too.
+    /// Resolves with the next hint and all that have come with it, or when the connection was lost, which may have lost
+    /// hints too.
     pub async fn next(&mut self) -> Result<(), StoreError> {
         match self.listener.try_recv().await {
             Ok(_) => {

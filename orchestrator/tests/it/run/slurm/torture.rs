@@ -1,7 +1,8 @@
 //! Faults at random on a real cluster while a sweep runs: `make torture`. The seed is printed; the same seed draws the
 //! same faults, though not the same moments.
 //!
-//! `SWEEP_TORTURE_SLURM_FAULTS` is how many (default 5, a short form for every test run), `SWEEP_TORTURE_SEED` the seed.
+//! `SWEEP_TORTURE_SLURM_FAULTS` is how many (default 5, a short form for every test run), `SWEEP_TORTURE_SEED` the
+//! seed.
 
 use std::collections::BTreeSet;
 use std::fs;
@@ -129,7 +130,8 @@ impl Torture {
         is_so(&self.slurm.bench, done)
     }
 
-    /// Until a job is under way, or all are done. What was cancelled by hand is asked for again once nothing else is left.
+    /// Until a job is under way, or all are done. What was cancelled by hand is asked for again once nothing else is
+    /// left.
     fn wait_for_a_job_under_way(&mut self) {
         let live = "SELECT 'live' FROM attempt WHERE state = 'running' AND samples_seen > 0 LIMIT 1";
         let ended = "SELECT 'ended' FROM job HAVING count(*) = 12 AND bool_and(state NOT IN ('pending', 'running'))";
