@@ -218,6 +218,15 @@ exec /usr/bin/squeue \"$@\"
         )
     }
 
+    /// The two jobs that take longer than their time were stopped for it. Slurm may tell workers up to a minute early
+    /// (`sbatch --signal`), and the others with them.
+    fn assert_stopped_by_time(&self) {
+        let ends = self.ends();
+        let stopped = ends.iter().find_map(|end| end.strip_suffix(" stopped time limit")?.parse::<usize>().ok());
+        let finished = ends.iter().any(|end| end == "4 finished");
+        assert!(ends.len() == 2 && finished && stopped.is_some_and(|count| count >= 2), "{}", self.story());
+    }
+
     fn wait_for_all_to_run(&self) {
         self.bench.wait_for("SELECT 'all' FROM attempt HAVING count(*) FILTER (WHERE samples_seen > 0) >= 4");
     }
@@ -351,7 +360,7 @@ fn a_job_longer_than_its_time_is_a_chain_of_submissions() {
     // The worker stops 30 s before the minute is over, after 30 of 40 steps of a second each.
     let Some(slurm) = SlurmBench::new("worker_time: 0s, time: 60s") else { return };
     slurm.finish(slurm.launch("delay@1000"));
-    assert_eq!(slurm.ends(), ["2 stopped time limit", "4 finished"], "{}", slurm.story());
+    slurm.assert_stopped_by_time();
 }
 
 #[test]
@@ -622,7 +631,7 @@ fn a_stop_reaches_all_ranks() {
 fn a_job_over_three_nodes_longer_than_its_time_goes_on() {
     let Some(slurm) = SlurmBench::new("nodes: 3, worker_time: 0s, time: 60s") else { return };
     slurm.finish(slurm.launch("delay@1000"));
-    assert_eq!(slurm.ends(), ["2 stopped time limit", "4 finished"], "{}", slurm.story());
+    slurm.assert_stopped_by_time();
 }
 
 #[test]

@@ -251,7 +251,7 @@ fn preempted_jobs_side_by_side_go_on_from_their_checkpoints() {
 fn jobs_side_by_side_longer_than_their_time_are_a_chain_of_submissions() {
     let Some(slurm) = SlurmBench::new("side_by_side: 2, worker_time: 0s, time: 60s") else { return };
     slurm.finish(slurm.launch("delay@1000"));
-    assert_eq!(slurm.ends(), ["2 stopped time limit", "4 finished"], "{}", slurm.story());
+    slurm.assert_stopped_by_time();
 }
 
 #[test]
