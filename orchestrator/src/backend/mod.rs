@@ -249,6 +249,8 @@ pub enum BackendError {
         said: String,
         /// Whether it may accept them later as they are.
         passing: bool,
+        /// Whether there is no room for a single one.
+        full: bool,
     },
     /// A signal was refused.
     #[error("can't signal the worker of attempt {token}")]

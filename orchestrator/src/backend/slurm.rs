@@ -160,7 +160,11 @@ impl SlurmBackend {
         sbatch.args(["--test-only", "--parsable"]).arg(&script);
         let output = run(&mut sbatch, SBATCH_LIMIT).await.map_err(failed)?;
         let said = output.stderr.trim().to_owned();
-        if output.success { Ok((script, said)) } else { Err(BackendError::Submit { said, passing: false }) }
+        if output.success {
+            Ok((script, said))
+        } else {
+            Err(BackendError::Submit { said, passing: false, full: false })
+        }
     }
 
     /// Writes an array of one worker for somebody to submit, and gives its script.

@@ -189,14 +189,16 @@ pub(super) async fn submit(
             let half = (tasks / 2).max(1);
             state.room = Some(state.room.map_or(half, |room| room.min(half)));
             state.pause_until = Some(now + if tasks > 1 { SMALLER_PAUSE } else { SUBMIT_PAUSE });
-            state.refused = Some(BackendError::Submit { said, passing: true });
+            state.refused = Some(BackendError::Submit { said, passing: true, full: tasks == 1 });
         }
         Submission::Unclear(said) => {
             state.answers.clear();
             state.pause_until = Some(now + SUBMIT_PAUSE);
-            state.refused = Some(BackendError::Submit { said, passing: true });
+            state.refused = Some(BackendError::Submit { said, passing: true, full: false });
         }
-        Submission::Refused(said) => state.refused = Some(BackendError::Submit { said, passing: false }),
+        Submission::Refused(said) => {
+            state.refused = Some(BackendError::Submit { said, passing: false, full: false });
+        }
     }
     drop(state);
     shared.ask.notify_one();

@@ -211,7 +211,9 @@ pub async fn drive(
                 match round {
                     Round::Ended => return Ok(Outcome::Complete),
                     Round::Idle if request == StopRequest::Stop => return Ok(Outcome::Stopped),
-                    Round::Waiting if sweep.detach && driver.is_settled() => {
+                    Round::Waiting
+                        if sweep.detach && (driver.is_settled() || driver.withdraw_what_has_no_room().await?) =>
+                    {
                         leave(&driver.store, sweep).await;
                         return Ok(Outcome::Detached);
                     }

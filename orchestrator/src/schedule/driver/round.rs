@@ -65,6 +65,8 @@ pub(super) struct RoundDriver<'a> {
     pub(super) ingest: Ingest,
     /// Machines that attempts are kept away from.
     pub(super) avoided: BTreeSet<String>,
+    /// Recorded attempts that the backend had no room for when it was last asked.
+    no_room_for: Vec<String>,
 }
 
 impl<'a> RoundDriver<'a> {
@@ -96,6 +98,7 @@ impl<'a> RoundDriver<'a> {
             settled: false,
             ingest: Ingest::default(),
             avoided: BTreeSet::new(),
+            no_room_for: Vec::new(),
         }
     }
 
@@ -179,6 +182,15 @@ impl<'a> RoundDriver<'a> {
                 }
             }
         }
+    }
+
+    /// Takes back the attempts that the backend has no room for. Whether there were any: the backend is full.
+    pub(super) async fn withdraw_what_has_no_room(&mut self) -> Result<bool, StoreError> {
+        let is_full = !self.no_room_for.is_empty();
+        for token in std::mem::take(&mut self.no_room_for) {
+            self.store.attempt_withdraw(&token).await?;
+        }
+        Ok(is_full)
     }
 
     /// Whether the last round found nothing to start, and every attempt with the backend.
@@ -404,7 +416,11 @@ impl<'a> RoundDriver<'a> {
         for (token, _) in &handles {
             tell(Notice::Launched { job_key: &keys[token] });
         }
+        self.no_room_for.clear();
         if let Some(error) = error {
+            if matches!(error, BackendError::Submit { full: true, .. }) {
+                self.no_room_for = requests.into_iter().map(|request| request.token).collect();
+            }
             self.launch_failed(error, tell)?;
         } else {
             self.launch_failures = 0;

@@ -53,3 +53,21 @@ fn a_queue_that_is_full_is_waited_out() {
     slurm.finish(launch);
     assert_eq!(slurm.ends(), ["4 finished"], "{}", slurm.story());
 }
+
+#[test]
+fn a_launch_that_detaches_leaves_with_what_there_was_room_for() {
+    let told = [("SLURM_CLUSTER_MAX_SUBMIT", "3")];
+    let Some(slurm) = SlurmBench::told("worker_time: 0s, jobs: 8, options: [--hold]", &told) else { return };
+    let output = slurm.sweep(&["launch", "sweep.yaml", "--detach"]);
+    assert!(output.status.success(), "{}\n{}", transcript(&output), slurm.story());
+    let states = "SELECT concat_ws(' ', count(*), state, reason) FROM attempt GROUP BY state, reason ORDER BY 1";
+    let left = ["1 stopped withdrawn before it started", "3 launched"];
+    assert_eq!(slurm.bench.ask(states), left, "{}", slurm.story());
+    for job in slurm.cluster.queue("PENDING") {
+        slurm.cluster.slurm("scontrol", &["release", &job]);
+    }
+    let spec = slurm.bench.path().join("sweep.yaml");
+    let text = fs::read_to_string(&spec).expect("it is there").replace(", options: [--hold]", "");
+    fs::write(&spec, text).expect("it is ours");
+    slurm.finish(slurm.launch(""));
+}
