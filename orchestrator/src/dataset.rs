@@ -1,6 +1,7 @@
 //! Results to polars frames, and to CSV, JSON and Parquet. The only module that knows polars.
 
 pub mod table;
+mod text_table;
 
 use std::io::{self, Write};
 

@@ -107,7 +107,8 @@ fn write_json(folder: &Path, answer: &Answer) -> Result<(), Failure> {
         let text = serde_json::to_string(value).expect("JSON values serialise") + "\n";
         std::fs::write(&path, text).map_err(|error| cant_write(&path, &error))?;
     }
-    say(&format!("wrote {} files to {}\n\nhint: sweep import clip-benchmark {0}", files.len(), folder.display()));
+    let folder = folder.display();
+    say(&format!("wrote {} files to {folder}\n\nhint: sweep import clip-benchmark {folder}", files.len()));
     Ok(())
 }
 

@@ -78,7 +78,7 @@ Keys: n, d, u, c (parameters, samples or tokens seen, unique samples, compute); 
 (what was measured); se, count, chance (of the first of these); cost (GPU-hours), seed; and words: group (model or
 family), dataset, pool (data trained on), run (rows of a run are its checkpoints).
 A column is named as in the header, or is arithmetic with + - * / ( ) over columns and other keys; names with blanks
-stand in backticks there. Words may be constants in quotes: `--map dataset=\"'c4'\"`.
+stand in backticks there, and a name that is both a column and a key is written column:NAME or axis:KEY. Words may be constants in quotes: `--map dataset=\"'c4'\"`.
 
   sweep import csv chinchilla.csv --name chinchilla --compute six_nd --map n='Model Size' --map c='Training FLOP' \\
       --map 'd=c/(6*n)' --map loss=loss";
@@ -87,6 +87,8 @@ stand in backticks there. Words may be constants in quotes: `--map dataset=\"'c4
 struct ImportJson<'a> {
     sweeps: &'a [ImportedCounts],
     warnings: &'a [String],
+    /// Parts of the source that could not be read, and why.
+    failed: &'a [String],
 }
 
 pub(super) async fn run(args: Args) -> Result<Exit, Failure> {
@@ -98,7 +100,16 @@ pub(super) async fn run(args: Args) -> Result<Exit, Failure> {
         Source::ClipBenchmark { path, name } => {
             clip_benchmark::read(name, &path.display().to_string(), &results_below(path)?)
         }
-        Source::OpenClip { dir, name } => open_clip::read(name, &dir.display().to_string(), &runs_in(dir)?),
+        Source::OpenClip { dir, name } => {
+            let (runs, unread) = runs_in(dir)?;
+            let read = open_clip::read(name, &dir.display().to_string(), &runs);
+            read.map(|imported| Imported { failed: [unread.clone(), imported.failed].concat(), ..imported })
+                .inspect_err(|_| {
+                    for run in &unread {
+                        say(&format!("error: {run}"));
+                    }
+                })
+        }
         Source::Csv { file, name, maps, compute } => {
             table::read(name, &read_file(file, &file_name(file))?, maps, *compute)
         }
@@ -114,6 +125,9 @@ async fn store(imported: Imported, args: &Args) -> Result<Exit, Failure> {
     for warning in imported.warnings.iter().chain(counts.iter().flat_map(|counts| &counts.differing)) {
         say(&format!("warning: {warning}"));
     }
+    for part in &imported.failed {
+        say(&format!("error: not imported: {part}"));
+    }
     for counts in counts.iter().filter(|counts| counts.jobs_other > 0) {
         let (sweep, others) = (&counts.sweep, counts.jobs_other);
         say(&if args.replace {
@@ -123,8 +137,9 @@ async fn store(imported: Imported, args: &Args) -> Result<Exit, Failure> {
         });
     }
     if args.json {
-        json("sweep.import/1", &ImportJson { sweeps: &counts, warnings: &imported.warnings });
-        return Ok(Exit::Done);
+        let (warnings, failed) = (&imported.warnings, &imported.failed);
+        json("sweep.import/1", &ImportJson { sweeps: &counts, warnings, failed });
+        return Ok(if imported.failed.is_empty() { Exit::Done } else { Exit::Failed });
     }
     for (counts, study) in counts.iter().zip(&imported.studies) {
         data(&summary(counts));
@@ -134,7 +149,7 @@ async fn store(imported: Imported, args: &Args) -> Result<Exit, Failure> {
             say(&format!("hint: sweep fit {} --metric {}/{}", counts.sweep, row.dataset, row.metric));
         }
     }
-    Ok(Exit::Done)
+    Ok(if imported.failed.is_empty() { Exit::Done } else { Exit::Failed })
 }
 
 fn summary(counts: &ImportedCounts) -> String {
@@ -229,8 +244,8 @@ fn results_below(path: &Path) -> Result<Vec<SourceFile>, Failure> {
     files.iter().map(|file| read_file(file, &file.strip_prefix(path).unwrap_or(file).display().to_string())).collect()
 }
 
-/// A run, or the runs in a folder.
-fn runs_in(folder: &Path) -> Result<Vec<open_clip::Run>, Failure> {
+/// A run, or the runs in a folder; and those whose files can't be read, with the reason.
+fn runs_in(folder: &Path) -> Result<(Vec<open_clip::Run>, Vec<String>), Failure> {
     let is_run = |folder: &Path| folder.join("params.txt").is_file();
     let folders: Vec<PathBuf> = if is_run(folder) {
         vec![folder.to_owned()]
@@ -241,14 +256,27 @@ fn runs_in(folder: &Path) -> Result<Vec<open_clip::Run>, Failure> {
         let failure = Failure::bad_input(format!("{} is no run of OpenCLIP and holds none", folder.display()));
         return Err(failure.hint("a run has `params.txt` and `checkpoints/results.jsonl`"));
     }
-    let run = |folder: &PathBuf| {
+    let read = |folder: &Path, path: &str| {
+        std::fs::read(folder.join(path)).map_err(|error| format!("{}: can't read {path}: {error}", file_name(folder)))
+    };
+    let run = |folder: &PathBuf| -> Result<open_clip::Run, String> {
+        let file = |path: &str, name: &str| -> Result<SourceFile, String> {
+            Ok(SourceFile { name: name.to_owned(), bytes: read(folder, path)? })
+        };
         Ok(open_clip::Run {
             folder: file_name(folder),
-            params: read_file(&folder.join("params.txt"), "params.txt")?,
-            results: read_file(&folder.join("checkpoints/results.jsonl"), "results.jsonl")?,
+            params: file("params.txt", "params.txt")?,
+            results: file("checkpoints/results.jsonl", "results.jsonl")?,
         })
     };
-    folders.iter().map(run).collect()
+    let (mut runs, mut unread) = (Vec::new(), Vec::new());
+    for folder in &folders {
+        match run(folder) {
+            Ok(run) => runs.push(run),
+            Err(why) => unread.push(why),
+        }
+    }
+    Ok((runs, unread))
 }
 
 /// What is in a folder, by name.

@@ -77,6 +77,7 @@ pub(super) async fn run(args: Args) -> Result<Exit, Failure> {
     if args.dry_run {
         return dry_run(&plan, args.json).await;
     }
+    store::private_postgres::check_name(&store::home()).map_err(StoreError::from)?;
     let store = Store::connect().await?;
     let mut stored = store.sweep_begin(&plan).await?;
     let (before, _) = counts_of(&plan, Some(&store)).await?;

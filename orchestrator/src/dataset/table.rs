@@ -3,7 +3,9 @@
 use std::io::Cursor;
 use std::path::Path;
 
-use polars::prelude::{CsvParseOptions, CsvReadOptions, DataFrame, DataType, ParquetReader, PolarsError, SerReader};
+use polars::prelude::{DataFrame, DataType, ParquetReader, PolarsError, SerReader};
+
+use super::text_table::{self, TextTable};
 
 /// A table in memory. Cells are text, trimmed; an empty one is `None`.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
@@ -14,22 +16,38 @@ pub struct Table {
     pub columns: Vec<String>,
     /// Cells by row, in the order of `columns`.
     pub rows: Vec<Vec<Option<String>>>,
-    /// Line of the file that row 0 stands in, where it is text.
-    first_line: Option<usize>,
+    /// Lines of the file that the rows begin in, where it is text.
+    lines: Vec<usize>,
 }
 
 /// Why a table can't be read.
 #[derive(Debug, thiserror::Error)]
 pub enum TableError {
     /// polars can't.
-    #[error("can't read {name} as {format}")]
-    Read {
+    #[error("can't read {name} as Parquet")]
+    Parquet {
         /// File.
         name: String,
-        /// CSV, TSV or Parquet.
-        format: &'static str,
         /// Why.
         source: PolarsError,
+    },
+    /// Not the text of a table.
+    #[error("{place}: {reason}")]
+    Text {
+        /// File and line.
+        place: String,
+        /// What is wrong with it.
+        reason: String,
+    },
+    /// A row that is longer or shorter than the header.
+    #[error("{place}: {cells} cell{} in a table of {columns} columns", if *cells == 1 { "" } else { "s" })]
+    Ragged {
+        /// File and line.
+        place: String,
+        /// Its cells.
+        cells: usize,
+        /// The header's.
+        columns: usize,
     },
     /// Two columns of one name.
     #[error("{name} has the column `{column}` twice; give each a name of its own")]
@@ -45,24 +63,19 @@ impl Table {
     /// Reads bytes by the file's extension: `.parquet`, `.tsv`, else CSV with a header.
     pub fn read(name: &str, bytes: &[u8]) -> Result<Table, TableError> {
         let extension = Path::new(name).extension().and_then(|extension| extension.to_str()).unwrap_or_default();
-        let format = match extension.to_ascii_lowercase().as_str() {
-            "parquet" | "pq" => "Parquet",
-            "tsv" | "tab" => "TSV",
-            _ => "CSV",
+        let table = match extension.to_ascii_lowercase().as_str() {
+            "parquet" | "pq" => {
+                let failed = |source| TableError::Parquet { name: name.to_owned(), source };
+                parquet(bytes).map_err(failed)?
+            }
+            "tsv" | "tab" => text_table::read(name, bytes, b'\t')?,
+            _ => text_table::read(name, bytes, b',')?,
         };
-        let failed = |source| TableError::Read { name: name.to_owned(), format, source };
-        let frame = match format {
-            "Parquet" => ParquetReader::new(Cursor::new(bytes)).finish(),
-            _ => delimited(bytes, if format == "TSV" { b'\t' } else { b',' }),
-        }
-        .map_err(failed)?;
-        let columns: Vec<String> = frame.get_column_names().iter().map(|name| name.trim().to_owned()).collect();
+        let TextTable { columns, rows, lines } = table;
         if let Some(column) = columns.iter().enumerate().find(|(at, name)| columns[..*at].contains(name)) {
             return Err(TableError::Twice { name: name.to_owned(), column: column.1.clone() });
         }
-        let cells = by_column(&frame).map_err(failed)?;
-        let rows = (0..frame.height()).map(|row| cells.iter().map(|column| column[row].clone()).collect()).collect();
-        Ok(Table { name: name.to_owned(), columns, rows, first_line: (format != "Parquet").then_some(2) })
+        Ok(Table { name: name.to_owned(), columns, rows, lines })
     }
 
     /// Position of a column.
@@ -75,23 +88,21 @@ impl Table {
         self.rows.get(row)?.get(column?)?.as_deref()
     }
 
-    /// How messages name a row: `file.csv:12`, the line where no cell spans several, or `file.parquet row 11`.
+    /// How messages name a row: `file.csv:12`, by the line that it begins in, or `file.parquet row 11`.
     pub fn place(&self, row: usize) -> String {
-        match self.first_line {
-            Some(first) => format!("{}:{}", self.name, row + first),
+        match self.lines.get(row) {
+            Some(line) => format!("{}:{line}", self.name),
             None => format!("{} row {}", self.name, row + 1),
         }
     }
 }
 
-fn delimited(bytes: &[u8], separator: u8) -> Result<DataFrame, PolarsError> {
-    // No types are guessed: every column is text, and numbers are read where they are used.
-    CsvReadOptions::default()
-        .with_infer_schema_length(Some(0))
-        .with_has_header(true)
-        .with_parse_options(CsvParseOptions::default().with_separator(separator))
-        .into_reader_with_file_handle(Cursor::new(bytes))
-        .finish()
+fn parquet(bytes: &[u8]) -> Result<TextTable, PolarsError> {
+    let frame = ParquetReader::new(Cursor::new(bytes)).finish()?;
+    let columns = frame.get_column_names().iter().map(|name| name.trim().to_owned()).collect();
+    let cells = by_column(&frame)?;
+    let rows = (0..frame.height()).map(|row| cells.iter().map(|column| column[row].clone()).collect()).collect();
+    Ok(TextTable { columns, rows, lines: Vec::new() })
 }
 
 fn by_column(frame: &DataFrame) -> Result<Vec<Vec<Option<String>>>, PolarsError> {
@@ -129,8 +140,8 @@ mod tests {
 
     #[test]
     fn what_is_no_table_is_said() {
-        assert!(matches!(Table::read("a.csv", b""), Err(TableError::Read { format: "CSV", .. })));
-        assert!(matches!(Table::read("a.parquet", b"PAR"), Err(TableError::Read { format: "Parquet", .. })));
+        assert!(matches!(Table::read("a.csv", b""), Err(TableError::Text { .. })));
+        assert!(matches!(Table::read("a.parquet", b"PAR"), Err(TableError::Parquet { .. })));
         let error = Table::read("a.csv", b"x,x \n1,2\n").expect_err("two columns of one name");
         assert_eq!(error.to_string(), "a.csv has the column `x` twice; give each a name of its own");
     }

@@ -76,7 +76,7 @@ pub fn read(name: &str, source: &str, files: &[SourceFile]) -> Result<Imported, 
     let jobs = jobs(&records, files, &mut warnings);
     let question = "Results of CLIP_benchmark".to_owned();
     let studies = vec![ImportedStudy { name: name.to_owned(), question, source: SOURCE, jobs }];
-    super::or_nothing(source, Imported { studies, warnings })
+    super::or_nothing(source, Imported { studies, warnings, ..Imported::default() })
 }
 
 fn jobs(records: &[Record], files: &[SourceFile], warnings: &mut Vec<String>) -> Vec<ImportedJob> {
@@ -174,7 +174,7 @@ fn json_records(
             warnings.push(format!("{place}: left out: it is no object with `dataset`, `model`, `metrics`"));
             continue;
         };
-        match record(&place, at, fields, blank) {
+        match record(&place, at, fields, blank, warnings) {
             Ok(record) => records.push(record),
             Err(reason) => warnings.push(format!("{place}: left out: {reason}")),
         }
@@ -183,19 +183,29 @@ fn json_records(
 }
 
 /// A run of CLIP_benchmark: {"dataset", "model", "pretrained", "task", "metrics": {...}, "language"}.
-fn record(place: &str, file: usize, fields: &Map<String, Value>, blank: &mut Blank) -> Result<Record, String> {
+fn record(
+    place: &str,
+    file: usize,
+    fields: &Map<String, Value>,
+    blank: &mut Blank,
+    warnings: &mut Vec<String>,
+) -> Result<Record, String> {
     let text = |name: &str| fields.get(name).and_then(Value::as_str).map(str::to_owned);
     let wanted = |name: &str| text(name).ok_or_else(|| format!("it has no text `{name}`"));
     let Some(Value::Object(metrics)) = fields.get("metrics") else {
         return Err("it has no object `metrics`".to_owned());
     };
     let shots = metrics.get("fewshot_k").or_else(|| fields.get("fewshot_k")).and_then(Value::as_f64);
-    let mut kept = Vec::new();
+    let (mut kept, mut odd) = (Vec::new(), Vec::new());
     for (metric, value) in metrics.iter().filter(|(metric, _)| !FIELDS.contains(&metric.as_str())) {
         match value.as_f64() {
             Some(value) => kept.push((metric_name(metric, shots), value)),
-            None => *blank.entry(metric.clone()).or_default() += 1,
+            None if value.is_null() => *blank.entry(metric.clone()).or_default() += 1,
+            None => odd.push(format!("{metric} is {}", kind(value))),
         }
+    }
+    if !odd.is_empty() {
+        warnings.push(format!("{place}: left out, no numbers: {}", list_of(odd)));
     }
     if kept.is_empty() {
         return Err("none of its metrics is a number".to_owned());
@@ -211,6 +221,16 @@ fn record(place: &str, file: usize, fields: &Map<String, Value>, blank: &mut Bla
         gmacs_total: fields.get("gmacs_total").and_then(Value::as_f64).filter(|gmacs| *gmacs > 0.0),
         pool: text("upstream_dataset"),
     })
+}
+
+/// A JSON value as people call it.
+fn kind(value: &Value) -> String {
+    match value {
+        Value::Array(items) => format!("a list of {}", items.len()),
+        Value::Object(_) => "an object".to_owned(),
+        Value::String(text) => format!("the text \"{text}\""),
+        other => other.to_string(),
+    }
 }
 
 /// The CSV of `clip_benchmark build`: a row a model and data set, a column a metric.

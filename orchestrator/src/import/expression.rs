@@ -3,7 +3,7 @@
 //! ```text
 //! sum     = product { ("+" | "-") product }
 //! product = factor { ("*" | "/") factor }
-//! factor  = number | name | "`" any "`" | "(" sum ")" | "-" factor
+//! factor  = number | ["column:" | "axis:"] ( name | "`" any "`" ) | "(" sum ")" | "-" factor
 //! ```
 
 use std::fmt;
@@ -16,8 +16,12 @@ const DEPTH_MAX: usize = 100;
 pub enum Expression {
     /// A number.
     Number(f64),
-    /// A column, by name.
+    /// A column, or a quantity that is mapped, by name.
     Column(String),
+    /// A column of the table, whatever is mapped.
+    OfTable(String),
+    /// A quantity that is mapped, whatever columns there are.
+    Mapped(String),
     /// -x.
     Negated(Box<Expression>),
     /// Two operands.
@@ -62,11 +66,11 @@ impl Expression {
         }
     }
 
-    /// Names of the columns in it, left to right.
-    pub fn names(&self) -> Vec<&str> {
+    /// What stands for a number of the row in it, left to right.
+    pub fn names(&self) -> Vec<&Expression> {
         match self {
             Expression::Number(_) => Vec::new(),
-            Expression::Column(name) => vec![name],
+            Expression::Column(_) | Expression::OfTable(_) | Expression::Mapped(_) => vec![self],
             Expression::Negated(of) => of.names(),
             Expression::Binary(_, one, other) => [one.names(), other.names()].concat(),
         }
@@ -76,7 +80,7 @@ impl Expression {
     pub fn value<E>(&self, column: &mut impl FnMut(&str) -> Result<f64, E>) -> Result<f64, E> {
         Ok(match self {
             Expression::Number(value) => *value,
-            Expression::Column(name) => column(name)?,
+            Expression::Column(name) | Expression::OfTable(name) | Expression::Mapped(name) => column(name)?,
             Expression::Negated(of) => -of.value(column)?,
             Expression::Binary(operator, one, other) => {
                 let (one, other) = (one.value(column)?, other.value(column)?);
@@ -90,12 +94,14 @@ impl Expression {
         })
     }
 
-    /// The same with some columns replaced by expressions.
+    /// The same with what [`Expression::names`] lists replaced.
     #[must_use]
-    pub fn replaced(&self, with: &impl Fn(&str) -> Option<Expression>) -> Expression {
+    pub fn replaced(&self, with: &impl Fn(&Expression) -> Option<Expression>) -> Expression {
         match self {
             Expression::Number(_) => self.clone(),
-            Expression::Column(name) => with(name).unwrap_or_else(|| self.clone()),
+            Expression::Column(_) | Expression::OfTable(_) | Expression::Mapped(_) => {
+                with(self).unwrap_or_else(|| self.clone())
+            }
             Expression::Negated(of) => Expression::Negated(Box::new(of.replaced(with))),
             Expression::Binary(operator, one, other) => {
                 Expression::Binary(*operator, Box::new(one.replaced(with)), Box::new(other.replaced(with)))
@@ -110,6 +116,8 @@ impl fmt::Display for Expression {
         match self {
             Expression::Number(value) => write!(f, "{value:?}"),
             Expression::Column(name) => write!(f, "`{name}`"),
+            Expression::OfTable(name) => write!(f, "column:`{name}`"),
+            Expression::Mapped(name) => write!(f, "axis:`{name}`"),
             Expression::Negated(of) => write!(f, "-{of}"),
             Expression::Binary(operator, one, other) => {
                 let sign = match operator {
@@ -186,25 +194,44 @@ impl Parser<'_> {
                 self.at += 1;
                 Ok(inner)
             }
-            Some('`') => {
-                self.at += 1;
-                let rest = &self.chars[self.at..];
-                let length = rest.iter().position(|c| *c == '`').ok_or_else(|| self.error("a backtick is missing"))?;
-                let name: String = rest[..length].iter().collect();
-                self.at += length + 1;
-                Ok(Expression::Column(name))
-            }
             Some(c) if c.is_ascii_digit() || c == '.' => self.number(),
-            Some(c) if c.is_alphabetic() || c == '_' => {
-                let rest = &self.chars[self.at..];
-                let in_name = |c: &char| c.is_alphanumeric() || *c == '_' || *c == '.';
-                let length = rest.iter().position(|c| !in_name(c)).unwrap_or(rest.len());
-                self.at += length;
-                Ok(Expression::Column(rest[..length].iter().collect()))
+            Some(c) if c.is_alphabetic() || c == '_' || c == '`' => {
+                let first = self.name()?;
+                if c == '`' || self.chars.get(self.at) != Some(&':') {
+                    return Ok(Expression::Column(first));
+                }
+                self.at += 1;
+                match first.as_str() {
+                    "column" => Ok(Expression::OfTable(self.name()?)),
+                    "axis" => Ok(Expression::Mapped(self.name()?)),
+                    _ => Err(self.error(format!(
+                        "`{first}:` is not known; `column:NAME` is a column of the table, `axis:KEY` what \
+                                                 is mapped to that key"
+                    ))),
+                }
             }
             Some(c) => Err(self.error(format!("`{c}` where a number, a column or `(` is expected"))),
             None => Err(self.error("it ends where a number, a column or `(` is expected")),
         }
+    }
+
+    /// A name, plain or in backticks.
+    fn name(&mut self) -> Result<String, ExpressionError> {
+        if self.chars.get(self.at) == Some(&'`') {
+            self.at += 1;
+            let rest = &self.chars[self.at..];
+            let length = rest.iter().position(|c| *c == '`').ok_or_else(|| self.error("a backtick is missing"))?;
+            self.at += length + 1;
+            return Ok(rest[..length].iter().collect());
+        }
+        let rest = &self.chars[self.at..];
+        let in_name = |c: &char| c.is_alphanumeric() || *c == '_' || *c == '.';
+        let length = rest.iter().position(|c| !in_name(c)).unwrap_or(rest.len());
+        if length == 0 {
+            return Err(self.error("a name is missing"));
+        }
+        self.at += length;
+        Ok(rest[..length].iter().collect())
     }
 
     fn number(&mut self) -> Result<Expression, ExpressionError> {
@@ -262,6 +289,8 @@ mod tests {
         assert!(said("Model Size").starts_with("at character 7: `S` is not expected here; a column whose name"));
         assert_eq!(said("1.2.3"), "at character 1: `1.2.3` is no number");
         assert_eq!(said("`a"), "at character 2: a backtick is missing");
+        assert!(said("colum:n*2").starts_with("at character 7: `colum:` is not known; `column:NAME`"));
+        assert_eq!(said("axis:*2"), "at character 6: a name is missing");
         assert!(said(&"(".repeat(5000)).contains("more than 100"));
     }
 
@@ -269,6 +298,8 @@ mod tests {
         let leaf = prop_oneof![
             (0.0..1e12_f64).prop_map(Expression::Number),
             "[a-zA-Z @/-]{1,8}".prop_map(Expression::Column),
+            "[a-zA-Z @/-]{1,8}".prop_map(Expression::OfTable),
+            "[a-z]{1,8}".prop_map(Expression::Mapped),
         ];
         let operators = prop::sample::select(vec![Operator::Plus, Operator::Minus, Operator::Times, Operator::Over]);
         leaf.prop_recursive(5, 40, 2, move |inner| {

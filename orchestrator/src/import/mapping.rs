@@ -172,6 +172,21 @@ pub enum MapError {
         /// Why.
         source: ExpressionError,
     },
+    /// A name that is a column and a key.
+    #[error(
+        "--map `{key}={text}`: `{name}` is a column of the table, and a quantity that is mapped to `{mapped}`; write \
+         `column:{name}` or `axis:{name}`"
+    )]
+    Ambiguous {
+        /// Key.
+        key: String,
+        /// As given.
+        text: String,
+        /// The name.
+        name: String,
+        /// What it is mapped to.
+        mapped: String,
+    },
     /// Keys that are made of each other.
     #[error("--map `{key}=` is made of itself")]
     Circle {
@@ -264,17 +279,41 @@ fn numbers(key: &Key, value: &str, given: &[(Key, &str)], table: &Table, depth: 
             no_column(key, value, table)
         }
     })?;
-    let mut replacements: Vec<(String, Expression)> = Vec::new();
-    for name in expression.names() {
-        if table.column(name).is_some() {
-            continue;
-        }
-        let other = given.iter().find(|(key, _)| key.to_string() == name && !key.is_text());
-        let (other, text) = other.ok_or_else(|| no_column(key, name, table))?;
-        replacements.push((name.to_owned(), numbers(other, text, given, table, depth + 1)?));
+    let mut replacements: Vec<(Expression, Expression)> = Vec::new();
+    for leaf in expression.names() {
+        let (name, may_be_column, may_be_key) = match leaf {
+            Expression::OfTable(name) => (name, true, false),
+            Expression::Mapped(name) => (name, false, true),
+            Expression::Column(name) => (name, true, true),
+            _ => continue,
+        };
+        let is_column = may_be_column && table.column(name).is_some();
+        // In what a key is itself mapped to, its name can only be the column's.
+        let other = given.iter().find(|(other, _)| {
+            may_be_key && other.to_string() == *name && !other.is_text() && !(is_column && other == key)
+        });
+        let with = match other {
+            Some((_, text)) if is_column && !is_plain(text, name) => {
+                return Err(MapError::Ambiguous {
+                    key: key.to_string(),
+                    text: value.to_owned(),
+                    name: name.clone(),
+                    mapped: (*text).to_owned(),
+                });
+            }
+            Some((other, text)) if !is_column => numbers(other, text, given, table, depth + 1)?,
+            _ if is_column => Expression::Column(name.clone()),
+            _ => return Err(no_column(key, name, table)),
+        };
+        replacements.push((leaf.clone(), with));
     }
     Ok(expression
-        .replaced(&|name| replacements.iter().find(|(replaced, _)| replaced == name).map(|(_, with)| with.clone())))
+        .replaced(&|leaf| replacements.iter().find(|(replaced, _)| replaced == leaf).map(|(_, with)| with.clone())))
+}
+
+/// Whether a key is mapped to the column of its own name, so that both readings are one.
+fn is_plain(text: &str, name: &str) -> bool {
+    text == name || text == format!("`{name}`") || text == format!("column:{name}")
 }
 
 fn no_column(key: &Key, column: &str, table: &Table) -> MapError {
@@ -304,6 +343,29 @@ mod tests {
         let Some(From::Numbers(d)) = mapping.of(&Key::D) else { panic!("d is numbers") };
         assert_eq!(d.to_string(), "(`Training FLOP` / (6.0 * `Model Size`))");
         assert_eq!(mapping.of(&Key::Dataset), Some(&From::Word("c4".to_owned())));
+    }
+
+    #[test]
+    fn a_name_of_a_column_and_of_a_key_is_asked_about() {
+        let table = Table::read("t.csv", b"n,c,loss\n1,2,3\n").expect("a table");
+        let parse = |maps: &[&str]| {
+            let maps: Vec<String> = maps.iter().map(|&map| map.to_owned()).collect();
+            Mapping::parse(&maps, Some(Convention::SixNd), &table).map_err(|error| error.to_string())
+        };
+        let d = |maps: &[&str]| match parse(maps).expect("a mapping").of(&Key::D) {
+            Some(From::Numbers(d)) => d.to_string(),
+            other => panic!("{other:?}"),
+        };
+        let with = |d: &'static str| ["n=n*1e6", "c=c", d, "loss=loss"];
+        let said = parse(&with("d=c/(6*n)")).expect_err("it may be either");
+        assert!(said.contains("`n` is a column of the table, and a quantity that is mapped to `n*1e6`"), "{said}");
+        assert!(said.contains("`column:n` or `axis:n`"), "{said}");
+        assert_eq!(d(&with("d=c/(6*axis:n)")), "(`c` / (6.0 * (`n` * 1000000.0)))");
+        assert_eq!(d(&with("d=c/(6*column:n)")), "(`c` / (6.0 * `n`))");
+        // Both readings are one.
+        assert_eq!(d(&["n=n", "c=c", "d=c/(6*n)", "loss=loss"]), "(`c` / (6.0 * `n`))");
+        let said = parse(&with("d=axis:u")).expect_err("no such key is mapped");
+        assert!(said.contains("has no column `u`"), "{said}");
     }
 
     #[test]

@@ -16,6 +16,8 @@ pub mod open_clip;
 
 pub mod openclip_2022;
 
+mod possible;
+
 pub mod table;
 
 use protocol::ModelSize;
@@ -200,9 +202,11 @@ fn did_you_mean<'a>(word: &str, candidates: impl Iterator<Item = &'a str>) -> St
     nearest(word, candidates).map_or(String::new(), |found| format!("; did you mean `{found}`?"))
 }
 
-/// The study, or an error where no job of it is left.
-fn or_nothing(name: &str, imported: Imported) -> Result<Imported, ReadError> {
+/// The studies without what can't be, or an error where no job of them is left.
+fn or_nothing(name: &str, mut imported: Imported) -> Result<Imported, ReadError> {
+    imported.warnings.extend(possible::keep(&mut imported.studies));
     if imported.studies.iter().all(|study| study.jobs.is_empty()) {
+        imported.warnings.extend(imported.failed);
         return Err(ReadError::Nothing { name: name.to_owned(), warnings: imported.warnings });
     }
     Ok(imported)

@@ -45,18 +45,24 @@ const KEPT: [&str; 17] = [
 ];
 
 /// `name: value` lines; `None` is Python's for nothing.
-struct Params(BTreeMap<String, String>);
+struct Params {
+    values: BTreeMap<String, String>,
+    /// Arguments that are `None`.
+    none: BTreeSet<String>,
+}
 
 impl Params {
     fn read(file: &SourceFile) -> Params {
         let text = String::from_utf8_lossy(&file.bytes).into_owned();
         let lines = text.lines().filter_map(|line| line.split_once(':'));
         let pairs = lines.map(|(name, value)| (name.trim().to_owned(), value.trim().to_owned()));
-        Params(pairs.filter(|(_, value)| !value.is_empty() && value != "None").collect())
+        let (none, values): (Vec<_>, Vec<_>) =
+            pairs.filter(|(_, value)| !value.is_empty()).partition(|(_, value)| value == "None");
+        Params { values: values.into_iter().collect(), none: none.into_iter().map(|(name, _)| name).collect() }
     }
 
     fn text(&self, name: &str) -> Option<&str> {
-        self.0.get(name).map(String::as_str)
+        self.values.get(name).map(String::as_str)
     }
 
     fn positive(&self, name: &str) -> Option<f64> {
@@ -72,11 +78,18 @@ impl Params {
 pub fn read(name: &str, source: &str, runs: &[Run]) -> Result<Imported, ReadError> {
     let mut warnings = Vec::new();
     let mut jobs = Vec::new();
+    let mut failed = Vec::new();
     for run in runs {
-        jobs.extend(job(run, &mut warnings)?);
+        match job(run, &mut warnings) {
+            Ok(job) => jobs.extend(job),
+            Err(error) => {
+                let because = std::error::Error::source(&error).map(|source| format!(": {source}")).unwrap_or_default();
+                failed.push(format!("{}: {error}{because}", run.folder));
+            }
+        }
     }
     let study = ImportedStudy { name: name.to_owned(), question: "Runs of OpenCLIP".to_owned(), source: SOURCE, jobs };
-    super::or_nothing(source, Imported { studies: vec![study], warnings })
+    super::or_nothing(source, Imported { studies: vec![study], warnings, failed })
 }
 
 fn job(run: &Run, warnings: &mut Vec<String>) -> Result<Option<ImportedJob>, ReadError> {
@@ -189,6 +202,13 @@ fn by_epoch(
     let mut without = Vec::new();
     let lines = run.results.json_lines()?;
     let counted = counted_epochs(&lines, params);
+    if counted.is_none() && !is_never_resumed(params) && lines.iter().any(|line| line.get("epoch").is_none()) {
+        warnings.push(format!(
+            "{}/{}: {} does not say `resume: None`, so the run may have been resumed and lines stand twice: of which epochs \
+             those without an `epoch` are is not known",
+            run.folder, run.results.name, run.params.name
+        ));
+    }
     if counted.is_some() {
         warnings.push(format!(
             "{}/{}: no line has an `epoch` (the trainer writes it only with validation data): taken as those that \
@@ -221,13 +241,18 @@ fn by_epoch(
     Ok(epochs)
 }
 
-/// Epochs of the lines where none says its own: every `zeroshot_frequency`-th and the last.
+/// Whether the trainer, which writes down every argument, says that the run did not go on from a checkpoint.
+fn is_never_resumed(params: &Params) -> bool {
+    params.none.contains("resume")
+}
+
+/// Epochs of the lines of a run in one piece where none says its own: every `zeroshot_frequency`-th and the last.
 fn counted_epochs(lines: &[Value], params: &Params) -> Option<Vec<f64>> {
     let every = params.positive("zeroshot_frequency").filter(|every| every.fract() == 0.0)? as u64;
     let last = params.positive("epochs")? as u64;
     let epochs: Vec<f64> =
         (1..=last).filter(|epoch| epoch % every == 0 || *epoch == last).map(|epoch| epoch as f64).collect();
-    let untold = !lines.is_empty() && lines.iter().all(|line| line.get("epoch").is_none());
+    let untold = is_never_resumed(params) && !lines.is_empty() && lines.iter().all(|line| line.get("epoch").is_none());
     (untold && lines.len() <= epochs.len()).then_some(epochs)
 }
 
@@ -316,13 +341,30 @@ mod tests {
 
     #[test]
     fn lines_without_an_epoch_are_counted() {
-        let params = format!("{PARAMS}zeroshot_frequency: 2\n");
+        let params = format!("{PARAMS}resume: None\nzeroshot_frequency: 2\n");
         let results = "{\"imagenet-zeroshot-val-top1\": 0.1}\n{\"imagenet-zeroshot-val-top1\": 0.2}\n";
         let imported = read("oc", "x", &[run(&params, results)]).expect("a run");
         let job = &imported.studies[0].jobs[0];
         let rows: Vec<_> = job.evaluations.iter().map(|row| (row.samples_seen, row.value)).collect();
         assert_eq!((job.samples_seen, rows), (Some(3000.0), vec![(Some(2000), 0.1), (None, 0.2)]));
         assert!(imported.warnings[0].contains("no line has an `epoch`"), "{:?}", imported.warnings);
+        // A run that went on from a checkpoint may have measured an epoch twice.
+        for resumed in ["", "resume: latest\n"] {
+            let params = format!("{PARAMS}{resumed}zeroshot_frequency: 2\n");
+            let error = read("oc", "x", &[run(&params, results)]).expect_err("nothing is known of its lines");
+            let ReadError::Nothing { warnings, .. } = error else { panic!("{error}") };
+            assert!(warnings[0].contains("does not say `resume: None`"), "{warnings:?}");
+        }
+    }
+
+    #[test]
+    fn a_run_that_cant_be_read_keeps_no_other_out() {
+        let good = "{\"imagenet-zeroshot-val-top1\": 0.1, \"epoch\": 3}\n";
+        let cut = format!("{good}{{\"imagenet-zeroshot-v");
+        let runs = [Run { folder: "cut".to_owned(), ..run(PARAMS, &cut) }, run(PARAMS, good)];
+        let imported = read("oc", "x", &runs).expect("one run");
+        assert_eq!(imported.studies[0].jobs.len(), 1);
+        assert!(imported.failed[0].starts_with("cut: results.jsonl:2 is not JSON"), "{:?}", imported.failed);
     }
 
     #[test]
@@ -334,6 +376,7 @@ mod tests {
         assert_eq!((job.samples_seen, job.parameters, job.evaluations.len()), (None, None, 1));
         assert_eq!(imported.warnings.len(), 3, "{:?}", imported.warnings);
         let error = read("oc", "x", &[run("lr: 1", results)]).expect_err("no model");
-        assert!(error.to_string().contains("no line `model: NAME`"), "{error}");
+        let ReadError::Nothing { warnings, .. } = error else { panic!("{error}") };
+        assert!(warnings[0].contains("no line `model: NAME`"), "{warnings:?}");
     }
 }

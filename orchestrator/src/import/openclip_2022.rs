@@ -132,7 +132,7 @@ pub fn read(name: &str, folder: &str, files: &[SourceFile]) -> Result<Imported, 
     };
     warnings.extend(oddities::all(&seen));
     let studies = [laion, openai].into_iter().filter(|study| !study.jobs.is_empty()).collect();
-    super::or_nothing(folder, Imported { studies, warnings })
+    super::or_nothing(folder, Imported { studies, warnings, ..Imported::default() })
 }
 
 fn job(

@@ -1,11 +1,12 @@
 //! Any table of results, by a [`Mapping`] of its columns: each row a job, or the rows of a run its checkpoints.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, HashMap, HashSet};
 
 use serde_json::{Value, json};
 
 use super::benchmarks::binomial;
 use super::mapping::{From, Key, Mapping};
+use super::possible::Range;
 use super::{ReadError, SourceFile, agree, list_of, number, pool};
 use crate::dataset::table::Table;
 use crate::fit::Convention;
@@ -119,7 +120,10 @@ pub fn read(
     }
     let study =
         ImportedStudy { name: name.to_owned(), question: format!("Results in {}", file.name), source: SOURCE, jobs };
-    super::or_nothing(&file.name, Imported { studies: vec![study], warnings: complaints.warnings(&table) })
+    super::or_nothing(
+        &file.name,
+        Imported { studies: vec![study], warnings: complaints.warnings(&table), ..Imported::default() },
+    )
 }
 
 fn same_axis(one: Option<f64>, other: Option<f64>) -> bool {
@@ -142,6 +146,7 @@ fn content(row: &Row, mapping: &Mapping) -> Value {
 fn job(last: &Row, of: &[&Row], identity: Value, mapping: &Mapping, table: &Table, file: &SourceFile) -> ImportedJob {
     let of_convention = |convention| last.c.filter(|_| mapping.compute == Some(convention));
     let mut evaluations: Vec<ImportedEvaluation> = Vec::new();
+    let mut seen = HashSet::new();
     for row in of {
         let is_last = row.d == last.d;
         for (at, (metric, value)) in row.metrics.iter().enumerate() {
@@ -158,11 +163,7 @@ fn job(last: &Row, of: &[&Row], identity: Value, mapping: &Mapping, table: &Tabl
                 chance: row.chance.filter(|_| at == 0),
                 count: count.map(|count| count.round() as i64),
             };
-            let same = |other: &ImportedEvaluation| {
-                (&other.dataset, &other.metric, other.samples_seen)
-                    == (&evaluation.dataset, &evaluation.metric, evaluation.samples_seen)
-            };
-            if !evaluations.iter().any(same) {
+            if seen.insert((&row.dataset, metric, evaluation.samples_seen)) {
                 evaluations.push(evaluation);
             }
         }
@@ -264,12 +265,18 @@ fn row(table: &Table, mapping: &Mapping, at: usize, complaints: &mut Complaints)
 
 fn cell(table: &Table, at: usize, column: &str) -> Result<f64, Bad> {
     let text = table.cell(at, table.column(column)).ok_or(Bad::Empty)?;
-    number(text).ok_or_else(|| Bad::Value(format!("{column}: `{text}`"), "has to be a finite number".to_owned()))
+    let decimal_comma = text.matches(',').count() == 1 && number(&text.replace(',', ".")).is_some();
+    let allowed = if decimal_comma {
+        "has to be a finite number, with a point for its comma"
+    } else {
+        "has to be a finite number"
+    };
+    number(text).ok_or_else(|| Bad::Value(format!("{column}: `{text}`"), allowed.to_owned()))
 }
 
 /// What each quantity may be.
 fn checked(key: &Key, value: f64) -> Result<f64, Bad> {
-    let is_loss = *key == Key::Loss || matches!(key, Key::Metric(name) if name.starts_with("loss"));
+    let range = if *key == Key::Loss { Range::Loss } else { Range::of(key.metric_name()) };
     let (good, allowed) = match key {
         Key::N | Key::D | Key::U => {
             (value >= 1.0, format!("has to be 1 or more; scale it, for example `--map '{key}=COLUMN*1e9'`"))
@@ -278,9 +285,9 @@ fn checked(key: &Key, value: f64) -> Result<f64, Bad> {
         Key::StandardError => (value >= 0.0, "has to be 0 or more".to_owned()),
         Key::Count => (value >= 1.0, "has to be 1 or more".to_owned()),
         Key::Seed => (value.fract() == 0.0 && value.abs() < 9e15, "has to be a whole number".to_owned()),
-        _ if is_loss => (value > 0.0, "a loss has to be above 0".to_owned()),
+        _ if range == Range::Loss => (range.holds(value), "a loss has to be above 0".to_owned()),
         _ => (
-            (0.0..=1.0).contains(&value),
+            range.holds(value),
             format!(
                 "has to lie between 0 and 1; percent: `--map '{key}=COLUMN/100'`; without bound: map it as loss, or \
                  metric:loss_NAME"

@@ -95,6 +95,8 @@ pub struct Imported {
     pub studies: Vec<ImportedStudy>,
     /// What is odd in the source, each with the rows it is about.
     pub warnings: Vec<String>,
+    /// Parts of the source that could not be read, which did not keep the others from being imported, and why.
+    pub failed: Vec<String>,
 }
 
 /// What importing a study changed.

@@ -154,14 +154,34 @@ fn without_password(mut url: url::Url) -> (String, Option<String>) {
     (url.into(), in_query.or(in_authority))
 }
 
+/// Whether a password may have been cut at a character that ends the authority of a URL, so that its rest looks like a
+/// host or a database, which messages would show.
+fn has_raw_password(url: &url::Url) -> bool {
+    url.fragment().is_some() || url.path().contains('@') || url.query().is_some_and(|query| query.contains('@'))
+}
+
+/// An IPv6 address without the brackets that it has in a URL: as a name to look up it has none.
+fn without_brackets(options: PgConnectOptions) -> PgConnectOptions {
+    let host = options.get_host();
+    match host.strip_prefix('[').and_then(|host| host.strip_suffix(']')).map(str::to_owned) {
+        Some(host) => options.host(&host),
+        None => options,
+    }
+}
+
 fn parse_url(text: &str) -> Result<PgConnectOptions, StoreError> {
     let reason = match url::Url::parse(text) {
         Err(error) => error.to_string(),
         Ok(url) if !matches!(url.scheme(), "postgres" | "postgresql") => {
             format!("it starts with `{}:`, not with `postgres:`", url.scheme())
         }
+        Ok(url) if has_raw_password(&url) => {
+            "an `@` or a `#` stands behind its host. In a user name or a password, characters other than letters, digits and \
+             `-._~` have to be percent-encoded (`@` as %40, `/` as %2F, `#` as %23, `?` as %3F, `:` as %3A)"
+                .to_owned()
+        }
         Ok(_) => match PgConnectOptions::from_str(text) {
-            Ok(options) => return Ok(options),
+            Ok(options) => return Ok(without_brackets(options)),
             Err(_) => "one of its parameters has a value that is not allowed".to_owned(),
         },
     };
@@ -401,6 +421,29 @@ fn doing(doing: &'static str) -> impl Fn(sqlx::Error) -> StoreError {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_password_that_is_not_encoded_is_not_taken_for_a_host() {
+        for text in [
+            "postgres://u:p@ss/w#x@host/d",
+            "postgres://u:p@ss/w@host/d",
+            "postgres://u:1#ss@host/d",
+            "postgres://u:1?ss@host/d",
+            "postgres://u:1/ss@host/d",
+        ] {
+            let said = parse_url(text).expect_err(text).to_string();
+            assert!(said.contains("percent-encoded"), "{said}");
+            assert!(!said.contains("ss") || !said.contains("host/"), "{said}");
+        }
+        let options = parse_url("postgres://u:p%40ss%2Fw%23@host/d?sslmode=disable").expect("a URL");
+        assert_eq!((options.get_host(), options.get_database()), ("host", Some("d")));
+    }
+
+    #[test]
+    fn an_ipv6_address_is_looked_up_without_brackets() {
+        let options = parse_url("postgres://u:p@[::1]:5433/d").expect("a URL");
+        assert_eq!((options.get_host(), options.get_port()), ("::1", 5433));
+    }
 
     #[test]
     fn the_password_leaves_the_url() {

@@ -39,6 +39,7 @@ pub use error::{PrivatePostgresError, Said};
 pub use listen::{ListenAddress, listen, listen_no_more};
 
 use folder::Cluster;
+pub use folder::check_name;
 use postmaster::{LockState, ServerLock};
 
 /// Name of the database and of the role that owns it.

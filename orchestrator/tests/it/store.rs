@@ -77,6 +77,21 @@ mod life {
         }
     }
 
+    #[test]
+    fn a_folder_whose_name_is_no_line_of_text_is_refused_at_once() {
+        let project = Project::new_below("two\nlines");
+        for args in [&["db", "start"][..], &["db", "status"], &["sql", "SELECT 1"]] {
+            let said = project.transcript(args);
+            assert!(said.contains("can't hold the state of sweeps: its name has a control character"), "{said}");
+            assert!(said.contains("hint: rename the folder, or set SWEEP_HOME"), "{said}");
+        }
+        assert!(!project.home().join("postgres").exists(), "nothing was begun");
+        let latin1 = std::os::unix::ffi::OsStrExt::from_bytes(b"/caf\xe9/.sweep");
+        let latin1 = std::path::Path::new::<std::ffi::OsStr>(latin1);
+        let error = sweep::store::private_postgres::check_name(latin1).expect_err("it is not UTF-8");
+        assert!(error.to_string().contains("is not UTF-8"), "{error}");
+    }
+
     /// As root the server's user can't enter the project; as anybody else it is the same user.
     #[test]
     fn a_project_in_a_private_folder() {

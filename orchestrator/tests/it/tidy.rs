@@ -26,6 +26,7 @@ const OWNERS: &[(&str, &[&str])] = &[
     ("sqlparser::", &["orchestrator/src/store/condition.rs"]),
     ("argmin::", &["orchestrator/fit/src/"]),
     ("polars::", &["orchestrator/src/dataset"]),
+    ("csv::", &["orchestrator/src/dataset"]),
     ("plotters::", &["orchestrator/src/report/"]),
     ("clap::", &["orchestrator/src/cli/", "orchestrator/src/worker/mod.rs", "runners/"]),
     ("tch::", &["runners/clip/", "kernels/src/loss.rs", "kernels/src/group.rs", "kernels/tests/"]),

@@ -50,6 +50,12 @@ pub enum PrivatePostgresError {
     /// Root needs another user to run the server as.
     #[error("PostgreSQL refuses to run as root, and there is neither a user `postgres` nor `nobody` to run it as")]
     NoUser,
+    /// A name that no line of text can hold, as those of PostgreSQL's lock file and of batch scripts.
+    #[error("{folder:?} can't hold the state of sweeps: its name has a control character, or is not UTF-8")]
+    FolderName {
+        /// The folder.
+        folder: PathBuf,
+    },
     /// The short folder for the socket is not safe to use.
     #[error("can't use {} for the socket: it exists and is not a folder of mode 0700 owned by user {owner}", folder.display())]
     SocketFolder {
@@ -174,6 +180,7 @@ impl PrivatePostgresError {
                 format!("run as {owner}, or set SWEEP_HOME to a folder of your own, or DATABASE_URL to a shared database")
             }
             Self::NoUser => "add a user `postgres`, or set DATABASE_URL to a database of yours".to_owned(),
+            Self::FolderName { .. } => "rename the folder, or set SWEEP_HOME to another one".to_owned(),
             Self::SocketFolder { folder, .. } => format!("remove {}", folder.display()),
             Self::Io { source, .. } if source.kind() == io::ErrorKind::PermissionDenied => {
                 "set SWEEP_HOME to a folder that you may write to, or DATABASE_URL to a database of yours".to_owned()

@@ -90,9 +90,16 @@ impl ServerUser {
     }
 }
 
+/// Whether the name of a folder of state can be written where it has to be: in lines, as text.
+pub fn check_name(home: &Path) -> Result<(), PrivatePostgresError> {
+    let plain = home.to_str().is_some_and(|name| !name.chars().any(char::is_control));
+    if plain { Ok(()) } else { Err(PrivatePostgresError::FolderName { folder: home.to_owned() }) }
+}
+
 impl Cluster {
     /// The cluster of `home`, if one was ever placed.
     pub(super) fn find(home: &Path) -> Result<Option<Cluster>, PrivatePostgresError> {
+        check_name(home)?;
         let Ok(folder) = home.join("postgres").canonicalize() else { return Ok(None) };
         let user = match folder.join("data").metadata() {
             // Root runs the server of whoever made the cluster.
