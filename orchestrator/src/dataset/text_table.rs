@@ -18,6 +18,7 @@ pub(super) struct TextTable {
 /// before the header and empty lines are skipped.
 pub(super) fn read(name: &str, bytes: &[u8], separator: u8) -> Result<TextTable, TableError> {
     let text = decoded(bytes).map_err(|(line, reason)| TableError::Text { place: format!("{name}:{line}"), reason })?;
+    let text = text.replace("\r\n", "\n");
     // Old spreadsheets end lines by CR alone.
     let text = if text.contains('\n') { text } else { text.replace('\r', "\n") };
     let is_before = |line: &&str| line.trim().is_empty() || line.starts_with('#');

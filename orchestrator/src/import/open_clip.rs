@@ -202,7 +202,7 @@ fn by_epoch(
     let mut without = Vec::new();
     let lines = run.results.json_lines()?;
     let counted = counted_epochs(&lines, params);
-    if counted.is_none() && !is_never_resumed(params) && lines.iter().any(|line| line.get("epoch").is_none()) {
+    if !lines.is_empty() && !is_never_resumed(params) && lines.iter().all(|line| line.get("epoch").is_none()) {
         warnings.push(format!(
             "{}/{}: {} does not say `resume: None`, so the run may have been resumed and lines stand twice: of which epochs \
              those without an `epoch` are is not known",
