@@ -49,7 +49,7 @@ impl FromStr for ListenAddress {
         if ip.is_unspecified() {
             return Err("it has to be one address: the certificate names it, and nodes connect to it".to_owned());
         }
-        if ip.is_loopback() {
+        if ip == Ipv4Addr::LOCALHOST {
             return Err(
                 "it has to be an address that other machines reach: this one is of this machine alone".to_owned()
             );
