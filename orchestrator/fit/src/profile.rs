@@ -19,7 +19,7 @@ use crate::distribution::t_two_sided;
 use crate::interval::{ALPHA, Interval};
 use crate::law::PARAMETERS_MAX;
 use crate::objective::Loss;
-use crate::solve::{Minimum, Newton, Problem, Pull, Quantity, Solver, cholesky_solve};
+use crate::solve::{Minimum, Problem, Pull, Quantity, cholesky_solve, minimise};
 
 /// Steps outward before a side is given up as flat.
 const STEPS_MAX: usize = 60;
@@ -184,7 +184,7 @@ fn trace(problem: &Problem<'_>, best: &Minimum, quantity: &dyn Quantity, restart
         if let Some(deeper) = points.iter().min_by(|a, b| a.objective.total_cmp(&b.objective)).filter(|point| {
             restart && point.objective < best.value - 1e-9 * best.value.abs() && base.deviance(point) < -1e-6
         }) {
-            let settled = Newton::default().minimise(problem, &deeper.theta);
+            let settled = minimise(problem, &deeper.theta);
             if settled.value < best.value {
                 return Err(settled);
             }
@@ -241,7 +241,7 @@ impl Base<'_> {
             .iter()
             .copied()
             .chain(self.beside.as_deref())
-            .map(|start| Newton::default().minimise(&problem, start))
+            .map(|start| minimise(&problem, start))
             .min_by(|a, b| a.value.total_cmp(&b.value))
             .expect("there is a start");
         let value = self.quantity.at(&found.theta, &mut vec![0.0; found.theta.len()]);

@@ -277,7 +277,7 @@ fn test(setting: &Setting<'_>, rows: &[Observation], place: &Place, cut: u64) ->
     let keys = |points: &[points::Point]| -> BTreeSet<&str> {
         points.iter().map(|point| rows[point.observation].job_key.as_str()).collect()
     };
-    let problem = Problem { frozen, ..Problem::new(law, &sample, objective) };
+    let problem = Problem { frozen, method: &options.method, ..Problem::new(law, &sample, objective) };
     let solution = solve::solve(&problem, options.starts, options.seed);
     let theta = &solution.best.theta;
     // A fraction ends at 1, whatever an extrapolated law says.
