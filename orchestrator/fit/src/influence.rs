@@ -303,6 +303,9 @@ fn refit(base: &Base<'_>, out: &BTreeSet<&str>) -> Result<Minimum, &'static str>
             minimum = searched;
         }
     }
+    if base.options.method.was_cut() {
+        return Err("its time was used up");
+    }
     if minimum.theta.iter().all(|value| value.is_finite()) { Ok(minimum) } else { Err("no minimum was found") }
 }
 

@@ -1,5 +1,5 @@
 //! Laws, fits and intervals. Pure: knows no clock, file, database or terminal, and no randomness but the seed in
-//! [`Options`].
+//! [`Options`]. argmin, which runs every search, reads the clock only where the caller's [`Watch`] sets a limit.
 //!
 //! [`fit`] takes [`Observation`]s, leaves out what no law can be fitted to and says so ([`Exclusion`]), selects points
 //! ([`Points`]), minimises an [`Objective`] of a [`Law`](law::Law) over them ([`solve`]), bootstraps the whole of that
@@ -28,6 +28,7 @@ mod profile;
 mod random;
 mod sample;
 pub mod solve;
+pub mod solvers;
 
 use serde::Serialize;
 
@@ -45,8 +46,8 @@ pub use predict::{Beyond, Evaluation, Forecast, Intervals, Stated};
 use prepare::{Prepared, one_value, prepare};
 pub use profile::{Identified, Profile, profile};
 pub use sample::Sample;
-use solve::{Problem, Status};
 pub use solve::{Method, SolverKind, Watch};
+use solve::{Problem, Status};
 
 /// Fewest points, after selection, that a law is fitted to.
 pub const POINTS_MIN: usize = 3;
@@ -239,7 +240,7 @@ pub fn fit(observations: &[Observation], options: &Options) -> Result<Fit, FitEr
     };
 
     let near_chance = observations.iter().filter(|o| o.is_near_chance()).count();
-    let out_of_time = solution.status == Status::TimeLimit || options.method.is_out_of_time();
+    let out_of_time = solution.status == Status::TimeLimit || options.method.was_cut();
     let verdict = if near_chance == observations.len() {
         Verdict::AtChance
     } else if out_of_time {

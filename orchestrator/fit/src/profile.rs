@@ -55,9 +55,9 @@ pub struct Profile {
     pub curve: Vec<(f64, f64)>,
     /// At the minimum.
     pub value: f64,
-    /// Lower end; minus infinity where there is none.
+    /// Lower end; minus infinity where there is none, NaN where time ran out.
     pub low: f64,
-    /// Upper end; infinity where there is none.
+    /// Upper end; infinity where there is none, NaN where time ran out.
     pub high: f64,
     /// Deviance at the ends.
     pub threshold: f64,
@@ -92,6 +92,7 @@ impl Profile {
     pub fn words(&self, name: &str) -> Option<String> {
         let digits = |value: f64| Short(value).to_string();
         match self.identified {
+            _ if self.low.is_nan() => Some(format!("{name}: time was used up before its interval was found")),
             Identified::Both => None,
             Identified::Below if self.high == f64::INFINITY => {
                 Some(format!("{name} is not identified: the data allow anything from {} up", digits(self.low)))
@@ -131,6 +132,10 @@ pub fn profile(problem: &Problem<'_>, best: &Minimum, quantity: &dyn Quantity) -
     for restart in 0.. {
         match trace(problem, &from, quantity, restart < RESTARTS_MAX) {
             Ok(mut profile) => {
+                if problem.method.was_cut() {
+                    // Points that were cut short lie above the profile: no end can be told.
+                    (profile.low, profile.high) = (f64::NAN, f64::NAN);
+                }
                 profile.deeper = (restart > 0).then_some(from.theta);
                 return profile;
             }

@@ -119,11 +119,8 @@ pub(super) fn judge(problem: &Problem<'_>, begun: &[Vec<f64>], searches: Vec<Min
     let lowest = frame.at(&frame.enter(&minima[0].theta), problem.objective.loss);
     let as_good = minima[0].value + 1e-9 * minima[0].value.abs() + lowest.rounding + frame.floor();
     let hits = minima.iter().filter(|minimum| minimum.value <= as_good).count().max(1);
-    let best = minima[..hits.min(starts)]
-        .iter()
-        .find(|minimum| minimum.ending.is_minimum())
-        .unwrap_or(&minima[0])
-        .clone();
+    let best =
+        minima[..hits.min(starts)].iter().find(|minimum| minimum.ending.is_minimum()).unwrap_or(&minima[0]).clone();
     let optima = cluster(problem, &best, minima);
 
     let loose: Vec<usize> =

@@ -3,13 +3,14 @@
 use std::fmt;
 use std::str::FromStr;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use argmin::core::observers::{Observe, ObserverMode};
 use argmin::core::{Error, Executor, IterState, KV, Solver as ArgminSolver, State};
 use serde::{Serialize, Serializer};
 
-use super::{Lbfgs, Minimum, Newton, Solver, TrustRegion};
+use super::{Ending, Lbfgs, Minimum, Newton, Solver, TrustRegion};
 
 /// Which solver. All are run by argmin's `Executor`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -99,31 +100,38 @@ pub trait Watch: Send + Sync {
 pub struct Method {
     /// By which solver.
     pub solver: SolverKind,
-    /// Who watches.
-    pub watch: Option<Arc<dyn Watch>>,
+    watched: Option<Arc<Watched>>,
+}
+
+struct Watched {
+    watch: Box<dyn Watch>,
+    /// Whether time ran out for a search.
+    cut: AtomicBool,
 }
 
 impl Method {
     /// By [`Newton`], unwatched.
-    pub const USUAL: &'static Method = &Method { solver: SolverKind::Newton, watch: None };
+    pub const USUAL: &'static Method = &Method { solver: SolverKind::Newton, watched: None };
 
     /// By a solver, unwatched.
     pub fn by(solver: SolverKind) -> Method {
-        Method { solver, watch: None }
+        Method { solver, watched: None }
     }
 
-    /// Whether there is a limit, and it is used up.
-    pub fn is_out_of_time(&self) -> bool {
-        self.time_left() == Some(Duration::ZERO)
+    /// By a solver, watched. Clones share the watcher, and its time.
+    pub fn watched(solver: SolverKind, watch: impl Watch + 'static) -> Method {
+        Method { solver, watched: Some(Arc::new(Watched { watch: Box::new(watch), cut: AtomicBool::new(false) })) }
     }
 
-    pub(super) fn time_left(&self) -> Option<Duration> {
-        self.watch.as_ref().and_then(|watch| watch.time_left())
+    /// Whether time ran out for a search so far, of this method or of a clone.
+    pub fn was_cut(&self) -> bool {
+        self.watched.as_ref().is_some_and(|watched| watched.cut.load(Ordering::Relaxed))
     }
 
     pub(super) fn ended(&self, minimum: Minimum) -> Minimum {
-        if let Some(watch) = &self.watch {
-            watch.ended(&minimum);
+        if let Some(watched) = &self.watched {
+            watched.cut.fetch_or(minimum.ending == Ending::TimeLimit, Ordering::Relaxed);
+            watched.watch.ended(&minimum);
         }
         minimum
     }
@@ -137,11 +145,11 @@ impl Method {
         Iterate<P, G, H>: State<Float = f64>,
     {
         let mut executor = Executor::new(problem, solver).ctrlc(false).timer(false);
-        if let Some(left) = self.time_left() {
-            executor = executor.timeout(left);
-        }
-        if let Some(watch) = &self.watch {
-            executor = executor.add_observer(Relay(Arc::clone(watch)), ObserverMode::Always);
+        if let Some(watched) = &self.watched {
+            if let Some(left) = watched.watch.time_left() {
+                executor = executor.timeout(left);
+            }
+            executor = executor.add_observer(Relay(Arc::clone(watched)), ObserverMode::Always);
         }
         executor
     }
@@ -151,11 +159,11 @@ impl Method {
 pub(super) type Iterate<P, G, H> = IterState<P, G, (), H, (), f64>;
 
 /// Tells a watcher what argmin tells observers.
-struct Relay(Arc<dyn Watch>);
+struct Relay(Arc<Watched>);
 
 impl<I: State<Float = f64>> Observe<I> for Relay {
     fn observe_iter(&mut self, state: &I, _: &KV) -> Result<(), Error> {
-        self.0.step(&Step { iteration: state.get_iter() + 1, cost: state.get_cost() });
+        self.0.watch.step(&Step { iteration: state.get_iter() + 1, cost: state.get_cost() });
         Ok(())
     }
 }

@@ -111,7 +111,16 @@ impl<'a> Course<'a> {
         let loss = frame.problem.objective.loss;
         let search = Search::new(frame, phi);
         let near_absolute = matches!(loss, Loss::Huber(delta) if delta < NEAR_ABSOLUTE * search.typical_residual());
-        Course { search, loss, cold, near_absolute, phase: Phase::Over, delta: 0.0, iterations_max, phase_max: iterations_max }
+        Course {
+            search,
+            loss,
+            cold,
+            near_absolute,
+            phase: Phase::Over,
+            delta: 0.0,
+            iterations_max,
+            phase_max: iterations_max,
+        }
     }
 
     fn begin(&mut self) {
