@@ -111,11 +111,11 @@ impl Fit {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Verdict {
-    /// Error falls with compute: the interval of alpha lies below zero.
+    /// Error falls with compute: the interval of alpha lies below zero, by more than rounding.
     Scaling,
-    /// The interval of alpha covers zero. A finding, not a failure.
+    /// The interval of alpha covers zero, or what it makes of the error is rounding. A finding, not a failure.
     NoScaling,
-    /// Error grows with compute: the interval of alpha lies above zero.
+    /// Error grows with compute: the interval of alpha lies above zero, by more than rounding.
     WrongWay,
     /// Laws of more than compute alone: a minimum was found, and no other as deep.
     Fitted,

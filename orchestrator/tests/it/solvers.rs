@@ -54,7 +54,10 @@ async fn solvers_are_compared_chosen_and_stored() {
     assert_snapshot!(shown.join("\n"), @"");
 
     let (found, code) = json(&project, &with(&["--solver", "all", "--json"]));
-    assert_eq!((found["format"].as_str(), found["agree"].as_bool(), code), (Some("sweep.solvers/1"), Some(true), Some(0)));
+    assert_eq!(
+        (found["format"].as_str(), found["agree"].as_bool(), code),
+        (Some("sweep.solvers/1"), Some(true), Some(0))
+    );
     assert!(found["solvers"].as_array().unwrap().iter().all(|one| one["seconds"].as_f64().unwrap() > 0.0));
 
     // Where L-BFGS can't end: the others are right, and it is named.
@@ -84,7 +87,8 @@ async fn solvers_are_compared_chosen_and_stored() {
         ("isoflop", &["--tolerance", "0.5"]),
         ("backtest", &["--only", "--hold-out", "rolling:C"]),
     ] {
-        let args = ["table", "--metric", "table/loss", "--law", "chinchilla", "--resamples", "20", "--solver", "trust-region"];
+        let args =
+            ["table", "--metric", "table/loss", "--law", "chinchilla", "--resamples", "20", "--solver", "trust-region"];
         let output = project.output(&[&[command][..], &args, more].concat());
         assert_eq!(output.status.code(), Some(0), "{}", transcript(&output));
     }
