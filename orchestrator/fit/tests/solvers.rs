@@ -168,31 +168,6 @@ fn solvers_that_differ_are_told_from_those_that_agree() {
     assert!(!other.agree && (other.solvers[1].parameter_off - 0.01).abs() < 1e-3);
 }
 
-#[test]
-fn what_does_not_change_beyond_rounding_is_no_scaling() {
-    // One number, and one number but for its last digits, rising and falling.
-    for slope in [0.0, 1e-16, -1e-16, 1e-12, -1e-12] {
-        let rows: Vec<Observation> = (0..12)
-            .map(|job: u32| {
-                let n = 10f64.powf(6.0 + 0.3 * f64::from(job));
-                observation(job as usize, n, 20.0 * n, 0.3 * (1.0 + slope * f64::from(job)))
-            })
-            .collect();
-        for law in [LawName::Power(Axis::C), LawName::Power(Axis::N)] {
-            let fitted = fit(&rows, &Options { resamples: 200, ..options(law) }).unwrap();
-            assert_eq!(fitted.verdict, Verdict::NoScaling, "{slope}: {:?}", fitted.parameters);
-        }
-    }
-    // A hundredth of a per cent over the range is an effect, if it is certain.
-    let rows: Vec<Observation> = (0..12)
-        .map(|job: u32| {
-            let n = 10f64.powf(6.0 + 0.3 * f64::from(job));
-            observation(job as usize, n, 20.0 * n, 0.3 * (1e-5 * f64::from(job)).exp())
-        })
-        .collect();
-    assert_eq!(fit(&rows, &options(LawName::Power(Axis::C))).unwrap().verdict, Verdict::WrongWay);
-}
-
 proptest! {
     #![proptest_config(ProptestConfig { cases: 24, ..ProptestConfig::default() })]
 

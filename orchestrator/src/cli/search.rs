@@ -32,7 +32,8 @@ impl Search {
 /// The same for `sweep fit`, which can compare solvers.
 #[derive(Debug, Clone, clap::Args)]
 pub(super) struct SearchOrAll {
-    /// What searches for minima: newton (ours, damped), lbfgs or trust-region (argmin's own); all: the three side by side.
+    /// What searches for minima: newton (ours, damped), lbfgs or trust-region (argmin's own); all: the three side by
+    /// side.
     #[arg(long, default_value = "newton", value_name = "SOLVER")]
     solver: OneOrAll,
     /// Seconds that the searches and refits may take, of each solver [default: as long as they need].
@@ -93,8 +94,8 @@ pub(super) fn end(method: &Method, exit: Exit) -> Exit {
     Exit::Failed
 }
 
-/// Knows when time is out, and says on a terminal how far fits are that take more than a second: then, and each time that
-/// they have taken twice as long.
+/// Knows when time is out, and says on a terminal how far fits are that take more than a second: then, and each time
+/// that they have taken twice as long.
 struct Clock {
     begun: Instant,
     limit: Option<Duration>,

@@ -103,15 +103,20 @@ fn row(one: &BySolver) -> String {
         "{:<14}{:>14}{:>12}{:>10}{:>8}{:>10}  {:<12}{parameters}",
         one.solver.as_str(),
         significant(one.objective, 8),
-        significant(one.above_least, 1),
-        significant(one.parameter_off, 1),
+        tiny(one.above_least),
+        tiny(one.parameter_off),
         format!("{:.0} %", 100.0 * one.hit_rate),
         time,
         one.status.to_string()
     )
 }
 
-/// `ls-log ... 0.00123: newton 30, lbfgs 28, trust-region 31`
+/// A share; what rounding may leave is not shown in digits.
+fn tiny(share: f64) -> String {
+    if share < 1e-9 { "< 1e-9".to_owned() } else { significant(share, 1) }
+}
+
+/// `0.00123: newton 30, lbfgs 28, trust-region 31`
 fn place_of(optimum: &SharedOptimum, solvers: &[BySolver]) -> String {
     let found = solvers.iter().zip(&optimum.hits).map(|(one, hits)| format!("{} {hits}", one.solver));
     format!("{}: {}", significant(optimum.objective, 6), found.collect::<Vec<_>>().join(", "))

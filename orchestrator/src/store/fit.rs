@@ -60,7 +60,7 @@ impl Store {
         let FitSource { sweep, dataset, metric, condition } = source;
         let mut of = json!([sweep, dataset, metric, condition, asked, fit.compute.as_str(), code_version, input_hash]);
         if let (Value::Array(of), Verdict::TimeLimit) = (&mut of, fit.verdict) {
-            // Where a clock ended it: it may end elsewhere the next time, and must not stand in the way of the whole fit.
+            // A clock ended it: it may end elsewhere the next time, and must not stand in the way of the whole fit.
             of.push(json!([fit.solution.best.theta, fit.resamples]));
         }
         let identity = sha256(&of.to_string());

@@ -51,7 +51,20 @@ async fn solvers_are_compared_chosen_and_stored() {
             if solver { format!("{}{:>10}{}", &line[..58], "T", &line[68..]) } else { line.to_owned() }
         })
         .collect();
-    assert_snapshot!(shown.join("\n"), @"");
+    assert_snapshot!(shown.join("\n"), @r"
+    metric      table/loss
+    law         L = E + A/N^alpha + B/D^beta   (chinchilla, by ls-log)
+    points      16 of 16 rows
+
+    solver             objective above least parameter    hits        ms  status                 A           B           E       alpha        beta
+    newton          0.0019631032      < 1e-9    < 1e-9   100 %         T  converged        442.639     374.293     1.64032    0.346428    0.273176
+    lbfgs           0.0019631032      < 1e-9    < 1e-9   100 %         T  converged        442.639     374.293     1.64032    0.346428    0.273176
+    trust-region    0.0019631032      < 1e-9    < 1e-9   100 %         T  converged        442.639     374.293     1.64032    0.346428    0.273176
+
+    minima      0.00196310: newton 32, lbfgs 32, trust-region 32
+    verdict     the solvers agree (objectives within 1e-6 of the least, parameters within 0.001)
+    stored      nothing: fit with one of them for intervals and a row
+    ");
 
     let (found, code) = json(&project, &with(&["--solver", "all", "--json"]));
     assert_eq!(

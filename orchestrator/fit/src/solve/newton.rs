@@ -92,7 +92,8 @@ enum Phase {
     Over,
 }
 
-/// A search under way, as argmin runs it: a step an iteration, and with the last step of a phase what leads to the next.
+/// A search under way, as argmin runs it: a step an iteration, and with the last step of a phase what leads to the
+/// next.
 struct Course<'a> {
     search: Search<'a>,
     loss: Loss,

@@ -1,5 +1,5 @@
-//! argmin's own solvers: L-BFGS with a Moré-Thuente line search, and a trust region with Steihaug's conjugate gradients.
-//! [`Newton`](super::Newton) must agree with them.
+//! argmin's own solvers: L-BFGS with a Moré-Thuente line search, and a trust region with Steihaug's conjugate
+//! gradients. [`Newton`](super::Newton) must agree with them.
 //!
 //! Both stop by absolute tolerances, so they are given the objective as a share of its value at the start, in the
 //! coordinates of [`Frame`], each scaled to a unit diagonal of the reweighted matrix; and they are started anew, with
