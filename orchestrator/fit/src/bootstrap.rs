@@ -33,7 +33,7 @@ use crate::observation::Observation;
 use crate::points::{Point, Points, select};
 use crate::random::stream;
 use crate::sample::Sample;
-use crate::solve::{Ending, Minimum, Newton, Problem, Quantity, Solver, cholesky_solve, refit, starts};
+use crate::solve::{Method, Minimum, Problem, Quantity, cholesky_solve, minimise, refit, starts};
 use crate::{Options, extent};
 
 /// Points along C of the band.
@@ -132,6 +132,7 @@ pub(crate) struct Study<'a> {
     pub(crate) policy: Points,
     pub(crate) objective: Objective,
     pub(crate) frozen: &'a [Option<f64>],
+    pub(crate) method: &'a Method,
     /// The fit, from which refits begin.
     pub(crate) best: &'a Minimum,
 }
@@ -161,14 +162,14 @@ impl Study<'_> {
     fn refit(&self, problem: &Problem<'_>, beside: Option<&[f64]>, restarts: usize, seed: u64) -> Option<Vec<f64>> {
         let mut best = refit(problem, &self.best.theta);
         if let Some(start) = beside {
-            let other = Newton::default().minimise(problem, start);
+            let other = minimise(problem, start);
             if is_usable(&other) && (!is_usable(&best) || other.value < best.value) {
                 best = other;
             }
         }
         if restarts > 0 {
             for start in starts(problem, restarts, seed) {
-                let other = Newton::default().minimise(problem, &start);
+                let other = minimise(problem, &start);
                 if is_usable(&other) && (!is_usable(&best) || other.value < best.value) {
                     best = other;
                 }
@@ -178,7 +179,7 @@ impl Study<'_> {
     }
 
     fn problem<'b>(&'b self, sample: &'b Sample) -> Problem<'b> {
-        Problem { frozen: self.frozen, ..Problem::new(self.law, sample, self.objective) }
+        Problem { frozen: self.frozen, method: self.method, ..Problem::new(self.law, sample, self.objective) }
     }
 
     /// Parameters of one refit a resample, in order. Each resample has its own stream of ChaCha, keyed by seed and
@@ -405,7 +406,7 @@ pub(crate) fn values(quantity: &dyn Quantity, thetas: &[Vec<f64>]) -> Vec<f64> {
 }
 
 fn is_usable(minimum: &Minimum) -> bool {
-    minimum.ending != Ending::Unfinished && minimum.theta.iter().all(|value| value.is_finite())
+    minimum.ending.is_minimum() && minimum.theta.iter().all(|value| value.is_finite())
 }
 
 /// A random number of mean 0 and variance 1 with few values.

@@ -20,7 +20,7 @@ use crate::law::{Input, Law, Scale};
 use crate::points::select;
 use crate::prepare::one_value;
 use crate::sample::Sample;
-use crate::solve::{self, Ending, Minimum, Problem};
+use crate::solve::{self, Minimum, Problem};
 use crate::{Fit, Options};
 
 /// A number with and without some jobs.
@@ -291,13 +291,20 @@ fn refit(base: &Base<'_>, out: &BTreeSet<&str>) -> Result<Minimum, &'static str>
         *weight = base.weights[left[point.observation]];
     }
     one_value(law, &sample).map_err(|_| "what is left has one value only on an axis of the law")?;
-    let problem = Problem { frozen: &base.frozen, ..Problem::new(law, &sample, base.fit.objective) };
+    let problem = Problem {
+        frozen: &base.frozen,
+        method: &base.options.method,
+        ..Problem::new(law, &sample, base.fit.objective)
+    };
     let mut minimum = solve::refit(&problem, &base.fit.solution.best.theta);
-    if minimum.ending == Ending::Unfinished {
+    if !minimum.ending.is_minimum() {
         let searched = solve::solve(&problem, base.options.starts, base.options.seed).best;
         if searched.value < minimum.value {
             minimum = searched;
         }
+    }
+    if base.options.method.was_cut() {
+        return Err("its time was used up");
     }
     if minimum.theta.iter().all(|value| value.is_finite()) { Ok(minimum) } else { Err("no minimum was found") }
 }

@@ -9,12 +9,12 @@
 
 use serde::Serialize;
 
-use crate::Fit;
 use crate::cost::Cost;
 use crate::frontier::{Limits, Path};
 use crate::law::{Axis, Law};
 use crate::observation::Observation;
 use crate::solve::cholesky_solve;
+use crate::{EFFECT_MIN, Fit, extent};
 
 /// Rows whose ln C differ by less are of one budget, unless asked otherwise.
 pub const TOLERANCE: f64 = 0.1;
@@ -226,6 +226,8 @@ fn budget(rows: &[&Observation], surface: Option<Surface<'_>>, setting: Setting<
     if !enough {
         budget.flags.push(Flag::TooFewSizes { sizes });
     }
+    let (least, most) = extent(places.iter().map(|place| place.1));
+    let varies = most - least > EFFECT_MIN;
     let vertex = parabola(&places).filter(|_| enough);
     match vertex {
         Some((ln_n, ln_y)) => {
@@ -237,7 +239,7 @@ fn budget(rows: &[&Observation], surface: Option<Surface<'_>>, setting: Setting<
         None if enough => budget.flags.push(Flag::NotConvex),
         None => {}
     }
-    if enough {
+    if enough && varies {
         let (ln_n, ln_y) = akima_least(&places);
         if inside(ln_n) {
             budget.akima = Some(optimum(ln_n, ln_y));
@@ -278,7 +280,8 @@ fn merged(mut places: Vec<(f64, f64)>) -> Vec<(f64, f64)> {
         .collect()
 }
 
-/// Vertex and value of the least-squares parabola; `None` of fewer than three places or if it does not open upwards.
+/// Vertex and value of the least-squares parabola; `None` of fewer than three places or if it does not open upwards,
+/// by more than rounding from its vertex to the farthest place.
 fn parabola(places: &[(f64, f64)]) -> Option<(f64, f64)> {
     if places.len() < 3 {
         return None;
@@ -300,7 +303,7 @@ fn parabola(places: &[(f64, f64)]) -> Option<(f64, f64)> {
     }
     let solved = cholesky_solve(&matrix, &right)?;
     let (constant, slope, bend) = (solved[0], solved[1], solved[2]);
-    (bend > 0.0).then(|| (centre - unit * slope / (2.0 * bend), level + constant - slope * slope / (4.0 * bend)))
+    (bend > EFFECT_MIN).then(|| (centre - unit * slope / (2.0 * bend), level + constant - slope * slope / (4.0 * bend)))
 }
 
 /// The least of Akima's interpolation (Akima 1970, equations 1 and 12) at 25 points a gap. At least three places.

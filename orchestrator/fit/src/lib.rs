@@ -1,5 +1,5 @@
 //! Laws, fits and intervals. Pure: knows no clock, file, database or terminal, and no randomness but the seed in
-//! [`Options`].
+//! [`Options`]. argmin, which runs every search, reads the clock only where the caller's [`Watch`] sets a limit.
 //!
 //! [`fit`] takes [`Observation`]s, leaves out what no law can be fitted to and says so ([`Exclusion`]), selects points
 //! ([`Points`]), minimises an [`Objective`] of a [`Law`](law::Law) over them ([`solve`]), bootstraps the whole of that
@@ -28,6 +28,7 @@ mod profile;
 mod random;
 mod sample;
 pub mod solve;
+pub mod solvers;
 
 use serde::Serialize;
 
@@ -45,12 +46,15 @@ pub use predict::{Beyond, Evaluation, Forecast, Intervals, Stated};
 use prepare::{Prepared, one_value, prepare};
 pub use profile::{Identified, Profile, profile};
 pub use sample::Sample;
+pub use solve::{Method, SolverKind, Watch};
 use solve::{Problem, Status};
 
 /// Fewest points, after selection, that a law is fitted to.
 pub const POINTS_MIN: usize = 3;
 /// Fewest jobs whose bootstrap interval is taken at its word: of fewer, resamples often hold two or three jobs only.
 pub const JOBS_MIN: usize = 6;
+/// Changes of ln E up to this are no effect: results come from runners that reckon in single precision.
+pub const EFFECT_MIN: f64 = f32::EPSILON as f64;
 /// Resamples behind an interval.
 pub const RESAMPLES: usize = 1000;
 /// Searches for a minimum.
@@ -83,6 +87,9 @@ pub struct Options {
     pub restarts: usize,
     /// How rows are weighted.
     pub weighting: Weighting,
+    /// How each minimum is searched for, and who watches.
+    #[serde(rename = "solver")]
+    pub method: Method,
 }
 
 impl Options {
@@ -101,6 +108,7 @@ impl Options {
             interval: IntervalKind::Expanded,
             restarts: 0,
             weighting: Weighting::Equal,
+            method: Method::default(),
         }
     }
 }
@@ -201,7 +209,7 @@ pub fn fit(observations: &[Observation], options: &Options) -> Result<Fit, FitEr
     let weights = noise_weights.unwrap_or_else(|| vec![1.0; observations.len()]);
     let sample = bootstrap::weighted(&observations, &points, &weights);
     one_value(law, &sample)?;
-    let problem = Problem { frozen: &frozen, ..Problem::new(law, &sample, objective) };
+    let problem = Problem { frozen: &frozen, method: &options.method, ..Problem::new(law, &sample, objective) };
     let solution = solve::solve(&problem, options.starts, options.seed);
     let theta = &solution.best.theta;
 
@@ -214,6 +222,7 @@ pub fn fit(observations: &[Observation], options: &Options) -> Result<Fit, FitEr
         policy: options.points,
         objective,
         frozen: &frozen,
+        method: &options.method,
         best: &solution.best,
     };
     let replicates = study.replicates(options.resampling, Draws::of(options));
@@ -231,13 +240,16 @@ pub fn fit(observations: &[Observation], options: &Options) -> Result<Fit, FitEr
     };
 
     let near_chance = observations.iter().filter(|o| o.is_near_chance()).count();
+    let out_of_time = solution.status == Status::TimeLimit || options.method.was_cut();
     let verdict = if near_chance == observations.len() {
         Verdict::AtChance
+    } else if out_of_time {
+        Verdict::TimeLimit
     } else if jobs.len() < JOBS_MIN {
         Verdict::TooFewJobs
     } else {
         match solution.status {
-            Status::NotMoved | Status::Unfinished => Verdict::NotConverged,
+            Status::NotMoved | Status::Unfinished | Status::TimeLimit => Verdict::NotConverged,
             // Above the error of guessing `E` is no irreducible error: the curve is upside down.
             _ if ends && parameters.iter().any(|p| p.name == "E" && p.interval.value >= ceiling) => {
                 Verdict::NotConverged
@@ -247,11 +259,10 @@ pub fn fit(observations: &[Observation], options: &Options) -> Result<Fit, FitEr
             Status::Flat => Verdict::Flat,
             Status::Bound => Verdict::Bound,
             Status::Converged => {
-                match parameters.iter().find(|p| matches!(options.law, LawName::Power(_)) && p.name == "alpha") {
-                    None => Verdict::Fitted,
-                    Some(alpha) if alpha.interval.high < 0.0 => Verdict::Scaling,
-                    Some(alpha) if alpha.interval.low > 0.0 => Verdict::WrongWay,
-                    Some(_) => Verdict::NoScaling,
+                let alpha = parameters.iter().find(|parameter| parameter.name == "alpha");
+                match (options.law, alpha) {
+                    (LawName::Power(axis), Some(alpha)) => direction(alpha.interval, &sample, axis),
+                    _ => Verdict::Fitted,
                 }
             }
         }
@@ -299,12 +310,27 @@ pub fn fit(observations: &[Observation], options: &Options) -> Result<Fit, FitEr
         resampling: options.resampling,
         interval_kind: options.interval,
         weighting: options.weighting,
+        method: options.method.clone(),
         jackknife,
         replicates,
         solution,
         noise,
         observations,
     })
+}
+
+/// What the exponent of a power law says: an interval that lies on one side of zero, by more than rounding over the
+/// range of the points.
+fn direction(alpha: Interval, sample: &Sample, axis: Axis) -> Verdict {
+    let (least, most) = extent(sample.inputs.iter().map(|x| x.ln(axis)));
+    let range = most - least;
+    if alpha.high * range < -EFFECT_MIN {
+        Verdict::Scaling
+    } else if alpha.low * range > EFFECT_MIN {
+        Verdict::WrongWay
+    } else {
+        Verdict::NoScaling
+    }
 }
 
 /// Share of the variance of ln E that the law explains.

@@ -11,7 +11,7 @@ use crate::noise::{NoiseModel, Weighting};
 use crate::objective::Objective;
 use crate::observation::{Convention, Exclusion, Observation};
 use crate::points::Point;
-use crate::solve::Solution;
+use crate::solve::{Method, Solution};
 
 /// A parameter with its interval, natural scale.
 #[derive(Debug, Clone, PartialEq, Serialize)]
@@ -73,6 +73,9 @@ pub struct Fit {
     pub interval_kind: IntervalKind,
     /// How rows were weighted.
     pub weighting: Weighting,
+    /// How its minima were searched for.
+    #[serde(rename = "solver")]
+    pub method: Method,
     /// What is known of the noise of a job's result.
     pub noise: NoiseModel,
 }
@@ -108,11 +111,11 @@ impl Fit {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Verdict {
-    /// Error falls with compute: the interval of alpha lies below zero.
+    /// Error falls with compute: the interval of alpha lies below zero, by more than rounding.
     Scaling,
-    /// The interval of alpha covers zero. A finding, not a failure.
+    /// The interval of alpha covers zero, or what it makes of the error is rounding. A finding, not a failure.
     NoScaling,
-    /// Error grows with compute: the interval of alpha lies above zero.
+    /// Error grows with compute: the interval of alpha lies above zero, by more than rounding.
     WrongWay,
     /// Laws of more than compute alone: a minimum was found, and no other as deep.
     Fitted,
@@ -130,6 +133,8 @@ pub enum Verdict {
     UnstableInterval,
     /// The searches stopped short of a minimum.
     NotConverged,
+    /// Searches or refits were cut short by their time limit.
+    TimeLimit,
 }
 
 impl Verdict {
@@ -160,6 +165,7 @@ impl Verdict {
             Verdict::AtChance => "at chance",
             Verdict::UnstableInterval => "unstable interval",
             Verdict::NotConverged => "not converged",
+            Verdict::TimeLimit => "out of time",
         }
     }
 }

@@ -158,7 +158,8 @@ impl Fit {
     /// The profile of any number that theta determines, in its own units.
     pub fn profile_of(&self, quantity: &dyn Quantity) -> Profile {
         let (law, sample, frozen) = (self.form(), self.sample(), self.frozen());
-        let problem = Problem { frozen: &frozen, ..Problem::new(law.as_ref(), &sample, self.objective) };
+        let problem =
+            Problem { frozen: &frozen, method: &self.method, ..Problem::new(law.as_ref(), &sample, self.objective) };
         profile(&problem, &self.solution.best, quantity)
     }
 
@@ -207,6 +208,7 @@ impl Fit {
                     policy: options.points,
                     objective: self.objective,
                     frozen: &frozen,
+                    method: &options.method,
                     best: &self.solution.best,
                 };
                 let replicates = study.replicates(resampling, Draws::of(options));

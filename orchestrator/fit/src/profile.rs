@@ -19,7 +19,7 @@ use crate::distribution::t_two_sided;
 use crate::interval::{ALPHA, Interval};
 use crate::law::PARAMETERS_MAX;
 use crate::objective::Loss;
-use crate::solve::{Minimum, Newton, Problem, Pull, Quantity, Solver, cholesky_solve};
+use crate::solve::{Minimum, Problem, Pull, Quantity, cholesky_solve, minimise};
 
 /// Steps outward before a side is given up as flat.
 const STEPS_MAX: usize = 60;
@@ -55,9 +55,9 @@ pub struct Profile {
     pub curve: Vec<(f64, f64)>,
     /// At the minimum.
     pub value: f64,
-    /// Lower end; minus infinity where there is none.
+    /// Lower end; minus infinity where there is none, NaN where time ran out.
     pub low: f64,
-    /// Upper end; infinity where there is none.
+    /// Upper end; infinity where there is none, NaN where time ran out.
     pub high: f64,
     /// Deviance at the ends.
     pub threshold: f64,
@@ -92,6 +92,7 @@ impl Profile {
     pub fn words(&self, name: &str) -> Option<String> {
         let digits = |value: f64| Short(value).to_string();
         match self.identified {
+            _ if self.low.is_nan() => Some(format!("{name}: time was used up before its interval was found")),
             Identified::Both => None,
             Identified::Below if self.high == f64::INFINITY => {
                 Some(format!("{name} is not identified: the data allow anything from {} up", digits(self.low)))
@@ -131,6 +132,10 @@ pub fn profile(problem: &Problem<'_>, best: &Minimum, quantity: &dyn Quantity) -
     for restart in 0.. {
         match trace(problem, &from, quantity, restart < RESTARTS_MAX) {
             Ok(mut profile) => {
+                if problem.method.was_cut() {
+                    // Points that were cut short lie above the profile: no end can be told.
+                    (profile.low, profile.high) = (f64::NAN, f64::NAN);
+                }
                 profile.deeper = (restart > 0).then_some(from.theta);
                 return profile;
             }
@@ -184,7 +189,7 @@ fn trace(problem: &Problem<'_>, best: &Minimum, quantity: &dyn Quantity, restart
         if let Some(deeper) = points.iter().min_by(|a, b| a.objective.total_cmp(&b.objective)).filter(|point| {
             restart && point.objective < best.value - 1e-9 * best.value.abs() && base.deviance(point) < -1e-6
         }) {
-            let settled = Newton::default().minimise(problem, &deeper.theta);
+            let settled = minimise(problem, &deeper.theta);
             if settled.value < best.value {
                 return Err(settled);
             }
@@ -241,7 +246,7 @@ impl Base<'_> {
             .iter()
             .copied()
             .chain(self.beside.as_deref())
-            .map(|start| Newton::default().minimise(&problem, start))
+            .map(|start| minimise(&problem, start))
             .min_by(|a, b| a.value.total_cmp(&b.value))
             .expect("there is a start");
         let value = self.quantity.at(&found.theta, &mut vec![0.0; found.theta.len()]);

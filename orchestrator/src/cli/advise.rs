@@ -11,6 +11,7 @@ use super::candidates::{Asked, Cell, of_plan, of_rows};
 use super::output::{Exit, Failure, data, json, say};
 use super::place::{Job, Place, positive};
 use super::plan::{rendered, unplannable};
+use super::search::{Search, end};
 use crate::fit::advise::{Advice, AdviseError, AdviseOptions, Candidate, PICKS_MAX, Pick, Stop, advise};
 use crate::fit::cost::{Cost, Currency};
 use crate::fit::{
@@ -56,6 +57,8 @@ pub(super) struct Args {
     /// Seed of all that is drawn.
     #[arg(long, default_value_t = 0)]
     seed: u64,
+    #[command(flatten)]
+    search: Search,
     #[command(flatten)]
     place: Place,
     /// What all jobs together may cost, in the convention of compute (or GPU-hours with --gpu-hours).
@@ -228,7 +231,7 @@ pub(super) async fn run(args: Args) -> Result<Exit, Failure> {
         (Some(output), None) => say(&format!("\nnothing to add to the spec: {} is not written", output.display())),
         (None, None) => {}
     }
-    Ok(Exit::Done)
+    Ok(fits.first().map_or(Exit::Done, |(fit, _)| end(&fit.method, Exit::Done)))
 }
 
 /// The spec that the first argument names, planned; `None`: it is the name of a sweep.
@@ -264,8 +267,10 @@ fn planned(spec: &Spec) -> Result<Plan, LoadError> {
 
 /// The laws asked for; or the richest usual one that the rows can tell.
 async fn fits(args: &Args, store: &Store, loaded: &Loaded) -> Result<Vec<(Fit, StoredFit)>, Failure> {
+    let method = args.search.method();
     let options = |law: LawName| Options {
         law,
+        method: method.clone(),
         objective: args.objective,
         points: args.points,
         starts: args.starts,
@@ -488,10 +493,7 @@ mod tests {
 
     #[test]
     fn widths_are_shares() {
-        assert_eq!(share("5%"), Ok(0.05));
-        assert_eq!(share("0.5"), Ok(0.5));
-        for bad in ["0", "-1%", "x", "", "%"] {
-            assert!(share(bad).is_err(), "{bad}");
-        }
+        assert_eq!((share("5%"), share("0.5")), (Ok(0.05), Ok(0.5)));
+        assert!(["0", "-1%", "x", "", "%"].iter().all(|bad| share(bad).is_err()));
     }
 }

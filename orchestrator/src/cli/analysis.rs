@@ -2,8 +2,8 @@
 
 use super::output::{Failure, data};
 use crate::fit::{
-    Axis, Convention, Exclusion, Fit, FitError, IntervalKind, Intervals, LawName, Objective, Observation, Options,
-    Points, RESAMPLES, Reason, Resampling, Response, STARTS, Weighting, fit,
+    Axis, Convention, Exclusion, Fit, FitError, IntervalKind, Intervals, LawName, Method, Objective, Observation,
+    Options, Points, RESAMPLES, Reason, Resampling, Response, STARTS, Weighting, fit,
 };
 use crate::report::number::{significant, with_interval};
 use crate::spec::nearest;
@@ -72,7 +72,7 @@ pub(super) struct Law {
 
 impl Law {
     /// As the engine takes it.
-    pub(super) fn options(&self, metric: &MeasuredMetric) -> Options {
+    pub(super) fn options(&self, metric: &MeasuredMetric, method: Method) -> Options {
         Options {
             law: self.law,
             objective: self.objective,
@@ -88,6 +88,7 @@ impl Law {
             interval: self.interval_kind,
             restarts: self.restarts,
             weighting: self.weights,
+            method,
             ..Options::new(Response::of_metric(&metric.metric))
         }
     }

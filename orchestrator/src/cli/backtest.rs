@@ -5,6 +5,7 @@ use serde::Serialize;
 
 use super::analysis::{Law, Rows, line, load, no_fit};
 use super::output::{Exit, Failure, data, json, say};
+use super::search::{Search, end};
 use crate::fit::backtest::{BackTest, HoldOut, Split, backtest};
 use crate::fit::choose::{Choice, Contest, choose};
 use crate::fit::{LawName, Options};
@@ -27,6 +28,8 @@ pub(super) struct Args {
     rows: Rows,
     #[command(flatten)]
     law: Law,
+    #[command(flatten)]
+    search: Search,
     /// What is held out: rolling:C, :N, :D or :U (train below, test above), leave-out:model, :data-size or
     /// :samples-seen.
     #[arg(long, default_value = "rolling:C", value_name = "SPLIT")]
@@ -59,7 +62,7 @@ struct All<'a> {
 pub(super) async fn run(args: Args) -> Result<Exit, Failure> {
     let store = Store::connect_to_read().await?;
     let loaded = load(&store, &args.sweep, &args.rows).await?;
-    let options = args.law.options(&loaded.metric);
+    let options = args.law.options(&loaded.metric, args.search.method());
     let metric = loaded.metric.name();
     if args.only {
         let report = backtest(&loaded.observations, &options, &HoldOut::new(args.hold_out)).map_err(|e| no_fit(&e))?;
@@ -68,7 +71,7 @@ pub(super) async fn run(args: Args) -> Result<Exit, Failure> {
         } else {
             one(&metric, &report);
         }
-        return Ok(if report.pooled.is_some() { Exit::Done } else { Exit::Failed });
+        return Ok(end(&options.method, if report.pooled.is_some() { Exit::Done } else { Exit::Failed }));
     }
     // Every law is searched for at every cut: fewer starts do, since variable projection finds most of them.
     let options = Options { starts: options.starts.min(STARTS_EACH), ..options };
@@ -80,7 +83,8 @@ pub(super) async fn run(args: Args) -> Result<Exit, Failure> {
     } else {
         all(&metric, &args, &choice);
     }
-    Ok(if choice.contenders.iter().any(|contender| contender.held_out.is_some()) { Exit::Done } else { Exit::Failed })
+    let any = choice.contenders.iter().any(|contender| contender.held_out.is_some());
+    Ok(end(&contest.options.method, if any { Exit::Done } else { Exit::Failed }))
 }
 
 fn one(metric: &str, report: &BackTest) {

@@ -5,6 +5,7 @@ use serde::Serialize;
 use super::analysis::{Law, Loaded, Rows, fit_and_store, line, load, with_numbers};
 use super::output::{Exit, Failure, data, json};
 use super::place::positive;
+use super::search::{Search, end};
 use crate::fit::compare::{CompareOptions, Comparison, compare};
 use crate::fit::cost::Cost;
 use crate::fit::frontier::Limits;
@@ -33,6 +34,8 @@ pub(super) struct Args {
     where_b: Option<String>,
     #[command(flatten)]
     law: Law,
+    #[command(flatten)]
+    search: Search,
     /// Compare at this compute, may be repeated [default: the ends of what both were observed at].
     #[arg(long, value_name = "C", value_parser = positive)]
     at: Vec<f64>,
@@ -69,8 +72,9 @@ pub(super) async fn run(args: Args) -> Result<Exit, Failure> {
     };
     let a = load(&store, &args.a, &of(&args.where_a)).await?;
     let b = load(&store, &args.b, &of(&args.where_b)).await?;
-    let (fit_a, stored_a) = fit_and_store(&store, &a, &args.law.options(&a.metric)).await?;
-    let (fit_b, stored_b) = fit_and_store(&store, &b, &args.law.options(&b.metric)).await?;
+    let method = args.search.method();
+    let (fit_a, stored_a) = fit_and_store(&store, &a, &args.law.options(&a.metric, method.clone())).await?;
+    let (fit_b, stored_b) = fit_and_store(&store, &b, &args.law.options(&b.metric, method.clone())).await?;
     let bad = |error: &dyn std::error::Error| Failure::bad_input(error.to_string());
     let rows: Vec<_> = a.observations.iter().chain(&b.observations).cloned().collect();
     let cost = if fit_a.form().axes() == [Axis::C] { None } else { Some(Cost::compute(&rows).map_err(|e| bad(&e))?) };
@@ -97,7 +101,7 @@ pub(super) async fn run(args: Args) -> Result<Exit, Failure> {
     } else {
         print(&a, &fit_a, &b, &fit_b, &comparison);
     }
-    Ok(Exit::Done)
+    Ok(end(&method, Exit::Done))
 }
 
 /// Least and most compute that both families were observed at; of either, where they have none in common.

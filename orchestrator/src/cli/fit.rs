@@ -4,7 +4,9 @@ use serde::Serialize;
 
 use super::analysis::{Law, Loaded, Rows, fit_and_store, law_lines, left_out, line, load, metrics, with_numbers};
 use super::output::{Exit, Failure, data, json, say};
-use crate::fit::{Fit, Intervals, Options, Stated};
+use super::search::{SearchOrAll, end};
+use super::solvers::side_by_side;
+use crate::fit::{Fit, Intervals, Options, SolverKind, Stated};
 use crate::report::number::{compact, significant, with_interval};
 use crate::store::Store;
 use crate::store::fit::{StoredFit, code_version};
@@ -16,18 +18,21 @@ use crate::store::observation::MeasuredMetric;
 Points: all (every job), pareto (jobs that no other beats in both compute and error), hull (the lower convex hull of
 ln E over ln C), last (the last checkpoint of each job), bins:K (the best of each of K equal-width bins of log10 C, at the
 bin's centre: the 2022 study's rule with K = 5). `sweep laws` lists the laws.
+--solver all searches with each solver and stores nothing: exit code 1 if they do not agree.
 Exit codes: 0 for a law whose interval can be used, `no scaling` included, since that is an answer; 1 where it can't
 (too few jobs or points, all at chance, unstable interval); 2 for an unknown sweep or metric.")]
 pub(super) struct Args {
     /// Name of the sweep.
-    sweep: String,
+    pub(super) sweep: String,
     #[command(flatten)]
     rows: Rows,
     #[command(flatten)]
-    law: Law,
+    pub(super) law: Law,
+    #[command(flatten)]
+    pub(super) search: SearchOrAll,
     /// Print one JSON object.
     #[arg(long)]
-    json: bool,
+    pub(super) json: bool,
 }
 
 #[derive(Serialize)]
@@ -60,7 +65,8 @@ pub(super) async fn run(args: Args) -> Result<Exit, Failure> {
         return Ok(list(&args, &metrics));
     }
     let loaded = load(&store, &args.sweep, &args.rows).await?;
-    let options = args.law.options(&loaded.metric);
+    let Some(solver) = args.search.one() else { return side_by_side(&args, &loaded) };
+    let options = args.law.options(&loaded.metric, args.search.method(solver));
     let (fitted, stored) = fit_and_store(&store, &loaded, &options).await?;
     if args.json {
         let form = fitted.form();
@@ -84,7 +90,7 @@ pub(super) async fn run(args: Args) -> Result<Exit, Failure> {
     } else {
         print(&loaded, &options, &fitted, stored, args.law.intervals);
     }
-    Ok(if fitted.verdict.is_trustworthy() { Exit::Done } else { Exit::Failed })
+    Ok(end(&options.method, if fitted.verdict.is_trustworthy() { Exit::Done } else { Exit::Failed }))
 }
 
 fn list(args: &Args, metrics: &[MeasuredMetric]) -> Exit {
@@ -147,11 +153,12 @@ fn print(loaded: &Loaded, options: &Options, fit: &Fit, stored: StoredFit, inter
     line(
         "minimum",
         &format!(
-            "{} = {}, {:.0} % of {} searches, condition {}",
+            "{} = {}, {:.0} % of {} searches{}, condition {}",
             fit.objective,
             significant(minimum.best.value, 6),
             100.0 * minimum.hit_rate,
             minimum.starts,
+            if fit.method.solver == SolverKind::Newton { String::new() } else { format!(" by {}", fit.method.solver) },
             significant(minimum.condition, 2)
         ),
     );

@@ -6,6 +6,7 @@ use super::analysis::{Law, Rows, fit_and_store, law_lines, line, load};
 use super::fit::profile_lines;
 use super::output::{Exit, Failure, json};
 use super::place::{Job, Place};
+use super::search::{Search, end};
 use crate::fit::{Convention, Evaluation, Forecast, Interval, Intervals, Response};
 use crate::report::number::{significant, with_interval};
 use crate::store::Store;
@@ -24,6 +25,8 @@ pub(super) struct Args {
     rows: Rows,
     #[command(flatten)]
     law: Law,
+    #[command(flatten)]
+    search: Search,
     #[command(flatten)]
     place: Place,
     /// Test items that the result would be measured on [default: as the sweep's jobs were].
@@ -49,7 +52,7 @@ pub(super) async fn run(args: Args) -> Result<Exit, Failure> {
     let store = Store::connect_to_read().await?;
     let loaded = load(&store, &args.sweep, &args.rows).await?;
     let job = args.place.job(&loaded.observations)?;
-    let options = args.law.options(&loaded.metric);
+    let options = args.law.options(&loaded.metric, args.search.method());
     let (fit, stored) = fit_and_store(&store, &loaded, &options).await?;
     let at = job.input();
     let form = fit.form();
@@ -70,7 +73,7 @@ pub(super) async fn run(args: Args) -> Result<Exit, Failure> {
             "sweep.forecast/1",
             &Body { sweep: &args.sweep, metric, fit: stored, verdict, job: &job, forecast: &forecast },
         );
-        return Ok(exit);
+        return Ok(end(&options.method, exit));
     }
     line("metric", &loaded.metric.name());
     match args.law.intervals {
@@ -92,7 +95,7 @@ pub(super) async fn run(args: Args) -> Result<Exit, Failure> {
         line("caution", &caution.to_string());
     }
     line("verdict", fit.verdict.as_str());
-    Ok(exit)
+    Ok(end(&options.method, exit))
 }
 
 /// `acc1 81.92 % [80.1, 83.0] (E = 0.181 [0.170, 0.199])` of a fraction; the loss itself of a loss.

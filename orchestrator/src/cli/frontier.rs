@@ -5,6 +5,7 @@ use serde::Serialize;
 use super::analysis::{Law, Rows, fit_and_store, law_lines, line, load};
 use super::output::{Exit, Failure, data, json};
 use super::place::{positive, shipped_model};
+use super::search::{Search, end};
 use crate::fit::cost::Cost;
 use crate::fit::frontier::{Allocation, Choice, Frontier, Limits, Model, best_model, frontier, models_of};
 use crate::fit::{Axis, Interval};
@@ -24,6 +25,8 @@ pub(super) struct Args {
     rows: Rows,
     #[command(flatten)]
     law: Law,
+    #[command(flatten)]
+    search: Search,
     /// Budget of a job, in the convention of compute (or GPU-hours with --gpu-hours); may be repeated.
     #[arg(long, value_name = "AMOUNT", value_parser = positive, required = true)]
     budget: Vec<f64>,
@@ -56,7 +59,8 @@ struct Body<'a> {
 pub(super) async fn run(args: Args) -> Result<Exit, Failure> {
     let store = Store::connect_to_read().await?;
     let loaded = load(&store, &args.sweep, &args.rows).await?;
-    let (fit, stored) = fit_and_store(&store, &loaded, &args.law.options(&loaded.metric)).await?;
+    let options = args.law.options(&loaded.metric, args.search.method());
+    let (fit, stored) = fit_and_store(&store, &loaded, &options).await?;
     let bad = |error: &dyn std::error::Error| Failure::bad_input(error.to_string());
     let cost = if args.gpu_hours {
         Cost::gpu_hours(&fit.observations).map_err(|error| bad(&error))?
@@ -78,7 +82,7 @@ pub(super) async fn run(args: Args) -> Result<Exit, Failure> {
     if args.json {
         let metric = loaded.metric.name();
         json("sweep.frontier/1", &Body { sweep: &args.sweep, metric, fit: stored, frontier: &found, models: &choices });
-        return Ok(exit);
+        return Ok(end(&options.method, exit));
     }
     line("metric", &loaded.metric.name());
     law_lines(&fit);
@@ -107,7 +111,7 @@ pub(super) async fn run(args: Args) -> Result<Exit, Failure> {
     for note in &found.notes {
         line("note", &note.to_string());
     }
-    Ok(exit)
+    Ok(end(&options.method, exit))
 }
 
 fn models(args: &Args, observations: &[crate::fit::Observation]) -> Result<Vec<Model>, Failure> {

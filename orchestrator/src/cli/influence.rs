@@ -6,6 +6,7 @@ use serde::Serialize;
 use super::analysis::{Law, Rows, fit_and_store, law_lines, line, load, short};
 use super::output::{Exit, Failure, data, json, say};
 use super::place::{Job, Place};
+use super::search::{Search, end};
 use crate::fit::influence::{Effect, Influence, Shift, influence, peel};
 use crate::report::number::significant;
 use crate::store::Store;
@@ -25,6 +26,8 @@ pub(super) struct Args {
     rows: Rows,
     #[command(flatten)]
     law: Law,
+    #[command(flatten)]
+    search: Search,
     #[command(flatten)]
     place: Place,
     /// Take away the most influential job, look again at the rest, and so on, this many times.
@@ -56,7 +59,7 @@ pub(super) async fn run(args: Args) -> Result<Exit, Failure> {
     let place = &args.place;
     let named = place.model.is_some() || place.parameters.is_some() || place.samples.is_some() || place.data.is_some();
     let target = named.then(|| place.job(&loaded.observations)).transpose()?;
-    let options = args.law.options(&loaded.metric);
+    let options = args.law.options(&loaded.metric, args.search.method());
     let (fit, stored) = fit_and_store(&store, &loaded, &options).await?;
     let at = target.as_ref().map(Job::input);
     if let Some(at) = &at
@@ -79,7 +82,7 @@ pub(super) async fn run(args: Args) -> Result<Exit, Failure> {
             peeled: &peeled,
         };
         json("sweep.influence/1", &body);
-        return Ok(exit);
+        return Ok(end(&options.method, exit));
     }
     line("metric", &loaded.metric.name());
     law_lines(&fit);
@@ -106,7 +109,7 @@ pub(super) async fn run(args: Args) -> Result<Exit, Failure> {
         let more = found.effects.len() - shown.len();
         say(&format!("\n{more} more jobs; `--top {}` shows all", found.effects.len()));
     }
-    Ok(exit)
+    Ok(end(&options.method, exit))
 }
 
 fn table(effects: &[Effect]) -> Vec<String> {

@@ -6,6 +6,7 @@ use serde::Serialize;
 use super::analysis::{Law, Rows, fit_and_store, law_lines, line, load};
 use super::output::{Exit, Failure, data, json, say};
 use super::place::positive;
+use super::search::{Search, end};
 use crate::fit::cost::Cost;
 use crate::fit::frontier::Limits;
 use crate::fit::isoflop::{Budget, Exponent, IsoFlop, Optimum, Setting, TOLERANCE, isoflop, isoflop_of};
@@ -28,6 +29,8 @@ pub(super) struct Args {
     rows: Rows,
     #[command(flatten)]
     law: Law,
+    #[command(flatten)]
+    search: Search,
     /// Rows whose ln C differ by no more are of one budget.
     #[arg(long, default_value_t = TOLERANCE, value_name = "SHARE", value_parser = positive)]
     tolerance: f64,
@@ -55,7 +58,7 @@ pub(super) async fn run(args: Args) -> Result<Exit, Failure> {
     let cost = Cost::compute(&loaded.observations).map_err(|error| Failure::bad_input(error.to_string()))?;
     let limits = Limits { unique_max: args.data, ..Limits::default() };
     let setting = Setting { limits, tolerance: args.tolerance, ..Setting::new(&cost) };
-    let mut options = args.law.options(&loaded.metric);
+    let mut options = args.law.options(&loaded.metric, args.search.method());
     if options.law == LawName::Power(Axis::C) {
         // The default of all commands has no N.
         options.law = LawName::Chinchilla;
@@ -84,7 +87,7 @@ pub(super) async fn run(args: Args) -> Result<Exit, Failure> {
         let metric = loaded.metric.name();
         let (law, fit) = (fitted.as_ref().map(|(fit, _)| fit.law), fitted.as_ref().map(|(_, stored)| *stored));
         json("sweep.isoflop/1", &Body { sweep: &args.sweep, metric, law, fit, isoflop: &found });
-        return Ok(exit);
+        return Ok(end(&options.method, exit));
     }
     line("metric", &loaded.metric.name());
     if let Some((fit, _)) = &fitted {
@@ -94,7 +97,7 @@ pub(super) async fn run(args: Args) -> Result<Exit, Failure> {
     if found.budgets.is_empty() {
         line("budgets", "none: no two rows of different N have about the same compute");
         say("\nhint: let rows differ more in compute with --tolerance, for example 0.3");
-        return Ok(exit);
+        return Ok(end(&options.method, exit));
     }
     data("");
     for row in table(&found.budgets) {
@@ -112,7 +115,7 @@ pub(super) async fn run(args: Args) -> Result<Exit, Failure> {
     if found.rows_left_out > 0 {
         line("left out", &format!("{} rows of no budget", found.rows_left_out));
     }
-    Ok(exit)
+    Ok(end(&options.method, exit))
 }
 
 fn power(exponent: Option<&Exponent>) -> String {

@@ -8,6 +8,7 @@ use clap::builder::{PossibleValuesParser, TypedValueParser};
 use super::analysis::{Law, Loaded, Rows, fit_and_store, load, no_fit};
 use super::output::{Exit, Failure, data, say};
 use super::place::Place;
+use super::search::{Search, end};
 use crate::fit::{Fit, Observation, Options, Points, fit};
 use crate::report::analysis::{Drawing, Family, Kind, Material, Subject, Target, Undrawable, comparison, draw};
 use crate::report::file_name;
@@ -37,6 +38,8 @@ pub(super) struct Args {
     rows: Rows,
     #[command(flatten)]
     law: Law,
+    #[command(flatten)]
+    search: Search,
     /// Rows for which this SQL condition holds are kept out of the fit and drawn open.
     #[arg(long, value_name = "SQL")]
     hold_out: Option<String>,
@@ -106,7 +109,8 @@ pub(super) async fn run(args: Args) -> Result<Exit, Failure> {
             Err(error) => say(&undrawable(kind, &error)),
         }
     }
-    Ok(if drawn > 0 { Exit::Done } else { Exit::Failed })
+    let exit = if drawn > 0 { Exit::Done } else { Exit::Failed };
+    Ok(further.iter().chain([&main]).fold(exit, |exit, panel| end(&panel.options.method, exit)))
 }
 
 fn undrawable(kind: Kind, error: &Undrawable) -> String {
@@ -178,7 +182,7 @@ impl Panel {
                 load(store, &args.sweep, &held).await?.observations
             }
         };
-        let options = args.law.options(&loaded.metric);
+        let options = args.law.options(&loaded.metric, args.search.method());
         let (fitted, _) = fit_and_store(store, &loaded, &options).await?;
         let study = store.study_read(&args.sweep).await?;
         let subject = subject(&args.sweep, &loaded.metric.dataset, &loaded.metric.metric, study.as_ref());

@@ -6,7 +6,8 @@ use super::analysis::{Rows, find_metric, metrics, unknown};
 use super::output::{Exit, Failure, data, say};
 use super::place::{Place, positive};
 use super::plot::{family, subject, target};
-use crate::fit::{Convention, Fit, Observation, Options, Points, Response, fit};
+use super::search::{Search, end};
+use crate::fit::{Convention, Fit, Method, Observation, Options, Points, Response, fit};
 use crate::report::analysis::Family;
 use crate::report::analysis::section::{Analysis, Input, analyse};
 use crate::report::number::{significant, with_interval};
@@ -45,6 +46,8 @@ pub(super) struct Args {
     /// Seed of the bootstraps.
     #[arg(long, default_value_t = 0)]
     seed: u64,
+    #[command(flatten)]
+    search: Search,
     /// Draw the page anew, also if nothing has changed since it was drawn.
     #[arg(long)]
     force: bool,
@@ -102,9 +105,10 @@ pub(super) async fn run(args: Args) -> Result<Exit, Failure> {
             chosen.len()
         ));
     }
+    let method = args.search.method();
     let mut panels = Vec::new();
     for metric in chosen {
-        panels.push(panel(&store, (&args, compute, quick), metric, &study).await?);
+        panels.push(panel(&store, (&args, compute, quick), &method, metric, &study).await?);
     }
     for panel in &panels {
         say(&law(panel));
@@ -114,13 +118,15 @@ pub(super) async fn run(args: Args) -> Result<Exit, Failure> {
     let page = write(&rendered, &folder).map_err(|error| {
         Failure::environment(error.to_string()).because(&error).hint("choose another folder with `-o DIR`")
     })?;
-    // Last: without it the page is drawn again.
-    Stamp::of(&rendered, inputs).write(&folder).map_err(|error| {
-        Failure::environment(format!("can't write {}", folder.join(STAMP_FILE).display())).because(&error)
-    })?;
+    // Last: without it the page is drawn again, as one that was cut short should be.
+    if !method.was_cut() {
+        Stamp::of(&rendered, inputs).write(&folder).map_err(|error| {
+            Failure::environment(format!("can't write {}", folder.join(STAMP_FILE).display())).because(&error)
+        })?;
+    }
     data(&page.display().to_string());
     say(&format!("{} figures in {}", rendered.figures.len(), folder.join("figures").display()));
-    Ok(Exit::Done)
+    Ok(end(&method, Exit::Done))
 }
 
 /// sha256 of all that a page shows: rows of the sweeps, options, and the program that draws them.
@@ -156,6 +162,7 @@ fn law(panel: &Panel) -> String {
 async fn panel(
     store: &Store,
     (args, compute, quick): (&Args, Convention, bool),
+    method: &Method,
     metric: &MeasuredMetric,
     study: &Study,
 ) -> Result<Panel, Failure> {
@@ -163,7 +170,12 @@ async fn panel(
     let source = FitSource { sweep: &args.sweep, dataset: &metric.dataset, metric: &metric.metric, condition: "" };
     let mut fits = Vec::new();
     let others = POLICIES.into_iter().filter(|policy| *policy != args.points);
-    let options = Options { points: args.points, seed: args.seed, ..Options::new(Response::of_metric(&metric.metric)) };
+    let options = Options {
+        points: args.points,
+        seed: args.seed,
+        method: method.clone(),
+        ..Options::new(Response::of_metric(&metric.metric))
+    };
     for points in std::iter::once(args.points).chain(others) {
         let options = Options { points, ..options.clone() };
         let fit = fit(&observations, &options);

@@ -22,6 +22,7 @@ pub(super) fn provenance(report: &Report) -> String {
                 escape(&metric_name(panel)),
                 escape(&one.policy),
                 format!("<code>{}</code>", short(&crate::store::fit::input_hash(fit))),
+                fit.method.solver.to_string(),
                 format!("{} of {}", fit.resamples, fit.resamples_asked),
             ])
         })
@@ -29,7 +30,7 @@ pub(super) fn provenance(report: &Report) -> String {
     let fits = if fits.is_empty() {
         "<p>No fit was stored.</p>\n".to_owned()
     } else {
-        table(&["fit", "metric", "points", "sha256 of its rows", "resamples"], 9, &fits)
+        table(&["fit", "metric", "points", "sha256 of its rows", "solver", "resamples"], 9, &fits)
     };
     format!(
         "<h2>Provenance</h2>\n<p>sweep {}, bootstrap seed {}, runner {}; database time \

@@ -124,7 +124,15 @@ fn meaning(fit: &Fit) -> String {
             significant(cut(fit.interval("alpha").high), 2),
             significant(cut(fit.interval("alpha").low), 2)
         ),
-        Verdict::NoScaling => "No scaling: the interval of α covers zero.".to_owned(),
+        Verdict::NoScaling => {
+            let alpha = fit.interval("alpha");
+            let why = if alpha.low <= 0.0 && 0.0 <= alpha.high {
+                "the interval of α covers zero"
+            } else {
+                "what α makes of the error is rounding"
+            };
+            format!("No scaling: {why}.")
+        }
         Verdict::WrongWay => "The error grows with compute.".to_owned(),
         Verdict::TooFewJobs => {
             format!("Not to be trusted: fewer than {} jobs.", crate::fit::JOBS_MIN)
@@ -135,6 +143,7 @@ fn meaning(fit: &Fit) -> String {
         Verdict::Fitted => "A minimum, and no other as deep.".to_owned(),
         Verdict::Bound => "The best is at a limit of the law.".to_owned(),
         Verdict::Flat => "Parameters are not told apart by the data; predictions among the data stand.".to_owned(),
+        Verdict::TimeLimit => "Not to be trusted: the time limit cut the fit short.".to_owned(),
         Verdict::MultiModal => "Not to be trusted: different parameters do as well.".to_owned(),
     }
 }

@@ -4,7 +4,7 @@ use serde_json::{Map, Value, json};
 use sha2::{Digest, Sha256};
 
 use super::{Store, StoreError};
-use crate::fit::{Fit, Options};
+use crate::fit::{Fit, Options, Verdict};
 
 /// Version of the code that fits: the package's, and the commit where the build was told (`SWEEP_GIT_COMMIT`).
 pub fn code_version() -> String {
@@ -58,10 +58,12 @@ impl Store {
         let asked = serde_json::to_value(options).expect("options serialise");
         let (code_version, input_hash) = (code_version(), input_hash(fit));
         let FitSource { sweep, dataset, metric, condition } = source;
-        let identity = sha256(
-            &json!([sweep, dataset, metric, condition, asked, fit.compute.as_str(), code_version, input_hash])
-                .to_string(),
-        );
+        let mut of = json!([sweep, dataset, metric, condition, asked, fit.compute.as_str(), code_version, input_hash]);
+        if let (Value::Array(of), Verdict::TimeLimit) = (&mut of, fit.verdict) {
+            // A clock ended it: it may end elsewhere the next time, and must not stand in the way of the whole fit.
+            of.push(json!([fit.solution.best.theta, fit.resamples]));
+        }
+        let identity = sha256(&of.to_string());
         let parameters: Map<String, Value> = fit
             .parameters
             .iter()
@@ -76,8 +78,8 @@ impl Store {
         let inserted = sqlx::query_scalar!(
             r#"INSERT INTO fit (sweep_id, dataset, metric, points, compute, law, parameters, r2, verdict, seed, code_version,
                                 input_hash, observations, identity, law_name, objective, condition, options, covariance,
-                                detail)
-               SELECT sweep_id, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17, $18, $19, $20
+                                detail, solver)
+               SELECT sweep_id, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17, $18, $19, $20, $21
                FROM sweep WHERE name = $1
                ON CONFLICT DO NOTHING RETURNING fit_id"#,
             sweep,
@@ -99,7 +101,8 @@ impl Store {
             condition,
             asked,
             covariance,
-            detail
+            detail,
+            fit.method.solver.as_str()
         )
         .fetch_optional(&self.pool)
         .await

@@ -14,5 +14,6 @@ mod plot;
 mod postmaster;
 mod report;
 mod run;
+mod solvers;
 mod store;
 mod tidy;

@@ -107,6 +107,9 @@ pub enum Unfit {
     /// Everything is trained on.
     #[error("no row is left to predict")]
     NothingHeldOut,
+    /// The time limit was used up.
+    #[error("its time was used up")]
+    OutOfTime,
     /// The fit, or what it predicts, is not a number.
     #[error("the fitted law gives no number on the held-out rows")]
     NotFinite,
@@ -277,8 +280,11 @@ fn test(setting: &Setting<'_>, rows: &[Observation], place: &Place, cut: u64) ->
     let keys = |points: &[points::Point]| -> BTreeSet<&str> {
         points.iter().map(|point| rows[point.observation].job_key.as_str()).collect()
     };
-    let problem = Problem { frozen, ..Problem::new(law, &sample, objective) };
+    let problem = Problem { frozen, method: &options.method, ..Problem::new(law, &sample, objective) };
     let solution = solve::solve(&problem, options.starts, options.seed);
+    if solution.status == Status::TimeLimit {
+        return Err(Unfit::OutOfTime);
+    }
     let theta = &solution.best.theta;
     // A fraction ends at 1, whatever an extrapolated law says.
     let ln_most = match options.response {
@@ -290,6 +296,9 @@ fn test(setting: &Setting<'_>, rows: &[Observation], place: &Place, cut: u64) ->
         return Err(Unfit::NotFinite);
     }
     let intervals = predictive::intervals(&problem, theta, &target.inputs, setting.resamples, options.seed, cut);
+    if options.method.was_cut() {
+        return Err(Unfit::OutOfTime);
+    }
     let mut held: Vec<Held> = beyond
         .iter()
         .enumerate()

@@ -8,7 +8,7 @@ use crate::distribution::t_two_sided;
 use crate::interval::{ALPHA, IntervalKind, Reader};
 use crate::law::Input;
 use crate::random::stream;
-use crate::solve::{Ending, Newton, Problem, Solver};
+use crate::solve::{Problem, minimise};
 
 /// 95 % prediction intervals of ln E at `at`, in that order; empty where `resamples` is 0, none could be fitted, or
 /// there are no more jobs than free parameters.
@@ -36,9 +36,9 @@ pub(super) fn intervals(
         }
         let weights: Vec<f64> =
             sample.jobs.iter().zip(&sample.weights).map(|(&job, weight)| weight * times[job]).collect();
-        let minimum = Newton::default().minimise(&Problem { weights: &weights, ..*problem }, theta);
+        let minimum = minimise(&Problem { weights: &weights, ..*problem }, theta);
         let ln_values: Vec<f64> = at.iter().map(|x| problem.law.ln_at(&minimum.theta, x)).collect();
-        if minimum.ending == Ending::Unfinished || !ln_values.iter().all(|value| value.is_finite()) {
+        if !minimum.ending.is_minimum() || !ln_values.iter().all(|value| value.is_finite()) {
             continue;
         }
         drawn.iter_mut().zip(ln_values).for_each(|(values, ln_value)| values.push(ln_value));

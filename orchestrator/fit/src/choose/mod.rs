@@ -23,7 +23,7 @@ use crate::points::{self, select};
 use crate::prepare::{known_ceiling, law_ends, one_convention, space_ends};
 use crate::sample::Sample;
 use crate::solve::{self, Problem, Status};
-use crate::{FitError, Loss, Objective, Options, Response};
+use crate::{EFFECT_MIN, FitError, Loss, Objective, Options, Response};
 
 /// A rival takes the default's place when its held-out RMSLE is at most this share of the default's.
 pub const SWITCH: f64 = 0.5;
@@ -210,7 +210,8 @@ fn play(
     let pairs: Vec<(f64, f64)> = rows.iter().map(|row| (row.compute, row.error)).collect();
     let sample = Sample::of(rows, &select(options.points, &pairs));
     let solve_by = |objective: Objective| {
-        let problem = Problem::new(law.as_ref(), &sample, objective.with_ceiling(ceiling));
+        let objective = objective.with_ceiling(ceiling);
+        let problem = Problem { method: &options.method, ..Problem::new(law.as_ref(), &sample, objective) };
         (solve::solve(&problem, options.starts, options.seed), problem)
     };
     let auto = objective.is_none();
@@ -256,11 +257,11 @@ fn compare(record: &BackTest, champion: &BackTest) -> (Option<f64>, usize) {
         .iter()
         .filter_map(|cut| Some((cut, champion.cuts.iter().find(|other| other.place == cut.place)?)))
         .collect();
-    let won = shared.iter().filter(|(cut, other)| cut.scores.rmsle < other.scores.rmsle).count();
+    let won = shared.iter().filter(|(cut, other)| other.scores.rmsle - cut.scores.rmsle > EFFECT_MIN).count();
     let own = Scores::of(shared.iter().map(|(cut, _)| cut.held.as_slice()));
     let others = Scores::of(shared.iter().map(|(_, other)| other.held.as_slice()));
     let ratio = match (own, others) {
-        (Some(own), Some(others)) if 2 * shared.len() >= champion.cuts.len() && others.rmsle > 1e-12 => {
+        (Some(own), Some(others)) if 2 * shared.len() >= champion.cuts.len() && others.rmsle > EFFECT_MIN => {
             Some(own.rmsle / others.rmsle)
         }
         _ => None,

@@ -11,7 +11,7 @@ use crate::law::{Axis, Input, LawName, Scale};
 use crate::noise::Weighting;
 use crate::objective::Objective;
 use crate::sample::Sample;
-use crate::{Fit, extent};
+use crate::{EFFECT_MIN, Fit, extent};
 
 /// Whether the law is of compute alone.
 pub(super) fn of_compute(fit: &Fit) -> bool {
@@ -101,17 +101,23 @@ impl Grid {
         self.ln_c[first - 1] + self.step * (curve[first - 1] - goal) / fall
     }
 
+    /// ln E of A less that of B; zero where no more than rounding is between them.
+    pub(super) fn gap(&self, pair: &[Vec<f64>; 2], ln_c: f64) -> f64 {
+        let gap = self.at(&pair[0], ln_c) - self.at(&pair[1], ln_c);
+        if gap.abs() > EFFECT_MIN { gap } else { 0.0 }
+    }
+
     /// The first C in `range` where A and B change places, and whether A is the better below it.
     pub(super) fn crossing(&self, pair: &[Vec<f64>; 2], range: (f64, f64)) -> Option<(f64, bool)> {
-        let gap = |ln_c: f64| self.at(&pair[0], ln_c) - self.at(&pair[1], ln_c);
+        let gap = |ln_c: f64| self.gap(pair, ln_c);
         let (low, high) = (range.0.ln(), range.1.ln());
         let mut places = vec![low];
         places.extend(self.ln_c.iter().copied().filter(|ln_c| (low..high).contains(ln_c)));
         places.push(high);
+        places.retain(|place| gap(*place) != 0.0);
         places.windows(2).find_map(|ends| {
             let (left, right) = (gap(ends[0]), gap(ends[1]));
-            let changes = left * right < 0.0 || (left != 0.0 && right == 0.0);
-            changes.then(|| ((ends[0] + (ends[1] - ends[0]) * left / (left - right)).exp(), left < 0.0))
+            (left * right < 0.0).then(|| ((ends[0] + (ends[1] - ends[0]) * left / (left - right)).exp(), left < 0.0))
         })
     }
 }

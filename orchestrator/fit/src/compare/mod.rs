@@ -328,7 +328,7 @@ pub fn compare(a: &Fit, b: &Fit, options: &CompareOptions<'_>) -> Result<Compari
             compute,
             ratio: interval(gap(&best).exp(), curves.iter().map(|pair| gap(pair).exp())),
             multiplier: interval(multiplier(&best), curves.iter().map(multiplier)),
-            a_better: share(curves.iter().map(|pair| gap(pair) < 0.0)),
+            a_better: share(curves.iter().map(|pair| grid.gap(pair, compute.ln()) < 0.0)),
             data: covered(compute),
         }
     };
@@ -336,7 +336,7 @@ pub fn compare(a: &Fit, b: &Fit, options: &CompareOptions<'_>) -> Result<Compari
     let crossing = |pair: &[Vec<f64>; 2]| grid.crossing(pair, searched);
     let crossings: Vec<Option<(f64, bool)>> = curves.iter().map(crossing).collect();
     let found = crossing(&best);
-    let better = |pair: &[Vec<f64>; 2]| grid.at(&pair[0], low.ln()) < grid.at(&pair[1], low.ln());
+    let better = |pair: &[Vec<f64>; 2]| grid.gap(pair, low.ln()) < 0.0;
     let throughout = curves.iter().zip(&crossings).map(|(pair, crossing)| crossing.is_none() && better(pair));
     let crossover = Crossover {
         searched,

@@ -2,9 +2,9 @@
 //! vertex), and is one if the multipliers of those rows are at most their weights (Barrodale and Roberts 1973).
 
 use super::Ending;
+use super::descent::Search;
 use super::frame::Vector;
 use super::linear_algebra::eliminate;
-use super::newton::Search;
 use crate::law::PARAMETERS_MAX;
 use crate::objective::Loss;
 

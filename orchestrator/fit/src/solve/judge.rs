@@ -50,6 +50,8 @@ pub enum Status {
     NotMoved,
     /// The searches did not get to the bottom.
     Unfinished,
+    /// Searches were cut short by their time limit: a lower minimum may be where they were going.
+    TimeLimit,
 }
 
 impl fmt::Display for Status {
@@ -61,6 +63,7 @@ impl fmt::Display for Status {
             Status::MultiModal => "multi-modal",
             Status::NotMoved => "not moved",
             Status::Unfinished => "unfinished",
+            Status::TimeLimit => "time limit",
         })
     }
 }
@@ -106,8 +109,9 @@ pub(super) fn judge(problem: &Problem<'_>, begun: &[Vec<f64>], searches: Vec<Min
     let moved = searches.iter().zip(begun).any(|(minimum, start)| {
         let mut start = start.clone();
         problem.hold(&mut start);
-        minimum.theta != start || minimum.ending != Ending::Unfinished
+        minimum.theta != start || minimum.ending.is_minimum()
     });
+    let cut = searches.iter().any(|minimum| minimum.ending == Ending::TimeLimit);
     let mut minima = searches;
     minima.sort_by(|a, b| a.value.total_cmp(&b.value));
     // Of minima as deep as rounding can tell, one that ended is the best.
@@ -115,11 +119,8 @@ pub(super) fn judge(problem: &Problem<'_>, begun: &[Vec<f64>], searches: Vec<Min
     let lowest = frame.at(&frame.enter(&minima[0].theta), problem.objective.loss);
     let as_good = minima[0].value + 1e-9 * minima[0].value.abs() + lowest.rounding + frame.floor();
     let hits = minima.iter().filter(|minimum| minimum.value <= as_good).count().max(1);
-    let best = minima[..hits.min(starts)]
-        .iter()
-        .find(|minimum| minimum.ending != Ending::Unfinished)
-        .unwrap_or(&minima[0])
-        .clone();
+    let best =
+        minima[..hits.min(starts)].iter().find(|minimum| minimum.ending.is_minimum()).unwrap_or(&minima[0]).clone();
     let optima = cluster(problem, &best, minima);
 
     let loose: Vec<usize> =
@@ -142,14 +143,15 @@ pub(super) fn judge(problem: &Problem<'_>, begun: &[Vec<f64>], searches: Vec<Min
         })
     };
     let rival = optima.iter().skip(1).any(|optimum| {
-        optimum.minimum.ending != Ending::Unfinished
+        optimum.minimum.ending.is_minimum()
             && optimum.minimum.value <= best.value + as_deep(problem) * best.value.abs()
             && distance(problem, &optimum.minimum.theta, &best.theta) > DIFFERENT * spread(problem, &best)
     });
     let flat = condition.is_nan() || condition > CONDITION_FLAT || centred.as_ref().is_none_or(unsure);
     let status = match best.ending {
+        _ if cut => Status::TimeLimit,
         _ if !moved => Status::NotMoved,
-        Ending::Unfinished => Status::Unfinished,
+        Ending::Unfinished | Ending::TimeLimit => Status::Unfinished,
         _ if rival => Status::MultiModal,
         Ending::Bound => Status::Bound,
         Ending::Converged if flat => Status::Flat,
@@ -191,7 +193,7 @@ fn cluster(problem: &Problem<'_>, best: &Minimum, minima: Vec<Minimum>) -> Vec<O
         let near = optima.iter().position(|o| distance(problem, &o.minimum.theta, &minimum.theta) <= same);
         match near {
             Some(at) => optima[at].hits += 1,
-            None if minimum.ending == Ending::Unfinished || !minimum.value.is_finite() => {}
+            None if !minimum.ending.is_minimum() || !minimum.value.is_finite() => {}
             None if optima.len() < OPTIMA_MAX => optima.push(Optimum { minimum, hits: 1 }),
             None => {}
         }

@@ -3,15 +3,15 @@
 
 mod absolute;
 mod bulk;
+mod descent;
 mod frame;
 mod judge;
-
 mod linear_algebra;
+mod method;
 mod newton;
 mod problem;
 mod projection;
 mod reference;
-mod refit;
 mod starts;
 
 use rayon::prelude::*;
@@ -23,10 +23,10 @@ pub use judge::{Optimum, Solution, Status};
 
 pub(crate) use linear_algebra::non_negative;
 pub use linear_algebra::{cholesky_solve, invert};
+pub use method::{Method, SolverKind, Step, Watch};
 pub use newton::Newton;
 pub use problem::{Problem, Pull, Quantity};
 pub use reference::{Lbfgs, TrustRegion};
-pub use refit::refit;
 pub use starts::starts;
 
 /// How a search ended.
@@ -39,6 +39,15 @@ pub enum Ending {
     Bound,
     /// It was still going down when its iterations were used up, or rounding stopped it short.
     Unfinished,
+    /// It was still going down when its time was used up.
+    TimeLimit,
+}
+
+impl Ending {
+    /// Whether it came to where nothing goes down.
+    pub fn is_minimum(self) -> bool {
+        matches!(self, Ending::Converged | Ending::Bound)
+    }
 }
 
 /// Where a search ended.
@@ -62,17 +71,32 @@ pub struct Minimum {
 pub trait Solver: Sync {
     /// Minimises from `start`.
     fn minimise(&self, problem: &Problem<'_>, start: &[f64]) -> Minimum;
+
+    /// Minimises from `best`, the minimum of a problem that differs little: a resample, or the next place of a profile.
+    fn refit(&self, problem: &Problem<'_>, best: &[f64]) -> Minimum {
+        self.minimise(problem, best)
+    }
 }
 
-/// Searches from `count` starts (at least one) with [`Newton`], and judges. `seed` draws the random starts.
+/// Searches from `count` starts (at least one) by the problem's method, and judges. `seed` draws the random starts.
 pub fn solve(problem: &Problem<'_>, count: usize, seed: u64) -> Solution {
-    solve_with(&Newton::default(), problem, &starts(problem, count, seed))
+    solve_with(problem.method.solver.solver(), problem, &starts(problem, count, seed))
 }
 
 /// The same with a solver and starts of one's own. At least one start.
 pub fn solve_with(solver: &dyn Solver, problem: &Problem<'_>, starts: &[Vec<f64>]) -> Solution {
     let minima: Vec<Minimum> = starts.par_iter().map(|start| solver.minimise(problem, start)).collect();
     judge::judge(problem, starts, minima)
+}
+
+/// Minimises from `start` by the problem's method.
+pub fn minimise(problem: &Problem<'_>, start: &[f64]) -> Minimum {
+    problem.method.solver.solver().minimise(problem, start)
+}
+
+/// The same from the minimum of a problem that differs little ([`Solver::refit`]).
+pub fn refit(problem: &Problem<'_>, best: &[f64]) -> Minimum {
+    problem.method.solver.solver().refit(problem, best)
 }
 
 /// Value of a parameter on its natural scale.

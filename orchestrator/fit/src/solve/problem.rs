@@ -1,6 +1,7 @@
 //! What is minimised: `Q(theta) = sum_i w_i rho(g(yhat_i) - g(y_i))`, with parameters held or a quantity drawn to a
 //! target.
 
+use super::Method;
 use crate::law::{Law, PARAMETERS_MAX};
 use crate::objective::Objective;
 use crate::sample::Sample;
@@ -39,12 +40,14 @@ pub struct Problem<'a> {
     pub frozen: &'a [Option<f64>],
     /// For profiles.
     pub pull: Option<Pull<'a>>,
+    /// How it is minimised.
+    pub method: &'a Method,
 }
 
 impl<'a> Problem<'a> {
-    /// All of a sample, every parameter free.
+    /// All of a sample, every parameter free, by the usual method.
     pub fn new(law: &'a dyn Law, sample: &'a Sample, objective: Objective) -> Problem<'a> {
-        Problem { law, sample, weights: &sample.weights, objective, frozen: &[], pull: None }
+        Problem { law, sample, weights: &sample.weights, objective, frozen: &[], pull: None, method: Method::USUAL }
     }
 
     /// Parameters of the law.

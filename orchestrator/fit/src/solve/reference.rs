@@ -1,5 +1,5 @@
-//! The one door to argmin: L-BFGS with a Moré-Thuente line search and a trust region with Steihaug's conjugate
-//! gradients, the references that [`Newton`](super::Newton) must agree with.
+//! argmin's own solvers: L-BFGS with a Moré-Thuente line search, and a trust region with Steihaug's conjugate
+//! gradients. [`Newton`](super::Newton) must agree with them.
 //!
 //! Both stop by absolute tolerances, so they are given the objective as a share of its value at the start, in the
 //! coordinates of [`Frame`], each scaled to a unit diagonal of the reweighted matrix; and they are started anew, with
@@ -7,7 +7,7 @@
 
 use std::cell::RefCell;
 
-use argmin::core::{CostFunction, Error, Executor, Gradient, Hessian, State};
+use argmin::core::{CostFunction, Error, Gradient, Hessian, OptimizationResult, State, TerminationReason};
 use argmin::solver::linesearch::MoreThuenteLineSearch;
 use argmin::solver::quasinewton::LBFGS;
 use argmin::solver::trustregion::{Steihaug, TrustRegion as ArgminTrustRegion};
@@ -39,8 +39,8 @@ impl Solver for Lbfgs {
                 .with_tolerance_grad(1e-12)
                 .and_then(|solver| solver.with_tolerance_cost(0.0))
                 .expect("the tolerances are allowed");
-            let run = Executor::new(scaled, solver).configure(|state| state.param(from).max_iters(ITERATIONS_MAX));
-            run.timer(false).run().map_or(0, |result| result.state().get_iter())
+            let run = problem.method.executor(scaled, solver);
+            ended(run.configure(|state| state.param(from).max_iters(ITERATIONS_MAX)).run())
         })
     }
 }
@@ -48,11 +48,18 @@ impl Solver for Lbfgs {
 impl Solver for TrustRegion {
     fn minimise(&self, problem: &Problem<'_>, start: &[f64]) -> Minimum {
         in_runs(problem, start, |scaled, from| {
-            let solver = ArgminTrustRegion::new(Steihaug::new());
-            let run = Executor::new(scaled, solver).configure(|state| state.param(from).max_iters(ITERATIONS_MAX / 5));
-            run.timer(false).run().map_or(0, |result| result.state().get_iter())
+            let run = problem.method.executor(scaled, ArgminTrustRegion::new(Steihaug::new()));
+            ended(run.configure(|state| state.param(from).max_iters(ITERATIONS_MAX / 5)).run())
         })
     }
+}
+
+/// Iterations of a run, and whether its time ran out. Runs that rounding stops end in an error.
+fn ended<O, S, I: State>(run: Result<OptimizationResult<O, S, I>, Error>) -> (u64, bool) {
+    run.map_or((0, false), |result| {
+        let state = result.state();
+        (state.get_iter(), state.get_termination_reason() == Some(&TerminationReason::Timeout))
+    })
 }
 
 /// An objective as argmin wants it, with the best point met: an error near machine precision loses argmin's own.
@@ -137,11 +144,11 @@ impl Hessian for Scaled<'_> {
     }
 }
 
-fn in_runs(problem: &Problem<'_>, start: &[f64], run: impl Fn(Scaled<'_>, Vec<f64>) -> u64) -> Minimum {
+fn in_runs(problem: &Problem<'_>, start: &[f64], run: impl Fn(Scaled<'_>, Vec<f64>) -> (u64, bool)) -> Minimum {
     let frame = Frame::new(problem);
     let k = frame.k;
     let best = RefCell::new(Best::at(&frame, frame.enter(start)));
-    let mut iterations = 0;
+    let (mut iterations, mut out_of_time) = (0, false);
     for _ in 0..RUNS_MAX {
         let (origin, local) = (best.borrow().phi, best.borrow().local.clone());
         let units: Vec<(usize, f64)> = (0..k)
@@ -155,19 +162,25 @@ fn in_runs(problem: &Problem<'_>, start: &[f64], run: impl Fn(Scaled<'_>, Vec<f6
         if from.is_empty() {
             break;
         }
-        iterations += run(Scaled { frame: &frame, origin, units, value: local.value, best: &best }, from);
-        if local.value - best.borrow().local.value <= GAIN_MIN * local.value {
+        let (taken, late) = run(Scaled { frame: &frame, origin, units, value: local.value, best: &best }, from);
+        iterations += taken;
+        out_of_time = late;
+        if late || local.value - best.borrow().local.value <= GAIN_MIN * local.value {
             break;
         }
     }
     let Best { phi, local, gradient_norm } = best.into_inner();
     let converged = gradient_norm <= PROMISE_MIN * local.value && local.value.is_finite();
-    Minimum {
+    problem.method.ended(Minimum {
         theta: frame.leave(&phi)[..k].to_vec(),
         value: local.value,
         gradient_norm,
         iterations: iterations as usize,
-        ending: if converged { Ending::Converged } else { Ending::Unfinished },
+        ending: match (converged, out_of_time) {
+            (true, _) => Ending::Converged,
+            (false, true) => Ending::TimeLimit,
+            (false, false) => Ending::Unfinished,
+        },
         at_bound: Vec::new(),
-    }
+    })
 }
