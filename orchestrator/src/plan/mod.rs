@@ -21,6 +21,7 @@ mod slurm;
 #[cfg(test)]
 mod tests;
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use protocol::{
@@ -128,6 +129,8 @@ pub struct PoolInfo {
     pub source: protocol::DataSource,
     /// Pairs.
     pub samples: u64,
+    /// Samples that are not used, by what is wrong with them. Images that can't be decoded are found when training.
+    pub skipped: BTreeMap<String, u64>,
     /// `manifest.json`, where there is one.
     pub manifest: Option<PoolManifest>,
 }

@@ -12,6 +12,7 @@ fn inputs() -> Inputs {
     let pool = |name: &str, samples| PoolInfo {
         source: DataSource { pool: name.to_owned(), path: name.into(), digest: format!("{samples:064}") },
         samples,
+        skipped: BTreeMap::new(),
         manifest: None,
     };
     Inputs {

@@ -40,8 +40,6 @@ mod index;
 mod layout;
 pub mod pack;
 
-mod shard;
-
 pub use dataset::{Dataset, OpenOptions, Skipped};
 pub use error::Error;
 pub use layout::{PoolInfo, inspect};
