@@ -126,7 +126,7 @@ fn open_pool(job: &Job, source: &DataSource, limit: Option<u64>) -> Result<Datas
     let mut options = OpenOptions { image_size, limit, cache_dir, ..OpenOptions::default() };
     let data = match Dataset::open(&folder, &options) {
         // All of a pool means all that is good of it: a bad image among many is counted and left out.
-        Err(pool::Error::TooFew { asked, found, skipped, .. }) if found > 0 && found + skipped as u64 == asked => {
+        Err(pool::Error::TooFew { asked, found, skipped, .. }) if found > 0 && found + skipped as u64 >= asked => {
             options.limit = None;
             Dataset::open(&folder, &options)?
         }

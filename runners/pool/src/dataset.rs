@@ -1,5 +1,6 @@
 //! The reader: a pool cut to a data size, with every image ready as pixels.
 
+use std::collections::BTreeMap;
 use std::fs::{self, File};
 use std::path::{Path, PathBuf};
 
@@ -155,6 +156,15 @@ impl Dataset {
     /// Lines of `zeroshot_classification_templates.txt`; `{c}` or `{}` stands for the class name.
     pub fn templates(&self) -> &[String] {
         &self.templates
+    }
+
+    /// How many samples were passed over, by [`Skipped::kind`].
+    pub fn skipped_kinds(&self) -> BTreeMap<&str, u64> {
+        let mut kinds = BTreeMap::new();
+        for skip in &self.skipped {
+            *kinds.entry(skip.kind.as_str()).or_default() += 1;
+        }
+        kinds
     }
 
     /// Samples that were passed over to find the pairs, in hash order.

@@ -242,7 +242,16 @@ fn content<'a>(group: &Group, text: impl Fn(Span) -> &'a [u8], class_names: &[St
             _ => (),
         }
     }
-    let Some((_, image)) = group.image else { return because("no image", "it has no jpg, jpeg, png or webp") };
+    let Some((_, image)) = group.image else {
+        let dotted = |extension: &&String| extension.rsplit_once('.').is_some_and(|(_, last)| IMAGES.contains(&last));
+        return match group.extensions.iter().find(dotted) {
+            None => because("no image", "it has no jpg, jpeg, png or webp"),
+            Some(extension) => because(
+                "no image, a dot in its name",
+                &format!("it has no jpg, jpeg, png or webp but `{extension}`: a key ends at its name's first dot"),
+            ),
+        };
+    };
     let class = match group.class {
         None => None,
         Some((_, span)) => {
