@@ -289,6 +289,7 @@ fn job(
         runner: shared.runner(inputs),
         data: shared.data(training),
         data_size,
+        skipped_max: spec.limits.skipped.map(|amount| amount.of(data_size)),
         samples_seen,
         seed: cell.seed,
         recipe: shared.recipe(&cell.recipe, samples_seen),

@@ -91,6 +91,8 @@ pub struct PlannedSpec {
     pub data: Arc<DataSource>,
     /// U.
     pub data_size: u64,
+    /// How many of them may be missing, where the spec says.
+    pub skipped_max: Option<u64>,
     /// D.
     pub samples_seen: u64,
     /// Seed.
@@ -109,6 +111,7 @@ impl PlannedSpec {
             model: NamedModel::clone(&self.model),
             data: DataSource::clone(&self.data),
             data_size: self.data_size,
+            skipped_max: self.skipped_max,
             samples_seen: self.samples_seen,
             seed: self.seed,
             recipe: Recipe::clone(&self.recipe),

@@ -174,4 +174,25 @@ mod tests {
             "{error}"
         );
     }
+
+    #[test]
+    fn what_is_not_used_is_counted_and_what_is_missing_is_told() {
+        let dir = tempfile::tempdir().unwrap();
+        let shard = fs::read(Path::new(FIXTURE).join("00000.tar")).unwrap();
+        // The same keys once more, behind the end mark of the first.
+        fs::write(dir.path().join("00000.tar"), [&shard[..], &shard].concat()).unwrap();
+        let once = read(Path::new(FIXTURE), ".").unwrap().manifest.unwrap().shards[0].samples;
+        let pool = read(dir.path(), ".").unwrap();
+        assert_eq!((pool.samples, pool.skipped), (once, [("key twice in its shard".to_owned(), once)].into()));
+
+        fs::write(dir.path().join("sizes.json"), "{}").unwrap();
+        let error = read(dir.path(), ".").unwrap_err();
+        assert!(error.to_string().contains("shard `00000.tar` lies beside it but is not in it"), "{error}");
+        assert!(error.hint().contains("delete sizes.json"), "{}", error.hint());
+        fs::write(dir.path().join("sizes.json"), format!("{{\"00000.tar\": {}}}", once - 1)).unwrap();
+        assert!(read(dir.path(), ".").unwrap_err().to_string().contains("it gives shard `00000.tar`"));
+        fs::write(dir.path().join("00001.tar.gz"), b"").unwrap();
+        let error = read(dir.path(), ".").unwrap_err();
+        assert!(error.to_string().contains("is compressed (gzip)"), "{error}");
+    }
 }

@@ -186,3 +186,11 @@ proptest! {
         prop_assert!(job.memory_bytes >= 16 * job.size.parameters());
     }
 }
+
+#[test]
+fn how_many_pairs_may_be_missing_is_no_part_of_identity() {
+    let (plain, limited) = (good(SPEC), good(&format!("{SPEC}limits: {{skipped: 10%}}\n")));
+    assert_eq!(keys(&plain), keys(&limited));
+    assert!(plain.jobs.iter().all(|job| job.spec.skipped_max.is_none()));
+    assert!(limited.jobs.iter().all(|job| job.spec.skipped_max == Some(job.spec.data_size / 10)));
+}

@@ -146,7 +146,7 @@ impl<'a> Reader<'a> {
                 0 | b'0' | b'7' => Kind::File,
                 b'1' | b'2' => Kind::Link,
                 b'S' => {
-                    self.pass_holes(&header)?;
+                    self.pass_holes(&header, span.offset)?;
                     Kind::Sparse
                 }
                 _ => Kind::Other,
@@ -203,11 +203,10 @@ impl<'a> Reader<'a> {
     }
 
     /// The list of an old GNU sparse file's parts may go on in blocks of its own, between header and bytes.
-    fn pass_holes(&mut self, header: &[u8; BLOCK as usize]) -> Result<(), Error> {
+    fn pass_holes(&mut self, header: &[u8; BLOCK as usize], mut next: u64) -> Result<(), Error> {
         let mut more = header[482] != 0;
         let mut block_at = self.at;
-        // The bytes begin after the blocks, so the end moves by as many.
-        let mut next = self.at - number(&header[124..136]).unwrap_or_default().div_ceil(BLOCK) * BLOCK;
+        // The bytes begin after those blocks, so the end moves by as many.
         while more {
             if next + BLOCK > self.length || block_at + BLOCK > self.length {
                 return Err(self.truncated("the parts of a sparse member are not all there".into()));

@@ -1,5 +1,6 @@
 //! Headers byte by byte: what counts, what is counted as unused, what is an error.
 
+use proptest::prelude::*;
 use shards::Error;
 
 use crate::support::{END, JPEG, file, header, member, pair, read, sign, told};
@@ -146,4 +147,48 @@ fn damage_is_told_with_its_place() {
         assert!(error.hint().contains(" -d < "), "{}", error.hint());
     }
     assert_eq!(seen(&[&pair("BZh"), &END]), ["BZh"]);
+}
+
+#[test]
+fn the_list_of_a_sparse_file_is_passed_over() {
+    let mut sparse = header(b"s.jpg", b'S', 512);
+    sparse[482] = 1;
+    sign(&mut sparse);
+    let mut list = [[0_u8; 512]; 2];
+    list[0][504] = 1;
+    let parts = [&sparse[..], &list[0], &list[1], &[7; 512], &file("s.txt", b"x"), &pair("a"), &END];
+    assert_eq!(seen(&parts), ["s: a sparse file", "a"]);
+}
+
+proptest! {
+    /// Whatever the bytes, there is an answer, and one that leaves nothing out is all of it.
+    #[test]
+    fn changed_bytes_are_read_or_refused(
+        changes in prop::collection::vec((any::<prop::sample::Index>(), any::<u8>()), 1..6),
+        kinds in prop::collection::vec(prop::sample::select(vec![b'0', b'L', b'x', b'g', b'S', b'1', b'5', b'?']), 1..6),
+        cut in any::<prop::sample::Index>(),
+    ) {
+        let mut shard = pair("first");
+        for kind in kinds {
+            shard.extend(member(b"k.jpg", kind, b"12 size=512\n"));
+        }
+        shard.extend(pair("last"));
+        shard.extend(END);
+        for (at, byte) in changes {
+            let at = at.index(shard.len());
+            shard[at] = byte;
+            // A header whose checksum holds goes further than one that is refused at once.
+            let block = at / 512 * 512;
+            if shard[block + 257..block + 262] == *b"ustar" {
+                let mut header: [u8; 512] = shard[block..block + 512].try_into().unwrap();
+                sign(&mut header);
+                shard[block..block + 512].copy_from_slice(&header);
+            }
+        }
+        let whole = read(&[&shard]).map(|samples| samples.len());
+        let part = read(&[&shard[..cut.index(shard.len())]]).map(|samples| samples.len());
+        if let (Ok(whole), Ok(part)) = (whole, part) {
+            prop_assert!(part <= whole);
+        }
+    }
 }
