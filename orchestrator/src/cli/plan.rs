@@ -185,6 +185,8 @@ struct PoolRow<'a> {
     path: &'a Path,
     digest: &'a str,
     samples: u64,
+    /// Samples that are not used, by what is wrong with them.
+    skipped: &'a BTreeMap<String, u64>,
 }
 
 #[derive(Debug, Serialize)]
@@ -245,6 +247,7 @@ fn body<'a>(plan: &'a Plan, states: Option<&BTreeMap<String, State>>, slurm: Opt
                 path: &pool.source.path,
                 digest: &pool.source.digest,
                 samples: pool.samples,
+                skipped: &pool.skipped,
             })
             .collect(),
         jobs: plan
@@ -320,6 +323,7 @@ fn text(plan: &Plan, states: Option<&BTreeMap<String, State>>, request: Option<&
             source.path.display(),
             &source.digest[..12]
         ));
+        lines.extend(pool.skipped.iter().map(|(kind, &count)| format!("       not used: {} ({kind})", grouped(count))));
     }
     lines.push(String::new());
     lines.extend(table(plan, states, all));

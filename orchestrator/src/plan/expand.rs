@@ -199,7 +199,8 @@ fn training_pool(spec: &Spec, inputs: &Inputs, problems: &mut Vec<Problem>) -> O
 
 fn unread(name: &str, path: &str, samples: u64) -> PoolInfo {
     let digest = hex(&Sha256::digest(format!("a pool that nobody reads: {name}")));
-    PoolInfo { source: DataSource { pool: name.to_owned(), path: path.into(), digest }, samples, manifest: None }
+    let source = DataSource { pool: name.to_owned(), path: path.into(), digest };
+    PoolInfo { source, samples, skipped: BTreeMap::new(), manifest: None }
 }
 
 fn evaluations(spec: &Spec, inputs: &Inputs, problems: &mut Vec<Problem>) -> Option<Vec<(EvaluationPlan, PoolInfo)>> {
@@ -288,6 +289,7 @@ fn job(
         runner: shared.runner(inputs),
         data: shared.data(training),
         data_size,
+        skipped_max: spec.limits.skipped.map(|amount| amount.of(data_size)),
         samples_seen,
         seed: cell.seed,
         recipe: shared.recipe(&cell.recipe, samples_seen),

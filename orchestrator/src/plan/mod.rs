@@ -21,6 +21,7 @@ mod slurm;
 #[cfg(test)]
 mod tests;
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use protocol::{
@@ -90,6 +91,8 @@ pub struct PlannedSpec {
     pub data: Arc<DataSource>,
     /// U.
     pub data_size: u64,
+    /// How many of them may be missing, where the spec says.
+    pub skipped_max: Option<u64>,
     /// D.
     pub samples_seen: u64,
     /// Seed.
@@ -108,6 +111,7 @@ impl PlannedSpec {
             model: NamedModel::clone(&self.model),
             data: DataSource::clone(&self.data),
             data_size: self.data_size,
+            skipped_max: self.skipped_max,
             samples_seen: self.samples_seen,
             seed: self.seed,
             recipe: Recipe::clone(&self.recipe),
@@ -128,6 +132,8 @@ pub struct PoolInfo {
     pub source: protocol::DataSource,
     /// Pairs.
     pub samples: u64,
+    /// Samples that are not used, by what is wrong with them. Images that can't be decoded are found when training.
+    pub skipped: BTreeMap<String, u64>,
     /// `manifest.json`, where there is one.
     pub manifest: Option<PoolManifest>,
 }

@@ -1,12 +1,13 @@
 //! A pool as it lies on disk: how many pairs, and a digest that says which.
 
 use std::collections::BTreeMap;
-use std::fs::{self, File};
-use std::io::{self, BufReader, Read, Seek, SeekFrom};
+use std::fs;
+use std::io;
 use std::path::{Path, PathBuf};
 
 use protocol::{DataSource, PoolManifest};
 use sha2::{Digest, Sha256};
+use shards::{Counts, file_name};
 
 use super::PoolInfo;
 use super::expand::hex;
@@ -14,21 +15,10 @@ use super::expand::hex;
 /// Why a folder is no pool.
 #[derive(Debug, thiserror::Error)]
 pub(super) enum PoolError {
-    /// Not there.
-    #[error("there is no folder {}", .0.display())]
-    Missing(PathBuf),
-    /// No shards.
-    #[error("{} holds no shard (*.tar)", .0.display())]
-    NoShards(PathBuf),
-    /// A shard that ends early, or is none.
-    #[error("shard {} is damaged or cut off at byte {at}", path.display())]
-    Damaged {
-        /// The shard.
-        path: PathBuf,
-        /// Where its next header should be.
-        at: u64,
-    },
-    /// Can't be read.
+    /// Its shards, or what lies beside them, can't be read.
+    #[error(transparent)]
+    Shards(#[from] shards::Error),
+    /// The manifest can't be read.
     #[error("can't read {}: {source}", path.display())]
     Read {
         /// Which file.
@@ -54,125 +44,108 @@ pub(super) enum PoolError {
         /// Length as packed.
         expected: u64,
     },
+    /// A shard that the manifest does not speak of.
+    #[error("shard {} lies beside manifest.json but is not in it", .0.display())]
+    Foreign(PathBuf),
     /// No pair.
-    #[error("{} says that there are no pairs", .0.display())]
-    Empty(PathBuf),
+    #[error("{} holds no pair that can be used{}", dir.display(), counted(skipped))]
+    Empty {
+        /// The folder.
+        dir: PathBuf,
+        /// Samples that can't be used, by what is wrong with them.
+        skipped: BTreeMap<String, u64>,
+    },
+}
+
+fn counted(skipped: &BTreeMap<String, u64>) -> String {
+    let reasons: Vec<String> = skipped.iter().map(|(kind, count)| format!("{kind}: {count}")).collect();
+    if reasons.is_empty() { String::new() } else { format!(" ({})", reasons.join(", ")) }
 }
 
 impl PoolError {
     /// The way out.
-    pub(super) fn hint(&self) -> &'static str {
-        match self {
-            PoolError::Missing(_) => "relative paths start where `sweep` is called; for the demo's pools: `make data`",
-            PoolError::NoShards(_) => {
-                "a pool is a folder of WebDataset shards, as img2dataset or `sweep-pool pack` writes it"
+    pub(super) fn hint(&self) -> String {
+        let hint = match self {
+            PoolError::Shards(shards::Error::NoFolder { .. }) => {
+                "relative paths start where `sweep` is called; for the demo's pools: `make data`"
             }
-            PoolError::Damaged { .. } => {
-                "fetch or pack the shard again; `tar tf` on a whole shard ends without an error"
-            }
+            PoolError::Shards(error) => return error.hint(),
             PoolError::Changed { .. } => "a shard has changed since it was packed: pack the pool again",
-            PoolError::Read { .. } | PoolError::Parse { .. } | PoolError::Empty(_) => "pack the pool again",
-        }
+            PoolError::Foreign(_) => "move the shard away, or delete manifest.json",
+            PoolError::Empty { .. } => {
+                "a pair is KEY.(jpg|jpeg|png|webp) and KEY.txt side by side in one shard, KEY ending at the name's first dot"
+            }
+            PoolError::Read { .. } | PoolError::Parse { .. } => "pack the pool again",
+        };
+        hint.to_owned()
     }
 }
 
 /// Looks at the pool in `base_dir/written`.
 pub(super) fn read(base_dir: &Path, written: &str) -> Result<PoolInfo, PoolError> {
-    let folder = base_dir.join(written);
-    if !folder.is_dir() {
-        return Err(PoolError::Missing(folder));
-    }
-    let shards = shards(&folder)?;
-    if shards.is_empty() {
-        return Err(PoolError::NoShards(folder));
-    }
-    let manifest_path = folder.join("manifest.json");
-    let (samples, digest, manifest) = if manifest_path.is_file() {
+    let dir = base_dir.join(written);
+    let shards = shards::list(&dir)?;
+    let manifest_path = dir.join("manifest.json");
+    let (counts, digest, manifest) = if manifest_path.is_file() {
         let bytes = bytes(&manifest_path)?;
-        let manifest: PoolManifest = parse(&manifest_path, &bytes)?;
-        for shard in &manifest.shards {
-            let found = shards.get(&shard.name).copied().unwrap_or_default();
-            if found != shard.bytes {
-                return Err(PoolError::Changed { path: folder.join(&shard.name), found, expected: shard.bytes });
-            }
-        }
-        (manifest.samples, hex(&Sha256::digest(&bytes)), Some(manifest))
+        let manifest: PoolManifest =
+            serde_json::from_slice(&bytes).map_err(|source| PoolError::Parse { path: manifest_path, source })?;
+        check(&dir, &shards, &manifest)?;
+        let counts = Counts { pairs: manifest.samples, ..Counts::default() };
+        (counts, hex(&Sha256::digest(&bytes)), Some(manifest))
     } else {
         let mut hasher = Sha256::new();
-        for (name, length) in &shards {
-            hasher.update(format!("{name} {length}\n"));
+        for shard in &shards {
+            hasher.update(format!("{} {}\n", file_name(shard), length(shard)?));
         }
-        let sizes_path = folder.join("sizes.json");
-        let counts: Vec<u64> = if sizes_path.is_file() {
-            let sizes_bytes = bytes(&sizes_path)?;
-            let sizes: BTreeMap<String, u64> = parse(&sizes_path, &sizes_bytes)?;
-            hasher.update(&sizes_bytes);
-            shards.keys().map(|name| sizes.get(name).copied().unwrap_or_default()).collect()
-        } else {
-            shards.keys().map(|name| count_images(&folder.join(name))).collect::<Result<_, _>>()?
-        };
-        (counts.into_iter().fold(0, u64::saturating_add), hex(&hasher.finalize()), None)
+        let sizes_path = dir.join("sizes.json");
+        let said = shards::sizes(&dir, &shards)?;
+        if said.is_some() {
+            hasher.update(&bytes(&sizes_path)?);
+        }
+        let mut total = Counts::default();
+        for (shard, counts) in shards.iter().zip(shards::counts(&shards, &shards::class_names(&dir)?)?) {
+            if let Some(&said) = said.as_ref().and_then(|said| said.get(&file_name(shard))) {
+                shards::check_count(&sizes_path, shard, said, &counts)?;
+            }
+            total.add(&counts);
+        }
+        (total, hex(&hasher.finalize()), None)
     };
-    if samples == 0 {
-        return Err(PoolError::Empty(folder));
+    let skipped = counts.skipped.iter().map(|(&kind, &count)| (kind.to_owned(), count)).collect();
+    if counts.pairs == 0 {
+        return Err(PoolError::Empty { dir, skipped });
     }
     let name = manifest.as_ref().map_or_else(
-        || folder.file_name().map_or_else(|| written.to_owned(), |name| name.to_string_lossy().into_owned()),
+        || dir.file_name().map_or_else(|| written.to_owned(), |name| name.to_string_lossy().into_owned()),
         |manifest| manifest.name.clone(),
     );
-    Ok(PoolInfo { source: DataSource { pool: name, path: written.into(), digest }, samples, manifest })
+    let source = DataSource { pool: name, path: written.into(), digest };
+    Ok(PoolInfo { source, samples: counts.pairs, skipped, manifest })
 }
 
-/// Images in a shard that comes without `sizes.json`, as img2dataset leaves it: by its headers alone.
-fn count_images(path: &Path) -> Result<u64, PoolError> {
-    const BLOCK: u64 = 512;
-    let failed = |source| PoolError::Read { path: path.to_owned(), source };
-    let mut file = BufReader::new(File::open(path).map_err(failed)?);
-    let length = file.get_ref().metadata().map_err(failed)?.len();
-    let (mut header, mut at, mut images) = ([0_u8; BLOCK as usize], 0, 0);
-    while at + BLOCK <= length {
-        file.seek(SeekFrom::Start(at)).map_err(failed)?;
-        file.read_exact(&mut header).map_err(failed)?;
-        if header == [0; BLOCK as usize] {
-            return Ok(images);
+/// The manifest binds the shards: those that it lists, with their lengths, and no others.
+fn check(dir: &Path, shards: &[PathBuf], manifest: &PoolManifest) -> Result<(), PoolError> {
+    for shard in &manifest.shards {
+        let path = dir.join(&shard.name);
+        let found = if path.is_file() { length(&path)? } else { 0 };
+        if found != shard.bytes {
+            return Err(PoolError::Changed { path, found, expected: shard.bytes });
         }
-        let size = str::from_utf8(&header[124..136]).ok().map(|text| text.trim_matches(['\0', ' ']));
-        let Some(size) = size.and_then(|octal| u64::from_str_radix(octal, 8).ok()) else {
-            return Err(PoolError::Damaged { path: path.to_owned(), at });
-        };
-        let name = header[..100].split(|&byte| byte == 0).next().unwrap_or_default().to_ascii_lowercase();
-        let image = [".jpg", ".jpeg", ".png", ".webp"].iter().any(|ending| name.ends_with(ending.as_bytes()));
-        images += u64::from(image && matches!(header[156], 0 | b'0'));
-        at = at.saturating_add(BLOCK).saturating_add(size.div_ceil(BLOCK).saturating_mul(BLOCK));
     }
-    Err(PoolError::Damaged { path: path.to_owned(), at })
+    let listed = |shard: &&PathBuf| manifest.shards.iter().any(|entry| entry.name == file_name(shard));
+    match shards.iter().find(|shard| !listed(shard)) {
+        Some(foreign) => Err(PoolError::Foreign(foreign.clone())),
+        None => Ok(()),
+    }
 }
 
-/// Names and lengths of the tar files, sorted by name. Hidden ones are some system's own.
-fn shards(folder: &Path) -> Result<BTreeMap<String, u64>, PoolError> {
-    let failed = |source| PoolError::Read { path: folder.to_owned(), source };
-    let mut shards = BTreeMap::new();
-    for entry in fs::read_dir(folder).map_err(failed)? {
-        let entry = entry.map_err(failed)?;
-        let name = entry.file_name().to_string_lossy().into_owned();
-        // Follows links: shards are often linked in from elsewhere.
-        let metadata = fs::metadata(entry.path()).map_err(|source| PoolError::Read { path: entry.path(), source })?;
-        if metadata.is_file()
-            && !name.starts_with('.')
-            && Path::new(&name).extension().is_some_and(|extension| extension == "tar")
-        {
-            shards.insert(name, metadata.len());
-        }
-    }
-    Ok(shards)
+fn length(path: &Path) -> Result<u64, PoolError> {
+    Ok(fs::metadata(path).map_err(|source| PoolError::Read { path: path.to_owned(), source })?.len())
 }
 
 fn bytes(path: &Path) -> Result<Vec<u8>, PoolError> {
     fs::read(path).map_err(|source| PoolError::Read { path: path.to_owned(), source })
-}
-
-fn parse<T: serde::de::DeserializeOwned>(path: &Path, bytes: &[u8]) -> Result<T, PoolError> {
-    serde_json::from_slice(bytes).map_err(|source| PoolError::Parse { path: path.to_owned(), source })
 }
 
 #[cfg(test)]
@@ -197,8 +170,29 @@ mod tests {
         fs::write(&shard, &bytes[..bytes.len() / 2]).unwrap();
         let error = read(dir.path(), ".").unwrap_err();
         assert!(
-            matches!(&error, PoolError::Damaged { path, .. } if *path == dir.path().join("./00001.tar")),
+            matches!(&error, PoolError::Shards(shards::Error::Truncated { shard, .. }) if *shard == dir.path().join("./00001.tar")),
             "{error}"
         );
+    }
+
+    #[test]
+    fn what_is_not_used_is_counted_and_what_is_missing_is_told() {
+        let dir = tempfile::tempdir().unwrap();
+        let shard = fs::read(Path::new(FIXTURE).join("00000.tar")).unwrap();
+        // The same keys once more, behind the end mark of the first.
+        fs::write(dir.path().join("00000.tar"), [&shard[..], &shard].concat()).unwrap();
+        let once = read(Path::new(FIXTURE), ".").unwrap().manifest.unwrap().shards[0].samples;
+        let pool = read(dir.path(), ".").unwrap();
+        assert_eq!((pool.samples, pool.skipped), (once, [("key twice in its shard".to_owned(), once)].into()));
+
+        fs::write(dir.path().join("sizes.json"), "{}").unwrap();
+        let error = read(dir.path(), ".").unwrap_err();
+        assert!(error.to_string().contains("shard `00000.tar` lies beside it but is not in it"), "{error}");
+        assert!(error.hint().contains("delete sizes.json"), "{}", error.hint());
+        fs::write(dir.path().join("sizes.json"), format!("{{\"00000.tar\": {}}}", once - 1)).unwrap();
+        assert!(read(dir.path(), ".").unwrap_err().to_string().contains("it gives shard `00000.tar`"));
+        fs::write(dir.path().join("00001.tar.gz"), b"").unwrap();
+        let error = read(dir.path(), ".").unwrap_err();
+        assert!(error.to_string().contains("is compressed (gzip)"), "{error}");
     }
 }

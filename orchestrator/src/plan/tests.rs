@@ -12,6 +12,7 @@ fn inputs() -> Inputs {
     let pool = |name: &str, samples| PoolInfo {
         source: DataSource { pool: name.to_owned(), path: name.into(), digest: format!("{samples:064}") },
         samples,
+        skipped: BTreeMap::new(),
         manifest: None,
     };
     Inputs {
@@ -184,4 +185,12 @@ proptest! {
         prop_assert!(job.spec.recipe.warmup_samples <= job.spec.samples_seen);
         prop_assert!(job.memory_bytes >= 16 * job.size.parameters());
     }
+}
+
+#[test]
+fn how_many_pairs_may_be_missing_is_no_part_of_identity() {
+    let (plain, limited) = (good(SPEC), good(&format!("{SPEC}limits: {{skipped: 10%}}\n")));
+    assert_eq!(keys(&plain), keys(&limited));
+    assert!(plain.jobs.iter().all(|job| job.spec.skipped_max.is_none()));
+    assert!(limited.jobs.iter().all(|job| job.spec.skipped_max == Some(job.spec.data_size / 10)));
 }

@@ -98,6 +98,10 @@ pub(super) fn spec(source: &Source, value: Value) -> Spec {
             retries: count(limits.remove("retries")).unwrap_or(2) as u32,
             time_secs: secs(limits.remove("time")),
             compute_flops: limits.remove("compute").map(|value| number(&value)),
+            skipped: limits.remove("skipped").and_then(|value| match value {
+                Value::Amount(amount) => Some(amount),
+                _ => None,
+            }),
         },
     }
 }

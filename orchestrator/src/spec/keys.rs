@@ -364,6 +364,12 @@ static LIMITS: &[Key] = &[
         Optional,
         "Training FLOPs of the whole sweep; a plan that needs more is refused",
     ),
+    key(
+        "skipped",
+        Kind::Amount,
+        Default("1%"),
+        "Pairs of `data_size` that may turn out unusable; a job that lacks more fails",
+    ),
 ];
 
 impl Kind {

@@ -261,6 +261,8 @@ pub struct Limits {
     pub time_secs: Option<u64>,
     /// Total training FLOPs of the sweep.
     pub compute_flops: Option<f64>,
+    /// Pairs of a data size that may turn out unusable; the runner's own limit, 1%, if left out.
+    pub skipped: Option<Amount>,
 }
 
 /// Reads a spec. On a mistake nothing is returned but the mistakes, all of them as far as they can be told apart.

@@ -93,7 +93,7 @@ fn every_field() {
          overrides: [{where: {model: ViT-H-14}, set: {lr: 5e-4, extra: {law: 2}}}]\n\
          evaluations: [{pool: c, tasks: contrastive_loss, templates: ['a {}'], at_samples: [1B, 50%]}]\n\
          backend: {local: {slots: 2, threads_per_slot: 1, worker_time: 0s}}\n\
-         limits: {parallel: 3, retries: 0, time: 1h30m, compute: 1e21}\n",
+         limits: {parallel: 3, retries: 0, time: 1h30m, compute: 1e21, skipped: 0.5%}\n",
     );
     let cells = cells(&spec);
     assert_eq!(cells.len(), 2 * 2 * 2 - 2 + 2);
@@ -112,6 +112,7 @@ fn every_field() {
         Backend::Local { slots: Some(2), threads_per_slot: Some(1), work_secs: 0, spool_only: false }
     );
     assert_eq!(spec.limits.compute_flops, Some(1e21));
+    assert_eq!(spec.limits.skipped, Some(Amount::Percent(0.5)));
 }
 
 #[test]

@@ -17,6 +17,8 @@ pub struct Batch {
     pub(super) evaluations: Vec<evaluation::Row>,
     pub(super) checkpoints: Vec<checkpoint::Row>,
     started: Option<(i64, String)>,
+    /// Distinct pairs that are trained on.
+    pairs: Option<i64>,
     position: i64,
     acked_events: i64,
 }
@@ -46,7 +48,8 @@ impl Batch {
         let mut batch = Batch { acked_events, ..Batch::default() };
         for event in events {
             match event {
-                Event::Started { resumed_from_samples, device, .. } => {
+                Event::Started { resumed_from_samples, device, data, .. } => {
+                    batch.pairs = data.as_ref().map(|data| data.pairs.cast_signed());
                     batch.started = Some((resumed_from_samples.cast_signed(), device.clone()));
                     batch.reach(*resumed_from_samples);
                 }
@@ -108,7 +111,8 @@ impl Store {
     ) -> Result<Option<Stored>, StoreError> {
         let failed = doing("can't store events");
         let mut tx = self.pool.begin().await.map_err(&failed)?;
-        let Some(orders) = fenced(&mut tx, claim, end.is_some()).await.map_err(&failed)? else {
+        let Some(orders) = fenced(&mut tx, claim, end.is_some() || batch.pairs.is_some()).await.map_err(&failed)?
+        else {
             return match end.and_then(|end| end.next) {
                 // An earlier try may have got through, its answer lost.
                 Some(next) => {
@@ -122,6 +126,9 @@ impl Store {
         checkpoint::insert(&mut tx, attempt_id, &batch.checkpoints).await.map_err(&failed)?;
         evaluation::insert(&mut tx, attempt_id, &batch.evaluations).await.map_err(&failed)?;
         progress_update(&mut tx, claim, attempt_id, batch).await.map_err(&failed)?;
+        if let Some(pairs) = batch.pairs {
+            unique_samples_update(&mut tx, claim.job_id, pairs).await.map_err(&failed)?;
+        }
         let mut next = None;
         if let Some(end) = end {
             attempt_end(&mut tx, claim, end.ending, orders.cancel).await.map_err(&failed)?;
@@ -139,7 +146,7 @@ impl Store {
     }
 }
 
-/// Locks the claimed attempt, and before it its job if that is to end; asks for orders. `None`: the claim is
+/// Locks the claimed attempt, and before it its job if that is to change; asks for orders. `None`: the claim is
 /// superseded.
 async fn fenced(tx: &mut PgConnection, claim: &Claim, with_job: bool) -> Result<Option<Orders>, sqlx::Error> {
     if with_job {
@@ -186,6 +193,19 @@ async fn progress_update(
         resumed_from,
         device,
         claim.attempt_id,
+    )
+    .execute(tx)
+    .await
+    .map(drop)
+}
+
+/// U of the result is what was trained on, also where the plan counted pairs whose images turned out unusable.
+async fn unique_samples_update(tx: &mut PgConnection, job_id: i64, pairs: i64) -> Result<(), sqlx::Error> {
+    sqlx::query!(
+        "UPDATE job SET unique_samples = least($2, samples_seen)
+         WHERE job_id = $1 AND unique_samples <> least($2, samples_seen)",
+        job_id,
+        pairs,
     )
     .execute(tx)
     .await

@@ -1,7 +1,7 @@
 //! What an event may say. An event that breaks a bound is not stored, and its attempt fails with the reason: a runner
 //! that writes nonsense is not to be trusted with a result. Pure.
 
-use protocol::{Event, Measurement};
+use protocol::{DataUsed, Event, Measurement};
 
 /// Bytes of a name: of a metric, a data set.
 const NAME_MAX: usize = 200;
@@ -20,9 +20,10 @@ pub(super) fn problem(event: &Event, samples_total: u64) -> Option<String> {
             .then(|| format!("it is at {samples_seen} samples of {samples_total} that the job has"))
     };
     match event {
-        Event::Started { parameters, resumed_from_samples, device } => whole("parameters", *parameters)
+        Event::Started { parameters, resumed_from_samples, device, data } => whole("parameters", *parameters)
             .or_else(|| position(*resumed_from_samples))
-            .or_else(|| text("device", device)),
+            .or_else(|| text("device", device))
+            .or_else(|| data.as_ref().and_then(pairs)),
         Event::Step { step, samples_seen, metrics, .. } => whole("step", *step)
             .or_else(|| position(*samples_seen))
             .or_else(|| entries("metrics", metrics.len()))
@@ -53,6 +54,13 @@ pub(super) fn short_text(text: &str) -> String {
         Some((end, _)) => format!("{} ... ({} bytes)", &text[..end], text.len()),
         None => text,
     }
+}
+
+fn pairs(data: &DataUsed) -> Option<String> {
+    if data.pairs == 0 {
+        return Some("it trains on no pair".to_owned());
+    }
+    whole("pairs", data.pairs).or_else(|| entries("reasons", data.skipped.len()))
 }
 
 fn measurement(measurement: &Measurement) -> Option<String> {

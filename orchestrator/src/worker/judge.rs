@@ -198,7 +198,7 @@ mod tests {
         assert!(!output.take(&step(1.0), 10));
         assert!(output.take(&step(f64::NAN), 10));
         assert_eq!(output.verdict, Some((FailureKind::Diverged, "loss is NaN at step 7".to_owned())));
-        let started = Event::Started { parameters: 11, resumed_from_samples: 0, device: "cpu".to_owned() };
+        let started = Event::Started { parameters: 11, resumed_from_samples: 0, device: "cpu".to_owned(), data: None };
         assert!(RunnerOutput::default().take(&started, 10) && !RunnerOutput::default().take(&started, 11));
     }
 }

@@ -30,6 +30,7 @@ const OWNERS: &[(&str, &[&str])] = &[
     ("plotters::", &["orchestrator/src/report/"]),
     ("clap::", &["orchestrator/src/cli/", "orchestrator/src/worker/mod.rs", "runners/"]),
     ("tch::", &["runners/clip/", "kernels/src/loss.rs", "kernels/src/group.rs", "kernels/tests/"]),
+    ("shards::", &["runners/shards/", "runners/pool/", "orchestrator/src/plan/pool.rs"]),
     ("resvg::", &["runners/pool/", "orchestrator/src/report/figures/"]),
 ];
 
@@ -92,13 +93,18 @@ fn crates_depend_on_what_they_may() {
             .collect()
     };
     assert_eq!(dependencies("runners/protocol/Cargo.toml"), ["serde"], "the protocol depends on serde alone");
+    assert_eq!(
+        dependencies("runners/shards/Cargo.toml"),
+        ["serde_json", "thiserror"],
+        "both sides read shards by one crate, so it decodes nothing"
+    );
     for forbidden in ["tch", "pool", "kernels", "comm", "clip-runner", "synthetic-runner"] {
         assert!(
             !dependencies("orchestrator/Cargo.toml").contains(&forbidden.to_owned()),
             "the orchestrator uses {forbidden}"
         );
     }
-    for runner in ["clip", "synthetic", "pool"] {
+    for runner in ["clip", "synthetic", "pool", "shards"] {
         let used = dependencies(&format!("runners/{runner}/Cargo.toml"));
         for forbidden in ["sqlx", "sweep", "tokio"] {
             assert!(!used.contains(&forbidden.to_owned()), "runner {runner} uses {forbidden}");

@@ -5,7 +5,7 @@ use std::path::Path;
 use std::sync::Arc;
 
 use pool::{Dataset, OpenOptions};
-use protocol::{DataSource, EvaluationPlan, Job};
+use protocol::{DataSource, DataUsed, EvaluationPlan, Job};
 
 use crate::augment::Patches;
 use crate::evaluate::HeldOut;
@@ -32,6 +32,14 @@ pub struct Pairs {
     pub captions: Arc<Captions>,
 }
 
+impl Pairs {
+    /// How many they are, and what was passed over.
+    pub fn used(&self) -> DataUsed {
+        let skipped = self.images.skipped_kinds().into_iter().map(|(kind, count)| (kind.to_owned(), count));
+        DataUsed { pairs: self.images.len() as u64, skipped: skipped.collect() }
+    }
+}
+
 impl Prepared {
     /// The pairs that a job trains on.
     pub fn pairs(&mut self, job: &Job) -> Result<Arc<Pairs>, RunError> {
@@ -47,12 +55,25 @@ impl Prepared {
             text.context_length
         );
         let tokenizer = self.tokenizer(text.vocab_size)?;
-        self.training.get(key, || {
+        let pairs = self.training.get(key, || {
             let images = Arc::new(open_pool(job, &spec.data, Some(spec.data_size))?);
             let texts = (0..images.len()).map(|i| images.caption(i));
             let captions = Arc::new(Captions::encode(&tokenizer, texts, text.context_length as usize));
             Ok((images.len(), Pairs { images, captions }))
-        })
+        })?;
+        let used = pairs.used();
+        let most = spec.most_skipped();
+        if used.pairs + most < spec.data_size {
+            let reasons: Vec<String> = used.skipped.iter().map(|(kind, count)| format!("{kind}: {count}")).collect();
+            return Err(RunError::Skipped {
+                pool: spec.data.pool.clone(),
+                pairs: used.pairs,
+                planned: spec.data_size,
+                most,
+                skipped: reasons.join(", "),
+            });
+        }
+        Ok(pairs)
     }
 
     /// The data set of one of a job's evaluations.
@@ -126,7 +147,7 @@ fn open_pool(job: &Job, source: &DataSource, limit: Option<u64>) -> Result<Datas
     let mut options = OpenOptions { image_size, limit, cache_dir, ..OpenOptions::default() };
     let data = match Dataset::open(&folder, &options) {
         // All of a pool means all that is good of it: a bad image among many is counted and left out.
-        Err(pool::Error::TooFew { asked, found, skipped, .. }) if found > 0 && found + skipped as u64 == asked => {
+        Err(pool::Error::TooFew { asked, found, skipped, .. }) if found > 0 && found + skipped as u64 >= asked => {
             options.limit = None;
             Dataset::open(&folder, &options)?
         }

@@ -58,6 +58,22 @@ pub enum RunError {
     /// The loss.
     #[error(transparent)]
     Loss(#[from] kernels::LossError),
+    /// More of the pool can't be used than may be.
+    #[error(
+        "pool `{pool}`: {pairs} pairs can be used, {planned} were planned, and at most {most} may be missing ({skipped}); mend the pool, or raise `limits.skipped`"
+    )]
+    Skipped {
+        /// The pool.
+        pool: String,
+        /// Pairs there are.
+        pairs: u64,
+        /// Pairs that the plan counted.
+        planned: u64,
+        /// How many of them may be missing.
+        most: u64,
+        /// Reasons with their counts.
+        skipped: String,
+    },
     /// A checkpoint.
     #[error(transparent)]
     Checkpoint(#[from] CheckpointError),
@@ -87,9 +103,11 @@ impl RunError {
                 pool::Error::Io { .. } | pool::Error::Changed { .. } => FailureKind::Crash,
                 _ => FailureKind::BadInput,
             },
-            RunError::Job(_) | RunError::Device(_) | RunError::PoolChanged { .. } | RunError::Evaluate(_) => {
-                FailureKind::BadInput
-            }
+            RunError::Job(_)
+            | RunError::Device(_)
+            | RunError::PoolChanged { .. }
+            | RunError::Skipped { .. }
+            | RunError::Evaluate(_) => FailureKind::BadInput,
             _ => FailureKind::Crash,
         }
     }
@@ -148,6 +166,7 @@ fn train(path: &Path, prepared: &mut Prepared, stop: &StopSignal) -> Result<Endi
         parameters: model.parameters.count(),
         resumed_from_samples: position.samples_seen,
         device: device::name(device, job.resources.threads),
+        data: Some(pairs.used()),
     })?;
     let source = Source {
         images: Arc::clone(&pairs.images),

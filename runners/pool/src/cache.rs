@@ -10,18 +10,19 @@
 
 use std::fs::{self, File};
 use std::io::{BufWriter, Read as _, Seek as _, SeekFrom, Write as _};
+use std::os::unix::fs::FileExt as _;
 use std::path::{Path, PathBuf};
 
 use memmap2::Mmap;
 use rayon::prelude::*;
 use serde::{Deserialize, Serialize};
+use shards::{Content, Reason, Span};
 
 use crate::decode;
 use crate::error::Error;
-use crate::index::{Content, Entry};
-use crate::shard::{self, Span};
+use crate::index::Entry;
 
-const MAGIC: &[u8; 8] = b"SWPOOL\x00\x01";
+const MAGIC: &[u8; 8] = b"SWPOOL\x00\x02";
 const PIXELS_AT: usize = 4096;
 /// Images decoded between two writes: enough to keep the cores busy, small next to memory.
 const CHUNK: usize = 2048;
@@ -51,6 +52,7 @@ pub(crate) struct Row {
 pub(crate) struct Bad {
     pub(crate) rank: u64,
     pub(crate) key: String,
+    pub(crate) kind: String,
     pub(crate) reason: String,
 }
 
@@ -135,7 +137,14 @@ pub(crate) fn build(path: &Path, what: &Build) -> Result<(), Error> {
         for (entry, outcome) in chunk.iter().zip(decoded) {
             let key = entry.key.clone();
             match outcome {
-                Err(reason) => table.skipped.push(Bad { rank: rank as u64, key, reason }),
+                Err(reason) => {
+                    table.skipped.push(Bad {
+                        rank: rank as u64,
+                        key,
+                        kind: reason.kind.to_owned(),
+                        reason: reason.text,
+                    });
+                }
                 Ok((content, pixels)) => {
                     out.write_all(&pixels).map_err(failed)?;
                     table.samples.push(Row {
@@ -172,21 +181,27 @@ pub(crate) fn image_bytes(image_size: u32) -> usize {
     image_size as usize * image_size as usize * 3
 }
 
+/// Reads one member.
+pub(crate) fn read(file: &File, span: Span) -> std::io::Result<Vec<u8>> {
+    let mut bytes = vec![0; span.length as usize];
+    file.read_exact_at(&mut bytes, span.offset)?;
+    Ok(bytes)
+}
+
 pub(crate) fn open_all(shards: &[PathBuf]) -> Result<Vec<File>, Error> {
     shards.iter().map(|path| File::open(path).map_err(Error::io("read", path))).collect()
 }
 
 /// Outer error: the shard cannot be read. Inner error: why the sample is skipped. Pixels are empty for an index.
 #[allow(clippy::type_complexity)]
-fn load<'a>(entry: &'a Entry, files: &[File], what: &Build) -> Result<Result<(&'a Content, Vec<u8>), String>, Error> {
+fn load<'a>(entry: &'a Entry, files: &[File], what: &Build) -> Result<Result<(&'a Content, Vec<u8>), Reason>, Error> {
     let content = match &entry.content {
         Ok(content) => content,
         Err(reason) => return Ok(Err(reason.clone())),
     };
-    let Span { offset, length } = content.image;
-    let bytes = shard::read(&files[entry.shard], Span { offset, length })
-        .map_err(Error::io("read", &what.shards[entry.shard]))?;
-    Ok(decode::decode(&bytes).map(|image| {
+    let bytes = read(&files[entry.shard], content.image).map_err(Error::io("read", &what.shards[entry.shard]))?;
+    let undecodable = |text| Reason { kind: "undecodable image", text };
+    Ok(decode::decode(&bytes).map_err(undecodable).map(|image| {
         let pixels = if what.with_pixels { decode::to_square(image, what.image_size) } else { Vec::new() };
         (content, pixels)
     }))

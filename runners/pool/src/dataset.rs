@@ -1,5 +1,6 @@
 //! The reader: a pool cut to a data size, with every image ready as pixels.
 
+use std::collections::BTreeMap;
 use std::fs::{self, File};
 use std::path::{Path, PathBuf};
 
@@ -8,7 +9,7 @@ use crate::decode;
 use crate::error::Error;
 use crate::index;
 use crate::layout::{self, PoolInfo};
-use crate::shard::{self, Span};
+use shards::Span;
 
 /// How to open a pool.
 #[derive(Debug, Clone)]
@@ -36,6 +37,8 @@ impl Default for OpenOptions {
 pub struct Skipped {
     /// Its key.
     pub key: String,
+    /// The same words for all samples with this fault: what is counted.
+    pub kind: String,
     /// What is wrong with it, in words.
     pub reason: String,
 }
@@ -61,8 +64,8 @@ impl Dataset {
             return Err(Error::ImageSize(options.image_size));
         }
         let info = layout::inspect(dir)?;
-        let class_names = layout::lines(&dir.join("classnames.txt"))?;
-        let templates = layout::lines(&dir.join("zeroshot_classification_templates.txt"))?;
+        let class_names = shards::class_names(dir)?;
+        let templates = shards::templates(dir)?;
         let cache = open_or_build(&info, options, &class_names)?;
 
         let found = cache.table.samples.len() as u64;
@@ -80,7 +83,9 @@ impl Dataset {
             Some(u64::MAX)
         };
         let skipped = cache.table.skipped.iter().filter(|bad| end.is_some_and(|end| bad.rank < end));
-        let skipped = skipped.map(|bad| Skipped { key: bad.key.clone(), reason: bad.reason.clone() }).collect();
+        let skipped = skipped
+            .map(|bad| Skipped { key: bad.key.clone(), kind: bad.kind.clone(), reason: bad.reason.clone() })
+            .collect();
         check_classes(dir, &cache.table.samples[..length], &class_names)?;
         let files = if cache.pixels.is_some() { Vec::new() } else { cache::open_all(&info.shards)? };
         Ok(Dataset { info, image_size: options.image_size, length, cache, files, skipped, class_names, templates })
@@ -118,7 +123,7 @@ impl Dataset {
         }
         let shard = &self.info.shards[row.shard];
         let span = Span { offset: row.offset, length: row.length };
-        let bytes = shard::read(&self.files[row.shard], span).map_err(Error::io("read", shard))?;
+        let bytes = cache::read(&self.files[row.shard], span).map_err(Error::io("read", shard))?;
         let image = decode::decode(&bytes).map_err(|reason| Error::Changed {
             key: row.key.clone(),
             shard: shard.clone(),
@@ -151,6 +156,15 @@ impl Dataset {
     /// Lines of `zeroshot_classification_templates.txt`; `{c}` or `{}` stands for the class name.
     pub fn templates(&self) -> &[String] {
         &self.templates
+    }
+
+    /// How many samples were passed over, by [`Skipped::kind`].
+    pub fn skipped_kinds(&self) -> BTreeMap<&str, u64> {
+        let mut kinds = BTreeMap::new();
+        for skip in &self.skipped {
+            *kinds.entry(skip.kind.as_str()).or_default() += 1;
+        }
+        kinds
     }
 
     /// Samples that were passed over to find the pairs, in hash order.
@@ -205,7 +219,7 @@ fn open_or_build(info: &PoolInfo, options: &OpenOptions, class_names: &[String])
     if let Some(cache) = find()? {
         return Ok(cache);
     }
-    let entries = index::build(&info.shards, class_names)?;
+    let entries = index::build(info, class_names)?;
     let fits = |samples: u64| samples.saturating_mul(image_bytes as u64) <= options.cache_bytes;
     let (path, limit, with_pixels) = match options.limit {
         _ if fits(entries.len() as u64) => (file("all", "cache"), None, true),

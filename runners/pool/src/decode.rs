@@ -1,22 +1,72 @@
 //! Image bytes to a square of RGB pixels, the way OpenCLIP's evaluation transform does it.
 
-use image::{DynamicImage, ImageReader, RgbImage, imageops};
 use std::io::Cursor;
 
-/// Decodes a JPEG, PNG or WebP (told by its content, not its name) over white. The error is words for people.
+use image::{DynamicImage, ImageDecoder as _, ImageFormat, ImageReader, RgbImage};
+
+use crate::resize::{Cut, resize};
+
+/// Most pixels of an image, as many as Pillow decodes: more are an attack or a mistake.
+const PIXELS_MAX: u64 = 178_956_970;
+/// Most bytes of a decoded image: [`PIXELS_MAX`] of three bytes each.
+const BYTES_MAX: u64 = 512 << 20;
+
+/// Decodes a JPEG, PNG or WebP (told by its content, not its name) over white. One that is cut off is refused, as Pillow
+/// does, and not filled up with grey. The error is words for people.
 pub(crate) fn decode(bytes: &[u8]) -> Result<RgbImage, String> {
     if bytes.is_empty() {
         return Err("the image is empty".into());
     }
-    let reader = ImageReader::new(Cursor::new(bytes)).with_guessed_format().map_err(|error| error.to_string())?;
-    if reader.format().is_none() {
-        return Err("not a JPEG, PNG or WebP image".into());
+    let format = image::guess_format(bytes).ok();
+    let whole = match format {
+        Some(ImageFormat::Jpeg) => whole_jpeg(bytes),
+        Some(ImageFormat::WebP) => whole_riff(bytes),
+        // The decoder itself refuses to go without a row.
+        Some(ImageFormat::Png) => true,
+        _ => return Err("not a JPEG, PNG or WebP image".into()),
+    };
+    if !whole {
+        return Err(format!("the image is cut off after {} bytes", bytes.len()));
     }
-    let image = reader.decode().map_err(|error| error.to_string())?;
+    let format = format.expect("told above");
+    let words = |error: image::ImageError| error.to_string();
+    let decoder = ImageReader::with_format(Cursor::new(bytes), format).into_decoder().map_err(words)?;
+    let (width, height) = decoder.dimensions();
+    if u64::from(width) * u64::from(height) > PIXELS_MAX || decoder.total_bytes() > BYTES_MAX {
+        return Err(format!("its {width} x {height} pixels are too many: at most {PIXELS_MAX}, and 512 MiB decoded"));
+    }
+    let image = DynamicImage::from_decoder(decoder).map_err(words)?;
     if image.width() == 0 || image.height() == 0 {
         return Err("the image has no pixels".into());
     }
     Ok(over_white(image))
+}
+
+/// Whether a JPEG goes on to its end mark. Decoders fill up what is missing with grey.
+fn whole_jpeg(bytes: &[u8]) -> bool {
+    let mut at = 2;
+    // Between segments lie coded pixels, in which FF 00 stands for FF, and restart marks.
+    while let Some(found) = bytes.get(at..).and_then(|rest| rest.iter().position(|&byte| byte == 0xff)) {
+        at += found + 1;
+        match bytes.get(at) {
+            Some(0xd9) => return true,
+            // FF before a mark fills up.
+            Some(0xff) => (),
+            Some(0x00 | 0x01 | 0xd0..=0xd8) => at += 1,
+            Some(_) => {
+                let Some(&[high, low]) = bytes.get(at + 1..at + 3) else { return false };
+                at += 1 + usize::from(u16::from_be_bytes([high, low])).max(2);
+            }
+            None => return false,
+        }
+    }
+    false
+}
+
+/// Whether a WebP has as many bytes as it says.
+fn whole_riff(bytes: &[u8]) -> bool {
+    let said = bytes.get(4..8).and_then(|said| said.try_into().ok()).map(u32::from_le_bytes);
+    said.is_some_and(|said| bytes.len() as u64 >= u64::from(said) + 8)
 }
 
 /// Drops the alpha channel by laying the picture on white paper.
@@ -43,12 +93,13 @@ pub(crate) fn to_square(image: RgbImage, size: u32) -> Vec<u8> {
         return image.into_raw();
     }
     let shorter = u64::from(width.min(height));
-    let scaled = |side: u32| (u64::from(side) * u64::from(size) / shorter) as u32;
-    let resized = imageops::resize(&image, scaled(width), scaled(height), imageops::FilterType::CatmullRom);
-    // torchvision rounds half to even here; the crop moves by at most one pixel.
-    let margin = |side: u32| (f64::from(side - size) / 2.0).round_ties_even() as u32;
-    let (left, top) = (margin(resized.width()), margin(resized.height()));
-    imageops::crop_imm(&resized, left, top, size, size).to_image().into_raw()
+    let cut = |side: u32| {
+        let scaled = u64::from(side) * u64::from(size) / shorter;
+        // torchvision rounds half to even here; the crop moves by at most one pixel.
+        let start = ((scaled - u64::from(size)) as f64 / 2.0).round_ties_even() as u64;
+        Cut { side, scaled, start, length: size }
+    };
+    resize(&image, cut(width), cut(height))
 }
 
 #[cfg(test)]
@@ -81,13 +132,63 @@ mod tests {
         assert!(to_square(image, 32).iter().all(|&pixel| pixel == 255));
         let tall = RgbImage::from_pixel(7, 100, image::Rgb([9, 8, 7]));
         assert_eq!(to_square(tall, 16).len(), 16 * 16 * 3);
+        // Resized as a whole this would have 13,440,000 rows.
+        let line = RgbImage::from_fn(1, 60_000, |_, y| image::Rgb([if y < 30_000 { 0 } else { 255 }; 3]));
+        let square = to_square(line, 224);
+        // From the centre of one of the two middle pixels to that of the other.
+        assert!(square[0] < 3 && square[224 * 224 * 3 - 1] > 252, "{} {}", square[0], square[224 * 224 * 3 - 1]);
     }
 
     #[test]
     fn bytes_that_are_no_image_are_refused_in_words() {
         assert_eq!(decode(b"").unwrap_err(), "the image is empty");
         assert_eq!(decode(b"<html>404</html>").unwrap_err(), "not a JPEG, PNG or WebP image");
-        let whole = png(&RgbImage::new(8, 8).into());
-        assert!(decode(&whole[..whole.len() / 2]).is_err());
+    }
+
+    /// Noise, so that every row costs bytes.
+    fn noise() -> RgbImage {
+        RgbImage::from_fn(40, 40, |x, y| {
+            let [r, g, b, _] = (x * 40 + y).wrapping_mul(2_654_435_761).to_be_bytes();
+            image::Rgb([r, g, b])
+        })
+    }
+
+    fn encoded(format: ImageFormat) -> Vec<u8> {
+        let mut bytes = Cursor::new(Vec::new());
+        noise().write_to(&mut bytes, format).unwrap();
+        bytes.into_inner()
+    }
+
+    #[test]
+    fn an_image_cut_off_anywhere_is_refused_or_whole() {
+        let progressive = include_bytes!("../tests/data/progressive.jpg").to_vec();
+        let lossy = include_bytes!("../tests/data/lossy.webp").to_vec();
+        let all = [ImageFormat::Jpeg, ImageFormat::Png, ImageFormat::WebP].map(encoded);
+        for (at, whole) in all.into_iter().chain([progressive, lossy]).enumerate() {
+            let pixels = decode(&whole).unwrap();
+            let good: Vec<usize> = (0..whole.len())
+                .filter(|&cut| {
+                    decode(&whole[..cut]).is_ok_and(|image| {
+                        assert_eq!(image, pixels, "file {at} cut at {cut}");
+                        true
+                    })
+                })
+                .collect();
+            // Behind a PNG's last row come a checksum and an end mark, without which Pillow does, too.
+            assert!(if at == 1 { good.len() <= 20 } else { good.is_empty() }, "file {at}: {good:?} of {}", whole.len());
+            // More behind the end does no harm.
+            assert_eq!(decode(&[&whole[..], &[0; 3]].concat()).unwrap(), pixels);
+        }
+    }
+
+    #[test]
+    fn too_many_pixels_are_refused_before_they_are_decoded() {
+        let mut bytes = png(&RgbImage::new(8, 8).into());
+        bytes[16..24].copy_from_slice(&[0, 0, 0x40, 0, 0, 0, 0x40, 0]);
+        let mut crc = flate2::Crc::new();
+        crc.update(&bytes[12..29]);
+        bytes[29..33].copy_from_slice(&crc.sum().to_be_bytes());
+        let error = decode(&bytes).unwrap_err();
+        assert!(error.starts_with("its 16384 x 16384 pixels are too many"), "{error}");
     }
 }

@@ -50,6 +50,9 @@ pub enum Error {
         /// What the tar reader said.
         reason: String,
     },
+    /// A shard is compressed, whatever it is called.
+    #[error(transparent)]
+    Compressed(Hinted),
     /// `manifest.json`, `sizes.json` or a class file says something that does not hold.
     #[error("cannot use `{}`: {reason}", .path.display())]
     Metadata {
@@ -101,6 +104,29 @@ pub enum Error {
         /// What the decoder said.
         reason: String,
     },
+}
+
+/// An error of the shards' reader with its way out.
+#[derive(Debug, thiserror::Error)]
+#[error("{inner}\nhint: {}", .inner.hint())]
+pub struct Hinted {
+    inner: shards::Error,
+}
+
+impl From<shards::Error> for Error {
+    fn from(error: shards::Error) -> Error {
+        match error {
+            shards::Error::NoFolder { dir } => Error::NoFolder { dir },
+            shards::Error::NoShards { dir } => Error::NoShards { dir },
+            shards::Error::Io { action, path, source } => Error::Io { action, path, source },
+            shards::Error::Truncated { shard, at, missing } => Error::Truncated { shard, at, missing },
+            shards::Error::Damaged { shard, at, reason } => Error::Damaged { shard, at, reason },
+            shards::Error::Metadata { path, reason, hint } => {
+                Error::Metadata { path, reason: format!("{reason}\nhint: {hint}") }
+            }
+            compressed @ shards::Error::Compressed { .. } => Error::Compressed(Hinted { inner: compressed }),
+        }
+    }
 }
 
 impl Error {

@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 
 use protocol::PoolManifest;
 use sha2::{Digest as _, Sha256};
+use shards::file_name;
 
 use crate::error::Error;
 
@@ -29,22 +30,7 @@ pub struct PoolInfo {
 
 /// Reads what lies beside the shards in `dir` and checks that the shards have the lengths that the manifest gives.
 pub fn inspect(dir: &Path) -> Result<PoolInfo, Error> {
-    if !dir.is_dir() {
-        return Err(Error::NoFolder { dir: dir.to_owned() });
-    }
-    let mut shards = Vec::new();
-    for entry in fs::read_dir(dir).map_err(Error::io("list", dir))? {
-        let path = entry.map_err(Error::io("list", dir))?.path();
-        let hidden = path.file_name().is_some_and(|name| name.as_encoded_bytes().starts_with(b"."));
-        if path.extension().is_some_and(|extension| extension == "tar") && !hidden && path.is_file() {
-            shards.push(path);
-        }
-    }
-    shards.sort();
-    if shards.is_empty() {
-        return Err(Error::NoShards { dir: dir.to_owned() });
-    }
-
+    let shards = shards::list(dir)?;
     let mut lengths = String::new();
     let mut bytes = 0;
     for shard in &shards {
@@ -65,10 +51,9 @@ pub fn inspect(dir: &Path) -> Result<PoolInfo, Error> {
         hash.update(sizes.as_deref().unwrap_or_default());
         (hex(&hash.finalize()), None)
     };
-    let samples = match (&manifest, sizes) {
-        (Some(manifest), _) => Some(manifest.samples),
-        (None, Some(sizes)) => Some(sum_of_sizes(&dir.join("sizes.json"), &sizes)?),
-        (None, None) => None,
+    let samples = match &manifest {
+        Some(manifest) => Some(manifest.samples),
+        None => shards::sizes(dir, &shards)?.map(|sizes| sizes.values().sum()),
     };
     Ok(PoolInfo { dir: dir.to_owned(), digest, samples, shards, bytes, manifest })
 }
@@ -107,33 +92,12 @@ fn check_shards(dir: &Path, manifest: &PoolManifest, shards: &[PathBuf]) -> Resu
     Ok(())
 }
 
-/// `sizes.json` maps shard names to pairs: `{"00000.tar": 1000}`.
-fn sum_of_sizes(path: &Path, text: &[u8]) -> Result<u64, Error> {
-    let sizes: std::collections::BTreeMap<String, u64> = serde_json::from_slice(text).map_err(|error| {
-        Error::Metadata { path: path.to_owned(), reason: format!("{error}; expected {{\"00000.tar\": 1000, ...}}") }
-    })?;
-    Ok(sizes.values().sum())
-}
-
-/// Lines of a text file beside the shards, or none if it is not there.
-pub(crate) fn lines(path: &Path) -> Result<Vec<String>, Error> {
-    let Some(bytes) = read_if_there(path)? else { return Ok(Vec::new()) };
-    let text = String::from_utf8(bytes)
-        .map_err(|_| Error::Metadata { path: path.to_owned(), reason: "it is not UTF-8 text".into() })?;
-    Ok(text.lines().map(|line| line.trim().to_owned()).filter(|line| !line.is_empty()).collect())
-}
-
 fn read_if_there(path: &Path) -> Result<Option<Vec<u8>>, Error> {
     match fs::read(path) {
         Ok(bytes) => Ok(Some(bytes)),
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(None),
         Err(error) => Err(Error::io("read", path)(error)),
     }
-}
-
-/// A path's last part as text.
-pub(crate) fn file_name(path: &Path) -> String {
-    path.file_name().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default()
 }
 
 /// Lower-case hexadecimal.

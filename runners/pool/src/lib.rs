@@ -39,8 +39,7 @@ mod error;
 mod index;
 mod layout;
 pub mod pack;
-
-mod shard;
+mod resize;
 
 pub use dataset::{Dataset, OpenOptions, Skipped};
 pub use error::Error;

@@ -114,13 +114,16 @@ fn inspect(dir: &Path, options: &OpenOptions, json: bool) -> anyhow::Result<()> 
     let dataset = Dataset::open(dir, options)?;
     let info = dataset.info();
     let skipped = dataset.skipped();
+    let kinds = dataset.skipped_kinds();
     if json {
-        let skipped: Vec<_> =
-            skipped.iter().map(|skip| serde_json::json!({"key": skip.key, "reason": skip.reason})).collect();
+        let skipped: Vec<_> = skipped
+            .iter()
+            .map(|skip| serde_json::json!({"key": skip.key, "kind": skip.kind, "reason": skip.reason}))
+            .collect();
         let report = serde_json::json!({
             "dir": info.dir, "digest": info.digest, "shards": info.shards.len(), "bytes": info.bytes,
             "samples": dataset.len(), "samples_declared": info.samples, "classes": dataset.class_names().len(),
-            "skipped": skipped, "manifest": info.manifest,
+            "skipped": skipped, "skipped_by_kind": kinds, "manifest": info.manifest,
         });
         println!("{}", serde_json::to_string_pretty(&report)?);
         return Ok(());
@@ -134,6 +137,9 @@ fn inspect(dir: &Path, options: &OpenOptions, json: bool) -> anyhow::Result<()> 
     }
     println!("classes  {}", dataset.class_names().len());
     println!("skipped  {}", skipped.len());
+    for (kind, count) in &kinds {
+        println!("         {count} ({kind})");
+    }
     for skip in skipped.iter().take(10) {
         println!("         {}: {}", skip.key, skip.reason);
     }

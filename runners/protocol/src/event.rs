@@ -20,6 +20,10 @@ pub enum Event {
         resumed_from_samples: u64,
         /// For example `cpu (2 threads)` or `NVIDIA H100 80GB HBM3`.
         device: String,
+        /// What it trains on, where the runner reads a pool and knows: U of the result is what was there, not what was
+        /// planned.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        data: Option<DataUsed>,
     },
     /// Training went on. Runners report every so many steps; the last step is always reported.
     Step {
@@ -73,6 +77,17 @@ pub enum Event {
         /// Whether to try again.
         kind: FailureKind,
     },
+}
+
+/// What of the pool is trained on.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct DataUsed {
+    /// Distinct pairs.
+    pub pairs: u64,
+    /// Samples that were passed over to find them, by what is wrong with them.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub skipped: BTreeMap<String, u64>,
 }
 
 /// Why a runner gave up.

@@ -46,6 +46,10 @@ pub struct JobSpec {
     pub data: DataSource,
     /// Unique samples U the job may see: the first U of the pool in hash order.
     pub data_size: u64,
+    /// How many of them may be missing because their images can't be decoded; a job that lacks more fails. Left out: 1%
+    /// of `data_size`. No part of a job's identity.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub skipped_max: Option<u64>,
     /// Samples D to train on, repeats counted. A whole number of global batches.
     pub samples_seen: u64,
     /// Seed of initialisation, order and augmentation.
@@ -235,11 +239,17 @@ impl JobSpec {
         identity.recipe.checkpoint_every_samples = None;
         identity.data.path = PathBuf::new();
         identity.data.pool.clear();
+        identity.skipped_max = None;
         for evaluation in &mut identity.evaluations {
             evaluation.data.path = PathBuf::new();
             evaluation.data.pool.clear();
         }
         identity
+    }
+
+    /// How many pairs of `data_size` may be missing: see [`JobSpec::skipped_max`].
+    pub fn most_skipped(&self) -> u64 {
+        self.skipped_max.unwrap_or(self.data_size / 100)
     }
 
     /// Optimiser steps: samples seen over the global batch.

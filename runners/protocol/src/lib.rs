@@ -18,7 +18,7 @@ mod manifest;
 mod model;
 mod shipped;
 
-pub use event::{Description, Event, FailureKind, Measurement, ServeRequest};
+pub use event::{DataUsed, Description, Event, FailureKind, Measurement, ServeRequest};
 pub use job::{
     Augmentation, DataSource, EvaluationPlan, EvaluationTask, Job, JobSpec, Loss, Precision, Ranks, Recipe, Resources,
     RunnerIdentity, Schedule,

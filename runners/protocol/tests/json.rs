@@ -1,7 +1,9 @@
 //! The JSON that runners and `sweep` exchange: what the README shows is what the types read and write.
 
 use proptest::prelude::*;
-use protocol::{Description, Event, FailureKind, Job, Measurement, NamedModel, Ranks, ServeRequest, shipped_model};
+use protocol::{
+    DataUsed, Description, Event, FailureKind, Job, Measurement, NamedModel, Ranks, ServeRequest, shipped_model,
+};
 
 const README: &str = include_str!("../README.md");
 
@@ -98,12 +100,17 @@ fn event() -> impl Strategy<Value = Event> {
         (".*", number.clone(), prop::option::of(number.clone()), prop::option::of(any::<u64>())).prop_map(
             |(metric, value, standard_error, count)| Measurement { metric, value, standard_error, chance: None, count },
         );
+    let data = (any::<u64>(), prop::collection::btree_map(".*", any::<u64>(), 0..4))
+        .prop_map(|(pairs, skipped)| DataUsed { pairs, skipped });
     prop_oneof![
-        (any::<u64>(), any::<u64>(), ".*").prop_map(|(parameters, resumed_from_samples, device)| Event::Started {
-            parameters,
-            resumed_from_samples,
-            device
-        }),
+        (any::<u64>(), any::<u64>(), ".*", prop::option::of(data)).prop_map(
+            |(parameters, resumed_from_samples, device, data)| Event::Started {
+                parameters,
+                resumed_from_samples,
+                device,
+                data
+            }
+        ),
         (any::<u64>(), any::<u64>(), number.clone(), prop::collection::btree_map(".*", number.clone(), 0..4))
             .prop_map(|(step, samples_seen, loss, metrics)| Event::Step { step, samples_seen, loss, metrics }),
         (any::<u64>(), ".*", prop::collection::vec(measurement, 0..4))

@@ -134,6 +134,7 @@ fn run(job_file: &Path, stop: &StopSignal) -> Result<i32> {
         parameters: spec.model.config.size().parameters(),
         resumed_from_samples: state.step * batch,
         device: ranks.device(),
+        data: None,
     })?;
     let report_every = (steps / 50).max(1);
     let started = Instant::now();

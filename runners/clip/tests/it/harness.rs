@@ -72,6 +72,7 @@ impl Bench {
                 model: NamedModel { name: "tiny".into(), config: tiny_model() },
                 data,
                 data_size: 64,
+                skipped_max: None,
                 samples_seen: 192,
                 seed: 11,
                 recipe: recipe(),
@@ -191,7 +192,7 @@ fn drawn(colour: [u8; 3], place: usize) -> Vec<u8> {
     bytes.into_inner()
 }
 
-fn append(tar: &mut tar::Builder<File>, name: &str, bytes: &[u8]) {
+pub(crate) fn append(tar: &mut tar::Builder<File>, name: &str, bytes: &[u8]) {
     let mut header = tar::Header::new_ustar();
     header.set_size(bytes.len() as u64);
     header.set_mode(0o644);

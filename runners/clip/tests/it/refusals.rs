@@ -1,8 +1,8 @@
 //! What can't work is refused at once, with exit code 2 and a sentence that says the way out.
 
-use protocol::{Event, FailureKind, Job, Ranks, exit};
+use protocol::{DataUsed, Event, FailureKind, Job, Ranks, exit};
 
-use crate::harness::{Bench, events, run, start_file};
+use crate::harness::{Bench, append, events, run, start_file};
 
 fn refused(change: impl FnOnce(&mut Job)) -> String {
     let bench = Bench::new();
@@ -66,4 +66,28 @@ fn files_that_are_no_jobs() {
     assert_says(&said(&path), &["cannot read the job", "No such file"]);
     std::fs::write(&path, "{\"protocol\": 1}").expect("job file");
     assert_says(&said(&path), &["is not a job", "job_key"]);
+}
+
+#[test]
+fn a_pool_that_lacks_more_than_the_job_allows() {
+    let bench = Bench::new();
+    let pool = bench.dir.path().join("pool");
+    let mut tar = tar::Builder::new(std::fs::File::create(pool.join("00001.tar")).expect("shard"));
+    append(&mut tar, "bad.png", b"\x89PNG\r\n\x1a\nand no more");
+    append(&mut tar, "bad.txt", b"a picture that is not all there");
+    tar.finish().expect("shard");
+    std::fs::write(pool.join("sizes.json"), r#"{"00000.tar": 64, "00001.tar": 1}"#).expect("sizes");
+    let mut job = bench.job("lacking");
+    job.spec.data_size = 65;
+    let (said, code) = run(&job);
+    let [Event::Failed { reason, kind: FailureKind::BadInput }] = &said[..] else { panic!("{said:?}") };
+    assert_eq!(code, exit::BAD_INPUT);
+    assert_says(reason, &["64 pairs can be used, 65 were planned", "undecodable image: 1", "limits.skipped"]);
+
+    job.spec.skipped_max = Some(1);
+    let (said, code) = run(&job);
+    assert_eq!(code, exit::FINISHED, "{said:?}");
+    let skipped = [("undecodable image".to_owned(), 1)].into();
+    let trained_on = Some(DataUsed { pairs: 64, skipped });
+    assert!(matches!(&said[0], Event::Started { data, .. } if *data == trained_on), "{:?}", said[0]);
 }

@@ -24,7 +24,7 @@ fn a_job_reports_measures_and_ends_with_a_checkpoint() {
     assert_eq!(code, exit::FINISHED);
     let parameters = job.spec.model.config.size().parameters();
     assert!(
-        matches!(&events[0], Event::Started { parameters: n, resumed_from_samples: 0, device } if *n == parameters && device == "cpu (1 thread)")
+        matches!(&events[0], Event::Started { parameters: n, resumed_from_samples: 0, device, .. } if *n == parameters && device == "cpu (1 thread)")
     );
     let steps: Vec<u64> =
         events.iter().filter_map(|e| if let Event::Step { step, .. } = e { Some(*step) } else { None }).collect();

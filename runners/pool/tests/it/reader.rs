@@ -174,3 +174,66 @@ fn classes_must_have_a_name_and_can_stand_in_for_captions() {
     let error = Dataset::open(dir.path(), &options(cache.path())).err().unwrap().to_string();
     assert!(error.contains("has class 1, but there are 1 class names"), "{error}");
 }
+
+/// The planner counts with `shards::counts`; every pair it counts is one that the reader hands out.
+#[test]
+fn planner_and_reader_count_the_same_pairs() {
+    let dir = tempfile::tempdir().unwrap();
+    let image = png([7, 8, 9]);
+    let long = "long".repeat(40);
+    let names = |key: &str| [format!("{key}.png"), format!("{key}.txt")];
+    let mut shards = Vec::new();
+    for (at, keys) in [
+        vec![long.clone(), format!("{long}2"), "holiday.0001".into(), "holiday.0002".into()],
+        vec!["a".into(), "a".into(), "UPPER".into(), "caf\u{e9}".into(), "deep/er/b".into()],
+        vec!["c".into()],
+    ]
+    .into_iter()
+    .enumerate()
+    {
+        let named: Vec<[String; 2]> = keys.iter().map(|key| names(key)).collect();
+        let members: Vec<(&str, &[u8])> =
+            named.iter().flat_map(|[png, txt]| [(png.as_str(), &image[..]), (txt.as_str(), &b"words"[..])]).collect();
+        let path = dir.path().join(format!("pool/{at}.tar"));
+        write_tar(&path, &members);
+        shards.push(path);
+    }
+    // Two archives in one file, and captions that say nothing.
+    let joined = [fs::read(&shards[2]).unwrap(), fs::read(&shards[1]).unwrap()].concat();
+    fs::write(&shards[2], joined).unwrap();
+    write_tar(&dir.path().join("pool/3.tar"), &[("e.png", &image), ("e.txt", "\u{feff}\u{200b}".as_bytes())]);
+    let pool = dir.path().join("pool");
+
+    let mut total = shards::Counts::default();
+    for counts in shards::counts(&shards::list(&pool).unwrap(), &[]).unwrap() {
+        total.add(&counts);
+    }
+    let dataset = Dataset::open(&pool, &options(&dir.path().join("cache"))).unwrap();
+    assert_eq!((dataset.len() as u64, dataset.skipped_kinds()), (total.pairs, total.skipped));
+    // `holiday` is one sample whose extensions are `0001.png` and so on: no image.
+    assert_eq!(total.pairs, 2 + 4 + 1 + 4);
+    assert_eq!(
+        dataset.skipped_kinds(),
+        [("empty caption", 1), ("key twice in its shard", 2), ("no image, a dot in its name", 1)].into()
+    );
+}
+
+#[test]
+fn a_count_that_does_not_hold_is_refused() {
+    let dir = tempfile::tempdir().unwrap();
+    let pool = dir.path().join("pool");
+    small_pool(&pool, 5);
+    let open = |sizes: &str| {
+        fs::write(pool.join("sizes.json"), sizes).unwrap();
+        Dataset::open(&pool, &options(&dir.path().join("cache")))
+            .map(|data| data.len())
+            .map_err(|error| error.to_string())
+    };
+    let error = open(r#"{"00000.tar": 6}"#).unwrap_err();
+    assert!(error.contains("gives shard `00000.tar` 6 pairs, which holds 5\nhint: "), "{error}");
+    let error = open("{}").unwrap_err();
+    assert!(error.contains("shard `00000.tar` lies beside it but is not in it"), "{error}");
+    assert_eq!(open(r#"{"00000.tar": 5}"#), Ok(5));
+    fs::write(pool.join("00001.tar.gz"), b"\x1f\x8b").unwrap();
+    assert!(open(r#"{"00000.tar": 5}"#).unwrap_err().contains("`gzip -d < "));
+}

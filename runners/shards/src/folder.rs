@@ -1,0 +1,177 @@
+//! A pool's folder: which shards it has, and the small files beside them.
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::num::NonZero;
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::mpsc;
+
+use crate::error::Error;
+use crate::sample::{self, Counts, trim};
+
+/// Line k, from 0, names class k.
+pub const CLASS_NAMES: &str = "classnames.txt";
+/// One prompt template a line.
+pub const TEMPLATES: &str = "zeroshot_classification_templates.txt";
+
+/// The shards of the pool in `dir`, sorted by name. Hidden files are some system's own. A compressed shard is an error
+/// unless the plain one lies beside it: its pairs would be missing without a word.
+pub fn list(dir: &Path) -> Result<Vec<PathBuf>, Error> {
+    if !dir.is_dir() {
+        return Err(Error::NoFolder { dir: dir.to_owned() });
+    }
+    let (mut shards, mut compressed) = (Vec::new(), Vec::new());
+    for entry in fs::read_dir(dir).map_err(Error::io("list", dir))? {
+        let path = entry.map_err(Error::io("list", dir))?.path();
+        if file_name(&path).starts_with('.') {
+            continue;
+        }
+        if path.extension().is_some_and(|extension| extension == "tar") {
+            // Follows links: shards are often linked in from elsewhere. One that leads nowhere is an error.
+            if fs::metadata(&path).map_err(Error::io("read", &path))?.is_file() {
+                shards.push(path);
+            }
+        } else if let Some(plain) = uncompressed_name(&path) {
+            compressed.push((path, plain));
+        }
+    }
+    compressed.sort();
+    if let Some((shard, _)) = compressed.into_iter().find(|(_, plain)| !dir.join(plain).exists()) {
+        let format = match shard.extension().and_then(|extension| extension.to_str()) {
+            Some("zst") => "zstd",
+            Some("bz2") => "bzip2",
+            Some("xz") => "xz",
+            _ => "gzip",
+        };
+        return Err(Error::Compressed { shard, format });
+    }
+    if shards.is_empty() {
+        return Err(Error::NoShards { dir: dir.to_owned() });
+    }
+    shards.sort();
+    Ok(shards)
+}
+
+/// `00000.tar.gz` -> `00000.tar`; `None` for what is no compressed shard.
+pub(crate) fn uncompressed_name(path: &Path) -> Option<String> {
+    let name = file_name(path);
+    let plain = [".gz", ".zst", ".bz2", ".xz"].iter().find_map(|ending| name.strip_suffix(ending));
+    match plain {
+        Some(plain) => plain.ends_with(".tar").then(|| plain.to_owned()),
+        None => name.strip_suffix(".tgz").map(|stem| format!("{stem}.tar")),
+    }
+}
+
+/// Samples by shard as `sizes.json` gives them, if it is there. It must name every shard and nothing else.
+pub fn sizes(dir: &Path, shards: &[PathBuf]) -> Result<Option<BTreeMap<String, u64>>, Error> {
+    let path = dir.join("sizes.json");
+    let Some(bytes) = read_if_there(&path)? else { return Ok(None) };
+    let refused = |reason: String, hint: &str| Error::Metadata { path: path.clone(), reason, hint: hint.into() };
+    let sizes: BTreeMap<String, u64> = serde_json::from_slice(&bytes).map_err(|error| {
+        refused(
+            format!("{error}; expected {{\"00000.tar\": 1000, ...}}"),
+            "mend the file, or delete it: shards are counted then",
+        )
+    })?;
+    let names: Vec<String> = shards.iter().map(|shard| file_name(shard)).collect();
+    if let Some(missing) = names.iter().find(|name| !sizes.contains_key(*name)) {
+        return Err(refused(
+            format!("shard `{missing}` lies beside it but is not in it"),
+            "add the shard, move it away, or delete sizes.json: shards are counted then",
+        ));
+    }
+    if let Some(gone) = sizes.keys().find(|name| !names.contains(name)) {
+        return Err(refused(
+            format!("it lists shard `{gone}`, which is not there"),
+            "fetch the shard, take it out of the list, or delete sizes.json: shards are counted then",
+        ));
+    }
+    Ok(Some(sizes))
+}
+
+/// What a shard holds against what `list` (`sizes.json` or `manifest.json`) says: all its samples, its pairs alone, or
+/// anything in between, since writers differ in what they count.
+pub fn check_count(list: &Path, shard: &Path, said: u64, found: &Counts) -> Result<(), Error> {
+    if (found.pairs..=found.samples()).contains(&said) {
+        return Ok(());
+    }
+    let of_them = match found.samples() - found.pairs {
+        0 => String::new(),
+        skipped => format!(" and {skipped} samples that can't be used"),
+    };
+    Err(Error::Metadata {
+        path: list.to_owned(),
+        reason: format!("it gives shard `{}` {said} pairs, which holds {}{of_them}", file_name(shard), found.pairs),
+        hint: format!("pack or fetch the shard again, or correct `{}`", file_name(list)),
+    })
+}
+
+/// Counts of all shards, in their order, read by as many threads as there are cores.
+pub fn counts(shards: &[PathBuf], class_names: &[String]) -> Result<Vec<Counts>, Error> {
+    let threads = std::thread::available_parallelism().map_or(1, NonZero::get).min(shards.len()).max(1);
+    let next = AtomicUsize::new(0);
+    let (to, from) = mpsc::channel();
+    std::thread::scope(|scope| {
+        for _ in 0..threads {
+            let (to, next) = (to.clone(), &next);
+            scope.spawn(move || {
+                while let Some((at, shard)) = take(next, shards) {
+                    let counts = sample::read(shard, class_names).map(|samples| sample::count(&samples));
+                    // The first error in the order of shards is the one that is told, so the others go on.
+                    if to.send((at, counts)).is_err() {
+                        return;
+                    }
+                }
+            });
+        }
+        drop(to);
+        let mut counts: Vec<(usize, Result<Counts, Error>)> = from.into_iter().collect();
+        counts.sort_by_key(|(at, _)| *at);
+        counts.into_iter().map(|(_, counts)| counts).collect()
+    })
+}
+
+fn take<'a>(next: &AtomicUsize, shards: &'a [PathBuf]) -> Option<(usize, &'a Path)> {
+    let at = next.fetch_add(1, Ordering::Relaxed);
+    shards.get(at).map(|shard| (at, shard.as_path()))
+}
+
+/// Lines of [`CLASS_NAMES`]; none without the file. Line k is class k, so an empty line is a class without a name. Empty
+/// lines at the end are no classes.
+pub fn class_names(dir: &Path) -> Result<Vec<String>, Error> {
+    let mut lines = lines(&dir.join(CLASS_NAMES))?;
+    lines.truncate(lines.iter().rposition(|line| !line.is_empty()).map_or(0, |last| last + 1));
+    Ok(lines)
+}
+
+/// Lines of [`TEMPLATES`] that are not empty; none without the file.
+pub fn templates(dir: &Path) -> Result<Vec<String>, Error> {
+    let mut lines = lines(&dir.join(TEMPLATES))?;
+    lines.retain(|line| !line.is_empty());
+    Ok(lines)
+}
+
+/// Trimmed lines of a text, without a byte-order mark.
+fn lines(path: &Path) -> Result<Vec<String>, Error> {
+    let Some(bytes) = read_if_there(path)? else { return Ok(Vec::new()) };
+    let text = String::from_utf8(bytes).map_err(|error| Error::Metadata {
+        path: path.to_owned(),
+        reason: format!("byte {} is not UTF-8", error.utf8_error().valid_up_to() + 1),
+        hint: "save it as UTF-8".into(),
+    })?;
+    Ok(text.lines().map(|line| trim(line).to_owned()).collect())
+}
+
+fn read_if_there(path: &Path) -> Result<Option<Vec<u8>>, Error> {
+    match fs::read(path) {
+        Ok(bytes) => Ok(Some(bytes)),
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(None),
+        Err(error) => Err(Error::io("read", path)(error)),
+    }
+}
+
+/// A path's last part as text.
+pub fn file_name(path: &Path) -> String {
+    path.file_name().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default()
+}

@@ -1,0 +1,6 @@
+//! Shards written by hand and by Python's `tarfile`, read back.
+
+mod bytes;
+mod folder;
+mod python;
+mod support;
