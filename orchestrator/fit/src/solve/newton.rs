@@ -217,7 +217,7 @@ impl<'a> Course<'a> {
     }
 
     /// On to a phase that has a step to take, or to the end; what argmin keeps of it.
-    fn settle(&mut self, state: State) -> State {
+    fn advance(&mut self, state: State) -> State {
         while self.phase != Phase::Over && !self.search.may_step(self.phase_max) {
             self.next();
         }
@@ -242,7 +242,7 @@ impl<'a> ArgminSolver<&'a Frame<'a>, State> for Course<'a> {
 
     fn init(&mut self, _: &mut ArgminProblem<&'a Frame<'a>>, state: State) -> Result<(State, Option<KV>), Error> {
         self.begin();
-        Ok((self.settle(state), None))
+        Ok((self.advance(state), None))
     }
 
     fn next_iter(&mut self, _: &mut ArgminProblem<&'a Frame<'a>>, state: State) -> Result<(State, Option<KV>), Error> {
@@ -250,6 +250,6 @@ impl<'a> ArgminSolver<&'a Frame<'a>, State> for Course<'a> {
         if !self.search.step(enough) {
             self.next();
         }
-        Ok((self.settle(state), None))
+        Ok((self.advance(state), None))
     }
 }
