@@ -68,7 +68,7 @@ async fn solvers_are_compared_chosen_and_stored() {
 
     let (found, code) = json(&project, &with(&["--solver", "all", "--json"]));
     assert_eq!(
-        (found["format"].as_str(), found["agree"].as_bool(), code),
+        (found["schema"].as_str(), found["agree"].as_bool(), code),
         (Some("sweep.solvers/1"), Some(true), Some(0))
     );
     assert!(found["solvers"].as_array().unwrap().iter().all(|one| one["seconds"].as_f64().unwrap() > 0.0));
