@@ -236,7 +236,7 @@ impl<'a> Course<'a> {
 
 /// The search knows the frame that argmin is given as its problem.
 impl<'a> ArgminSolver<&'a Frame<'a>, State> for Course<'a> {
-    fn name(&self) -> &str {
+    fn name(&self) -> &'static str {
         "damped Newton"
     }
 
