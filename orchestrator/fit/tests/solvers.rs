@@ -61,7 +61,7 @@ struct Shared(Arc<Counts>);
 impl Watch for Shared {
     fn time_left(&self) -> Option<Duration> {
         let asked = self.0.asked.fetch_add(1, Ordering::Relaxed);
-        (self.0.calls > 0).then(|| if asked < self.0.calls { Duration::from_secs(3600) } else { Duration::ZERO })
+        (self.0.calls > 0).then(|| if asked < self.0.calls { Duration::from_hours(1) } else { Duration::ZERO })
     }
 
     fn step(&self, step: &Step) {

@@ -71,7 +71,8 @@ fn print(loaded: &Loaded, first: &Fit, found: &Agreement) {
     line("law", &format!("{}   ({}, by {})", form.formula(), first.law, first.objective));
     line("points", &format!("{} of {} rows", first.points.len(), first.observations.len()));
     data("");
-    let names = form.parameters().iter().map(|parameter| format!("{:>12}", parameter.name)).collect::<String>();
+    let names =
+        form.parameters().iter().map(|parameter| format!("{:>12}", parameter.name)).collect::<Vec<_>>().concat();
     data(&format!(
         "{:<14}{:>14}{:>12}{:>10}{:>8}{:>10}  {:<12}{names}",
         "solver", "objective", "above least", "parameter", "hits", "ms", "status"
@@ -97,7 +98,8 @@ fn print(loaded: &Loaded, first: &Fit, found: &Agreement) {
 }
 
 fn row(one: &BySolver) -> String {
-    let parameters = one.parameters.iter().map(|value| format!("{:>12}", significant(*value, 6))).collect::<String>();
+    let parameters =
+        one.parameters.iter().map(|value| format!("{:>12}", significant(*value, 6))).collect::<Vec<_>>().concat();
     let time = one.seconds.map_or("-".to_owned(), |seconds| format!("{:.1}", 1e3 * seconds));
     format!(
         "{:<14}{:>14}{:>12}{:>10}{:>8}{:>10}  {:<12}{parameters}",

@@ -32,7 +32,7 @@ pub(super) fn read(name: &str, bytes: &[u8], separator: u8) -> Result<TextTable,
     let mut read = TextTable::default();
     for (at, record) in reader.records().enumerate() {
         let record = record.map_err(|error| TableError::Text { place: name.to_owned(), reason: error.to_string() })?;
-        let line = record.position().map_or(0, |position| position.line()) as usize + skipped;
+        let line = record.position().map_or(0, csv::Position::line) as usize + skipped;
         if at == 0 {
             read.columns = record.iter().map(|name| name.trim().to_owned()).collect();
             continue;
@@ -88,7 +88,7 @@ fn decoded(bytes: &[u8]) -> Result<String, (usize, String)> {
         _ => {}
     }
     let bytes = bytes.strip_prefix(b"\xef\xbb\xbf").unwrap_or(bytes);
-    let line_at = |at: usize| 1 + bytes[..at].iter().filter(|&&byte| byte == b'\n').count();
+    let line_at = |at: usize| bytes[..at].split(|&byte| byte == b'\n').count();
     if let Some(at) = bytes.iter().position(|&byte| byte == 0) {
         return Err((line_at(at), "it holds a zero byte, as text does not; save it as UTF-8".to_owned()));
     }

@@ -112,7 +112,7 @@ pub(super) fn read(base_dir: &Path, written: &str) -> Result<PoolInfo, PoolError
         let mut total = Counts::default();
         if listed > COUNTED_MAX {
             total.pairs = listed;
-            return info(dir, written, total, hex(&hasher.finalize()), None);
+            return info(dir, written, &total, hex(&hasher.finalize()), None);
         }
         for (shard, counts) in shards.iter().zip(shards::counts(&shards, &shards::class_names(&dir)?)?) {
             if let Some(&said) = said.as_ref().and_then(|said| said.get(&file_name(shard))) {
@@ -122,14 +122,14 @@ pub(super) fn read(base_dir: &Path, written: &str) -> Result<PoolInfo, PoolError
         }
         (total, hex(&hasher.finalize()), None)
     };
-    info(dir, written, counts, digest, manifest)
+    info(dir, written, &counts, digest, manifest)
 }
 
 /// The pool, unless nothing of it can be used.
 fn info(
     dir: PathBuf,
     written: &str,
-    counts: Counts,
+    counts: &Counts,
     digest: String,
     manifest: Option<PoolManifest>,
 ) -> Result<PoolInfo, PoolError> {

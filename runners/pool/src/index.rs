@@ -53,8 +53,11 @@ pub(crate) fn build(info: &PoolInfo, class_names: &[String]) -> Result<Vec<Entry
     Ok(entries)
 }
 
+/// A list of shards and what it says that each holds.
+type SaidCounts = (PathBuf, BTreeMap<String, u64>);
+
 /// Samples by shard as the pool itself gives them, and in which file.
-fn said(info: &PoolInfo) -> Result<Option<(PathBuf, BTreeMap<String, u64>)>, Error> {
+fn said(info: &PoolInfo) -> Result<Option<SaidCounts>, Error> {
     if let Some(manifest) = &info.manifest {
         let said = manifest.shards.iter().map(|shard| (shard.name.clone(), shard.samples)).collect();
         return Ok(Some((info.dir.join("manifest.json"), said)));

@@ -29,8 +29,8 @@ fn names_longer_than_a_header_are_read_in_all_three_forms() {
         all.resize(all.len().next_multiple_of(512), 0);
         all
     };
-    assert_eq!(seen(&[&gnu("jpg", JPEG), &gnu("txt", b"words"), &END]), [key.clone()]);
-    assert_eq!(seen(&[&pax("jpg", JPEG), &pax("txt", b"words"), &END]), [key.clone()]);
+    assert_eq!(seen(&[&gnu("jpg", JPEG), &gnu("txt", b"words"), &END]), std::slice::from_ref(&key));
+    assert_eq!(seen(&[&pax("jpg", JPEG), &pax("txt", b"words"), &END]), std::slice::from_ref(&key));
     assert_eq!(seen(&[&prefixed("jpg", JPEG), &prefixed("txt", b"words"), &END]), [format!("{key}/b")]);
 }
 
