@@ -137,8 +137,8 @@ fn take<'a>(next: &AtomicUsize, shards: &'a [PathBuf]) -> Option<(usize, &'a Pat
     shards.get(at).map(|shard| (at, shard.as_path()))
 }
 
-/// Lines of [`CLASS_NAMES`]; none without the file. Line k is class k, so an empty line is a class without a name. Empty
-/// lines at the end are no classes.
+/// Lines of [`CLASS_NAMES`]; none without the file. Line k is class k, so an empty line is a class without a name.
+/// Empty lines at the end are no classes.
 pub fn class_names(dir: &Path) -> Result<Vec<String>, Error> {
     let mut lines = lines(&dir.join(CLASS_NAMES))?;
     lines.truncate(lines.iter().rposition(|line| !line.is_empty()).map_or(0, |last| last + 1));
