@@ -2,8 +2,8 @@
 //! costs what its middle costs.
 //!
 //! Every value is computed as `image::imageops::resize` computes it (a = -0.5, the kernel widened when shrinking,
-//! columns first, `f32`), so that pixels are the same bit for bit as those of resizing the whole and cropping then; a test
-//! compares the two.
+//! columns first, `f32`), so that pixels are the same bit for bit as those of resizing the whole and cropping then; a
+//! test compares the two.
 
 use image::RgbImage;
 
