@@ -58,7 +58,7 @@ pub(crate) fn uncompressed_name(path: &Path) -> Option<String> {
     let name = file_name(path);
     let plain = [".gz", ".zst", ".bz2", ".xz"].iter().find_map(|ending| name.strip_suffix(ending));
     match plain {
-        Some(plain) => plain.ends_with(".tar").then(|| plain.to_owned()),
+        Some(plain) => plain.strip_suffix(".tar").map(|_| plain.to_owned()),
         None => name.strip_suffix(".tgz").map(|stem| format!("{stem}.tar")),
     }
 }

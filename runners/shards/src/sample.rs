@@ -108,7 +108,7 @@ pub fn read(path: &Path, class_names: &[String]) -> Result<Vec<Sample>, Error> {
     let mut texts = HashMap::new();
     while let Some(member) = reader.member()? {
         let span = member.span;
-        let wanted = match groups.add(member) {
+        let wanted = match groups.add(&member) {
             Some(Role::Image) => span.length.min(16),
             Some(Role::Caption | Role::Class) if span.length <= TEXT_MAX => span.length,
             _ => continue,
@@ -159,7 +159,7 @@ struct Grouping {
 
 impl Grouping {
     /// Adds the next member and says what it is to its sample, where it is a file that its sample did not have.
-    fn add(&mut self, member: Member) -> Option<Role> {
+    fn add(&mut self, member: &Member) -> Option<Role> {
         let (key, extension) = split_name(&member.name)?;
         let role = role(&extension);
         match member.kind {
