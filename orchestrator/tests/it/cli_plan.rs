@@ -146,18 +146,18 @@ fn plan_table() {
     ----- stdout -----
     small: does it plan?
     runner own 1 ([DIR]/own)
-    pool   train (4,000 pairs, data/train, digest b18073adc2f3)
-    pool   val (600 pairs, data/val, digest 359be21f43f9)
+    pool   train (4,000 pairs, data/train, digest 38cbaba0274f)
+    pool   val (600 pairs, data/val, digest e6b4b028fc1f)
 
      job       model            N    seen   data  unique  epochs  steps  GMACs x seen  train FLOPs  memory
-     7d7c6f0f  cpu-w32-l2  191.9k   8,064    500     500    16.1     63       1.221e1     7.125e10  31.9MB
-     6d3d756a  cpu-w32-l2  191.9k   8,064  4,000   4,000     2.0     63       1.221e1     7.125e10  31.9MB
-     639578cc  cpu-w32-l2  191.9k  32,000    500     500    64.0    250       4.847e1     2.827e11  31.9MB
-     3e9f495e  cpu-w32-l2  191.9k  32,000  4,000   4,000     8.0    250       4.847e1     2.827e11  31.9MB
-     de136720  cpu-w64-l3  586.1k   8,064    500     500    16.1     63       6.491e1     3.839e11  92.4MB
-     62b94717  cpu-w64-l3  586.1k   8,064  4,000   4,000     2.0     63       6.491e1     3.839e11  92.4MB
-     9b418492  cpu-w64-l3  586.1k  32,000    500     500    64.0    250       2.576e2     1.523e12  92.4MB
-     3deba205  cpu-w64-l3  586.1k  32,000  4,000   4,000     8.0    250       2.576e2     1.523e12  92.4MB
+     326d59f2  cpu-w32-l2  191.9k   8,064    500     500    16.1     63       1.221e1     7.125e10  31.9MB
+     5708e1c9  cpu-w32-l2  191.9k   8,064  4,000   4,000     2.0     63       1.221e1     7.125e10  31.9MB
+     c620e093  cpu-w32-l2  191.9k  32,000    500     500    64.0    250       4.847e1     2.827e11  31.9MB
+     4aed7529  cpu-w32-l2  191.9k  32,000  4,000   4,000     8.0    250       4.847e1     2.827e11  31.9MB
+     87384c1c  cpu-w64-l3  586.1k   8,064    500     500    16.1     63       6.491e1     3.839e11  92.4MB
+     7704a66b  cpu-w64-l3  586.1k   8,064  4,000   4,000     2.0     63       6.491e1     3.839e11  92.4MB
+     295107b6  cpu-w64-l3  586.1k  32,000    500     500    64.0    250       2.576e2     1.523e12  92.4MB
+     a2932815  cpu-w64-l3  586.1k  32,000  4,000   4,000     8.0    250       2.576e2     1.523e12  92.4MB
 
     8 jobs, 160,256 samples seen; C = 7.664e2 GMACs x samples, 4.523e12 training FLOPs, 3.740e11 as 6ND
     time: not known before a first run on this machine has been measured
@@ -506,7 +506,7 @@ fn no_pool() {
     exit: 2
     ----- stdout -----
     ----- stderr -----
-      × `data.pool` is no pool: there is no folder [DIR]/data/trian
+      × `data.pool` is no pool: there is no folder `[DIR]/data/trian`
        ╭─[x.yaml:4:14]
      3 │ runner: ./own
      4 │ data: {pool: data/trian}

@@ -11,8 +11,8 @@ const PIXELS_MAX: u64 = 178_956_970;
 /// Most bytes of a decoded image: [`PIXELS_MAX`] of three bytes each.
 const BYTES_MAX: u64 = 512 << 20;
 
-/// Decodes a JPEG, PNG or WebP (told by its content, not its name) over white. One that is cut off is refused, as Pillow
-/// does, and not filled up with grey. The error is words for people.
+/// Decodes a JPEG, PNG or WebP (told by its content, not its name) over white. One that is cut off is refused, as
+/// Pillow does, and not filled up with grey. The error is words for people.
 pub(crate) fn decode(bytes: &[u8]) -> Result<RgbImage, String> {
     if bytes.is_empty() {
         return Err("the image is empty".into());

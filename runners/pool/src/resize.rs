@@ -1,9 +1,9 @@
 //! Bicubic resampling of the part of an image that a crop leaves, and of nothing else: an image of 1 x 60,000 pixels
 //! costs what its middle costs.
 //!
-//! Every value is computed as `image::imageops::resize` computes it (a = -0.5, the kernel widened when shrinking, columns
-//! first, `f32`), so that pixels are the same bit for bit as those of resizing the whole and cropping then; a test
-//! compares the two.
+//! Every value is computed as `image::imageops::resize` computes it (a = -0.5, the kernel widened when shrinking,
+//! columns first, `f32`), so that pixels are the same bit for bit as those of resizing the whole and cropping then; a
+//! test compares the two.
 
 use image::RgbImage;
 

@@ -58,7 +58,7 @@ pub(crate) fn uncompressed_name(path: &Path) -> Option<String> {
     let name = file_name(path);
     let plain = [".gz", ".zst", ".bz2", ".xz"].iter().find_map(|ending| name.strip_suffix(ending));
     match plain {
-        Some(plain) => plain.strip_suffix(".tar").map(|stem| format!("{stem}.tar")),
+        Some(plain) => plain.strip_suffix(".tar").map(|_| plain.to_owned()),
         None => name.strip_suffix(".tgz").map(|stem| format!("{stem}.tar")),
     }
 }
@@ -137,8 +137,8 @@ fn take<'a>(next: &AtomicUsize, shards: &'a [PathBuf]) -> Option<(usize, &'a Pat
     shards.get(at).map(|shard| (at, shard.as_path()))
 }
 
-/// Lines of [`CLASS_NAMES`]; none without the file. Line k is class k, so an empty line is a class without a name. Empty
-/// lines at the end are no classes.
+/// Lines of [`CLASS_NAMES`]; none without the file. Line k is class k, so an empty line is a class without a name.
+/// Empty lines at the end are no classes.
 pub fn class_names(dir: &Path) -> Result<Vec<String>, Error> {
     let mut lines = lines(&dir.join(CLASS_NAMES))?;
     lines.truncate(lines.iter().rposition(|line| !line.is_empty()).map_or(0, |last| last + 1));
