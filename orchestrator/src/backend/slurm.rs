@@ -175,8 +175,8 @@ impl SlurmBackend {
         Ok(script::by_hand(&fs::read_to_string(path).map_err(failed)?))
     }
 
-    /// Requests by array of at most so many tasks, each with the attempts of each of its tasks: all tasks of an array ask
-    /// for the same, so those that don't fill a task are an array of their own.
+    /// Requests by array of at most so many tasks, each with the attempts of each of its tasks: all tasks of an array
+    /// ask for the same, so those that don't fill a task are an array of their own.
     fn arrays<'a>(
         &self,
         requests: &'a [LaunchRequest],

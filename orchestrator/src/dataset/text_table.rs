@@ -1,5 +1,5 @@
-//! Delimited text of others as rows of cells, each with the line of the file that it begins in. What can't be read is an
-//! error with a line, never a row that is shifted, cut or left out.
+//! Delimited text of others as rows of cells, each with the line of the file that it begins in. What can't be read is
+//! an error with a line, never a row that is shifted, cut or left out.
 
 use csv::{ReaderBuilder, StringRecord};
 
@@ -14,8 +14,8 @@ pub(super) struct TextTable {
     pub(super) lines: Vec<usize>,
 }
 
-/// Reads text whose cells are separated by `separator`, or by `;` or a tab where the header has none of it. Comments (`#`)
-/// before the header and empty lines are skipped.
+/// Reads text whose cells are separated by `separator`, or by `;` or a tab where the header has none of it. Comments
+/// (`#`) before the header and empty lines are skipped.
 pub(super) fn read(name: &str, bytes: &[u8], separator: u8) -> Result<TextTable, TableError> {
     let text = decoded(bytes).map_err(|(line, reason)| TableError::Text { place: format!("{name}:{line}"), reason })?;
     let text = text.replace("\r\n", "\n");

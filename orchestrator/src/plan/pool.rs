@@ -81,8 +81,8 @@ impl PoolError {
     }
 }
 
-/// Samples of a pool with `sizes.json` up to which its shards are gone through to check it: each costs a seek or two. In
-/// larger ones the trainer finds what the list has wrong.
+/// Samples of a pool with `sizes.json` up to which its shards are gone through to check it: each costs a seek or two.
+/// In larger ones the trainer finds what the list has wrong.
 const COUNTED_MAX: u64 = 5_000_000;
 
 /// Looks at the pool in `base_dir/written`.

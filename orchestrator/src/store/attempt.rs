@@ -162,9 +162,9 @@ impl Store {
     }
 
     /// Claims an attempt for the calling process, known by `nonce`, on machine `node`: the job's fence grows by one and
-    /// is its from now on. Asked again by the same process (the answer was lost, perhaps after the commit), it gives the
-    /// same claim. `None`: there is nothing to claim (another process has it, it has ended or was withdrawn, or the job
-    /// is no longer pending).
+    /// is its from now on. Asked again by the same process (the answer was lost, perhaps after the commit), it gives
+    /// the same claim. `None`: there is nothing to claim (another process has it, it has ended or was withdrawn, or the
+    /// job is no longer pending).
     pub async fn attempt_claim(&self, token: &str, nonce: &str, node: &str) -> Result<Option<Claim>, StoreError> {
         let failed = doing("can't claim the attempt");
         sqlx::query!(

@@ -34,7 +34,8 @@ const OWNERS: &[(&str, &[&str])] = &[
     ("resvg::", &["runners/pool/", "orchestrator/src/report/figures/"]),
 ];
 
-/// Pure code (argmin reads the clock for a search only where the caller set it a limit): no clock, no files, no processes, no environment, no randomness but a seed that is passed in.
+/// Pure code (argmin reads the clock for a search only where the caller set it a limit): no clock, no files, no
+/// processes, no environment, no randomness but a seed that is passed in.
 const PURE: &[&str] = &[
     "orchestrator/src/spec/",
     "orchestrator/src/plan/",
