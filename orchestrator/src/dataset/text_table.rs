@@ -30,9 +30,14 @@ pub(super) fn read(name: &str, bytes: &[u8], separator: u8) -> Result<TextTable,
     let mut reader =
         ReaderBuilder::new().has_headers(false).flexible(true).delimiter(separator).from_reader(table.as_bytes());
     let mut read = TextTable::default();
+    // The reader's own lines are off where lines are empty.
+    let (mut counted, mut line) = (0, skipped + 1);
     for (at, record) in reader.records().enumerate() {
         let record = record.map_err(|error| TableError::Text { place: name.to_owned(), reason: error.to_string() })?;
-        let line = record.position().map_or(0, csv::Position::line) as usize + skipped;
+        let from = record.position().map_or(0, csv::Position::byte) as usize;
+        let begin = from + table[from..].bytes().take_while(|byte| matches!(byte, b'\n' | b'\r')).count();
+        line += table[counted..begin].matches('\n').count();
+        counted = begin;
         if at == 0 {
             read.columns = record.iter().map(|name| name.trim().to_owned()).collect();
             continue;
