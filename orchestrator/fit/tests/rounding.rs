@@ -1,27 +1,12 @@
 //! What is said rests on more than rounding: errors that do not change, or only in their last digits.
 
+mod support;
+
 use fit::compare::{CompareOptions, compare};
 use fit::cost::Cost;
 use fit::isoflop::{Setting, isoflop};
-use fit::{Axis, Convention, LawName, Observation, Options, Response, Verdict, fit};
-
-fn observation(job: usize, n: f64, d: f64, error: f64) -> Observation {
-    Observation {
-        job_key: format!("{job:064x}"),
-        model: format!("model-{n}"),
-        parameters: n,
-        samples_seen: d,
-        unique_samples: d,
-        compute: 6.0 * n * d,
-        proxy_loss: f64::NAN,
-        convention: Convention::SixNd,
-        error,
-        standard_error: None,
-        chance_error: None,
-        count: None,
-        gpu_hours: None,
-    }
-}
+use fit::{Axis, LawName, Observation, Options, Response, Verdict, fit};
+use support::observation;
 
 fn options(law: LawName) -> Options {
     Options { law, starts: 8, resamples: 40, ..Options::new(Response::Loss) }

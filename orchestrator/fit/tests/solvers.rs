@@ -1,5 +1,7 @@
 //! The solvers side by side, who watches them, and what ends them: all are run by argmin's `Executor`.
 
+mod support;
+
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
@@ -8,28 +10,10 @@ use fit::law::internal;
 use fit::solve::{Ending, Minimum, Problem, Status, Step, solve};
 use fit::solvers::agreement;
 use fit::{
-    Axis, Convention, Input, LawName, Method, Objective, Observation, Options, Response, Sample, SolverKind, Verdict,
-    Watch, fit,
+    Axis, Input, LawName, Method, Objective, Observation, Options, Response, Sample, SolverKind, Verdict, Watch, fit,
 };
 use proptest::prelude::*;
-
-fn observation(job: usize, n: f64, d: f64, error: f64) -> Observation {
-    Observation {
-        job_key: format!("{job:064x}"),
-        model: format!("model-{n}"),
-        parameters: n,
-        samples_seen: d,
-        unique_samples: d,
-        compute: 6.0 * n * d,
-        proxy_loss: f64::NAN,
-        convention: Convention::SixNd,
-        error,
-        standard_error: None,
-        chance_error: None,
-        count: None,
-        gpu_hours: None,
-    }
-}
+use support::observation;
 
 /// Rows of `E = 1.2 + 400/N^0.34 + 900/D^0.36` with noise.
 fn rows() -> Vec<Observation> {

@@ -54,7 +54,7 @@ impl LocalBackend {
         if !worker.is_file() {
             return Err(BackendError::NoWorker { path: worker });
         }
-        let host = fs::read_to_string("/proc/sys/kernel/hostname").map_err(machine("the host's name"))?;
+        let host = process::host_name().map_err(machine("the host's name"))?;
         let cores = std::thread::available_parallelism().map_err(machine("the number of cores"))?.get();
         let cuda = runner_devices.iter().any(|device| device.starts_with("cuda"));
         let gpus = if cuda { visible_gpus() } else { Vec::new() };
@@ -62,16 +62,7 @@ impl LocalBackend {
         let threads = options.threads_per_slot.unwrap_or(cores / slots).max(1);
         let machine = machine_identity();
         let exits = Arc::default();
-        Ok(LocalBackend {
-            host: host.trim().to_owned(),
-            machine,
-            exits,
-            worker,
-            home: home.to_owned(),
-            slots,
-            threads,
-            gpus,
-        })
+        Ok(LocalBackend { host, machine, exits, worker, home: home.to_owned(), slots, threads, gpus })
     }
 
     /// Threads a slot.

@@ -8,7 +8,7 @@ mod process;
 mod slurm;
 
 pub use local::LocalBackend;
-pub use process::{Seen, kill_marked, kill_orphans, look_at};
+pub use process::{Seen, host_name, kill_marked, kill_orphans, look_at};
 pub use slurm::{
     ArrayFolder, ClusterLimits, Impossible, QueueWord, SlurmBackend, limits as slurm_limits, shares as slurm_shares,
 };

@@ -23,6 +23,11 @@ pub enum Seen {
     Unknown,
 }
 
+/// The name of this host.
+pub fn host_name() -> io::Result<String> {
+    Ok(fs::read_to_string("/proc/sys/kernel/hostname")?.trim().to_owned())
+}
+
 /// `pid:start`, start in clock ticks since boot (`/proc/PID/stat`, field 22); `None` if it can't be read.
 pub(super) fn handle_of(pid: i32) -> Option<String> {
     let stat = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;

@@ -29,7 +29,7 @@ use async_trait::async_trait;
 use protocol::Resources;
 use tokio::sync::Notify;
 
-use super::{Backend, BackendError, LaunchRequest, Launched, Observed, WorkerId, write_whole};
+use super::{Backend, BackendError, LaunchRequest, Launched, Observed, WorkerId, host_name, write_whole};
 use crate::plan::SlurmOptions;
 pub use folders::ArrayFolder;
 pub use nodes::{ClusterLimits, Impossible, limits};
@@ -140,7 +140,7 @@ impl SlurmBackend {
     /// A node of the cluster that is another machine than this one, if there is one.
     pub async fn other_machine(&self) -> Result<Option<String>, BackendError> {
         let machine = |what| move |source| BackendError::Machine { what, source };
-        let own = fs::read_to_string("/proc/sys/kernel/hostname").map_err(machine("the host's name"))?;
+        let own = host_name().map_err(machine("the host's name"))?;
         let short = |name: &str| name.trim().split('.').next().unwrap_or_default().to_owned();
         let hosts = run(command("sinfo").args(["--noheader", "--Node", "--format=%n"]), COMMAND_LIMIT).await;
         let hosts = hosts.map_err(|source| BackendError::NoSlurm { command: "sinfo", said: source.to_string() })?;
@@ -381,15 +381,10 @@ impl SlurmBackend {
 
     /// Slurm's words for our workers that it knows of; `None`: it gives no answer within `limit`.
     pub async fn queue_words(&self, limit: Duration) -> Option<BTreeMap<String, QueueWord>> {
-        let asked = async {
-            loop {
-                if let Some(latest) = self.shared.state().answers.last() {
-                    return latest.tasks.iter().map(|(worker, task)| (worker.clone(), QueueWord::of(task))).collect();
-                }
-                self.shared.changed.notified().await;
-            }
-        };
-        tokio::time::timeout(limit, asked).await.ok()
+        tokio::time::timeout(limit, self.first_answer()).await.ok()?;
+        let state = self.shared.state();
+        let tasks = state.answers.last().into_iter().flat_map(|latest| &latest.tasks);
+        Some(tasks.map(|(worker, task)| (worker.clone(), QueueWord::of(task))).collect())
     }
 
     /// Folders of arrays in which nothing was made for `age`: scripts, and what Slurm has written.

@@ -201,8 +201,10 @@ fn by_epoch(
     let mut again = BTreeSet::new();
     let mut without = Vec::new();
     let lines = run.results.json_lines()?;
-    let counted = counted_epochs(&lines, params);
-    if !lines.is_empty() && !is_never_resumed(params) && lines.iter().all(|line| line.get("epoch").is_none()) {
+    let untold = !lines.is_empty() && lines.iter().all(|line| line.get("epoch").is_none());
+    let in_one_piece = is_never_resumed(params);
+    let counted = if untold && in_one_piece { counted_epochs(lines.len(), params) } else { None };
+    if untold && !in_one_piece {
         warnings.push(format!(
             "{}/{}: {} does not say `resume: None`, so the run may have been resumed and lines stand twice: of which epochs \
              those without an `epoch` are is not known",
@@ -247,13 +249,12 @@ fn is_never_resumed(params: &Params) -> bool {
 }
 
 /// Epochs of the lines of a run in one piece where none says its own: every `zeroshot_frequency`-th and the last.
-fn counted_epochs(lines: &[Value], params: &Params) -> Option<Vec<f64>> {
+fn counted_epochs(lines: usize, params: &Params) -> Option<Vec<f64>> {
     let every = params.positive("zeroshot_frequency").filter(|every| every.fract() == 0.0)? as u64;
     let last = params.positive("epochs")? as u64;
     let epochs: Vec<f64> =
         (1..=last).filter(|epoch| epoch % every == 0 || *epoch == last).map(|epoch| epoch as f64).collect();
-    let untold = is_never_resumed(params) && !lines.is_empty() && lines.iter().all(|line| line.get("epoch").is_none());
-    (untold && lines.len() <= epochs.len()).then_some(epochs)
+    (lines <= epochs.len()).then_some(epochs)
 }
 
 /// What a key of results.jsonl measures, in our words (CLIP_benchmark's).

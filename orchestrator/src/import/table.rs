@@ -152,8 +152,9 @@ fn job(last: &Row, of: &[&Row], identity: Value, mapping: &Mapping, table: &Tabl
         for (at, (metric, value)) in row.metrics.iter().enumerate() {
             // The error columns belong to the first metric mapped.
             let count = row.count.filter(|_| at == 0);
-            let binomial =
-                || if metric.starts_with("loss") { None } else { binomial(*value, count.unwrap_or(0.0) as i64) };
+            let binomial = || {
+                (Range::of(metric) == Range::Fraction).then(|| binomial(*value, count.unwrap_or(0.0) as i64)).flatten()
+            };
             let evaluation = ImportedEvaluation {
                 dataset: row.dataset.clone(),
                 metric: metric.clone(),

@@ -136,7 +136,7 @@ enum WorkerError {
 /// Name of the machine, as Slurm calls it if that has started the worker.
 fn node() -> String {
     let slurm = std::env::var("SLURMD_NODENAME").ok().filter(|name| !name.is_empty());
-    slurm.unwrap_or_else(|| std::fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_default().trim().to_owned())
+    slurm.unwrap_or_else(|| crate::backend::host_name().unwrap_or_default())
 }
 
 /// Entry point of the binary.

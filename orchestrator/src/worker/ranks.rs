@@ -35,7 +35,7 @@ const NO_RANK: u8 = 70;
 pub(super) fn meeting(world_size: usize) -> io::Result<Ranks> {
     let master_addr = match std::env::var("MASTER_ADDR") {
         Ok(name) if !name.is_empty() => name,
-        _ => std::fs::read_to_string("/proc/sys/kernel/hostname")?.trim().to_owned(),
+        _ => crate::backend::host_name()?,
     };
     let mut last = None;
     for _ in 0..PORT_TRIES {

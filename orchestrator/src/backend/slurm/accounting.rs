@@ -27,16 +27,18 @@ pub(super) async fn look_up(shared: &Shared) {
             found = read(&answer.stdout);
         }
     }
-    let mut state = shared.state();
-    for (worker, handle) in asked {
+    let look_up = |(worker, handle): (String, Option<String>)| {
         let task = handle.and_then(|handle| found.get(&handle)).filter(|task| {
             // Ids are given again: the name decides whose it is.
             let attempts = read_batch(shared, &task.batch);
             attempts.is_some_and(|attempts| attempts.of_task(task.index).iter().any(|member| member.token == worker))
         });
-        state.looked_up.insert(worker, task.cloned());
-    }
-    drop(state);
+        let task = task.cloned();
+        (worker, task)
+    };
+    // Files are read before others are kept waiting.
+    let looked_up: Vec<(String, Option<Task>)> = asked.into_iter().map(look_up).collect();
+    shared.state().looked_up.extend(looked_up);
     shared.changed.notify_one();
 }
 

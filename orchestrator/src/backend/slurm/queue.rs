@@ -52,7 +52,7 @@ impl Task {
 
     /// Whether somebody, ourselves perhaps, has ended it by hand.
     pub(super) fn is_cancelled(&self) -> bool {
-        self.word == CANCELLED && self.share_end.is_none()
+        self.end_cause() == EndCause::Cancelled
     }
 
     /// What has ended it.

@@ -65,6 +65,17 @@ finished() {{ echo '{{\"event\": \"finished\", \"samples_seen\": 64, \"train_sec
         bench
     }
 
+    /// Writes the spec anew with these words replaced, which have to be there.
+    pub(super) fn change_spec(&self, changes: &[(&str, &str)]) {
+        let path = self.path().join("sweep.yaml");
+        let mut text = fs::read_to_string(&path).expect("it is there");
+        for (from, to) in changes {
+            assert!(text.contains(from), "{from}: {text}");
+            text = text.replace(from, to);
+        }
+        fs::write(path, text).expect("the project can be written to");
+    }
+
     /// `sweep` in the project.
     pub(super) fn sweep(&self, args: &[&str]) -> Output {
         self.project.output(args)

@@ -93,6 +93,13 @@ impl Cluster {
         String::from_utf8_lossy(&output.stdout).trim().to_owned()
     }
 
+    /// Lets jobs run that were held.
+    fn release(&self, jobs: &[String]) {
+        for job in jobs {
+            self.slurm("scontrol", &["release", job]);
+        }
+    }
+
     /// Jobs that have not ended, in these states.
     fn queue(&self, states: &str) -> Vec<String> {
         let said = self.slurm("squeue", &["--noheader", "--array", "--states", states, "--format", "%i"]);
@@ -191,6 +198,20 @@ exec /usr/bin/squeue \"$@\"
         // The last workers leave a moment after their results.
         let left = || self.cluster.queue("PENDING,RUNNING,COMPLETING").is_empty().then_some(());
         wait_until(left).unwrap_or_else(|| panic!("Slurm jobs are left\n{}", self.story()));
+    }
+
+    /// Stops a launch, which leaves jobs to be done.
+    fn stop(&self, launch: Launch) {
+        launch.signal(Signal::SIGTERM);
+        let output = launch.wait();
+        assert_eq!(output.status.code(), Some(1), "{}\n{}", transcript(&output), self.story());
+    }
+
+    /// Stops a launch whose four jobs all wait in the queue.
+    fn stop_what_waits(&self, launch: Launch) {
+        self.stop(launch);
+        assert_eq!(self.cluster.queue("PENDING,RUNNING"), [""; 0], "{}", self.story());
+        assert_eq!(self.ends(), ["4 stopped withdrawn before it started"], "{}", self.story());
     }
 
     /// Waits for a launch after which one job is cancelled and three are done.
@@ -387,9 +408,7 @@ fn what_workers_without_a_database_leave_is_stored_by_the_next_launch() {
     let Some(slurm) = SlurmBench::new("worker_time: 0s, ship: spool, options: [--hold]") else { return };
     let output = slurm.sweep(&["launch", "sweep.yaml", "--detach"]);
     assert!(output.status.success(), "{}", transcript(&output));
-    for job in &slurm.cluster.queue("PENDING") {
-        slurm.cluster.slurm("scontrol", &["release", job]);
-    }
+    slurm.cluster.release(&slurm.cluster.queue("PENDING"));
     let left = || slurm.cluster.queue("PENDING,RUNNING,COMPLETING").is_empty().then_some(());
     wait_until(left).unwrap_or_else(|| panic!("the workers don't end\n{}", slurm.story()));
     let done = "SELECT count(*)::text FROM job WHERE state = 'done'";
@@ -432,9 +451,7 @@ fn a_held_job_waits_and_a_waiting_job_cancelled_by_hand_is_not_tried_again() {
     let said = transcript(&explained);
     assert!(said.contains("Slurm job 1_0 is PENDING, JobHeldUser") && said.contains("scontrol release"), "{said}");
     slurm.cluster.slurm("scancel", &[&held[0]]);
-    for job in &held[1..] {
-        slurm.cluster.slurm("scontrol", &["release", job]);
-    }
+    slurm.cluster.release(&held[1..]);
     slurm.finish_with_one_cancelled(launch);
     assert_eq!(slurm.attempts(), 4, "{}", slurm.story());
 }
@@ -459,9 +476,7 @@ fn a_launch_that_detaches_leaves_only_slurm_jobs_behind() {
     assert!(output.status.success(), "{}", transcript(&output));
     let held = slurm.cluster.queue("PENDING");
     assert_eq!(held.len(), 4, "{}", slurm.story());
-    for job in &held {
-        slurm.cluster.slurm("scontrol", &["release", job]);
-    }
+    slurm.cluster.release(&held);
     slurm.bench.wait_for("SELECT 'all' FROM job HAVING bool_and(state = 'done')");
     slurm.finish(slurm.launch(""));
     assert_eq!(slurm.attempts(), 4, "{}", slurm.story());
@@ -484,9 +499,7 @@ fn cancel_takes_jobs_out_of_the_queue() {
     assert!(slurm.bench.ask(live).is_empty(), "{}", slurm.story());
     let retried = slurm.sweep(&["retry", "tiny"]);
     assert!(retried.status.success(), "{}", transcript(&retried));
-    let script = slurm.bench.path().join("sweep.yaml");
-    let spec = fs::read_to_string(&script).expect("it is there").replace(", options: [--hold]", "");
-    fs::write(script, spec).expect("it is ours");
+    slurm.bench.change_spec(&[(", options: [--hold]", "")]);
     slurm.finish(slurm.launch(""));
 }
 
@@ -495,11 +508,7 @@ fn a_stop_takes_waiting_jobs_out_of_the_queue_and_costs_nothing() {
     let Some(slurm) = SlurmBench::new("worker_time: 0s, options: [--hold]") else { return };
     let launch = slurm.launch("");
     slurm.wait_for_all_to_be_held();
-    launch.signal(Signal::SIGTERM);
-    let output = launch.wait();
-    assert_eq!(output.status.code(), Some(1), "{}\n{}", transcript(&output), slurm.story());
-    assert_eq!(slurm.cluster.queue("PENDING,RUNNING"), [""; 0], "{}", slurm.story());
-    assert_eq!(slurm.ends(), ["4 stopped withdrawn before it started"], "{}", slurm.story());
+    slurm.stop_what_waits(launch);
 }
 
 #[test]
@@ -510,9 +519,7 @@ fn a_dry_run_asks_slurm_and_submits_nothing() {
     assert!(output.status.success() && said.contains("to start at"), "{said}");
     let script = slurm.bench.path().join(".sweep/slurm/dry-run/script.sh");
     assert!(fs::read_to_string(script).is_ok_and(|text| text.contains("#SBATCH --array=0-3\n")), "{said}");
-    let spec = slurm.bench.path().join("sweep.yaml");
-    let impossible = fs::read_to_string(&spec).expect("it is there").replace("time: 2h", "memory: 900G");
-    fs::write(&spec, impossible).expect("it is ours");
+    slurm.bench.change_spec(&[("time: 2h", "memory: 900G")]);
     let output = slurm.sweep(&["launch", "sweep.yaml", "--dry-run"]);
     assert_eq!(output.status.code(), Some(2), "{}", transcript(&output));
     assert!(slurm.cluster.queue("all").is_empty());
@@ -567,9 +574,7 @@ fn a_script_submitted_by_hand_is_adopted_and_never_runs_twice() {
     let all_but_one = "SELECT 'three' FROM job WHERE state = 'done' HAVING count(*) = 3";
     slurm.bench.wait_for(all_but_one);
     slurm.bench.wait_for("SELECT 'adopted' FROM attempt WHERE state = 'launched' AND handle IS NOT NULL");
-    for job in slurm.cluster.queue("PENDING") {
-        slurm.cluster.slurm("scontrol", &["release", &job]);
-    }
+    slurm.cluster.release(&slurm.cluster.queue("PENDING"));
     slurm.finish(launch);
     assert_eq!(slurm.ends(), ["4 finished"], "{}", slurm.story());
     // Too late: its attempt has ended.
@@ -587,9 +592,7 @@ fn a_plan_refuses_what_no_partition_has() {
     let said = transcript(&output);
     assert_eq!(output.status.code(), Some(2), "{said}");
     assert!(said.contains("`gpus`: 3 is asked, and the most there is is 2 on a node, in partition low"), "{said}");
-    let spec = slurm.bench.path().join("sweep.yaml");
-    let possible = fs::read_to_string(&spec).expect("it is there").replace("gpus: 3", "gpus: 2, jobs: 3");
-    fs::write(&spec, possible).expect("it is ours");
+    slurm.bench.change_spec(&[("gpus: 3", "gpus: 2, jobs: 3")]);
     let said = transcript(&slurm.sweep(&["plan", "sweep.yaml"]));
     assert!(said.contains("submitted at first as 1 job array of at most 11 tasks"), "{said}");
     assert!(!said.contains("not checked"), "{said}");

@@ -23,9 +23,7 @@ fn noting_runner(slurm: &SlurmBench) {
     let path = slurm.bench.path().join("runner.sh");
     fs::write(&path, text).expect("the project can be written to");
     fs::set_permissions(&path, Permissions::from_mode(0o755)).expect("the file is ours");
-    let spec = slurm.bench.path().join("sweep.yaml");
-    let changed = fs::read_to_string(&spec).expect("it is there").replace("runner: synthetic", "runner: ./runner.sh");
-    fs::write(&spec, changed).expect("it is ours");
+    slurm.bench.change_spec(&[("runner: synthetic", "runner: ./runner.sh")]);
 }
 
 #[test]
@@ -73,9 +71,7 @@ fn the_next_sweep_asks_for_the_time_that_the_last_one_measured() {
     slurm.finish(slurm.launch(""));
     // As of a runner that computes on the CPU, at 6.4 samples a second: 400 s for the longest job.
     slurm.bench.ask("UPDATE attempt SET device = 'cpu', train_secs = samples_seen / 6.4 RETURNING token");
-    let spec = slurm.bench.path().join("sweep.yaml");
-    let text = fs::read_to_string(&spec).expect("it is there");
-    fs::write(&spec, text.replace("data_size: 500", "data_size: 500, seed: 1")).expect("it is ours");
+    slurm.bench.change_spec(&[("data_size: 500", "data_size: 500, seed: 1")]);
     // 400 s x 1.5 and 120 s for the start, in steps of five minutes.
     let next = script("next");
     assert!(next.contains("\n#SBATCH --time=15\n"), "{next}");

@@ -23,10 +23,7 @@ fn a_submit_limit_is_waited_out_with_smaller_arrays() {
     slurm
         .cluster
         .slurm("sacctmgr", &["--immediate", "modify", "qos", "normal", "set", "Flags=DenyOnLimit", "MaxWall=5"]);
-    let spec = slurm.bench.path().join("sweep.yaml");
-    let text = fs::read_to_string(&spec).expect("it is there");
-    let other = text.replace("data_size: 500", "data_size: 500, seed: 1").replace("jobs: 8", "jobs: 8, time: 1h");
-    fs::write(&spec, other).expect("it is ours");
+    slurm.bench.change_spec(&[("data_size: 500", "data_size: 500, seed: 1"), ("jobs: 8", "jobs: 8, time: 1h")]);
     let known =
         || slurm.cluster.slurm("scontrol", &["show", "assoc_mgr", "flags=qos"]).contains("MaxWallPJ=5").then_some(());
     wait_until(known).expect("the controller hears of it");
@@ -63,11 +60,7 @@ fn a_launch_that_detaches_leaves_with_what_there_was_room_for() {
     let states = "SELECT concat_ws(' ', count(*), state, reason) FROM attempt GROUP BY state, reason ORDER BY 1";
     let left = ["1 stopped withdrawn before it started", "3 launched"];
     assert_eq!(slurm.bench.ask(states), left, "{}", slurm.story());
-    for job in slurm.cluster.queue("PENDING") {
-        slurm.cluster.slurm("scontrol", &["release", &job]);
-    }
-    let spec = slurm.bench.path().join("sweep.yaml");
-    let text = fs::read_to_string(&spec).expect("it is there").replace(", options: [--hold]", "");
-    fs::write(&spec, text).expect("it is ours");
+    slurm.cluster.release(&slurm.cluster.queue("PENDING"));
+    slurm.bench.change_spec(&[(", options: [--hold]", "")]);
     slurm.finish(slurm.launch(""));
 }

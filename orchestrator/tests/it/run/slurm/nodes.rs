@@ -20,9 +20,7 @@ fn a_node_that_breaks_its_jobs_is_avoided_by_them_and_then_by_all() {
         "SELECT job_key FROM attempt JOIN job USING (job_id) WHERE node = 'node1' GROUP BY 1 HAVING count(*) > 1";
     assert_eq!(slurm.bench.ask(twice), [""; 0], "no job has gone back\n{}", slurm.story());
     // New jobs know from the beginning.
-    let spec = slurm.bench.path().join("sweep.yaml");
-    let more = fs::read_to_string(&spec).expect("it is there").replace("data_size: 500", "data_size: 600");
-    fs::write(&spec, more.replace("name: tiny", "name: more")).expect("it is ours");
+    slurm.bench.change_spec(&[("data_size: 500", "data_size: 600"), ("name: tiny", "name: more")]);
     let output = slurm.launch("").wait();
     let said = transcript(&output);
     assert!(output.status.success() && said.contains("two attempts have failed on node1"), "{said}\n{}", slurm.story());
@@ -58,9 +56,7 @@ fn status_has_slurms_words() {
     };
     let said = status(&[]);
     assert!(said.contains("Slurm job 1_0: PENDING, JobHeldUser"), "{said}");
-    for job in &held {
-        slurm.cluster.slurm("scontrol", &["release", job]);
-    }
+    slurm.cluster.release(&held);
     slurm.wait_for_all_to_run();
     let said = status(&[]);
     let running = said.lines().filter(|line| line.contains(": RUNNING on node")).count();
@@ -87,9 +83,7 @@ fn what_the_controller_has_forgotten_the_accounts_know() {
     slurm.cluster.run(&["restart-controller", "--wipe"]);
     slurm.bench.wait_for("SELECT 'cancelled' FROM job WHERE state = 'cancelled'");
     slurm.bench.wait_for("SELECT 'again' FROM attempt WHERE state = 'launched' HAVING count(*) = 3");
-    for job in slurm.cluster.queue("PENDING") {
-        slurm.cluster.slurm("scontrol", &["release", &job]);
-    }
+    slurm.cluster.release(&slurm.cluster.queue("PENDING"));
     slurm.finish_with_one_cancelled(launch);
     let lost = "SELECT concat_ws(' ', lost_to, reason) FROM attempt WHERE state = 'lost' ORDER BY 1";
     let gone = "unknown the worker is gone and its heartbeat has stopped";
@@ -125,15 +119,11 @@ fn folders_of_old_arrays_are_removed() {
     // Old, but its jobs wait still.
     age();
     let launch = slurm.launch("");
-    for job in slurm.wait_for_all_to_be_held() {
-        slurm.cluster.slurm("scontrol", &["release", &job]);
-    }
+    slurm.cluster.release(&slurm.wait_for_all_to_be_held());
     slurm.finish(launch);
     assert_eq!(folders(), first);
     age();
-    let spec = slurm.bench.path().join("sweep.yaml");
-    let more = fs::read_to_string(&spec).expect("it is there").replace("data_size: 500", "data_size: 600");
-    fs::write(&spec, more.replace(", options: [--hold]", "")).expect("it is ours");
+    slurm.bench.change_spec(&[("data_size: 500", "data_size: 600"), (", options: [--hold]", "")]);
     let output = slurm.launch("").wait();
     assert!(output.status.success(), "{}\n{}", transcript(&output), slurm.story());
     assert!(!folders().contains(&first[0]) && folders().len() == 1, "{first:?} {:?}", folders());

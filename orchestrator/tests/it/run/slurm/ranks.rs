@@ -121,9 +121,7 @@ fn a_stop_reaches_all_ranks() {
     let Some(slurm) = SlurmBench::new(THREE_NODES) else { return };
     let launch = slurm.launch(SLOW);
     slurm.wait_for_all_to_run();
-    launch.signal(Signal::SIGTERM);
-    let output = launch.wait();
-    assert_eq!(output.status.code(), Some(1), "{}\n{}", transcript(&output), slurm.story());
+    slurm.stop(launch);
     assert_eq!(slurm.ends(), ["4 stopped asked to stop"], "{}", slurm.story());
     for token in slurm.bench.ask("SELECT token FROM attempt") {
         let words = words_of_ranks(&slurm, &token);

@@ -188,9 +188,7 @@ fn one_job_of_several_that_wait_is_cancelled_and_never_begins() {
     let output = slurm.sweep(&["cancel", &key[0]]);
     assert!(output.status.success(), "{}", transcript(&output));
     assert_eq!(slurm.cluster.queue("PENDING"), held, "{}", slurm.story());
-    for job in &held {
-        slurm.cluster.slurm("scontrol", &["release", job]);
-    }
+    slurm.cluster.release(&held);
     slurm.finish_with(launch, &["1 cancelled", "3 done"]);
     assert_eq!(slurm.attempts(), 4, "{}", slurm.story());
 }
@@ -222,11 +220,7 @@ fn a_stop_takes_waiting_slurm_jobs_of_several_jobs_out_of_the_queue() {
     let Some(slurm) = SlurmBench::new("side_by_side: 2, worker_time: 0s, options: [--hold]") else { return };
     let launch = slurm.launch("");
     slurm.bench.wait_for("SELECT 'all' FROM attempt WHERE state = 'launched' HAVING count(*) = 4");
-    launch.signal(Signal::SIGTERM);
-    let output = launch.wait();
-    assert_eq!(output.status.code(), Some(1), "{}\n{}", transcript(&output), slurm.story());
-    assert_eq!(slurm.cluster.queue("PENDING,RUNNING"), [""; 0], "{}", slurm.story());
-    assert_eq!(slurm.ends(), ["4 stopped withdrawn before it started"], "{}", slurm.story());
+    slurm.stop_what_waits(launch);
 }
 
 #[test]
@@ -234,9 +228,7 @@ fn a_stop_reaches_all_workers() {
     let Some(slurm) = SlurmBench::new(THREE) else { return };
     let launch = slurm.launch(SLOWER);
     slurm.wait_for_all_to_run();
-    launch.signal(Signal::SIGTERM);
-    let output = launch.wait();
-    assert_eq!(output.status.code(), Some(1), "{}\n{}", transcript(&output), slurm.story());
+    slurm.stop(launch);
     assert_eq!(slurm.ends(), ["4 stopped asked to stop"], "{}", slurm.story());
     slurm.finish(slurm.launch(""));
     assert_eq!(slurm.ends(), ["4 finished", "4 stopped asked to stop"], "{}", slurm.story());
@@ -344,9 +336,7 @@ fn a_plan_says_what_a_slurm_job_of_several_jobs_asks_for() {
     let Some(slurm) = SlurmBench::new("side_by_side: 2, gpus: 1, cpus: 2, memory: 500M, jobs: 1") else { return };
     let said = transcript(&slurm.sweep(&["plan", "sweep.yaml"]));
     assert!(said.contains("at most 1 Slurm job at one time, each 2 x (2 CPUs, 1 GPU, 500M), 1 h 0 min"), "{said}");
-    let spec = slurm.bench.path().join("sweep.yaml");
-    let more = fs::read_to_string(&spec).expect("it is there").replace("side_by_side: 2", "side_by_side: 3");
-    fs::write(&spec, more).expect("it is ours");
+    slurm.bench.change_spec(&[("side_by_side: 2", "side_by_side: 3")]);
     let output = slurm.sweep(&["plan", "sweep.yaml"]);
     let said = transcript(&output);
     assert_eq!(output.status.code(), Some(2), "{said}");
