@@ -8,6 +8,7 @@ use serde::Serialize;
 
 use super::analysis::{Loaded, Rows, fit_and_store, line, load, no_fit, with_numbers};
 use super::candidates::{Asked, Cell, of_plan, of_rows};
+use super::hashing;
 use super::output::{Exit, Failure, data, json, say};
 use super::place::{Job, Place, positive};
 use super::plan::{rendered, unplannable};
@@ -261,7 +262,7 @@ fn study(args: &Args) -> Result<Option<Study>, Failure> {
 
 fn planned(spec: &Spec) -> Result<Plan, LoadError> {
     let base_dir = std::env::current_dir().map_err(LoadError::CurrentDir)?;
-    let inputs = gather(spec, &base_dir)?;
+    let inputs = gather(spec, &base_dir, &mut hashing::progress())?;
     Ok(plan(spec, &inputs)?)
 }
 

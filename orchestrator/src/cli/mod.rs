@@ -14,6 +14,7 @@ mod export;
 mod fit;
 mod forecast;
 mod frontier;
+mod hashing;
 mod import;
 mod influence;
 mod init;

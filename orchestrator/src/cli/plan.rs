@@ -8,7 +8,7 @@ use miette::{GraphicalReportHandler, GraphicalTheme};
 use serde::Serialize;
 
 use super::output::{Exit, Failure, color_stderr, data, json, say};
-use super::{site, slurm};
+use super::{hashing, site, slurm};
 use crate::plan::{BackendChoice, LoadError, Measured, Origin, Placement, Plan, PlannedJob, SlurmOptions, load};
 use crate::spec::SpecError;
 use crate::spec::quantity::grouped;
@@ -133,7 +133,7 @@ pub(super) async fn load_plan(path: &Path, placement: &Placement) -> Result<Plan
 }
 
 fn load_with(path: &Path, measured: &[Measured], placement: &Placement) -> Result<Plan, Failure> {
-    load(path, measured, placement).map_err(|error| unplannable(&error))
+    load(path, measured, placement, &mut hashing::progress()).map_err(|error| unplannable(&error))
 }
 
 /// Why a spec can't be planned, and the way out.

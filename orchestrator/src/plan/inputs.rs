@@ -78,12 +78,20 @@ impl Placement {
     }
 }
 
+/// Told while a pool is hashed: as the spec calls it, bytes of shards that are done, and of all to be hashed.
+pub type Hashing<'a> = &'a mut dyn FnMut(&str, u64, u64);
+
 /// Reads, checks and plans a spec, in the current folder.
-pub fn load(spec_path: &Path, measured: &[Measured], placement: &Placement) -> Result<Plan, LoadError> {
+pub fn load(
+    spec_path: &Path,
+    measured: &[Measured],
+    placement: &Placement,
+    hashing: Hashing,
+) -> Result<Plan, LoadError> {
     let mut spec = read_spec(spec_path)?;
     spec.backend = placement.backend(spec.backend);
     let base_dir = std::env::current_dir().map_err(LoadError::CurrentDir)?;
-    let mut inputs = gather(&spec, &base_dir)?;
+    let mut inputs = gather(&spec, &base_dir, hashing)?;
     inputs.site.clone_from(&placement.site);
     inputs.secs_per_sample = speeds(&spec, &inputs, measured);
     Ok(plan(&spec, &inputs)?)
@@ -98,7 +106,7 @@ pub fn read_spec(path: &Path) -> Result<Spec, LoadError> {
 }
 
 /// Looks for all that a spec names.
-pub fn gather(spec: &Spec, base_dir: &Path) -> Result<Inputs, LoadError> {
+pub fn gather(spec: &Spec, base_dir: &Path, hashing: Hashing) -> Result<Inputs, LoadError> {
     let runner_path = runner::find(&spec.runner, base_dir)?;
     let runner = runner::describe(&runner_path)?;
     let mut problems = Vec::new();
@@ -111,7 +119,7 @@ pub fn gather(spec: &Spec, base_dir: &Path) -> Result<Inputs, LoadError> {
                 (spec::Path::keys(&["evaluations"]).index(index).key("pool"), &evaluation.pool)
             });
         for (place, written) in training.chain(measured) {
-            match pool::read(base_dir, written) {
+            match pool::read(base_dir, written, &mut |done, total| hashing(written, done, total)) {
                 Ok(pool) => {
                     pools.insert(written.clone(), pool);
                 }

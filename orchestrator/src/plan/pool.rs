@@ -6,11 +6,13 @@ use std::io;
 use std::path::{Path, PathBuf};
 
 use protocol::{DataSource, PoolManifest};
-use sha2::{Digest, Sha256};
-use shards::{Counts, file_name};
+use shards::{Progress, file_name};
 
 use super::PoolInfo;
-use super::expand::hex;
+
+const MANIFEST: &str = "manifest.json";
+/// Where runners and plans remember what was hashed of pools whose own folders they can't write.
+const REMEMBERED: &str = ".sweep/pools";
 
 /// Why a folder is no pool.
 #[derive(Debug, thiserror::Error)]
@@ -81,68 +83,39 @@ impl PoolError {
     }
 }
 
-/// Samples of a pool with `sizes.json` up to which its shards are gone through to check it: each costs a seek or two.
-/// In larger ones the trainer finds what the list has wrong.
-const COUNTED_MAX: u64 = 5_000_000;
-
-/// Looks at the pool in `base_dir/written`.
-pub(super) fn read(base_dir: &Path, written: &str) -> Result<PoolInfo, PoolError> {
+/// Looks at the pool in `base_dir/written`. `progress` is told of shards that have to be hashed.
+pub(super) fn read(base_dir: &Path, written: &str, progress: Progress) -> Result<PoolInfo, PoolError> {
     let dir = base_dir.join(written);
     let shards = shards::list(&dir)?;
-    let manifest_path = dir.join("manifest.json");
-    let (counts, digest, manifest) = if manifest_path.is_file() {
-        let bytes = bytes(&manifest_path)?;
-        let manifest: PoolManifest =
-            serde_json::from_slice(&bytes).map_err(|source| PoolError::Parse { path: manifest_path, source })?;
-        check(&dir, &shards, &manifest)?;
-        let counts = Counts { pairs: manifest.samples, ..Counts::default() };
-        (counts, hex(&Sha256::digest(&bytes)), Some(manifest))
-    } else {
-        let mut hasher = Sha256::new();
-        for shard in &shards {
-            hasher.update(format!("{} {}\n", file_name(shard), length(shard)?));
+    let manifest = manifest(&dir, &shards)?;
+    let identity = shards::identify(&dir, Some(&base_dir.join(REMEMBERED)), progress)?;
+    for entry in manifest.iter().flat_map(|manifest| &manifest.shards) {
+        if let Some(found) = identity.shards.get(&entry.name) {
+            shards::check_count(&dir.join(MANIFEST), &dir.join(&entry.name), entry.samples, &found.counts)?;
         }
-        let sizes_path = dir.join("sizes.json");
-        let said = shards::sizes(&dir, &shards)?;
-        if said.is_some() {
-            hasher.update(&bytes(&sizes_path)?);
-        }
-        let listed =
-            said.as_ref().map_or(0, |said| said.values().fold(0, |sum: u64, count| sum.saturating_add(*count)));
-        let mut total = Counts::default();
-        if listed > COUNTED_MAX {
-            total.pairs = listed;
-            return info(dir, written, &total, hex(&hasher.finalize()), None);
-        }
-        for (shard, counts) in shards.iter().zip(shards::counts(&shards, &shards::class_names(&dir)?)?) {
-            if let Some(&said) = said.as_ref().and_then(|said| said.get(&file_name(shard))) {
-                shards::check_count(&sizes_path, shard, said, &counts)?;
-            }
-            total.add(&counts);
-        }
-        (total, hex(&hasher.finalize()), None)
-    };
-    info(dir, written, &counts, digest, manifest)
-}
-
-/// The pool, unless nothing of it can be used.
-fn info(
-    dir: PathBuf,
-    written: &str,
-    counts: &Counts,
-    digest: String,
-    manifest: Option<PoolManifest>,
-) -> Result<PoolInfo, PoolError> {
-    let skipped = counts.skipped.iter().map(|(&kind, &count)| (kind.to_owned(), count)).collect();
-    if counts.pairs == 0 {
+    }
+    let skipped = identity.counts.skipped;
+    if identity.counts.pairs == 0 {
         return Err(PoolError::Empty { dir, skipped });
     }
     let name = manifest.as_ref().map_or_else(
         || dir.file_name().map_or_else(|| written.to_owned(), |name| name.to_string_lossy().into_owned()),
         |manifest| manifest.name.clone(),
     );
-    let source = DataSource { pool: name, path: written.into(), digest };
-    Ok(PoolInfo { source, samples: counts.pairs, skipped, manifest })
+    let source = DataSource { pool: name, path: written.into(), digest: identity.digest };
+    Ok(PoolInfo { source, samples: identity.counts.pairs, skipped, manifest })
+}
+
+/// `manifest.json`, where there is one, once the shards are those that it lists.
+fn manifest(dir: &Path, shards: &[PathBuf]) -> Result<Option<PoolManifest>, PoolError> {
+    let path = dir.join(MANIFEST);
+    if !path.is_file() {
+        return Ok(None);
+    }
+    let manifest: PoolManifest =
+        serde_json::from_slice(&bytes(&path)?).map_err(|source| PoolError::Parse { path, source })?;
+    check(dir, shards, &manifest)?;
+    Ok(Some(manifest))
 }
 
 /// The manifest binds the shards: those that it lists, with their lengths, and no others.
@@ -171,6 +144,8 @@ fn bytes(path: &Path) -> Result<Vec<u8>, PoolError> {
 
 #[cfg(test)]
 mod tests {
+    use shards::no_progress;
+
     use super::*;
 
     /// 300 real pairs in three shards.
@@ -183,17 +158,37 @@ mod tests {
             fs::copy(Path::new(FIXTURE).join(name), dir.path().join(name)).unwrap();
         }
         fs::write(dir.path().join("._00000.tar"), "some system's own").unwrap();
-        let whole = read(Path::new(FIXTURE), ".").unwrap();
-        assert_eq!(read(dir.path(), ".").unwrap().samples, whole.samples);
+        let whole = read(Path::new(FIXTURE), ".", &mut no_progress()).unwrap();
+        assert_eq!(read(dir.path(), ".", &mut no_progress()).unwrap().samples, whole.samples);
 
         let shard = dir.path().join("00001.tar");
         let bytes = fs::read(&shard).unwrap();
         fs::write(&shard, &bytes[..bytes.len() / 2]).unwrap();
-        let error = read(dir.path(), ".").unwrap_err();
+        let error = read(dir.path(), ".", &mut no_progress()).unwrap_err();
         assert!(
             matches!(&error, PoolError::Shards(shards::Error::Truncated { shard, .. }) if *shard == dir.path().join("./00001.tar")),
             "{error}"
         );
+    }
+
+    #[test]
+    fn the_same_pictures_with_other_captions_are_another_pool() {
+        let dir = tempfile::tempdir().unwrap();
+        let shard = fs::read(Path::new(FIXTURE).join("00000.tar")).unwrap();
+        let caption =
+            shards::read(&Path::new(FIXTURE).join("00000.tar"), &[]).unwrap()[0].content.clone().unwrap().caption;
+        let at = shard.windows(caption.len()).position(|window| window == caption.as_bytes()).unwrap();
+        let mut recaptioned = shard.clone();
+        recaptioned[at] ^= 1;
+        for (name, bytes) in [("one", &shard), ("other", &recaptioned), ("copy", &shard)] {
+            fs::create_dir(dir.path().join(name)).unwrap();
+            fs::write(dir.path().join(name).join("00000.tar"), bytes).unwrap();
+        }
+        let digest = |name: &str| read(dir.path(), name, &mut no_progress()).unwrap().source.digest;
+        assert_ne!(digest("one"), digest("other"));
+        assert_eq!(digest("one"), digest("copy"));
+        fs::write(dir.path().join("copy/classnames.txt"), "dog\n").unwrap();
+        assert_ne!(digest("one"), digest("copy"));
     }
 
     #[test]
@@ -202,18 +197,20 @@ mod tests {
         let shard = fs::read(Path::new(FIXTURE).join("00000.tar")).unwrap();
         // The same keys once more, behind the end mark of the first.
         fs::write(dir.path().join("00000.tar"), [&shard[..], &shard].concat()).unwrap();
-        let once = read(Path::new(FIXTURE), ".").unwrap().manifest.unwrap().shards[0].samples;
-        let pool = read(dir.path(), ".").unwrap();
+        let once = read(Path::new(FIXTURE), ".", &mut no_progress()).unwrap().manifest.unwrap().shards[0].samples;
+        let pool = read(dir.path(), ".", &mut no_progress()).unwrap();
         assert_eq!((pool.samples, pool.skipped), (once, [("key twice in its shard".to_owned(), once)].into()));
 
         fs::write(dir.path().join("sizes.json"), "{}").unwrap();
-        let error = read(dir.path(), ".").unwrap_err();
+        let error = read(dir.path(), ".", &mut no_progress()).unwrap_err();
         assert!(error.to_string().contains("shard `00000.tar` lies beside it but is not in it"), "{error}");
         assert!(error.hint().contains("delete sizes.json"), "{}", error.hint());
         fs::write(dir.path().join("sizes.json"), format!("{{\"00000.tar\": {}}}", once - 1)).unwrap();
-        assert!(read(dir.path(), ".").unwrap_err().to_string().contains("it gives shard `00000.tar`"));
+        assert!(
+            read(dir.path(), ".", &mut no_progress()).unwrap_err().to_string().contains("it gives shard `00000.tar`")
+        );
         fs::write(dir.path().join("00001.tar.gz"), b"").unwrap();
-        let error = read(dir.path(), ".").unwrap_err();
+        let error = read(dir.path(), ".", &mut no_progress()).unwrap_err();
         assert!(error.to_string().contains("is compressed (gzip)"), "{error}");
     }
 }

@@ -98,6 +98,72 @@ fn key_is_fixed() {
     assert_eq!(plan.jobs[0].job_key.len(), 64);
 }
 
+/// Everything that a job says, but where its files lie and what only decides how it gets there.
+#[test]
+fn every_field_of_a_job_changes_its_key() {
+    let spec = "name: x\ndata: {pool: train}\ngrid: {model: cpu-w32-l2, samples_seen: 1k, data_size: 500}\n\
+                recipe: {global_batch: 100, grad_clip_norm: 1, accum_freq: 2, loss: reference, extra: {momentum: 0.5}}\n\
+                evaluations: [{pool: val, tasks: zeroshot_retrieval, templates: ['a {}'], at_samples: [500]}]\n\
+                limits: {skipped: 10%}\n";
+    let job = good(spec).jobs[0].spec.to_job_spec();
+    let before = job_key(&job);
+    let job = serde_json::to_value(&job).expect("JSON");
+    let free = [
+        "/data/path",
+        "/data/pool",
+        "/evaluations/0/data/path",
+        "/evaluations/0/data/pool",
+        "/recipe/checkpoint_every_samples",
+        "/skipped_max",
+    ];
+    let mut leaves = Vec::new();
+    collect(&job, String::new(), &mut leaves);
+    assert!(leaves.len() > 35 && free.iter().all(|path| leaves.iter().any(|leaf| leaf == path)), "{leaves:?}");
+    for leaf in leaves {
+        let mut changed = 0;
+        let old = job.pointer(&leaf).expect("a leaf").clone();
+        for new in others(&leaf, &old) {
+            let mut other = job.clone();
+            *other.pointer_mut(&leaf).expect("a leaf") = new;
+            // What the field can't hold is no job.
+            let Ok(other) = serde_json::from_value(other) else { continue };
+            changed += 1;
+            assert_eq!(job_key(&other) == before, free.contains(&leaf.as_str()), "{leaf}");
+        }
+        assert!(changed > 0, "{leaf}: {old} was not changed");
+    }
+}
+
+/// Paths of numbers and texts.
+fn collect(value: &serde_json::Value, path: String, leaves: &mut Vec<String>) {
+    match value {
+        serde_json::Value::Object(fields) => {
+            fields.iter().for_each(|(name, value)| collect(value, format!("{path}/{name}"), leaves));
+        }
+        serde_json::Value::Array(items) => {
+            items.iter().enumerate().for_each(|(index, value)| collect(value, format!("{path}/{index}"), leaves));
+        }
+        _ => leaves.push(path),
+    }
+}
+
+/// Other values of a field's kind: any number or text, and the words that its enumeration may have.
+fn others(path: &str, old: &serde_json::Value) -> Vec<serde_json::Value> {
+    use serde_json::json;
+    match old {
+        serde_json::Value::Number(number) if number.is_u64() => vec![json!(number.as_u64().map(|number| number + 1))],
+        serde_json::Value::Number(_) => vec![json!(0.123)],
+        serde_json::Value::Bool(value) => vec![json!(!value)],
+        serde_json::Value::Null => vec![json!(7), json!(0.5)],
+        _ if path.ends_with("/loss") => vec![json!("fused")],
+        _ if path.ends_with("/precision") => vec![json!("amp_bf16")],
+        _ if path.ends_with("/schedule") => vec![json!("constant")],
+        _ if path.ends_with("/augmentation") => vec![json!("none"), json!("flip_shift")],
+        _ if path.contains("/tasks/") => vec![json!("contrastive_loss")],
+        _ => vec![json!("another")],
+    }
+}
+
 #[test]
 fn keys_follow_the_result() {
     let before = keys(&good(SPEC));

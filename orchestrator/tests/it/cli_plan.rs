@@ -25,9 +25,10 @@ pub(super) fn project() -> TempDir {
     for (pool, samples) in [("train", 4_000), ("val", 600)] {
         let folder = dir.path().join("data").join(pool);
         fs::create_dir_all(&folder).expect("a folder");
-        fs::write(folder.join("00000.tar"), [0; 1024]).expect("a shard");
-        // A manifest is believed as long as its shards have their lengths, so that the pairs need not be there.
-        let shard = format!(r#"{{"name": "00000.tar", "samples": {samples}, "bytes": 1024, "sha256": ""}}"#);
+        let bytes = shard(samples);
+        fs::write(folder.join("00000.tar"), &bytes).expect("a shard");
+        let length = bytes.len();
+        let shard = format!(r#"{{"name": "00000.tar", "samples": {samples}, "bytes": {length}, "sha256": ""}}"#);
         let manifest = format!(
             r#"{{"schema": 1, "name": "{pool}", "samples": {samples}, "image_size": 32, "shards": [{shard}], "sources": [], "notes": []}}"#
         );
@@ -40,6 +41,24 @@ pub(super) fn project() -> TempDir {
     );
     fs::write(dir.path().join("x.yaml"), SPEC).expect("a spec");
     dir
+}
+
+/// A tar file of so many pairs, each of the first bytes of a JPEG and a caption.
+fn shard(samples: usize) -> Vec<u8> {
+    let member = |name: &str, bytes: &[u8]| {
+        let mut blocks = [0; 1024];
+        blocks[..name.len()].copy_from_slice(name.as_bytes());
+        blocks[124..135].copy_from_slice(format!("{:011o}", bytes.len()).as_bytes());
+        blocks[148..157].copy_from_slice(b"        0");
+        let sum: u32 = blocks[..512].iter().map(|&byte| u32::from(byte)).sum();
+        blocks[148..155].copy_from_slice(format!("{sum:06o}\0").as_bytes());
+        blocks[512..512 + bytes.len()].copy_from_slice(bytes);
+        blocks
+    };
+    let pairs = (0..samples).flat_map(|key| {
+        [member(&format!("{key}.jpg"), b"\xff\xd8\xff"), member(&format!("{key}.txt"), key.to_string().as_bytes())]
+    });
+    pairs.flatten().chain([0; 1024]).collect()
 }
 
 fn runner(dir: &Path, name: &str, line: &str) {
@@ -146,18 +165,18 @@ fn plan_table() {
     ----- stdout -----
     small: does it plan?
     runner own 1 ([DIR]/own)
-    pool   train (4,000 pairs, data/train, digest 38cbaba0274f)
-    pool   val (600 pairs, data/val, digest e6b4b028fc1f)
+    pool   train (4,000 pairs, data/train, digest 37c26e0cac2f)
+    pool   val (600 pairs, data/val, digest e395598a394e)
 
      job       model            N    seen   data  unique  epochs  steps  GMACs x seen  train FLOPs  memory
-     326d59f2  cpu-w32-l2  191.9k   8,064    500     500    16.1     63       1.221e1     7.125e10  31.9MB
-     5708e1c9  cpu-w32-l2  191.9k   8,064  4,000   4,000     2.0     63       1.221e1     7.125e10  31.9MB
-     c620e093  cpu-w32-l2  191.9k  32,000    500     500    64.0    250       4.847e1     2.827e11  31.9MB
-     4aed7529  cpu-w32-l2  191.9k  32,000  4,000   4,000     8.0    250       4.847e1     2.827e11  31.9MB
-     87384c1c  cpu-w64-l3  586.1k   8,064    500     500    16.1     63       6.491e1     3.839e11  92.4MB
-     7704a66b  cpu-w64-l3  586.1k   8,064  4,000   4,000     2.0     63       6.491e1     3.839e11  92.4MB
-     295107b6  cpu-w64-l3  586.1k  32,000    500     500    64.0    250       2.576e2     1.523e12  92.4MB
-     a2932815  cpu-w64-l3  586.1k  32,000  4,000   4,000     8.0    250       2.576e2     1.523e12  92.4MB
+     ebb74ffa  cpu-w32-l2  191.9k   8,064    500     500    16.1     63       1.221e1     7.125e10  31.9MB
+     35eccb16  cpu-w32-l2  191.9k   8,064  4,000   4,000     2.0     63       1.221e1     7.125e10  31.9MB
+     b0c98493  cpu-w32-l2  191.9k  32,000    500     500    64.0    250       4.847e1     2.827e11  31.9MB
+     b6195f06  cpu-w32-l2  191.9k  32,000  4,000   4,000     8.0    250       4.847e1     2.827e11  31.9MB
+     9ac6bce3  cpu-w64-l3  586.1k   8,064    500     500    16.1     63       6.491e1     3.839e11  92.4MB
+     111d1053  cpu-w64-l3  586.1k   8,064  4,000   4,000     2.0     63       6.491e1     3.839e11  92.4MB
+     2620de34  cpu-w64-l3  586.1k  32,000    500     500    64.0    250       2.576e2     1.523e12  92.4MB
+     f5842db0  cpu-w64-l3  586.1k  32,000  4,000   4,000     8.0    250       2.576e2     1.523e12  92.4MB
 
     8 jobs, 160,256 samples seen; C = 7.664e2 GMACs x samples, 4.523e12 training FLOPs, 3.740e11 as 6ND
     time: not known before a first run on this machine has been measured

@@ -96,7 +96,7 @@ fn crates_depend_on_what_they_may() {
     assert_eq!(dependencies("runners/protocol/Cargo.toml"), ["serde"], "the protocol depends on serde alone");
     assert_eq!(
         dependencies("runners/shards/Cargo.toml"),
-        ["serde_json", "thiserror"],
+        ["serde", "serde_json", "sha2", "thiserror"],
         "both sides read shards by one crate, so it decodes nothing"
     );
     for forbidden in ["tch", "pool", "kernels", "comm", "clip-runner", "synthetic-runner"] {

@@ -1,7 +1,7 @@
 //! Data made ready for training: opened, encoded, and kept from one job to the next, so that a runner that serves many
 //! jobs does that once.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use pool::{Dataset, OpenOptions};
@@ -15,6 +15,9 @@ use crate::tokenizer::{Captions, Tokenizer};
 
 /// Pairs of all data sets that are kept; the last one is kept whatever its size.
 const PAIRS_MAX: usize = 4_000_000;
+
+/// Bytes of shards that take longer to hash than a moment.
+const TOLD_BYTES: u64 = 1 << 30;
 
 /// What earlier jobs of this process have made ready.
 #[derive(Default)]
@@ -133,17 +136,35 @@ impl<T> Kept<T> {
 
 /// The pool's digest, which is to be that of the plan. Looked at anew for every job: a pool may change.
 fn check_digest<'a>(job: &Job, source: &'a DataSource) -> Result<&'a str, RunError> {
-    let found = pool::inspect(&job.base_dir.join(&source.path))?.digest;
-    if found != source.digest {
-        return Err(RunError::PoolChanged { pool: source.pool.clone(), found, planned: source.digest.clone() });
+    let folder = job.base_dir.join(&source.path);
+    let mut told = false;
+    let mut tell = |_, total| {
+        if !std::mem::replace(&mut told, true) && total > TOLD_BYTES {
+            report::say(format_args!("pool `{}`: hashing {:.1} GB of shards", source.pool, total as f64 / 1e9));
+        }
+    };
+    let identity = pool::inspect(&folder, Some(&elsewhere(job)), &mut tell)?.identity;
+    if identity.digest != source.digest {
+        let changed = identity.changed();
+        return Err(RunError::PoolChanged {
+            pool: source.pool.clone(),
+            shards: if changed.is_empty() { String::new() } else { format!(" (in {})", changed.join(", ")) },
+            found: identity.digest.clone(),
+            planned: source.digest.clone(),
+        });
     }
     Ok(&source.digest)
+}
+
+/// Where to keep what can't be kept beside the shards.
+fn elsewhere(job: &Job) -> PathBuf {
+    job.base_dir.join(".sweep/pools")
 }
 
 fn open_pool(job: &Job, source: &DataSource, limit: Option<u64>) -> Result<Dataset, RunError> {
     let image_size = job.spec.model.config.vision_cfg.image_size as u32;
     let folder = job.base_dir.join(&source.path);
-    let cache_dir = (!can_cache(&folder)).then(|| job.base_dir.join(".sweep/pools"));
+    let cache_dir = (!can_cache(&folder)).then(|| elsewhere(job));
     let mut options = OpenOptions { image_size, limit, cache_dir, ..OpenOptions::default() };
     let data = match Dataset::open(&folder, &options) {
         // All of a pool means all that is good of it: a bad image among many is counted and left out.

@@ -42,11 +42,13 @@ pub enum RunError {
     Pool(#[from] pool::Error),
     /// Other data than those the job was planned for.
     #[error(
-        "pool `{pool}` has changed since the job was planned: its digest is {found}, the job says {planned}; plan again"
+        "pool `{pool}` has changed since the job was planned{shards}: its digest is {found}, the job says {planned}; plan again"
     )]
     PoolChanged {
         /// Name of the pool.
         pool: String,
+        /// ` (in 00000.tar)`, where it is known in which shards.
+        shards: String,
         /// As it is now.
         found: String,
         /// As the job says.

@@ -22,7 +22,8 @@ use crate::decode;
 use crate::error::Error;
 use crate::index::Entry;
 
-const MAGIC: &[u8; 8] = b"SWPOOL\x00\x02";
+/// Its last byte is raised when the same image would give other pixels, or the table has another form.
+const MAGIC: &[u8; 8] = b"SWPOOL\x00\x03";
 const PIXELS_AT: usize = 4096;
 /// Images decoded between two writes: enough to keep the cores busy, small next to memory.
 const CHUNK: usize = 2048;
@@ -45,6 +46,8 @@ pub(crate) struct Row {
     pub(crate) shard: usize,
     pub(crate) offset: u64,
     pub(crate) length: u64,
+    /// First bytes of the image's hash.
+    pub(crate) check: u64,
 }
 
 /// A sample that is skipped.
@@ -155,6 +158,7 @@ pub(crate) fn build(path: &Path, what: &Build) -> Result<(), Error> {
                         shard: entry.shard,
                         offset: content.image.offset,
                         length: content.image.length,
+                        check: entry.check,
                     });
                 }
             }
@@ -181,10 +185,14 @@ pub(crate) fn image_bytes(image_size: u32) -> usize {
     image_size as usize * image_size as usize * 3
 }
 
-/// Reads one member.
-pub(crate) fn read(file: &File, span: Span) -> std::io::Result<Vec<u8>> {
+/// Reads an image and compares it with its check: a shard may have changed since it was hashed.
+pub(crate) fn read(file: &File, shard: &Path, key: &str, span: Span, check: u64) -> Result<Vec<u8>, Error> {
     let mut bytes = vec![0; span.length as usize];
-    file.read_exact_at(&mut bytes, span.offset)?;
+    file.read_exact_at(&mut bytes, span.offset).map_err(Error::io("read", shard))?;
+    if shards::image_check(&bytes) != check {
+        let what = format!("the image of sample `{key}` is another one");
+        return Err(Error::Changed { what, shard: shard.to_owned() });
+    }
     Ok(bytes)
 }
 
@@ -199,7 +207,7 @@ fn load<'a>(entry: &'a Entry, files: &[File], what: &Build) -> Result<Result<(&'
         Ok(content) => content,
         Err(reason) => return Ok(Err(reason.clone())),
     };
-    let bytes = read(&files[entry.shard], content.image).map_err(Error::io("read", &what.shards[entry.shard]))?;
+    let bytes = read(&files[entry.shard], &what.shards[entry.shard], &entry.key, content.image, entry.check)?;
     let undecodable = |text| Reason { kind: "undecodable image", text };
     Ok(decode::decode(&bytes).map_err(undecodable).map(|image| {
         let pixels = if what.with_pixels { decode::to_square(image, what.image_size) } else { Vec::new() };

@@ -52,8 +52,6 @@ pub struct Dataset {
     /// Open shards, for a pool whose pixels are not cached.
     files: Vec<File>,
     skipped: Vec<Skipped>,
-    class_names: Vec<String>,
-    templates: Vec<String>,
 }
 
 impl Dataset {
@@ -63,10 +61,8 @@ impl Dataset {
         if !(1..=4096).contains(&options.image_size) {
             return Err(Error::ImageSize(options.image_size));
         }
-        let info = layout::inspect(dir)?;
-        let class_names = shards::class_names(dir)?;
-        let templates = shards::templates(dir)?;
-        let cache = open_or_build(&info, options, &class_names)?;
+        let info = layout::inspect(dir, options.cache_dir.as_deref(), &mut shards::no_progress())?;
+        let cache = open_or_build(&info, options)?;
 
         let found = cache.table.samples.len() as u64;
         if let Some(asked) = options.limit.filter(|&asked| asked > found) {
@@ -86,9 +82,9 @@ impl Dataset {
         let skipped = skipped
             .map(|bad| Skipped { key: bad.key.clone(), kind: bad.kind.clone(), reason: bad.reason.clone() })
             .collect();
-        check_classes(dir, &cache.table.samples[..length], &class_names)?;
+        check_classes(dir, &cache.table.samples[..length], &info.identity.class_names)?;
         let files = if cache.pixels.is_some() { Vec::new() } else { cache::open_all(&info.shards)? };
-        Ok(Dataset { info, image_size: options.image_size, length, cache, files, skipped, class_names, templates })
+        Ok(Dataset { info, image_size: options.image_size, length, cache, files, skipped })
     }
 
     /// Pairs.
@@ -123,12 +119,12 @@ impl Dataset {
         }
         let shard = &self.info.shards[row.shard];
         let span = Span { offset: row.offset, length: row.length };
-        let bytes = cache::read(&self.files[row.shard], span).map_err(Error::io("read", shard))?;
-        let image = decode::decode(&bytes).map_err(|reason| Error::Changed {
-            key: row.key.clone(),
+        let bytes = cache::read(&self.files[row.shard], shard, &row.key, span, row.check)?;
+        let undecodable = |reason| Error::Changed {
+            what: format!("the image of sample `{}` can no longer be decoded ({reason})", row.key),
             shard: shard.clone(),
-            reason,
-        })?;
+        };
+        let image = decode::decode(&bytes).map_err(undecodable)?;
         out.copy_from_slice(&decode::to_square(image, self.image_size));
         Ok(())
     }
@@ -150,12 +146,12 @@ impl Dataset {
 
     /// Lines of `classnames.txt`; empty for a pool without classes.
     pub fn class_names(&self) -> &[String] {
-        &self.class_names
+        &self.info.identity.class_names
     }
 
     /// Lines of `zeroshot_classification_templates.txt`; `{c}` or `{}` stands for the class name.
     pub fn templates(&self) -> &[String] {
-        &self.templates
+        &self.info.identity.templates
     }
 
     /// How many samples were passed over, by [`Skipped::kind`].
@@ -189,10 +185,10 @@ impl Dataset {
 }
 
 /// Finds a cache that holds at least what is asked for, or makes one.
-fn open_or_build(info: &PoolInfo, options: &OpenOptions, class_names: &[String]) -> Result<Cache, Error> {
+fn open_or_build(info: &PoolInfo, options: &OpenOptions) -> Result<Cache, Error> {
     let cache_dir = options.cache_dir.clone().unwrap_or_else(|| info.dir.join(".cache"));
     fs::create_dir_all(&cache_dir).map_err(Error::io("create cache folder", &cache_dir))?;
-    let stem = format!("{}-{}px", &info.digest[..16], options.image_size);
+    let stem = format!("{}-{}px", &info.identity.digest[..32], options.image_size);
     let image_bytes = cache::image_bytes(options.image_size);
     let file = |part: &str, kind: &str| cache_dir.join(format!("{stem}-{part}.{kind}"));
     let limit = options.limit.map(|limit| limit.to_string());
@@ -219,7 +215,7 @@ fn open_or_build(info: &PoolInfo, options: &OpenOptions, class_names: &[String])
     if let Some(cache) = find()? {
         return Ok(cache);
     }
-    let entries = index::build(info, class_names)?;
+    let entries = index::build(info)?;
     let fits = |samples: u64| samples.saturating_mul(image_bytes as u64) <= options.cache_bytes;
     let (path, limit, with_pixels) = match options.limit {
         _ if fits(entries.len() as u64) => (file("all", "cache"), None, true),

@@ -50,9 +50,9 @@ pub enum Error {
         /// What the tar reader said.
         reason: String,
     },
-    /// A shard is compressed, whatever it is called.
+    /// A shard is compressed, is being written to, or is not what its pool's index says.
     #[error(transparent)]
-    Compressed(Hinted),
+    Shards(Hinted),
     /// `manifest.json`, `sizes.json` or a class file says something that does not hold.
     #[error("cannot use `{}`: {reason}", .path.display())]
     Metadata {
@@ -94,15 +94,13 @@ pub enum Error {
         /// Length of the buffer.
         given: usize,
     },
-    /// A streamed image, good when the index was made, is not any more.
-    #[error("sample `{key}` of `{}` can no longer be decoded ({reason}): the shard changed after it was indexed\nhint: delete the cache folder and start again", .shard.display())]
+    /// A shard is not what it was when the pool was hashed.
+    #[error("shard `{}` has changed since its pool was read: {what}\nhint: plan again: it is another pool now", .shard.display())]
     Changed {
-        /// Its key.
-        key: String,
-        /// Its shard.
+        /// What of it.
+        what: String,
+        /// The tar file.
         shard: PathBuf,
-        /// What the decoder said.
-        reason: String,
     },
 }
 
@@ -124,7 +122,7 @@ impl From<shards::Error> for Error {
             shards::Error::Metadata { path, reason, hint } => {
                 Error::Metadata { path, reason: format!("{reason}\nhint: {hint}") }
             }
-            compressed @ shards::Error::Compressed { .. } => Error::Compressed(Hinted { inner: compressed }),
+            inner => Error::Shards(Hinted { inner }),
         }
     }
 }

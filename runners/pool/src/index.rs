@@ -1,7 +1,6 @@
 //! All shards of a pool as one list in hash order: the order that data sizes cut.
 
-use std::collections::{BTreeMap, HashMap};
-use std::path::PathBuf;
+use std::collections::HashMap;
 
 use rayon::prelude::*;
 use sha2::{Digest as _, Sha256};
@@ -19,26 +18,36 @@ pub(crate) struct Entry {
     pub(crate) shard: usize,
     /// What the sample holds, or why it is skipped.
     pub(crate) content: Result<Content, Reason>,
+    /// First bytes of its image's hash: see [`shards::image_check`].
+    pub(crate) check: u64,
 }
 
-/// Scans all shards and sorts their samples by sha256(key). `class_names` stand in for captions in pools that have
-/// classes only.
-pub(crate) fn build(info: &PoolInfo, class_names: &[String]) -> Result<Vec<Entry>, Error> {
+/// Scans all shards and sorts their samples by sha256(key). They must be those that `info` was told of.
+pub(crate) fn build(info: &PoolInfo) -> Result<Vec<Entry>, Error> {
     let shards = &info.shards;
+    let class_names = &info.identity.class_names;
     let per_shard: Vec<Vec<Sample>> =
         shards.par_iter().map(|path| shards::read(path, class_names)).collect::<Result<_, _>>()?;
-    if let Some((list, said)) = said(info)? {
-        for (path, samples) in shards.iter().zip(&per_shard) {
-            if let Some(&said) = said.get(&file_name(path)) {
-                shards::check_count(&list, path, said, &shards::count(samples))?;
-            }
-        }
+    let mut checks = info.identity.checks()?;
+    let mut of_shards = Vec::new();
+    for (path, samples) in shards.iter().zip(&per_shard) {
+        let name = file_name(path);
+        let known = info.identity.shards.get(&name).is_some_and(|shard| shard.texts == shards::texts(samples));
+        let (true, Some(checks)) = (known, checks.remove(&name)) else {
+            return Err(Error::Changed { what: "its keys or captions are other ones".into(), shard: path.clone() });
+        };
+        of_shards.push(checks.into_iter());
     }
     let per_shard = per_shard
         .into_iter()
         .enumerate()
-        .map(|(shard, samples)| samples.into_iter().map(move |Sample { key, content }| Entry { key, shard, content }));
-    let mut entries: Vec<Entry> = per_shard.flatten().collect();
+        .flat_map(|(shard, samples)| samples.into_iter().map(move |sample| (shard, sample)));
+    let mut entries: Vec<Entry> = per_shard
+        .map(|(shard, Sample { key, content })| {
+            let check = if content.is_ok() { of_shards[shard].next().unwrap_or_default() } else { 0 };
+            Entry { key, shard, content, check }
+        })
+        .collect();
 
     let mut uses: HashMap<String, u32> = HashMap::new();
     for entry in &entries {
@@ -51,16 +60,4 @@ pub(crate) fn build(info: &PoolInfo, class_names: &[String]) -> Result<Vec<Entry
     }
     entries.sort_by_cached_key(|entry| <[u8; 32]>::from(Sha256::digest(&entry.key)));
     Ok(entries)
-}
-
-/// A list of shards and what it says that each holds.
-type SaidCounts = (PathBuf, BTreeMap<String, u64>);
-
-/// Samples by shard as the pool itself gives them, and in which file.
-fn said(info: &PoolInfo) -> Result<Option<SaidCounts>, Error> {
-    if let Some(manifest) = &info.manifest {
-        let said = manifest.shards.iter().map(|shard| (shard.name.clone(), shard.samples)).collect();
-        return Ok(Some((info.dir.join("manifest.json"), said)));
-    }
-    Ok(shards::sizes(&info.dir, &info.shards)?.map(|said| (info.dir.join("sizes.json"), said)))
 }

@@ -1,25 +1,23 @@
-//! A pool's folder: which shards it has, its digest, its classes. Opens no shard.
+//! A pool's folder: its shards, which pool it is, what `manifest.json` says.
 
 use std::fmt::Write as _;
 use std::fs;
 use std::path::{Path, PathBuf};
 
 use protocol::PoolManifest;
-use sha2::{Digest as _, Sha256};
-use shards::file_name;
+use shards::{Identity, Progress, file_name};
 
 use crate::error::Error;
 
-/// What a pool's folder says about itself without reading its shards.
+const MANIFEST: &str = "manifest.json";
+
+/// What a pool's folder holds, images undecoded.
 #[derive(Debug, Clone)]
 pub struct PoolInfo {
     /// The folder.
     pub dir: PathBuf,
-    /// sha256 of the bytes of `manifest.json`; without one, of the sorted lines `name size_in_bytes\n` of the shards
-    /// followed by the bytes of `sizes.json`. 64 hex digits.
-    pub digest: String,
-    /// Pairs, from `manifest.json` or else `sizes.json`; `None` if neither says.
-    pub samples: Option<u64>,
+    /// Which pool it is: its digest, pairs, class names and templates.
+    pub identity: Identity,
     /// Shards in order.
     pub shards: Vec<PathBuf>,
     /// Length of all shards, bytes.
@@ -28,34 +26,29 @@ pub struct PoolInfo {
     pub manifest: Option<PoolManifest>,
 }
 
-/// Reads what lies beside the shards in `dir` and checks that the shards have the lengths that the manifest gives.
-pub fn inspect(dir: &Path) -> Result<PoolInfo, Error> {
+/// Finds out which pool lies in `dir`, which reads its shards unless they were read before, and checks them against
+/// `manifest.json`. `elsewhere` is where that is remembered if it can't be beside the pool.
+pub fn inspect(dir: &Path, elsewhere: Option<&Path>, progress: Progress) -> Result<PoolInfo, Error> {
     let shards = shards::list(dir)?;
-    let mut lengths = String::new();
-    let mut bytes = 0;
-    for shard in &shards {
-        let length = fs::metadata(shard).map_err(Error::io("read", shard))?.len();
-        bytes += length;
-        writeln!(lengths, "{} {length}", file_name(shard)).expect("a String takes any text");
+    let manifest = manifest(dir, &shards)?;
+    let identity = shards::identify(dir, elsewhere, progress)?;
+    for entry in manifest.iter().flat_map(|manifest| &manifest.shards) {
+        if let Some(found) = identity.shards.get(&entry.name) {
+            shards::check_count(&dir.join(MANIFEST), &dir.join(&entry.name), entry.samples, &found.counts)?;
+        }
     }
-    let sizes = read_if_there(&dir.join("sizes.json"))?;
-    let manifest_path = dir.join("manifest.json");
-    let (digest, manifest) = if let Some(text) = read_if_there(&manifest_path)? {
-        let manifest: PoolManifest = serde_json::from_slice(&text)
-            .map_err(|error| Error::Metadata { path: manifest_path.clone(), reason: error.to_string() })?;
-        check_shards(dir, &manifest, &shards)?;
-        (hex(&Sha256::digest(&text)), Some(manifest))
-    } else {
-        let mut hash = Sha256::new();
-        hash.update(&lengths);
-        hash.update(sizes.as_deref().unwrap_or_default());
-        (hex(&hash.finalize()), None)
-    };
-    let samples = match &manifest {
-        Some(manifest) => Some(manifest.samples),
-        None => shards::sizes(dir, &shards)?.map(|sizes| sizes.values().sum()),
-    };
-    Ok(PoolInfo { dir: dir.to_owned(), digest, samples, shards, bytes, manifest })
+    let bytes = identity.shards.values().map(|shard| shard.bytes).sum();
+    Ok(PoolInfo { dir: dir.to_owned(), identity, shards, bytes, manifest })
+}
+
+/// `manifest.json`, where there is one, once the shards have the lengths that it gives.
+pub(crate) fn manifest(dir: &Path, shards: &[PathBuf]) -> Result<Option<PoolManifest>, Error> {
+    let path = dir.join(MANIFEST);
+    let Some(text) = read_if_there(&path)? else { return Ok(None) };
+    let manifest: PoolManifest =
+        serde_json::from_slice(&text).map_err(|error| Error::Metadata { path, reason: error.to_string() })?;
+    check_shards(dir, &manifest, shards)?;
+    Ok(Some(manifest))
 }
 
 /// A manifest binds the shards: one that is missing, foreign or of another length would change the data behind an
@@ -65,7 +58,7 @@ fn check_shards(dir: &Path, manifest: &PoolManifest, shards: &[PathBuf]) -> Resu
         let path = dir.join(&entry.name);
         let Ok(metadata) = fs::metadata(&path) else {
             return Err(Error::Metadata {
-                path: dir.join("manifest.json"),
+                path: dir.join(MANIFEST),
                 reason: format!("it lists shard `{}`, which is not there\nhint: pack the pool again", entry.name),
             });
         };
@@ -81,7 +74,7 @@ fn check_shards(dir: &Path, manifest: &PoolManifest, shards: &[PathBuf]) -> Resu
     for shard in shards {
         if !manifest.shards.iter().any(|entry| entry.name == file_name(shard)) {
             return Err(Error::Metadata {
-                path: dir.join("manifest.json"),
+                path: dir.join(MANIFEST),
                 reason: format!(
                     "shard `{}` lies beside it but is not in it\nhint: move the shard away, or delete manifest.json",
                     file_name(shard)

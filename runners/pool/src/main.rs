@@ -7,6 +7,8 @@ use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::time::Instant;
 
+mod progress;
+
 use clap::{Parser, Subcommand};
 use pool::pack::{self, Outcome, RecipeFile};
 use pool::{Dataset, OpenOptions};
@@ -44,6 +46,15 @@ enum Command {
     Sources {
         /// Recipe.
         recipe: PathBuf,
+    },
+    /// Hash a pool where it lies and write what it holds to `sweep.index` beside its shards, for who plans with it on
+    /// another machine or can't read it all. Call it again when the pool has changed: only what is new is hashed.
+    Index {
+        /// Folder of WebDataset shards.
+        dir: PathBuf,
+        /// One JSON object instead of text.
+        #[arg(long)]
+        json: bool,
     },
     /// Decode a whole pool and say what is in it and what is skipped.
     Inspect {
@@ -85,6 +96,7 @@ fn run(command: Command) -> anyhow::Result<ExitCode> {
                 println!("{}\t{}\t{}", source.package, source.file, source.sha256);
             }
         }
+        Command::Index { dir, json } => index(&dir, json)?,
         Command::Inspect { dir, image_size, cache_dir, json } => {
             inspect(&dir, &OpenOptions { image_size, cache_dir, ..OpenOptions::default() }, json)?;
         }
@@ -110,7 +122,34 @@ fn pack_recipe(recipe: &Path, archives: &Path, out: &Path) -> anyhow::Result<()>
     Ok(())
 }
 
+fn index(dir: &Path, json: bool) -> anyhow::Result<()> {
+    let identity = shards::write_index(dir, &mut progress::hashing()).map_err(pool::Error::from)?;
+    let counts = &identity.counts;
+    let path = dir.join(shards::INDEX);
+    if json {
+        let report = serde_json::json!({
+            "index": path, "digest": identity.digest, "shards": identity.shards.len(),
+            "pairs": counts.pairs, "skipped_by_kind": counts.skipped,
+        });
+        println!("{}", serde_json::to_string_pretty(&report)?);
+        return Ok(());
+    }
+    println!(
+        "{}: {} pairs in {} shards, digest {}",
+        path.display(),
+        counts.pairs,
+        identity.shards.len(),
+        identity.digest
+    );
+    for (kind, count) in &counts.skipped {
+        println!("not used: {count} ({kind})");
+    }
+    Ok(())
+}
+
 fn inspect(dir: &Path, options: &OpenOptions, json: bool) -> anyhow::Result<()> {
+    // What takes long is told, and remembered for the line after it.
+    pool::inspect(dir, options.cache_dir.as_deref(), &mut progress::hashing())?;
     let dataset = Dataset::open(dir, options)?;
     let info = dataset.info();
     let skipped = dataset.skipped();
@@ -121,20 +160,17 @@ fn inspect(dir: &Path, options: &OpenOptions, json: bool) -> anyhow::Result<()> 
             .map(|skip| serde_json::json!({"key": skip.key, "kind": skip.kind, "reason": skip.reason}))
             .collect();
         let report = serde_json::json!({
-            "dir": info.dir, "digest": info.digest, "shards": info.shards.len(), "bytes": info.bytes,
-            "samples": dataset.len(), "samples_declared": info.samples, "classes": dataset.class_names().len(),
+            "dir": info.dir, "digest": info.identity.digest, "shards": info.shards.len(), "bytes": info.bytes,
+            "samples": dataset.len(), "samples_declared": info.identity.counts.pairs, "classes": dataset.class_names().len(),
             "skipped": skipped, "skipped_by_kind": kinds, "manifest": info.manifest,
         });
         println!("{}", serde_json::to_string_pretty(&report)?);
         return Ok(());
     }
     println!("pool     {}", info.dir.display());
-    println!("digest   {}", info.digest);
+    println!("digest   {}", info.identity.digest);
     println!("shards   {} ({:.1} MB)", info.shards.len(), info.bytes as f64 / 1e6);
     println!("pairs    {}", dataset.len());
-    if let Some(declared) = info.samples.filter(|&declared| declared != dataset.len() as u64) {
-        println!("declared {declared}");
-    }
     println!("classes  {}", dataset.class_names().len());
     println!("skipped  {}", skipped.len());
     for (kind, count) in &kinds {

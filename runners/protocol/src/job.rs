@@ -78,7 +78,7 @@ pub struct DataSource {
     pub pool: String,
     /// Folder of WebDataset shards, as the spec wrote it.
     pub path: PathBuf,
-    /// sha256 of the pool's manifest (or of its shard list where it has none), 64 hex digits.
+    /// sha256 of what the pool holds (the crate `shards`), 64 hex digits.
     pub digest: String,
 }
 

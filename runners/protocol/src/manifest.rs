@@ -5,7 +5,7 @@ use serde::{Deserialize, Serialize};
 /// How data sizes are cut, for docs and errors.
 pub const HASH_ORDER_DOC: &str = "samples are ordered by sha256(key); a data size of U means the first U in that order, so smaller sizes lie in larger ones";
 
-/// Contents of a pool, beside its shards as `manifest.json`. Its sha256 is part of a job's identity.
+/// Where the contents of a pool came from, beside its shards as `manifest.json`. No part of its identity.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct PoolManifest {

@@ -56,6 +56,20 @@ pub enum Error {
         /// `gzip`, `zstd`, `bzip2` or `xz`.
         format: &'static str,
     },
+    /// A shard is not what an index of its pool says.
+    #[error("shard `{}` has changed since `{}` was written", .shard.display(), .list.display())]
+    Changed {
+        /// The tar file.
+        shard: PathBuf,
+        /// The index.
+        list: PathBuf,
+    },
+    /// Somebody writes to a shard.
+    #[error("shard `{}` was written to while it was read", .shard.display())]
+    BeingWritten {
+        /// The tar file.
+        shard: PathBuf,
+    },
     /// `sizes.json` or a text file beside the shards says something that does not hold.
     #[error("cannot use `{}`: {reason}", .path.display())]
     Metadata {
@@ -80,6 +94,10 @@ impl Error {
             Error::Truncated { .. } | Error::Damaged { .. } => {
                 "fetch or pack the shard again; `tar tf` on a whole shard ends without an error".into()
             }
+            Error::Changed { .. } => {
+                "if it is meant, call `sweep-pool index` again: it is another pool then, with jobs of its own".into()
+            }
+            Error::BeingWritten { .. } => "wait until whoever writes it is done".into(),
             Error::Compressed { shard, format } => {
                 let tool = if *format == "gzip" { "gzip -d" } else { format };
                 let options = if *format == "gzip" { "" } else { " -d" };

@@ -2,16 +2,15 @@
 
 use std::collections::BTreeMap;
 use std::fs;
-use std::num::NonZero;
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::mpsc;
 
 use crate::error::Error;
-use crate::sample::{self, Counts, trim};
+use crate::sample::{Counts, trim};
 
 /// Line k, from 0, names class k.
 pub const CLASS_NAMES: &str = "classnames.txt";
+/// Samples by shard, as img2dataset's users write it.
+pub(crate) const SIZES: &str = "sizes.json";
 /// One prompt template a line.
 pub const TEMPLATES: &str = "zeroshot_classification_templates.txt";
 
@@ -64,8 +63,8 @@ pub(crate) fn uncompressed_name(path: &Path) -> Option<String> {
 }
 
 /// Samples by shard as `sizes.json` gives them, if it is there. It must name every shard and nothing else.
-pub fn sizes(dir: &Path, shards: &[PathBuf]) -> Result<Option<BTreeMap<String, u64>>, Error> {
-    let path = dir.join("sizes.json");
+pub(crate) fn sizes(dir: &Path, shards: &[PathBuf]) -> Result<Option<BTreeMap<String, u64>>, Error> {
+    let path = dir.join(SIZES);
     let Some(bytes) = read_if_there(&path)? else { return Ok(None) };
     let refused = |reason: String, hint: &str| Error::Metadata { path: path.clone(), reason, hint: hint.into() };
     let sizes: BTreeMap<String, u64> = serde_json::from_slice(&bytes).map_err(|error| {
@@ -105,36 +104,6 @@ pub fn check_count(list: &Path, shard: &Path, said: u64, found: &Counts) -> Resu
         reason: format!("it gives shard `{}` {said} pairs, which holds {}{of_them}", file_name(shard), found.pairs),
         hint: format!("pack or fetch the shard again, or correct `{}`", file_name(list)),
     })
-}
-
-/// Counts of all shards, in their order, read by as many threads as there are cores.
-pub fn counts(shards: &[PathBuf], class_names: &[String]) -> Result<Vec<Counts>, Error> {
-    let threads = std::thread::available_parallelism().map_or(1, NonZero::get).min(shards.len()).max(1);
-    let next = AtomicUsize::new(0);
-    let (to, from) = mpsc::channel();
-    std::thread::scope(|scope| {
-        for _ in 0..threads {
-            let (to, next) = (to.clone(), &next);
-            scope.spawn(move || {
-                while let Some((at, shard)) = take(next, shards) {
-                    let counts = sample::read(shard, class_names).map(|samples| sample::count(&samples));
-                    // The first error in the order of shards is the one that is told, so the others go on.
-                    if to.send((at, counts)).is_err() {
-                        return;
-                    }
-                }
-            });
-        }
-        drop(to);
-        let mut counts: Vec<(usize, Result<Counts, Error>)> = from.into_iter().collect();
-        counts.sort_by_key(|(at, _)| *at);
-        counts.into_iter().map(|(_, counts)| counts).collect()
-    })
-}
-
-fn take<'a>(next: &AtomicUsize, shards: &'a [PathBuf]) -> Option<(usize, &'a Path)> {
-    let at = next.fetch_add(1, Ordering::Relaxed);
-    shards.get(at).map(|shard| (at, shard.as_path()))
 }
 
 /// Lines of [`CLASS_NAMES`]; none without the file. Line k is class k, so an empty line is a class without a name.

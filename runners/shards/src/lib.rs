@@ -11,14 +11,21 @@
 //!
 //! Unlike WebDataset's reader, joined archives are read to their end, and a shard that is cut off is an error.
 //!
+//! Which pool a folder holds is told by what its shards hold ([`identify`]).
+//!
 //! This crate decodes no image: it must stay light enough for the orchestrator.
 
+mod content;
 mod error;
 mod folder;
+mod identity;
+mod index_file;
 mod sample;
 mod tar;
 
+pub use content::{ShardContent, image_check, texts};
 pub use error::Error;
-pub use folder::{CLASS_NAMES, TEMPLATES, check_count, class_names, counts, file_name, list, sizes, templates};
+pub use folder::{CLASS_NAMES, TEMPLATES, check_count, class_names, file_name, list, templates};
+pub use identity::{INDEX, Identity, Progress, identify, no_progress, write_index};
 pub use sample::{Content, Counts, Reason, Sample, count, read};
 pub use tar::{Kind, Member, Reader, Span};

@@ -5,6 +5,8 @@ use std::fmt;
 use std::fs::File;
 use std::path::Path;
 
+use serde::{Deserialize, Serialize};
+
 use crate::error::Error;
 use crate::tar::{Kind, Member, Reader, Span};
 
@@ -63,12 +65,13 @@ impl fmt::Display for Reason {
 }
 
 /// How many samples of a shard or a pool are pairs, and how many are not, by [`Reason::kind`].
-#[derive(Debug, Clone, PartialEq, Eq, Default)]
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
 pub struct Counts {
     /// Pairs.
     pub pairs: u64,
     /// Samples that are not used.
-    pub skipped: BTreeMap<&'static str, u64>,
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub skipped: BTreeMap<String, u64>,
 }
 
 impl Counts {
@@ -76,7 +79,7 @@ impl Counts {
     pub fn add(&mut self, other: &Counts) {
         self.pairs += other.pairs;
         for (kind, count) in &other.skipped {
-            *self.skipped.entry(kind).or_default() += count;
+            *self.skipped.entry(kind.clone()).or_default() += count;
         }
     }
 
@@ -92,7 +95,7 @@ pub fn count(samples: &[Sample]) -> Counts {
     for sample in samples {
         match &sample.content {
             Ok(_) => counts.pairs += 1,
-            Err(reason) => *counts.skipped.entry(reason.kind).or_default() += 1,
+            Err(reason) => *counts.skipped.entry(reason.kind.to_owned()).or_default() += 1,
         }
     }
     counts

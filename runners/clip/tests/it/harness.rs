@@ -49,7 +49,8 @@ impl Bench {
 
     /// A job of six steps of 32 samples, evaluated at the end, whose files lie in `name`.
     pub(crate) fn job(&self, name: &str) -> Job {
-        let digest = pool::inspect(&self.dir.path().join("pool")).expect("a pool").digest;
+        let digest =
+            pool::inspect(&self.dir.path().join("pool"), None, &mut |_, _| ()).expect("a pool").identity.digest;
         let data = DataSource { pool: "squares".into(), path: "pool".into(), digest };
         let all = [
             EvaluationTask::ZeroshotClassification,

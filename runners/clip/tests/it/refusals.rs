@@ -50,6 +50,21 @@ fn devices_and_pools_that_are_not_there() {
     assert_says(&refused(|job| job.spec.data.path = "nowhere".into()), &["nowhere"]);
     assert_says(&refused(|job| job.spec.data_size = 65), &["65", "64 good pairs"]);
     assert_says(&refused(|job| job.spec.data.digest = "0".repeat(64)), &["has changed", "plan again"]);
+    // In place, one letter of a caption.
+    let recaptioned = |job: &mut Job| {
+        let shard = job.base_dir.join("pool/00000.tar");
+        let mut bytes = std::fs::read(&shard).expect("the shard");
+        let at = bytes.windows(5).position(|window| window == b"a red").expect("a caption");
+        bytes[at + 2] = b'b';
+        std::fs::write(&shard, bytes).expect("the shard");
+    };
+    assert_says(&refused(recaptioned), &["`squares` has changed", "(in 00000.tar)", "plan again"]);
+    let renamed = |job: &mut Job| {
+        let names = job.base_dir.join("pool/classnames.txt");
+        let text = std::fs::read_to_string(&names).expect("class names");
+        std::fs::write(&names, text.replace("red", "bed")).expect("class names");
+    };
+    assert_says(&refused(renamed), &["`squares` has changed", "plan again"]);
     let template = |job: &mut Job| job.spec.evaluations[0].templates = vec!["a photo".into()];
     assert_says(&refused(template), &["`a photo`", "class name"]);
 }

@@ -215,9 +215,9 @@ pub fn packed(recipe: &RecipeFile, out: &Path) -> Option<Vec<PathBuf>> {
 
 /// The pool is whole (all shards there, with the right length) and was made by this recipe.
 fn is_current(folder: &Path, stamp: &str) -> bool {
-    layout::inspect(folder)
+    shards::list(folder)
         .ok()
-        .and_then(|info| info.manifest)
+        .and_then(|shards| layout::manifest(folder, &shards).ok().flatten())
         .is_some_and(|manifest| manifest.notes.first().is_some_and(|note| note == stamp))
 }
 

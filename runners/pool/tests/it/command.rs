@@ -2,7 +2,7 @@
 
 use std::process::{Command, Output};
 
-use crate::support::fixture;
+use crate::support::{fixture, inspect, small_pool};
 
 fn sweep_pool(arguments: &[&str]) -> Output {
     Command::new(env!("CARGO_BIN_EXE_sweep-pool")).args(arguments).output().unwrap()
@@ -27,4 +27,18 @@ fn a_missing_pool_is_bad_input_with_a_way_out() {
     assert_eq!(output.status.code(), Some(2));
     let error = String::from_utf8_lossy(&output.stderr);
     assert!(error.starts_with("error: there is no pool folder `no/such/pool`") && error.contains("hint: "), "{error}");
+}
+
+#[test]
+fn index_writes_what_a_plan_elsewhere_believes() {
+    let dir = tempfile::tempdir().unwrap();
+    small_pool(dir.path(), 4);
+    let output = sweep_pool(&["index", dir.path().to_str().unwrap(), "--json"]);
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    let report: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();
+    assert_eq!((&report["pairs"], &report["shards"]), (&4.into(), &1.into()));
+    assert_eq!(report["digest"], inspect(dir.path()).unwrap().identity.digest.as_str());
+    assert!(dir.path().join("sweep.index").is_file());
+    let output = sweep_pool(&["index", dir.path().to_str().unwrap()]);
+    assert!(String::from_utf8_lossy(&output.stdout).contains("4 pairs in 1 shards, digest "), "{output:?}");
 }

@@ -2,9 +2,9 @@
 
 use std::fs;
 
-use pool::{Dataset, Error, inspect};
+use pool::{Dataset, Error};
 
-use crate::support::{fixture, options, png, tar};
+use crate::support::{fixture, inspect, options, png, tar};
 
 #[test]
 fn a_shard_cut_off_anywhere_is_an_error_with_its_offset() {

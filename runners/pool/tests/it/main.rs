@@ -1,6 +1,7 @@
-//! Pools on disk: reading, damage, caches, packing, the command line.
+//! Pools on disk: reading, changes, damage, caches, packing, the command line.
 
 mod cache;
+mod changed;
 mod command;
 mod damage;
 mod packing;

@@ -4,11 +4,11 @@ use std::collections::BTreeSet;
 use std::fs;
 use std::path::{Path, PathBuf};
 
+use pool::Dataset;
 use pool::pack::{Outcome, RecipeFile, pack};
-use pool::{Dataset, inspect};
 use serde_json::{Value, json};
 
-use crate::support::{options, package};
+use crate::support::{inspect, options, package};
 
 fn quiet(_: &str) {}
 

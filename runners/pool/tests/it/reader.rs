@@ -2,17 +2,16 @@
 
 use std::fs;
 
-use pool::{Dataset, Error, OpenOptions, inspect};
+use pool::{Dataset, Error, OpenOptions};
 
-use crate::support::{content, fixture, options, picture, png, sha256, small_pool, write_tar};
+use crate::support::{content, fixture, inspect, options, picture, png, sha256, small_pool, write_tar};
 
 #[test]
 fn the_fixture_is_read_as_it_was_packed() {
     let cache = tempfile::tempdir().unwrap();
     let train = Dataset::open(&fixture("train"), &options(cache.path())).unwrap();
     assert_eq!((train.len(), train.skipped()), (300, &[][..]));
-    assert_eq!(train.info().samples, Some(300));
-    assert_eq!(train.info().digest, sha256(&fs::read(fixture("train").join("manifest.json")).unwrap()));
+    assert_eq!(train.info().identity.counts.pairs, 300);
     for (i, (key, pixels)) in content(&train).iter().enumerate() {
         assert!(key.starts_with("noto__"), "{key}");
         assert!(!train.caption(i).is_empty() && train.class(i).is_none());
@@ -122,18 +121,7 @@ fn img2dataset_folders_are_read_as_they_are() {
     for (key, pixels) in content(&dataset) {
         assert!(pixels[0].abs_diff(200) < 5 && pixels[1].abs_diff(40) < 5, "{key}: {:?}", &pixels[..3]);
     }
-    assert_eq!(inspect(dir.path()).unwrap().samples, Some(3));
-}
-
-#[test]
-fn the_digest_of_a_pool_without_manifest_is_of_names_lengths_and_sizes() {
-    let dir = tempfile::tempdir().unwrap();
-    small_pool(dir.path(), 3);
-    let length = fs::metadata(dir.path().join("00000.tar")).unwrap().len();
-    assert_eq!(inspect(dir.path()).unwrap().digest, sha256(format!("00000.tar {length}\n").as_bytes()));
-    fs::write(dir.path().join("sizes.json"), br#"{"00000.tar": 3}"#).unwrap();
-    let text = format!("00000.tar {length}\n{{\"00000.tar\": 3}}");
-    assert_eq!(inspect(dir.path()).unwrap().digest, sha256(text.as_bytes()));
+    assert_eq!(inspect(dir.path()).unwrap().identity.counts.pairs, 3);
 }
 
 #[test]
@@ -170,7 +158,11 @@ fn classes_must_have_a_name_and_can_stand_in_for_captions() {
     pairs.sort_unstable();
     assert_eq!(pairs, [(Some(0), "cat"), (Some(1), "dog")]);
 
+    // Without a name it has no caption either.
     fs::write(dir.path().join("classnames.txt"), "cat\n").unwrap();
+    let dataset = Dataset::open(dir.path(), &options(cache.path())).unwrap();
+    assert_eq!((dataset.caption(0), dataset.skipped_kinds()), ("cat", [("no caption", 1)].into()));
+    write_tar(&dir.path().join("1.tar"), &[("c.png", &image), ("c.cls", b"1"), ("c.txt", b"a caption")]);
     let error = Dataset::open(dir.path(), &options(cache.path())).err().unwrap().to_string();
     assert!(error.contains("has class 1, but there are 1 class names"), "{error}");
 }
@@ -204,12 +196,10 @@ fn planner_and_reader_count_the_same_pairs() {
     write_tar(&dir.path().join("pool/3.tar"), &[("e.png", &image), ("e.txt", "\u{feff}\u{200b}".as_bytes())]);
     let pool = dir.path().join("pool");
 
-    let mut total = shards::Counts::default();
-    for counts in shards::counts(&shards::list(&pool).unwrap(), &[]).unwrap() {
-        total.add(&counts);
-    }
+    let total = inspect(&pool).unwrap().identity.counts;
+    let kinds = total.skipped.iter().map(|(kind, &count)| (kind.as_str(), count)).collect();
     let dataset = Dataset::open(&pool, &options(&dir.path().join("cache"))).unwrap();
-    assert_eq!((dataset.len() as u64, dataset.skipped_kinds()), (total.pairs, total.skipped));
+    assert_eq!((dataset.len() as u64, dataset.skipped_kinds()), (total.pairs, kinds));
     // `holiday` is one sample whose extensions are `0001.png` and so on: no image.
     assert_eq!(total.pairs, 2 + 4 + 1 + 4);
     assert_eq!(

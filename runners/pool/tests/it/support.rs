@@ -4,7 +4,7 @@ use std::fs;
 use std::io::Cursor;
 use std::path::{Path, PathBuf};
 
-use pool::{Dataset, OpenOptions};
+use pool::{Dataset, Error, OpenOptions, PoolInfo};
 use sha2::{Digest as _, Sha256};
 
 /// A pool of the fixture: real emoji, 32 pixels.
@@ -12,7 +12,7 @@ pub(crate) fn fixture(pool: &str) -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("fixture").join(pool)
 }
 
-/// Options that leave nothing in the pool's folder.
+/// Options that leave no pixels in the pool's folder.
 pub(crate) fn options(cache: &Path) -> OpenOptions {
     OpenOptions { image_size: 32, cache_dir: Some(cache.to_owned()), ..OpenOptions::default() }
 }
@@ -26,6 +26,11 @@ pub(crate) fn picture(color: [u8; 3], format: image::ImageFormat) -> Vec<u8> {
 
 pub(crate) fn png(color: [u8; 3]) -> Vec<u8> {
     picture(color, image::ImageFormat::Png)
+}
+
+/// What a pool's folder holds; nothing is remembered but beside it.
+pub(crate) fn inspect(dir: &Path) -> Result<PoolInfo, Error> {
+    pool::inspect(dir, None, &mut shards::no_progress())
 }
 
 /// A tar file in memory.

@@ -34,12 +34,13 @@ fn shards_are_tar_files_and_none_may_stay_packed() {
 #[test]
 fn sizes_must_name_the_shards_that_are_there() {
     let dir = pool(&["a.tar", "b.tar"]);
-    let shards = shards::list(dir.path()).unwrap();
     let sizes = |text: &str| {
         fs::write(dir.path().join("sizes.json"), text).unwrap();
-        shards::sizes(dir.path(), &shards).map_err(|error| error.to_string())
+        shards::identify(dir.path(), None, &mut shards::no_progress()).map_err(|error| error.to_string())
     };
-    assert_eq!(sizes(r#"{"a.tar": 1, "b.tar": 1}"#).unwrap().unwrap().len(), 2);
+    assert_eq!(sizes(r#"{"a.tar": 1, "b.tar": 1}"#).unwrap().counts.pairs, 2);
+    let error = sizes(r#"{"a.tar": 1, "b.tar": 2}"#).unwrap_err();
+    assert!(error.contains("it gives shard `b.tar` 2 pairs, which holds 1"), "{error}");
     let error = sizes(r#"{"a.tar": 1}"#).unwrap_err();
     assert!(error.contains("shard `b.tar` lies beside it but is not in it"), "{error}");
     let error = sizes(r#"{"a.tar": 1, "b.tar": 1, "c.tar": 1}"#).unwrap_err();
@@ -49,7 +50,7 @@ fn sizes_must_name_the_shards_that_are_there() {
 
 #[test]
 fn a_count_must_lie_between_pairs_and_samples() {
-    let found = Counts { pairs: 8, skipped: [("no caption", 2)].into() };
+    let found = Counts { pairs: 8, skipped: [("no caption".to_owned(), 2)].into() };
     let check = |said| shards::check_count(Path::new("p/sizes.json"), Path::new("p/a.tar"), said, &found);
     assert!((8..=10).all(|said| check(said).is_ok()));
     for said in [7, 11] {

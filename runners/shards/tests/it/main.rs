@@ -4,5 +4,6 @@
 
 mod bytes;
 mod folder;
+mod identity;
 mod python;
 mod support;
