@@ -1,6 +1,6 @@
 //! What runners say, as rows: curves, measurements and checkpoints of one batch of events, in one fenced transaction.
 
-use protocol::Event;
+use protocol::{DataUsed, Event};
 use sqlx::PgConnection;
 
 use super::attempt::{Claim, Ending, Orders, attempt_end, claimed_by};
@@ -17,8 +17,8 @@ pub struct Batch {
     pub(super) evaluations: Vec<evaluation::Row>,
     pub(super) checkpoints: Vec<checkpoint::Row>,
     started: Option<(i64, String)>,
-    /// Distinct pairs that are trained on.
-    pairs: Option<i64>,
+    /// What is trained on.
+    data: Option<DataUsed>,
     position: i64,
     acked_events: i64,
 }
@@ -49,7 +49,7 @@ impl Batch {
         for event in events {
             match event {
                 Event::Started { resumed_from_samples, device, data, .. } => {
-                    batch.pairs = data.as_ref().map(|data| data.pairs.cast_signed());
+                    batch.data.clone_from(data);
                     batch.started = Some((resumed_from_samples.cast_signed(), device.clone()));
                     batch.reach(*resumed_from_samples);
                 }
@@ -111,7 +111,7 @@ impl Store {
     ) -> Result<Option<Stored>, StoreError> {
         let failed = doing("can't store events");
         let mut tx = self.pool.begin().await.map_err(&failed)?;
-        let Some(orders) = fenced(&mut tx, claim, end.is_some() || batch.pairs.is_some()).await.map_err(&failed)?
+        let Some(orders) = fenced(&mut tx, claim, end.is_some() || batch.data.is_some()).await.map_err(&failed)?
         else {
             return match end.and_then(|end| end.next) {
                 // An earlier try may have got through, its answer lost.
@@ -126,8 +126,8 @@ impl Store {
         checkpoint::insert(&mut tx, attempt_id, &batch.checkpoints).await.map_err(&failed)?;
         evaluation::insert(&mut tx, attempt_id, &batch.evaluations).await.map_err(&failed)?;
         progress_update(&mut tx, claim, attempt_id, batch).await.map_err(&failed)?;
-        if let Some(pairs) = batch.pairs {
-            unique_samples_update(&mut tx, claim.job_id, pairs).await.map_err(&failed)?;
+        if let Some(data) = &batch.data {
+            data_update(&mut tx, claim.job_id, data).await.map_err(&failed)?;
         }
         let mut next = None;
         if let Some(end) = end {
@@ -200,12 +200,14 @@ async fn progress_update(
 }
 
 /// U of the result is what was trained on, also where the plan counted pairs whose images turned out unusable.
-async fn unique_samples_update(tx: &mut PgConnection, job_id: i64, pairs: i64) -> Result<(), sqlx::Error> {
+async fn data_update(tx: &mut PgConnection, job_id: i64, data: &DataUsed) -> Result<(), sqlx::Error> {
+    let skipped = (!data.skipped.is_empty()).then(|| serde_json::json!(data.skipped));
     sqlx::query!(
-        "UPDATE job SET unique_samples = least($2, samples_seen)
-         WHERE job_id = $1 AND unique_samples <> least($2, samples_seen)",
+        "UPDATE job SET unique_samples = least($2, samples_seen), skipped = $3
+         WHERE job_id = $1 AND (unique_samples <> least($2, samples_seen) OR skipped IS DISTINCT FROM $3)",
         job_id,
-        pairs,
+        data.pairs.cast_signed(),
+        skipped,
     )
     .execute(tx)
     .await

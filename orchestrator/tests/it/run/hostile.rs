@@ -78,6 +78,15 @@ fn numbers_that_are_none_are_stored_and_are_no_noise() {
 }
 
 #[test]
+fn a_result_says_what_it_was_trained_on_and_what_was_passed_over() {
+    let data = r#""data":{"pairs":60,"skipped":{"undecodable image":3,"no caption":1}}"#;
+    let bench = shell(&format!("started | sed 's/}}$/,{data}}}/'; finished"));
+    bench.finish();
+    let rows = bench.ask("SELECT concat_ws(' ', data_size, unique_samples, skipped) FROM result");
+    assert_eq!(rows, [r#"500 60 {"no caption": 1, "undecodable image": 3}"#]);
+}
+
+#[test]
 fn an_event_that_the_database_refuses_is_set_aside_and_blocks_nothing() {
     let bench = Bench::new(SPEC);
     assert!(bench.sweep(&["db", "start"]).status.success());
