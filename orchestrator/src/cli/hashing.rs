@@ -27,7 +27,9 @@ pub(super) fn progress() -> impl FnMut(&str, u64, u64) {
             told = Instant::now();
             if total > LARGE {
                 let size = total as f64 / 1e12;
-                say(&format!("hint: `{pool}` has {size:.1} TB to hash: `sweep-pool index` does it where the shards lie"));
+                say(&format!(
+                    "hint: `{pool}` has {size:.1} TB to hash: `sweep-pool index` does it where the shards lie"
+                ));
             }
         }
         if terminal {

@@ -187,6 +187,8 @@ struct PoolRow<'a> {
     samples: u64,
     /// Samples that are not used, by what is wrong with them.
     skipped: &'a BTreeMap<String, u64>,
+    /// Shards that hold something else than when the pool was read before.
+    changed: &'a [String],
 }
 
 #[derive(Debug, Serialize)]
@@ -248,6 +250,7 @@ fn body<'a>(plan: &'a Plan, states: Option<&BTreeMap<String, State>>, slurm: Opt
                 digest: &pool.source.digest,
                 samples: pool.samples,
                 skipped: &pool.skipped,
+                changed: &pool.changed,
             })
             .collect(),
         jobs: plan
@@ -303,6 +306,8 @@ fn totals(plan: &Plan) -> Totals {
     }
 }
 
+/// Changed shards that are named.
+const CHANGED_MAX: usize = 8;
 /// Jobs that a table shows before it skips the middle.
 const SHOWN_MAX: usize = 60;
 /// Last jobs of a table that skips the middle.
@@ -324,6 +329,12 @@ fn text(plan: &Plan, states: Option<&BTreeMap<String, State>>, request: Option<&
             &source.digest[..12]
         ));
         lines.extend(pool.skipped.iter().map(|(kind, &count)| format!("       not used: {} ({kind})", grouped(count))));
+        let changed = pool.changed.iter().take(CHANGED_MAX).map(String::as_str).collect::<Vec<_>>().join(", ");
+        let more = pool.changed.len().saturating_sub(CHANGED_MAX);
+        let more = if more > 0 { format!(" and {more} more") } else { String::new() };
+        if !changed.is_empty() {
+            lines.push(format!("       changed since it was read before: {changed}{more}; jobs on it are new jobs"));
+        }
     }
     lines.push(String::new());
     lines.extend(table(plan, states, all));

@@ -200,7 +200,7 @@ fn training_pool(spec: &Spec, inputs: &Inputs, problems: &mut Vec<Problem>) -> O
 fn unread(name: &str, path: &str, samples: u64) -> PoolInfo {
     let digest = hex(&Sha256::digest(format!("a pool that nobody reads: {name}")));
     let source = DataSource { pool: name.to_owned(), path: path.into(), digest };
-    PoolInfo { source, samples, skipped: BTreeMap::new(), manifest: None }
+    PoolInfo { source, samples, skipped: BTreeMap::new(), changed: Vec::new(), manifest: None }
 }
 
 fn evaluations(spec: &Spec, inputs: &Inputs, problems: &mut Vec<Problem>) -> Option<Vec<(EvaluationPlan, PoolInfo)>> {

@@ -134,6 +134,8 @@ pub struct PoolInfo {
     pub samples: u64,
     /// Samples that are not used, by what is wrong with them. Images that can't be decoded are found when training.
     pub skipped: BTreeMap<String, u64>,
+    /// Shards that hold something else than when the pool was read before.
+    pub changed: Vec<String>,
     /// `manifest.json`, where there is one.
     pub manifest: Option<PoolManifest>,
 }

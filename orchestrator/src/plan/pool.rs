@@ -103,7 +103,7 @@ pub(super) fn read(base_dir: &Path, written: &str, progress: Progress) -> Result
         |manifest| manifest.name.clone(),
     );
     let source = DataSource { pool: name, path: written.into(), digest: identity.digest };
-    Ok(PoolInfo { source, samples: identity.counts.pairs, skipped, manifest })
+    Ok(PoolInfo { source, samples: identity.counts.pairs, skipped, changed: identity.noticed, manifest })
 }
 
 /// `manifest.json`, where there is one, once the shards are those that it lists.

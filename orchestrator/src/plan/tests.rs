@@ -13,6 +13,7 @@ fn inputs() -> Inputs {
         source: DataSource { pool: name.to_owned(), path: name.into(), digest: format!("{samples:064}") },
         samples,
         skipped: BTreeMap::new(),
+        changed: Vec::new(),
         manifest: None,
     };
     Inputs {

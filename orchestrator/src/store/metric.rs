@@ -111,8 +111,7 @@ impl Store {
     ) -> Result<Option<Stored>, StoreError> {
         let failed = doing("can't store events");
         let mut tx = self.pool.begin().await.map_err(&failed)?;
-        let Some(orders) = fenced(&mut tx, claim, end.is_some() || batch.data.is_some()).await.map_err(&failed)?
-        else {
+        let Some(orders) = fenced(&mut tx, claim, end.is_some() || batch.data.is_some()).await.map_err(&failed)? else {
             return match end.and_then(|end| end.next) {
                 // An earlier try may have got through, its answer lost.
                 Some(next) => {

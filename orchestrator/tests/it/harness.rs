@@ -183,3 +183,21 @@ impl Drop for Project {
         }
     }
 }
+
+/// A tar file of so many pairs, each of the first bytes of a JPEG and a caption.
+pub(crate) fn shard(samples: usize) -> Vec<u8> {
+    let member = |name: &str, bytes: &[u8]| {
+        let mut blocks = [0; 1024];
+        blocks[..name.len()].copy_from_slice(name.as_bytes());
+        blocks[124..135].copy_from_slice(format!("{:011o}", bytes.len()).as_bytes());
+        blocks[148..157].copy_from_slice(b"        0");
+        let sum: u32 = blocks[..512].iter().map(|&byte| u32::from(byte)).sum();
+        blocks[148..155].copy_from_slice(format!("{sum:06o}\0").as_bytes());
+        blocks[512..512 + bytes.len()].copy_from_slice(bytes);
+        blocks
+    };
+    let pairs = (0..samples).flat_map(|key| {
+        [member(&format!("{key}.jpg"), b"\xff\xd8\xff"), member(&format!("{key}.txt"), key.to_string().as_bytes())]
+    });
+    pairs.flatten().chain([0; 1024]).collect()
+}

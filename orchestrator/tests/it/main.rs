@@ -10,6 +10,7 @@ mod escapes;
 mod harness;
 mod import;
 mod listen;
+mod plan_pools;
 mod plot;
 mod postmaster;
 mod report;

@@ -35,6 +35,8 @@ pub struct Identity {
     pub shards: BTreeMap<String, ShardContent>,
     /// Samples of all shards.
     pub counts: Counts,
+    /// Shards that were read now and hold something else than when they were read before.
+    pub noticed: Vec<String>,
     /// Lines of `classnames.txt`.
     pub class_names: Vec<String>,
     /// Lines of `zeroshot_classification_templates.txt`.
@@ -107,17 +109,24 @@ fn read(
     }
     let places = Places::of(dir, elsewhere);
     let (known, missing) = places.known(&paths, &names, index)?;
-    let found = if missing.is_empty() {
-        known
+    let (found, noticed) = if missing.is_empty() {
+        (known, Vec::new())
     } else {
         // One process of a machine hashes, the others wait and find it done. Without a place to lock, all do.
         let _lock = places.lock();
         let (known, missing) = places.known(&paths, &names, index)?;
-        let mut memory = Memory { places: &places, names: &names, earlier: places.earlier(), known, saved: None };
+        let mut memory = Memory {
+            places: &places,
+            names: &names,
+            earlier: places.earlier(),
+            known,
+            noticed: Vec::new(),
+            saved: None,
+        };
         let hashed = hash(&missing, &class_names, index, &mut memory, progress);
         memory.save();
         hashed?;
-        memory.known
+        (memory.known, memory.noticed)
     };
     let shards = found.shards;
     if let Some(said) = said {
@@ -137,7 +146,7 @@ fn read(
         Some(file) => Checks::In(file),
         None => Checks::Here(found.checks),
     };
-    Ok(Identity { digest, shards, counts, class_names, templates, checks })
+    Ok(Identity { digest, shards, counts, noticed, class_names, templates, checks })
 }
 
 fn digest(shards: &BTreeMap<String, ShardContent>, class_names: &[String], templates: &[String]) -> String {
@@ -278,17 +287,20 @@ struct Memory<'a> {
     names: &'a str,
     earlier: BTreeMap<String, ShardContent>,
     known: Known,
+    noticed: Vec<String>,
     /// When it was last written, and how long that took.
     saved: Option<(Instant, Duration)>,
 }
 
 impl Memory<'_> {
     fn add(&mut self, name: String, (mut shard, checks): Hashed) {
-        let earlier = self.earlier.get(&name);
-        let before = |earlier: &ShardContent| {
-            if earlier.content == shard.content { earlier.before.clone() } else { Some(earlier.content.clone()) }
-        };
-        shard.before = earlier.and_then(before);
+        match self.earlier.get(&name) {
+            Some(earlier) if earlier.content != shard.content => {
+                shard.before = Some(earlier.content.clone());
+                self.noticed.push(name.clone());
+            }
+            earlier => shard.before = earlier.and_then(|earlier| earlier.before.clone()),
+        }
         self.known.checks.insert(name.clone(), checks);
         self.known.shards.insert(name, shard);
     }

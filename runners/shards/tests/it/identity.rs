@@ -178,8 +178,9 @@ fn a_shard_that_was_changed_in_place_is_named() {
     age(&dir.path().join("00001.tar"));
     let after = identity(dir.path());
     assert_ne!(after.digest, before.digest);
-    assert_eq!(after.changed(), ["00001.tar"]);
-    assert_eq!(identity(dir.path()).changed(), ["00001.tar"], "that stays known");
+    assert_eq!((after.changed(), &after.noticed[..]), (vec!["00001.tar"], &["00001.tar".to_owned()][..]));
+    let later = identity(dir.path());
+    assert_eq!((later.changed(), &later.noticed[..]), (vec!["00001.tar"], &[][..]), "noticed once, and known then");
 }
 
 #[test]
