@@ -101,6 +101,11 @@ bench-kernels: ## The contrastive losses against open_clip on this CPU, one tabl
 test-python: ## The Python face of the kernels, against open_clip (needs 2.5 GB of PyTorch, once)
 	@scripts/kernels-python.sh -m pytest -q -p no:cacheprovider kernels/python
 
+.PHONY: test-openclip
+test-openclip: build ## Checkpoints of clip-runner loaded and measured by open_clip (needs 2.5 GB of PyTorch, once)
+	@CLIP_RUNNER="$(TARGET)/debug/clip-runner" SWEEP_POOL="$(TARGET)/debug/sweep-pool" \
+		scripts/kernels-python.sh -m pytest -q -p no:cacheprovider runners/clip/tests/python
+
 .PHONY: bench-fit
 bench-fit: ## Fits and bootstrap refits against SciPy, one thread, one table
 	@scripts/bench-fit.sh

@@ -2,18 +2,21 @@
 //!
 //! A checkpoint is a folder `samples-<N>-fence-<F>`, written under a temporary name, flushed to disk and renamed, so
 //! that a folder of that name is complete or damaged later, never half written. Order and augmentation of the data are
-//! functions of seed and samples seen, so nothing else needs to be kept for an exact resume.
+//! functions of seed and samples seen, so nothing else needs to be kept for an exact resume. With `open_clip_config.json`
+//! beside the weights it is also a folder that open_clip loads ([`crate::open_clip`]).
 
 use std::fs::{self, File};
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 
+use protocol::{Job, ModelConfig};
 use safetensors::tensor::{Dtype, SafeTensors, TensorView};
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 use tch::{Kind, Tensor};
 
 use crate::model::Clip;
+use crate::open_clip;
 use crate::optimizer::AdamW;
 use crate::parameters::Parameters;
 use crate::report;
@@ -108,6 +111,7 @@ pub struct Folder {
     job_key: String,
     fence: i64,
     seed: u64,
+    model: ModelConfig,
     /// Checkpoints known to be good, oldest first.
     good: Vec<PathBuf>,
 }
@@ -125,9 +129,16 @@ pub struct Position {
 
 impl Folder {
     /// The checkpoints of a job, as seen by the attempt with that fence.
-    pub fn open(dir: &Path, job_key: &str, fence: i64, seed: u64) -> Result<Folder, CheckpointError> {
+    pub fn open(dir: &Path, job: &Job) -> Result<Folder, CheckpointError> {
         fs::create_dir_all(dir).map_err(io_error("create", dir))?;
-        Ok(Folder { dir: dir.to_owned(), job_key: job_key.to_owned(), fence, seed, good: Vec::new() })
+        Ok(Folder {
+            dir: dir.to_owned(),
+            job_key: job.job_key.clone(),
+            fence: job.fence,
+            seed: job.spec.seed,
+            model: job.spec.model.config.clone(),
+            good: Vec::new(),
+        })
     }
 
     /// Writes a checkpoint and drops all but the newest good ones. Returns its folder and the sha256 of its manifest.
@@ -143,10 +154,15 @@ impl Folder {
         remove_if_there(&temporary)?;
         fs::create_dir(&temporary).map_err(io_error("create", &temporary))?;
         let moments = [("exp_avg", &optimizer.first), ("exp_avg_sq", &optimizer.second)];
-        let files = vec![
+        let mut files = vec![
             write_tensors(&temporary, MODEL_FILE, &model.parameters, &[("", &model.parameters.flat)])?,
             write_tensors(&temporary, OPTIMIZER_FILE, &model.parameters, &moments)?,
         ];
+        let absolute = std::path::absolute(&path).map_err(io_error("find", &path))?;
+        for (name, bytes) in open_clip::files(&self.model, &absolute) {
+            write_flushed(&temporary.join(&name), &bytes)?;
+            files.push(FileEntry { name, bytes: bytes.len() as u64, sha256: hex(&Sha256::digest(&bytes)) });
+        }
         let manifest = Manifest {
             schema: 1,
             job_key: self.job_key.clone(),

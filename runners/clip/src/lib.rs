@@ -4,7 +4,7 @@
 //! [`prepared`] opens its data, [`tokenizer`] and [`batches`] turn a pool's pairs into tensors ([`order`] and
 //! [`augment`] say which and how), [`model`], [`loss`] and [`step`] make the loss and its gradients, [`optimizer`]
 //! takes the step, [`evaluate`] measures on held-out data, [`checkpoint`] keeps
-//! what a resumed attempt needs. This crate and `kernels` alone know tch; it knows no database, no scheduler and no
+//! what a resumed attempt needs, in folders that open_clip loads ([`open_clip`]). This crate and `kernels` alone know tch; it knows no database, no scheduler and no
 //! spec file.
 
 #![expect(clippy::cast_possible_wrap, reason = "libtorch counts in i64, and no size here comes near 2^63")]
@@ -18,6 +18,7 @@ pub mod evaluate;
 pub mod job;
 pub mod loss;
 pub mod model;
+pub mod open_clip;
 pub mod optimizer;
 pub mod order;
 pub mod parameters;

@@ -102,7 +102,7 @@ impl RunError {
         match self {
             RunError::Diverged { .. } => FailureKind::Diverged,
             RunError::Pool(error) | RunError::Evaluate(EvaluateError::Pool(error)) => match error {
-                pool::Error::Io { .. } | pool::Error::Changed { .. } => FailureKind::Crash,
+                pool::Error::Io { .. } => FailureKind::Crash,
                 _ => FailureKind::BadInput,
             },
             RunError::Job(_)
@@ -162,7 +162,7 @@ fn train(path: &Path, prepared: &mut Prepared, stop: &StopSignal) -> Result<Endi
     let mut model = Clip::new(config, spec.recipe.precision, spec.seed, device);
     let mut optimizer = AdamW::new(&model.parameters);
     let folder = job.base_dir.join(&job.checkpoint_dir);
-    let mut folder = Folder::open(&folder, &job.job_key, job.fence, spec.seed)?;
+    let mut folder = Folder::open(&folder, &job)?;
     let (position, losses) = folder.resume(&mut model, &mut optimizer)?.unwrap_or_default();
     emit(&Event::Started {
         parameters: model.parameters.count(),

@@ -15,7 +15,7 @@ pub const VOCABULARY_MAX: u64 = 49_408;
 /// `bpe_simple_vocab_16e6.txt` (MIT, OpenAI CLIP), whose gzip in the wheel `open_clip_torch` 3.3.0 has sha256
 /// `924691ac288e54409236115652ad4aa250f48203de50a9e4722a6ecd48d6804a`:
 /// `gzip -dc bpe_simple_vocab_16e6.txt.gz | head -n 48895 | gzip -9n > bpe_merges.txt.gz`.
-const MERGES: &[u8] = include_bytes!("../bpe_merges.txt.gz");
+pub(crate) const MERGES: &[u8] = include_bytes!("../bpe_merges.txt.gz");
 
 /// A byte-pair encoder with `vocab_size` tokens; the last two are start and end of text.
 pub struct Tokenizer {

@@ -1,0 +1,62 @@
+//! What makes a checkpoint's folder one that open_clip loads as it is:
+//! `open_clip.create_model_and_transforms('local-dir:PATH')` and `open_clip.get_tokenizer('local-dir:PATH')`.
+//!
+//! The form is that of open_clip 3.3.0 (`factory.py`, `create_model`): `open_clip_config.json` with `model_cfg` and
+//! `preprocess_cfg` beside `model.safetensors`, one of the names that it looks for.
+
+use std::io::{BufRead as _, BufReader, Write as _};
+use std::path::Path;
+
+use flate2::Compression;
+use flate2::read::GzDecoder;
+use flate2::write::GzEncoder;
+use protocol::ModelConfig;
+use serde_json::json;
+
+use crate::augment::{MEAN, STD};
+use crate::tokenizer::{MERGES, VOCABULARY_MAX, VOCABULARY_MIN};
+
+/// Model and preprocessing.
+pub const CONFIG_FILE: &str = "open_clip_config.json";
+
+/// Files for a checkpoint that will lie at `folder`, an absolute path: open_clip takes a vocabulary's path as it is
+/// written, so a folder that is moved needs `tokenizer_kwargs.bpe_path` corrected (`sweep checkpoint` does).
+pub fn files(model: &ModelConfig, folder: &Path) -> Vec<(String, Vec<u8>)> {
+    let mut files = Vec::new();
+    let mut config = json!(model);
+    if let Some(merges) = merges(model.text_cfg.vocab_size) {
+        let name = format!("bpe_{}.txt.gz", model.text_cfg.vocab_size);
+        config["text_cfg"]["tokenizer_kwargs"] = json!({ "bpe_path": folder.join(&name) });
+        files.push((name, merges));
+    }
+    let side = model.vision_cfg.image_size;
+    let config = json!({
+        "model_cfg": config,
+        "preprocess_cfg": {
+            "size": [side, side], "mode": "RGB", "mean": decimal(MEAN), "std": decimal(STD),
+            "interpolation": "bicubic", "resize_mode": "shortest", "fill_color": 0,
+        },
+    });
+    let text = serde_json::to_vec_pretty(&config).expect("names and numbers are JSON");
+    files.push((CONFIG_FILE.to_owned(), text));
+    files
+}
+
+/// The shortest decimals that give these numbers: 0.48145466, not 0.4814546704292297.
+fn decimal(values: [f32; 3]) -> [f64; 3] {
+    values.map(|value| value.to_string().parse().unwrap_or_else(|_| f64::from(value)))
+}
+
+/// The heading and the merges of a vocabulary that is smaller than OpenAI's, as open_clip's `SimpleTokenizer` reads
+/// them.
+fn merges(vocab_size: u64) -> Option<Vec<u8>> {
+    if vocab_size >= VOCABULARY_MAX {
+        return None;
+    }
+    let kept = (vocab_size - VOCABULARY_MIN) as usize;
+    let lines = BufReader::new(GzDecoder::new(MERGES)).lines().take(1 + kept);
+    let lines: Vec<String> = lines.collect::<Result<_, _>>().expect("the shipped merges are valid");
+    let mut out = GzEncoder::new(Vec::new(), Compression::best());
+    out.write_all(lines.join("\n").as_bytes()).expect("memory takes any bytes");
+    Some(out.finish().expect("memory takes any bytes"))
+}
