@@ -102,8 +102,8 @@ test-python: ## The Python face of the kernels, against open_clip (needs 2.5 GB 
 	@scripts/kernels-python.sh -m pytest -q -p no:cacheprovider kernels/python
 
 .PHONY: test-openclip
-test-openclip: build ## Checkpoints of clip-runner loaded and measured by open_clip (needs 2.5 GB of PyTorch, once)
-	@CLIP_RUNNER="$(TARGET)/debug/clip-runner" SWEEP_POOL="$(TARGET)/debug/sweep-pool" \
+test-openclip: build ## Checkpoints and configurations against open_clip (needs 2.5 GB of PyTorch, once)
+	@SWEEP="$(SWEEP)" CLIP_RUNNER="$(TARGET)/debug/clip-runner" SWEEP_POOL="$(TARGET)/debug/sweep-pool" \
 		scripts/kernels-python.sh -m pytest -q -p no:cacheprovider runners/clip/tests/python
 
 .PHONY: bench-fit

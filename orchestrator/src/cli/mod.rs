@@ -5,6 +5,7 @@ mod analysis;
 mod backtest;
 mod cancel;
 mod candidates;
+mod checkpoint;
 mod compare;
 mod completions;
 mod db;
@@ -73,6 +74,8 @@ enum Command {
     Status(status::Args),
     /// Say why a job does not run, or what it is doing.
     Explain(explain::Args),
+    /// List the checkpoints of a job, or copy one out for other programs.
+    Checkpoint(checkpoint::Args),
     /// Show what a job's runner wrote.
     Logs(logs::Args),
     /// Stop jobs and don't start them again.
@@ -141,6 +144,7 @@ async fn dispatch(command: Command) -> Result<Exit, Failure> {
         Command::SubmitScript(args) => submit_script::run(args).await,
         Command::Status(args) => status::run(args).await,
         Command::Explain(args) => explain::run(args).await,
+        Command::Checkpoint(args) => checkpoint::run(args).await,
         Command::Logs(args) => logs::run(args).await,
         Command::Cancel(args) => cancel::run(args).await,
         Command::Retry(args) => retry::run(args).await,

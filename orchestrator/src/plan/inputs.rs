@@ -8,6 +8,7 @@ use miette::Diagnostic;
 use protocol::ModelConfig;
 
 use super::expand::{Inputs, plan};
+use super::model_file::{self, FormError};
 use super::{Plan, Site, pool, runner, runner::RunnerError, slurm_options};
 use crate::spec::{self, Backend, Place, Problem, Source, Spec, SpecError};
 
@@ -191,13 +192,13 @@ pub enum ModelFileError {
         /// Why.
         source: io::Error,
     },
-    /// Not a configuration of the ViT family.
+    /// No configuration that is built here.
     #[error("{} is no ViT configuration: {source}", path.display())]
     Parse {
         /// As given.
         path: PathBuf,
         /// Why.
-        source: serde_json::Error,
+        source: FormError,
     },
 }
 
@@ -205,5 +206,5 @@ pub enum ModelFileError {
 pub fn model_file(path: &Path) -> Result<ModelConfig, ModelFileError> {
     let text =
         std::fs::read_to_string(path).map_err(|source| ModelFileError::Read { path: path.to_owned(), source })?;
-    serde_json::from_str(&text).map_err(|source| ModelFileError::Parse { path: path.to_owned(), source })
+    model_file::parse(&text).map_err(|source| ModelFileError::Parse { path: path.to_owned(), source })
 }

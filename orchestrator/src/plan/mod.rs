@@ -12,6 +12,8 @@ pub mod inputs;
 
 mod pool;
 
+pub mod model_file;
+
 pub mod runner;
 
 mod expand;

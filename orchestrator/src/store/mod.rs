@@ -24,6 +24,7 @@ mod sweep;
 pub mod throughput;
 
 pub use attempt::{Claim, Ending, Orders, Predecessor};
+pub use checkpoint::CheckpointRow;
 pub use error::StoreError;
 pub use history::History;
 pub use job::{JobDetail, JobStory, StateCounts, Totals};

@@ -4,6 +4,7 @@
 //! equal those of a run that nothing happened to.
 
 mod bench;
+mod checkpoint;
 mod faults;
 mod half_open;
 mod history;

@@ -2,8 +2,8 @@
 //!
 //! A checkpoint is a folder `samples-<N>-fence-<F>`, written under a temporary name, flushed to disk and renamed, so
 //! that a folder of that name is complete or damaged later, never half written. Order and augmentation of the data are
-//! functions of seed and samples seen, so nothing else needs to be kept for an exact resume. With `open_clip_config.json`
-//! beside the weights it is also a folder that open_clip loads ([`crate::open_clip`]).
+//! functions of seed and samples seen, so nothing else needs to be kept for an exact resume. With
+//! `open_clip_config.json` beside the weights it is also a folder that open_clip loads ([`crate::open_clip`]).
 
 use std::fs::{self, File};
 use std::io::{self, Write};
