@@ -6,7 +6,7 @@ use std::process::ExitStatus;
 use nix::sys::signal::Signal;
 use protocol::{Event, FailureKind, exit};
 
-use super::check::short_text;
+use crate::events::{diverged, short_text};
 use crate::store::Ending;
 
 /// What the runner has said so far that matters for the end.
@@ -43,12 +43,8 @@ impl RunnerOutput {
                 let reason = format!("the runner built {parameters} parameters, the plan has {planned_parameters}");
                 self.verdict = Some((FailureKind::BadInput, reason));
             }
-            Event::Step { step, loss, .. } if !loss.is_finite() => {
-                let loss = if loss.is_nan() { "NaN" } else { "infinite" };
-                self.verdict = Some((FailureKind::Diverged, format!("loss is {loss} at step {step}")));
-            }
             Event::Finished { .. } | Event::Failed { .. } => self.last_word = Some(event.clone()),
-            _ => {}
+            _ => self.verdict = diverged(event).map(|reason| (FailureKind::Diverged, reason)),
         }
         self.verdict.is_some()
     }

@@ -6,7 +6,6 @@
 
 pub mod ingest;
 
-mod check;
 mod checkpoints;
 mod judge;
 mod lines;
