@@ -1,8 +1,8 @@
 //! From a JSON object to an [`Event`]: every field by name, read as far as it is clear.
 //!
 //! Counts may be written `1000.0`, `1e3` or `"1000"`; numbers as strings, `NaN`, `"inf"` or `null`; names of events and
-//! kinds in any case. Keys that mean nothing here are given back by name. A key that stands there twice with two values,
-//! or a value that is none of its kind, is an error that names the field.
+//! kinds in any case. Keys that mean nothing here are given back by name. A key that stands there twice with two
+//! values, or a value that is none of its kind, is an error that names the field.
 
 use std::collections::BTreeMap;
 use std::fmt::Write as _;

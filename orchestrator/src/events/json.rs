@@ -193,7 +193,7 @@ impl<'a> Parser<'a> {
         Ok(c)
     }
 
-    /// The number of the `\uXXXX` here.
+    /// The number of the escape with four digits here.
     fn unit(&self) -> Option<u32> {
         let digits = self.bytes.get(self.at..self.at + 6)?.strip_prefix(b"\\u")?;
         let digits = std::str::from_utf8(digits).ok().filter(|text| text.bytes().all(|b| b.is_ascii_hexdigit()))?;

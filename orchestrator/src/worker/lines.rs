@@ -5,6 +5,8 @@ use std::io;
 
 use tokio::io::{AsyncBufRead, AsyncBufReadExt};
 
+use crate::events::{Attempt, Taken, quote};
+
 /// Bytes that are kept of a longer line.
 const START_MAX: usize = 1 << 10;
 /// Bytes of one line at most.
@@ -49,6 +51,17 @@ pub(super) async fn next_line(reader: &mut (impl AsyncBufRead + Unpin)) -> io::R
         if ended {
             return Ok(Some(finish(line, length)));
         }
+    }
+}
+
+/// What comes of a line.
+pub(super) fn take_line(attempt: &mut Attempt<'_>, line: &Line) -> Taken {
+    match line {
+        Line::Whole(line) => attempt.take(line),
+        Line::TooLong { length, start } => Taken::Refused(format!(
+            "the runner wrote a line of {length} bytes, at most {LINE_MAX} are read; the line: {}",
+            quote(start)
+        )),
     }
 }
 

@@ -6,6 +6,8 @@
 
 pub mod ingest;
 
+pub mod trial;
+
 mod checkpoints;
 mod judge;
 mod lines;

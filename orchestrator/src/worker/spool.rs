@@ -67,8 +67,8 @@ impl Tail {
         Tail { path: folder.join(FILE), samples_total, offset: 0, lines: 0, unread: None }
     }
 
-    /// Why what was read is not all that the runner said, if so: a worker of ours writes only what can be read, an older
-    /// one or a broken disk may not have.
+    /// Why what was read is not all that the runner said, if so: a worker of ours writes only what can be read, an
+    /// older one or a broken disk may not have.
     pub(super) fn unread(&self) -> Option<&str> {
         self.unread.as_deref()
     }

@@ -9,7 +9,7 @@ use tokio::sync::mpsc;
 use tokio::time::Instant;
 
 use super::judge::{RunnerExit, RunnerOutput, StopCause, judge};
-use super::lines::{LINE_MAX, Line};
+use super::lines::{Line, take_line};
 use super::runner::{self, Runner};
 use super::spool::Spool;
 use super::stop::{StopSignal, Told};
@@ -21,9 +21,9 @@ use crate::store::{Claim, Ending, Orders};
 /// How long a runner may take to stop after it was asked to.
 const STOP_GRACE: Duration = Duration::from_mins(1);
 /// How long a runner that has said its last word may take to leave.
-const LEAVE_GRACE: Duration = Duration::from_secs(10);
+pub(super) const LEAVE_GRACE: Duration = Duration::from_secs(10);
 /// How long its standard output may stay open after it has left.
-const DRAIN_GRACE: Duration = Duration::from_secs(2);
+pub(super) const DRAIN_GRACE: Duration = Duration::from_secs(2);
 /// Bytes of an attempt's spool.
 const SPOOL_MAX: u64 = 4 << 30;
 /// An attempt that was shorter than this is done again sooner than its spool is made safe against a power cut.
@@ -295,16 +295,7 @@ impl Listener<'_> {
         if self.output.verdict.is_some() {
             return Ok(false);
         }
-        let line = match line {
-            Line::Whole(line) => line,
-            Line::TooLong { length, start } => {
-                let line = events::quote(&start);
-                return Ok(self.refuse(format!(
-                    "the runner wrote a line of {length} bytes, at most {LINE_MAX} are read; the line: {line} ..."
-                )));
-            }
-        };
-        match self.attempt.take(&line) {
+        match take_line(&mut self.attempt, &line) {
             Taken::Nothing => Ok(false),
             Taken::Words => {
                 self.tell_of_noise(&line);
@@ -357,10 +348,11 @@ impl Listener<'_> {
         true
     }
 
-    fn tell_of_noise(&mut self, line: &[u8]) {
+    fn tell_of_noise(&mut self, line: &Line) {
         self.noise += 1;
+        let (Line::Whole(text) | Line::TooLong { start: text, .. }) = line;
         match self.noise {
-            ..NOISE_MAX => log::line(&format!("no event: {}", events::quote(line))),
+            ..NOISE_MAX => log::line(&format!("no event: {}", events::quote(text))),
             NOISE_MAX => log::line("more lines that are no events are not told of"),
             _ => {}
         }
