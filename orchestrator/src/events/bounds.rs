@@ -90,7 +90,8 @@ fn measurement(measurement: &Measurement) -> Option<String> {
     }
     let range = Range::of(metric);
     // What has diverged is told as such.
-    if !range.holds(*value) && !(range == Range::Loss && !value.is_finite()) {
+    let has_diverged = range == Range::Loss && !value.is_finite();
+    if !range.holds(*value) && !has_diverged {
         return Some(format!("`{metric}` is {value}: {}{}", range.allowed(), way_out(metric, *value)));
     }
     if let Some(error) = standard_error.filter(|error| !error.is_finite() || *error < 0.0) {

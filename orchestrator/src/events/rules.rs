@@ -28,7 +28,7 @@ pub struct Attempt<'a> {
 /// The last report of training.
 #[derive(Debug)]
 struct Step {
-    step: u64,
+    number: u64,
     samples_seen: u64,
     values: BTreeMap<String, f64>,
 }
@@ -108,7 +108,7 @@ impl<'a> Attempt<'a> {
             Event::Step { step, samples_seen, loss, metrics } => {
                 let mut values = metrics.clone();
                 values.insert("loss".to_owned(), *loss);
-                self.enter_step(Step { step: *step, samples_seen: *samples_seen, values })?;
+                self.enter_step(Step { number: *step, samples_seen: *samples_seen, values })?;
             }
             Event::Eval { samples_seen, dataset, measurements, .. } => {
                 self.enter_evaluation(dataset, *samples_seen, measurements)?;
@@ -129,7 +129,7 @@ impl<'a> Attempt<'a> {
     }
 
     fn enter_step(&mut self, now: Step) -> Result<(), String> {
-        let Step { step, samples_seen, .. } = now;
+        let Step { number: step, samples_seen, .. } = now;
         if samples_seen < self.resumed_from {
             let resumed_from = self.resumed_from;
             return Err(format!("of {samples_seen} samples, and this attempt resumed from {resumed_from}"));
@@ -138,7 +138,7 @@ impl<'a> Attempt<'a> {
             self.last_step = Some(now);
             return Ok(());
         };
-        if (step, samples_seen) == (last.step, last.samples_seen) {
+        if (step, samples_seen) == (last.number, last.samples_seen) {
             for (name, value) in now.values {
                 let before = *last.values.entry(name.clone()).or_insert(value);
                 if before.total_cmp(&value).is_ne() && !(before.is_nan() && value.is_nan()) {
@@ -147,10 +147,10 @@ impl<'a> Attempt<'a> {
             }
             return Ok(());
         }
-        if step <= last.step || samples_seen <= last.samples_seen {
+        if step <= last.number || samples_seen <= last.samples_seen {
             return Err(format!(
                 "{step} at {samples_seen} samples after step {} at {} samples: an attempt only goes forward",
-                last.step, last.samples_seen
+                last.number, last.samples_seen
             ));
         }
         *last = now;

@@ -194,7 +194,7 @@ impl Session<'_, '_> {
                     match line {
                         None => talking = false,
                         Some(line) => {
-                            if self.listener.take(line)? {
+                            if self.listener.take(&line)? {
                                 runner.kill_all();
                             }
                             retry_at = self.listener.waiting.as_ref().map(|_| Instant::now() + SPACE_RETRY);
@@ -269,7 +269,7 @@ impl Session<'_, '_> {
                 self.listener.retry()?;
             }
             match tokio::time::timeout(DRAIN_GRACE, self.lines.recv()).await {
-                Ok(Some(line)) => self.listener.take(line)?,
+                Ok(Some(line)) => self.listener.take(&line)?,
                 Ok(None) | Err(_) => return Ok(None),
             };
         }
@@ -291,14 +291,14 @@ struct Listener<'a> {
 
 impl Listener<'_> {
     /// Takes one line in. `true`: the runner is to be killed for what it said.
-    fn take(&mut self, line: Line) -> Result<bool, WorkerError> {
+    fn take(&mut self, line: &Line) -> Result<bool, WorkerError> {
         if self.output.verdict.is_some() {
             return Ok(false);
         }
-        match take_line(&mut self.attempt, &line) {
+        match take_line(&mut self.attempt, line) {
             Taken::Nothing => Ok(false),
             Taken::Words => {
-                self.tell_of_noise(&line);
+                self.tell_of_noise(line);
                 Ok(false)
             }
             Taken::Event { event, ignored } => {
