@@ -111,8 +111,9 @@ impl Batch {
 impl Store {
     /// Stores a batch of events of `attempt_id` (the claim's own, or one before it that ended with unsent events) and
     /// how far its spool is stored; with `end`, ends the claimed attempt in the same transaction and claims the next
-    /// job, if one is asked for. A job that has finished without a measurement that it plans is stored as failed. Events
-    /// that are stored already change nothing, nor does an end. `None`: the claim is superseded, nothing was written.
+    /// job, if one is asked for. A job that has finished without a measurement that it plans is stored as failed.
+    /// Events that are stored already change nothing, nor does an end. `None`: the claim is superseded, nothing was
+    /// written.
     pub async fn events_store(
         &self,
         claim: &Claim,
