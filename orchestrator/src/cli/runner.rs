@@ -212,7 +212,9 @@ fn said_line(said: &Said) -> SaidLine {
         Taken::Event { event, ignored } => {
             SaidLine { is: "understood", event: Some(kind_of(event)), ignored_keys: ignored.clone(), ..plain }
         }
-        Taken::Refused(reason) => SaidLine { is: "fails", problem: Some(reason.clone()), ..plain },
+        Taken::Refused(reason) | Taken::CutOff(reason) => {
+            SaidLine { is: "fails", problem: Some(reason.clone()), ..plain }
+        }
     }
 }
 

@@ -47,6 +47,8 @@ pub enum Taken {
         /// Keys that were ignored and not told of before.
         ignored: Vec<String>,
     },
+    /// The last line has no line break, and can't be read: its writer has ended within it.
+    CutOff(String),
     /// The attempt fails with this reason, which quotes the line.
     Refused(String),
 }
@@ -82,6 +84,19 @@ impl<'a> Attempt<'a> {
                 }
                 Err(reason) => refused(format!("the runner said `{}` {reason}", kind_of(&event))),
             },
+        }
+    }
+
+    /// Takes the last line in, which has no line break. Who was killed may have been within a line, and that is no
+    /// fault of what was said.
+    pub fn take_last(&mut self, line: &[u8]) -> Taken {
+        match read_line(line) {
+            Reading::Unclear { problem } if self.last_word.is_none() => Taken::CutOff(format!(
+                "the runner's last line is cut off: {}; the line: {}",
+                printable(&problem),
+                quote(line)
+            )),
+            _ => self.take(line),
         }
     }
 

@@ -302,6 +302,19 @@ fn a_place_has_one_value_and_an_attempt_goes_forward() {
 }
 
 #[test]
+fn a_last_line_may_be_cut_off_and_a_whole_one_counts() {
+    let spec = spec();
+    let mut attempt = Attempt::new(&spec);
+    let cut = &STARTED.as_bytes()[..20];
+    assert!(
+        matches!(attempt.take_last(cut), Taken::CutOff(reason) if reason.contains("the line: {\"event\":\"started"))
+    );
+    assert!(matches!(attempt.take_last(STARTED.as_bytes()), Taken::Event { .. }));
+    assert!(matches!(attempt.take(FINISHED.replace("640", "320").as_bytes()), Taken::Event { .. }));
+    assert!(matches!(attempt.take_last(cut), Taken::Refused(_)), "more was said after the last word");
+}
+
+#[test]
 fn a_key_that_is_ignored_is_named_once() {
     let line = r#"{"event":"step","step":1,"samples_seen":64,"loss":1,"epoch":1}"#;
     assert!(matches!(last(&[STARTED, line]), Taken::Event { ignored, .. } if ignored == ["epoch"]));

@@ -17,6 +17,8 @@ pub(super) const LINE_MAX: usize = 1 << 20;
 pub(super) enum Line {
     /// Without its line break.
     Whole(Vec<u8>),
+    /// The last one, which has no line break: the writer may have been killed within it.
+    Last(Vec<u8>),
     /// Longer than [`LINE_MAX`].
     TooLong {
         /// Its bytes.
@@ -33,7 +35,7 @@ pub(super) async fn next_line(reader: &mut (impl AsyncBufRead + Unpin)) -> io::R
     loop {
         let chunk = reader.fill_buf().await?;
         if chunk.is_empty() {
-            return Ok((length > 0).then(|| finish(line, length)));
+            return Ok((length > 0).then(|| finish(line, length, Line::Last)));
         }
         let (part, used, ended) = match chunk.iter().position(|byte| b"\r\n".contains(byte)) {
             Some(at) => (&chunk[..at], at + 1, true),
@@ -49,8 +51,16 @@ pub(super) async fn next_line(reader: &mut (impl AsyncBufRead + Unpin)) -> io::R
         }
         reader.consume(used);
         if ended {
-            return Ok(Some(finish(line, length)));
+            return Ok(Some(finish(line, length, Line::Whole)));
         }
+    }
+}
+
+impl Line {
+    /// What was kept of it.
+    pub(super) fn bytes(&self) -> &[u8] {
+        let (Line::Whole(bytes) | Line::Last(bytes) | Line::TooLong { start: bytes, .. }) = self;
+        bytes
     }
 }
 
@@ -58,6 +68,7 @@ pub(super) async fn next_line(reader: &mut (impl AsyncBufRead + Unpin)) -> io::R
 pub(super) fn take_line(attempt: &mut Attempt<'_>, line: &Line) -> Taken {
     match line {
         Line::Whole(line) => attempt.take(line),
+        Line::Last(line) => attempt.take_last(line),
         Line::TooLong { length, start } => Taken::Refused(format!(
             "the runner wrote a line of {length} bytes, at most {LINE_MAX} are read; the line: {}",
             quote(start)
@@ -65,8 +76,8 @@ pub(super) fn take_line(attempt: &mut Attempt<'_>, line: &Line) -> Taken {
     }
 }
 
-fn finish(line: Vec<u8>, length: u64) -> Line {
-    if length <= LINE_MAX as u64 { Line::Whole(line) } else { Line::TooLong { length, start: line } }
+fn finish(line: Vec<u8>, length: u64, kept: fn(Vec<u8>) -> Line) -> Line {
+    if length <= LINE_MAX as u64 { kept(line) } else { Line::TooLong { length, start: line } }
 }
 
 #[cfg(test)]
@@ -96,15 +107,14 @@ mod tests {
         let lines = read_all(&bytes, 8 << 10);
         assert_eq!(lines[0], Line::TooLong { length: 3 * LINE_MAX as u64, start: vec![b'x'; START_MAX] });
         assert_eq!(lines[1], Line::Whole(b"short".to_vec()));
-        assert_eq!(lines[2], Line::Whole(vec![b'y'; LINE_MAX]));
+        assert_eq!(lines[2], Line::Last(vec![b'y'; LINE_MAX]));
         assert_eq!(lines.len(), 3);
     }
 
     #[test]
     fn a_progress_bar_is_many_lines() {
         let lines = read_all(b"\r 25%|#|\r 50%|##|\r{}\r\nend", 3);
-        let text: Vec<&[u8]> =
-            lines.iter().map(|line| if let Line::Whole(text) = line { &text[..] } else { b"" }).collect();
+        let text: Vec<&[u8]> = lines.iter().map(Line::bytes).collect();
         assert_eq!(text, [&b""[..], b" 25%|#|", b" 50%|##|", b"{}", b"", b"end"]);
     }
 
@@ -115,8 +125,9 @@ mod tests {
             capacity in 1_usize..40,
         ) {
             let mut expected: Vec<Line> = bytes.split(|byte| b"\r\n".contains(byte)).map(|line| Line::Whole(line.to_vec())).collect();
-            if expected.last() == Some(&Line::Whole(Vec::new())) {
-                expected.pop();
+            match expected.pop() {
+                Some(Line::Whole(last)) if !last.is_empty() => expected.push(Line::Last(last)),
+                _ => {}
             }
             prop_assert_eq!(read_all(&bytes, capacity), expected);
         }

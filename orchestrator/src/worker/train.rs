@@ -307,6 +307,11 @@ impl Listener<'_> {
                 }
                 self.append(event)
             }
+            Taken::CutOff(reason) => {
+                log::line(&reason);
+                self.output.cut_off = Some(reason);
+                Ok(false)
+            }
             Taken::Refused(reason) => Ok(self.refuse(reason)),
         }
     }
@@ -350,9 +355,8 @@ impl Listener<'_> {
 
     fn tell_of_noise(&mut self, line: &Line) {
         self.noise += 1;
-        let (Line::Whole(text) | Line::TooLong { start: text, .. }) = line;
         match self.noise {
-            ..NOISE_MAX => log::line(&format!("no event: {}", events::quote(text))),
+            ..NOISE_MAX => log::line(&format!("no event: {}", events::quote(line.bytes()))),
             NOISE_MAX => log::line("more lines that are no events are not told of"),
             _ => {}
         }

@@ -114,16 +114,19 @@ impl Listener<'_> {
                 self.output.verdict.clone().map(|(_, reason)| reason)
             }
             Taken::Refused(reason) => Some(reason.clone()),
+            Taken::CutOff(reason) => {
+                self.output.cut_off = Some(reason.clone());
+                None
+            }
             _ => None,
         };
         if let Some(reason) = failed {
             self.output.verdict.get_or_insert_with(|| (FailureKind::BadInput, reason.clone()));
             taken = Taken::Refused(reason);
         }
-        let (Line::Whole(text) | Line::TooLong { start: text, .. }) = line;
         let is_last = matches!(taken, Taken::Refused(_));
         if taken != Taken::Nothing {
-            tell(&Said { line: quote(text), taken });
+            tell(&Said { line: quote(line.bytes()), taken });
         }
         is_last
     }

@@ -9,8 +9,9 @@ use serde::{Deserialize, Serialize, Serializer};
 
 use crate::EvaluationTask;
 
-/// One line of a runner's standard output. Positions are samples seen *before* the event's own work is repeated: an
-/// event with `samples_seen: 256` speaks of the state after 256 samples.
+/// One line of a runner's standard output, as our runners write it; `sweep` reads what others write more leniently (see
+/// the README). Positions are samples seen *before* the event's own work is repeated: an event with `samples_seen: 256`
+/// speaks of the state after 256 samples.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(tag = "event", rename_all = "snake_case", deny_unknown_fields)]
 pub enum Event {

@@ -118,6 +118,20 @@ fn what_is_not_clear_and_what_can_not_be_fails_the_attempt() {
 }
 
 #[test]
+fn a_runner_that_is_killed_within_a_line_is_tried_again() {
+    let bench = bench(
+        &SPEC.replace("retries: 0", "retries: 1"),
+        r#"if [ ! -e killed ]; then touch killed; start 0; printf '{"event":"step","st'; kill -9 $$; fi
+           start 0; step 1 1; eval_ 64 "$(acc 0.25)"; step 2 1; eval_ 128 "$(acc 0.5)"; end"#,
+    );
+    bench.finish();
+    let attempts = "SELECT concat_ws(' ', state, failure_kind, reason) FROM attempt ORDER BY attempt_id";
+    assert_eq!(bench.ask(attempts), ["failed crash the runner was killed by SIGKILL", "finished"], "{}", bench.story());
+    let story = bench.story();
+    assert!(story.contains("the runner's last line is cut off: it is no whole JSON object"), "{story}");
+}
+
+#[test]
 fn what_an_earlier_attempt_has_measured_counts_and_what_none_has_fails_the_job() {
     // Each stops itself after the first step, and is resumed.
     let in_two_attempts = |first: &str| {
