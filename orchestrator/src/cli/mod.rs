@@ -31,6 +31,7 @@ mod plot;
 mod progress;
 mod report;
 mod retry;
+mod runner;
 mod schema;
 mod search;
 mod site;
@@ -114,6 +115,8 @@ enum Command {
     Db(db::Args),
     /// Show a model's parameters and compute.
     Model(model::Args),
+    /// Check that a runner of one's own speaks the protocol.
+    Runner(runner::Args),
     /// Print the JSON Schema of a spec, for editors.
     Schema(schema::Args),
     /// Check that everything a sweep needs is there.
@@ -164,6 +167,7 @@ async fn dispatch(command: Command) -> Result<Exit, Failure> {
         Command::Sql(args) => sql::run(args).await,
         Command::Db(args) => db::run(args).await,
         Command::Model(args) => model::run(&args),
+        Command::Runner(args) => runner::run(args).await,
         Command::Schema(args) => schema::run(&args),
         Command::Doctor(args) => doctor::run(args).await,
         Command::Completions(args) => Ok(completions::run(&args)),

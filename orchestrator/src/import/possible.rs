@@ -3,39 +3,14 @@
 use std::collections::BTreeMap;
 
 use super::list_of;
+use crate::events::Range;
 use crate::store::import::{ImportedJob, ImportedStudy};
 
-/// What a metric's values may be.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-pub(super) enum Range {
-    /// Nats: above zero.
-    Loss,
-    /// Of items that are right: accuracy, recall, precision.
-    Fraction,
-}
-
-impl Range {
-    /// Of a metric, by its name: losses are called so.
-    pub(super) fn of(metric: &str) -> Range {
-        if metric.starts_with("loss") { Range::Loss } else { Range::Fraction }
-    }
-
-    /// Whether a value lies in it.
-    pub(super) fn holds(self, value: f64) -> bool {
-        match self {
-            Range::Loss => value > 0.0 && value.is_finite(),
-            Range::Fraction => (0.0..=1.0).contains(&value),
-        }
-    }
-
-    fn allowed(self) -> &'static str {
-        match self {
-            Range::Loss => "a loss has to be above 0",
-            Range::Fraction => {
-                "a fraction has to lie between 0 and 1 (percent has to be divided by 100, as in \
-                 `sweep import csv --map 'accuracy=COLUMN/100'`)"
-            }
-        }
+/// The way out where one is left out.
+fn hint(range: Range) -> &'static str {
+    match range {
+        Range::Loss => "",
+        Range::Fraction => " (percent has to be divided by 100, as in `sweep import csv --map 'accuracy=COLUMN/100'`)",
     }
 }
 
@@ -68,7 +43,9 @@ pub(super) fn keep(studies: &mut [ImportedStudy]) -> Vec<String> {
         });
     }
     warnings.extend(
-        left_out.into_iter().map(|((range, _), places)| format!("left out: {}: {}", range.allowed(), list_of(places))),
+        left_out
+            .into_iter()
+            .map(|((range, _), places)| format!("left out: {}{}: {}", range.allowed(), hint(range), list_of(places))),
     );
     warnings
 }

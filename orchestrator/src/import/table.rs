@@ -6,9 +6,9 @@ use serde_json::{Value, json};
 
 use super::benchmarks::binomial;
 use super::mapping::{From, Key, Mapping};
-use super::possible::Range;
 use super::{ReadError, SourceFile, agree, list_of, number, pool};
 use crate::dataset::table::Table;
+use crate::events::Range;
 use crate::fit::Convention;
 use crate::store::import::{Imported, ImportedEvaluation, ImportedJob, ImportedPool, ImportedStudy};
 

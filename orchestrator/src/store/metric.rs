@@ -5,7 +5,7 @@ use sqlx::PgConnection;
 
 use super::attempt::{Claim, Ending, Orders, attempt_end, claimed_by};
 use super::next::{NextRequest, take_next};
-use super::{Store, StoreError, checkpoint, doing, evaluation, listener};
+use super::{Store, StoreError, checkpoint, doing, evaluation, listener, planned};
 
 /// A run of consecutive events of one attempt, by column.
 #[derive(Debug, Clone, Default, PartialEq)]
@@ -15,6 +15,7 @@ pub struct Batch {
     samples_seen: Vec<i64>,
     values: Vec<f64>,
     pub(super) evaluations: Vec<evaluation::Row>,
+    unmeasured: Vec<planned::Unmeasured>,
     pub(super) checkpoints: Vec<checkpoint::Row>,
     started: Option<(i64, String)>,
     /// What is trained on.
@@ -37,13 +38,15 @@ pub struct End<'a> {
 pub struct Stored {
     /// For the attempt whose claim it was.
     pub orders: Orders,
+    /// Why an attempt that said that it had finished is stored as failed.
+    pub not_done: Option<String>,
     /// The claim to the next job, if one was asked for and there is one.
     pub next: Option<Claim>,
 }
 
 impl Batch {
-    /// Columns of `events`, of which the last is line `acked_events` of the attempt's spool. A loss that is no number
-    /// is left out: it fails the job, and no curve wants it.
+    /// Columns of `events`, of which the last is line `acked_events` of the attempt's spool. A loss that is no number,
+    /// in training or measured, is left out: it fails the job, and no curve wants it.
     pub fn new(events: &[Event], acked_events: i64) -> Batch {
         let mut batch = Batch { acked_events, ..Batch::default() };
         for event in events {
@@ -63,12 +66,20 @@ impl Batch {
                         batch.values.push(value);
                     }
                 }
-                Event::Eval { samples_seen, dataset, measurements } => {
+                Event::Eval { samples_seen, dataset, measurements, unmeasured } => {
                     batch.reach(*samples_seen);
-                    batch.evaluations.extend(measurements.iter().map(|measurement| evaluation::Row {
+                    let samples_seen = samples_seen.cast_signed();
+                    let finite = measurements.iter().filter(|measurement| measurement.value.is_finite());
+                    batch.evaluations.extend(finite.map(|measurement| evaluation::Row {
                         dataset: dataset.clone(),
-                        samples_seen: samples_seen.cast_signed(),
+                        samples_seen,
                         measurement: measurement.clone(),
+                    }));
+                    batch.unmeasured.extend(unmeasured.iter().map(|(task, reason)| planned::Unmeasured {
+                        dataset: dataset.clone(),
+                        samples_seen,
+                        task: *task,
+                        reason: reason.clone(),
                     }));
                 }
                 Event::Checkpoint { step, samples_seen, path, sha256 } => {
@@ -100,8 +111,9 @@ impl Batch {
 impl Store {
     /// Stores a batch of events of `attempt_id` (the claim's own, or one before it that ended with unsent events) and
     /// how far its spool is stored; with `end`, ends the claimed attempt in the same transaction and claims the next
-    /// job, if one is asked for. Events that are stored already change nothing, nor does an end. `None`: the claim is
-    /// superseded, nothing was written.
+    /// job, if one is asked for. A job that has finished without a measurement that it plans is stored as failed.
+    /// Events that are stored already change nothing, nor does an end. `None`: the claim is superseded, nothing was
+    /// written.
     pub async fn events_store(
         &self,
         claim: &Claim,
@@ -116,7 +128,7 @@ impl Store {
                 // An earlier try may have got through, its answer lost.
                 Some(next) => {
                     let next = claimed_by(&mut tx, &next.token, &next.nonce).await.map_err(&failed)?;
-                    Ok(next.map(|next| Stored { orders: Orders::default(), next: Some(next) }))
+                    Ok(next.map(|next| Stored { orders: Orders::default(), not_done: None, next: Some(next) }))
                 }
                 None => Ok(None),
             };
@@ -124,14 +136,19 @@ impl Store {
         metrics_insert(&mut tx, attempt_id, batch).await.map_err(&failed)?;
         checkpoint::insert(&mut tx, attempt_id, &batch.checkpoints).await.map_err(&failed)?;
         evaluation::insert(&mut tx, attempt_id, &batch.evaluations).await.map_err(&failed)?;
+        planned::unmeasured_insert(&mut tx, claim, attempt_id, &batch.unmeasured).await.map_err(&failed)?;
         progress_update(&mut tx, claim, attempt_id, batch).await.map_err(&failed)?;
         if let Some(data) = &batch.data {
             data_update(&mut tx, claim.job_id, data).await.map_err(&failed)?;
         }
         let mut next = None;
+        let mut not_done = None;
         if let Some(end) = end {
-            attempt_end(&mut tx, claim, end.ending, orders.cancel).await.map_err(&failed)?;
-            next = match end.next.filter(|_| matches!(end.ending, Ending::Finished { .. })) {
+            let last = (&batch.evaluations[..], &batch.unmeasured[..]);
+            not_done = planned::checked(&mut tx, claim, end.ending, last).await.map_err(&failed)?;
+            let ending = not_done.as_ref().unwrap_or(end.ending);
+            attempt_end(&mut tx, claim, ending, orders.cancel).await.map_err(&failed)?;
+            next = match end.next.filter(|_| matches!(ending, Ending::Finished { .. })) {
                 Some(request) => take_next(&mut tx, claim, request).await.map_err(&failed)?,
                 None => None,
             };
@@ -141,7 +158,11 @@ impl Store {
             }
         }
         tx.commit().await.map_err(&failed)?;
-        Ok(Some(Stored { orders, next }))
+        let not_done = not_done.and_then(|ending| match ending {
+            Ending::Failed { reason, .. } => Some(reason),
+            Ending::Finished { .. } | Ending::Stopped { .. } => None,
+        });
+        Ok(Some(Stored { orders, not_done, next }))
     }
 }
 

@@ -15,6 +15,7 @@ mod metric;
 mod next;
 mod nodes;
 pub mod observation;
+mod planned;
 pub mod private_postgres;
 mod progress;
 mod spooled;

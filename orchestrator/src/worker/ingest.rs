@@ -6,11 +6,11 @@ use std::path::PathBuf;
 
 use protocol::Event;
 
+use super::WorkerError;
 use super::ship::{BATCH_EVENTS, Destination, RetryingStore};
 use super::spool::Tail;
 use super::supervise::{deliver, finished_in, ship_predecessors};
 use super::ticket::{self, EndReport, Ticket};
-use super::{WorkerError, check};
 use crate::store::{Claim, End, Ending, Orders, Store, StoreError};
 
 /// An attempt whose worker reaches no database.
@@ -48,7 +48,7 @@ struct Reading {
     tail: Tail,
     beat: Option<String>,
     ordered: Orders,
-    /// Why the database refused an event.
+    /// Why an event could not be read or stored.
     refused: Option<String>,
     /// The runner's word that it has finished.
     finished: Option<Ending>,
@@ -56,7 +56,7 @@ struct Reading {
 
 impl Reading {
     fn new(claim: Claim) -> Reading {
-        let tail = Tail::new(&claim.folder);
+        let tail = Tail::new(&claim.folder, claim.spec.samples_seen);
         Reading { claim, tail, beat: None, ordered: Orders::default(), refused: None, finished: None }
     }
 }
@@ -190,12 +190,12 @@ impl Ingest {
             // A copy: what is not stored is read again.
             let mut tail = reading.tail.clone();
             let reading_failed = super::supervise::file("read the events in", &reading.claim.folder);
-            let mut events: Vec<(i64, Event)> = tail.read(BATCH_EVENTS).map_err(reading_failed)?;
+            let events: Vec<(i64, Event)> = tail.read(BATCH_EVENTS).map_err(reading_failed)?;
             let end = end.filter(|end| tail.lines() >= end.lines);
             if tail.lines() == reading.tail.lines() && end.is_none() {
                 return Ok(false);
             }
-            events.retain(|(_, event)| check::problem(event, reading.claim.spec.samples_seen).is_none());
+            reading.refused = reading.refused.take().or_else(|| tail.unread().map(str::to_owned));
             let mut finished = reading.finished.clone();
             finished_in(&events, &reading.claim, &mut finished);
             let to = Destination { claim: &reading.claim, attempt_id: reading.claim.attempt_id };

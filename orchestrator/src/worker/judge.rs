@@ -6,7 +6,7 @@ use std::process::ExitStatus;
 use nix::sys::signal::Signal;
 use protocol::{Event, FailureKind, exit};
 
-use super::check::short_text;
+use crate::events::{diverged, short_text};
 use crate::store::Ending;
 
 /// What the runner has said so far that matters for the end.
@@ -16,6 +16,8 @@ pub(super) struct RunnerOutput {
     pub(super) any_event: bool,
     /// Why the runner had to be killed, if it had to.
     pub(super) verdict: Option<(FailureKind, String)>,
+    /// What is wrong with the end of its last line.
+    pub(super) cut_off: Option<String>,
     /// Its `finished` or `failed`.
     pub(super) last_word: Option<Event>,
 }
@@ -32,7 +34,7 @@ pub(super) enum StopCause {
 impl RunnerOutput {
     /// Whether nothing was said that counts.
     pub(super) fn is_silent(&self) -> bool {
-        !self.any_event && self.verdict.is_none()
+        !self.any_event && self.verdict.is_none() && self.cut_off.is_none()
     }
 
     /// Takes an event in. `true`: the runner is to be killed.
@@ -43,12 +45,8 @@ impl RunnerOutput {
                 let reason = format!("the runner built {parameters} parameters, the plan has {planned_parameters}");
                 self.verdict = Some((FailureKind::BadInput, reason));
             }
-            Event::Step { step, loss, .. } if !loss.is_finite() => {
-                let loss = if loss.is_nan() { "NaN" } else { "infinite" };
-                self.verdict = Some((FailureKind::Diverged, format!("loss is {loss} at step {step}")));
-            }
             Event::Finished { .. } | Event::Failed { .. } => self.last_word = Some(event.clone()),
-            _ => {}
+            _ => self.verdict = diverged(event).map(|reason| (FailureKind::Diverged, reason)),
         }
         self.verdict.is_some()
     }
@@ -102,6 +100,10 @@ pub(super) fn judge(output: RunnerOutput, exit: RunnerExit, samples_total: u64) 
     }
     match (code, asked) {
         (_, Some(StopCause::Request)) => Ending::Stopped { reason: Ending::ASKED.to_owned() },
+        // One that leaves by itself has written all that it had to say.
+        (Some(0 | exit::STOPPED), _) if output.cut_off.is_some() => {
+            failed(FailureKind::Crash, output.cut_off.unwrap_or_default())
+        }
         (Some(exit::STOPPED), Some(StopCause::TimeLimit(_))) => {
             Ending::Stopped { reason: Ending::TIME_LIMIT.to_owned() }
         }
@@ -189,6 +191,24 @@ mod tests {
         assert_eq!(end_of(None, exit(1 << 8)), "Crash: out of memory: the runner left with exit code 1");
         let failed = Some(Event::Failed { reason: "no such pool".to_owned(), kind: FailureKind::BadInput });
         assert_eq!(end_of(failed, exit(1 << 8)), "BadInput: no such pool", "its own word counts");
+    }
+
+    #[test]
+    fn who_is_killed_within_a_line_has_crashed_and_who_leaves_within_one_too() {
+        let end = |raw_status, asked| {
+            let output =
+                RunnerOutput { any_event: true, cut_off: Some("cut off".to_owned()), ..RunnerOutput::default() };
+            let status = Some(ExitStatus::from_raw(raw_status));
+            let exit = RunnerExit { status, asked, killed_for_memory: false, stderr_tail: String::new() };
+            match judge(output, exit, 100) {
+                Ending::Failed { kind, reason, .. } => format!("{kind:?}: {reason}"),
+                other => format!("{other:?}"),
+            }
+        };
+        assert_eq!(end(9, None), "Crash: the runner was killed by SIGKILL");
+        assert_eq!(end(0, None), "Crash: cut off");
+        assert_eq!(end(75 << 8, None), "Crash: cut off");
+        assert!(end(9, Some(StopCause::Request)).starts_with("Stopped"));
     }
 
     #[test]

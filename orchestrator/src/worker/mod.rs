@@ -6,7 +6,8 @@
 
 pub mod ingest;
 
-mod check;
+pub mod trial;
+
 mod checkpoints;
 mod judge;
 mod lines;

@@ -165,8 +165,8 @@ async fn copy_words(rank: usize, pipe: impl AsyncRead + Unpin) {
     let mut reader = BufReader::new(pipe);
     while let Ok(Some(line)) = next_line(&mut reader).await {
         match line {
-            Line::Whole(words) => say(rank, &words),
-            Line::TooLong(length) => say(rank, format!("(a line of {length} bytes)").as_bytes()),
+            Line::Whole(words) | Line::Last(words) => say(rank, &words),
+            Line::TooLong { length, .. } => say(rank, format!("(a line of {length} bytes)").as_bytes()),
         }
     }
 }

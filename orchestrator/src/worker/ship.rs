@@ -164,7 +164,8 @@ fn unless_refused(ending: &Ending, refused: Option<&str>) -> Ending {
         (Ending::Finished { .. } | Ending::Stopped { .. }, Some(reason)) => Ending::Failed {
             kind: FailureKind::BadInput,
             reason: format!(
-                "the database can't hold what the runner said ({reason}): see {REFUSED_FILE} of the attempt"
+                "not all that the runner said could be stored ({reason}): see {REFUSED_FILE} or {} of the attempt",
+                super::spool::FILE
             ),
             exit_code: None,
             stderr_tail: String::new(),
@@ -195,7 +196,7 @@ pub(super) async fn ship(
     orders: mpsc::UnboundedSender<Orders>,
     next_job: &impl Fn() -> Option<NextRequest>,
 ) -> Result<Shipped, WorkerError> {
-    let mut tail = Tail::new(&claim.folder);
+    let mut tail = Tail::new(&claim.folder, claim.spec.samples_seen);
     let to = Destination { claim, attempt_id: claim.attempt_id };
     let mut told = Instant::now();
     let mut refused = None;
@@ -222,6 +223,7 @@ pub(super) async fn ship(
             path: claim.folder.clone(),
             source,
         })?;
+        refused = refused.or_else(|| tail.unread().map(str::to_owned));
         behind = events.len() == BATCH_EVENTS;
         // The last batch carries the ending.
         let last = end.as_ref().filter(|_| tail.exhausted()).map(|ending| End { ending, next: next.as_ref() });
@@ -230,14 +232,17 @@ pub(super) async fn ship(
                 continue;
             }
             let orders = database.run(deadline, async |store| store.attempt_beat(claim).await).await?;
-            orders.map(|orders| Stored { orders, next: None })
+            orders.map(|orders| Stored { orders, not_done: None, next: None })
         } else {
             database.store_events(deadline, &to, &events, tail.lines(), last, &mut refused).await?
         };
         told = Instant::now();
         match answer {
             None => return Ok(Shipped::Superseded),
-            Some(answer) if last.is_some() => return Ok(Shipped::Everything(answer.next.map(Box::new))),
+            Some(answer) if last.is_some() => {
+                answer.not_done.iter().for_each(|reason| log::line(&format!("stored as failed: {reason}")));
+                return Ok(Shipped::Everything(answer.next.map(Box::new)));
+            }
             Some(answer) => {
                 // An attempt that is to fail for what was refused need not go on.
                 let stop = answer.orders.stop || refused.is_some();

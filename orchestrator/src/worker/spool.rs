@@ -6,6 +6,8 @@ use std::path::{Path, PathBuf};
 
 use protocol::Event;
 
+use crate::events::{Reading, problem, quote, read_line};
+
 /// Name of the file in an attempt's folder.
 pub(super) const FILE: &str = "events.jsonl";
 
@@ -52,13 +54,23 @@ impl Spool {
 #[derive(Debug, Clone)]
 pub(super) struct Tail {
     path: PathBuf,
+    /// Samples of the job, which no event may go beyond.
+    samples_total: u64,
     offset: u64,
     lines: i64,
+    /// The first line that could not be read, and why.
+    unread: Option<String>,
 }
 
 impl Tail {
-    pub(super) fn new(folder: &Path) -> Tail {
-        Tail { path: folder.join(FILE), offset: 0, lines: 0 }
+    pub(super) fn new(folder: &Path, samples_total: u64) -> Tail {
+        Tail { path: folder.join(FILE), samples_total, offset: 0, lines: 0, unread: None }
+    }
+
+    /// Why what was read is not all that the runner said, if so: a worker of ours writes only what can be read, an
+    /// older one or a broken disk may not have.
+    pub(super) fn unread(&self) -> Option<&str> {
+        self.unread.as_deref()
     }
 
     /// Lines read so far.
@@ -73,7 +85,7 @@ impl Tail {
 
     /// The next events, at most `limit` lines of them, each with the number of its line, from 1. What is behind the
     /// last line break isn't written yet (or never will be, if its writer was killed); a missing file is an empty one;
-    /// a line that is no event counts, but gives none.
+    /// a line that is no event counts, but gives none: see [`Tail::unread`].
     pub(super) fn read(&mut self, limit: usize) -> io::Result<Vec<(i64, Event)>> {
         let mut file = match File::open(&self.path) {
             Ok(file) => file,
@@ -87,9 +99,27 @@ impl Tail {
         for line in bytes.split_inclusive(|&byte| byte == b'\n').filter(|line| line.ends_with(b"\n")).take(limit) {
             self.offset += line.len() as u64;
             self.lines += 1;
-            events.extend(serde_json::from_slice::<Event>(line).ok().map(|event| (self.lines, event)));
+            match checked(line, self.samples_total) {
+                Ok(event) => events.push((self.lines, event)),
+                Err(problem) => {
+                    let told = || format!("line {} of {FILE}: {problem}; the line: {}", self.lines, quote(line));
+                    self.unread.get_or_insert_with(told);
+                }
+            }
         }
         Ok(events)
+    }
+}
+
+/// The event of a line.
+fn checked(line: &[u8], samples_total: u64) -> Result<Event, String> {
+    match read_line(line) {
+        Reading::Event { event, .. } => match problem(&event, samples_total) {
+            None => Ok(event),
+            Some(problem) => Err(problem),
+        },
+        Reading::Unclear { problem } => Err(problem),
+        Reading::Empty | Reading::Words => Err("it is no event".to_owned()),
     }
 }
 
@@ -107,15 +137,20 @@ mod tests {
     #[test]
     fn a_torn_line_waits_and_a_foreign_one_counts() {
         let folder = tempfile::tempdir().unwrap();
-        let mut tail = Tail::new(folder.path());
+        let mut tail = Tail::new(folder.path(), 16);
         assert_eq!(tail.read(10).unwrap(), []);
         let mut spool = Spool::create(folder.path()).unwrap();
         spool.append(&step(1)).unwrap();
         spool.file.write_all(b"no event\n").unwrap();
         spool.append(&step(2)).unwrap();
         spool.file.write_all(b"{\"event\":\"fin").unwrap();
-        assert_eq!(tail.read(2).unwrap(), [(1, step(1))]);
+        assert_eq!(tail.read(1).unwrap(), [(1, step(1))]);
+        assert_eq!(tail.unread(), None);
+        assert_eq!(tail.read(1).unwrap(), []);
+        assert_eq!(tail.unread(), Some("line 2 of events.jsonl: it is no event; the line: no event"));
         assert_eq!(tail.read(10).unwrap(), [(3, step(2))]);
         assert_eq!((tail.read(10).unwrap(), tail.lines()), (vec![], 3));
+        let mut tail = Tail::new(folder.path(), 8);
+        assert_eq!(tail.read(10).unwrap().len(), 1, "the other is beyond the job's samples");
     }
 }

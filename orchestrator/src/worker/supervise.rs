@@ -12,7 +12,8 @@ use super::ship::{BATCH_EVENTS, DELIVERY_LIMIT, Destination, RetryingStore, Ship
 use super::spool::Tail;
 use super::stop::StopSignal;
 use super::train::{RunnerSeat, train};
-use super::{Cli, SUPERSEDED, WorkerError, check, checkpoints, log, runner};
+use super::{Cli, SUPERSEDED, WorkerError, checkpoints, log, runner};
+use crate::events;
 use crate::store::{self, Batch, Claim, End, Ending, NextRequest, Store};
 
 /// How long a worker that has nothing to train yet waits for the database.
@@ -117,7 +118,7 @@ pub(super) fn ending_of(error: &WorkerError) -> Ending {
         }
         _ => Ending::Failed {
             kind: FailureKind::Crash,
-            reason: check::short_text(&reason),
+            reason: events::short_text(&reason),
             exit_code: None,
             stderr_tail: String::new(),
         },
@@ -182,15 +183,15 @@ pub(super) async fn ship_predecessors(
         closed.push(earlier.attempt_id);
         let to = Destination { claim, attempt_id: earlier.attempt_id };
         let mut refused = None;
-        let mut tail = Tail::new(&earlier.folder);
+        let mut tail = Tail::new(&earlier.folder, claim.spec.samples_seen);
         while !tail.exhausted() {
             let before = tail.lines();
-            let mut events = tail.read(BATCH_EVENTS).map_err(file("read the events in", &earlier.folder))?;
+            let events = tail.read(BATCH_EVENTS).map_err(file("read the events in", &earlier.folder))?;
             if tail.lines() == before {
                 break; // a torn last line
             }
-            // A spool of an older version was not checked when it was written.
-            events.retain(|(_, event)| check::problem(event, claim.spec.samples_seen).is_none());
+            // What can't be read is trained again.
+            refused = refused.or_else(|| tail.unread().map(str::to_owned));
             finished_in(&events, claim, &mut finished);
             if tail.lines() > earlier.acked_events {
                 database.store_events(None, &to, &events, tail.lines(), None, &mut refused).await?;

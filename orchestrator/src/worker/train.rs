@@ -8,22 +8,22 @@ use protocol::{Event, FailureKind, Job, Resources};
 use tokio::sync::mpsc;
 use tokio::time::Instant;
 
-use super::check;
 use super::judge::{RunnerExit, RunnerOutput, StopCause, judge};
-use super::lines::{LINE_MAX, Line};
+use super::lines::{Line, take_line};
 use super::runner::{self, Runner};
 use super::spool::Spool;
 use super::stop::{StopSignal, Told};
 use super::supervise::{file, is_disk_full};
 use super::{Cli, WorkerError, checkpoints, log, memory, ranks};
+use crate::events::{self, Attempt, Taken};
 use crate::store::{Claim, Ending, Orders};
 
 /// How long a runner may take to stop after it was asked to.
 const STOP_GRACE: Duration = Duration::from_mins(1);
 /// How long a runner that has said its last word may take to leave.
-const LEAVE_GRACE: Duration = Duration::from_secs(10);
+pub(super) const LEAVE_GRACE: Duration = Duration::from_secs(10);
 /// How long its standard output may stay open after it has left.
-const DRAIN_GRACE: Duration = Duration::from_secs(2);
+pub(super) const DRAIN_GRACE: Duration = Duration::from_secs(2);
 /// Bytes of an attempt's spool.
 const SPOOL_MAX: u64 = 4 << 30;
 /// An attempt that was shorter than this is done again sooner than its spool is made safe against a power cut.
@@ -102,8 +102,14 @@ pub(super) async fn train(
     std::fs::create_dir_all(&job.checkpoint_dir).map_err(file("make the folder", &job.checkpoint_dir))?;
     runner::write_job(&job).map_err(file("write job.json in", &claim.folder))?;
     let spool = Spool::create(&claim.folder).map_err(file("write the events in", &claim.folder))?;
-    let mut listener =
-        Listener { claim, spool, output: RunnerOutput::default(), waiting: None, noise: 0, serves: seat.cli.serve };
+    let mut listener = Listener {
+        claim,
+        spool,
+        output: RunnerOutput::default(),
+        attempt: Attempt::new(&claim.spec),
+        waiting: None,
+        noise: 0,
+    };
     loop {
         let (mut runner, lines, reused) = match seat.start(&job).await {
             Ok(started) => started,
@@ -188,7 +194,7 @@ impl Session<'_, '_> {
                     match line {
                         None => talking = false,
                         Some(line) => {
-                            if self.listener.take(line)? {
+                            if self.listener.take(&line)? {
                                 runner.kill_all();
                             }
                             retry_at = self.listener.waiting.as_ref().map(|_| Instant::now() + SPACE_RETRY);
@@ -263,7 +269,7 @@ impl Session<'_, '_> {
                 self.listener.retry()?;
             }
             match tokio::time::timeout(DRAIN_GRACE, self.lines.recv()).await {
-                Ok(Some(line)) => self.listener.take(line)?,
+                Ok(Some(line)) => self.listener.take(&line)?,
                 Ok(None) | Err(_) => return Ok(None),
             };
         }
@@ -275,51 +281,38 @@ struct Listener<'a> {
     claim: &'a Claim,
     spool: Spool,
     output: RunnerOutput,
+    /// What it has said before.
+    attempt: Attempt<'a>,
     /// An event that the disk had no room for.
     waiting: Option<Event>,
     /// Lines that were no events.
     noise: u32,
-    /// Whether the runner takes one job after another.
-    serves: bool,
 }
 
 impl Listener<'_> {
     /// Takes one line in. `true`: the runner is to be killed for what it said.
-    fn take(&mut self, line: Line) -> Result<bool, WorkerError> {
-        // Nothing counts after the last word.
-        if self.output.verdict.is_some() || self.output.last_word.is_some() {
+    fn take(&mut self, line: &Line) -> Result<bool, WorkerError> {
+        if self.output.verdict.is_some() {
             return Ok(false);
         }
-        let line = match line {
-            Line::Whole(line) => line,
-            Line::TooLong(length) => {
-                return Ok(
-                    self.refuse(format!("the runner wrote a line of {length} bytes, at most {LINE_MAX} are read"))
-                );
-            }
-        };
-        match serde_json::from_slice::<Event>(&line) {
-            // Of a job before this one: not to be taken for this one's.
-            Ok(event) if self.serves && !self.output.any_event && !may_be_first(&event) => {
-                let kind = kind_of(&event);
-                Ok(self.refuse(format!("the runner said `{kind}` before `started`: it is another job's, or nobody's")))
-            }
-            Ok(event) => match check::problem(&event, self.claim.spec.samples_seen) {
-                None => self.append(event),
-                Some(problem) => {
-                    let kind = kind_of(&event);
-                    Ok(self.refuse(format!("the runner said `{kind}` that can't be stored: {problem}")))
-                }
-            },
-            // What a later version of the protocol may add is noise to this one; what is meant as an event of this one
-            // and can't be read would be missing from the result.
-            Err(error) if is_meant_as_event(&line) && !error.to_string().contains("unknown variant") => {
-                Ok(self.refuse(format!("the runner wrote an event that can't be read: {error}")))
-            }
-            Err(error) => {
-                self.tell_of_noise(&line, &error);
+        match take_line(&mut self.attempt, line) {
+            Taken::Nothing => Ok(false),
+            Taken::Words => {
+                self.tell_of_noise(line);
                 Ok(false)
             }
+            Taken::Event { event, ignored } => {
+                for key in ignored {
+                    log::line(&format!("ignored `{key}` of `{}`: it means nothing here", events::kind_of(&event)));
+                }
+                self.append(event)
+            }
+            Taken::CutOff(reason) => {
+                log::line(&reason);
+                self.output.cut_off = Some(reason);
+                Ok(false)
+            }
+            Taken::Refused(reason) => Ok(self.refuse(reason)),
         }
     }
 
@@ -360,38 +353,13 @@ impl Listener<'_> {
         true
     }
 
-    fn tell_of_noise(&mut self, line: &[u8], error: &serde_json::Error) {
-        let text: String = String::from_utf8_lossy(line).trim_end().chars().take(200).collect();
-        if text.is_empty() {
-            return;
-        }
+    fn tell_of_noise(&mut self, line: &Line) {
         self.noise += 1;
         match self.noise {
-            ..NOISE_MAX => log::line(&format!("no event ({error}): {}", text.escape_debug())),
+            ..NOISE_MAX => log::line(&format!("no event: {}", events::quote(line.bytes()))),
             NOISE_MAX => log::line("more lines that are no events are not told of"),
             _ => {}
         }
-    }
-}
-
-/// Whether a line begins as events do.
-fn is_meant_as_event(line: &[u8]) -> bool {
-    let mut text = line.iter().filter(|byte| !byte.is_ascii_whitespace());
-    b"{\"event\":".iter().all(|wanted| text.next() == Some(wanted))
-}
-
-fn may_be_first(event: &Event) -> bool {
-    matches!(event, Event::Started { .. } | Event::Failed { .. })
-}
-
-fn kind_of(event: &Event) -> &'static str {
-    match event {
-        Event::Started { .. } => "started",
-        Event::Step { .. } => "step",
-        Event::Eval { .. } => "eval",
-        Event::Checkpoint { .. } => "checkpoint",
-        Event::Finished { .. } => "finished",
-        Event::Failed { .. } => "failed",
     }
 }
 

@@ -111,7 +111,7 @@ async fn look_for_orders(claim: &Claim, orders: mpsc::UnboundedSender<Orders>) {
 /// Writes the end, as soon as there is room for it.
 async fn report(claim: &Claim, ending: Ending, durable: bool) -> Result<(), WorkerError> {
     let writing = file("write the end in", &claim.folder);
-    let mut tail = Tail::new(&claim.folder);
+    let mut tail = Tail::new(&claim.folder, claim.spec.samples_seen);
     loop {
         let before = tail.lines();
         tail.read(usize::MAX).map_err(&writing)?;

@@ -12,6 +12,7 @@ mod hostile;
 mod memory;
 mod pilots;
 mod plain;
+mod says;
 mod scale;
 mod slurm;
 mod spooled;

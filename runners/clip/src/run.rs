@@ -359,9 +359,9 @@ impl Training<'_> {
                 return Ok(Ending::Stopped);
             }
             let held_out = &self.held_out[index];
-            let measurements = held_out.measure(&self.model)?;
+            let (measurements, unmeasured) = held_out.measure(&self.model)?;
             let (dataset, samples_seen) = (held_out.dataset.clone(), self.position.samples_seen);
-            emit(&Event::Eval { samples_seen, dataset, measurements })?;
+            emit(&Event::Eval { samples_seen, dataset, measurements, unmeasured })?;
         }
         self.position.evaluated_samples = Some(self.position.samples_seen);
         self.eval_time += started.elapsed();

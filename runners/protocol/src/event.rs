@@ -7,8 +7,11 @@ use std::path::PathBuf;
 use serde::de::{self, Deserializer, Visitor};
 use serde::{Deserialize, Serialize, Serializer};
 
-/// One line of a runner's standard output. Positions are samples seen *before* the event's own work is repeated: an
-/// event with `samples_seen: 256` speaks of the state after 256 samples.
+use crate::EvaluationTask;
+
+/// One line of a runner's standard output, as our runners write it; `sweep` reads what others write more leniently (see
+/// the README). Positions are samples seen *before* the event's own work is repeated: an event with `samples_seen: 256`
+/// speaks of the state after 256 samples.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(tag = "event", rename_all = "snake_case", deny_unknown_fields)]
 pub enum Event {
@@ -46,6 +49,10 @@ pub enum Event {
         dataset: String,
         /// Results.
         measurements: Vec<Measurement>,
+        /// Planned tasks of which nothing could be measured, and why. A task that is neither measured nor named here
+        /// fails the job.
+        #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+        unmeasured: BTreeMap<EvaluationTask, String>,
     },
     /// A checkpoint is complete on disk under its final name.
     Checkpoint {

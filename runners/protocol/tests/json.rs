@@ -2,7 +2,8 @@
 
 use proptest::prelude::*;
 use protocol::{
-    DataUsed, Description, Event, FailureKind, Job, Measurement, NamedModel, Ranks, ServeRequest, shipped_model,
+    DataUsed, Description, EvaluationTask, Event, FailureKind, Job, Measurement, NamedModel, Ranks, ServeRequest,
+    shipped_model,
 };
 
 const README: &str = include_str!("../README.md");
@@ -113,8 +114,14 @@ fn event() -> impl Strategy<Value = Event> {
         ),
         (any::<u64>(), any::<u64>(), number.clone(), prop::collection::btree_map(".*", number.clone(), 0..4))
             .prop_map(|(step, samples_seen, loss, metrics)| Event::Step { step, samples_seen, loss, metrics }),
-        (any::<u64>(), ".*", prop::collection::vec(measurement, 0..4))
-            .prop_map(|(samples_seen, dataset, measurements)| Event::Eval { samples_seen, dataset, measurements }),
+        (any::<u64>(), ".*", prop::collection::vec(measurement, 0..4)).prop_map(
+            |(samples_seen, dataset, measurements)| Event::Eval {
+                samples_seen,
+                dataset,
+                measurements,
+                unmeasured: [(EvaluationTask::ContrastiveLoss, "too small".to_owned())].into(),
+            }
+        ),
         (any::<u64>(), any::<u64>(), "[a-z/]*", "[0-9a-f]{64}").prop_map(|(step, samples_seen, path, sha256)| {
             Event::Checkpoint { step, samples_seen, path: path.into(), sha256 }
         }),

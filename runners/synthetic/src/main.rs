@@ -8,6 +8,7 @@ mod fault;
 mod law;
 mod ranks;
 
+use std::collections::BTreeMap;
 use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
@@ -192,7 +193,12 @@ fn evaluate(job: &Job, seen: u64, last: bool) -> Result<()> {
     for (dataset, tasks, at_samples) in law::evaluations(&job.spec) {
         if last || at_samples.iter().any(|&at| seen - batch < at && at <= seen) {
             let measurements = law::measure(&job.spec, dataset, tasks, seen);
-            say(&Event::Eval { samples_seen: seen, dataset: dataset.to_owned(), measurements })?;
+            say(&Event::Eval {
+                samples_seen: seen,
+                dataset: dataset.to_owned(),
+                measurements,
+                unmeasured: BTreeMap::new(),
+            })?;
         }
     }
     Ok(())

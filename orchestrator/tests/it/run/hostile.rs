@@ -56,7 +56,7 @@ fn what_the_store_could_not_hold_fails_the_attempt_and_says_why() {
         (
             "started; echo '{\"event\": \"eval\", \"samples_seen\": 64, \"dataset\": \"d\", \"measurements\": [{\"metric\": \"acc1\", \"value\": NaN}]}'; finished"
                 .to_owned(),
-            "an event that can't be read",
+            "`acc1` is NaN",
         ),
         (step("1", "a\\u0000b", "64"), "control characters"),
         (step("1", "a\\u001b[31m", "64"), "control characters"),

@@ -140,7 +140,12 @@ fn events(claim: &Claim) -> [Event; 4] {
             data: None,
         },
         Event::Step { step: 1, samples_seen, loss: 1.0 / (1.0 + claim.spec.seed as f64), metrics: BTreeMap::new() },
-        Event::Eval { samples_seen, dataset: "made-up".to_owned(), measurements: vec![measurement] },
+        Event::Eval {
+            samples_seen,
+            dataset: "made-up".to_owned(),
+            measurements: vec![measurement],
+            unmeasured: BTreeMap::new(),
+        },
         Event::Finished { samples_seen, train_secs: 0.1, eval_secs: 0.0, peak_memory_bytes: None },
     ]
 }

@@ -4,6 +4,8 @@
 
 pub mod metrics;
 
+use std::collections::BTreeMap;
+
 use pool::Dataset;
 use protocol::{EvaluationTask, Measurement};
 use tch::{Device, Kind, Tensor};
@@ -49,6 +51,9 @@ pub enum EvaluateError {
     #[error(transparent)]
     Pool(#[from] pool::Error),
 }
+
+/// What was measured, and of which tasks nothing could be, with the reason.
+pub type Measured = (Vec<Measurement>, BTreeMap<EvaluationTask, String>);
 
 /// A data set made ready to be measured on: captions and prompts are encoded once.
 pub struct HeldOut {
@@ -98,13 +103,14 @@ impl HeldOut {
         Ok(HeldOut { dataset, tasks: plan.tasks.clone(), data, patches, captions, labels, prompts, classes, groups })
     }
 
-    /// Everything the plan asks for, in order.
-    pub fn measure(&self, model: &Clip) -> Result<Vec<Measurement>, EvaluateError> {
+    /// Everything the plan asks for, in order, and why what can't be measured is not.
+    pub fn measure(&self, model: &Clip) -> Result<Measured, EvaluateError> {
         let _no_grad = tch::no_grad_guard();
         let images = self.embed_images(model)?;
         let needs_texts = self.tasks.iter().any(|task| *task != EvaluationTask::ZeroshotClassification);
         let texts = if needs_texts { embed_texts(model, &self.captions) } else { Tensor::new() };
         let mut measured = Vec::new();
+        let mut unmeasured = BTreeMap::new();
         for task in &self.tasks {
             match task {
                 EvaluationTask::ZeroshotClassification => measured.extend(self.classify(model, &images)),
@@ -118,10 +124,13 @@ impl HeldOut {
                     let of_image = self.ranks(&images, &texts);
                     measured.extend(metrics::retrieval("text", &of_image, &self.groups.1, n));
                 }
-                EvaluationTask::ContrastiveLoss => measured.extend(self.contrast(model, &images, &texts)),
+                EvaluationTask::ContrastiveLoss => match self.contrast(model, &images, &texts) {
+                    Ok(loss) => measured.push(loss),
+                    Err(reason) => drop(unmeasured.insert(*task, reason)),
+                },
             }
         }
-        Ok(measured)
+        Ok((measured, unmeasured))
     }
 
     /// Unit embeddings (N, E) of all images, in main memory.
@@ -176,15 +185,12 @@ impl HeldOut {
     }
 
     /// InfoNCE over blocks of exactly 1,024 pairs in hash order; what does not fill a block is left out.
-    fn contrast(&self, model: &Clip, images: &Tensor, texts: &Tensor) -> Option<Measurement> {
+    fn contrast(&self, model: &Clip, images: &Tensor, texts: &Tensor) -> Result<Measurement, String> {
         let blocks = (self.data.len() / CONTRAST).min(BLOCKS_MAX);
         if blocks == 0 {
-            report::say(format_args!(
-                "loss@{CONTRAST} of `{}` is left out: it has {} pairs, one block needs {CONTRAST}",
-                self.dataset,
-                self.data.len()
-            ));
-            return None;
+            let reason = format!("it has {} pairs, one block needs {CONTRAST}", self.data.len());
+            report::say(format_args!("loss@{CONTRAST} of `{}` is left out: {reason}", self.dataset));
+            return Err(reason);
         }
         let scale = model.logit_scale.to_device(Device::Cpu);
         let block = |matrix: &Tensor, block: usize| matrix.narrow(0, (block * CONTRAST) as i64, CONTRAST as i64);
@@ -192,7 +198,7 @@ impl HeldOut {
             .flat_map(|b| to_vec(&pair_losses(&block(images, b), &block(texts, b), &scale)))
             .map(f64::from)
             .collect();
-        Some(metrics::mean_loss(&format!("loss@{CONTRAST}"), &losses, (CONTRAST as f64).ln()))
+        Ok(metrics::mean_loss(&format!("loss@{CONTRAST}"), &losses, (CONTRAST as f64).ln()))
     }
 }
 

@@ -1,0 +1,100 @@
+//! Whether all that a job plans was measured when it ends: by this attempt or an earlier one, whoever stored it.
+
+use protocol::{EvaluationTask, FailureKind};
+use sqlx::PgConnection;
+
+use super::attempt::{Claim, Ending};
+use super::evaluation;
+use crate::events::complete::{Measured, missing, name_of};
+
+/// Kind of the history's entries that say that a task was not measured.
+const KIND: &str = "unmeasured";
+
+/// A task that a runner said not to have measured.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Unmeasured {
+    pub(super) dataset: String,
+    pub(super) samples_seen: i64,
+    pub(super) task: EvaluationTask,
+    pub(super) reason: String,
+}
+
+/// Stores what was not measured, in the job's history; what is there already once.
+pub(super) async fn unmeasured_insert(
+    tx: &mut PgConnection,
+    claim: &Claim,
+    attempt_id: i64,
+    rows: &[Unmeasured],
+) -> Result<(), sqlx::Error> {
+    for row in rows {
+        let Unmeasured { dataset, samples_seen, task, reason } = row;
+        let detail = format!("{} of {dataset} at {samples_seen} samples: {reason}", name_of(*task));
+        sqlx::query!(
+            "INSERT INTO event (job_id, attempt_id, kind, detail)
+             SELECT $1, $2, $3, $4
+             WHERE NOT EXISTS (SELECT FROM event WHERE job_id = $1 AND attempt_id = $2 AND kind = $3 AND detail = $4)",
+            claim.job_id,
+            attempt_id,
+            KIND,
+            detail,
+        )
+        .execute(&mut *tx)
+        .await?;
+    }
+    Ok(())
+}
+
+/// The ending as it is to be stored: a job that has finished without all that it plans has failed. `batch` is what the
+/// ending comes with, and is stored.
+pub(super) async fn checked(
+    tx: &mut PgConnection,
+    claim: &Claim,
+    ending: &Ending,
+    batch: (&[evaluation::Row], &[Unmeasured]),
+) -> Result<Option<Ending>, sqlx::Error> {
+    let spec = &claim.spec;
+    if spec.evaluations.is_empty() || !matches!(ending, Ending::Finished { .. }) {
+        return Ok(None);
+    }
+    let mut measured = Measured::default();
+    for row in batch.0 {
+        measured.add_metric(&row.dataset, row.samples_seen.cast_unsigned(), &row.measurement.metric);
+    }
+    for row in batch.1 {
+        measured.add_task(&row.dataset, row.samples_seen.cast_unsigned(), row.task);
+    }
+    // Short jobs end with all that they have said.
+    if missing(spec, &measured, 0).is_none() {
+        return Ok(None);
+    }
+    let stored = sqlx::query!(
+        r#"SELECT dataset AS "dataset!", metric AS "metric!", samples_seen AS "samples_seen!" FROM measurement
+           WHERE job_id = $1"#,
+        claim.job_id
+    );
+    for row in stored.fetch_all(&mut *tx).await? {
+        measured.add_metric(&row.dataset, row.samples_seen.cast_unsigned(), &row.metric);
+    }
+    let unmeasured = sqlx::query_scalar!(
+        r#"SELECT detail AS "detail!" FROM event WHERE job_id = $1 AND kind = $2 AND detail IS NOT NULL"#,
+        claim.job_id,
+        KIND
+    );
+    for detail in unmeasured.fetch_all(&mut *tx).await? {
+        for plan in &spec.evaluations {
+            let said =
+                |task: &str, at: u64| detail.starts_with(&format!("{task} of {} at {at} samples: ", plan.dataset));
+            for at in plan.at_samples.iter().copied().chain([spec.samples_seen]) {
+                for task in plan.tasks.iter().filter(|task| said(name_of(**task), at)) {
+                    measured.add_task(&plan.dataset, at, *task);
+                }
+            }
+        }
+    }
+    Ok(missing(spec, &measured, 0).map(|missing| Ending::Failed {
+        kind: FailureKind::BadInput,
+        reason: format!("the runner said `finished` too soon: {missing}"),
+        exit_code: None,
+        stderr_tail: String::new(),
+    }))
+}
