@@ -9,6 +9,7 @@ mod cli_sites;
 mod escapes;
 mod harness;
 mod import;
+mod import_again;
 mod listen;
 mod plot;
 mod postmaster;
