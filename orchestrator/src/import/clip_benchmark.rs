@@ -94,16 +94,17 @@ fn jobs(records: &[Record], files: &[SourceFile], warnings: &mut Vec<String>) ->
     }
     // Trainings of one model and tag to several lengths are numbered by length: a length that is corrected is no other row.
     let mut lengths: BTreeMap<(&str, &str, bool), u64> = BTreeMap::new();
+    let hashes: Vec<String> = files.iter().map(SourceFile::sha256).collect();
     let mut jobs = Vec::new();
     for ((model, tag, seen), of) in by_model {
         let nth = lengths.entry((model, tag, seen.is_some())).or_default();
         *nth += 1;
-        jobs.push(job(&of, *nth, files, warnings));
+        jobs.push(job(&of, *nth, files, &hashes, warnings));
     }
     jobs
 }
 
-fn job(of: &[&Record], nth: u64, files: &[SourceFile], warnings: &mut Vec<String>) -> ImportedJob {
+fn job(of: &[&Record], nth: u64, files: &[SourceFile], hashes: &[String], warnings: &mut Vec<String>) -> ImportedJob {
     let first = of[0];
     let place = format!("`{} {}`", first.model, first.pretrained).replace(" `", "`");
     let size = model_size(&first.model, None, None);
@@ -155,7 +156,7 @@ fn job(of: &[&Record], nth: u64, files: &[SourceFile], warnings: &mut Vec<String
         }),
         place,
         detail: json!({
-            "file": names[0], "files": names.len(), "sha256": files[first.file].sha256(),
+            "file": names[0], "files": names.len(), "sha256": hashes[first.file],
             "model": first.model, "pretrained": first.pretrained, "gmacs_total": first.gmacs_total,
             "upstream_dataset": first.pool,
         }),

@@ -80,6 +80,7 @@ pub fn read(
     compute: Option<Convention>,
 ) -> Result<Imported, ReadError> {
     let table = file.table()?;
+    let sha256 = file.sha256();
     let mapping = Mapping::parse(maps, compute, &table)?;
     let mut complaints = Complaints::default();
     let rows: Vec<Row> = (0..table.rows.len()).filter_map(|at| row(&table, &mapping, at, &mut complaints)).collect();
@@ -114,7 +115,7 @@ pub fn read(
             identity: json!({ "axes": axes, "nth": alike.len() }),
             former: json!({ "row": content, "ordinal": times }),
         };
-        jobs.push(job(row, &[row], known_as, &mapping, &table, file, &mut complaints));
+        jobs.push(job(row, &[row], known_as, &mapping, &table, &sha256, &mut complaints));
     }
     for ((run, group), mut of) in runs {
         of.sort_by(|a, b| a.d.unwrap_or(0.0).total_cmp(&b.d.unwrap_or(0.0)));
@@ -131,7 +132,7 @@ pub fn read(
             identity: json!({ "run": run, "group": group }),
             former: json!({ "run": run, "group": group, "rows": rows }),
         };
-        jobs.push(job(last, &of, known_as, &mapping, &table, file, &mut complaints));
+        jobs.push(job(last, &of, known_as, &mapping, &table, &sha256, &mut complaints));
     }
     let study =
         ImportedStudy { name: name.to_owned(), question: format!("Results in {}", file.name), source: SOURCE, jobs };
@@ -178,7 +179,7 @@ fn job(
     known_as: KnownAs,
     mapping: &Mapping,
     table: &Table,
-    file: &SourceFile,
+    sha256: &str,
     complaints: &mut Complaints,
 ) -> ImportedJob {
     let of_convention = |convention| last.c.filter(|_| mapping.compute == Some(convention));
@@ -226,7 +227,7 @@ fn job(
         place: last.run.clone().unwrap_or_else(|| table.place(last.at)),
         grows: last.run.is_some(),
         detail: json!({
-            "file": file.name, "sha256": file.sha256(), "row": table.place(last.at), "rows": of.len(),
+            "file": table.name, "sha256": sha256, "row": table.place(last.at), "rows": of.len(),
             "cells": table.columns.iter().zip(&table.rows[last.at]).collect::<BTreeMap<_, _>>(),
         }),
         model: last.group.clone(),
