@@ -105,6 +105,10 @@ test-python: ## The Python face of the kernels, against open_clip (needs 2.5 GB 
 bench-fit: ## Fits and bootstrap refits against SciPy, one thread, one table
 	@scripts/bench-fit.sh
 
+.PHONY: fuzz
+fuzz: ## Fuzz each reader for FUZZ_SECS seconds (60); needs a nightly compiler and cargo-fuzz
+	@scripts/fuzz.sh
+
 .PHONY: clean
 clean: ## Remove build output; data, results and .venv stay
 	@cargo clean

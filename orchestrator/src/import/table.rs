@@ -186,7 +186,8 @@ fn job(
     let mut evaluations: Vec<ImportedEvaluation> = Vec::new();
     let mut seen: HashMap<_, (&Row, f64)> = HashMap::new();
     for row in of {
-        let is_last = row.d == last.d;
+        // Positions are whole samples in the database.
+        let is_last = row.d.map(f64::round) == last.d.map(f64::round);
         for (at, (metric, value)) in row.metrics.iter().enumerate() {
             // The error columns belong to the first metric mapped.
             let count = row.count.filter(|_| at == 0);

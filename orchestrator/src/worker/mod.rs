@@ -6,6 +6,7 @@
 
 pub mod ingest;
 
+mod adopt;
 mod check;
 mod checkpoints;
 mod judge;

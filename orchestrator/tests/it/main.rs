@@ -7,6 +7,7 @@ mod analysis;
 mod cli_plan;
 mod cli_sites;
 mod escapes;
+mod fuzzed;
 mod harness;
 mod import;
 mod import_again;

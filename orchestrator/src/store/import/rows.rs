@@ -1,6 +1,6 @@
 //! Imported rows in the database: what is stored of them, and the statements that write them, each for many at once.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 
 use serde_json::{Value, json};
 use sqlx::PgConnection;
@@ -118,7 +118,9 @@ fn given_job<'a>(study: &ImportedStudy, job: &'a ImportedJob) -> Given<'a> {
         let (value, standard_error, chance, count) = (row.value, row.standard_error, row.chance, row.count);
         (position, Measured { value, standard_error, chance, count })
     });
-    let evaluations = evaluations.collect();
+    // A point of a curve may be the end by rounding to whole samples; a statement can't write one row twice.
+    let mut seen = HashSet::new();
+    let evaluations = evaluations.filter(|(position, _)| seen.insert(position.clone())).collect();
     Given { job, key, former: former_key(study.source, &job.former), compared, columns, evaluations }
 }
 

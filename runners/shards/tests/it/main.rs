@@ -4,5 +4,6 @@
 
 mod bytes;
 mod folder;
+mod fuzzed;
 mod python;
 mod support;
