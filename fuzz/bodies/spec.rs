@@ -20,7 +20,11 @@ pub fn check(bytes: &[u8]) {
             for mistake in &one.mistakes {
                 assert!(!mistake.to_string().is_empty());
                 for label in labels(mistake) {
-                    assert!(label.0 + label.1 <= source.text().len(), "{mistake} at {label:?} of {}", source.text().len());
+                    assert!(
+                        label.0 + label.1 <= source.text().len(),
+                        "{mistake} at {label:?} of {}",
+                        source.text().len()
+                    );
                 }
             }
         }

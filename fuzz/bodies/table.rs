@@ -35,7 +35,8 @@ fn imported(file: &SourceFile, read: &Table) {
         let identities: HashSet<String> = study.jobs.iter().map(|job| job.identity.to_string()).collect();
         assert_eq!(identities.len(), study.jobs.len());
         for job in &study.jobs {
-            let at: HashSet<_> = job.evaluations.iter().map(|row| (&row.dataset, &row.metric, row.samples_seen)).collect();
+            let at: HashSet<_> =
+                job.evaluations.iter().map(|row| (&row.dataset, &row.metric, row.samples_seen)).collect();
             assert_eq!(at.len(), job.evaluations.len(), "{job:?}");
             assert!(job.evaluations.iter().all(|row| row.value.is_finite()));
         }

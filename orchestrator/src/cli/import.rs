@@ -16,7 +16,7 @@ use crate::store::import::{ImportError, Imported, ImportedCounts, Replace};
 pub(super) struct Args {
     #[command(subcommand)]
     source: Source,
-    /// Store the source's values in place of others of the same rows, and take rows that it does not have out of the sweep.
+    /// Store the source's values in place of others of the same rows, and take rows that it lacks out of the sweep.
     #[arg(long, global = true)]
     replace: bool,
     /// Print one JSON object.

@@ -92,7 +92,7 @@ fn jobs(records: &[Record], files: &[SourceFile], warnings: &mut Vec<String>) ->
         let key = (&*record.model, &*record.pretrained, record.samples_seen.map(f64::to_bits));
         by_model.entry(key).or_default().push(record);
     }
-    // Trainings of one model and tag to several lengths are numbered by length: a length that is corrected is no other row.
+    // Trainings of one model and tag to several lengths are numbered by length: one that is corrected is no other row.
     let mut lengths: BTreeMap<(&str, &str, bool), u64> = BTreeMap::new();
     let hashes: Vec<String> = files.iter().map(SourceFile::sha256).collect();
     let mut jobs = Vec::new();

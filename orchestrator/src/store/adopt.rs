@@ -25,8 +25,8 @@ const REASON: &str = "found in the job's folder; the database did not know it";
 
 impl Store {
     /// Records attempts of the claimed job, ended and with nothing stored of their events yet, and gives the claim a
-    /// fence of at least `fence_min`, which has to be above theirs. Gives it, the same when asked again. `None`: the claim
-    /// is superseded.
+    /// fence of at least `fence_min`, which has to be above theirs. Gives it, the same when asked again. `None`: the
+    /// claim is superseded.
     pub async fn attempt_adopt(
         &self,
         claim: &Claim,

@@ -1,9 +1,9 @@
 //! Results that others published, as ordinary jobs: one transaction, known by key, so that importing again changes
 //! nothing.
 //!
-//! A row's key is that of its study (the sweep's name), the kind of source and what the row is in it: never of files and
-//! folders, which move, nor of what was measured, which is corrected. So rows of two studies are never one job, and a
-//! corrected file meets the rows that it corrects.
+//! A row's key is that of its study (the sweep's name), the kind of source and what the row is in it: never of files
+//! and folders, which move, nor of what was measured, which is corrected. So rows of two studies are never one job, and
+//! a corrected file meets the rows that it corrects.
 
 mod compare;
 mod rows;
@@ -291,7 +291,8 @@ async fn sweep_for(tx: &mut PgConnection, study: &ImportedStudy) -> Result<Optio
     Ok(row.source.map(|_| row.sweep_id))
 }
 
-/// Stores a study, unless it contradicts what is stored and may not replace it: the contradictions come with the counts.
+/// Stores a study, unless it contradicts what is stored and may not replace it; the contradictions come with the
+/// counts.
 async fn import_one(
     tx: &mut PgConnection,
     sweep_id: i64,

@@ -1,4 +1,4 @@
-//! Importing again: the same rows from files that moved, corrected rows, other studies, and databases of older versions.
+//! Importing again: rows from files that moved, corrected rows, other studies, databases of older versions.
 
 use std::fs;
 

@@ -397,7 +397,7 @@ pub(super) async fn others(
     Ok(others.len() as u64)
 }
 
-/// Deletes imported jobs that no sweep has any more: what was measured of them would be in views as if it were a result.
+/// Deletes imported jobs that no sweep has any more: what was measured of them would stand in views like results.
 pub(super) async fn delete_orphans(tx: &mut PgConnection) -> Result<(), sqlx::Error> {
     sqlx::query!(
         "DELETE FROM job WHERE source IS NOT NULL
