@@ -3,7 +3,7 @@
 use protocol::Event;
 
 /// What is read as an event is written and read again as the same.
-pub fn check(bytes: &[u8]) {
+pub(super) fn check(bytes: &[u8]) {
     for line in bytes.split(|&byte| byte == b'\n') {
         let Ok(event) = serde_json::from_slice::<Event>(line) else { continue };
         let text = serde_json::to_string(&event).expect("an event can be written");

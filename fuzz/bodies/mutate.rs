@@ -31,7 +31,7 @@ fn change() -> impl Strategy<Value = Change> {
 }
 
 /// Mutations of `seeds`.
-pub fn mutated(seeds: Vec<Vec<u8>>) -> impl Strategy<Value = Vec<u8>> {
+pub(super) fn mutated(seeds: Vec<Vec<u8>>) -> impl Strategy<Value = Vec<u8>> {
     (any::<usize>(), proptest::collection::vec(change(), 0..6)).prop_map(move |(seed, changes)| {
         let mut bytes = seeds[seed % seeds.len()].clone();
         for change in changes {

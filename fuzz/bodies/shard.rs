@@ -3,7 +3,7 @@
 use std::fs;
 
 /// As they are, and with checksums that hold, so that what lies behind them is reached.
-pub fn check(bytes: &[u8]) {
+pub(super) fn check(bytes: &[u8]) {
     reads(bytes);
     let mut signed = bytes.to_vec();
     for block in signed.chunks_exact_mut(512).filter(|block| block[257..262] == *b"ustar") {

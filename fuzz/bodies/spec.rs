@@ -6,7 +6,7 @@ use sweep::spec::{Source, parse};
 const LENGTH_MAX: usize = 16 << 10;
 
 /// Reading is no matter of luck, and each mistake has words.
-pub fn check(bytes: &[u8]) {
+pub(super) fn check(bytes: &[u8]) {
     if bytes.len() > LENGTH_MAX {
         return;
     }

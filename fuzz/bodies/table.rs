@@ -6,7 +6,7 @@ use sweep::dataset::table::Table;
 use sweep::import::{SourceFile, clip_benchmark, table};
 
 /// Cells are where the header says, and no two jobs of an import are one.
-pub fn check(bytes: &[u8]) {
+pub(super) fn check(bytes: &[u8]) {
     for name in ["t.csv", "t.tsv"] {
         let Ok(read) = Table::read(name, bytes) else { continue };
         assert_eq!(Table::read(name, bytes).expect("as before").rows, read.rows);

@@ -54,7 +54,7 @@ fn set_aside(folder: &Path, reported: &[String], example: &[String]) -> io::Resu
     if there.iter().all(is_temporary) {
         return Ok(Vec::new());
     }
-    let beside = (1_u32..)
+    let beside = (1..u32::MAX)
         .map(|nth| folder.with_file_name(format!("checkpoints-set-aside-{nth}")))
         .find(|path| !path.exists())
         .expect("there are more numbers than folders");

@@ -168,11 +168,9 @@ const PARAMS: &str = "batch_size: 64\nepochs: 4\nlr: 0.001\nmodel: ViT-B-32\nnam
 
 fn openclip_run(project: &Project, folder: &str, params: &str, epochs: &[(u64, f64)]) {
     write(project, &format!("{folder}/params.txt"), params);
-    let lines: String = epochs
-        .iter()
-        .map(|(epoch, value)| format!("{{\"imagenet-zeroshot-val-top1\": {value}, \"epoch\": {epoch}}}\n"))
-        .collect();
-    write(project, &format!("{folder}/checkpoints/results.jsonl"), &lines);
+    let line = |(epoch, value): &(u64, f64)| format!("{{\"imagenet-zeroshot-val-top1\": {value}, \"epoch\": {epoch}}}");
+    let lines: Vec<String> = epochs.iter().map(line).collect();
+    write(project, &format!("{folder}/checkpoints/results.jsonl"), &(lines.join("\n") + "\n"));
 }
 
 #[test]

@@ -57,7 +57,8 @@ fn contradiction(kept: &ImportedJob, other: &ImportedJob) -> Option<String> {
         kept.evaluations.iter().map(|row| ((&row.dataset, &row.metric, at(kept, row)), row.value)).collect();
     other.evaluations.iter().find_map(|row| {
         let place = at(other, row);
-        let value = values.get(&(&row.dataset, &row.metric, place)).filter(|value| **value != row.value)?;
+        let value =
+            values.get(&(&row.dataset, &row.metric, place)).filter(|value| value.to_bits() != row.value.to_bits())?;
         let place = place.map_or("the end".to_owned(), |samples| format!("{samples} samples seen"));
         Some(format!("{}/{} at {place} is {value} and {}", row.dataset, row.metric, row.value))
     })

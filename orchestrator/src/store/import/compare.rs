@@ -125,7 +125,7 @@ fn measured_otherwise(place: &str, position: &Position, stored: &Measured, offer
         ("count ", stored.count.map(|n| n as f64), offered.count.map(|n| n as f64)),
     ];
     // A standard error mostly follows from the value.
-    let shown = if stored.value == offered.value { &parts[1..] } else { &parts[..1] };
+    let shown = if stored.value.to_bits() == offered.value.to_bits() { &parts[1..] } else { &parts[..1] };
     let said = shown
         .iter()
         .filter(|(_, one, other)| one != other)
