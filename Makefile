@@ -110,6 +110,10 @@ test-openclip: build ## Checkpoints and configurations against open_clip (needs 
 bench-fit: ## Fits and bootstrap refits against SciPy, one thread, one table
 	@scripts/bench-fit.sh
 
+.PHONY: fuzz
+fuzz: ## Fuzz each reader for FUZZ_SECS seconds (60); needs a nightly compiler and cargo-fuzz
+	@scripts/fuzz.sh
+
 .PHONY: clean
 clean: ## Remove build output; data, results and .venv stay
 	@cargo clean

@@ -9,14 +9,14 @@ use crate::fit::Convention;
 use crate::import::{ReadError, SourceFile, clip_benchmark, mapping, open_clip, openclip_2022, table};
 use crate::spec;
 use crate::store::Store;
-use crate::store::import::{ImportError, Imported, ImportedCounts};
+use crate::store::import::{ImportError, Imported, ImportedCounts, Replace};
 
 /// Options of `sweep import`.
 #[derive(Debug, clap::Args)]
 pub(super) struct Args {
     #[command(subcommand)]
     source: Source,
-    /// Take jobs of earlier imports out of the sweep, so that it holds these alone.
+    /// Store the source's values in place of others of the same rows, and take rows that it lacks out of the sweep.
     #[arg(long, global = true)]
     replace: bool,
     /// Print one JSON object.
@@ -121,17 +121,31 @@ pub(super) async fn run(args: Args) -> Result<Exit, Failure> {
 /// Stores what was read, and says what that changed.
 async fn store(imported: Imported, args: &Args) -> Result<Exit, Failure> {
     let store = Store::connect().await?;
-    let counts = store.import_studies(&imported.studies, args.replace).await.map_err(refused)?;
-    for warning in imported.warnings.iter().chain(counts.iter().flat_map(|counts| &counts.differing)) {
+    for warning in &imported.warnings {
         say(&format!("warning: {warning}"));
+    }
+    // What could not be read is not gone from the source.
+    let replace = match (args.replace, imported.failed.is_empty()) {
+        (false, _) => Replace::Nothing,
+        (true, false) => Replace::Values,
+        (true, true) => Replace::All,
+    };
+    let counts = store.import_studies(&imported.studies, replace).await.map_err(refused)?;
+    for note in counts.iter().flat_map(|counts| &counts.notes) {
+        say(&format!("warning: {note}"));
     }
     for part in &imported.failed {
         say(&format!("error: not imported: {part}"));
     }
     for counts in counts.iter().filter(|counts| counts.jobs_other > 0) {
         let (sweep, others) = (&counts.sweep, counts.jobs_other);
-        say(&if args.replace {
+        say(&if replace == Replace::All {
             format!("{sweep}: {others} jobs of earlier imports are no longer in it")
+        } else if args.replace {
+            format!(
+                "warning: {sweep} also holds {others} jobs of earlier imports; they stay, since a part of the source was \
+                 not read"
+            )
         } else {
             format!("warning: {sweep} also holds {others} jobs of earlier imports; `--replace` takes them out")
         });
@@ -153,24 +167,39 @@ async fn store(imported: Imported, args: &Args) -> Result<Exit, Failure> {
 }
 
 fn summary(counts: &ImportedCounts) -> String {
-    let of = |new: u64, all: u64| match new {
-        0 => "unchanged".to_owned(),
-        new if new == all => "new".to_owned(),
-        new => format!("{new} new, {} unchanged", all - new),
+    let of = |new: u64, changed: u64, gone: u64, all: u64| {
+        let same = all - new - changed;
+        let parts = [(new, "new"), (changed, "changed"), (same, "unchanged"), (gone, "taken out")];
+        let parts: Vec<(u64, &str)> = parts.into_iter().filter(|(count, _)| *count > 0).collect();
+        match &parts[..] {
+            [(_, word)] if gone == 0 => (*word).to_owned(),
+            parts => parts.iter().map(|(count, word)| format!("{count} {word}")).collect::<Vec<_>>().join(", "),
+        }
     };
     format!(
         "{}: {} jobs ({}), {} evaluations ({})",
         counts.sweep,
         counts.jobs,
-        of(counts.jobs_new, counts.jobs),
+        of(counts.jobs_new, counts.jobs_changed, 0, counts.jobs),
         counts.evaluations,
-        of(counts.evaluations_new, counts.evaluations)
+        of(counts.evaluations_new, counts.evaluations_changed, counts.evaluations_gone, counts.evaluations)
     )
 }
 
 fn refused(error: ImportError) -> Failure {
     match error {
         ImportError::Store(error) => error.into(),
+        ImportError::Conflicts { ref conflicts } => {
+            const SHOWN: usize = 20;
+            for conflict in conflicts.iter().take(SHOWN) {
+                say(&format!("conflict: {conflict}"));
+            }
+            if conflicts.len() > SHOWN {
+                say(&format!("and {} more conflicts", conflicts.len() - SHOWN));
+            }
+            Failure::bad_input(error.to_string())
+                .hint("`--replace` stores what the source says; another study needs a name of its own (`--name`)")
+        }
         ImportError::Launched(_) => Failure::bad_input(error.to_string()).hint("choose another name: `--name NAME`"),
         ImportError::BuiltIn(_) => Failure::bad_input(error.to_string()).hint("give yours another name"),
     }

@@ -6,6 +6,7 @@ use std::time::Duration;
 use protocol::{Description, FailureKind, Job, JobSpec, Resources};
 use serde::Serialize;
 
+use super::hashing;
 use super::output::{self, Exit, Failure};
 use super::plan::unplannable;
 use crate::events::{Taken, kind_of};
@@ -163,7 +164,7 @@ fn smallest_job(
         None => made_up(args.pool.as_deref(), runner, description)?,
     };
     runner.clone_into(&mut spec.runner);
-    let inputs = gather(&spec, base_dir).map_err(unplanned)?;
+    let inputs = gather(&spec, base_dir, &mut hashing::progress()).map_err(unplanned)?;
     if args.spec.is_none() {
         let pool = args.pool.as_ref().and_then(|pool| inputs.pools.get(pool));
         let size = pool.map_or(DATA_SIZE_MAX, |pool| pool.samples.min(DATA_SIZE_MAX));

@@ -1,7 +1,7 @@
 //! Delimited text of others as rows of cells, each with the line of the file that it begins in. What can't be read is
 //! an error with a line, never a row that is shifted, cut or left out.
 
-use csv::{ReaderBuilder, StringRecord};
+use csv::{ReaderBuilder, StringRecord, Terminator};
 
 use super::table::TableError;
 
@@ -18,24 +18,31 @@ pub(super) struct TextTable {
 /// (`#`) before the header and empty lines are skipped.
 pub(super) fn read(name: &str, bytes: &[u8], separator: u8) -> Result<TextTable, TableError> {
     let text = decoded(bytes).map_err(|(line, reason)| TableError::Text { place: format!("{name}:{line}"), reason })?;
-    let text = text.replace("\r\n", "\n");
-    // Old spreadsheets end lines by CR alone.
-    let text = if text.contains('\n') { text } else { text.replace('\r', "\n") };
+    // Old spreadsheets end lines by CR alone. Beside line feeds, one within a line is no end of it.
+    let text = if text.contains('\n') {
+        text.split('\n').map(|line| line.trim_end_matches('\r')).collect::<Vec<_>>().join("\n")
+    } else {
+        text.replace('\r', "\n")
+    };
     let is_before = |line: &&str| line.trim().is_empty() || line.starts_with('#');
     let skipped = text.lines().take_while(is_before).count();
     let start: usize = text.split_inclusive('\n').take(skipped).map(str::len).sum();
     let table = &text[start..];
     let header = table.lines().next().unwrap_or_default();
     let separator = separator_of(header, separator);
-    let mut reader =
-        ReaderBuilder::new().has_headers(false).flexible(true).delimiter(separator).from_reader(table.as_bytes());
+    let mut reader = ReaderBuilder::new()
+        .has_headers(false)
+        .flexible(true)
+        .delimiter(separator)
+        .terminator(Terminator::Any(b'\n'))
+        .from_reader(table.as_bytes());
     let mut read = TextTable::default();
     // The reader's own lines are off where lines are empty.
     let (mut counted, mut line) = (0, skipped + 1);
     for (at, record) in reader.records().enumerate() {
         let record = record.map_err(|error| TableError::Text { place: name.to_owned(), reason: error.to_string() })?;
         let from = record.position().map_or(0, csv::Position::byte) as usize;
-        let begin = from + table[from..].bytes().take_while(|byte| matches!(byte, b'\n' | b'\r')).count();
+        let begin = from + table[from..].bytes().take_while(|&byte| byte == b'\n').count();
         line += table[counted..begin].matches('\n').count();
         counted = begin;
         if at == 0 {
@@ -134,6 +141,9 @@ mod tests {
         ] {
             assert_eq!(cells(&written), wanted, "{written:?}");
         }
+        // A stray CR is no line, as in editors.
+        let (_, rows, lines) = cells(b"a\n1\r \r\r\n\r\n2\n");
+        assert_eq!((rows, lines), (vec![vec!["1".to_owned()], vec!["2".to_owned()]], vec![2, 4]));
         let (columns, rows, lines) = cells(b"# made by us\n\n# twice\nn,loss\n\n1,\"2\n.5\"\n3,4\n");
         assert_eq!((columns, lines), (wanted.0, vec![6, 8]), "lines of the file");
         assert_eq!(rows, [["1", "2\n.5"], ["3", "4"]]);

@@ -5,7 +5,8 @@ pub mod export;
 
 mod probe;
 
-use std::collections::BTreeMap;
+use std::collections::hash_map::Entry;
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 
 use serde_json::{Map, Value, json};
 
@@ -34,6 +35,10 @@ const FIELDS: [&str; 14] = [
     "verbose",
 ];
 
+/// Of these, what neither tells rows apart nor is stored.
+const IGNORED: [&str; 8] =
+    ["task", "model_fullname", "classnames", "templates", "epochs", "seed", "weight_decay", "normalized"];
+
 /// One measured model and data set.
 #[derive(Debug, Clone, Default)]
 struct Record {
@@ -48,6 +53,8 @@ struct Record {
     samples_seen: Option<f64>,
     gmacs_total: Option<f64>,
     pool: Option<String>,
+    /// Fields that neither tell rows apart nor are stored.
+    ignored: Vec<(&'static str, String)>,
 }
 
 /// Metrics that were no numbers, by name.
@@ -85,11 +92,21 @@ fn jobs(records: &[Record], files: &[SourceFile], warnings: &mut Vec<String>) ->
         let key = (&*record.model, &*record.pretrained, record.samples_seen.map(f64::to_bits));
         by_model.entry(key).or_default().push(record);
     }
-    by_model.into_values().map(|of| job(&of, files, warnings)).collect()
+    // Trainings of one model and tag to several lengths are numbered by length: one that is corrected is no other row.
+    let mut lengths: BTreeMap<(&str, &str, bool), u64> = BTreeMap::new();
+    let hashes: Vec<String> = files.iter().map(SourceFile::sha256).collect();
+    let mut jobs = Vec::new();
+    for ((model, tag, seen), of) in by_model {
+        let nth = lengths.entry((model, tag, seen.is_some())).or_default();
+        *nth += 1;
+        jobs.push(job(&of, *nth, files, &hashes, warnings));
+    }
+    jobs
 }
 
-fn job(of: &[&Record], files: &[SourceFile], warnings: &mut Vec<String>) -> ImportedJob {
+fn job(of: &[&Record], nth: u64, files: &[SourceFile], hashes: &[String], warnings: &mut Vec<String>) -> ImportedJob {
     let first = of[0];
+    let place = format!("`{} {}`", first.model, first.pretrained).replace(" `", "`");
     let size = model_size(&first.model, None, None);
     let parameters = size.map(|size| size.parameters() as f64);
     let pool = first.pool.as_deref().and_then(pool);
@@ -107,28 +124,39 @@ fn job(of: &[&Record], files: &[SourceFile], warnings: &mut Vec<String>) -> Impo
             size.gmacs()
         ));
     }
-    let mut evaluations: Vec<ImportedEvaluation> = Vec::new();
-    for record in of {
-        for (metric, value) in &record.metrics {
-            let there = evaluations.iter().find(|row| row.dataset == record.dataset && row.metric == *metric);
-            match there {
-                Some(there) if there.value.to_bits() != value.to_bits() => warnings.push(format!(
-                    "{}: `{} {}` has {}/{metric} twice, {} and {value}; the first is used",
-                    record.place, record.model, record.pretrained, record.dataset, there.value
-                )),
-                Some(_) => {}
-                None => evaluations.push(measured(&record.dataset, metric, *value)),
-            }
-        }
+    let evaluations = evaluations(of, &place, warnings);
+    for other in of.iter().filter(|other| (&other.pool, other.gmacs_total) != (&first.pool, first.gmacs_total)) {
+        warnings.push(format!(
+            "{}: {place} has upstream_dataset {:?}, gmacs_total {:?} here and {:?}, {:?} in {}; the first is used",
+            other.place,
+            other.pool.as_deref().unwrap_or_default(),
+            other.gmacs_total.unwrap_or(f64::NAN),
+            first.pool.as_deref().unwrap_or_default(),
+            first.gmacs_total.unwrap_or(f64::NAN),
+            first.place
+        ));
     }
     let mut names: Vec<&str> = of.iter().map(|record| files[record.file].name.as_str()).collect();
+    names.sort_unstable();
     names.dedup();
+    if first.pretrained.is_empty() && names.len() > 1 {
+        warnings.push(format!(
+            "{} files say nothing of how {place} was trained (`pretrained` is empty) and are taken as one model: {}",
+            names.len(),
+            list_of(names.iter().map(|name| (*name).to_owned()))
+        ));
+    }
     ImportedJob {
         identity: json!({
+            "model": first.model, "pretrained": first.pretrained, "has_samples_seen": first.samples_seen.is_some(),
+            "nth": nth,
+        }),
+        former: json!({
             "model": first.model, "pretrained": first.pretrained, "samples_seen": first.samples_seen,
         }),
+        place,
         detail: json!({
-            "file": names[0], "files": names.len(), "sha256": files[first.file].sha256(),
+            "file": names[0], "files": names.len(), "sha256": hashes[first.file],
             "model": first.model, "pretrained": first.pretrained, "gmacs_total": first.gmacs_total,
             "upstream_dataset": first.pool,
         }),
@@ -146,6 +174,41 @@ fn job(of: &[&Record], files: &[SourceFile], warnings: &mut Vec<String>) -> Impo
         evaluations,
         ..ImportedJob::default()
     }
+}
+
+/// The measurements of a model. What stands twice is stored once, and said unless it is the same throughout.
+fn evaluations(of: &[&Record], place: &str, warnings: &mut Vec<String>) -> Vec<ImportedEvaluation> {
+    let mut evaluations: Vec<ImportedEvaluation> = Vec::new();
+    let mut there: HashMap<(&str, &str), (&Record, f64)> = HashMap::new();
+    let mut other_fields: BTreeMap<(&str, &str), BTreeSet<&str>> = BTreeMap::new();
+    for record in of {
+        for (metric, value) in &record.metrics {
+            let (first, before) = match there.entry((&record.dataset, metric)) {
+                Entry::Vacant(entry) => {
+                    entry.insert((record, *value));
+                    evaluations.push(measured(&record.dataset, metric, *value));
+                    continue;
+                }
+                Entry::Occupied(entry) => *entry.get(),
+            };
+            if before.to_bits() != value.to_bits() {
+                warnings.push(format!(
+                    "{}: {place} has {}/{metric} twice, {before} in {} and {value} here; the first is used",
+                    record.place, record.dataset, first.place
+                ));
+            } else if first.ignored != record.ignored {
+                let differing = record.ignored.iter().filter(|field| !first.ignored.contains(field));
+                let fields = other_fields.entry((&first.place, &record.place)).or_default();
+                fields.extend(differing.map(|(name, _)| *name));
+            }
+        }
+    }
+    for ((first, second), fields) in other_fields {
+        let fields = list_of(fields.iter().map(|name| format!("`{name}`")));
+        warnings
+            .push(format!("{second}: {place} has the values of {first}, with other {fields}; they are stored once"));
+    }
+    evaluations
 }
 
 fn json_records(
@@ -220,7 +283,15 @@ fn record(
         samples_seen: fields.get("samples_seen").and_then(Value::as_f64).filter(|seen| *seen >= 1.0),
         gmacs_total: fields.get("gmacs_total").and_then(Value::as_f64).filter(|gmacs| *gmacs > 0.0),
         pool: text("upstream_dataset"),
+        ignored: ignored(|name| {
+            let value = metrics.get(name).or_else(|| fields.get(name))?;
+            Some(value.as_str().map_or_else(|| value.to_string(), str::to_owned))
+        }),
     })
+}
+
+fn ignored(text: impl Fn(&str) -> Option<String>) -> Vec<(&'static str, String)> {
+    IGNORED.iter().map(|name| (*name, text(name).unwrap_or_default())).collect()
 }
 
 /// A JSON value as people call it.
@@ -272,6 +343,7 @@ fn csv_records(
             model,
             pretrained: text(optional("pretrained")),
             metrics: kept,
+            ignored: ignored(|name| table.cell(row, optional(name)).map(str::to_owned)),
             ..Record::default()
         });
     }
@@ -331,7 +403,8 @@ mod tests {
         assert_eq!(imported.studies[0].jobs[0].evaluations.len(), 4);
         assert!(
             imported.warnings.contains(
-                &"c.json: `ViT-B-32 laion2b_e16` has imagenet1k/acc1 twice, 0.6 and 0.7; the first is used".to_owned()
+                &"c.json: `ViT-B-32 laion2b_e16` has imagenet1k/acc1 twice, 0.6 in a.json and 0.7 here; the first is used"
+                    .to_owned()
             ),
             "{:?}",
             imported.warnings

@@ -1,6 +1,8 @@
 //! Run folders of OpenCLIP's trainer (mlfoundations/open_clip, `open_clip_train`): `params.txt`, a `name: value` line
 //! an argument, and `checkpoints/results.jsonl`, a JSON object an evaluated epoch.
 
+mod copies;
+
 use std::collections::{BTreeMap, BTreeSet};
 
 use serde_json::{Value, json};
@@ -42,6 +44,21 @@ const KEPT: [&str; 17] = [
     "siglip",
     "force_image_size",
     "force_context_length",
+];
+
+/// What tells runs apart beside their name. How far they train and on how many GPUs, and where their data lie, changes
+/// when a run goes on.
+const TELLING: [&str; 10] = [
+    "model",
+    "lr",
+    "wd",
+    "warmup",
+    "lr_scheduler",
+    "seed",
+    "siglip",
+    "force_image_size",
+    "force_context_length",
+    "batch_size",
 ];
 
 /// `name: value` lines; `None` is Python's for nothing.
@@ -88,8 +105,15 @@ pub fn read(name: &str, source: &str, runs: &[Run]) -> Result<Imported, ReadErro
             }
         }
     }
+    let jobs = copies::once(jobs, &mut warnings, &mut failed);
     let study = ImportedStudy { name: name.to_owned(), question: "Runs of OpenCLIP".to_owned(), source: SOURCE, jobs };
     super::or_nothing(source, Imported { studies: vec![study], warnings, failed })
+}
+
+/// Which run it is, wherever its folder lies: the trainer writes the name that it was started under.
+fn identity(params: &Params, folder: &str) -> Value {
+    let telling: BTreeMap<&str, &str> = TELLING.iter().filter_map(|name| Some((*name, params.text(name)?))).collect();
+    json!({ "run": params.text("name").unwrap_or(folder), "params": telling })
 }
 
 fn job(run: &Run, warnings: &mut Vec<String>) -> Result<Option<ImportedJob>, ReadError> {
@@ -166,7 +190,10 @@ fn job(run: &Run, warnings: &mut Vec<String>) -> Result<Option<ImportedJob>, Rea
         warnings.push(format!("{}: left out, no fraction and no loss: {}", run.folder, list_of(left_out)));
     }
     Ok(Some(ImportedJob {
-        identity: json!({ "model": model, "params": kept, "folder": run.folder, "epoch": last }),
+        identity: identity(&params, &run.folder),
+        former: json!({ "model": model, "params": kept, "folder": run.folder, "epoch": last }),
+        place: run.folder.clone(),
+        grows: samples_seen.is_some(),
         detail: json!({
             "file": format!("{}/{}", run.folder, run.params.name), "sha256": run.params.sha256(),
             "results_sha256": run.results.sha256(), "pretrained": params.text("name").unwrap_or(&run.folder),

@@ -59,6 +59,7 @@ impl Training {
 #[derive(Debug, Clone)]
 struct Model {
     row: usize,
+    place: String,
     name: String,
     arch: String,
     pool: String,
@@ -68,6 +69,8 @@ struct Model {
     gmacs_total: f64,
     /// Data set and metric to the value.
     values: BTreeMap<(String, String), f64>,
+    /// The row of the last value of a data set.
+    rows: BTreeMap<String, usize>,
 }
 
 /// Points of a learning curve: epoch, top-1, and top-5 where it was logged.
@@ -165,9 +168,12 @@ fn job(
         }
     }
     ImportedJob {
-        identity: json!({
+        identity: json!({ "name": model.name, "arch": model.arch }),
+        former: json!({
             "name": model.name, "arch": model.arch, "data": model.pool, "samples_seen": model.samples_seen,
         }),
+        place: format!("{} `{}`", model.place, model.name),
+        grows: false,
         detail: json!({
             "file": file.name, "sha256": file.sha256(), "name": model.name, "samples_seen_pretty": model.scale,
             "gmacs": model.gmacs, "pretrained": model.name.strip_suffix(".pt").unwrap_or(&model.name),
@@ -234,6 +240,7 @@ fn models(table: &Table, warnings: &mut Vec<String>) -> Result<BTreeMap<ModelKey
         };
         let model = models.entry((text(name), text(arch))).or_insert_with(|| Model {
             row,
+            place: table.place(row),
             name: text(name),
             arch: text(arch),
             pool: text(pool),
@@ -242,6 +249,7 @@ fn models(table: &Table, warnings: &mut Vec<String>) -> Result<BTreeMap<ModelKey
             gmacs,
             gmacs_total,
             values: BTreeMap::new(),
+            rows: BTreeMap::new(),
         });
         if !agree(model.samples_seen, samples_seen, 1e-12) || !agree(model.gmacs_total, gmacs_total, 1e-12) {
             warnings.push(format!(
@@ -253,6 +261,18 @@ fn models(table: &Table, warnings: &mut Vec<String>) -> Result<BTreeMap<ModelKey
                 table.place(model.row)
             ));
         }
+        if model.pool != text(pool) || !agree(model.gmacs, gmacs, 1e-12) {
+            warnings.push(format!(
+                "{}: `{}` has upstream_dataset {}, gmacs {gmacs} here and {}, {} in {}; the first is used",
+                table.place(row),
+                model.name,
+                text(pool),
+                model.pool,
+                model.gmacs,
+                table.place(model.row)
+            ));
+        }
+        let before = model.rows.insert(text(dataset), row);
         for (metric, column) in METRICS.iter().zip(metrics) {
             let Some(cell) = table.cell(row, Some(column)) else { continue };
             let Some(value) = number(cell).filter(|value| (0.0..=1.0).contains(value)) else {
@@ -260,16 +280,14 @@ fn models(table: &Table, warnings: &mut Vec<String>) -> Result<BTreeMap<ModelKey
                     .push(format!("{}: {metric}: {cell} is no fraction between 0 and 1; left out", table.place(row)));
                 continue;
             };
-            if model
-                .values
-                .insert((text(dataset), (*metric).to_owned()), value)
-                .is_some_and(|before| before.to_bits() != value.to_bits())
-            {
+            let other = model.values.insert((text(dataset), (*metric).to_owned()), value);
+            if let Some(other) = other.filter(|other| other.to_bits() != value.to_bits()) {
                 warnings.push(format!(
-                    "{}: `{}` has {metric} of {} twice; the later is used",
+                    "{}: `{}` has {metric} of {} twice, {value} here and {other} in {}; the later is used",
                     table.place(row),
                     model.name,
-                    text(dataset)
+                    text(dataset),
+                    table.place(before.unwrap_or(model.row))
                 ));
             }
         }
@@ -315,13 +333,23 @@ fn curves_of(table: &Table, warnings: &mut Vec<String>) -> Result<Curves, ReadEr
     let [top1, top5, name, epoch] =
         columns(table, ["imagenet-zeroshot-val-top1", "imagenet-zeroshot-val-top5", "name", "epoch"])?;
     let mut curves = Curves::new();
+    let mut places = BTreeMap::new();
     for row in 0..table.rows.len() {
         let value = |column| table.cell(row, Some(column)).and_then(number);
         let (Some(name), Some(top1), Some(epoch)) = (table.cell(row, Some(name)), value(top1), value(epoch)) else {
             warnings.push(format!("{}: left out: name, epoch and top1 have to be there", table.place(row)));
             continue;
         };
-        curves.entry(name.to_owned()).or_default().push((epoch, top1, value(top5)));
+        let points = curves.entry(name.to_owned()).or_default();
+        let again = places.insert((name.to_owned(), epoch.to_bits()), (row, top1, value(top5)));
+        if let Some((before, ..)) = again.filter(|(_, one, five)| (*one, *five) != (top1, value(top5))) {
+            warnings.push(format!(
+                "{}: epoch {epoch} of `{name}` has other values than in {}; the first are used",
+                table.place(row),
+                table.place(before)
+            ));
+        }
+        points.push((epoch, top1, value(top5)));
     }
     for points in curves.values_mut() {
         points.sort_by(|a, b| a.0.total_cmp(&b.0));

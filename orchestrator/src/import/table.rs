@@ -1,6 +1,7 @@
 //! Any table of results, by a [`Mapping`] of its columns: each row a job, or the rows of a run its checkpoints.
 
-use std::collections::{BTreeMap, HashMap, HashSet};
+use std::collections::hash_map::Entry;
+use std::collections::{BTreeMap, HashMap};
 
 use serde_json::{Value, json};
 
@@ -19,6 +20,10 @@ pub const SOURCE: &str = "csv";
 const DATASET: &str = "table";
 /// What the model is called where the table does not say.
 const GROUP: &str = "all";
+
+/// Of a row beside another that no mapped column tells it from.
+const ALIKE: &str = "with the axes of another row, stored as runs of their own (a mapped `seed`, `group` or `run` tells \
+                     rows apart)";
 
 /// A row that could be read.
 #[derive(Debug, Clone)]
@@ -75,11 +80,13 @@ pub fn read(
     compute: Option<Convention>,
 ) -> Result<Imported, ReadError> {
     let table = file.table()?;
+    let sha256 = file.sha256();
     let mapping = Mapping::parse(maps, compute, &table)?;
     let mut complaints = Complaints::default();
     let rows: Vec<Row> = (0..table.rows.len()).filter_map(|at| row(&table, &mapping, at, &mut complaints)).collect();
     let mut jobs: Vec<ImportedJob> = Vec::new();
     let mut again: HashMap<String, u64> = HashMap::new();
+    let mut of_axes: HashMap<String, Vec<&Row>> = HashMap::new();
     let mut runs: Vec<((&str, &str), Vec<&Row>)> = Vec::new();
     for row in &rows {
         if let Some(run) = &row.run {
@@ -93,30 +100,39 @@ pub fn read(
         let content = content(row, &mapping);
         let times = again.entry(content.to_string()).or_default();
         *times += 1;
-        if *times > 1 {
-            complaints.add("repeated from above, stored as runs of their own".to_owned(), table.place(row.at));
+        let axes = axes(row, &mapping);
+        let alike = of_axes.entry(axes.to_string()).or_default();
+        let beside = |other: &Row| format!("{} (as {})", table.place(row.at), table.place(other.at));
+        if let Some(same) = alike.iter().find(|other| table.rows[other.at] == table.rows[row.at]) {
+            complaints.add("the same as another throughout, stored once".to_owned(), beside(same));
+            continue;
         }
-        jobs.push(job(row, &[row], json!({ "row": content, "ordinal": times }), &mapping, &table, file));
+        if let Some(first) = alike.first() {
+            complaints.add(ALIKE.to_owned(), beside(first));
+        }
+        alike.push(row);
+        let known_as = KnownAs {
+            identity: json!({ "axes": axes, "nth": alike.len() }),
+            former: json!({ "row": content, "ordinal": times }),
+        };
+        jobs.push(job(row, &[row], known_as, &mapping, &table, &sha256, &mut complaints));
     }
     for ((run, group), mut of) in runs {
         of.sort_by(|a, b| a.d.unwrap_or(0.0).total_cmp(&b.d.unwrap_or(0.0)));
         let Some(last) = of.last().copied() else { continue };
-        for row in of.iter().filter(|row| !same_axis(row.n, last.n) || !same_axis(row.u, last.u)) {
-            let what = format!("of run `{run}` with another n or u than its last row, which counts");
+        let is_other = |row: &&&Row| {
+            !same_axis(row.n, last.n) || !same_axis(row.u, last.u) || (row.seed, &row.pool) != (last.seed, &last.pool)
+        };
+        for row in of.iter().filter(is_other) {
+            let what = format!("of run `{run}` with another n, u, seed or pool than its last row, which counts");
             complaints.add(what, table.place(row.at));
         }
         let rows: Vec<Value> = of.iter().map(|row| content(row, &mapping)).collect();
-        let identity = json!({ "run": run, "group": group, "rows": rows });
-        let made = job(last, &of, identity, &mapping, &table, file);
-        let measured: usize = of.iter().map(|row| row.metrics.len()).sum();
-        if made.evaluations.len() < measured {
-            let what =
-                format!("of run `{run}` among which a position, data set and metric stand twice; the first is kept");
-            for row in &of {
-                complaints.add(what.clone(), table.place(row.at));
-            }
-        }
-        jobs.push(made);
+        let known_as = KnownAs {
+            identity: json!({ "run": run, "group": group }),
+            former: json!({ "run": run, "group": group, "rows": rows }),
+        };
+        jobs.push(job(last, &of, known_as, &mapping, &table, &sha256, &mut complaints));
     }
     let study =
         ImportedStudy { name: name.to_owned(), question: format!("Results in {}", file.name), source: SOURCE, jobs };
@@ -133,7 +149,15 @@ fn same_axis(one: Option<f64>, other: Option<f64>) -> bool {
     }
 }
 
-/// What a row says, whatever file it stands in.
+/// Which row it is: what was trained and what it was measured on, not what came out.
+fn axes(row: &Row, mapping: &Mapping) -> Value {
+    json!({
+        "n": row.n, "d": row.d, "u": row.u, "c": row.c, "compute": mapping.compute.map(Convention::as_str),
+        "seed": row.seed, "group": row.group, "dataset": row.dataset, "pool": row.pool,
+    })
+}
+
+/// What a row says, whatever file it stands in: how versions to 0.1 told rows apart.
 fn content(row: &Row, mapping: &Mapping) -> Value {
     json!({
         "n": row.n, "d": row.d, "u": row.u, "c": row.c, "compute": mapping.compute.map(Convention::as_str),
@@ -142,13 +166,28 @@ fn content(row: &Row, mapping: &Mapping) -> Value {
     })
 }
 
+/// What a job is known by, now and in versions to 0.1.
+struct KnownAs {
+    identity: Value,
+    former: Value,
+}
+
 /// A job that ends with `last`; `of` are its rows by D.
-fn job(last: &Row, of: &[&Row], identity: Value, mapping: &Mapping, table: &Table, file: &SourceFile) -> ImportedJob {
+fn job(
+    last: &Row,
+    of: &[&Row],
+    known_as: KnownAs,
+    mapping: &Mapping,
+    table: &Table,
+    sha256: &str,
+    complaints: &mut Complaints,
+) -> ImportedJob {
     let of_convention = |convention| last.c.filter(|_| mapping.compute == Some(convention));
     let mut evaluations: Vec<ImportedEvaluation> = Vec::new();
-    let mut seen = HashSet::new();
+    let mut seen: HashMap<_, (&Row, f64)> = HashMap::new();
     for row in of {
-        let is_last = row.d == last.d;
+        // Positions are whole samples in the database.
+        let is_last = row.d.map(f64::round) == last.d.map(f64::round);
         for (at, (metric, value)) in row.metrics.iter().enumerate() {
             // The error columns belong to the first metric mapped.
             let count = row.count.filter(|_| at == 0);
@@ -164,8 +203,19 @@ fn job(last: &Row, of: &[&Row], identity: Value, mapping: &Mapping, table: &Tabl
                 chance: row.chance.filter(|_| at == 0),
                 count: count.map(|count| count.round() as i64),
             };
-            if seen.insert((&row.dataset, metric, evaluation.samples_seen)) {
-                evaluations.push(evaluation);
+            match seen.entry((&row.dataset, metric, evaluation.samples_seen)) {
+                Entry::Vacant(entry) => {
+                    entry.insert((row, *value));
+                    evaluations.push(evaluation);
+                }
+                Entry::Occupied(entry) if entry.get().1.to_bits() != value.to_bits() => {
+                    let (first, before) = *entry.get();
+                    let run = last.run.as_deref().unwrap_or_default();
+                    let what = format!("of run `{run}` at the samples seen of another row; the first is kept");
+                    let (here, there) = (table.place(row.at), table.place(first.at));
+                    complaints.add(what, format!("{here} ({metric} {value:?}, {there} has {before:?})"));
+                }
+                Entry::Occupied(_) => {}
             }
         }
     }
@@ -173,9 +223,12 @@ fn job(last: &Row, of: &[&Row], identity: Value, mapping: &Mapping, table: &Tabl
         last.pool.as_ref().map(|name| pool(name).unwrap_or_else(|| ImportedPool { name: name.clone(), samples: None }));
     let unique = last.u.map(|u| last.d.map_or(u, |d| u.min(d)));
     ImportedJob {
-        identity,
+        identity: known_as.identity,
+        former: known_as.former,
+        place: last.run.clone().unwrap_or_else(|| table.place(last.at)),
+        grows: last.run.is_some(),
         detail: json!({
-            "file": file.name, "sha256": file.sha256(), "row": table.place(last.at), "rows": of.len(),
+            "file": table.name, "sha256": sha256, "row": table.place(last.at), "rows": of.len(),
             "cells": table.columns.iter().zip(&table.rows[last.at]).collect::<BTreeMap<_, _>>(),
         }),
         model: last.group.clone(),
@@ -314,16 +367,24 @@ mod tests {
         let maps = ["n=Size", "c=FLOP", "d=c/(6*n)", "loss=loss"];
         let imported = import(csv, &maps, Some(Convention::SixNd)).expect("a table");
         let jobs = &imported.studies[0].jobs;
-        assert_eq!(jobs.len(), 3);
+        assert_eq!(jobs.len(), 2);
         assert_eq!((jobs[1].parameters, jobs[1].samples_seen, jobs[1].six_nd), (Some(2e6), Some(5e5), Some(6e12)));
-        assert_ne!(jobs[0].identity, jobs[2].identity, "a replicate is a job of its own");
-        assert_eq!(imported.warnings, ["t.csv: 1 row repeated from above, stored as runs of their own: t.csv:4"]);
+        assert_eq!(
+            imported.warnings,
+            ["t.csv: 1 row the same as another throughout, stored once: t.csv:4 (as t.csv:2)"]
+        );
         let other = import(
             &csv.replace("FLOP", "F").replace("F,", "F ,"),
             &["n=Size", "c=F", "d=c/(6*n)", "loss=loss"],
             Some(Convention::SixNd),
         );
-        assert_eq!(other.expect("a table").studies[0].jobs[1].identity, jobs[1].identity, "identity is the content");
+        assert_eq!(other.expect("a table").studies[0].jobs[1].identity, jobs[1].identity, "identity is the axes");
+        let alike =
+            import(&csv.replace("1e6,6e12,3.5\n2", "1e6,6e12,3.75\n2"), &maps, Some(Convention::SixNd)).expect("3");
+        let jobs = &alike.studies[0].jobs;
+        assert_eq!((jobs[0].identity["nth"].as_u64(), jobs[2].identity["nth"].as_u64()), (Some(1), Some(2)));
+        assert!(alike.warnings[0].contains("1 row with the axes of another row, stored as runs of their own"));
+        assert!(alike.warnings[0].ends_with("t.csv:4 (as t.csv:2)"), "{:?}", alike.warnings);
     }
 
     #[test]
@@ -356,7 +417,10 @@ mod tests {
         assert_eq!(rows, [(Some(1_000_000), 0.25), (None, 0.5)]);
         assert_eq!((job.train_secs, job.gpus), (Some(10_800.0), Some(1)));
         assert!(
-            imported.warnings.iter().any(|w| w.contains("run `a` among which a position")),
+            imported
+                .warnings
+                .iter()
+                .any(|w| w.ends_with("the first is kept: t.csv:5 (accuracy 0.26, t.csv:3 has 0.25)")),
             "{:?}",
             imported.warnings
         );

@@ -45,6 +45,8 @@ pub struct Predecessor {
     pub ended_worker: Option<String>,
     /// Folder.
     pub folder: PathBuf,
+    /// Number of its claim.
+    pub fence: i64,
     /// Lines of its events that are stored.
     pub acked_events: i64,
     /// A later attempt has stored its spool: what was written there after that is a superseded worker's.
@@ -196,13 +198,13 @@ impl Store {
     /// Ended attempts of the same job that a worker had claimed, oldest first.
     pub async fn attempt_predecessors(&self, claim: &Claim) -> Result<Vec<Predecessor>, StoreError> {
         let rows = sqlx::query!(
-            "SELECT attempt_id, token, folder, acked_events, spool_closed,
+            r#"SELECT attempt_id, token, folder, fence AS "fence!", acked_events, spool_closed,
                     CASE WHEN NOT EXISTS (SELECT FROM attempt other
                                           WHERE coalesce(other.worker, other.token) = coalesce(a.worker, a.token)
                                                 AND other.state IN ('intent', 'launched', 'running'))
                          THEN coalesce(worker, token) END AS ended_worker
              FROM attempt a
-             WHERE job_id = $1 AND attempt_id <> $2 AND fence IS NOT NULL ORDER BY fence",
+             WHERE job_id = $1 AND attempt_id <> $2 AND fence IS NOT NULL ORDER BY fence"#,
             claim.job_id,
             claim.attempt_id,
         )
@@ -214,6 +216,7 @@ impl Store {
             token: row.token,
             ended_worker: row.ended_worker,
             folder: row.folder.into(),
+            fence: row.fence,
             acked_events: row.acked_events,
             spool_closed: row.spool_closed,
         });
@@ -233,30 +236,6 @@ impl Store {
         .await
         .map(drop)
         .map_err(doing("can't close the spools of earlier attempts"))
-    }
-
-    /// Folders of the checkpoints of a job that were reported by those who had the claim at the time, by name.
-    pub async fn checkpoint_paths(&self, job_id: i64) -> Result<Vec<String>, StoreError> {
-        sqlx::query_scalar!(
-            "SELECT c.path FROM checkpoint c JOIN attempt a USING (attempt_id) WHERE a.job_id = $1",
-            job_id
-        )
-        .fetch_all(&self.pool)
-        .await
-        .map_err(doing("can't look up the checkpoints of the job"))
-    }
-
-    /// A checkpoint that the runner of this job has reported for another job, if it has.
-    pub async fn checkpoint_example(&self, job_id: i64) -> Result<Vec<String>, StoreError> {
-        sqlx::query_scalar!(
-            "SELECT c.path FROM job own JOIN job other ON (other.runner, other.runner_version) = (own.runner, own.runner_version)
-             JOIN attempt a ON a.job_id = other.job_id JOIN checkpoint c USING (attempt_id)
-             WHERE own.job_id = $1 AND other.job_id <> $1 LIMIT 1",
-            job_id
-        )
-        .fetch_all(&self.pool)
-        .await
-        .map_err(doing("can't look up a checkpoint of the runner"))
     }
 
     /// Says that the worker lives, and asks for orders. `None`: the claim is superseded.
@@ -427,7 +406,7 @@ async fn lock_job_of(tx: &mut Transaction<'_, Postgres>, token: &str) -> Result<
 }
 
 /// One line of the history.
-async fn note(
+pub(super) async fn note(
     tx: &mut PgConnection,
     job_id: i64,
     attempt_id: i64,

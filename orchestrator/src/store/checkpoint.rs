@@ -60,3 +60,44 @@ pub(super) async fn insert(tx: &mut PgConnection, attempt_id: i64, rows: &[Row])
     }
     Ok(())
 }
+
+impl Store {
+    /// Folders of the checkpoints of a job that were reported by those who had the claim at the time, by name.
+    /// `current_only`: without those of which a later attempt did the same part again.
+    pub async fn checkpoint_paths(&self, job_id: i64, current_only: bool) -> Result<Vec<String>, StoreError> {
+        sqlx::query_scalar!(
+            "SELECT c.path FROM checkpoint c JOIN attempt_current a USING (attempt_id)
+             WHERE a.job_id = $1 AND (NOT $2 OR a.superseded_after_samples IS NULL OR c.samples_seen <= a.superseded_after_samples)",
+            job_id,
+            current_only
+        )
+        .fetch_all(&self.pool)
+        .await
+        .map_err(doing("can't look up the checkpoints of the job"))
+    }
+
+    /// Samples seen at the checkpoints of a job that no later attempt did again.
+    pub async fn checkpoint_positions(&self, job_id: i64) -> Result<Vec<i64>, StoreError> {
+        sqlx::query_scalar!(
+            "SELECT c.samples_seen FROM checkpoint c JOIN attempt_current a USING (attempt_id)
+             WHERE a.job_id = $1 AND (a.superseded_after_samples IS NULL OR c.samples_seen <= a.superseded_after_samples)",
+            job_id
+        )
+        .fetch_all(&self.pool)
+        .await
+        .map_err(doing("can't look up the checkpoints of the job"))
+    }
+
+    /// A checkpoint that the runner of this job has reported for another job, if it has.
+    pub async fn checkpoint_example(&self, job_id: i64) -> Result<Vec<String>, StoreError> {
+        sqlx::query_scalar!(
+            "SELECT c.path FROM job own JOIN job other ON (other.runner, other.runner_version) = (own.runner, own.runner_version)
+             JOIN attempt a ON a.job_id = other.job_id JOIN checkpoint c USING (attempt_id)
+             WHERE own.job_id = $1 AND other.job_id <> $1 LIMIT 1",
+            job_id
+        )
+        .fetch_all(&self.pool)
+        .await
+        .map_err(doing("can't look up a checkpoint of the runner"))
+    }
+}

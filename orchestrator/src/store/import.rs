@@ -1,5 +1,14 @@
 //! Results that others published, as ordinary jobs: one transaction, known by key, so that importing again changes
 //! nothing.
+//!
+//! A row's key is that of its study (the sweep's name), the kind of source and what the row is in it: never of files
+//! and folders, which move, nor of what was measured, which is corrected. So rows of two studies are never one job, and
+//! a corrected file meets the rows that it corrects.
+
+mod compare;
+mod rows;
+
+use std::collections::HashMap;
 
 use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
@@ -7,6 +16,8 @@ use sqlx::PgConnection;
 
 use super::{Store, StoreError, doing};
 use crate::plan::canonical::canonical;
+use compare::Difference;
+use rows::{Given, Known};
 
 /// A data set that imported jobs trained on.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -39,8 +50,14 @@ pub struct ImportedEvaluation {
 /// One trained model of a published study. What a table does not say is `None`.
 #[derive(Debug, Clone, PartialEq, Default)]
 pub struct ImportedJob {
-    /// What it is, whatever file and sweep it comes in: its key is the hash of this.
+    /// Which row of its study it is, whatever file it stands in and whatever was measured: its key is the hash of this.
     pub identity: Value,
+    /// What versions to 0.1 hashed in its place, by which their rows are found.
+    pub former: Value,
+    /// Where it stands, for messages; not stored.
+    pub place: String,
+    /// A run that may train on: further samples seen are growth, not another value.
+    pub grows: bool,
     /// File, hash of the file, the row's own identifiers and hyper-parameters.
     pub detail: Value,
     /// Model's name, or that of the group that rows belong to.
@@ -100,7 +117,7 @@ pub struct Imported {
 }
 
 /// What importing a study changed.
-#[derive(Debug, Clone, PartialEq, Eq, serde::Serialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Default, serde::Serialize)]
 pub struct ImportedCounts {
     /// Name of the sweep.
     pub sweep: String,
@@ -108,14 +125,31 @@ pub struct ImportedCounts {
     pub jobs: u64,
     /// Of these, new.
     pub jobs_new: u64,
+    /// Of these, stored before and now with other columns or measurements: replaced, or trained further.
+    pub jobs_changed: u64,
     /// Jobs of earlier imports that the sweep holds beside these, or that `replace` took out of it.
     pub jobs_other: u64,
     /// Measurements in the source.
     pub evaluations: u64,
     /// Of these, new.
     pub evaluations_new: u64,
-    /// Measurements that are stored with another value, which stays.
-    pub differing: Vec<String>,
+    /// Of these, stored before with another value.
+    pub evaluations_changed: u64,
+    /// Measurements that `replace` took out, since the source no longer has them.
+    pub evaluations_gone: u64,
+    /// What else has to be said.
+    pub notes: Vec<String>,
+}
+
+/// What an import may change of what is stored.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Replace {
+    /// Nothing: another value for a row is an error.
+    Nothing,
+    /// Values of the same rows.
+    Values,
+    /// These, and rows that the source does not have leave the sweep.
+    All,
 }
 
 /// Why nothing was imported.
@@ -124,6 +158,12 @@ pub enum ImportError {
     /// The database.
     #[error(transparent)]
     Store(#[from] StoreError),
+    /// Rows that are stored with other values.
+    #[error("{} values are stored otherwise than the source says; nothing was imported", conflicts.len())]
+    Conflicts {
+        /// Each with what is stored and what the source says.
+        conflicts: Vec<String>,
+    },
     /// The name is that of a sweep of ours.
     #[error("the sweep `{0}` was launched here; published rows are not mixed into it")]
     Launched(String),
@@ -132,8 +172,14 @@ pub enum ImportError {
     BuiltIn(String),
 }
 
-/// sha256 of what a source's row is, 64 hex digits.
-pub fn imported_key(source: &str, identity: &Value) -> String {
+/// sha256 of the study and of what its row is, 64 hex digits.
+fn imported_key(study: &ImportedStudy, identity: &Value) -> String {
+    let text = canonical(&json!({ "imported": study.source, "study": study.name, "row": identity }));
+    format!("{:x}", Sha256::digest(text.as_bytes()))
+}
+
+/// The key of versions to 0.1, which did not know the study.
+fn former_key(source: &str, identity: &Value) -> String {
     let text = canonical(&json!({ "imported": source, "row": identity }));
     format!("{:x}", Sha256::digest(text.as_bytes()))
 }
@@ -152,30 +198,29 @@ impl ImportedPool {
     }
 }
 
-/// Rows of a study that were in the database before or are now.
-#[derive(Debug, Default)]
-struct Columns {
-    keys: Vec<String>,
-    jobs: Vec<Value>,
-}
-
 impl Store {
-    /// Stores studies in one transaction: all of them or none. With `replace`, jobs of earlier imports leave the
-    /// sweeps.
+    /// Stores studies in one transaction: all of them or none.
     pub async fn import_studies(
         &self,
         studies: &[ImportedStudy],
-        replace: bool,
+        replace: Replace,
     ) -> Result<Vec<ImportedCounts>, ImportError> {
         let failed = doing("can't store the imported rows");
         let mut tx = self.pool.begin().await.map_err(&failed)?;
         let mut all = Vec::new();
+        let mut conflicts = Vec::new();
         for study in studies {
             let Some(sweep_id) = sweep_for(&mut tx, study).await.map_err(&failed)? else {
                 return Err(ImportError::Launched(study.name.clone()));
             };
-            all.push(import_one(&mut tx, sweep_id, study, replace).await.map_err(&failed)?);
+            let (counts, differing) = import_one(&mut tx, sweep_id, study, replace).await.map_err(&failed)?;
+            all.push(counts);
+            conflicts.extend(differing);
         }
+        if !conflicts.is_empty() && replace == Replace::Nothing {
+            return Err(ImportError::Conflicts { conflicts });
+        }
+        rows::delete_orphans(&mut tx).await.map_err(&failed)?;
         tx.commit().await.map_err(&failed)?;
         Ok(all)
     }
@@ -246,194 +291,112 @@ async fn sweep_for(tx: &mut PgConnection, study: &ImportedStudy) -> Result<Optio
     Ok(row.source.map(|_| row.sweep_id))
 }
 
+/// Stores a study, unless it contradicts what is stored and may not replace it; the contradictions come with the
+/// counts.
 async fn import_one(
     tx: &mut PgConnection,
     sweep_id: i64,
     study: &ImportedStudy,
-    replace: bool,
-) -> Result<ImportedCounts, sqlx::Error> {
-    for pool in study.jobs.iter().filter_map(|job| job.pool.as_ref()) {
-        sqlx::query!(
-            "INSERT INTO pool (digest, name, path, samples) VALUES ($1, $2, '', $3) ON CONFLICT DO NOTHING",
-            pool.digest(),
-            pool.name,
-            pool.samples
-        )
-        .execute(&mut *tx)
-        .await?;
-    }
-    let columns = columns(study);
-    let jobs_new = insert_jobs(tx, study.source, &columns).await?;
-    sqlx::query!(
-        "INSERT INTO sweep_job (sweep_id, job_id, position)
-         SELECT $1, job.job_id, (coalesce((SELECT max(position) FROM sweep_job WHERE sweep_id = $1), -1) + given.position)::integer
-         FROM unnest($2::text[]) WITH ORDINALITY AS given (job_key, position) JOIN job USING (job_key)
-         ON CONFLICT (sweep_id, job_id) DO NOTHING",
-        sweep_id,
-        &columns.keys
-    )
-    .execute(&mut *tx)
-    .await?;
-    let jobs_other = others(tx, sweep_id, &columns.keys, replace).await?;
-    let (evaluations_new, differing) = insert_evaluations(tx, study, &columns.keys).await?;
-    Ok(ImportedCounts {
+    replace: Replace,
+) -> Result<(ImportedCounts, Vec<String>), sqlx::Error> {
+    rows::insert_pools(tx, study).await?;
+    let given = rows::given(study);
+    let mut known = rows::known(tx, sweep_id, &given).await?;
+    let mut counts = ImportedCounts {
         sweep: study.name.clone(),
-        jobs: study.jobs.len() as u64,
-        jobs_new,
-        jobs_other,
-        evaluations: study.jobs.iter().map(|job| job.evaluations.len() as u64).sum(),
-        evaluations_new,
-        differing,
-    })
-}
-
-/// Counts the jobs of a sweep that have none of these keys, and takes them out on demand.
-async fn others(tx: &mut PgConnection, sweep_id: i64, keys: &[String], replace: bool) -> Result<u64, sqlx::Error> {
-    if replace {
-        let gone = sqlx::query!(
-            "DELETE FROM sweep_job USING job
-             WHERE sweep_id = $1 AND job.job_id = sweep_job.job_id AND job.job_key <> ALL ($2)",
-            sweep_id,
-            keys
-        )
-        .execute(tx)
-        .await?;
-        return Ok(gone.rows_affected());
+        jobs: given.len() as u64,
+        evaluations: given.iter().map(|row| row.evaluations.len() as u64).sum(),
+        ..ImportedCounts::default()
+    };
+    let differences: HashMap<usize, Difference> =
+        known.iter().map(|(at, known)| (*at, compare::difference(&given[*at], known))).collect();
+    let mut conflicts: Vec<(usize, &String)> =
+        differences.iter().flat_map(|(at, found)| found.conflicts.iter().map(|text| (*at, text))).collect();
+    conflicts.sort_by_key(|(at, _)| *at);
+    let conflicts: Vec<String> = conflicts.into_iter().map(|(_, text)| text.clone()).collect();
+    if !conflicts.is_empty() && replace == Replace::Nothing {
+        return Ok((counts, conflicts));
     }
-    sqlx::query_scalar!(
-        r#"SELECT count(*) AS "others!" FROM sweep_job JOIN job USING (job_id)
-           WHERE sweep_id = $1 AND job_key <> ALL ($2)"#,
-        sweep_id,
-        keys
-    )
-    .fetch_one(tx)
-    .await
-    .map(i64::cast_unsigned)
+    leave_shared(tx, sweep_id, &mut known, &mut counts).await?;
+    rows::rekey(tx, &given, &known).await?;
+    write(tx, &given, &known, &differences, replace, study, &mut counts).await?;
+    rows::join_sweep(tx, sweep_id, &given).await?;
+    counts.jobs_other = rows::others(tx, sweep_id, &given, replace == Replace::All).await?;
+    Ok((counts, conflicts))
 }
 
-fn columns(study: &ImportedStudy) -> Columns {
-    let whole = |value: Option<f64>| value.map(|value| (value.round() as i64).max(1));
-    let exact = |value: Option<f64>| value.filter(|value| value.fract() != 0.0);
-    let mut columns = Columns::default();
-    for job in &study.jobs {
-        let key = imported_key(study.source, &job.identity);
-        columns.jobs.push(json!({
-            "job_key": key, "detail": job.detail, "spec": { "imported": job.identity }, "model": job.model,
-            "parameters": whole(job.parameters), "image_parameters": whole(job.image_parameters),
-            "text_parameters": whole(job.text_parameters), "pool": job.pool.as_ref().map(ImportedPool::digest),
-            "data_size": whole(job.data_size), "samples_seen": whole(job.samples_seen),
-            "unique_samples": whole(job.unique_samples), "seed": job.seed, "gmacs_samples": job.gmacs_samples,
-            "train_flops": job.train_flops, "six_nd": job.six_nd, "exact_n": exact(job.parameters),
-            "exact_d": exact(job.samples_seen), "exact_u": exact(job.unique_samples), "train_secs": job.train_secs,
-            "gpus": job.gpus,
-        }));
-        columns.keys.push(key);
-    }
-    columns
-}
-
-/// Jobs, each with its one attempt. JSON keeps the numbers to the last bit: serde_json and PostgreSQL both write and
-/// read the shortest text of a double.
-async fn insert_jobs(tx: &mut PgConnection, source: &str, columns: &Columns) -> Result<u64, sqlx::Error> {
-    sqlx::query_scalar!(
-        r#"WITH given AS (
-               SELECT * FROM jsonb_to_recordset($1) AS given (
-                   job_key text, detail jsonb, spec jsonb, model text, parameters bigint, image_parameters bigint,
-                   text_parameters bigint, pool text, data_size bigint, samples_seen bigint, unique_samples bigint, seed bigint,
-                   gmacs_samples float8, train_flops float8, six_nd float8, exact_n float8, exact_d float8, exact_u float8,
-                   train_secs float8, gpus integer)),
-           added AS (
-               INSERT INTO job (job_key, state, fence, runner, runner_version, model, parameters, image_parameters,
-                                text_parameters, pool, data_size, samples_seen, unique_samples, seed, gmacs_samples, train_flops,
-                                six_nd, done_at, source, source_detail, exact_n, exact_d, exact_u)
-               SELECT DISTINCT ON (job_key) job_key, 'done', 1, 'import', $2, model, parameters, image_parameters,
-                      text_parameters, pool, data_size, samples_seen, unique_samples, seed, gmacs_samples, train_flops,
-                      six_nd, now(), $3, detail, exact_n, exact_d, exact_u
-               FROM given ORDER BY job_key
-               ON CONFLICT (job_key) DO NOTHING
-               RETURNING job_id, job_key),
-           attempted AS (
-               INSERT INTO attempt (job_id, token, state, backend, fence, folder, resumed_from_samples, samples_seen, train_secs,
-                                    gpus, ended_at)
-               SELECT DISTINCT ON (job_key) job_id, 'import-' || job_key, 'finished', 'import', 1, '', 0,
-                      coalesce(samples_seen, 0), train_secs, gpus, now()
-               FROM added JOIN given USING (job_key) ORDER BY job_key),
-           described AS (
-               INSERT INTO job_spec (job_id, spec)
-               SELECT DISTINCT ON (job_key) job_id, spec FROM added JOIN given USING (job_key) ORDER BY job_key),
-           noted AS (INSERT INTO event (job_id, kind, detail) SELECT job_id, 'imported', $3 FROM added)
-           SELECT count(*) AS "added!" FROM added"#,
-        json!(columns.jobs),
-        env!("CARGO_PKG_VERSION"),
-        source
-    )
-    .fetch_one(&mut *tx)
-    .await
-    .map(i64::cast_unsigned)
-}
-
-/// Gives how many measurements are new, and which are stored with another value.
-async fn insert_evaluations(
+/// Jobs that versions to 0.1 let several imports share: this sweep gets its own, with the measurements of this source.
+async fn leave_shared(
     tx: &mut PgConnection,
+    sweep_id: i64,
+    known: &mut HashMap<usize, Known>,
+    counts: &mut ImportedCounts,
+) -> Result<(), sqlx::Error> {
+    let shared: Vec<i64> = known.values().filter(|known| known.is_shared).map(|known| known.job_id).collect();
+    known.retain(|_, known| !known.is_shared);
+    if !shared.is_empty() {
+        rows::leave(tx, sweep_id, &shared).await?;
+        counts.notes.push(format!(
+            "{} jobs were shared with other sweeps by an older version of sweep; this one now has its own, with the \
+             measurements of this source alone: import again what else they were measured on",
+            shared.len()
+        ));
+    }
+    Ok(())
+}
+
+/// Writes what is new and what differs.
+async fn write(
+    tx: &mut PgConnection,
+    given: &[Given<'_>],
+    known: &HashMap<usize, Known>,
+    differences: &HashMap<usize, Difference>,
+    replace: Replace,
     study: &ImportedStudy,
-    keys: &[String],
-) -> Result<(u64, Vec<String>), sqlx::Error> {
-    let rows: Vec<(&String, &ImportedEvaluation)> = keys
-        .iter()
-        .zip(&study.jobs)
-        .flat_map(|(key, job)| job.evaluations.iter().map(move |evaluation| (key, evaluation)))
-        .collect();
-    let job_keys: Vec<String> = rows.iter().map(|(key, _)| (*key).clone()).collect();
-    let datasets: Vec<String> = rows.iter().map(|(_, row)| row.dataset.clone()).collect();
-    let metrics: Vec<String> = rows.iter().map(|(_, row)| row.metric.clone()).collect();
-    let samples: Vec<Option<i64>> = rows.iter().map(|(_, row)| row.samples_seen).collect();
-    let values: Vec<f64> = rows.iter().map(|(_, row)| row.value).collect();
-    let errors: Vec<Option<f64>> = rows.iter().map(|(_, row)| row.standard_error).collect();
-    let chances: Vec<Option<f64>> = rows.iter().map(|(_, row)| row.chance).collect();
-    let counts: Vec<Option<i64>> = rows.iter().map(|(_, row)| row.count).collect();
-    let differing = sqlx::query!(
-        r#"SELECT j.job_key, e.dataset, e.metric, e.value, given.value AS "offered!"
-           FROM unnest($1::text[], $2::text[], $3::text[], $4::bigint[], $5::float8[])
-                AS given (job_key, dataset, metric, samples_seen, value)
-           JOIN job j USING (job_key)
-           JOIN attempt a ON a.job_id = j.job_id AND a.fence = 1
-           JOIN evaluation e ON e.attempt_id = a.attempt_id AND e.dataset = given.dataset AND e.metric = given.metric
-                AND e.samples_seen = coalesce(given.samples_seen, j.samples_seen, 0)
-           WHERE e.value IS DISTINCT FROM given.value ORDER BY 1, 2, 3"#,
-        &job_keys,
-        &datasets,
-        &metrics,
-        &samples as &[Option<i64>],
-        &values
-    )
-    .fetch_all(&mut *tx)
-    .await?;
-    let differing = differing
-        .iter()
-        .map(|row| {
-            let (job, stored, offered) = (&row.job_key[..12], row.value, row.offered);
-            format!("job {job}, {}/{}: {stored} is stored and stays, the file says {offered}", row.dataset, row.metric)
-        })
-        .collect();
-    let added = sqlx::query!(
-        "INSERT INTO evaluation (attempt_id, dataset, metric, samples_seen, value, standard_error, chance, count)
-         SELECT a.attempt_id, given.dataset, given.metric, coalesce(given.samples_seen, j.samples_seen, 0), given.value,
-                given.standard_error, given.chance, given.count
-         FROM unnest($1::text[], $2::text[], $3::text[], $4::bigint[], $5::float8[], $6::float8[], $7::float8[], $8::bigint[])
-              AS given (job_key, dataset, metric, samples_seen, value, standard_error, chance, count)
-         JOIN job j USING (job_key)
-         JOIN attempt a ON a.job_id = j.job_id AND a.fence = 1
-         ON CONFLICT DO NOTHING",
-        &job_keys,
-        &datasets,
-        &metrics,
-        &samples as &[Option<i64>],
-        &values,
-        &errors as &[Option<f64>],
-        &chances as &[Option<f64>],
-        &counts as &[Option<i64>]
-    )
-    .execute(&mut *tx)
-    .await?;
-    Ok((added.rows_affected(), differing))
+    counts: &mut ImportedCounts,
+) -> Result<(), sqlx::Error> {
+    let is_replacing = replace != Replace::Nothing;
+    let (mut new, mut changed, mut measured, mut gone) = (Vec::new(), Vec::new(), Vec::new(), rows::Gone::default());
+    let (mut gained_jobs, mut gained) = (0, 0);
+    for (at, row) in given.iter().enumerate() {
+        let (Some(known), Some(found)) = (known.get(&at), differences.get(&at)) else {
+            new.push(row);
+            measured.extend((0..row.evaluations.len()).map(|nth| (row, nth)));
+            counts.evaluations_new += row.evaluations.len() as u64;
+            continue;
+        };
+        measured.extend(found.new.iter().map(|nth| (row, *nth)));
+        counts.evaluations_new += found.new.len() as u64;
+        let mut is_changed = found.is_grown;
+        if is_replacing {
+            measured.extend(found.changed.iter().map(|nth| (row, *nth)));
+            counts.evaluations_changed += found.changed.len() as u64;
+            counts.evaluations_gone += found.gone.len() as u64;
+            is_changed |= !found.conflicts.is_empty() || !found.gone.is_empty() || found.is_shorter;
+            gone.extend(known.job_id, &found.gone);
+        } else if found.is_shorter {
+            counts.notes.push(format!(
+                "{}: stored is a later state of this run, with further samples seen, and stays; `--replace` goes back",
+                row.job.place
+            ));
+        }
+        if is_changed {
+            changed.push(row);
+        } else if !found.new.is_empty() {
+            gained_jobs += 1;
+            gained += found.new.len();
+        }
+    }
+    if gained > 0 {
+        counts.notes.push(format!(
+            "{gained_jobs} jobs of an earlier import of `{}` have {gained} measurements more; if these are of another study, \
+             it needs a name of its own (`--name`)",
+            study.name
+        ));
+    }
+    (counts.jobs_new, counts.jobs_changed) = (new.len() as u64, changed.len() as u64);
+    rows::insert_jobs(tx, study.source, &new).await?;
+    rows::update_jobs(tx, &changed).await?;
+    rows::delete_evaluations(tx, &gone).await?;
+    rows::write_evaluations(tx, &measured).await
 }

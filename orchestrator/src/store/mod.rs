@@ -1,5 +1,6 @@
 //! All SQL. Queries are checked against the schema at compile time (`.sqlx/` holds what the checks need offline).
 
+mod adopt;
 mod attempt;
 mod checkpoint;
 mod condition;
@@ -24,6 +25,7 @@ pub mod study;
 mod sweep;
 pub mod throughput;
 
+pub use adopt::AdoptedAttempt;
 pub use attempt::{Claim, Ending, Orders, Predecessor};
 pub use checkpoint::CheckpointRow;
 pub use error::StoreError;

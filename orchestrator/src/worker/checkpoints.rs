@@ -15,43 +15,97 @@ pub(super) fn folder_of(claim: &Claim) -> PathBuf {
     claim.folder.parent().unwrap_or(&claim.folder).join("checkpoints")
 }
 
-/// Leaves in the job's folder what may be resumed from: see [`remove_unreported`].
-pub(super) fn clean(claim: &Claim, reported: &[String], example: &[String]) -> Result<(), WorkerError> {
+/// Whether there is anything in it.
+pub(super) fn any(claim: &Claim) -> Result<bool, WorkerError> {
     let folder = folder_of(claim);
-    for path in remove_unreported(&folder, reported, example).map_err(file("clean the folder", &folder))? {
+    entries(&folder).map(|entries| !entries.is_empty()).map_err(file("look into the folder", &folder))
+}
+
+/// Leaves in the job's folder what may be resumed from: see [`set_aside`] and [`remove_unreported`].
+pub(super) fn clean(
+    claim: &Claim,
+    sets_aside: bool,
+    reported: &[String],
+    example: &[String],
+) -> Result<(), WorkerError> {
+    let folder = folder_of(claim);
+    let failed = file("clean the folder", &folder);
+    if sets_aside {
+        for (from, to) in set_aside(&folder, reported, example).map_err(&failed)? {
+            log::line(&format!(
+                "moved {} to {}: the database does not know of it, so its curve would have a gap; delete it if nothing else \
+                 needs it",
+                from.display(),
+                to.display()
+            ));
+        }
+    }
+    for path in remove_unreported(&folder, reported, example).map_err(&failed)? {
         log::line(&format!("removed {}: no valid claim has reported it", path.display()));
     }
     Ok(())
+}
+
+/// Moves what the database does not account for into a folder beside: all there is where it knows no checkpoint of the
+/// job, else what is named like one that it knows.
+fn set_aside(folder: &Path, reported: &[String], example: &[String]) -> io::Result<Vec<(PathBuf, PathBuf)>> {
+    let there = entries(folder)?;
+    let is_temporary = |path: &PathBuf| path.file_name().is_none_or(|name| name.to_string_lossy().starts_with('.'));
+    if there.iter().all(is_temporary) {
+        return Ok(Vec::new());
+    }
+    let beside = (1..u32::MAX)
+        .map(|nth| folder.with_file_name(format!("checkpoints-set-aside-{nth}")))
+        .find(|path| !path.exists())
+        .expect("there are more numbers than folders");
+    if names(reported).next().is_none() {
+        fs::rename(folder, &beside)?;
+        fs::create_dir(folder)?;
+        return Ok(vec![(folder.to_owned(), beside)]);
+    }
+    let mut moved = Vec::new();
+    for path in unreported(there, reported, example).into_iter().filter(|path| !is_temporary(path)) {
+        fs::create_dir_all(&beside)?;
+        let to = beside.join(path.file_name().unwrap_or_default());
+        fs::rename(&path, &to)?;
+        moved.push((path, to));
+    }
+    Ok(moved)
+}
+
+/// What is in a folder; nothing if there is none.
+fn entries(folder: &Path) -> io::Result<Vec<PathBuf>> {
+    match fs::read_dir(folder) {
+        Ok(entries) => entries.map(|entry| Ok(entry?.path())).collect(),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(Vec::new()),
+        Err(error) => Err(error),
+    }
 }
 
 /// Removes temporary entries (their names begin with `.`), and those that are named like reported checkpoints, but
 /// were not reported under a valid claim. Where none was reported, `example`, those of other jobs, says how they are
 /// named. Whatever else a runner keeps there is its own affair.
 fn remove_unreported(folder: &Path, reported: &[String], example: &[String]) -> io::Result<Vec<PathBuf>> {
-    let entries = match fs::read_dir(folder) {
-        Ok(entries) => entries,
-        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
-        Err(error) => return Err(error),
-    };
+    let unreported = unreported(entries(folder)?, reported, example);
+    for path in &unreported {
+        if fs::symlink_metadata(path)?.is_dir() {
+            fs::remove_dir_all(path)?;
+        } else {
+            fs::remove_file(path)?;
+        }
+    }
+    Ok(unreported)
+}
+
+/// Those of the entries that are temporary, or named like reported checkpoints and not reported.
+fn unreported(entries: Vec<PathBuf>, reported: &[String], example: &[String]) -> Vec<PathBuf> {
     let known: BTreeSet<String> = names(reported).collect();
     let patterns: BTreeSet<String> = names(reported).chain(names(example)).map(|name| pattern(&name)).collect();
-    let mut removed = Vec::new();
-    for entry in entries {
-        let entry = entry?;
-        let name = entry.file_name().to_string_lossy().into_owned();
-        let is_unreported = patterns.contains(&pattern(&name)) && !known.contains(&name);
-        if !name.starts_with('.') && !is_unreported {
-            continue;
-        }
-        let path = entry.path();
-        if entry.file_type()?.is_dir() {
-            fs::remove_dir_all(&path)?;
-        } else {
-            fs::remove_file(&path)?;
-        }
-        removed.push(path);
-    }
-    Ok(removed)
+    let is_unreported = |path: &PathBuf| {
+        let name = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
+        name.starts_with('.') || patterns.contains(&pattern(&name)) && !known.contains(&name)
+    };
+    entries.into_iter().filter(is_unreported).collect()
 }
 
 /// The last parts of paths.
@@ -107,5 +161,23 @@ mod tests {
         assert_eq!(remove_unreported(folder.path(), &[], &elsewhere).expect("it works").len(), 4);
         assert_eq!(left(), ["cache", "vocabulary-8"]);
         assert!(remove_unreported(&folder.path().join("none"), &[], &[]).expect("no folder, nothing to do").is_empty());
+    }
+
+    #[test]
+    fn what_is_not_accounted_for_is_moved_and_nothing_is_lost() {
+        let home = tempfile::tempdir().expect("a folder");
+        let folder = home.path().join("checkpoints");
+        let make = |name: &str| fs::create_dir_all(folder.join(name)).expect("folders can be made");
+        let moved = |reported: &[String]| set_aside(&folder, reported, &[]).expect("it works").len();
+        assert_eq!(moved(&[]), 0, "there is no folder");
+        make(".64-1.tmp");
+        assert_eq!(moved(&[]), 0, "nothing that is whole");
+        let _ = ["64-1", "cache"].map(make);
+        assert_eq!(moved(&[]), 1);
+        assert!(home.path().join("checkpoints-set-aside-1/64-1").exists() && !folder.join("64-1").exists());
+        let _ = ["64-1", "128-1", "cache"].map(make);
+        assert_eq!(moved(&["/x/checkpoints/64-1".to_owned()]), 1);
+        assert!(home.path().join("checkpoints-set-aside-2/128-1").exists());
+        assert!(folder.join("64-1").exists() && folder.join("cache").exists());
     }
 }

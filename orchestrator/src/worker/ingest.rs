@@ -7,9 +7,10 @@ use std::path::PathBuf;
 use protocol::Event;
 
 use super::WorkerError;
+use super::adopt;
 use super::ship::{BATCH_EVENTS, Destination, RetryingStore};
 use super::spool::Tail;
-use super::supervise::{deliver, finished_in, ship_predecessors};
+use super::supervise::{deliver, finished_in};
 use super::ticket::{self, EndReport, Ticket};
 use crate::store::{Claim, End, Ending, Orders, Store, StoreError};
 
@@ -68,30 +69,46 @@ impl Ingest {
     pub async fn grant(&mut self, store: &Store, tokens: &[String]) -> Result<Vec<String>, GrantError> {
         let mut ready = Vec::new();
         for (token, claim) in store.attempt_grant(tokens).await? {
-            let mut ticket = Ticket {
-                claim,
-                reported_checkpoints: Vec::new(),
-                example_checkpoints: Vec::new(),
-                ended_workers: Vec::new(),
+            let unread = |source| GrantError::File { token: token.clone(), source };
+            let given = Ticket::read(&claim.folder).map_err(unread)?;
+            // With a ticket its worker may run already, and what lies in the job's folder is its own.
+            let ticket = match given.filter(|ticket| ticket.claim.fence == claim.fence) {
+                Some(given) => given,
+                None => match Self::ticket(store, &token, claim).await? {
+                    Some(ticket) => ticket,
+                    None => continue,
+                },
             };
-            let claim = &ticket.claim;
-            if claim.fence > 1 {
-                let mut database = RetryingStore::once(store.clone());
-                let unwritten = |error| GrantError::of(error, &token);
-                if let Some(ending) = ship_predecessors(&mut database, claim).await.map_err(unwritten)? {
-                    deliver(&mut database, claim, &ending).await.map_err(unwritten)?;
-                    continue;
-                }
-                let earlier = store.attempt_predecessors(claim).await?;
-                ticket.ended_workers = earlier.into_iter().filter_map(|earlier| earlier.ended_worker).collect();
-                ticket.reported_checkpoints = store.checkpoint_paths(claim.job_id).await?;
-                ticket.example_checkpoints = store.checkpoint_example(claim.job_id).await?;
-            }
-            ticket.write().map_err(|source| GrantError::File { token: token.clone(), source })?;
             self.attempts.insert(token.clone(), Reading::new(ticket.claim));
             ready.push(token);
         }
         Ok(ready)
+    }
+
+    /// Writes the ticket of a claim. `None`: its job is done, or the claim no longer counts.
+    async fn ticket(store: &Store, token: &str, mut claim: Claim) -> Result<Option<Ticket>, GrantError> {
+        let failed = |source| GrantError::File { token: token.to_owned(), source };
+        let unwritten = |error| GrantError::of(error, token);
+        std::fs::create_dir_all(&claim.folder).map_err(failed)?;
+        let mut database = RetryingStore::once(store.clone());
+        let Some(inheritance) = adopt::take_over(&mut database, &mut claim).await.map_err(unwritten)? else {
+            return Ok(None);
+        };
+        if let Some(ending) = &inheritance.finished {
+            deliver(&mut database, &claim, ending).await.map_err(unwritten)?;
+            return Ok(None);
+        }
+        let (mut reported_checkpoints, mut example_checkpoints, mut ended_workers) = Default::default();
+        if claim.fence > 1 {
+            let known = adopt::known_checkpoints(&mut database, &claim, &inheritance).await.map_err(unwritten)?;
+            (reported_checkpoints, example_checkpoints) = known;
+            let earlier = store.attempt_predecessors(&claim).await?;
+            ended_workers = earlier.into_iter().filter_map(|earlier| earlier.ended_worker).collect();
+        }
+        let sets_aside = inheritance.sets_aside;
+        let ticket = Ticket { claim, reported_checkpoints, example_checkpoints, sets_aside, ended_workers };
+        ticket.write().map_err(failed)?;
+        Ok(Some(ticket))
     }
 
     /// Stores what is new in the folders of these attempts, all that live.

@@ -8,6 +8,7 @@ pub mod ingest;
 
 pub mod trial;
 
+mod adopt;
 mod checkpoints;
 mod judge;
 mod lines;

@@ -27,7 +27,7 @@ pub(super) const WORDS_GRACE: Duration = Duration::from_secs(2);
 /// Rounds in which orphans are killed; one that forks meanwhile is found by the next.
 const KILL_ROUNDS: usize = 50;
 /// Name of the file in an attempt's folder that says what to train.
-const JOB_FILE: &str = "job.json";
+pub(super) const JOB_FILE: &str = "job.json";
 
 /// A running runner.
 #[derive(Debug)]

@@ -8,11 +8,12 @@ use protocol::{Event, FailureKind};
 use tokio::sync::{mpsc, oneshot};
 use tokio::time::Instant;
 
+use super::adopt::Inheritance;
 use super::ship::{BATCH_EVENTS, DELIVERY_LIMIT, Destination, RetryingStore, Shipped, ship};
 use super::spool::Tail;
 use super::stop::StopSignal;
 use super::train::{RunnerSeat, train};
-use super::{Cli, SUPERSEDED, WorkerError, checkpoints, log, runner};
+use super::{Cli, SUPERSEDED, WorkerError, adopt, checkpoints, log, runner};
 use crate::events;
 use crate::store::{self, Batch, Claim, End, Ending, NextRequest, Store};
 
@@ -69,11 +70,14 @@ async fn attempt(
     stop: &StopSignal,
     next_job: &impl Fn() -> Option<NextRequest>,
 ) -> Result<Shipped, WorkerError> {
-    let finished = match prepare(database, claim).await {
-        Ok(finished) => finished,
+    let mut claim = claim.clone();
+    let finished = match prepare(database, &mut claim).await {
+        Ok(Some(inheritance)) => inheritance.finished,
+        Ok(None) => return Ok(Shipped::Superseded),
         // With the claim in hand, whatever goes wrong is said: an attempt that only vanished would tell nobody why.
-        Err(error) => return deliver(database, claim, &ending_of(&error)).await,
+        Err(error) => return deliver(database, &claim, &ending_of(&error)).await,
     };
+    let claim = &claim;
     if let Some(finished) = finished {
         log::line("an earlier attempt had finished without being able to say so");
         return deliver(database, claim, &finished).await;
@@ -148,20 +152,15 @@ pub(super) async fn deliver(
     Ok(database.run(deadline, call).await?.map_or(Shipped::Superseded, |_| Shipped::Everything(None)))
 }
 
-/// Everything before training. Gives the ending if an earlier attempt had finished.
-async fn prepare(database: &mut RetryingStore, claim: &Claim) -> Result<Option<Ending>, WorkerError> {
+/// Everything before training. `None`: the claim is superseded.
+async fn prepare(database: &mut RetryingStore, claim: &mut Claim) -> Result<Option<Inheritance>, WorkerError> {
     std::fs::create_dir_all(&claim.folder).map_err(file("make the folder", &claim.folder))?;
-    if claim.fence == 1 {
-        return Ok(None);
+    let Some(inheritance) = adopt::take_over(database, claim).await? else { return Ok(None) };
+    if inheritance.finished.is_none() && checkpoints::any(claim)? {
+        let (reported, example) = adopt::known_checkpoints(database, claim, &inheritance).await?;
+        checkpoints::clean(claim, inheritance.sets_aside, &reported, &example)?;
     }
-    let finished = ship_predecessors(database, claim).await?;
-    if finished.is_none() {
-        let reported = database.run(None, async |store| store.checkpoint_paths(claim.job_id).await).await?;
-        // How this runner names its checkpoints is known from those of other jobs too.
-        let example = database.run(None, async |store| store.checkpoint_example(claim.job_id).await).await?;
-        checkpoints::clean(claim, &reported, &example)?;
-    }
-    Ok(finished)
+    Ok(Some(inheritance))
 }
 
 /// Ships what earlier attempts of this job left in their spools, under their own rows, and makes sure that nothing of

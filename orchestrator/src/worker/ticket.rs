@@ -33,6 +33,9 @@ pub(super) struct Ticket {
     pub(super) reported_checkpoints: Vec<String>,
     /// One of another job, which says how the runner names them.
     pub(super) example_checkpoints: Vec<String>,
+    /// Whether checkpoints beside these are kept: the database does not know where they come from.
+    #[serde(default)]
+    pub(super) sets_aside: bool,
     /// Workers of earlier attempts, of which nothing may be left running.
     pub(super) ended_workers: Vec<String>,
 }
@@ -82,14 +85,24 @@ pub(super) fn take_fence(folder: &Path, fence: i64) -> io::Result<bool> {
 
 /// Whether a later attempt of the job was given a fence.
 pub(super) fn is_superseded(folder: &Path, fence: i64) -> io::Result<bool> {
-    for entry in fs::read_dir(fences_of(folder))? {
-        let name = entry?.file_name();
-        let number = name.to_string_lossy().split('.').next().and_then(|text| text.parse::<i64>().ok());
-        if number.is_some_and(|number| number > fence) {
-            return Ok(true);
-        }
+    Ok(fences_in(&fences_of(folder))?.into_iter().any(|given| given > fence))
+}
+
+/// The highest fence that the job's folder knows of, whichever database gave it.
+pub(super) fn highest_fence(folder: &Path) -> io::Result<Option<i64>> {
+    match fences_in(&fences_of(folder)) {
+        Ok(fences) => Ok(fences.into_iter().max()),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+        Err(error) => Err(error),
     }
-    Ok(false)
+}
+
+fn fences_in(folder: &Path) -> io::Result<Vec<i64>> {
+    let mut fences = Vec::new();
+    for entry in fs::read_dir(folder)? {
+        fences.extend(entry?.file_name().to_string_lossy().split('.').next().and_then(|text| text.parse::<i64>().ok()));
+    }
+    Ok(fences)
 }
 
 /// Says that the worker lives, and on which machine. `count` differs each time.

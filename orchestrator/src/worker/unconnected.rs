@@ -75,10 +75,7 @@ fn clean_up(ticket: &Ticket) -> Result<(), WorkerError> {
             log::line(&format!("killed {killed} processes of the earlier worker {worker}"));
         }
     }
-    if claim.fence > 1 {
-        checkpoints::clean(claim, &ticket.reported_checkpoints, &ticket.example_checkpoints)?;
-    }
-    Ok(())
+    checkpoints::clean(claim, ticket.sets_aside, &ticket.reported_checkpoints, &ticket.example_checkpoints)
 }
 
 /// Says that the worker lives and passes orders on, until a higher fence was given.

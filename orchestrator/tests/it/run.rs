@@ -3,6 +3,7 @@
 //! The oracle of every fault is the same: each job is done by exactly one finished attempt, and curves and results
 //! equal those of a run that nothing happened to.
 
+mod adopted;
 mod bench;
 mod checkpoint;
 mod faults;

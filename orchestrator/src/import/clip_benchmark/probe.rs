@@ -94,6 +94,7 @@ pub(super) fn records(
                 samples_seen: real("samples_seen").filter(|seen| *seen >= 1.0),
                 gmacs_total: real("gmacs_total").filter(|gmacs| *gmacs > 0.0),
                 pool: value.get("upstream_dataset").and_then(Value::as_str).map(str::to_owned),
+                ignored: Vec::new(),
             }
         })
         .collect()

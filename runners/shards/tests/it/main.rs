@@ -2,6 +2,7 @@
 
 mod bytes;
 mod folder;
+mod fuzzed;
 mod identity;
 mod python;
 mod support;
