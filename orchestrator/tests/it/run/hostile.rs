@@ -210,7 +210,9 @@ fn what_a_killed_worker_leaves_is_killed_when_its_attempt_is_lost_and_when_it_is
     );
     let cancelled = transcript(&bench.sweep(&["cancel", "tiny"]));
     assert!(cancelled.starts_with("exit: 0"), "{cancelled}");
-    assert_eq!(processes("sleep\u{0}86398.5\u{0}"), 0, "{}", bench.story());
+    // What was killed may be seen dying.
+    wait_until(|| (processes("sleep\u{0}86398.5\u{0}") == 0).then_some(()))
+        .unwrap_or_else(|| panic!("{}", bench.story()));
     assert_eq!(bench.ask("SELECT state FROM attempt"), ["lost"]);
     assert_eq!(bench.ask("SELECT state FROM job"), ["cancelled"]);
 }

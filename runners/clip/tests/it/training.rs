@@ -4,7 +4,7 @@ use std::fs;
 use std::io::{BufRead, BufReader, Read};
 use std::process::Command;
 
-use protocol::{Event, Measurement, exit};
+use protocol::{EvaluationTask, Event, Measurement, exit};
 
 use crate::harness::{Bench, events, last_checkpoint, run, start};
 
@@ -46,6 +46,12 @@ fn a_job_reports_measures_and_ends_with_a_checkpoint() {
         ],
         "loss@1024 needs 1,024 pairs"
     );
+    let unmeasured = |event: &Event| match event {
+        Event::Eval { unmeasured, .. } => unmeasured.get(&EvaluationTask::ContrastiveLoss).cloned(),
+        _ => None,
+    };
+    let reasons: Vec<String> = events.iter().filter_map(unmeasured).collect();
+    assert_eq!(reasons, ["it has 64 pairs, one block needs 1024"; 2], "and it says so, each time");
     assert_eq!(measured(&events, 96).len(), 9);
     assert!(last_checkpoint(&events).join("model.safetensors").is_file());
 }
