@@ -18,12 +18,8 @@ pub trait Images: Send + Sync {
 
     /// Writes a part of the original into `out`, stretched to the square. `choose` is given the original's width and
     /// height.
-    fn read_crop(
-        &self,
-        index: usize,
-        choose: impl FnOnce(u32, u32) -> Crop,
-        out: &mut [u8],
-    ) -> Result<(), pool::Error>;
+    fn read_crop(&self, index: usize, choose: impl FnOnce(u32, u32) -> Crop, out: &mut [u8])
+    -> Result<(), pool::Error>;
 }
 
 impl Images for pool::Dataset {

@@ -171,14 +171,8 @@ fn open_pool(job: &Job, source: &DataSource, limit: Option<u64>, keep: Keep) -> 
     let image_size = job.spec.model.config.vision_cfg.image_size as u32;
     let folder = job.base_dir.join(&source.path);
     let cache_dir = (!can_cache(&folder)).then(|| elsewhere(job));
-    let mut options = OpenOptions {
-        image_size,
-        keep,
-        alpha: job.spec.recipe.alpha,
-        limit,
-        cache_dir,
-        ..OpenOptions::default()
-    };
+    let mut options =
+        OpenOptions { image_size, keep, alpha: job.spec.recipe.alpha, limit, cache_dir, ..OpenOptions::default() };
     let data = match Dataset::open(&folder, &options) {
         // All of a pool means all that is good of it: a bad image among many is counted and left out.
         Err(pool::Error::TooFew { asked, found, skipped, .. }) if found > 0 && found + skipped as u64 >= asked => {

@@ -229,10 +229,8 @@ pub(crate) fn build(paths: Paths, what: &Build) -> Result<PathBuf, Error> {
     while rank < what.entries.len() && (table.samples.len() as u64) < wanted {
         let missing = (wanted - table.samples.len() as u64).min(most as u64) as usize;
         let chunk = &what.entries[rank..what.entries.len().min(rank + missing)];
-        let decoded: Vec<_> = chunk
-            .par_iter()
-            .map(|entry| load(entry, &files, what, stored.is_some()))
-            .collect::<Result<_, Error>>()?;
+        let decoded: Vec<_> =
+            chunk.par_iter().map(|entry| load(entry, &files, what, stored.is_some())).collect::<Result<_, Error>>()?;
         for (entry, outcome) in chunk.iter().zip(decoded) {
             let key = entry.key.clone();
             match outcome {
@@ -258,9 +256,11 @@ pub(crate) fn build(paths: Paths, what: &Build) -> Result<PathBuf, Error> {
                         offset: content.image.offset,
                         length: content.image.length,
                         check: entry.check,
-                        original: at
-                            .filter(|_| what.form.keep == Keep::Original)
-                            .map(|at| Original { at, width: size.0, height: size.1 }),
+                        original: at.filter(|_| what.form.keep == Keep::Original).map(|at| Original {
+                            at,
+                            width: size.0,
+                            height: size.1,
+                        }),
                     });
                 }
             }

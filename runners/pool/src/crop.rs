@@ -50,7 +50,8 @@ pub(crate) fn square(picture: Picture, size: u32) -> Vec<u8> {
 /// outside of the crop does not bleed in.
 pub(crate) fn stretched(picture: Picture, crop: Crop, size: u32) -> Vec<u8> {
     let Crop { left, top, width, height } = crop;
-    let inside = |from: u32, length: u32, side: u32| length > 0 && from.checked_add(length).is_some_and(|end| end <= side);
+    let inside =
+        |from: u32, length: u32, side: u32| length > 0 && from.checked_add(length).is_some_and(|end| end <= side);
     assert!(
         inside(left, width, picture.width) && inside(top, height, picture.height),
         "{crop:?} of {} x {} pixels",

@@ -9,10 +9,7 @@ use super::tables::TABLES;
 /// Neighbours that no writer means. A place is a set: names of classes, and characters for themselves.
 const NEIGHBOURS: &[&[&str]] = &[
     &["c1"],
-    &[
-        "bad lower_accented upper_accented box start_punctuation end_punctuation currency numeric law",
-        "bad",
-    ],
+    &["bad lower_accented upper_accented box start_punctuation end_punctuation currency numeric law", "bad"],
     &["a-zA-Z", "lower_common upper_common", "bad"],
     &["bad", "lower_accented upper_accented box start_punctuation end_punctuation currency numeric law"],
     &["lower_accented lower_common box end_punctuation currency numeric", "upper_accented"],

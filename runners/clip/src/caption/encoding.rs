@@ -83,7 +83,7 @@ fn fix_once(text: &str) -> String {
             bytes = restore_spaces(bytes);
         }
         if encoding.is_sloppy() {
-            bytes = replace_lost(bytes);
+            bytes = replace_lost(&bytes);
         }
         if let Some(decoded) = decode(&bytes) {
             return decoded;
@@ -133,7 +133,7 @@ fn keep_a_grave(bytes: &[u8]) -> Vec<u8> {
 }
 
 /// One replacement character for what was a sequence of UTF-8 before bytes of it were lost (1A, or one question mark).
-fn replace_lost(bytes: Vec<u8>) -> Vec<u8> {
+fn replace_lost(bytes: &[u8]) -> Vec<u8> {
     static LOST: LazyLock<Regex> = LazyLock::new(|| {
         let forms = [
             r"[\xc2-\xdf]\x1a",
@@ -149,7 +149,7 @@ fn replace_lost(bytes: Vec<u8>) -> Vec<u8> {
         ];
         Regex::new(&format!("(?-u){}", forms.join("|"))).expect("bytes")
     });
-    LOST.replace_all(&bytes, &b"\xef\xbf\xbd"[..]).into_owned()
+    LOST.replace_all(bytes, &b"\xef\xbf\xbd"[..]).into_owned()
 }
 
 /// UTF-8, also with two surrogates for a character and with C0 80 for 0.
@@ -214,7 +214,11 @@ fn fix_embedded(text: &str) -> String {
             at += 1;
             continue;
         }
-        if end - at < chars.len() && is_bad(&part) { out.push_str(&fix(&part)) } else { out.push_str(&part) }
+        if end - at < chars.len() && is_bad(&part) {
+            out.push_str(&fix(&part));
+        } else {
+            out.push_str(&part);
+        }
         at = end;
     }
     out

@@ -10,31 +10,24 @@ use super::tables::TABLES;
 
 /// As the HTML standard says, also without a semicolon where it allows that.
 pub(super) fn unescape(text: &str) -> String {
-    static REFERENCE: LazyLock<Regex> = LazyLock::new(|| {
-        Regex::new(r"&(#[0-9]+;?|#[xX][0-9a-fA-F]+;?|[^\t\n\x0c <&#;]{1,32};?)").expect("references")
-    });
+    static REFERENCE: LazyLock<Regex> =
+        LazyLock::new(|| Regex::new(r"&(#[0-9]+;?|#[xX][0-9a-fA-F]+;?|[^\t\n\x0c <&#;]{1,32};?)").expect("references"));
     let meant = |found: &Captures| {
         let name = &found[1];
         if let Some(number) = name.strip_prefix('#') {
             return character(number.trim_end_matches(';'));
         }
-        // The longest beginning that names something.
-        let ends = name.char_indices().map(|(at, _)| at).skip(2).chain([name.len()]).collect::<Vec<_>>();
-        let whole = TABLES.entities.get(name).map(|text| text.clone());
-        whole
-            .or_else(|| {
-                let known = |&end: &usize| Some(TABLES.entities.get(&name[..end])?.clone() + &name[end..]);
-                ends.iter().rev().find_map(known)
-            })
-            .unwrap_or_else(|| format!("&{name}"))
+        // Else the longest beginning that names something.
+        let known = |end: usize| Some(TABLES.entities.get(&name[..end])?.clone() + &name[end..]);
+        let ends: Vec<usize> = name.char_indices().map(|(at, _)| at).skip(2).chain([name.len()]).collect();
+        ends.into_iter().rev().find_map(known).unwrap_or_else(|| format!("&{name}"))
     };
     REFERENCE.replace_all(text, meant).into_owned()
 }
 
 /// Only with a semicolon, and capital letters also where somebody made capitals of a whole text.
 pub(super) fn unescape_whole(text: &str) -> String {
-    static REFERENCE: LazyLock<Regex> =
-        LazyLock::new(|| Regex::new("&#?[0-9A-Za-z]{1,24};").expect("references"));
+    static REFERENCE: LazyLock<Regex> = LazyLock::new(|| Regex::new("&#?[0-9A-Za-z]{1,24};").expect("references"));
     static CAPITALS: LazyLock<HashMap<String, String>> = LazyLock::new(|| {
         let small = TABLES.entities.iter().filter(|(name, _)| name.ends_with(';') && **name == name.to_lowercase());
         small
@@ -61,12 +54,12 @@ fn character(number: &str) -> String {
         None => number.parse(),
     };
     match value {
-        Ok(0) => char::REPLACEMENT_CHARACTER.into(),
         Ok(code @ 0x80..=0x9f) => windows_1252(code as u8).into(),
         Ok(0x1..=0x8 | 0xb | 0xe..=0x1f | 0x7f | 0xfdd0..=0xfdef) => String::new(),
         Ok(code) if code & 0xfffe == 0xfffe && code <= 0x10_ffff => String::new(),
-        Ok(code) => char::from_u32(code).unwrap_or(char::REPLACEMENT_CHARACTER).into(),
-        // Too large for any character.
-        Err(_) => char::REPLACEMENT_CHARACTER.into(),
+        // Nothing, a surrogate, or too large for any character.
+        code => {
+            code.ok().filter(|code| *code > 0).and_then(char::from_u32).unwrap_or(char::REPLACEMENT_CHARACTER).into()
+        }
     }
 }

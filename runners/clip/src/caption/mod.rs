@@ -42,8 +42,7 @@ fn repair(text: &str) -> String {
 
 /// All steps, again and again until none changes anything.
 fn repair_line(line: &str, unescape: bool) -> String {
-    static ESCAPE: LazyLock<Regex> =
-        LazyLock::new(|| Regex::new("\x1b\\[[\\d;]*[a-zA-Z]").expect("terminal escapes"));
+    static ESCAPE: LazyLock<Regex> = LazyLock::new(|| Regex::new("\x1b\\[[\\d;]*[a-zA-Z]").expect("terminal escapes"));
     let mut text = line.to_owned();
     loop {
         let before = text.clone();
@@ -130,9 +129,8 @@ mod tests {
         let mut different = Vec::new();
         for line in text.lines() {
             let fields: Vec<&str> = line.split('\t').collect();
-            let [caption, cleaned] = [fields[0], fields[1]].map(|json| -> String {
-                serde_json::from_str(json).expect("JSON")
-            });
+            let [caption, cleaned] =
+                [fields[0], fields[1]].map(|json| -> String { serde_json::from_str(json).expect("JSON") });
             let ids: Vec<u16> = fields[2].split_whitespace().map(|id| id.parse().expect("an id")).collect();
             let (found, tokens) = (clean(&caption), tokenizer.encode(&caption, 10_000));
             if found != cleaned || tokens[1..tokens.len() - 1] != ids {

@@ -11,9 +11,41 @@ use pool::{Crop, Dataset, Keep, OpenOptions};
 
 use crate::support::options;
 
-/// Most that a value may differ from Pillow's, of 255.
-fn allowed(_key: &str) -> u8 {
-    1
+/// How pixels differ from Pillow's.
+#[derive(Debug, Clone, Copy, Default)]
+struct Difference {
+    /// Of a value, of 255.
+    most: u8,
+    mean: f64,
+    /// Share of values that differ by more than 4.
+    far: f64,
+}
+
+impl Difference {
+    fn between(found: &[u8], expected: &[u8]) -> Difference {
+        assert_eq!(found.len(), expected.len());
+        let all: Vec<u8> = found.iter().zip(expected).map(|(a, b)| a.abs_diff(*b)).collect();
+        Difference {
+            most: all.iter().copied().max().unwrap_or_default(),
+            mean: all.iter().map(|&by| f64::from(by)).sum::<f64>() / all.len() as f64,
+            far: all.iter().filter(|&&by| by > 4).count() as f64 / all.len() as f64,
+        }
+    }
+
+    fn worse(self, other: Difference) -> Difference {
+        let (most, mean, far) = (self.most.max(other.most), self.mean.max(other.mean), self.far.max(other.far));
+        Difference { most, mean, far }
+    }
+
+    /// JPEG decoders round differently (by 3, by 4 with chroma at half resolution), and do otherwise at the right edge of
+    /// a picture whose chroma is wider than it. All else is the same to the bit.
+    fn is_allowed(self, key: &str) -> bool {
+        if key.contains("jpeg") || ["cmyk", "turned"].contains(&key) {
+            self.most <= 24 && self.mean < 0.6 && self.far < 0.005
+        } else {
+            self.most == 0
+        }
+    }
 }
 
 /// `KEY/SIZE` or `KEY/SIZE/LEFT,TOP,WIDTH,HEIGHT` to the pixels that are expected.
@@ -32,7 +64,7 @@ fn expected(archive: impl std::io::Read) -> Expected {
 /// Compares all pixels, from caches and decoded at each reading.
 fn compare(pool: &Path, expected: &Expected) {
     let cache = tempfile::tempdir().unwrap();
-    let mut worst: BTreeMap<&str, (u8, f64)> = BTreeMap::new();
+    let mut worst: BTreeMap<&str, Difference> = BTreeMap::new();
     for image_size in [32, 224] {
         for (keep, cache_bytes) in [(Keep::Square, 1 << 30), (Keep::Original, 1 << 30), (Keep::Original, 0)] {
             let place = cache.path().join(cache_bytes.to_string());
@@ -54,19 +86,14 @@ fn compare(pool: &Path, expected: &Expected) {
                         data.read_crop(at[parts[0]], |_, _| Crop { left, top, width, height }, &mut out).unwrap();
                     }
                 }
-                let differences: Vec<u8> = out.iter().zip(pixels).map(|(a, b)| a.abs_diff(*b)).collect();
-                let most = *differences.iter().max().unwrap();
-                let mean = differences.iter().map(|&d| f64::from(d)).sum::<f64>() / differences.len() as f64;
                 let entry = worst.entry(parts[0]).or_default();
-                *entry = (entry.0.max(most), entry.1.max(mean));
+                *entry = entry.worse(Difference::between(&out, pixels));
             }
         }
     }
-    for (key, (most, mean)) in &worst {
-        println!("{key}: {most} {mean:.3}");
-    }
-    let bad: Vec<_> = worst.iter().filter(|(key, (most, _))| *most > allowed(key)).collect();
-    assert!(bad.is_empty(), "{bad:?}");
+    assert!(worst.len() > 40, "{}", worst.len());
+    let bad: Vec<_> = worst.iter().filter(|(key, difference)| !difference.is_allowed(key)).collect();
+    assert!(bad.is_empty(), "{bad:#?}");
 }
 
 #[test]
@@ -88,7 +115,8 @@ fn pixels_are_those_of_the_pillow_at_hand() {
     let environment = std::env::var("SWEEP_PYTHON_VENV").unwrap_or_else(|_| "../../.venv-python".into());
     let python = PathBuf::from(environment).join("bin/python");
     if !python.is_file() {
-        eprintln!("skipped: no Python environment (make python)");
+        use std::io::Write as _;
+        let _ = writeln!(std::io::stderr(), "skipped: no Python environment (scripts/python-venv.sh)");
         return;
     }
     let dir = tempfile::tempdir().unwrap();
