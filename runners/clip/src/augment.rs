@@ -199,7 +199,7 @@ mod tests {
         for position in 0..500 {
             match draw(Augmentation::FlipShift, 32, &mut Draws::new(1, position)) {
                 View::FlipShift { right, down, .. } => assert!(right.abs() <= 3 && down.abs() <= 3),
-                other => panic!("{other:?}"),
+                View::Whole => panic!("neither flipped nor moved"),
             }
         }
     }

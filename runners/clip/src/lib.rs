@@ -1,11 +1,10 @@
 //! `clip-runner`: trains and measures CLIP models as OpenCLIP defines them, on libtorch.
 //!
 //! From a job to numbers: [`job`] reads and checks the job, [`run`] trains it ([`serve`]: one after another),
-//! [`prepared`] opens its data, [`caption`], [`tokenizer`] and [`batches`] turn a pool's pairs into tensors ([`order`] and
-//! [`augment`] say which and how), [`model`], [`loss`] and [`step`] make the loss and its gradients, [`optimizer`]
-//! takes the step, [`evaluate`] measures on held-out data, [`checkpoint`] keeps
-//! what a resumed attempt needs. This crate and `kernels` alone know tch; it knows no database, no scheduler and no
-//! spec file.
+//! [`prepared`] opens its data, [`caption`], [`tokenizer`] and [`batches`] turn a pool's pairs into tensors ([`order`]
+//! and [`augment`] say which and how), [`model`], [`loss`] and [`step`] make the loss and its gradients, [`optimizer`]
+//! takes the step, [`evaluate`] measures on held-out data, [`checkpoint`] keeps what a resumed attempt needs. This
+//! crate and `kernels` alone know tch; it knows no database, no scheduler and no spec file.
 
 #![expect(clippy::cast_possible_wrap, reason = "libtorch counts in i64, and no size here comes near 2^63")]
 

@@ -35,7 +35,8 @@ impl Tokenizer {
         Tokenizer { bpe: Bpe::with_vocabulary(merges, vocab_size as u16).expect("the shipped merges are valid") }
     }
 
-    /// Start of text, the [cleaned](caption::clean) caption's tokens, end of text; cut to `context_length` with the end kept, as OpenCLIP does.
+    /// Start of text, the [cleaned](caption::clean) caption's tokens, end of text; cut to `context_length` with the
+    /// end kept, as OpenCLIP does.
     pub fn encode(&self, caption: &str, context_length: usize) -> Vec<u16> {
         let mut tokens = vec![self.bpe.start_of_text()];
         self.bpe.encode(&caption::clean(caption), &mut tokens);

@@ -2,8 +2,8 @@
 //! on them.
 //!
 //! Form: 8 bytes of magic, then offset and length of the table (u64, little-endian), zeros up to byte 4096, the pixels
-//! (samples x height x width x RGB, uint8; originals have sizes of their own), then the table as JSON. An *index* is the
-//! same without pixels, for pools that are larger than the budget: it remembers which images decode.
+//! (samples x height x width x RGB, uint8; originals have sizes of their own), then the table as JSON. An *index* is
+//! the same without pixels, for pools that are larger than the budget: it remembers which images decode.
 //!
 //! One process builds, under a file lock that the kernel drops when it dies; others wait and then find the file, which
 //! gets its name only when it is whole.

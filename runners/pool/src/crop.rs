@@ -29,7 +29,8 @@ impl<'a> From<&'a image::RgbImage> for Picture<'a> {
     }
 }
 
-/// Resizes the shorter side to `size` (bicubic with antialiasing) and crops the centre: torchvision's `Resize(size)` and
+/// Resizes the shorter side to `size` (bicubic with antialiasing) and crops the centre: torchvision's `Resize(size)`
+/// and
 /// `CenterCrop(size)`, OpenCLIP's evaluation transform. Returns height x width x RGB.
 pub(crate) fn square(picture: Picture, size: u32) -> Vec<u8> {
     let Picture { width, height, pixels } = picture;

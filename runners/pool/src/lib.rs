@@ -9,8 +9,8 @@
 //! lie in larger ones whatever the shards' order. A corrupt image or a missing caption is skipped and told
 //! ([`Dataset::skipped`]); a shard that is cut off is an error.
 //!
-//! Images are decoded once (shorter side resized to `image_size`, centre crop, as OpenCLIP does; or kept as they are, for
-//! random crops: [`Keep`]) into one memory-mapped file of uint8 pixels when they fit [`OpenOptions::cache_bytes`];
+//! Images are decoded once (shorter side resized to `image_size`, centre crop, as OpenCLIP does; or kept as they are,
+//! for random crops: [`Keep`]) into one memory-mapped file of uint8 pixels when they fit [`OpenOptions::cache_bytes`];
 //! otherwise they are decoded on demand.
 //!
 //! ```no_run

@@ -1,8 +1,9 @@
 //! Bicubic resampling as Pillow 13 does it, bit for bit, of the part of an image that a crop leaves, and of nothing
 //! else: an image of 1 x 60,000 pixels costs what its middle costs.
 //!
-//! Pillow resamples one direction, rounds to bytes, then the other, and rounds again; weights are whole numbers of 2^-22.
-//! The kernel (a = -0.5) is widened when shrinking, and weights that fall outside of the image go to those inside.
+//! Pillow resamples one direction, rounds to bytes, then the other, and rounds again; weights are whole numbers of
+//! 2^-22. The kernel (a = -0.5) is widened when shrinking, and weights that fall outside of the image go to those
+//! inside.
 
 use std::ops::Range;
 
@@ -61,8 +62,8 @@ fn reach(taps: &[Taps]) -> Range<usize> {
     first..taps.iter().map(|taps| taps.first + taps.weights.len()).max().unwrap_or_default()
 }
 
-/// Resamples some lines of the source, two at a time; a line more than asked for may come back. `before` columns that the
-/// taps count are not in the source.
+/// Resamples some lines of the source, two at a time; a line more than asked for may come back. `before` columns that
+/// the taps count are not in the source.
 fn resize_rows(
     source: &[u8],
     stride: usize,

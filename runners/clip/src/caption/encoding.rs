@@ -8,7 +8,8 @@ use regex::bytes::Regex;
 use super::bad::is_bad;
 use super::tables::TABLES;
 
-/// Encodings, those first that are met most. The *sloppy* ones have all bytes, and byte 1A for a character that was lost.
+/// Encodings, those first that are met most. The *sloppy* ones have all bytes, and byte 1A for a character that was
+/// lost.
 const NAMES: [&str; 10] = [
     "latin-1",
     "sloppy-windows-1252",

@@ -1,4 +1,5 @@
-//! References of HTML, such as `&eacute;` and `&#233;`, to characters: Python's `html.unescape`, and ftfy's stricter way.
+//! References of HTML, such as `&eacute;` and `&#233;`, to characters: Python's `html.unescape`, and ftfy's stricter
+//! way.
 
 use std::collections::HashMap;
 use std::sync::LazyLock;

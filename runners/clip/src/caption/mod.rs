@@ -1,9 +1,9 @@
 //! Captions as OpenCLIP cleans them before they become tokens: `ftfy.fix_text`, `html.unescape` twice, white space
 //! collapsed, lower case.
 //!
-//! ftfy (6.3.1, by Robyn Speer, Apache 2.0) undoes what bad software did to a text. Its steps and heuristics are followed
-//! here, its classes of characters are data in `tables.json.gz`; its choices are explained in its own source and
-//! documentation. `tests/captions.tsv.gz` compares 1,085 awkward lines.
+//! ftfy (6.3.1, by Robyn Speer, Apache 2.0) undoes what bad software did to a text. Its steps and heuristics are
+//! followed here, its classes of characters are data in `tables.json.gz`; its choices are explained in its own source
+//! and documentation. `tests/captions.tsv.gz` compares 1,085 awkward lines.
 
 mod bad;
 mod encoding;
@@ -117,8 +117,8 @@ mod tests {
     use super::*;
     use crate::tokenizer::{Tokenizer, VOCABULARY_MAX};
 
-    /// Made by `tests/captions.py` with ftfy 6.3.1 and open_clip 3.3.0: a line, what `_clean_lower` makes of it (both JSON)
-    /// and its ids.
+    /// Made by `tests/captions.py` with ftfy 6.3.1 and open_clip 3.3.0: a line, what `_clean_lower` makes of it (both
+    /// JSON) and its ids.
     const GOLDEN: &[u8] = include_bytes!("../../tests/captions.tsv.gz");
 
     #[test]

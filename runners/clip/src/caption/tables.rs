@@ -1,5 +1,5 @@
-//! Facts about characters, made by `tests/captions.py tables`: the references that HTML names, single-byte encodings, and
-//! ftfy's classes of characters.
+//! Facts about characters, made by `tests/captions.py tables`: the references that HTML names, single-byte encodings,
+//! and ftfy's classes of characters.
 
 use std::collections::HashMap;
 use std::sync::LazyLock;

@@ -37,8 +37,8 @@ impl Difference {
         Difference { most, mean, far }
     }
 
-    /// JPEG decoders round differently (by 3, by 4 with chroma at half resolution), and do otherwise at the right edge of
-    /// a picture whose chroma is wider than it. All else is the same to the bit.
+    /// JPEG decoders round differently (by 3, by 4 with chroma at half resolution), and do otherwise at the right edge
+    /// of a picture whose chroma is wider than it. All else is the same to the bit.
     fn is_allowed(self, key: &str) -> bool {
         if key.contains("jpeg") || ["cmyk", "turned"].contains(&key) {
             self.most <= 24 && self.mean < 0.6 && self.far < 0.005
