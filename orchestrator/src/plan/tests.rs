@@ -103,7 +103,7 @@ fn key_is_fixed() {
 #[test]
 fn every_field_of_a_job_changes_its_key() {
     let spec = "name: x\ndata: {pool: train}\ngrid: {model: cpu-w32-l2, samples_seen: 1k, data_size: 500}\n\
-                recipe: {global_batch: 100, grad_clip_norm: 1, accum_freq: 2, loss: reference, extra: {momentum: 0.5}}\n\
+                recipe: {global_batch: 100, grad_clip_norm: 1, accum_freq: 2, loss: reference, alpha: white, extra: {momentum: 0.5}}\n\
                 evaluations: [{pool: val, tasks: zeroshot_retrieval, templates: ['a {}'], at_samples: [500]}]\n\
                 limits: {skipped: 10%}\n";
     let job = good(spec).jobs[0].spec.to_job_spec();
@@ -160,6 +160,7 @@ fn others(path: &str, old: &serde_json::Value) -> Vec<serde_json::Value> {
         _ if path.ends_with("/precision") => vec![json!("amp_bf16")],
         _ if path.ends_with("/schedule") => vec![json!("constant")],
         _ if path.ends_with("/augmentation") => vec![json!("none"), json!("flip_shift")],
+        _ if path.ends_with("/alpha") => vec![json!("drop")],
         _ if path.contains("/tasks/") => vec![json!("contrastive_loss")],
         _ => vec![json!("another")],
     }

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use protocol::{Augmentation, EvaluationTask, Loss, Precision, Schedule};
+use protocol::{Alpha, Augmentation, EvaluationTask, Loss, Precision, Schedule};
 
 use super::keys::RECIPE;
 use super::read::Value;
@@ -39,6 +39,7 @@ impl RecipeChange {
                 ("loss", Value::Text(word)) => recipe.loss = loss(&word),
                 ("accum_freq", Value::Count(value)) => recipe.accum_freq = value,
                 ("augmentation", Value::Text(word)) => recipe.augmentation = augmentation(&word),
+                ("alpha", Value::Text(word)) => recipe.alpha = alpha(&word),
                 ("image_size", Value::Count(value)) => recipe.image_size = Some(value),
                 ("context_length", Value::Count(value)) => recipe.context_length = Some(value),
                 ("grad_clip_norm", Value::Number(value)) => recipe.grad_clip_norm = Some(value),
@@ -120,6 +121,7 @@ fn default_recipe() -> Recipe {
         loss: Loss::Fused,
         accum_freq: 1,
         augmentation: Augmentation::RandomResizedCrop,
+        alpha: Alpha::Drop,
         image_size: None,
         context_length: None,
         grad_clip_norm: None,
@@ -227,6 +229,10 @@ fn augmentation(word: &str) -> Augmentation {
         "flip_shift" => Augmentation::FlipShift,
         word => unreachable!("no augmentation {word} in the table"),
     }
+}
+
+fn alpha(word: &str) -> Alpha {
+    if word == "white" { Alpha::White } else { Alpha::Drop }
 }
 
 fn section(value: Option<Value>) -> Section {

@@ -222,6 +222,12 @@ pub static RECIPE: &[Key] = &[
         "Random change of a training image",
     ),
     key(
+        "alpha",
+        Kind::Choice(&["drop", "white"]),
+        Default("drop"),
+        "What becomes of an image's alpha channel: left out, or the picture is laid on white",
+    ),
+    key(
         "image_size",
         Kind::Count { min: 1, max: 8_192 },
         Optional,

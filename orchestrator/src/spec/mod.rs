@@ -38,7 +38,7 @@ mod tests;
 use std::sync::Arc;
 
 use miette::NamedSource;
-use protocol::{Augmentation, EvaluationTask, Loss, Precision, Schedule};
+use protocol::{Alpha, Augmentation, EvaluationTask, Loss, Precision, Schedule};
 
 pub use aggregates::aggregates;
 pub use build::RecipeChange;
@@ -196,6 +196,8 @@ pub struct Recipe {
     pub accum_freq: u64,
     /// Random change of training images.
     pub augmentation: Augmentation,
+    /// What becomes of alpha channels.
+    pub alpha: Alpha,
     /// Side of the images in place of the model's own, pixels.
     pub image_size: Option<u64>,
     /// Tokens of a caption in place of the model's own.

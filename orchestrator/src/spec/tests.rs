@@ -1,7 +1,7 @@
 //! Specs as people write them, right and wrong.
 
 use proptest::prelude::*;
-use protocol::{Augmentation, EvaluationTask, Loss, Precision, Schedule};
+use protocol::{Alpha, Augmentation, EvaluationTask, Loss, Precision, Schedule};
 
 use super::*;
 
@@ -88,8 +88,8 @@ fn every_field() {
          exclude: [{model: own.json, data_size: all}]\n\
          include: [{model: ViT-H-14, samples_seen: 34B}]\n\
          recipe: {global_batch: 32k, lr: 1e-3, betas: [0.9, 0.95], eps: 1e-8, weight_decay: 0, warmup: 2M, \
-         schedule: constant, precision: amp_bf16, loss: reference, accum_freq: 4, augmentation: none, image_size: 224, context_length: 77, \
-         grad_clip_norm: 1, checkpoint_every: 10%, extra: {noise: 0.1}}\n\
+         schedule: constant, precision: amp_bf16, loss: reference, accum_freq: 4, augmentation: none, \
+         alpha: white, image_size: 224, context_length: 77, grad_clip_norm: 1, checkpoint_every: 10%, extra: {noise: 0.1}}\n\
          overrides: [{where: {model: ViT-H-14}, set: {lr: 5e-4, extra: {law: 2}}}]\n\
          evaluations: [{pool: c, tasks: contrastive_loss, templates: ['a {}'], at_samples: [1B, 50%]}]\n\
          backend: {local: {slots: 2, threads_per_slot: 1, worker_time: 0s}}\n\
@@ -104,7 +104,7 @@ fn every_field() {
     assert_eq!(spec.recipe.schedule, Schedule::Constant);
     assert_eq!(spec.recipe.precision, Precision::AmpBf16);
     assert_eq!((spec.recipe.loss, spec.recipe.accum_freq), (Loss::Reference, 4));
-    assert_eq!(spec.recipe.augmentation, Augmentation::None);
+    assert_eq!((spec.recipe.augmentation, spec.recipe.alpha), (Augmentation::None, Alpha::White));
     assert_eq!(spec.evaluations[0].tasks, [EvaluationTask::ContrastiveLoss]);
     assert_eq!(spec.evaluations[0].at_samples, [Amount::Samples(1_000_000_000), Amount::Percent(50.0)]);
     assert_eq!(

@@ -1,5 +1,6 @@
 //! From the bytes of an image to the numbers a vision transformer reads: augmented, normalised, cut into patches.
 
+use pool::Crop;
 use protocol::Augmentation;
 
 use crate::order::Draws;
@@ -24,46 +25,48 @@ pub enum View {
         /// Down, pixels.
         down: i64,
     },
-    /// A rectangle stretched to the full image, bilinear.
-    Crop {
-        /// Left edge, pixels.
-        left: f64,
-        /// Upper edge, pixels.
-        top: f64,
-        /// Pixels.
-        width: f64,
-        /// Pixels.
-        height: f64,
-    },
 }
 
-/// Draws a view of an image of `side` pixels.
+/// Draws a view of an image of `side` pixels. A random crop is not one: it is drawn from the original by [`crop`].
 pub fn draw(augmentation: Augmentation, side: usize, draws: &mut Draws) -> View {
     match augmentation {
-        Augmentation::None => View::Whole,
+        Augmentation::None | Augmentation::RandomResizedCrop => View::Whole,
         Augmentation::FlipShift => {
             let reach = (side / 10) as f64;
             let mut shift = || (draws.uniform() * (2.0 * reach + 1.0)).floor() as i64 - reach as i64;
             let (right, down) = (shift(), shift());
             View::FlipShift { flip: draws.uniform() < 0.5, right, down }
         }
-        Augmentation::RandomResizedCrop => draw_crop(side as f64, draws),
     }
 }
 
-/// torchvision's `RandomResizedCrop` with scale 0.9 to 1 and aspect ratio 3/4 to 4/3: ten tries, then the whole image.
-fn draw_crop(side: f64, draws: &mut Draws) -> View {
+/// Share of the area that a random crop has, least and most.
+const AREA: [f64; 2] = [0.9, 1.0];
+/// Width over height of a random crop, least and most.
+const RATIO: [f64; 2] = [3.0 / 4.0, 4.0 / 3.0];
+
+/// torchvision's `RandomResizedCrop` at OpenCLIP's scale: ten tries, then the largest crop at the centre whose ratio is
+/// allowed. `uniform` draws from 0 (inclusive) to 1.
+pub fn crop(width: u32, height: u32, mut uniform: impl FnMut() -> f64) -> Crop {
+    let (w, h) = (f64::from(width), f64::from(height));
     for _ in 0..10 {
-        let area = side * side * (0.9 + 0.1 * draws.uniform());
-        let ratio = ((2.0 * draws.uniform() - 1.0) * (4.0_f64 / 3.0).ln()).exp();
-        let (width, height) = ((area * ratio).sqrt().round(), (area / ratio).sqrt().round());
-        if width <= side && height <= side {
-            let left = (draws.uniform() * (side - width + 1.0)).floor();
-            let top = (draws.uniform() * (side - height + 1.0)).floor();
-            return View::Crop { left, top, width, height };
+        let area = w * h * (AREA[0] + (AREA[1] - AREA[0]) * uniform());
+        let ratio = (RATIO[0].ln() + (RATIO[1].ln() - RATIO[0].ln()) * uniform()).exp();
+        let (wide, high) = ((area * ratio).sqrt().round_ties_even(), (area / ratio).sqrt().round_ties_even());
+        if (1.0..=w).contains(&wide) && (1.0..=h).contains(&high) {
+            let top = (uniform() * (h - high + 1.0)).floor();
+            let left = (uniform() * (w - wide + 1.0)).floor();
+            return Crop { left: left as u32, top: top as u32, width: wide as u32, height: high as u32 };
         }
     }
-    View::Whole
+    let (wide, high) = if w / h < RATIO[0] {
+        (width, (w / RATIO[0]).round_ties_even() as u32)
+    } else if w / h > RATIO[1] {
+        ((h * RATIO[1]).round_ties_even() as u32, height)
+    } else {
+        (width, height)
+    };
+    Crop { left: (width - wide) / 2, top: (height - high) / 2, width: wide, height: high }
 }
 
 /// Layout of images and patches.
@@ -102,13 +105,18 @@ impl Patches {
         false
     }
 
-    /// Appends a view of an image (`side` x `side` x RGB bytes) as rows of patches: a zero row for the class token,
-    /// then patches in reading order, each as channel, row, column (the layout of `conv1.weight`).
+    /// Appends what [`Patches::write`] makes.
     pub fn append(&self, pixels: &[u8], view: View, out: &mut Vec<f32>) {
-        assert_eq!(pixels.len(), self.image_bytes(), "bytes of an image of {} pixels", self.side);
         let start = out.len();
         out.resize(start + self.len(), 0.0);
-        let rows = &mut out[start + 3 * self.patch * self.patch..];
+        self.write(pixels, view, &mut out[start..]);
+    }
+
+    /// Writes a view of an image (`side` x `side` x RGB bytes) as rows of patches: a row for the class token, which is
+    /// left as it is, then patches in reading order, each as channel, row, column (the layout of `conv1.weight`).
+    pub fn write(&self, pixels: &[u8], view: View, out: &mut [f32]) {
+        assert_eq!(pixels.len(), self.image_bytes(), "bytes of an image of {} pixels", self.side);
+        let rows = &mut out[3 * self.patch * self.patch..];
         match view {
             View::Whole => self.fill(rows, |x| x, |y| y, pixels),
             View::FlipShift { flip, right, down } => {
@@ -125,7 +133,6 @@ impl Patches {
                 let x_of = |x: usize| mirrored((if flip { last - x as i64 } else { x as i64 }) - right) as usize;
                 self.fill(rows, x_of, |y| mirrored(y as i64 - down) as usize, pixels);
             }
-            View::Crop { left, top, width, height } => self.fill_crop(rows, [left, top, width, height], pixels),
         }
     }
 
@@ -145,30 +152,6 @@ impl Patches {
                     for (value, column) in rows[at..at + self.patch].iter_mut().zip(columns) {
                         *value = normalised[usize::from(source[column + channel])];
                     }
-                }
-            }
-        }
-    }
-
-    fn fill_crop(&self, rows: &mut [f32], [left, top, width, height]: [f64; 4], pixels: &[u8]) {
-        let side = self.side;
-        // Centres of pixels onto centres of pixels; the two neighbours and the weight of the second.
-        let taps = |start: f64, extent: f64| -> Vec<(usize, usize, f32)> {
-            let tap = |at: usize| {
-                let place = (start + (at as f64 + 0.5) * extent / side as f64 - 0.5).clamp(0.0, (side - 1) as f64);
-                let low = place.floor() as usize;
-                (low, (low + 1).min(side - 1), place.fract() as f32)
-            };
-            (0..side).map(tap).collect()
-        };
-        let (columns, lines) = (taps(left, width), taps(top, height));
-        for (y, &(above, below, down)) in lines.iter().enumerate() {
-            for (x, &(before, after, right)) in columns.iter().enumerate() {
-                for channel in 0..3 {
-                    let byte = |y: usize, x: usize| f32::from(pixels[3 * (y * side + x) + channel]);
-                    let blend = |y: usize| byte(y, before) * (1.0 - right) + byte(y, after) * right;
-                    let value = blend(above) * (1.0 - down) + blend(below) * down;
-                    rows[self.place(channel, y, x)] = (value / 255.0 - MEAN[channel]) / STD[channel];
                 }
             }
         }
@@ -212,23 +195,32 @@ mod tests {
     }
 
     #[test]
-    fn the_full_crop_is_the_image_and_half_of_it_is_stretched() {
-        assert_eq!(red(View::Crop { left: 0.0, top: 0.0, width: 4.0, height: 4.0 }), red(View::Whole));
-        assert_eq!(red(View::Crop { left: 0.0, top: 0.0, width: 2.0, height: 4.0 })[0], [0, 5, 15, 25]);
-    }
-
-    #[test]
     fn drawn_views_stay_inside() {
         for position in 0..500 {
             match draw(Augmentation::FlipShift, 32, &mut Draws::new(1, position)) {
                 View::FlipShift { right, down, .. } => assert!(right.abs() <= 3 && down.abs() <= 3),
-                other => panic!("{other:?}"),
-            }
-            if let View::Crop { left, top, width, height } =
-                draw(Augmentation::RandomResizedCrop, 32, &mut Draws::new(1, position))
-            {
-                assert!(left >= 0.0 && top >= 0.0 && left + width <= 32.0 && top + height <= 32.0);
+                View::Whole => panic!("neither flipped nor moved"),
             }
         }
+    }
+
+    /// Made by `tests/crops.py` with torchvision 0.26.0, whose draws were replaced by the golden ratio's multiples.
+    const CROPS: &str = include_str!("../tests/crops.tsv");
+
+    #[test]
+    fn random_crops_are_those_of_torchvision() {
+        let mut fallbacks = 0;
+        for (case, line) in CROPS.lines().enumerate() {
+            let numbers: Vec<u32> = line.split('\t').map(|number| number.parse().expect("a number")).collect();
+            let [width, height, left, top, wide, high] = numbers[..] else { panic!("{line}") };
+            let mut draws = 0;
+            let found = crop(width, height, || {
+                draws += 1;
+                ((case * 97 + draws) as f64 * 0.618_033_988_749_895).fract()
+            });
+            assert_eq!(found, Crop { left, top, width: wide, height: high }, "case {case}: {line}");
+            fallbacks += usize::from(draws == 20);
+        }
+        assert!(CROPS.lines().count() == 300 && (40..260).contains(&fallbacks), "{fallbacks}");
     }
 }

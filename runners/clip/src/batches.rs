@@ -3,7 +3,9 @@
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, sync_channel};
 
+use pool::Crop;
 use protocol::Augmentation;
+use rayon::prelude::*;
 
 use crate::augment::{self, Patches, View};
 use crate::order::{Draws, Order};
@@ -13,11 +15,25 @@ use crate::tokenizer::Captions;
 pub trait Images: Send + Sync {
     /// Writes an image into `out`: side x side x RGB bytes.
     fn read(&self, index: usize, out: &mut [u8]) -> Result<(), pool::Error>;
+
+    /// Writes a part of the original into `out`, stretched to the square. `choose` is given the original's width and
+    /// height.
+    fn read_crop(&self, index: usize, choose: impl FnOnce(u32, u32) -> Crop, out: &mut [u8])
+    -> Result<(), pool::Error>;
 }
 
 impl Images for pool::Dataset {
     fn read(&self, index: usize, out: &mut [u8]) -> Result<(), pool::Error> {
         self.read_image(index, out)
+    }
+
+    fn read_crop(
+        &self,
+        index: usize,
+        choose: impl FnOnce(u32, u32) -> Crop,
+        out: &mut [u8],
+    ) -> Result<(), pool::Error> {
+        pool::Dataset::read_crop(self, index, choose, out)
     }
 }
 
@@ -58,6 +74,8 @@ pub struct Source<D> {
     pub seed: u64,
     /// B.
     pub global_batch: u64,
+    /// Images that are decoded and cut at once.
+    pub threads: usize,
 }
 
 impl<D: Images + 'static> Source<D> {
@@ -66,8 +84,10 @@ impl<D: Images + 'static> Source<D> {
         let (sender, receiver) = sync_channel(1);
         std::thread::spawn(move || {
             let mut order = Order::new(self.seed, self.captions.len() as u64);
+            let workers = rayon::ThreadPoolBuilder::new().num_threads(self.threads.max(1)).build();
+            let workers = workers.expect("threads for the data");
             for start in (from..to).step_by(self.global_batch as usize) {
-                if sender.send(self.assemble(&mut order, start)).is_err() {
+                if sender.send(workers.install(|| self.assemble(&mut order, start))).is_err() {
                     return; // Training stopped early.
                 }
             }
@@ -77,16 +97,24 @@ impl<D: Images + 'static> Source<D> {
 
     fn assemble(&self, order: &mut Order, start: u64) -> Result<Batch, pool::Error> {
         let positions = start..start + self.global_batch;
-        let indices: Vec<usize> = positions.clone().map(|position| order.sample(position)).collect();
-        let mut pixels = vec![0; self.patches.image_bytes()];
-        let mut patches = Vec::with_capacity(indices.len() * self.patches.len());
-        for (position, index) in positions.zip(&indices) {
-            // Augmentation draws from another stream than the order.
-            let mut draws = Draws::new(!self.seed, position);
-            let view = augment::draw(self.augmentation, self.patches.side(), &mut draws);
-            self.images.read(*index, &mut pixels)?;
-            self.patches.append(&pixels, view, &mut patches);
-        }
+        let indices: Vec<usize> = positions.map(|position| order.sample(position)).collect();
+        let mut patches = vec![0.0; indices.len() * self.patches.len()];
+        let rows = patches.par_chunks_mut(self.patches.len());
+        rows.zip(&indices).enumerate().try_for_each_init(
+            || vec![0; self.patches.image_bytes()],
+            |pixels, (at, (row, index))| {
+                // Augmentation draws from another stream than the order.
+                let mut draws = Draws::new(!self.seed, start + at as u64);
+                if self.augmentation == Augmentation::RandomResizedCrop {
+                    let choose = |width, height| augment::crop(width, height, || draws.uniform());
+                    self.images.read_crop(*index, choose, pixels)?;
+                } else {
+                    self.images.read(*index, pixels)?;
+                }
+                self.patches.write(pixels, augment::draw(self.augmentation, self.patches.side(), &mut draws), row);
+                Ok::<_, pool::Error>(())
+            },
+        )?;
         let (tokens, ends) = self.captions.gather(indices.iter().copied());
         Ok(Batch { patches, tokens, ends })
     }

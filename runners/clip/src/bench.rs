@@ -185,6 +185,7 @@ fn recipe(options: &BenchOptions, precision: Precision) -> Recipe {
         loss: if options.loss == "reference" { Loss::Reference } else { Loss::Fused },
         accum_freq: options.accum_freq,
         augmentation: Augmentation::None,
+        alpha: protocol::Alpha::Drop,
         grad_clip_norm: None,
         checkpoint_every_samples: None,
         extra: std::collections::BTreeMap::new(),

@@ -1,8 +1,8 @@
 //! `clip-runner`: trains and measures CLIP models as OpenCLIP defines them, on libtorch.
 //!
 //! From a job to numbers: [`job`] reads and checks the job, [`run`] trains it ([`serve`]: one after another),
-//! [`prepared`] opens its data, [`tokenizer`] and [`batches`] turn a pool's pairs into tensors ([`order`] and
-//! [`augment`] say which and how), [`model`], [`loss`] and [`step`] make the loss and its gradients, [`optimizer`]
+//! [`prepared`] opens its data, [`caption`], [`tokenizer`] and [`batches`] turn a pool's pairs into tensors ([`order`]
+//! and [`augment`] say which and how), [`model`], [`loss`] and [`step`] make the loss and its gradients, [`optimizer`]
 //! takes the step, [`evaluate`] measures on held-out data, [`checkpoint`] keeps what a resumed attempt needs, in
 //! folders that open_clip loads ([`open_clip`]). This crate and `kernels` alone know tch; it knows no database, no
 //! scheduler and no spec file.
@@ -12,6 +12,7 @@
 pub mod augment;
 pub mod batches;
 pub mod bench;
+pub mod caption;
 pub mod checkpoint;
 pub mod device;
 pub mod evaluate;

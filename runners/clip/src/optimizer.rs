@@ -212,6 +212,7 @@ mod tests {
             loss: protocol::Loss::Fused,
             accum_freq: 1,
             augmentation: Augmentation::None,
+            alpha: protocol::Alpha::Drop,
             grad_clip_norm: None,
             checkpoint_every_samples: None,
             extra: std::collections::BTreeMap::new(),

@@ -4,8 +4,8 @@
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use pool::{Dataset, OpenOptions};
-use protocol::{DataSource, DataUsed, EvaluationPlan, Job};
+use pool::{Dataset, Keep, OpenOptions};
+use protocol::{Augmentation, DataSource, DataUsed, EvaluationPlan, Job};
 
 use crate::augment::Patches;
 use crate::evaluate::HeldOut;
@@ -49,17 +49,22 @@ impl Prepared {
         let spec = &job.spec;
         let text = &spec.model.config.text_cfg;
         let digest = check_digest(job, &spec.data)?;
+        let keep = match spec.recipe.augmentation {
+            Augmentation::RandomResizedCrop => Keep::Original,
+            Augmentation::None | Augmentation::FlipShift => Keep::Square,
+        };
         let key = format!(
-            "{} {digest} {} {} {} {}",
+            "{} {digest} {} {} {:?} {keep:?} {} {}",
             job.base_dir.join(&spec.data.path).display(),
             spec.data_size,
             spec.model.config.vision_cfg.image_size,
+            spec.recipe.alpha,
             text.vocab_size,
             text.context_length
         );
         let tokenizer = self.tokenizer(text.vocab_size)?;
         let pairs = self.training.get(key, || {
-            let images = Arc::new(open_pool(job, &spec.data, Some(spec.data_size))?);
+            let images = Arc::new(open_pool(job, &spec.data, Some(spec.data_size), keep)?);
             let texts = (0..images.len()).map(|i| images.caption(i));
             let captions = Arc::new(Captions::encode(&tokenizer, texts, text.context_length as usize));
             Ok((images.len(), Pairs { images, captions }))
@@ -84,10 +89,11 @@ impl Prepared {
         let (vision, text) = (&job.spec.model.config.vision_cfg, &job.spec.model.config.text_cfg);
         let digest = check_digest(job, &plan.data)?;
         let key = format!(
-            "{} {digest} {} {} {} {} {:?} {:?} {}",
+            "{} {digest} {} {} {:?} {} {} {:?} {:?} {}",
             job.base_dir.join(&plan.data.path).display(),
             vision.image_size,
             vision.patch_size,
+            job.spec.recipe.alpha,
             text.vocab_size,
             text.context_length,
             plan.tasks,
@@ -96,7 +102,7 @@ impl Prepared {
         );
         let tokenizer = self.tokenizer(text.vocab_size)?;
         self.held_out.get(key, || {
-            let data = open_pool(job, &plan.data, None)?;
+            let data = open_pool(job, &plan.data, None, Keep::Square)?;
             let patches = Patches::new(vision.image_size as usize, vision.patch_size as usize);
             let pairs = data.len();
             Ok((pairs, HeldOut::new(plan, data, patches, &tokenizer, text.context_length as usize)?))
@@ -161,11 +167,12 @@ fn elsewhere(job: &Job) -> PathBuf {
     job.base_dir.join(".sweep/pools")
 }
 
-fn open_pool(job: &Job, source: &DataSource, limit: Option<u64>) -> Result<Dataset, RunError> {
+fn open_pool(job: &Job, source: &DataSource, limit: Option<u64>, keep: Keep) -> Result<Dataset, RunError> {
     let image_size = job.spec.model.config.vision_cfg.image_size as u32;
     let folder = job.base_dir.join(&source.path);
     let cache_dir = (!can_cache(&folder)).then(|| elsewhere(job));
-    let mut options = OpenOptions { image_size, limit, cache_dir, ..OpenOptions::default() };
+    let mut options =
+        OpenOptions { image_size, keep, alpha: job.spec.recipe.alpha, limit, cache_dir, ..OpenOptions::default() };
     let data = match Dataset::open(&folder, &options) {
         // All of a pool means all that is good of it: a bad image among many is counted and left out.
         Err(pool::Error::TooFew { asked, found, skipped, .. }) if found > 0 && found + skipped as u64 >= asked => {
@@ -174,6 +181,13 @@ fn open_pool(job: &Job, source: &DataSource, limit: Option<u64>) -> Result<Datas
         }
         opened => opened?,
     };
+    if data.is_streamed() {
+        let most = options.cache_bytes as f64 / f64::from(1 << 30);
+        report::say(format_args!(
+            "pool `{}`: its pixels are more than the {most:.0} GiB of a cache, so images are decoded each time they are read",
+            source.pool
+        ));
+    }
     if !data.skipped().is_empty() {
         let first = &data.skipped()[0];
         report::say(format_args!(

@@ -177,6 +177,7 @@ fn train(path: &Path, prepared: &mut Prepared, stop: &StopSignal) -> Result<Endi
         augmentation: spec.recipe.augmentation,
         seed: spec.seed,
         global_batch: spec.recipe.global_batch,
+        threads: job.resources.threads,
     };
     let batches = source.stream(position.samples_seen, spec.samples_seen);
     let training = Training {

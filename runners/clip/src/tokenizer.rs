@@ -5,6 +5,8 @@ use std::io::{BufReader, Read};
 use flate2::read::GzDecoder;
 use instant_clip_tokenizer::{Token, Tokenizer as Bpe};
 
+use crate::caption;
+
 /// Tokens that exist before any merge: 256 bytes, 256 bytes that end a word, start and end of text.
 pub const VOCABULARY_MIN: u64 = 514;
 
@@ -33,24 +35,15 @@ impl Tokenizer {
         Tokenizer { bpe: Bpe::with_vocabulary(merges, vocab_size as u16).expect("the shipped merges are valid") }
     }
 
-    /// Start of text, the caption's tokens, end of text; cut to `context_length` with the end kept, as OpenCLIP does.
+    /// Start of text, the [cleaned](caption::clean) caption's tokens, end of text; cut to `context_length` with the
+    /// end kept, as OpenCLIP does.
     pub fn encode(&self, caption: &str, context_length: usize) -> Vec<u16> {
         let mut tokens = vec![self.bpe.start_of_text()];
-        self.bpe.encode(&straight_quotes(caption), &mut tokens);
+        self.bpe.encode(&caption::clean(caption), &mut tokens);
         tokens.truncate(context_length - 1);
         tokens.push(self.bpe.end_of_text());
         tokens.into_iter().map(Token::to_u16).collect()
     }
-}
-
-/// Curly quotes made straight. Of what `ftfy` does for OpenCLIP this alone matters for well-formed captions.
-fn straight_quotes(caption: &str) -> String {
-    let straight = |c: char| match c {
-        '\u{2bc}' | '\u{2018}'..='\u{201b}' => '\'',
-        '\u{201c}'..='\u{201f}' => '"',
-        other => other,
-    };
-    caption.chars().map(straight).collect()
 }
 
 /// Many captions, encoded once.

@@ -4,7 +4,10 @@ use std::collections::BTreeMap;
 use std::fs::{self, File};
 use std::path::{Path, PathBuf};
 
-use crate::cache::{self, Bad, Build, Cache, Row};
+use protocol::Alpha;
+
+use crate::cache::{self, Bad, Build, Cache, Form, Keep, Paths, Row};
+use crate::crop::{self, Crop, Picture};
 use crate::decode;
 use crate::error::Error;
 use crate::index;
@@ -16,19 +19,25 @@ use shards::Span;
 pub struct OpenOptions {
     /// Side of the square images handed out, pixels.
     pub image_size: u32,
+    /// What is kept of a picture: [`Dataset::read_crop`] needs originals.
+    pub keep: Keep,
+    /// What becomes of alpha channels.
+    pub alpha: Alpha,
     /// Data size: the first so many good pairs in hash order; `None` for all.
     pub limit: Option<u64>,
     /// Where the decoded pixels are kept; `None` for `.cache` inside the pool's folder.
     pub cache_dir: Option<PathBuf>,
     /// Largest cache of pixels, bytes. A pool that needs more is cached only up to `limit`, and if that needs more,
-    /// too, its images are decoded each time they are read.
+    /// too, its images are decoded each time they are read. Originals are cached up to `limit` at once, since only
+    /// decoding tells their size.
     pub cache_bytes: u64,
 }
 
 impl Default for OpenOptions {
-    /// 32 pixels, the whole pool, cache in the pool's folder, 4 GiB.
+    /// 32 pixels, squares without alpha, the whole pool, cache in the pool's folder, 4 GiB.
     fn default() -> Self {
-        OpenOptions { image_size: 32, limit: None, cache_dir: None, cache_bytes: 4 << 30 }
+        let (keep, alpha) = (Keep::default(), Alpha::default());
+        OpenOptions { image_size: 32, keep, alpha, limit: None, cache_dir: None, cache_bytes: 4 << 30 }
     }
 }
 
@@ -46,7 +55,7 @@ pub struct Skipped {
 /// Good pairs of a pool in hash order. Shared between threads as it is.
 pub struct Dataset {
     info: PoolInfo,
-    image_size: u32,
+    form: Form,
     length: usize,
     cache: Cache,
     /// Open shards, for a pool whose pixels are not cached.
@@ -62,7 +71,8 @@ impl Dataset {
             return Err(Error::ImageSize(options.image_size));
         }
         let info = layout::inspect(dir, options.cache_dir.as_deref(), &mut shards::no_progress())?;
-        let cache = open_or_build(&info, options)?;
+        let form = Form { image_size: options.image_size, keep: options.keep, alpha: options.alpha };
+        let cache = open_or_build(&info, form, options)?;
 
         let found = cache.table.samples.len() as u64;
         if let Some(asked) = options.limit.filter(|&asked| asked > found) {
@@ -84,7 +94,7 @@ impl Dataset {
             .collect();
         check_classes(dir, &cache.table.samples[..length], &info.identity.class_names)?;
         let files = if cache.pixels.is_some() { Vec::new() } else { cache::open_all(&info.shards)? };
-        Ok(Dataset { info, image_size: options.image_size, length, cache, files, skipped })
+        Ok(Dataset { info, form, length, cache, files, skipped })
     }
 
     /// Pairs.
@@ -99,24 +109,43 @@ impl Dataset {
 
     /// Side of the square images, pixels.
     pub fn image_size(&self) -> u32 {
-        self.image_size
+        self.form.image_size
     }
 
     /// Length of one image: `image_size^2 * 3`.
     pub fn image_bytes(&self) -> usize {
-        cache::image_bytes(self.image_size)
+        cache::image_bytes(self.form.image_size)
     }
 
     /// Writes image `i` into `out`: height x width x RGB, uint8. Panics if `i` is not below [`Dataset::len`].
     pub fn read_image(&self, i: usize, out: &mut [u8]) -> Result<(), Error> {
-        let row = self.row(i);
-        if out.len() != self.image_bytes() {
-            return Err(Error::Buffer { needed: self.image_bytes(), given: out.len() });
-        }
-        if let Some(pixels) = self.cache.image(i, self.image_bytes()) {
+        self.check_buffer(i, out)?;
+        if let Some(pixels) = self.cache.square(i, self.image_bytes()) {
             out.copy_from_slice(pixels);
             return Ok(());
         }
+        self.picture(i, |picture| out.copy_from_slice(&crop::square(picture, self.form.image_size)))
+    }
+
+    /// Writes a part of image `i` into `out`, stretched to the square. `choose` is given the original's width and
+    /// height and returns a part of it. Panics if it is none, or if originals were not asked for with
+    /// [`OpenOptions::keep`].
+    pub fn read_crop(&self, i: usize, choose: impl FnOnce(u32, u32) -> Crop, out: &mut [u8]) -> Result<(), Error> {
+        assert!(self.form.keep == Keep::Original, "only squares of this pool are kept");
+        self.check_buffer(i, out)?;
+        self.picture(i, |picture| {
+            let crop = choose(picture.width, picture.height);
+            out.copy_from_slice(&crop::stretched(picture, crop, self.form.image_size));
+        })
+    }
+
+    /// Shows the original of image `i`, from the cache or decoded now.
+    fn picture(&self, i: usize, see: impl FnOnce(Picture)) -> Result<(), Error> {
+        if let Some(picture) = self.cache.original(i) {
+            see(picture);
+            return Ok(());
+        }
+        let row = self.row(i);
         let shard = &self.info.shards[row.shard];
         let span = Span { offset: row.offset, length: row.length };
         let bytes = cache::read(&self.files[row.shard], shard, &row.key, span, row.check)?;
@@ -124,9 +153,15 @@ impl Dataset {
             what: format!("the image of sample `{}` can no longer be decoded ({reason})", row.key),
             shard: shard.clone(),
         };
-        let image = decode::decode(&bytes).map_err(undecodable)?;
-        out.copy_from_slice(&decode::to_square(image, self.image_size));
+        let image = decode::decode(&bytes, self.form.alpha).map_err(undecodable)?;
+        see((&image).into());
         Ok(())
+    }
+
+    fn check_buffer(&self, i: usize, out: &[u8]) -> Result<(), Error> {
+        let _ = self.row(i);
+        let needed = self.image_bytes();
+        if out.len() == needed { Ok(()) } else { Err(Error::Buffer { needed, given: out.len() }) }
     }
 
     /// Caption of pair `i`, trimmed, never empty.
@@ -173,6 +208,11 @@ impl Dataset {
         &self.info
     }
 
+    /// Bytes of pixels that are mapped; 0 for a pool that [is streamed](Dataset::is_streamed).
+    pub fn cached_bytes(&self) -> u64 {
+        self.cache.bytes()
+    }
+
     /// Images are decoded at each reading, because the pixels are larger than the budget.
     pub fn is_streamed(&self) -> bool {
         self.cache.pixels.is_none()
@@ -185,11 +225,10 @@ impl Dataset {
 }
 
 /// Finds a cache that holds at least what is asked for, or makes one.
-fn open_or_build(info: &PoolInfo, options: &OpenOptions) -> Result<Cache, Error> {
+fn open_or_build(info: &PoolInfo, form: Form, options: &OpenOptions) -> Result<Cache, Error> {
     let cache_dir = options.cache_dir.clone().unwrap_or_else(|| info.dir.join(".cache"));
     fs::create_dir_all(&cache_dir).map_err(Error::io("create cache folder", &cache_dir))?;
-    let stem = format!("{}-{}px", &info.identity.digest[..32], options.image_size);
-    let image_bytes = cache::image_bytes(options.image_size);
+    let stem = format!("{}-{}", &info.identity.digest[..32], form.name());
     let file = |part: &str, kind: &str| cache_dir.join(format!("{stem}-{part}.{kind}"));
     let limit = options.limit.map(|limit| limit.to_string());
     let mut candidates = vec![file("all", "cache")];
@@ -198,7 +237,7 @@ fn open_or_build(info: &PoolInfo, options: &OpenOptions) -> Result<Cache, Error>
     candidates.extend(limit.iter().map(|limit| file(limit, "index")));
     let find = || -> Result<Option<Cache>, Error> {
         for path in &candidates {
-            if let Some(cache) = cache::open(path, image_bytes)? {
+            if let Some(cache) = cache::open(path, form)? {
                 return Ok(Some(cache));
             }
         }
@@ -216,20 +255,18 @@ fn open_or_build(info: &PoolInfo, options: &OpenOptions) -> Result<Cache, Error>
         return Ok(cache);
     }
     let entries = index::build(info)?;
-    let fits = |samples: u64| samples.saturating_mul(image_bytes as u64) <= options.cache_bytes;
-    let (path, limit, with_pixels) = match options.limit {
-        _ if fits(entries.len() as u64) => (file("all", "cache"), None, true),
-        Some(limit) => {
-            (file(&limit.to_string(), if fits(limit) { "cache" } else { "index" }), Some(limit), fits(limit))
-        }
-        None => (file("all", "index"), None, false),
+    let image_bytes = cache::image_bytes(form.image_size) as u64;
+    let fits = |samples: u64| samples.saturating_mul(image_bytes) <= options.cache_bytes;
+    let (limit, budget) = match (form.keep, options.limit) {
+        (Keep::Square, _) if fits(entries.len() as u64) => (None, options.cache_bytes),
+        // Squares all have one size, so that a cache that can't be is not begun.
+        (Keep::Square, limit) => (limit, if limit.is_some_and(fits) { options.cache_bytes } else { 0 }),
+        (Keep::Original, limit) => (limit, options.cache_bytes),
     };
-    cache::build(
-        &path,
-        &Build { entries: &entries, shards: &info.shards, image_size: options.image_size, limit, with_pixels },
-    )?;
-    cache::open(&path, image_bytes)?
-        .ok_or_else(|| Error::Metadata { path, reason: "it changed while it was written".into() })
+    let part = limit.map_or_else(|| "all".to_owned(), |limit| limit.to_string());
+    let paths = Paths { cache: file(&part, "cache"), index: file(&part, "index") };
+    let path = cache::build(paths, &Build { entries: &entries, shards: &info.shards, form, limit, budget })?;
+    cache::open(&path, form)?.ok_or_else(|| Error::Metadata { path, reason: "it changed while it was written".into() })
 }
 
 fn check_classes(dir: &Path, samples: &[Row], class_names: &[String]) -> Result<(), Error> {

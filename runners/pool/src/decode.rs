@@ -1,19 +1,19 @@
-//! Image bytes to a square of RGB pixels, the way OpenCLIP's evaluation transform does it.
+//! Image bytes to RGB pixels as OpenCLIP gets them from Pillow's `open` and `convert("RGB")`: an orientation in EXIF is
+//! ignored, colour profiles are, too, and of an animation the first picture is taken.
 
 use std::io::Cursor;
 
 use image::{DynamicImage, ImageDecoder as _, ImageFormat, ImageReader, RgbImage};
-
-use crate::resize::{Cut, resize};
+use protocol::Alpha;
 
 /// Most pixels of an image, as many as Pillow decodes: more are an attack or a mistake.
 const PIXELS_MAX: u64 = 178_956_970;
 /// Most bytes of a decoded image: [`PIXELS_MAX`] of three bytes each.
 const BYTES_MAX: u64 = 512 << 20;
 
-/// Decodes a JPEG, PNG or WebP (told by its content, not its name) over white. One that is cut off is refused, as
-/// Pillow does, and not filled up with grey. The error is words for people.
-pub(crate) fn decode(bytes: &[u8]) -> Result<RgbImage, String> {
+/// Decodes a JPEG, PNG or WebP (told by its content, not its name). One that is cut off is refused, as Pillow does, and
+/// not filled up with grey. The error is words for people.
+pub(crate) fn decode(bytes: &[u8], alpha: Alpha) -> Result<RgbImage, String> {
     if bytes.is_empty() {
         return Err("the image is empty".into());
     }
@@ -39,7 +39,7 @@ pub(crate) fn decode(bytes: &[u8]) -> Result<RgbImage, String> {
     if image.width() == 0 || image.height() == 0 {
         return Err("the image has no pixels".into());
     }
-    Ok(over_white(image))
+    Ok(to_rgb(image, alpha))
 }
 
 /// Whether a JPEG goes on to its end mark. Decoders fill up what is missing with grey.
@@ -69,37 +69,44 @@ fn whole_riff(bytes: &[u8]) -> bool {
     said.is_some_and(|said| bytes.len() as u64 >= u64::from(said) + 8)
 }
 
-/// Drops the alpha channel by laying the picture on white paper.
-fn over_white(image: DynamicImage) -> RgbImage {
-    if !image.color().has_alpha() {
-        return image.into_rgb8();
-    }
-    let rgba = image.into_rgba8();
-    RgbImage::from_fn(rgba.width(), rgba.height(), |x, y| {
-        let [red, green, blue, alpha] = rgba.get_pixel(x, y).0;
-        let blend = |channel: u8| {
-            let alpha = u32::from(alpha);
-            ((u32::from(channel) * alpha + 255 * (255 - alpha) + 127) / 255) as u8
-        };
-        image::Rgb([blend(red), blend(green), blend(blue)])
-    })
+/// Of 16 bits the upper 8 are kept, as Pillow does for colours; its greys above 255 all become white, ours don't.
+fn to_rgb(image: DynamicImage, alpha: Alpha) -> RgbImage {
+    let (width, height) = (image.width(), image.height());
+    let upper = |values: &[u16]| values.iter().map(|value| (value >> 8) as u8).collect::<Vec<u8>>();
+    let image = match image {
+        DynamicImage::ImageLuma16(grey) => RawImage::Grey(upper(&grey)),
+        DynamicImage::ImageLumaA16(grey) => RawImage::GreyAlpha(upper(&grey)),
+        DynamicImage::ImageRgb16(rgb) => RawImage::Rgb(upper(&rgb)),
+        DynamicImage::ImageRgba16(rgba) => RawImage::Rgba(upper(&rgba)),
+        DynamicImage::ImageLuma8(grey) => RawImage::Grey(grey.into_raw()),
+        DynamicImage::ImageLumaA8(grey) => RawImage::GreyAlpha(grey.into_raw()),
+        DynamicImage::ImageRgba8(rgba) => RawImage::Rgba(rgba.into_raw()),
+        other => RawImage::Rgb(other.into_rgb8().into_raw()),
+    };
+    let mix = |channel: u8, opacity: u8| match alpha {
+        Alpha::Drop => channel,
+        Alpha::White => {
+            let opacity = u32::from(opacity);
+            ((u32::from(channel) * opacity + 255 * (255 - opacity) + 127) / 255) as u8
+        }
+    };
+    let pixels = match image {
+        RawImage::Rgb(rgb) => rgb,
+        RawImage::Grey(grey) => grey.into_iter().flat_map(|value| [value; 3]).collect(),
+        RawImage::GreyAlpha(pairs) => pairs.as_chunks().0.iter().flat_map(|&[grey, a]| [mix(grey, a); 3]).collect(),
+        RawImage::Rgba(rgba) => {
+            rgba.as_chunks().0.iter().flat_map(|&[r, g, b, a]| [mix(r, a), mix(g, a), mix(b, a)]).collect()
+        }
+    };
+    RgbImage::from_raw(width, height, pixels).expect("three bytes a pixel")
 }
 
-/// Resizes the shorter side to `size` (bicubic with antialiasing, a = -0.5, as Pillow) and crops the centre:
-/// torchvision's `Resize(size)` and `CenterCrop(size)`. Returns height x width x RGB.
-pub(crate) fn to_square(image: RgbImage, size: u32) -> Vec<u8> {
-    let (width, height) = image.dimensions();
-    if (width, height) == (size, size) {
-        return image.into_raw();
-    }
-    let shorter = u64::from(width.min(height));
-    let cut = |side: u32| {
-        let scaled = u64::from(side) * u64::from(size) / shorter;
-        // torchvision rounds half to even here; the crop moves by at most one pixel.
-        let start = ((scaled - u64::from(size)) as f64 / 2.0).round_ties_even() as u64;
-        Cut { side, scaled, start, length: size }
-    };
-    resize(&image, cut(width), cut(height))
+/// Channels of 8 bits.
+enum RawImage {
+    Grey(Vec<u8>),
+    GreyAlpha(Vec<u8>),
+    Rgb(Vec<u8>),
+    Rgba(Vec<u8>),
 }
 
 #[cfg(test)]
@@ -113,36 +120,17 @@ mod tests {
     }
 
     #[test]
-    fn clear_pixels_become_white_and_half_clear_ones_mix() {
+    fn an_alpha_channel_is_dropped_or_laid_on_white() {
         let image = image::RgbaImage::from_raw(2, 1, vec![10, 20, 30, 0, 0, 0, 0, 128]).unwrap();
-        assert_eq!(decode(&png(&image.into())).unwrap().into_raw(), [255, 255, 255, 127, 127, 127]);
-    }
-
-    #[test]
-    fn a_packed_square_passes_untouched() {
-        let pixels: Vec<u8> = (0..48).collect();
-        let image = RgbImage::from_raw(4, 4, pixels.clone()).unwrap();
-        assert_eq!(to_square(image, 4), pixels);
-    }
-
-    #[test]
-    fn the_centre_of_a_wide_image_is_kept() {
-        // Left and right thirds black, the centre white.
-        let image = RgbImage::from_fn(96, 32, |x, _| image::Rgb(if (32..64).contains(&x) { [255; 3] } else { [0; 3] }));
-        assert!(to_square(image, 32).iter().all(|&pixel| pixel == 255));
-        let tall = RgbImage::from_pixel(7, 100, image::Rgb([9, 8, 7]));
-        assert_eq!(to_square(tall, 16).len(), 16 * 16 * 3);
-        // Resized as a whole this would have 13,440,000 rows.
-        let line = RgbImage::from_fn(1, 60_000, |_, y| image::Rgb([if y < 30_000 { 0 } else { 255 }; 3]));
-        let square = to_square(line, 224);
-        // From the centre of one of the two middle pixels to that of the other.
-        assert!(square[0] < 3 && square[224 * 224 * 3 - 1] > 252, "{} {}", square[0], square[224 * 224 * 3 - 1]);
+        let bytes = png(&image.into());
+        assert_eq!(decode(&bytes, Alpha::White).unwrap().into_raw(), [255, 255, 255, 127, 127, 127]);
+        assert_eq!(decode(&bytes, Alpha::Drop).unwrap().into_raw(), [10, 20, 30, 0, 0, 0]);
     }
 
     #[test]
     fn bytes_that_are_no_image_are_refused_in_words() {
-        assert_eq!(decode(b"").unwrap_err(), "the image is empty");
-        assert_eq!(decode(b"<html>404</html>").unwrap_err(), "not a JPEG, PNG or WebP image");
+        assert_eq!(decode(b"", Alpha::Drop).unwrap_err(), "the image is empty");
+        assert_eq!(decode(b"<html>404</html>", Alpha::Drop).unwrap_err(), "not a JPEG, PNG or WebP image");
     }
 
     /// Noise, so that every row costs bytes.
@@ -165,10 +153,10 @@ mod tests {
         let lossy = include_bytes!("../tests/data/lossy.webp").to_vec();
         let all = [ImageFormat::Jpeg, ImageFormat::Png, ImageFormat::WebP].map(encoded);
         for (at, whole) in all.into_iter().chain([progressive, lossy]).enumerate() {
-            let pixels = decode(&whole).unwrap();
+            let pixels = decode(&whole, Alpha::Drop).unwrap();
             let good: Vec<usize> = (0..whole.len())
                 .filter(|&cut| {
-                    decode(&whole[..cut]).is_ok_and(|image| {
+                    decode(&whole[..cut], Alpha::Drop).is_ok_and(|image| {
                         assert_eq!(image, pixels, "file {at} cut at {cut}");
                         true
                     })
@@ -177,7 +165,7 @@ mod tests {
             // Behind a PNG's last row come a checksum and an end mark, without which Pillow does, too.
             assert!(if at == 1 { good.len() <= 20 } else { good.is_empty() }, "file {at}: {good:?} of {}", whole.len());
             // More behind the end does no harm.
-            assert_eq!(decode(&[&whole[..], &[0; 3]].concat()).unwrap(), pixels);
+            assert_eq!(decode(&[&whole[..], &[0; 3]].concat(), Alpha::Drop).unwrap(), pixels);
         }
     }
 
@@ -188,7 +176,7 @@ mod tests {
         let mut crc = flate2::Crc::new();
         crc.update(&bytes[12..29]);
         bytes[29..33].copy_from_slice(&crc.sum().to_be_bytes());
-        let error = decode(&bytes).unwrap_err();
+        let error = decode(&bytes, Alpha::Drop).unwrap_err();
         assert!(error.starts_with("its 16384 x 16384 pixels are too many"), "{error}");
     }
 }

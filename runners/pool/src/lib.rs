@@ -9,9 +9,9 @@
 //! lie in larger ones whatever the shards' order. A corrupt image or a missing caption is skipped and told
 //! ([`Dataset::skipped`]); a shard that is cut off is an error.
 //!
-//! Images are decoded once (alpha over white, shorter side resized to `image_size`, centre crop, as OpenCLIP does) into
-//! one memory-mapped file of uint8 pixels when they fit [`OpenOptions::cache_bytes`]; otherwise they are decoded on
-//! demand.
+//! Images are decoded once (shorter side resized to `image_size`, centre crop, as OpenCLIP does; or kept as they are,
+//! for random crops: [`Keep`]) into one memory-mapped file of uint8 pixels when they fit [`OpenOptions::cache_bytes`];
+//! otherwise they are decoded on demand.
 //!
 //! ```no_run
 //! # fn main() -> Result<(), pool::Error> {
@@ -33,6 +33,7 @@
 //! the reading rules: `webdataset` `tariterators.py` and open_clip `data.py`.
 
 mod cache;
+mod crop;
 mod dataset;
 mod decode;
 mod error;
@@ -41,6 +42,8 @@ mod layout;
 pub mod pack;
 mod resize;
 
+pub use cache::Keep;
+pub use crop::Crop;
 pub use dataset::{Dataset, OpenOptions, Skipped};
 pub use error::Error;
 pub use layout::{PoolInfo, inspect};

@@ -11,7 +11,7 @@ mod progress;
 
 use clap::{Parser, Subcommand};
 use pool::pack::{self, Outcome, RecipeFile};
-use pool::{Dataset, OpenOptions};
+use pool::{Dataset, Keep, OpenOptions};
 
 /// Packs image-text pairs into WebDataset shards and inspects pools.
 #[derive(Parser)]
@@ -63,6 +63,9 @@ enum Command {
         /// Side of the images, pixels.
         #[arg(long, default_value_t = 32)]
         image_size: u32,
+        /// Keep originals, as training with `random_resized_crop` does, and say how large they are.
+        #[arg(long)]
+        original: bool,
         /// Where decoded pixels are kept; default: `.cache` in the pool's folder.
         #[arg(long)]
         cache_dir: Option<PathBuf>,
@@ -97,8 +100,9 @@ fn run(command: Command) -> anyhow::Result<ExitCode> {
             }
         }
         Command::Index { dir, json } => index(&dir, json)?,
-        Command::Inspect { dir, image_size, cache_dir, json } => {
-            inspect(&dir, &OpenOptions { image_size, cache_dir, ..OpenOptions::default() }, json)?;
+        Command::Inspect { dir, image_size, original, cache_dir, json } => {
+            let keep = if original { Keep::Original } else { Keep::Square };
+            inspect(&dir, &OpenOptions { image_size, keep, cache_dir, ..OpenOptions::default() }, json)?;
         }
     }
     Ok(ExitCode::SUCCESS)
@@ -162,7 +166,7 @@ fn inspect(dir: &Path, options: &OpenOptions, json: bool) -> anyhow::Result<()> 
         let report = serde_json::json!({
             "dir": info.dir, "digest": info.identity.digest, "shards": info.shards.len(), "bytes": info.bytes,
             "samples": dataset.len(), "samples_declared": info.identity.counts.pairs, "classes": dataset.class_names().len(),
-            "skipped": skipped, "skipped_by_kind": kinds, "manifest": info.manifest,
+            "pixel_bytes": dataset.cached_bytes(), "streamed": dataset.is_streamed(), "skipped": skipped, "skipped_by_kind": kinds, "manifest": info.manifest,
         });
         println!("{}", serde_json::to_string_pretty(&report)?);
         return Ok(());
@@ -171,6 +175,11 @@ fn inspect(dir: &Path, options: &OpenOptions, json: bool) -> anyhow::Result<()> 
     println!("digest   {}", info.identity.digest);
     println!("shards   {} ({:.1} MB)", info.shards.len(), info.bytes as f64 / 1e6);
     println!("pairs    {}", dataset.len());
+    if dataset.is_streamed() {
+        println!("pixels   more than {:.1} GB: decoded at each reading", options.cache_bytes as f64 / 1e9);
+    } else {
+        println!("pixels   {:.1} MB", dataset.cached_bytes() as f64 / 1e6);
+    }
     println!("classes  {}", dataset.class_names().len());
     println!("skipped  {}", skipped.len());
     for (kind, count) in &kinds {

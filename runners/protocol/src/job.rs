@@ -110,6 +110,9 @@ pub struct Recipe {
     pub accum_freq: u64,
     /// What happens to a training image.
     pub augmentation: Augmentation,
+    /// What becomes of the alpha channel of any image.
+    #[serde(default, skip_serializing_if = "Alpha::is_default")]
+    pub alpha: Alpha,
     /// Largest gradient norm, if clipped.
     pub grad_clip_norm: Option<f64>,
     /// A checkpoint every so many samples (and one at the end and on request).
@@ -176,6 +179,24 @@ pub enum Augmentation {
     RandomResizedCrop,
     /// Horizontal flip with probability 1/2 and a shift of up to a tenth of the side: for drawings.
     FlipShift,
+}
+
+/// What becomes of an image's alpha channel.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Alpha {
+    /// It is left out, and the colours under it are seen whatever they are: OpenCLIP's way (Pillow's `convert("RGB")`).
+    #[default]
+    Drop,
+    /// The picture is laid on white paper: for drawings.
+    White,
+}
+
+impl Alpha {
+    #[expect(clippy::trivially_copy_pass_by_ref, reason = "serde's signature")]
+    fn is_default(&self) -> bool {
+        *self == Alpha::default()
+    }
 }
 
 /// One data set to measure on.

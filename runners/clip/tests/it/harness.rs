@@ -176,6 +176,7 @@ fn recipe() -> Recipe {
         loss: protocol::Loss::Fused,
         accum_freq: 1,
         augmentation: Augmentation::FlipShift,
+        alpha: protocol::Alpha::Drop,
         grad_clip_norm: Some(1.0),
         checkpoint_every_samples: None,
         extra: std::collections::BTreeMap::new(),

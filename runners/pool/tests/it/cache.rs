@@ -3,9 +3,10 @@
 use std::fs;
 use std::path::Path;
 
-use pool::{Dataset, Error, OpenOptions};
+use pool::{Crop, Dataset, Error, Keep, OpenOptions};
+use protocol::Alpha;
 
-use crate::support::{content, fixture, options, small_pool};
+use crate::support::{content, fixture, options, small_pool, write_tar};
 
 /// Names of the files in a cache folder without locks.
 fn files(dir: &Path) -> Vec<String> {
@@ -74,6 +75,51 @@ fn a_pool_larger_than_the_budget_is_streamed_with_the_same_pixels() {
     // The second time only the index is read.
     assert!(files(streamed.path())[0].ends_with("-32px-250.index"));
     assert_eq!(content(&Dataset::open(&fixture("train"), &small).unwrap()).len(), 250);
+}
+
+#[test]
+fn originals_that_outgrow_the_budget_are_streamed_with_the_same_pixels() {
+    let dir = tempfile::tempdir().unwrap();
+    small_pool(dir.path(), 20);
+    let [cached, streamed] = [tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap()];
+    let open = |cache: &Path, cache_bytes| {
+        let originals = OpenOptions { keep: Keep::Original, image_size: 24, limit: Some(15), ..options(cache) };
+        Dataset::open(dir.path(), &OpenOptions { cache_bytes, ..originals }).unwrap()
+    };
+    // One byte short of the last.
+    let (all, few) = (open(cached.path(), 15 * 3072), open(streamed.path(), 15 * 3072 - 1));
+    assert_eq!((all.cached_bytes(), all.is_streamed()), (15 * 3072, false));
+    assert_eq!((few.cached_bytes(), few.is_streamed()), (0, true));
+    assert!(files(cached.path())[0].ends_with("-original-15.cache"));
+    assert!(files(streamed.path())[0].ends_with("-original-15.index"), "{:?}", files(streamed.path()));
+    assert_eq!(content(&all), content(&few));
+    let squares = OpenOptions { image_size: 24, ..options(cached.path()) };
+    assert_eq!(content(&Dataset::open(dir.path(), &squares).unwrap())[..15], content(&all));
+    // Crops are of what the picture really is.
+    let mut crops = [vec![0; all.image_bytes()], vec![0; all.image_bytes()]];
+    for (data, out) in [&all, &few].into_iter().zip(&mut crops) {
+        let choose = |width, height| {
+            assert_eq!((width, height), (32, 32));
+            Crop { left: 3, top: 1, width: 20, height: 30 }
+        };
+        data.read_crop(14, choose, out).unwrap();
+    }
+    assert_eq!(crops[0], crops[1]);
+}
+
+#[test]
+fn what_becomes_of_alpha_makes_another_cache() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut clear = std::io::Cursor::new(Vec::new());
+    let picture = image::RgbaImage::from_pixel(32, 32, image::Rgba([10, 20, 30, 0]));
+    picture.write_to(&mut clear, image::ImageFormat::Png).unwrap();
+    write_tar(&dir.path().join("0.tar"), &[("a.png", clear.get_ref()), ("a.txt", b"clear")]);
+    let cache = tempfile::tempdir().unwrap();
+    for (alpha, pixel) in [(Alpha::Drop, [10, 20, 30]), (Alpha::White, [255; 3]), (Alpha::Drop, [10, 20, 30])] {
+        let data = Dataset::open(dir.path(), &OpenOptions { alpha, ..options(cache.path()) }).unwrap();
+        assert_eq!(content(&data)[0].1, pixel.repeat(32 * 32));
+    }
+    assert_eq!(files(cache.path()).len(), 2);
 }
 
 #[test]

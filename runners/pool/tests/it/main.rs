@@ -5,5 +5,6 @@ mod changed;
 mod command;
 mod damage;
 mod packing;
+mod pillow;
 mod reader;
 mod support;
