@@ -35,9 +35,9 @@ for target in ${FUZZ_TARGETS:-event shard spec table}; do
     exit 2
     ;;
   esac
-  # Neither needs data frames and a database's client, which take long to instrument.
+  # It needs no data frames and no database's client, which take long to instrument.
   features=()
-  case "$target" in event | shard) features=(--no-default-features) ;; esac
+  case "$target" in shard) features=(--no-default-features) ;; esac
   (
     cd fuzz
     cargo +nightly fuzz run "${features[@]}" --sanitizer "${FUZZ_SANITIZER:-address}" "$target" "corpus/$target" -- \
