@@ -179,6 +179,8 @@ fn object<'a>(value: &'a Value, what: &str) -> Result<&'a Map<String, Value>, Fo
 mod tests {
     use super::*;
 
+    type Change = fn(&mut Value);
+
     fn config(change: impl FnOnce(&mut Value)) -> Result<ModelConfig, String> {
         let mut value = json!({
             "embed_dim": 512,
@@ -193,7 +195,6 @@ mod tests {
     fn defaults_may_be_written_or_left_out() {
         let plain = config(|_| ()).expect("ViT-B-32");
         assert_eq!(plain.size().parameters(), 151_277_313);
-        type Change = fn(&mut Value);
         let same: [(&str, Change); 9] = [
             ("left out", |v| v["text_cfg"] = json!({})),
             ("image tower left out", |v| v["vision_cfg"] = json!({"patch_size": 32})),
@@ -220,7 +221,6 @@ mod tests {
 
     #[test]
     fn what_is_not_built_is_named_with_what_is() {
-        type Change = fn(&mut Value);
         let refused: [(Change, &str); 11] = [
             (|v| v["vision_cfg"]["no_ln_pre"] = json!(true), "`vision_cfg.no_ln_pre` is true: false alone is built"),
             (|v| v["vision_cfg"]["pool_type"] = json!("avg"), "`vision_cfg.pool_type` is \"avg\": \"tok\" alone"),

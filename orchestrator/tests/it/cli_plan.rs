@@ -80,6 +80,7 @@ fn help() {
       submit-script  Print a batch script that runs one job, to submit by hand with `sbatch`
       status         Show the jobs of a sweep
       explain        Say why a job does not run, or what it is doing
+      checkpoint     List the checkpoints of a job, or copy one out for other programs
       logs           Show what a job's runner wrote
       cancel         Stop jobs and don't start them again
       retry          Give failed or cancelled jobs another go
@@ -99,6 +100,7 @@ fn help() {
       sql            Run a read-only SQL query, or open psql
       db             Start, stop or look at the private database
       model          Show a model's parameters and compute
+      runner         Check that a runner of one's own speaks the protocol
       schema         Print the JSON Schema of a spec, for editors
       doctor         Check that everything a sweep needs is there
       completions    Print a completion script for a shell
