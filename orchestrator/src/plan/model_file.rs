@@ -63,20 +63,21 @@ const BUILT: [(&str, &[&str]); 3] = [
     ("text_cfg", &["context_length", "vocab_size", "width", "heads", "layers", "ls_init_value"]),
 ];
 
-/// Fields that change nothing unless another one has another value than OpenCLIP's default.
-const IDLE_WITHOUT: [(&str, &str); 12] = [
-    ("attn_pooler_queries", "attentional_pool"),
-    ("attn_pooler_heads", "attentional_pool"),
-    ("pad_id", "embed_cls"),
-    ("eos_id", "pool_type"),
-    ("timm_model_pretrained", "timm_model_name"),
-    ("timm_pool", "timm_model_name"),
-    ("timm_proj", "timm_model_name"),
-    ("timm_proj_bias", "timm_model_name"),
-    ("timm_drop", "timm_model_name"),
-    ("timm_drop_path", "timm_model_name"),
-    ("hf_proj_type", "hf_model_name"),
-    ("hf_pooler_type", "hf_model_name"),
+/// Fields that change nothing unless another one, named beside them, has another value than OpenCLIP's default.
+const IDLE: [&str; 13] = [
+    "attn_pooler_queries", // attentional_pool
+    "attn_pooler_heads",
+    "pad_id",                // embed_cls
+    "eos_id",                // pool_type
+    "timm_model_pretrained", // timm_model_name
+    "timm_pool",
+    "timm_proj",
+    "timm_proj_bias",
+    "timm_drop",
+    "timm_drop_path",
+    "hf_model_pretrained", // hf_model_name
+    "hf_proj_type",
+    "hf_pooler_type",
 ];
 
 /// Reads a model's file: one of OpenCLIP's `model_configs`, or the `open_clip_config.json` of a model's folder.
@@ -84,11 +85,14 @@ pub fn parse(text: &str) -> Result<ModelConfig, FormError> {
     let value: Value = serde_json::from_str(text).map_err(|error| FormError::Json(error.to_string()))?;
     let value = value.get("model_cfg").unwrap_or(&value);
     let top = object(value, "the file")?;
-    let mut config = section("", top)?;
-    for name in ["vision_cfg", "text_cfg"] {
+    let tower = |name: &str| {
         let of = top.get(name).ok_or_else(|| FormError::Json(format!("missing field `{name}`")))?;
-        config.insert(name.to_owned(), Value::Object(section(name, object(of, name)?)?));
-    }
+        Ok(Value::Object(section(name, object(of, name)?)?))
+    };
+    // Towers first: what they are is what a reader wants to be told, before flags that follow from it.
+    let towers = [("vision_cfg", tower("vision_cfg")?), ("text_cfg", tower("text_cfg")?)];
+    let mut config = section("", top)?;
+    config.extend(towers.map(|(name, tower)| (name.to_owned(), tower)));
     if config["embed_dim"].is_null() {
         return Err(FormError::Json("missing field `embed_dim`".to_owned()));
     }
@@ -101,12 +105,13 @@ fn section(name: &str, written: &Map<String, Value>) -> Result<Map<String, Value
     let built = BUILT.iter().find(|(section, _)| *section == name).map_or(&[][..], |(_, built)| built);
     let mut fields: Map<String, Value> =
         built.iter().map(|field| ((*field).to_owned(), defaults[*field].clone())).collect();
-    for (field, value) in written {
+    let (flags, others): (Vec<_>, Vec<_>) = written.iter().partition(|(field, _)| *field == "custom_text");
+    for (field, value) in others.into_iter().chain(flags) {
         let full = if name.is_empty() { field.clone() } else { format!("{name}.{field}") };
         if built.contains(&field.as_str()) {
             fields.insert(field.clone(), plain(&full, value)?);
         } else if !(name.is_empty() && ["vision_cfg", "text_cfg", "init_logit_scale"].contains(&field.as_str())) {
-            idle(&full, field, value, &defaults, written)?;
+            idle(&full, field, value, &defaults)?;
         } else if field == "init_logit_scale" && value.as_f64().is_none_or(|scale| (scale - 2.659_26).abs() > 1e-5) {
             return Err(not_built(&full, value, "the logit scale starts at ln(1/0.07) = 2.65926"));
         }
@@ -125,21 +130,15 @@ fn plain(field: &str, value: &Value) -> Result<Value, FormError> {
 }
 
 /// A field beyond [`ModelConfig`]'s must have the value that changes nothing.
-fn idle(
-    full: &str,
-    field: &str,
-    value: &Value,
-    defaults: &Value,
-    written: &Map<String, Value>,
-) -> Result<(), FormError> {
+fn idle(full: &str, field: &str, value: &Value, defaults: &Value) -> Result<(), FormError> {
     let Some(default) = defaults.get(field) else {
         return Err(not_built(full, value, "open_clip 3.3.0 has no such setting"));
     };
     if same(value, default) {
         return Ok(());
     }
-    let waits_for = IDLE_WITHOUT.iter().find(|(idle, _)| *idle == field).map(|(_, other)| *other);
-    if waits_for.is_some_and(|other| written.get(other).is_none_or(|value| same(value, &defaults[other]))) {
+    // Where that other field has another value, it is the one to be named.
+    if IDLE.contains(&field) {
         return Ok(());
     }
     // Where a small vocabulary's merges lie: clip-runner has its own.
