@@ -33,7 +33,9 @@ pub(crate) fn build(info: &PoolInfo) -> Result<Vec<Entry>, Error> {
     for (path, samples) in shards.iter().zip(&per_shard) {
         let name = file_name(path);
         let known = info.identity.shards.get(&name).is_some_and(|shard| shard.texts == shards::texts(samples));
-        let (true, Some(checks)) = (known, checks.remove(&name)) else {
+        let pairs = samples.iter().filter(|sample| sample.content.is_ok()).count();
+        let checks = checks.remove(&name).filter(|checks| checks.len() == pairs);
+        let (true, Some(checks)) = (known, checks) else {
             return Err(Error::Changed { what: "its keys or captions are other ones".into(), shard: path.clone() });
         };
         of_shards.push(checks.into_iter());

@@ -108,26 +108,21 @@ fn read(
         fits(index, &paths, &names)?;
     }
     let places = Places::of(dir, elsewhere);
-    let (known, missing) = places.known(&paths, &names, index)?;
-    let (found, noticed) = if missing.is_empty() {
-        (known, Vec::new())
-    } else {
+    let (mut found, mut missing) = places.known(&paths, &names, index)?;
+    let mut noticed = Vec::new();
+    if !missing.is_empty() {
         // One process of a machine hashes, the others wait and find it done. Without a place to lock, all do.
         let _lock = places.lock();
-        let (known, missing) = places.known(&paths, &names, index)?;
-        let mut memory = Memory {
-            places: &places,
-            names: &names,
-            earlier: places.earlier(),
-            known,
-            noticed: Vec::new(),
-            saved: None,
-        };
-        let hashed = hash(&missing, &class_names, index, &mut memory, progress);
-        memory.save();
-        hashed?;
-        (memory.known, memory.noticed)
-    };
+        (found, missing) = places.known(&paths, &names, index)?;
+        if !missing.is_empty() {
+            let (earlier, known, saved) = (places.earlier(), found, None);
+            let mut memory = Memory { places: &places, names: &names, earlier, known, noticed, saved };
+            let hashed = hash(&missing, &class_names, index, &mut memory, progress);
+            memory.save();
+            hashed?;
+            (found, noticed) = (memory.known, memory.noticed);
+        }
+    }
     let shards = found.shards;
     if let Some(said) = said {
         for path in &paths {

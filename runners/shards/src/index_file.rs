@@ -6,8 +6,10 @@
 
 use std::collections::BTreeMap;
 use std::fs::{self, File};
-use std::io::{BufReader, BufWriter, Read, Seek as _, SeekFrom, Write as _};
+use std::io::{BufWriter, Read, Write as _};
+use std::os::unix::fs::FileExt as _;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
@@ -27,11 +29,12 @@ pub(crate) struct Header {
     pub(crate) shards: BTreeMap<String, ShardContent>,
 }
 
-/// A header and where its checks begin.
+/// A header and where its checks begin. The file stays open: another process may give its name to a newer one.
 #[derive(Debug, Clone)]
 pub(crate) struct IndexFile {
     pub(crate) path: PathBuf,
     pub(crate) header: Header,
+    file: Arc<File>,
     checks_at: u64,
 }
 
@@ -62,23 +65,21 @@ impl IndexFile {
         if pairs.checked_mul(8).and_then(|checks| checks.checked_add(checks_at)) != Some(found) {
             return Err(refused("it is cut off".into()));
         }
-        Ok(Some(IndexFile { path: path.to_owned(), header, checks_at }))
+        Ok(Some(IndexFile { path: path.to_owned(), header, file: Arc::new(file), checks_at }))
     }
 
     /// The checks of all pairs, by shard.
     pub(crate) fn checks(&self) -> Result<BTreeMap<String, Vec<u64>>, Error> {
-        let failed = || Error::io("read", &self.path);
-        let mut file = File::open(&self.path).map_err(failed())?;
-        file.seek(SeekFrom::Start(self.checks_at)).map_err(failed())?;
-        let mut file = BufReader::with_capacity(1 << 20, file);
+        let mut at = self.checks_at;
         let mut of = |pairs: u64| -> std::io::Result<Vec<u64>> {
-            let mut bytes = Vec::new();
-            file.by_ref().take(pairs * 8).read_to_end(&mut bytes)?;
+            let mut bytes = vec![0; pairs as usize * 8];
+            self.file.read_exact_at(&mut bytes, at)?;
+            at += bytes.len() as u64;
             Ok(bytes.chunks_exact(8).map(|check| u64::from_le_bytes(check.try_into().expect("8 bytes"))).collect())
         };
         let shards = &self.header.shards;
         let checks = shards.iter().map(|(name, shard)| Ok((name.clone(), of(shard.counts.pairs)?)));
-        checks.collect::<std::io::Result<_>>().map_err(failed())
+        checks.collect::<std::io::Result<_>>().map_err(Error::io("read", &self.path))
     }
 }
 
@@ -98,8 +99,12 @@ fn write_to(temporary: &Path, header: &Header, checks: &BTreeMap<String, Vec<u64
     out.write_all(MAGIC)?;
     out.write_all(&(text.len() as u64).to_le_bytes())?;
     out.write_all(&text)?;
-    for check in header.shards.keys().filter_map(|name| checks.get(name)).flatten() {
-        out.write_all(&check.to_le_bytes())?;
+    for (name, shard) in &header.shards {
+        let checks = checks.get(name).filter(|checks| checks.len() as u64 == shard.counts.pairs);
+        let missing = || std::io::Error::other(format!("there are no checks for shard {name}"));
+        for check in checks.ok_or_else(missing)? {
+            out.write_all(&check.to_le_bytes())?;
+        }
     }
     out.into_inner().map_err(std::io::IntoInnerError::into_error)?.sync_all()
 }

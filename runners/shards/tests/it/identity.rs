@@ -147,6 +147,14 @@ fn shards_are_hashed_once_and_again_when_they_have_changed() {
     let (digest, all, pairs) = hashed(Some(&elsewhere));
     assert_eq!((all, pairs), (identity(&pool).shards.values().map(|shard| shard.bytes).sum(), 300));
     assert_eq!(hashed(Some(&elsewhere)), (digest.clone(), 0, 300), "remembered beside the pool");
+    // Another process that writes it anew takes nothing from who has read it.
+    let read = identify(&pool, None, &mut no_progress()).unwrap();
+    let checks = read.checks().unwrap();
+    let other = dir.path().join("other");
+    write(&other, &plain());
+    identity(&other);
+    fs::rename(other.join(".cache").join(INDEX), pool.join(".cache").join(INDEX)).unwrap();
+    assert_eq!(read.checks().unwrap(), checks);
     // A damaged memory is no error: all is hashed again.
     fs::write(pool.join(".cache").join(INDEX), b"SWINDEX1 and no more").unwrap();
     assert_eq!(hashed(Some(&elsewhere)), (digest.clone(), all, 300));
@@ -166,6 +174,34 @@ fn shards_are_hashed_once_and_again_when_they_have_changed() {
     let known = identify(&pool, Some(&elsewhere), &mut no_progress()).unwrap();
     assert_eq!(known.checks().unwrap(), identity(&pool).checks().unwrap());
     assert_eq!(known.checks().unwrap()["00003.tar"], [shards::image_check(JPEG)]);
+}
+
+#[test]
+fn many_that_come_at_once_all_know_the_pool() {
+    let fixture = Path::new(env!("CARGO_MANIFEST_DIR")).join("../pool/fixture/train").canonicalize().unwrap();
+    for _ in 0..20 {
+        let dir = tempfile::tempdir().unwrap();
+        for name in ["00000.tar", "00001.tar", "00002.tar"] {
+            std::os::unix::fs::symlink(fixture.join(name), dir.path().join(name)).unwrap();
+        }
+        let barrier = std::sync::Barrier::new(8);
+        let known: Vec<_> = std::thread::scope(|scope| {
+            let one = || {
+                barrier.wait();
+                let identity = identity(dir.path());
+                barrier.wait();
+                (identity.digest.clone(), identity.checks().unwrap())
+            };
+            let threads: Vec<_> = (0..8).map(|_| scope.spawn(one)).collect();
+            threads.into_iter().map(|thread| thread.join().unwrap()).collect()
+        });
+        let later = identity(dir.path());
+        assert_eq!(later.checks().unwrap().values().map(Vec::len).sum::<usize>(), 300);
+        assert!(known.iter().all(|one| *one == (later.digest.clone(), later.checks().unwrap())));
+        let mut hashed = 0;
+        identify(dir.path(), None, &mut |_, total| hashed = total).unwrap();
+        assert_eq!(hashed, 0, "what was remembered last is whole");
+    }
 }
 
 #[test]
