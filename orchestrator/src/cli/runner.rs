@@ -186,9 +186,8 @@ fn made_up(pool: Option<&str>, runner: &str, description: &Description) -> Resul
             )
         }
         None if description.reads_data => {
-            return Err(Failure::bad_input(format!("the runner `{runner}` reads data, and was given none")).hint(
-                "`--pool FOLDER` names a folder of shards (`sweep-pool fetch-emoji` makes one), `--spec` a spec",
-            ));
+            return Err(Failure::bad_input(format!("the runner `{runner}` reads data, and was given none"))
+                .hint("`--pool FOLDER` names a folder of shards (`make data` packs some), `--spec` a spec"));
         }
         _ => String::new(),
     };

@@ -44,6 +44,30 @@ pub(super) async fn unmeasured_insert(
     Ok(())
 }
 
+/// A curve has no gap: an attempt goes on from where an earlier one had come, or from the beginning.
+async fn without_beginning(tx: &mut PgConnection, claim: &Claim) -> Result<Option<Ending>, sqlx::Error> {
+    let row = sqlx::query!(
+        r#"SELECT coalesce(resumed_from_samples, 0) AS "from!",
+                  coalesce((SELECT max(samples_seen) FROM attempt other
+                            WHERE other.job_id = $1 AND other.attempt_id <> $2), 0) AS "reached!"
+           FROM attempt WHERE attempt_id = $2"#,
+        claim.job_id,
+        claim.attempt_id
+    )
+    .fetch_one(tx)
+    .await?;
+    Ok((row.from > row.reached).then(|| Ending::Failed {
+        kind: FailureKind::BadInput,
+        reason: format!(
+            "the runner says that it went on from {} samples, and no attempt before it had come further than {}: \
+             what was trained until there is not known",
+            row.from, row.reached
+        ),
+        exit_code: None,
+        stderr_tail: String::new(),
+    }))
+}
+
 /// The ending as it is to be stored: a job that has finished without all that it plans has failed. `batch` is what the
 /// ending comes with, and is stored.
 pub(super) async fn checked(
@@ -53,6 +77,11 @@ pub(super) async fn checked(
     batch: (&[evaluation::Row], &[Unmeasured]),
 ) -> Result<Option<Ending>, sqlx::Error> {
     let spec = &claim.spec;
+    if matches!(ending, Ending::Finished { .. })
+        && let Some(failed) = without_beginning(tx, claim).await?
+    {
+        return Ok(Some(failed));
+    }
     if spec.evaluations.is_empty() || !matches!(ending, Ending::Finished { .. }) {
         return Ok(None);
     }

@@ -183,6 +183,11 @@ fn course_of(folder: &Path, samples_total: u64) -> io::Result<Course> {
                 _ => {}
             }
         }
+        if tail.unread().is_some() {
+            // The curve has a gap there, so nothing behind it is to be gone on from.
+            course.checkpoints.clear();
+            return Ok(course);
+        }
         if tail.lines() == before {
             return Ok(course);
         }

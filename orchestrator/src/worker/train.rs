@@ -324,7 +324,11 @@ impl Listener<'_> {
         }
     }
 
-    fn append(&mut self, event: Event) -> Result<bool, WorkerError> {
+    fn append(&mut self, mut event: Event) -> Result<bool, WorkerError> {
+        // A spool's reader takes no line of megabytes for one.
+        if let Event::Failed { reason, .. } = &mut event {
+            *reason = events::short_text(reason);
+        }
         if self.spool.length() > SPOOL_MAX {
             return Ok(self.refuse(format!("the runner has said more than {SPOOL_MAX} bytes of events")));
         }

@@ -69,18 +69,7 @@ impl Prepared {
             let captions = Arc::new(Captions::encode(&tokenizer, texts, text.context_length as usize));
             Ok((images.len(), Pairs { images, captions }))
         })?;
-        let used = pairs.used();
-        let most = spec.most_skipped();
-        if used.pairs + most < spec.data_size {
-            let reasons: Vec<String> = used.skipped.iter().map(|(kind, count)| format!("{kind}: {count}")).collect();
-            return Err(RunError::Skipped {
-                pool: spec.data.pool.clone(),
-                pairs: used.pairs,
-                planned: spec.data_size,
-                most,
-                skipped: reasons.join(", "),
-            });
-        }
+        enough(&spec.data, &pairs.images, spec.data_size, spec.most_skipped())?;
         Ok(pairs)
     }
 
@@ -103,6 +92,11 @@ impl Prepared {
         let tokenizer = self.tokenizer(text.vocab_size)?;
         self.held_out.get(key, || {
             let data = open_pool(job, &plan.data, None, Keep::Square)?;
+            // Fewer candidates make retrieval easier, so the same share of them may be missing as in training.
+            let planned = data.info().identity.counts.pairs;
+            let share =
+                u128::from(job.spec.most_skipped()) * u128::from(planned) / u128::from(job.spec.data_size.max(1));
+            enough(&plan.data, &data, planned, (share as u64).max(planned / 100))?;
             let patches = Patches::new(vision.image_size as usize, vision.patch_size as usize);
             let pairs = data.len();
             Ok((pairs, HeldOut::new(plan, data, patches, &tokenizer, text.context_length as usize)?))
@@ -112,6 +106,16 @@ impl Prepared {
     fn tokenizer(&mut self, vocabulary: u64) -> Result<Arc<Tokenizer>, RunError> {
         self.tokenizers.get(vocabulary.to_string(), || Ok((0, Tokenizer::new(vocabulary))))
     }
+}
+
+/// Fails where more than `most` of the planned pairs can't be used.
+fn enough(source: &DataSource, data: &Dataset, planned: u64, most: u64) -> Result<(), RunError> {
+    let pairs = data.len() as u64;
+    if pairs + most >= planned {
+        return Ok(());
+    }
+    let reasons: Vec<String> = data.skipped_kinds().iter().map(|(kind, count)| format!("{kind}: {count}")).collect();
+    Err(RunError::Skipped { pool: source.pool.clone(), pairs, planned, most, skipped: reasons.join(", ") })
 }
 
 /// Values by key, the last used at the end, each with its number of pairs.

@@ -229,7 +229,12 @@ fn open_or_build(info: &PoolInfo, form: Form, options: &OpenOptions) -> Result<C
     let cache_dir = options.cache_dir.clone().unwrap_or_else(|| info.dir.join(".cache"));
     fs::create_dir_all(&cache_dir).map_err(Error::io("create cache folder", &cache_dir))?;
     let stem = format!("{}-{}", &info.identity.digest[..32], form.name());
-    let file = |part: &str, kind: &str| cache_dir.join(format!("{stem}-{part}.{kind}"));
+    // An index has offsets, which another packing of the same pool has elsewhere.
+    let places = info.identity.places();
+    let file = |part: &str, kind: &str| match kind {
+        "index" => cache_dir.join(format!("{stem}-{part}-{places}.index")),
+        kind => cache_dir.join(format!("{stem}-{part}.{kind}")),
+    };
     let limit = options.limit.map(|limit| limit.to_string());
     let mut candidates = vec![file("all", "cache")];
     candidates.extend(limit.iter().map(|limit| file(limit, "cache")));

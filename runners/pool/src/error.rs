@@ -95,7 +95,7 @@ pub enum Error {
         given: usize,
     },
     /// A shard is not what it was when the pool was hashed.
-    #[error("shard `{}` has changed since its pool was read: {what}\nhint: plan again: it is another pool now", .shard.display())]
+    #[error("shard `{}` has changed since its pool was read: {what}\nhint: plan again, it is another pool now; if `sweep.index` lies beside it, call `sweep-pool index` on it first", .shard.display())]
     Changed {
         /// What of it.
         what: String,

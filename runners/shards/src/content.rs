@@ -35,6 +35,8 @@ pub struct ShardContent {
     pub texts: String,
     /// Hash of all that is used of it, 64 hex digits.
     pub content: String,
+    /// Hash of the places of the pairs' images in the file: no part of what the pool is, but of where to read it.
+    pub places: String,
     /// The file as it was when it was hashed, for who hashed it here; `None` in an index that goes with the pool.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(crate) stat: Option<Stat>,
@@ -47,7 +49,7 @@ pub struct ShardContent {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Stat {
     size: u64,
-    mtime: i64,
+    pub(crate) mtime: i64,
     /// When the file or its entry was changed: unlike `mtime`, nobody can set it back.
     ctime: i64,
     inode: u64,
@@ -92,11 +94,13 @@ pub(crate) fn hash(path: &Path, class_names: &[String]) -> Result<(ShardContent,
     let samples = sample::read(path, class_names)?;
     let texts = texts(&samples);
     let mut content = Sha256::new().chain_update(&texts);
+    let mut places = Sha256::new();
     let mut checks = Vec::new();
     let mut buffer = Vec::new();
     for pair in samples.iter().filter_map(|sample| sample.content.as_ref().ok()) {
         let image = image_hash(&file, pair.image, &mut buffer).map_err(Error::io("read", path))?;
         content.update(image);
+        places.update(pair.image.offset.to_le_bytes());
         checks.push(first_bytes(image));
     }
     let stat = stat()?;
@@ -108,6 +112,7 @@ pub(crate) fn hash(path: &Path, class_names: &[String]) -> Result<(ShardContent,
         counts: sample::count(&samples),
         texts,
         content: hex(&content.finalize()),
+        places: hex(&places.finalize()),
         stat: stat.is_settled(begun).then_some(stat),
         before: None,
     };

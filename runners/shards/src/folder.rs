@@ -26,6 +26,15 @@ pub fn list(dir: &Path) -> Result<Vec<PathBuf>, Error> {
         if file_name(&path).starts_with('.') {
             continue;
         }
+        if path.extension().is_some_and(|extension| extension == "tar")
+            && path.file_name().and_then(|n| n.to_str()).is_none()
+        {
+            return Err(Error::Metadata {
+                path: path.clone(),
+                reason: "its name is not UTF-8, and shards are known by their names".into(),
+                hint: "give the shard another name".into(),
+            });
+        }
         if path.extension().is_some_and(|extension| extension == "tar") {
             // Follows links: shards are often linked in from elsewhere. One that leads nowhere is an error.
             if fs::metadata(&path).map_err(Error::io("read", &path))?.is_file() {

@@ -60,6 +60,15 @@ impl Identity {
         }
     }
 
+    /// Where images lie in the shards, 16 hex digits: what a list of offsets is good for.
+    pub fn places(&self) -> String {
+        let mut hash = Sha256::new();
+        for shard in self.shards.values() {
+            content::text(&mut hash, &shard.places);
+        }
+        hex(&hash.finalize())[..16].to_owned()
+    }
+
     /// Shards whose content was another one when they were first read here.
     pub fn changed(&self) -> Vec<&str> {
         let changed = self.shards.iter().filter(|(_, shard)| shard.before.is_some());
@@ -88,6 +97,13 @@ pub fn write_index(dir: &Path, progress: Progress) -> Result<Identity, Error> {
     let mut header = Header { class_names: names_digest(&identity.class_names), shards: identity.shards.clone() };
     for shard in header.shards.values_mut() {
         (shard.stat, shard.before) = (None, None);
+    }
+    // It will be younger than all shards, so it must not speak for one that was written meanwhile.
+    for shard in folder::list(dir)? {
+        let hashed = identity.shards.get(&file_name(&shard)).and_then(|known| known.stat);
+        if hashed.is_some_and(|hashed| Stat::at(&shard).is_ok_and(|now| now != hashed)) {
+            return Err(Error::BeingWritten { shard });
+        }
     }
     let path = dir.join(INDEX);
     index_file::write(&path, &header, &identity.checks()?).map_err(Error::io("write", &path))?;
@@ -233,7 +249,14 @@ impl Places {
             let (name, stat) = (file_name(path), Stat::at(path)?);
             let indexed = index_stat.filter(|written| stat.written_before(written));
             let entry = |file: &IndexFile| file.header.shards.get(&name).cloned();
-            let of_index = || index.filter(|_| indexed.is_some()).and_then(|file| Some((file, entry(file)?)));
+            // The index was not told of a shard that was put in its place later, however old that one is.
+            let replaced = remembered
+                .iter()
+                .filter_map(entry)
+                .filter_map(|shard| shard.stat)
+                .any(|known| (known.size(), known.mtime) != (stat.size(), stat.mtime));
+            let of_index =
+                || index.filter(|_| indexed.is_some() && !replaced).and_then(|file| Some((file, entry(file)?)));
             let of_memory = remembered
                 .iter()
                 .find_map(|file| entry(file).filter(|shard| shard.stat == Some(stat)).map(|shard| (file, shard)));
@@ -341,7 +364,12 @@ fn hash(
                 loop {
                     let at = next.fetch_add(1, Ordering::Relaxed);
                     let Some(path) = missing.get(at) else { return };
-                    if to.send((at, content::hash(path, class_names))).is_err() {
+                    let hashed = content::hash(path, class_names);
+                    if hashed.is_err() {
+                        // Those that others are at are told too; the rest would be hours of work for nothing.
+                        next.store(missing.len(), Ordering::Relaxed);
+                    }
+                    if to.send((at, hashed)).is_err() {
                         return;
                     }
                 }

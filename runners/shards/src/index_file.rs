@@ -16,7 +16,7 @@ use serde::{Deserialize, Serialize};
 use crate::content::ShardContent;
 use crate::error::Error;
 
-const MAGIC: &[u8; 8] = b"SWINDEX1";
+const MAGIC: &[u8; 8] = b"SWINDEX2";
 /// Longest header: more than any pool's, and no reason to ask for all memory.
 const HEADER_MAX: u64 = 1 << 30;
 
@@ -59,6 +59,11 @@ impl IndexFile {
         let mut text = Vec::new();
         Read::by_ref(&mut file).take(length.min(HEADER_MAX)).read_to_end(&mut text).map_err(Error::io("read", path))?;
         let header: Header = serde_json::from_slice(&text).map_err(|error| refused(error.to_string()))?;
+        // A sample has a header of its own, so more than these are none.
+        let counts = header.shards.values().find(|shard| shard.counts.samples() > shard.bytes / 512);
+        if counts.is_some() {
+            return Err(refused("it gives a shard more samples than fit into it".into()));
+        }
         let checks_at = length.saturating_add(16);
         let pairs = header.shards.values().fold(0_u64, |sum, shard| sum.saturating_add(shard.counts.pairs));
         let found = file.metadata().map_err(Error::io("read", path))?.len();

@@ -1,6 +1,6 @@
 //! Members to samples, and what makes a sample a pair.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::fmt;
 use std::fs::File;
 use std::path::Path;
@@ -26,7 +26,7 @@ struct Group {
     /// The key was there before in this shard.
     repeated: bool,
     /// Extensions so far: one that comes twice starts another sample.
-    extensions: Vec<String>,
+    extensions: BTreeSet<String>,
 }
 
 /// One sample of a shard.
@@ -77,15 +77,16 @@ pub struct Counts {
 impl Counts {
     /// Adds those of another shard.
     pub fn add(&mut self, other: &Counts) {
-        self.pairs += other.pairs;
-        for (kind, count) in &other.skipped {
-            *self.skipped.entry(kind.clone()).or_default() += count;
+        self.pairs = self.pairs.saturating_add(other.pairs);
+        for (kind, &count) in &other.skipped {
+            let sum = self.skipped.entry(kind.clone()).or_default();
+            *sum = sum.saturating_add(count);
         }
     }
 
     /// Samples, used or not.
     pub fn samples(&self) -> u64 {
-        self.pairs + self.skipped.values().sum::<u64>()
+        self.skipped.values().fold(self.pairs, |sum, &count| sum.saturating_add(count))
     }
 }
 
@@ -179,7 +180,7 @@ impl Grouping {
             self.start(key);
         }
         let group = self.groups.last_mut().expect("started above");
-        group.extensions.push(extension);
+        group.extensions.insert(extension);
         let role = role?;
         let slot = group.slot(role);
         if slot.is_some() {
@@ -192,7 +193,7 @@ impl Grouping {
     fn start(&mut self, key: &str) {
         let at = self.groups.len();
         let repeated = *self.first.entry(key.to_owned()).or_insert(at) != at;
-        let (image, caption, class, extensions) = (None, None, None, Vec::new());
+        let (image, caption, class, extensions) = (None, None, None, BTreeSet::new());
         self.groups.push(Group { key: key.to_owned(), image, caption, class, repeated, extensions });
     }
 

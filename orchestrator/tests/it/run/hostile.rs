@@ -32,6 +32,10 @@ fn reason(bench: &Bench) -> String {
     bench.ask("SELECT reason FROM job WHERE state = 'failed'").pop().unwrap_or_else(|| panic!("{}", bench.story()))
 }
 
+fn reason_of(body: &str) -> String {
+    reason(&shell(body))
+}
+
 #[test]
 fn a_line_without_end_costs_its_attempt_and_no_memory() {
     let bench = shell("started; head -c 300000000 /dev/zero | tr '\\0' x; echo; finished");
@@ -75,6 +79,21 @@ fn numbers_that_are_none_are_stored_and_are_no_noise() {
     bench.finish();
     let stored = "SELECT concat_ws(' ', name, value) FROM metric JOIN metric_name USING (metric_id) ORDER BY name";
     assert_eq!(bench.ask(stored), ["grad_norm Infinity", "loss 1", "lr NaN"]);
+}
+
+#[test]
+fn a_reason_of_a_megabyte_ends_its_attempt() {
+    let reason = "head -c 900000 /dev/zero | tr '\\0' '\\001'";
+    let start = r#"printf '{"event":"failed","kind":"bad_input","reason":"why "#;
+    let why = reason_of(&format!("started; {start}'; {reason}; printf '\"}}\\n'; exit 2"));
+    assert!(why.starts_with("why ") && why.len() < 10_000, "{} bytes", why.len());
+}
+
+#[test]
+fn a_runner_can_not_go_on_from_where_nobody_was() {
+    let started = r#"echo '{"event":"started","parameters":191873,"resumed_from_samples":32,"device":"sh"}'"#;
+    let why = reason_of(&format!("{started}; finished"));
+    assert!(why.contains("it went on from 32 samples, and no attempt before it had come further than 0"), "{why}");
 }
 
 #[test]

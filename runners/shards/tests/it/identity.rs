@@ -156,7 +156,7 @@ fn shards_are_hashed_once_and_again_when_they_have_changed() {
     fs::rename(other.join(".cache").join(INDEX), pool.join(".cache").join(INDEX)).unwrap();
     assert_eq!(read.checks().unwrap(), checks);
     // A damaged memory is no error: all is hashed again.
-    fs::write(pool.join(".cache").join(INDEX), b"SWINDEX1 and no more").unwrap();
+    fs::write(pool.join(".cache").join(INDEX), b"SWINDEX2 and no more").unwrap();
     assert_eq!(hashed(Some(&elsewhere)), (digest.clone(), all, 300));
     // Where the pool's folder can't be written it is remembered elsewhere.
     fs::remove_dir_all(pool.join(".cache")).unwrap();
@@ -260,6 +260,38 @@ fn an_index_is_believed_until_a_shard_is_younger_or_of_another_length() {
     assert!(refused().to_string().contains("classnames.txt has changed"), "{}", refused());
     fs::write(dir.path().join(INDEX), b"cut").unwrap();
     assert!(refused().to_string().contains("it is no index"), "{}", refused());
+}
+
+#[test]
+fn an_index_does_not_speak_for_a_shard_that_was_put_in_its_place_later() {
+    let fixture = Path::new(env!("CARGO_MANIFEST_DIR")).join("../pool/fixture/train").canonicalize().unwrap();
+    let dir = tempfile::tempdir().unwrap();
+    for name in ["00000.tar", "00001.tar"] {
+        std::os::unix::fs::symlink(fixture.join(name), dir.path().join(name)).unwrap();
+    }
+    write_index(dir.path(), &mut no_progress()).unwrap();
+    // The same length, and older than the index.
+    let shard = dir.path().join("00001.tar");
+    let other = dir.path().join("recaptioned");
+    fs::copy(&shard, &other).unwrap();
+    let sample = shards::read(&shard, &[]).unwrap().remove(0);
+    let caption = sample.content.unwrap().caption;
+    let changed = caption.to_uppercase();
+    patch(&other, caption.as_bytes(), changed.as_bytes());
+    age(&other);
+    fs::rename(&other, &shard).unwrap();
+    let error = identify(dir.path(), None, &mut no_progress()).unwrap_err();
+    assert!(matches!(&error, Error::Changed { shard: found, .. } if *found == shard), "{error}");
+}
+
+#[test]
+fn names_that_are_no_text_are_refused() {
+    use std::os::unix::ffi::OsStrExt as _;
+    let dir = tempfile::tempdir().unwrap();
+    write(dir.path(), &plain());
+    fs::copy(dir.path().join("00000.tar"), dir.path().join(std::ffi::OsStr::from_bytes(b"a\xff.tar"))).unwrap();
+    let error = identify(dir.path(), None, &mut no_progress()).unwrap_err();
+    assert!(error.to_string().contains("its name is not UTF-8"), "{error}");
 }
 
 /// Of the same files without an index.
