@@ -99,6 +99,13 @@ fn a_pool_that_lacks_more_than_the_job_allows() {
     assert_eq!(code, exit::BAD_INPUT);
     assert_says(reason, &["64 pairs can be used, 65 were planned", "undecodable image: 1", "limits.skipped"]);
 
+    // Training has all that it asks for; its evaluation would be over fewer candidates than planned.
+    job.spec.data_size = 64;
+    let (said, _) = run(&job);
+    let [Event::Failed { reason, kind: FailureKind::BadInput }] = &said[..] else { panic!("{said:?}") };
+    assert_says(reason, &["64 pairs can be used, 65 were planned", "at most 0 may be missing"]);
+
+    job.spec.data_size = 65;
     job.spec.skipped_max = Some(1);
     let (said, code) = run(&job);
     assert_eq!(code, exit::FINISHED, "{said:?}");
