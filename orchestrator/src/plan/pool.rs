@@ -89,11 +89,8 @@ pub(super) fn read(base_dir: &Path, written: &str, progress: Progress) -> Result
     let shards = shards::list(&dir)?;
     let manifest = manifest(&dir, &shards)?;
     let identity = shards::identify(&dir, Some(&base_dir.join(REMEMBERED)), progress)?;
-    for entry in manifest.iter().flat_map(|manifest| &manifest.shards) {
-        if let Some(found) = identity.shards.get(&entry.name) {
-            shards::check_count(&dir.join(MANIFEST), &dir.join(&entry.name), entry.samples, &found.counts)?;
-        }
-    }
+    let said = manifest.iter().flat_map(|manifest| &manifest.shards);
+    identity.check_counts(&dir.join(MANIFEST), said.map(|shard| (shard.name.as_str(), shard.samples)))?;
     let skipped = identity.counts.skipped;
     if identity.counts.pairs == 0 {
         return Err(PoolError::Empty { dir, skipped });

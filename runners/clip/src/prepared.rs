@@ -4,7 +4,7 @@
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use pool::{Dataset, Keep, OpenOptions};
+use pool::{Dataset, Keep, OpenOptions, PoolInfo};
 use protocol::{Augmentation, DataSource, DataUsed, EvaluationPlan, Job};
 
 use crate::augment::Patches;
@@ -48,14 +48,15 @@ impl Prepared {
     pub fn pairs(&mut self, job: &Job) -> Result<Arc<Pairs>, RunError> {
         let spec = &job.spec;
         let text = &spec.model.config.text_cfg;
-        let digest = check_digest(job, &spec.data)?;
+        let info = planned_pool(job, &spec.data)?;
         let keep = match spec.recipe.augmentation {
             Augmentation::RandomResizedCrop => Keep::Original,
             Augmentation::None | Augmentation::FlipShift => Keep::Square,
         };
         let key = format!(
-            "{} {digest} {} {} {:?} {keep:?} {} {}",
-            job.base_dir.join(&spec.data.path).display(),
+            "{} {} {} {} {:?} {keep:?} {} {}",
+            info.dir.display(),
+            info.identity.digest,
             spec.data_size,
             spec.model.config.vision_cfg.image_size,
             spec.recipe.alpha,
@@ -64,7 +65,7 @@ impl Prepared {
         );
         let tokenizer = self.tokenizer(text.vocab_size)?;
         let pairs = self.training.get(key, || {
-            let images = Arc::new(open_pool(job, &spec.data, Some(spec.data_size), keep)?);
+            let images = Arc::new(open_pool(job, &spec.data, &info, Some(spec.data_size), keep)?);
             let texts = (0..images.len()).map(|i| images.caption(i));
             let captions = Arc::new(Captions::encode(&tokenizer, texts, text.context_length as usize));
             Ok((images.len(), Pairs { images, captions }))
@@ -76,10 +77,11 @@ impl Prepared {
     /// The data set of one of a job's evaluations.
     pub fn held_out(&mut self, job: &Job, plan: &EvaluationPlan) -> Result<Arc<HeldOut>, RunError> {
         let (vision, text) = (&job.spec.model.config.vision_cfg, &job.spec.model.config.text_cfg);
-        let digest = check_digest(job, &plan.data)?;
+        let info = planned_pool(job, &plan.data)?;
         let key = format!(
-            "{} {digest} {} {} {:?} {} {} {:?} {:?} {}",
-            job.base_dir.join(&plan.data.path).display(),
+            "{} {} {} {} {:?} {} {} {:?} {:?} {}",
+            info.dir.display(),
+            info.identity.digest,
             vision.image_size,
             vision.patch_size,
             job.spec.recipe.alpha,
@@ -91,7 +93,7 @@ impl Prepared {
         );
         let tokenizer = self.tokenizer(text.vocab_size)?;
         self.held_out.get(key, || {
-            let data = open_pool(job, &plan.data, None, Keep::Square)?;
+            let data = open_pool(job, &plan.data, &info, None, Keep::Square)?;
             // Fewer candidates make retrieval easier, so the same share of them may be missing as in training.
             let planned = data.info().identity.counts.pairs;
             let share =
@@ -144,8 +146,8 @@ impl<T> Kept<T> {
     }
 }
 
-/// The pool's digest, which is to be that of the plan. Looked at anew for every job: a pool may change.
-fn check_digest<'a>(job: &Job, source: &'a DataSource) -> Result<&'a str, RunError> {
+/// The pool, whose digest is to be that of the plan. Looked at anew for every job: a pool may change.
+fn planned_pool(job: &Job, source: &DataSource) -> Result<Arc<PoolInfo>, RunError> {
     let folder = job.base_dir.join(&source.path);
     let mut told = false;
     let mut tell = |_, total| {
@@ -153,7 +155,8 @@ fn check_digest<'a>(job: &Job, source: &'a DataSource) -> Result<&'a str, RunErr
             report::say(format_args!("pool `{}`: hashing {:.1} GB of shards", source.pool, total as f64 / 1e9));
         }
     };
-    let identity = pool::inspect(&folder, Some(&elsewhere(job)), &mut tell)?.identity;
+    let info = pool::inspect(&folder, Some(&elsewhere(job)), &mut tell)?;
+    let identity = &info.identity;
     if identity.digest != source.digest {
         let changed = identity.changed();
         return Err(RunError::PoolChanged {
@@ -163,7 +166,7 @@ fn check_digest<'a>(job: &Job, source: &'a DataSource) -> Result<&'a str, RunErr
             planned: source.digest.clone(),
         });
     }
-    Ok(&source.digest)
+    Ok(Arc::new(info))
 }
 
 /// Where to keep what can't be kept beside the shards.
@@ -171,17 +174,22 @@ fn elsewhere(job: &Job) -> PathBuf {
     job.base_dir.join(".sweep/pools")
 }
 
-fn open_pool(job: &Job, source: &DataSource, limit: Option<u64>, keep: Keep) -> Result<Dataset, RunError> {
+fn open_pool(
+    job: &Job,
+    source: &DataSource,
+    info: &Arc<PoolInfo>,
+    limit: Option<u64>,
+    keep: Keep,
+) -> Result<Dataset, RunError> {
     let image_size = job.spec.model.config.vision_cfg.image_size as u32;
-    let folder = job.base_dir.join(&source.path);
-    let cache_dir = (!can_cache(&folder)).then(|| elsewhere(job));
+    let cache_dir = (!can_cache(&info.dir)).then(|| elsewhere(job));
     let mut options =
         OpenOptions { image_size, keep, alpha: job.spec.recipe.alpha, limit, cache_dir, ..OpenOptions::default() };
-    let data = match Dataset::open(&folder, &options) {
+    let data = match Dataset::of(info, &options) {
         // All of a pool means all that is good of it: a bad image among many is counted and left out.
         Err(pool::Error::TooFew { asked, found, skipped, .. }) if found > 0 && found + skipped as u64 >= asked => {
             options.limit = None;
-            Dataset::open(&folder, &options)?
+            Dataset::of(info, &options)?
         }
         opened => opened?,
     };

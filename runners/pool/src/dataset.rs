@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::fs::{self, File};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use protocol::Alpha;
 
@@ -54,7 +55,7 @@ pub struct Skipped {
 
 /// Good pairs of a pool in hash order. Shared between threads as it is.
 pub struct Dataset {
-    info: PoolInfo,
+    info: Arc<PoolInfo>,
     form: Form,
     length: usize,
     cache: Cache,
@@ -67,16 +68,23 @@ impl Dataset {
     /// Opens the pool in `dir`. The first time this decodes the images into the cache; another process that opens it
     /// meanwhile waits.
     pub fn open(dir: &Path, options: &OpenOptions) -> Result<Dataset, Error> {
-        if !(1..=4096).contains(&options.image_size) {
-            return Err(Error::ImageSize(options.image_size));
-        }
+        let form = form(options)?;
         let info = layout::inspect(dir, options.cache_dir.as_deref(), &mut shards::no_progress())?;
-        let form = Form { image_size: options.image_size, keep: options.keep, alpha: options.alpha };
+        Dataset::with(Arc::new(info), form, options)
+    }
+
+    /// Opens a pool that was looked at: it is this one, whatever lies in its folder since, or an error.
+    pub fn of(info: &Arc<PoolInfo>, options: &OpenOptions) -> Result<Dataset, Error> {
+        Dataset::with(Arc::clone(info), form(options)?, options)
+    }
+
+    fn with(info: Arc<PoolInfo>, form: Form, options: &OpenOptions) -> Result<Dataset, Error> {
+        let dir = &info.dir;
         let cache = open_or_build(&info, form, options)?;
 
         let found = cache.table.samples.len() as u64;
         if let Some(asked) = options.limit.filter(|&asked| asked > found) {
-            return Err(Error::TooFew { dir: dir.to_owned(), asked, found, skipped: cache.table.skipped.len() });
+            return Err(Error::TooFew { dir: dir.clone(), asked, found, skipped: cache.table.skipped.len() });
         }
         if found == 0 {
             return Err(empty(dir, &cache.table.skipped));
@@ -221,6 +229,13 @@ impl Dataset {
     fn row(&self, i: usize) -> &Row {
         assert!(i < self.length, "pair {i} of a dataset of {}", self.length);
         &self.cache.table.samples[i]
+    }
+}
+
+fn form(options: &OpenOptions) -> Result<Form, Error> {
+    match options.image_size {
+        image_size @ 1..=4096 => Ok(Form { image_size, keep: options.keep, alpha: options.alpha }),
+        size => Err(Error::ImageSize(size)),
     }
 }
 

@@ -32,11 +32,8 @@ pub fn inspect(dir: &Path, elsewhere: Option<&Path>, progress: Progress) -> Resu
     let shards = shards::list(dir)?;
     let manifest = manifest(dir, &shards)?;
     let identity = shards::identify(dir, elsewhere, progress)?;
-    for entry in manifest.iter().flat_map(|manifest| &manifest.shards) {
-        if let Some(found) = identity.shards.get(&entry.name) {
-            shards::check_count(&dir.join(MANIFEST), &dir.join(&entry.name), entry.samples, &found.counts)?;
-        }
-    }
+    let said = manifest.iter().flat_map(|manifest| &manifest.shards);
+    identity.check_counts(&dir.join(MANIFEST), said.map(|shard| (shard.name.as_str(), shard.samples)))?;
     let bytes = identity.shards.values().map(|shard| shard.bytes).sum();
     Ok(PoolInfo { dir: dir.to_owned(), identity, shards, bytes, manifest })
 }

@@ -5,6 +5,7 @@
 
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
+use std::sync::Arc;
 use std::time::Instant;
 
 mod progress;
@@ -152,9 +153,8 @@ fn index(dir: &Path, json: bool) -> anyhow::Result<()> {
 }
 
 fn inspect(dir: &Path, options: &OpenOptions, json: bool) -> anyhow::Result<()> {
-    // What takes long is told, and remembered for the line after it.
-    pool::inspect(dir, options.cache_dir.as_deref(), &mut progress::hashing())?;
-    let dataset = Dataset::open(dir, options)?;
+    let info = pool::inspect(dir, options.cache_dir.as_deref(), &mut progress::hashing())?;
+    let dataset = Dataset::of(&Arc::new(info), options)?;
     let info = dataset.info();
     let skipped = dataset.skipped();
     let kinds = dataset.skipped_kinds();

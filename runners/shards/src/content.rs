@@ -111,8 +111,8 @@ pub(crate) fn hash(path: &Path, class_names: &[String]) -> Result<(ShardContent,
         bytes: stat.size,
         counts: sample::count(&samples),
         texts,
-        content: hex(&content.finalize()),
-        places: hex(&places.finalize()),
+        content: format!("{:x}", content.finalize()),
+        places: format!("{:x}", places.finalize()),
         stat: stat.is_settled(begun).then_some(stat),
         before: None,
     };
@@ -134,7 +134,7 @@ pub fn texts(samples: &[Sample]) -> String {
             Err(_) => hash.update([0]),
         }
     }
-    hex(&hash.finalize())
+    format!("{:x}", hash.finalize())
 }
 
 /// The check of an image that was read whole.
@@ -170,13 +170,4 @@ fn image_hash(file: &File, image: Span, buffer: &mut Vec<u8>) -> std::io::Result
         at += buffer.len() as u64;
     }
     Ok(hash.finalize().into())
-}
-
-/// Lower-case hexadecimal.
-pub(crate) fn hex(bytes: &[u8]) -> String {
-    use std::fmt::Write as _;
-    bytes.iter().fold(String::with_capacity(bytes.len() * 2), |mut text, byte| {
-        write!(text, "{byte:02x}").expect("a String takes any text");
-        text
-    })
 }

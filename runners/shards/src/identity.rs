@@ -15,7 +15,7 @@ use std::time::{Duration, Instant};
 
 use sha2::{Digest as _, Sha256};
 
-use crate::content::{self, ShardContent, Stat, hex};
+use crate::content::{self, ShardContent, Stat};
 use crate::error::Error;
 use crate::folder::{self, file_name};
 use crate::index_file::{self, Header, IndexFile};
@@ -44,20 +44,41 @@ pub struct Identity {
     checks: Checks,
 }
 
-/// Where the checks of images are.
+/// Where the checks of images are: they are 8 bytes a pair, and most who ask which pool it is need none.
 #[derive(Debug, Clone)]
 enum Checks {
-    In(IndexFile),
+    /// In files, each those of these shards.
+    In(Vec<(IndexFile, Vec<String>)>),
     Here(BTreeMap<String, Vec<u64>>),
+}
+
+impl Checks {
+    fn read(&self) -> Result<BTreeMap<String, Vec<u64>>, Error> {
+        let files = match self {
+            Checks::Here(checks) => return Ok(checks.clone()),
+            Checks::In(files) => files,
+        };
+        let mut all = BTreeMap::new();
+        for (file, names) in files {
+            let mut checks = file.checks()?;
+            all.extend(names.iter().filter_map(|name| checks.remove_entry(name)));
+        }
+        Ok(all)
+    }
 }
 
 impl Identity {
     /// The checks of the images of all pairs, by shard and in the shard's order: see [`crate::image_check`].
     pub fn checks(&self) -> Result<BTreeMap<String, Vec<u64>>, Error> {
-        match &self.checks {
-            Checks::In(file) => file.checks(),
-            Checks::Here(checks) => Ok(checks.clone()),
-        }
+        self.checks.read()
+    }
+
+    /// Compares what `list` (`sizes.json`, `manifest.json`) says of shards, in whatever order, with what they hold.
+    pub fn check_counts<'a>(&self, list: &Path, said: impl IntoIterator<Item = (&'a str, u64)>) -> Result<(), Error> {
+        said.into_iter().try_for_each(|(name, said)| match self.shards.get(name) {
+            Some(found) => folder::check_count(list, &list.with_file_name(name), said, &found.counts),
+            None => Ok(()),
+        })
     }
 
     /// Where images lie in the shards, 16 hex digits: what a list of offsets is good for.
@@ -66,7 +87,7 @@ impl Identity {
         for shard in self.shards.values() {
             content::text(&mut hash, &shard.places);
         }
-        hex(&hash.finalize())[..16].to_owned()
+        format!("{:x}", hash.finalize())[..16].to_owned()
     }
 
     /// Shards whose content was another one when they were first read here.
@@ -131,33 +152,28 @@ fn read(
         let _lock = places.lock();
         (found, missing) = places.known(&paths, &names, index)?;
         if !missing.is_empty() {
-            let (earlier, known, saved) = (places.earlier(), found, None);
-            let mut memory = Memory { places: &places, names: &names, earlier, known, noticed, saved };
+            let (earlier, checks) = (places.earlier(), found.checks.read()?);
+            let names = &names;
+            let mut memory =
+                Memory { places: &places, names, earlier, shards: found.shards, checks, noticed, saved: None };
             let hashed = hash(&missing, &class_names, index, &mut memory, progress);
             memory.save();
             hashed?;
-            (found, noticed) = (memory.known, memory.noticed);
+            found = Known { shards: memory.shards, checks: Checks::Here(memory.checks) };
+            noticed = memory.noticed;
         }
     }
     let shards = found.shards;
-    if let Some(said) = said {
-        for path in &paths {
-            let name = file_name(path);
-            if let (Some(&said), Some(found)) = (said.get(&name), shards.get(&name)) {
-                folder::check_count(&dir.join(folder::SIZES), path, said, &found.counts)?;
-            }
-        }
-    }
     let mut counts = Counts::default();
     for shard in shards.values() {
         counts.add(&shard.counts);
     }
     let digest = digest(&shards, &class_names, &templates);
-    let checks = match found.file {
-        Some(file) => Checks::In(file),
-        None => Checks::Here(found.checks),
-    };
-    Ok(Identity { digest, shards, counts, noticed, class_names, templates, checks })
+    let identity = Identity { digest, shards, counts, noticed, class_names, templates, checks: found.checks };
+    if let Some(said) = said {
+        identity.check_counts(&dir.join(folder::SIZES), said.iter().map(|(name, said)| (name.as_str(), *said)))?;
+    }
+    Ok(identity)
 }
 
 fn digest(shards: &BTreeMap<String, ShardContent>, class_names: &[String], templates: &[String]) -> String {
@@ -170,13 +186,13 @@ fn digest(shards: &BTreeMap<String, ShardContent>, class_names: &[String], templ
         content::text(&mut hash, name);
         content::text(&mut hash, &shard.content);
     }
-    hex(&hash.finalize())
+    format!("{:x}", hash.finalize())
 }
 
 fn names_digest(class_names: &[String]) -> String {
     let mut hash = Sha256::new();
     content::texts_in_order(&mut hash, class_names);
-    hex(&hash.finalize())
+    format!("{:x}", hash.finalize())
 }
 
 /// An index speaks of the shards that are there, with their lengths, and of no others.
@@ -208,13 +224,9 @@ fn fits(index: &IndexFile, paths: &[PathBuf], names: &str) -> Result<(), Error> 
 }
 
 /// Shards whose content is known.
-#[derive(Default)]
 struct Known {
     shards: BTreeMap<String, ShardContent>,
-    /// The one file that has the checks of all of them.
-    file: Option<IndexFile>,
-    /// Or else the checks.
-    checks: BTreeMap<String, Vec<u64>>,
+    checks: Checks,
 }
 
 /// Where hashes are remembered: the first that can be written.
@@ -224,7 +236,8 @@ impl Places {
     fn of(dir: &Path, elsewhere: Option<&Path>) -> Places {
         let name = |elsewhere: &Path| {
             let path = fs::canonicalize(dir).unwrap_or_else(|_| dir.to_owned());
-            elsewhere.join(format!("{}.index", &hex(&Sha256::digest(path.as_os_str().as_encoded_bytes()))[..32]))
+            let hash = format!("{:x}", Sha256::digest(path.as_os_str().as_encoded_bytes()));
+            elsewhere.join(format!("{}.index", &hash[..32]))
         };
         Places(std::iter::once(dir.join(".cache").join(INDEX)).chain(elsewhere.map(name)).collect())
     }
@@ -244,7 +257,8 @@ impl Places {
             .filter(|file| file.header.class_names == names)
             .collect();
         let index_stat = index.map(|index| Stat::at(&index.path)).transpose()?;
-        let (mut known, mut missing, mut from) = (Known::default(), Vec::new(), BTreeMap::new());
+        let (mut shards, mut missing) = (BTreeMap::new(), Vec::new());
+        let mut from: BTreeMap<&Path, (IndexFile, Vec<String>)> = BTreeMap::new();
         for path in paths {
             let (name, stat) = (file_name(path), Stat::at(path)?);
             let indexed = index_stat.filter(|written| stat.written_before(written));
@@ -262,25 +276,15 @@ impl Places {
                 .find_map(|file| entry(file).filter(|shard| shard.stat == Some(stat)).map(|shard| (file, shard)));
             match of_memory.or_else(of_index) {
                 Some((file, shard)) => {
-                    from.insert(&file.path, file);
-                    known.shards.insert(name, shard);
+                    let (_, names) = from.entry(&file.path).or_insert_with(|| (file.clone(), Vec::new()));
+                    names.push(name.clone());
+                    shards.insert(name, shard);
                 }
                 None => missing.push(path.as_path()),
             }
         }
-        if let ([file], true) = (from.values().collect::<Vec<_>>().as_slice(), missing.is_empty()) {
-            known.file = Some((**file).clone());
-        } else {
-            // Of several files, or to be written with what is missing.
-            let files: Vec<(&IndexFile, BTreeMap<String, Vec<u64>>)> =
-                from.values().map(|file| Ok((*file, file.checks()?))).collect::<Result<_, Error>>()?;
-            for (name, shard) in &known.shards {
-                let same = |file: &IndexFile| file.header.shards.get(name) == Some(shard);
-                let checks = files.iter().find(|(file, _)| same(file)).and_then(|(_, checks)| checks.get(name));
-                known.checks.insert(name.clone(), checks.cloned().unwrap_or_default());
-            }
-        }
-        Ok((known, missing))
+        let checks = Checks::In(from.into_values().collect());
+        Ok((Known { shards, checks }, missing))
     }
 
     /// What was remembered of shards, whether or not they are the same files still.
@@ -304,7 +308,8 @@ struct Memory<'a> {
     places: &'a Places,
     names: &'a str,
     earlier: BTreeMap<String, ShardContent>,
-    known: Known,
+    shards: BTreeMap<String, ShardContent>,
+    checks: BTreeMap<String, Vec<u64>>,
     noticed: Vec<String>,
     /// When it was last written, and how long that took.
     saved: Option<(Instant, Duration)>,
@@ -319,17 +324,17 @@ impl Memory<'_> {
             }
             earlier => shard.before = earlier.and_then(|earlier| earlier.before.clone()),
         }
-        self.known.checks.insert(name.clone(), checks);
-        self.known.shards.insert(name, shard);
+        self.checks.insert(name.clone(), checks);
+        self.shards.insert(name, shard);
     }
 
     /// Writes what is known so far, where that can be done. Where it can't, on a full disk too, it is hashed again.
     fn save(&mut self) {
         let begun = Instant::now();
-        let header = Header { class_names: self.names.to_owned(), shards: self.known.shards.clone() };
+        let header = Header { class_names: self.names.to_owned(), shards: self.shards.clone() };
         let write = |path: &PathBuf| {
             fs::create_dir_all(path.parent().unwrap_or(Path::new(".")))?;
-            index_file::write(path, &header, &self.known.checks)
+            index_file::write(path, &header, &self.checks)
         };
         self.places.0.iter().any(|path| write(path).is_ok());
         self.saved = Some((Instant::now(), begun.elapsed()));
