@@ -137,7 +137,7 @@ impl Store {
         checkpoint::insert(&mut tx, attempt_id, &batch.checkpoints).await.map_err(&failed)?;
         evaluation::insert(&mut tx, attempt_id, &batch.evaluations).await.map_err(&failed)?;
         planned::unmeasured_insert(&mut tx, claim, attempt_id, &batch.unmeasured).await.map_err(&failed)?;
-        progress_update(&mut tx, claim, attempt_id, batch).await.map_err(&failed)?;
+        let resumed_from = progress_update(&mut tx, claim, attempt_id, batch).await.map_err(&failed)?;
         if let Some(data) = &batch.data {
             data_update(&mut tx, claim.job_id, data).await.map_err(&failed)?;
         }
@@ -145,7 +145,7 @@ impl Store {
         let mut not_done = None;
         if let Some(end) = end {
             let last = (&batch.evaluations[..], &batch.unmeasured[..]);
-            not_done = planned::checked(&mut tx, claim, end.ending, last).await.map_err(&failed)?;
+            not_done = planned::checked(&mut tx, claim, end.ending, resumed_from, last).await.map_err(&failed)?;
             let ending = not_done.as_ref().unwrap_or(end.ending);
             attempt_end(&mut tx, claim, ending, orders.cancel).await.map_err(&failed)?;
             next = match end.next.filter(|_| matches!(ending, Ending::Finished { .. })) {
@@ -193,20 +193,20 @@ async fn fenced(tx: &mut PgConnection, claim: &Claim, with_job: bool) -> Result<
     .map(|row| row.map(|row| Orders { stop: row.stop_requested, cancel: row.cancelled }))
 }
 
-/// How far an attempt is; and that the claim's worker lives.
+/// How far an attempt is; and that the claim's worker lives. Gives where the attempt had gone on from.
 async fn progress_update(
     tx: &mut PgConnection,
     claim: &Claim,
     attempt_id: i64,
     batch: &Batch,
-) -> Result<(), sqlx::Error> {
+) -> Result<i64, sqlx::Error> {
     let (resumed_from, device) = batch.started.clone().unzip();
-    sqlx::query!(
+    let from = sqlx::query_scalar!(
         "WITH alive AS (UPDATE attempt SET heartbeat_at = now() WHERE attempt_id = $6 AND attempt_id <> $1)
          UPDATE attempt SET acked_events = greatest(acked_events, $2), samples_seen = greatest(samples_seen, $3),
                 resumed_from_samples = coalesce($4, resumed_from_samples), device = coalesce($5, device),
                 heartbeat_at = CASE attempt_id WHEN $6 THEN now() ELSE heartbeat_at END
-         WHERE attempt_id = $1",
+         WHERE attempt_id = $1 RETURNING resumed_from_samples",
         attempt_id,
         batch.acked_events,
         batch.position,
@@ -214,9 +214,9 @@ async fn progress_update(
         device,
         claim.attempt_id,
     )
-    .execute(tx)
-    .await
-    .map(drop)
+    .fetch_optional(tx)
+    .await?;
+    Ok(from.flatten().unwrap_or(0))
 }
 
 /// U of the result is what was trained on, also where the plan counted pairs whose images turned out unusable.

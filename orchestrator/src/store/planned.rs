@@ -45,44 +45,50 @@ pub(super) async fn unmeasured_insert(
 }
 
 /// A curve has no gap: an attempt goes on from where an earlier one had come, or from the beginning.
-async fn without_beginning(tx: &mut PgConnection, claim: &Claim) -> Result<Option<Ending>, sqlx::Error> {
-    let row = sqlx::query!(
-        r#"SELECT coalesce(resumed_from_samples, 0) AS "from!",
-                  coalesce((SELECT max(samples_seen) FROM attempt other
-                            WHERE other.job_id = $1 AND other.attempt_id <> $2), 0) AS "reached!"
-           FROM attempt WHERE attempt_id = $2"#,
+async fn without_beginning(
+    tx: &mut PgConnection,
+    claim: &Claim,
+    resumed_from: i64,
+) -> Result<Option<Ending>, sqlx::Error> {
+    if resumed_from == 0 {
+        return Ok(None);
+    }
+    let reached = sqlx::query_scalar!(
+        r#"SELECT coalesce(max(samples_seen), 0) AS "reached!" FROM attempt WHERE job_id = $1 AND attempt_id <> $2"#,
         claim.job_id,
         claim.attempt_id
     )
     .fetch_one(tx)
     .await?;
-    Ok((row.from > row.reached).then(|| Ending::Failed {
-        kind: FailureKind::BadInput,
-        reason: format!(
-            "the runner says that it went on from {} samples, and no attempt before it had come further than {}: \
-             what was trained until there is not known",
-            row.from, row.reached
-        ),
-        exit_code: None,
-        stderr_tail: String::new(),
-    }))
+    let reason = format!(
+        "the runner says that it went on from {resumed_from} samples, and no attempt before it had come further than \
+         {reached}: what was trained until there is not known"
+    );
+    Ok((resumed_from > reached).then(|| failed(reason)))
+}
+
+/// An ending that no retry mends.
+fn failed(reason: String) -> Ending {
+    Ending::Failed { kind: FailureKind::BadInput, reason, exit_code: None, stderr_tail: String::new() }
 }
 
 /// The ending as it is to be stored: a job that has finished without all that it plans has failed. `batch` is what the
-/// ending comes with, and is stored.
+/// ending comes with, and is stored; `resumed_from` where its attempt went on from.
 pub(super) async fn checked(
     tx: &mut PgConnection,
     claim: &Claim,
     ending: &Ending,
+    resumed_from: i64,
     batch: (&[evaluation::Row], &[Unmeasured]),
 ) -> Result<Option<Ending>, sqlx::Error> {
     let spec = &claim.spec;
-    if matches!(ending, Ending::Finished { .. })
-        && let Some(failed) = without_beginning(tx, claim).await?
-    {
+    if !matches!(ending, Ending::Finished { .. }) {
+        return Ok(None);
+    }
+    if let Some(failed) = without_beginning(tx, claim, resumed_from).await? {
         return Ok(Some(failed));
     }
-    if spec.evaluations.is_empty() || !matches!(ending, Ending::Finished { .. }) {
+    if spec.evaluations.is_empty() {
         return Ok(None);
     }
     let mut measured = Measured::default();
@@ -120,10 +126,6 @@ pub(super) async fn checked(
             }
         }
     }
-    Ok(missing(spec, &measured, 0).map(|missing| Ending::Failed {
-        kind: FailureKind::BadInput,
-        reason: format!("the runner said `finished` too soon: {missing}"),
-        exit_code: None,
-        stderr_tail: String::new(),
-    }))
+    let missing = missing(spec, &measured, 0);
+    Ok(missing.map(|missing| failed(format!("the runner said `finished` too soon: {missing}"))))
 }
