@@ -6,12 +6,6 @@ use protocol::{EvaluationTask, Event, JobSpec};
 
 use super::Range;
 
-/// Tasks and their names.
-pub const TASKS: [(EvaluationTask, &str); 3] = [
-    (EvaluationTask::ZeroshotClassification, "zeroshot_classification"),
-    (EvaluationTask::ZeroshotRetrieval, "zeroshot_retrieval"),
-    (EvaluationTask::ContrastiveLoss, "contrastive_loss"),
-];
 /// Places that a reason names.
 const NAMED: usize = 3;
 
@@ -41,16 +35,6 @@ impl Measured {
     pub fn add_task(&mut self, dataset: &str, samples_seen: u64, task: EvaluationTask) {
         self.0.entry((dataset.to_owned(), samples_seen)).or_default().insert(task);
     }
-}
-
-/// A task by its name.
-pub fn task_named(name: &str) -> Option<EvaluationTask> {
-    TASKS.into_iter().find(|(_, known)| *known == name).map(|(task, _)| task)
-}
-
-/// The name of a task.
-pub fn name_of(task: EvaluationTask) -> &'static str {
-    TASKS.into_iter().find(|(known, _)| *known == task).map_or("a task", |(_, name)| name)
 }
 
 /// The task that a metric belongs to.
@@ -94,8 +78,7 @@ pub fn missing(spec: &JobSpec, measured: &Measured, resumed_from: u64) -> Option
             }
             let found = measured.0.get(&(plan.dataset.clone(), position));
             let lacking = plan.tasks.iter().filter(|task| found.is_none_or(|found| !found.contains(task)));
-            let lacking: Vec<String> =
-                lacking.map(|task| format!("{} ({})", name_of(*task), metrics_of(*task))).collect();
+            let lacking: Vec<String> = lacking.map(|task| format!("{} ({})", task.name(), metrics_of(*task))).collect();
             if found.is_none() || !lacking.is_empty() {
                 let of = if lacking.is_empty() { String::new() } else { format!(": {}", lacking.join(", ")) };
                 places.push(format!("`{}` at {position} samples{of}", plan.dataset));

@@ -239,12 +239,12 @@ impl<'a, 'b> Fields<'a, 'b> {
 
     fn unmeasured(&mut self) -> Result<BTreeMap<EvaluationTask, String>, String> {
         let reasons = self.map("unmeasured", text_of)?;
-        let task = |(name, reason): (String, String)| match super::complete::task_named(&name) {
+        let task = |(name, reason): (String, String)| match EvaluationTask::named(&name) {
             Some(task) => Ok((task, reason)),
             None => Err(format!(
                 "`unmeasured` names {:?}, and has to name tasks of the job: {}",
                 short(&name),
-                super::complete::TASKS.map(|(_, name)| name).join(", ")
+                EvaluationTask::ALL.map(EvaluationTask::name).join(", ")
             )),
         };
         reasons.into_iter().map(task).collect()

@@ -202,7 +202,7 @@ fn spec() -> JobSpec {
 }
 
 fn task(name: &str) -> protocol::EvaluationTask {
-    complete::task_named(name).unwrap()
+    protocol::EvaluationTask::named(name).unwrap()
 }
 
 const STARTED: &str = r#"{"event":"started","parameters":1,"resumed_from_samples":0,"device":"cpu"}"#;
@@ -331,8 +331,9 @@ fn any_event() -> impl Strategy<Value = Event> {
     let finite = any::<f64>().prop_filter("a number", |number| number.is_finite());
     let measurement = (".*", number.clone(), prop::option::of(finite.clone()), prop::option::of(any::<u64>()))
         .prop_map(|(metric, value, chance, count)| Measurement { metric, value, standard_error: None, chance, count });
-    let unmeasured = prop::option::of(".*")
-        .prop_map(|reason| reason.into_iter().map(|reason| (complete::TASKS[2].0, reason)).collect::<BTreeMap<_, _>>());
+    let unmeasured = prop::option::of(".*").prop_map(|reason| {
+        reason.into_iter().map(|reason| (protocol::EvaluationTask::ContrastiveLoss, reason)).collect::<BTreeMap<_, _>>()
+    });
     prop_oneof![
         (any::<u64>(), any::<u64>(), ".*", prop::option::of(prop::collection::btree_map(".*", any::<u64>(), 0..4)))
             .prop_map(|(parameters, resumed_from_samples, device, skipped)| Event::Started {

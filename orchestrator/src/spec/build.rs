@@ -151,11 +151,9 @@ fn evaluation(mut section: Section) -> Evaluation {
         pool: text(section.remove("pool")).expect("required"),
         tasks: list(section.remove("tasks"))
             .into_iter()
-            .map(|value| match text(Some(value)).as_deref() {
-                Some("zeroshot_classification") => EvaluationTask::ZeroshotClassification,
-                Some("zeroshot_retrieval") => EvaluationTask::ZeroshotRetrieval,
-                Some("contrastive_loss") => EvaluationTask::ContrastiveLoss,
-                other => unreachable!("no task {other:?} in the table"),
+            .map(|value| {
+                let name = text(Some(value)).unwrap_or_default();
+                EvaluationTask::named(&name).unwrap_or_else(|| unreachable!("no task {name:?} in the table"))
             })
             .collect(),
         templates: list(section.remove("templates")).into_iter().filter_map(|value| text(Some(value))).collect(),

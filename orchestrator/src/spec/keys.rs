@@ -1,6 +1,8 @@
 //! Every key of a spec: its name, what it may be, its default and what it means. The parser, the JSON Schema and the
 //! errors all read these tables, so they can't disagree.
 
+use protocol::EvaluationTask;
+
 /// One key.
 #[derive(Debug)]
 pub struct Key {
@@ -259,15 +261,12 @@ static OVERRIDE: &[Key] = &[
     key("set", Kind::Some(RECIPE), Required, "Fields of the recipe and their values there"),
 ];
 
+const TASKS: [&str; 3] = [EvaluationTask::ALL[0].name(), EvaluationTask::ALL[1].name(), EvaluationTask::ALL[2].name()];
+
 static EVALUATION: &[Key] = &[
     key("name", Kind::Name, Optional, "Name to store results under; else the pool's"),
     key("pool", Kind::Text, Required, "Folder of held-out WebDataset shards"),
-    key(
-        "tasks",
-        Kind::OneOrMore(&Kind::Choice(&["zeroshot_classification", "zeroshot_retrieval", "contrastive_loss"])),
-        Required,
-        "What to measure",
-    ),
+    key("tasks", Kind::OneOrMore(&Kind::Choice(&TASKS)), Required, "What to measure"),
     key(
         "templates",
         Kind::List(&Kind::Text),

@@ -5,7 +5,7 @@ use sqlx::PgConnection;
 
 use super::attempt::{Claim, Ending};
 use super::evaluation;
-use crate::events::complete::{Measured, missing, name_of};
+use crate::events::complete::{Measured, missing};
 
 /// Kind of the history's entries that say that a task was not measured.
 const KIND: &str = "unmeasured";
@@ -28,7 +28,7 @@ pub(super) async fn unmeasured_insert(
 ) -> Result<(), sqlx::Error> {
     for row in rows {
         let Unmeasured { dataset, samples_seen, task, reason } = row;
-        let detail = format!("{} of {dataset} at {samples_seen} samples: {reason}", name_of(*task));
+        let detail = format!("{} of {dataset} at {samples_seen} samples: {reason}", task.name());
         sqlx::query!(
             "INSERT INTO event (job_id, attempt_id, kind, detail)
              SELECT $1, $2, $3, $4
@@ -120,7 +120,7 @@ pub(super) async fn checked(
             let said =
                 |task: &str, at: u64| detail.starts_with(&format!("{task} of {} at {at} samples: ", plan.dataset));
             for at in plan.at_samples.iter().copied().chain([spec.samples_seen]) {
-                for task in plan.tasks.iter().filter(|task| said(name_of(**task), at)) {
+                for task in plan.tasks.iter().filter(|task| said(task.name(), at)) {
                     measured.add_task(&plan.dataset, at, *task);
                 }
             }

@@ -227,6 +227,26 @@ pub enum EvaluationTask {
     ContrastiveLoss,
 }
 
+impl EvaluationTask {
+    /// All of them.
+    pub const ALL: [EvaluationTask; 3] =
+        [EvaluationTask::ZeroshotClassification, EvaluationTask::ZeroshotRetrieval, EvaluationTask::ContrastiveLoss];
+
+    /// As in job.json and in specs.
+    pub const fn name(self) -> &'static str {
+        match self {
+            EvaluationTask::ZeroshotClassification => "zeroshot_classification",
+            EvaluationTask::ZeroshotRetrieval => "zeroshot_retrieval",
+            EvaluationTask::ContrastiveLoss => "contrastive_loss",
+        }
+    }
+
+    /// The task of that name.
+    pub fn named(name: &str) -> Option<EvaluationTask> {
+        EvaluationTask::ALL.into_iter().find(|task| task.name() == name)
+    }
+}
+
 /// Where an attempt runs. Changes no result on one CPU device.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]

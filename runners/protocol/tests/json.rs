@@ -70,6 +70,14 @@ fn readme_serve_request() {
 }
 
 #[test]
+fn tasks_are_called_in_words_as_in_json() {
+    for task in EvaluationTask::ALL {
+        assert_eq!(serde_json::to_value(task).expect("JSON"), task.name());
+        assert_eq!(EvaluationTask::named(task.name()), Some(task));
+    }
+}
+
+#[test]
 fn paths_are_no_part_of_the_identity() {
     let mut job: Job = serde_json::from_str(blocks("job.json")[0]).expect("the example is a job");
     let before = job.spec.identity();
