@@ -117,6 +117,26 @@ pub struct Observation {
 }
 
 impl Observation {
+    /// A job of N parameters and D samples, each seen once, with its error: C is 6ND, models are told apart by
+    /// N, and nothing else is known.
+    pub fn of(job_key: String, parameters: f64, samples_seen: f64, error: f64) -> Observation {
+        Observation {
+            job_key,
+            model: format!("N = {parameters:e}"),
+            parameters,
+            samples_seen,
+            unique_samples: samples_seen,
+            compute: 6.0 * parameters * samples_seen,
+            proxy_loss: f64::NAN,
+            convention: Convention::SixNd,
+            error,
+            standard_error: None,
+            chance_error: None,
+            count: None,
+            gpu_hours: None,
+        }
+    }
+
     /// Where a law is evaluated.
     pub fn input(&self) -> Input {
         Input {

@@ -1,12 +1,9 @@
 //! What is said rests on more than rounding: errors that do not change, or only in their last digits.
 
-mod support;
-
 use fit::compare::{CompareOptions, compare};
 use fit::cost::Cost;
 use fit::isoflop::{Setting, isoflop};
 use fit::{Axis, LawName, Observation, Options, Response, Verdict, fit};
-use support::observation;
 
 fn options(law: LawName) -> Options {
     Options { law, starts: 8, resamples: 40, ..Options::new(Response::Loss) }
@@ -19,7 +16,7 @@ fn what_does_not_change_beyond_rounding_is_no_scaling() {
         let rows: Vec<Observation> = (0..12)
             .map(|job: u32| {
                 let n = 10f64.powf(6.0 + 0.3 * f64::from(job));
-                observation(job as usize, n, 20.0 * n, 0.3 * (1.0 + slope * f64::from(job)))
+                Observation::of(format!("{job:064x}"), n, 20.0 * n, 0.3 * (1.0 + slope * f64::from(job)))
             })
             .collect();
         for law in [LawName::Power(Axis::C), LawName::Power(Axis::N)] {
@@ -31,7 +28,7 @@ fn what_does_not_change_beyond_rounding_is_no_scaling() {
     let rows: Vec<Observation> = (0..12)
         .map(|job: u32| {
             let n = 10f64.powf(6.0 + 0.3 * f64::from(job));
-            observation(job as usize, n, 20.0 * n, 0.3 * (1e-5 * f64::from(job)).exp())
+            Observation::of(format!("{job:064x}"), n, 20.0 * n, 0.3 * (1e-5 * f64::from(job)).exp())
         })
         .collect();
     assert_eq!(fit(&rows, &options(LawName::Power(Axis::C))).unwrap().verdict, Verdict::WrongWay);
@@ -44,7 +41,12 @@ fn sizes_that_do_as_well_to_the_last_digit_have_no_best() {
         (0..15)
             .map(|job: u32| {
                 let (n, c) = (10f64.powf(6.0 + 0.5 * f64::from(job % 5)), 10f64.powi(17 + (job / 5).cast_signed()));
-                observation(job as usize, n, c / (6.0 * n), 0.3 * (1.0 + bend * (f64::from(job % 5) - 2.0).powi(2)))
+                Observation::of(
+                    format!("{job:064x}"),
+                    n,
+                    c / (6.0 * n),
+                    0.3 * (1.0 + bend * (f64::from(job % 5) - 2.0).powi(2)),
+                )
             })
             .collect()
     };
@@ -66,7 +68,7 @@ fn of_two_families_that_do_as_well_none_is_better() {
         let rows: Vec<Observation> = (0..8)
             .map(|job: u32| {
                 let n = 10f64.powf(6.0 + 0.3 * f64::from(job));
-                observation(job as usize, n, 20.0 * n, (2.0 - 0.1 * n.ln()).exp() * (1.0 + off))
+                Observation::of(format!("{job:064x}"), n, 20.0 * n, (2.0 - 0.1 * n.ln()).exp() * (1.0 + off))
             })
             .collect();
         fit(&rows, &options(LawName::Power(Axis::C))).unwrap()

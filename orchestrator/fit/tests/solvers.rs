@@ -1,7 +1,5 @@
 //! The solvers side by side, who watches them, and what ends them: all are run by argmin's `Executor`.
 
-mod support;
-
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
@@ -13,7 +11,6 @@ use fit::{
     Axis, Input, LawName, Method, Objective, Observation, Options, Response, Sample, SolverKind, Verdict, Watch, fit,
 };
 use proptest::prelude::*;
-use support::observation;
 
 /// Rows of `E = 1.2 + 400/N^0.34 + 900/D^0.36` with noise.
 fn rows() -> Vec<Observation> {
@@ -21,7 +18,12 @@ fn rows() -> Vec<Observation> {
         .map(|at: u32| {
             let (n, d) = (10f64.powf(6.0 + 0.4 * f64::from(at % 8)), 10f64.powf(7.0 + 0.5 * f64::from(at / 8)));
             let noise = 0.01 * (f64::from(at * 7919 % 101) / 50.0 - 1.0);
-            observation(at as usize, n, d, (1.2 + 400.0 / n.powf(0.34) + 900.0 / d.powf(0.36)) * noise.exp())
+            Observation::of(
+                format!("{at:064x}"),
+                n,
+                d,
+                (1.2 + 400.0 / n.powf(0.34) + 900.0 / d.powf(0.36)) * noise.exp(),
+            )
         })
         .collect()
 }

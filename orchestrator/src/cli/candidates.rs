@@ -258,21 +258,8 @@ mod tests {
     use super::*;
 
     fn row(model: &str, n: f64, d: f64, u: f64) -> Observation {
-        Observation {
-            job_key: format!("{model}{d}{u}"),
-            model: model.to_owned(),
-            parameters: n,
-            samples_seen: d,
-            unique_samples: u,
-            compute: 6.0 * n * d,
-            proxy_loss: f64::NAN,
-            convention: Convention::SixNd,
-            error: 0.5,
-            standard_error: None,
-            chance_error: None,
-            count: None,
-            gpu_hours: None,
-        }
+        let key = format!("{model}{d}{u}");
+        Observation { model: model.to_owned(), unique_samples: u, ..Observation::of(key, n, d, 0.5) }
     }
 
     const NOTHING: Asked<'_> = Asked { models: &[], samples: &[], data: &[] };

@@ -6,7 +6,7 @@ use rand_chacha::ChaCha8Rng;
 use super::*;
 use crate::Options;
 use crate::law::{Chinchilla, Law};
-use crate::observation::{Convention, Observation, Response};
+use crate::observation::{Observation, Response};
 use crate::random::normal;
 
 const SIZES: [f64; 6] = [63e6, 151e6, 428e6, 986e6, 1.37e9, 2.54e9];
@@ -17,21 +17,7 @@ fn at(n: f64, d: f64) -> Input {
 }
 
 fn observed(job: usize, n: f64, d: f64, ln_e: f64) -> Observation {
-    Observation {
-        job_key: format!("{job:04}"),
-        model: format!("{n:e}"),
-        parameters: n,
-        samples_seen: d,
-        unique_samples: d,
-        compute: 6.0 * n * d,
-        proxy_loss: f64::NAN,
-        convention: Convention::SixNd,
-        error: ln_e.exp(),
-        standard_error: None,
-        chance_error: None,
-        count: None,
-        gpu_hours: None,
-    }
+    Observation { model: format!("{n:e}"), ..Observation::of(format!("{job:04}"), n, d, ln_e.exp()) }
 }
 
 /// A study with a truth of its own: cells by cost, the law, and the noise of each cell's job.

@@ -13,21 +13,8 @@ pub(crate) fn normal(random: &mut ChaCha8Rng) -> f64 {
 }
 
 pub(crate) fn row(job: usize, n: f64, d: f64, u: f64, error: f64) -> Observation {
-    Observation {
-        job_key: format!("{job:064x}"),
-        model: format!("M-{n:.0}"),
-        parameters: n,
-        samples_seen: d,
-        unique_samples: u,
-        compute: 6.0 * n * d,
-        proxy_loss: f64::NAN,
-        convention: Convention::SixNd,
-        error,
-        standard_error: None,
-        chance_error: None,
-        count: None,
-        gpu_hours: None,
-    }
+    let model = format!("M-{n:.0}");
+    Observation { model, unique_samples: u, ..Observation::of(format!("{job:064x}"), n, d, error) }
 }
 
 /// Five models by four samples seen; `L = 1.7 + 400/N^.34 + 400/D^.28` with noise.

@@ -13,20 +13,13 @@ const LAW: [f64; 5] = [6.178, 7.643, 0.5971, 0.3478, 0.3659];
 
 fn row(n: f64, d: f64, convention: Convention, per_sample: f64, noise: f64) -> Observation {
     let x = Input::on(Axis::N, n).with(Axis::D, d);
+    let error = (Chinchilla { tied: false }.ln_at(&LAW, &x) + noise).exp();
     Observation {
-        job_key: format!("{n:e}-{d:e}"),
         model: format!("m{n:e}"),
-        parameters: n,
-        samples_seen: d,
-        unique_samples: d,
         compute: per_sample * d,
-        proxy_loss: f64::NAN,
         convention,
-        error: (Chinchilla { tied: false }.ln_at(&LAW, &x) + noise).exp(),
-        standard_error: None,
-        chance_error: None,
-        count: None,
         gpu_hours: Some(1e-18 * per_sample * d),
+        ..Observation::of(format!("{n:e}-{d:e}"), n, d, error)
     }
 }
 
