@@ -65,9 +65,9 @@ pub(super) async fn run(args: Args) -> Result<Exit, Failure> {
     let job = target::job(&store, &args.job).await?;
     let rows = store.checkpoint_list(&job.job_key).await?;
     let short = &job.job_key[..12];
+    let listed: Vec<Listed> =
+        rows.iter().map(|row| Listed { row, kept: Path::new(&row.path).join(MANIFEST).is_file() }).collect();
     let Some(to) = &args.to else {
-        let listed: Vec<Listed> =
-            rows.iter().map(|row| Listed { row, kept: Path::new(&row.path).join(MANIFEST).is_file() }).collect();
         if args.json {
             json("sweep.checkpoints/1", &serde_json::json!({ "job_key": job.job_key, "checkpoints": listed }));
         } else {
@@ -75,7 +75,7 @@ pub(super) async fn run(args: Args) -> Result<Exit, Failure> {
         }
         return Ok(Exit::Done);
     };
-    let kept: Vec<&CheckpointRow> = rows.iter().filter(|row| Path::new(&row.path).join(MANIFEST).is_file()).collect();
+    let kept: Vec<&CheckpointRow> = listed.iter().filter(|one| one.kept).map(|one| one.row).collect();
     let places = || {
         let places: Vec<String> = kept.iter().map(|row| row.samples_seen.to_string()).collect();
         if places.is_empty() { "none is kept".to_owned() } else { format!("kept are those at {}", places.join(", ")) }

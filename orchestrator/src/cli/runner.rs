@@ -108,14 +108,19 @@ async fn check(args: CheckArgs) -> Result<Exit, Failure> {
     let description = runner::describe(&path).map_err(unusable)?;
     let planned = smallest_job(&args, &name, &description, &base_dir)?;
     let device = args.device.clone().unwrap_or_else(|| default_device(&description));
-    let folder = Folder::make()?;
+    let folder = scratch().map_err(|error| {
+        let place = std::env::temp_dir();
+        Failure::environment(format!("can't make a folder in {}", place.display()))
+            .because(&error)
+            .hint("set TMPDIR to a folder that can be written to")
+    })?;
     let job = Job {
         protocol: protocol::PROTOCOL_VERSION,
         job_key: planned.job_key.clone(),
         fence: 1,
         spec: planned.spec.to_job_spec(),
-        attempt_dir: folder.0.join("attempt"),
-        checkpoint_dir: folder.0.join("checkpoints"),
+        attempt_dir: folder.path().join("attempt"),
+        checkpoint_dir: folder.path().join("checkpoints"),
         base_dir,
         resources: Resources { device, threads: 1 },
         ranks: None,
@@ -144,6 +149,15 @@ async fn check(args: CheckArgs) -> Result<Exit, Failure> {
         tell_of_end(&verdict);
     }
     Ok(exit)
+}
+
+/// A folder for the job, removed when it is dropped.
+fn scratch() -> std::io::Result<tempfile::TempDir> {
+    let folder = tempfile::Builder::new().prefix("sweep-runner-check-").tempdir()?;
+    for name in ["attempt", "checkpoints"] {
+        std::fs::create_dir(folder.path().join(name))?;
+    }
+    Ok(folder)
 }
 
 /// The runner as a spec would name it: a file here goes by its path.
@@ -266,26 +280,4 @@ fn tell_of_end(verdict: &Verdict) {
     let reason = reason.as_deref().unwrap_or_default();
     output::data(&format!("verdict     the job would not be done ({retried}): {reason}"));
     output::say("\nhint: runners/protocol/README.md says what a runner writes");
-}
-
-/// A folder that goes with this value.
-struct Folder(PathBuf);
-
-impl Folder {
-    fn make() -> Result<Folder, Failure> {
-        let folder = std::env::temp_dir().join(format!("sweep-runner-check-{:016x}", rand::random::<u64>()));
-        let made = ["attempt", "checkpoints"].iter().try_for_each(|name| std::fs::create_dir_all(folder.join(name)));
-        match made {
-            Ok(()) => Ok(Folder(folder)),
-            Err(error) => Err(Failure::environment(format!("can't make the folder {}", folder.display()))
-                .because(&error)
-                .hint("set TMPDIR to a folder that can be written to")),
-        }
-    }
-}
-
-impl Drop for Folder {
-    fn drop(&mut self) {
-        let _ = std::fs::remove_dir_all(&self.0);
-    }
 }

@@ -25,6 +25,15 @@ recipe: {global_batch: 64, checkpoint_every: 320}
 backend: {local: {slots: 2, threads_per_slot: 1}}
 ";
 
+/// One job of 64 samples, run by `runner.sh`: see [`Bench::with_shell_runner`].
+pub(super) const SHELL_SPEC: &str = "\
+name: tiny
+runner: ./runner.sh
+grid: {model: cpu-w32-l2, samples_seen: 64, data_size: 500}
+recipe: {global_batch: 64}
+backend: {local: {slots: 1, threads_per_slot: 1}}
+";
+
 /// A project with a spec in `sweep.yaml`.
 pub(super) struct Bench {
     project: Project,

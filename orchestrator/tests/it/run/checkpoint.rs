@@ -2,16 +2,8 @@
 
 use std::fs;
 
-use super::bench::Bench;
+use super::bench::{Bench, SHELL_SPEC};
 use crate::harness::transcript;
-
-const SPEC: &str = "\
-name: tiny
-runner: ./runner.sh
-grid: {model: cpu-w32-l2, samples_seen: 64, data_size: 500}
-recipe: {global_batch: 64}
-backend: {local: {slots: 1, threads_per_slot: 1}}
-";
 
 /// Writes a checkpoint in the form of clip-runner's and reports it, with one at 32 samples that it drops again.
 const BODY: &str = r#"
@@ -34,7 +26,7 @@ finished
 
 #[test]
 fn a_checkpoint_is_copied_for_open_clip_and_a_damaged_one_is_not() {
-    let bench = Bench::with_shell_runner(SPEC, "", BODY);
+    let bench = Bench::with_shell_runner(SHELL_SPEC, "", BODY);
     bench.finish();
     let key = bench.ask("SELECT job_key FROM job").remove(0);
     let listed = transcript(&bench.sweep(&["checkpoint", &key[..8]]));

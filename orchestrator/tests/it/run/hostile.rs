@@ -6,22 +6,12 @@ use std::process::Stdio;
 
 use nix::sys::signal::Signal;
 
-use super::bench::{Bench, SPEC, kill_worker, wait_until};
+use super::bench::{Bench, SHELL_SPEC, SPEC, kill_worker, wait_until};
 use crate::harness::transcript;
-
-/// One job, run by `runner.sh`.
-const SHELL_SPEC: &str = "\
-name: tiny
-runner: ./runner.sh
-grid: {model: cpu-w32-l2, samples_seen: 64, data_size: 500}
-recipe: {global_batch: 64}
-backend: {local: {slots: 1, threads_per_slot: 1}}
-limits: {retries: 0}
-";
 
 /// A project whose runner does `body` when it is to train.
 fn shell(body: &str) -> Bench {
-    Bench::with_shell_runner(SHELL_SPEC, "", body)
+    Bench::with_shell_runner(&format!("{SHELL_SPEC}limits: {{retries: 0}}\n"), "", body)
 }
 
 /// Launches a job that can't work; gives why it failed. It is tried once.

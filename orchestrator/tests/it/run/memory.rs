@@ -4,16 +4,8 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use super::bench::Bench;
+use super::bench::{Bench, SHELL_SPEC};
 use crate::harness::{transcript, wait_until};
-
-const SPEC: &str = "\
-name: tiny
-runner: ./runner.sh
-grid: {model: cpu-w32-l2, samples_seen: 64, data_size: 500}
-recipe: {global_batch: 64}
-backend: {local: {slots: 1, threads_per_slot: 1}}
-";
 
 /// A control group of 128 MiB; removed with it.
 struct Group(PathBuf);
@@ -49,8 +41,11 @@ fn a_runner_that_is_killed_for_memory_is_tried_thrice() {
         eprintln!("skipped: no control group can be made here");
         return;
     };
-    let bench =
-        Bench::with_shell_runner(SPEC, "", "started; head -c 1000000000 /dev/zero | tail -n 1 >/dev/null; exit 3");
+    let bench = Bench::with_shell_runner(
+        SHELL_SPEC,
+        "",
+        "started; head -c 1000000000 /dev/zero | tail -n 1 >/dev/null; exit 3",
+    );
     // Outside of the group: only the runner is to be killed.
     assert!(bench.sweep(&["db", "start"]).status.success());
     let output = bench.launch_in_group(&group.0.join("cgroup.procs")).wait();
