@@ -356,6 +356,7 @@ impl Shared {
                 accum_freq: recipe.accum_freq,
                 augmentation: recipe.augmentation,
                 alpha: recipe.alpha,
+                preprocess: recipe.preprocess,
                 grad_clip_norm: recipe.grad_clip_norm,
                 checkpoint_every_samples: recipe.checkpoint_every.map(|every| every.of(samples_seen)),
                 extra: recipe.extra.clone(),

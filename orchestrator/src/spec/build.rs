@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use protocol::{Alpha, Augmentation, EvaluationTask, Loss, Precision, Schedule};
+use protocol::{Alpha, Augmentation, EvaluationTask, Interpolation, Loss, Precision, Preprocess, ResizeMode, Schedule};
 
 use super::keys::RECIPE;
 use super::read::Value;
@@ -40,6 +40,10 @@ impl RecipeChange {
                 ("accum_freq", Value::Count(value)) => recipe.accum_freq = value,
                 ("augmentation", Value::Text(word)) => recipe.augmentation = augmentation(&word),
                 ("alpha", Value::Text(word)) => recipe.alpha = alpha(&word),
+                ("image_mean", Value::List(values)) => recipe.preprocess.mean = rgb(&values),
+                ("image_std", Value::List(values)) => recipe.preprocess.std = rgb(&values),
+                ("interpolation", Value::Text(word)) => recipe.preprocess.interpolation = interpolation(&word),
+                ("resize_mode", Value::Text(word)) => recipe.preprocess.resize_mode = resize_mode(&word),
                 ("image_size", Value::Count(value)) => recipe.image_size = Some(value),
                 ("context_length", Value::Count(value)) => recipe.context_length = Some(value),
                 ("grad_clip_norm", Value::Number(value)) => recipe.grad_clip_norm = Some(value),
@@ -122,6 +126,7 @@ fn default_recipe() -> Recipe {
         accum_freq: 1,
         augmentation: Augmentation::RandomResizedCrop,
         alpha: Alpha::Drop,
+        preprocess: Preprocess::default(),
         image_size: None,
         context_length: None,
         grad_clip_norm: None,
@@ -231,6 +236,23 @@ fn augmentation(word: &str) -> Augmentation {
 
 fn alpha(word: &str) -> Alpha {
     if word == "white" { Alpha::White } else { Alpha::Drop }
+}
+
+fn rgb(values: &[Value]) -> [f64; 3] {
+    std::array::from_fn(|channel| number(&values[channel]))
+}
+
+fn interpolation(word: &str) -> Interpolation {
+    if word == "bilinear" { Interpolation::Bilinear } else { Interpolation::Bicubic }
+}
+
+fn resize_mode(word: &str) -> ResizeMode {
+    match word {
+        "shortest" => ResizeMode::Shortest,
+        "longest" => ResizeMode::Longest,
+        "squash" => ResizeMode::Squash,
+        word => unreachable!("no resize mode {word} in the table"),
+    }
 }
 
 fn section(value: Option<Value>) -> Section {

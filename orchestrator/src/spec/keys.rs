@@ -230,6 +230,30 @@ pub static RECIPE: &[Key] = &[
         "What becomes of an image's alpha channel: left out, or the picture is laid on white",
     ),
     key(
+        "image_mean",
+        Kind::Tuple(&Kind::Number(Range { min: 0.0, min_allowed: true, below: f64::INFINITY }), 3),
+        Default("[0.48145466, 0.4578275, 0.40821073]"),
+        "Subtracted from red, green and blue, which are 0 to 1",
+    ),
+    key(
+        "image_std",
+        Kind::Tuple(&Kind::Number(Range::positive()), 3),
+        Default("[0.26862954, 0.26130258, 0.27577711]"),
+        "What red, green and blue are divided by then",
+    ),
+    key(
+        "interpolation",
+        Kind::Choice(&["bicubic", "bilinear"]),
+        Default("bicubic"),
+        "Of resizing; random crops are bicubic always, as OpenCLIP's are",
+    ),
+    key(
+        "resize_mode",
+        Kind::Choice(&["shortest", "longest", "squash"]),
+        Default("shortest"),
+        "Pictures that are not square: their centre, all of them on black, or stretched; random crops are stretched",
+    ),
+    key(
         "image_size",
         Kind::Count { min: 1, max: 8_192 },
         Optional,

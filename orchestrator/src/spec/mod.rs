@@ -38,7 +38,7 @@ mod tests;
 use std::sync::Arc;
 
 use miette::NamedSource;
-use protocol::{Alpha, Augmentation, EvaluationTask, Loss, Precision, Schedule};
+use protocol::{Alpha, Augmentation, EvaluationTask, Loss, Precision, Preprocess, Schedule};
 
 pub use aggregates::aggregates;
 pub use build::RecipeChange;
@@ -198,6 +198,8 @@ pub struct Recipe {
     pub augmentation: Augmentation,
     /// What becomes of alpha channels.
     pub alpha: Alpha,
+    /// How an image becomes the square of numbers that the model sees.
+    pub preprocess: Preprocess,
     /// Side of the images in place of the model's own, pixels.
     pub image_size: Option<u64>,
     /// Tokens of a caption in place of the model's own.

@@ -1,7 +1,7 @@
 //! Specs as people write them, right and wrong.
 
 use proptest::prelude::*;
-use protocol::{Alpha, Augmentation, EvaluationTask, Loss, Precision, Schedule};
+use protocol::{Alpha, Augmentation, EvaluationTask, Interpolation, Loss, Precision, Preprocess, ResizeMode, Schedule};
 
 use super::*;
 
@@ -89,7 +89,8 @@ fn every_field() {
          include: [{model: ViT-H-14, samples_seen: 34B}]\n\
          recipe: {global_batch: 32k, lr: 1e-3, betas: [0.9, 0.95], eps: 1e-8, weight_decay: 0, warmup: 2M, \
          schedule: constant, precision: amp_bf16, loss: reference, accum_freq: 4, augmentation: none, \
-         alpha: white, image_size: 224, context_length: 77, grad_clip_norm: 1, checkpoint_every: 10%, extra: {noise: 0.1}}\n\
+         alpha: white, image_mean: [0.5, 0.5, 0.5], image_std: [0.5, 0.25, 0.5], interpolation: bilinear, \
+         resize_mode: squash, image_size: 224, context_length: 77, grad_clip_norm: 1, checkpoint_every: 10%, extra: {noise: 0.1}}\n\
          overrides: [{where: {model: ViT-H-14}, set: {lr: 5e-4, extra: {law: 2}}}]\n\
          evaluations: [{pool: c, tasks: contrastive_loss, templates: ['a {}'], at_samples: [1B, 50%]}]\n\
          backend: {local: {slots: 2, threads_per_slot: 1, worker_time: 0s}}\n\
@@ -105,6 +106,9 @@ fn every_field() {
     assert_eq!(spec.recipe.precision, Precision::AmpBf16);
     assert_eq!((spec.recipe.loss, spec.recipe.accum_freq), (Loss::Reference, 4));
     assert_eq!((spec.recipe.augmentation, spec.recipe.alpha), (Augmentation::None, Alpha::White));
+    let (interpolation, resize_mode) = (Interpolation::Bilinear, ResizeMode::Squash);
+    let preprocess = Preprocess { mean: [0.5; 3], std: [0.5, 0.25, 0.5], interpolation, resize_mode };
+    assert_eq!(spec.recipe.preprocess, preprocess);
     assert_eq!(spec.evaluations[0].tasks, [EvaluationTask::ContrastiveLoss]);
     assert_eq!(spec.evaluations[0].at_samples, [Amount::Samples(1_000_000_000), Amount::Percent(50.0)]);
     assert_eq!(

@@ -253,8 +253,9 @@ fn misspelt_key() {
      7 │ evaluations: [{pool: data/val, tasks: [zeroshot_retrieval]}]
        ╰────
       help: keys here: `global_batch`, `lr`, `betas`, `eps`, `weight_decay`, `warmup`, `schedule`,
-            `precision`, `loss`, `accum_freq`, `augmentation`, `alpha`, `image_size`,
-            `context_length`, `grad_clip_norm`, `checkpoint_every`, `extra`
+            `precision`, `loss`, `accum_freq`, `augmentation`, `alpha`, `image_mean`, `image_std`,
+            `interpolation`, `resize_mode`, `image_size`, `context_length`, `grad_clip_norm`,
+            `checkpoint_every`, `extra`
 
       × `recipe.warmupp` is no key of this section
        ╭─[x.yaml:6:50]
@@ -265,8 +266,9 @@ fn misspelt_key() {
      7 │ evaluations: [{pool: data/val, tasks: [zeroshot_retrieval]}]
        ╰────
       help: keys here: `global_batch`, `lr`, `betas`, `eps`, `weight_decay`, `warmup`, `schedule`,
-            `precision`, `loss`, `accum_freq`, `augmentation`, `alpha`, `image_size`,
-            `context_length`, `grad_clip_norm`, `checkpoint_every`, `extra`
+            `precision`, `loss`, `accum_freq`, `augmentation`, `alpha`, `image_mean`, `image_std`,
+            `interpolation`, `resize_mode`, `image_size`, `context_length`, `grad_clip_norm`,
+            `checkpoint_every`, `extra`
 
     error: x.yaml: 2 mistakes
     ");

@@ -1,15 +1,9 @@
 //! From the bytes of an image to the numbers a vision transformer reads: augmented, normalised, cut into patches.
 
 use pool::Crop;
-use protocol::Augmentation;
+use protocol::{Augmentation, Preprocess};
 
 use crate::order::Draws;
-
-/// OpenAI's channel means (`open_clip/constants.py`).
-pub const MEAN: [f32; 3] = [0.481_454_66, 0.457_827_5, 0.408_210_73];
-
-/// OpenAI's channel standard deviations.
-pub const STD: [f32; 3] = [0.268_629_54, 0.261_302_6, 0.275_777_1];
 
 /// What part of an image is seen, and how.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -80,8 +74,11 @@ pub struct Patches {
 
 impl Patches {
     /// Images of `side` pixels in patches of `patch` pixels, which divides `side`.
-    pub fn new(side: usize, patch: usize) -> Patches {
-        let of = |channel: usize| std::array::from_fn(|byte| (byte as f32 / 255.0 - MEAN[channel]) / STD[channel]);
+    pub fn new(side: usize, patch: usize, preprocess: &Preprocess) -> Patches {
+        let of = |channel: usize| {
+            let (mean, std) = (preprocess.mean[channel] as f32, preprocess.std[channel] as f32);
+            std::array::from_fn(|byte| (byte as f32 / 255.0 - mean) / std)
+        };
         Patches { side, patch, normalised: [of(0), of(1), of(2)] }
     }
 
@@ -167,22 +164,31 @@ mod tests {
         (0..16_u8).flat_map(|at| [20 * (at % 4), 20 * (at / 4), 7]).collect()
     }
 
+    fn patches() -> Patches {
+        Patches::new(4, 2, &Preprocess::default())
+    }
+
+    /// The red that a number was.
+    fn byte(value: f32) -> u8 {
+        let Preprocess { mean, std, .. } = Preprocess::default();
+        ((f64::from(value) * std[0] + mean[0]) * 255.0).round() as u8
+    }
+
     fn red(view: View) -> Vec<Vec<u8>> {
-        let patches = Patches::new(4, 2);
+        let patches = patches();
         let mut out = Vec::new();
         patches.append(&image(), view, &mut out);
         assert!(out[..12].iter().all(|v| *v == 0.0), "class row");
-        let byte = |v: f32| ((v * STD[0] + MEAN[0]) * 255.0).round() as u8;
         (0..4).map(|y| (0..4).map(|x| byte(out[12 + patches.place(0, y, x)])).collect()).collect()
     }
 
     #[test]
     fn patches_lie_in_the_layout_of_the_convolution() {
-        let patches = Patches::new(4, 2);
+        let patches = patches();
         let mut out = Vec::new();
         patches.append(&image(), View::Whole, &mut out);
         // Second patch of the first line (columns 2, 3): red row 0, red row 1, then green.
-        let second: Vec<u8> = out[24..32].iter().map(|v| ((v * STD[0] + MEAN[0]) * 255.0).round() as u8).collect();
+        let second: Vec<u8> = out[24..32].iter().map(|v| byte(*v)).collect();
         assert_eq!(second[..4], [40, 60, 40, 60]);
         assert_eq!(out.len(), patches.len());
     }

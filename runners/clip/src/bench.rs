@@ -186,6 +186,7 @@ fn recipe(options: &BenchOptions, precision: Precision) -> Recipe {
         accum_freq: options.accum_freq,
         augmentation: Augmentation::None,
         alpha: protocol::Alpha::Drop,
+        preprocess: protocol::Preprocess::default(),
         grad_clip_norm: None,
         checkpoint_every_samples: None,
         extra: std::collections::BTreeMap::new(),

@@ -9,7 +9,7 @@ use std::fs::{self, File};
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 
-use protocol::{Job, ModelConfig};
+use protocol::{Job, ModelConfig, Preprocess};
 use safetensors::tensor::{Dtype, SafeTensors, TensorView};
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
@@ -112,6 +112,7 @@ pub struct Folder {
     fence: i64,
     seed: u64,
     model: ModelConfig,
+    preprocess: Preprocess,
     /// Checkpoints known to be good, oldest first.
     good: Vec<PathBuf>,
 }
@@ -137,6 +138,7 @@ impl Folder {
             fence: job.fence,
             seed: job.spec.seed,
             model: job.spec.model.config.clone(),
+            preprocess: job.spec.recipe.preprocess,
             good: Vec::new(),
         })
     }
@@ -159,7 +161,7 @@ impl Folder {
             write_tensors(&temporary, OPTIMIZER_FILE, &model.parameters, &moments)?,
         ];
         let absolute = std::path::absolute(&path).map_err(io_error("find", &path))?;
-        for (name, bytes) in open_clip::files(&self.model, &absolute) {
+        for (name, bytes) in open_clip::files(&self.model, &self.preprocess, &absolute) {
             write_flushed(&temporary.join(&name), &bytes)?;
             files.push(FileEntry { name, bytes: bytes.len() as u64, sha256: hex(&Sha256::digest(&bytes)) });
         }

@@ -10,10 +10,9 @@ use std::path::Path;
 use flate2::Compression;
 use flate2::read::GzDecoder;
 use flate2::write::GzEncoder;
-use protocol::ModelConfig;
+use protocol::{ModelConfig, Preprocess};
 use serde_json::json;
 
-use crate::augment::{MEAN, STD};
 use crate::tokenizer::{MERGES, VOCABULARY_MAX, VOCABULARY_MIN};
 
 /// Model and preprocessing.
@@ -21,7 +20,7 @@ pub const CONFIG_FILE: &str = "open_clip_config.json";
 
 /// Files for a checkpoint that will lie at `folder`, an absolute path: open_clip takes a vocabulary's path as it is
 /// written, so a folder that is moved needs `tokenizer_kwargs.bpe_path` corrected (`sweep checkpoint` does).
-pub fn files(model: &ModelConfig, folder: &Path) -> Vec<(String, Vec<u8>)> {
+pub fn files(model: &ModelConfig, preprocess: &Preprocess, folder: &Path) -> Vec<(String, Vec<u8>)> {
     let mut files = Vec::new();
     let mut config = json!(model);
     if let Some(merges) = merges(model.text_cfg.vocab_size) {
@@ -33,18 +32,13 @@ pub fn files(model: &ModelConfig, folder: &Path) -> Vec<(String, Vec<u8>)> {
     let config = json!({
         "model_cfg": config,
         "preprocess_cfg": {
-            "size": [side, side], "mode": "RGB", "mean": decimal(MEAN), "std": decimal(STD),
-            "interpolation": "bicubic", "resize_mode": "shortest", "fill_color": 0,
+            "size": [side, side], "mode": "RGB", "mean": preprocess.mean, "std": preprocess.std,
+            "interpolation": preprocess.interpolation, "resize_mode": preprocess.resize_mode, "fill_color": 0,
         },
     });
     let text = serde_json::to_vec_pretty(&config).expect("names and numbers are JSON");
     files.push((CONFIG_FILE.to_owned(), text));
     files
-}
-
-/// The shortest decimals that give these numbers: 0.48145466, not 0.4814546704292297.
-fn decimal(values: [f32; 3]) -> [f64; 3] {
-    values.map(|value| value.to_string().parse().unwrap_or_else(|_| f64::from(value)))
 }
 
 /// The heading and the merges of a vocabulary that is smaller than OpenAI's, as open_clip's `SimpleTokenizer` reads

@@ -213,6 +213,7 @@ mod tests {
             accum_freq: 1,
             augmentation: Augmentation::None,
             alpha: protocol::Alpha::Drop,
+            preprocess: protocol::Preprocess::default(),
             grad_clip_norm: None,
             checkpoint_every_samples: None,
             extra: std::collections::BTreeMap::new(),

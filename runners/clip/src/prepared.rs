@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use pool::{Dataset, Keep, OpenOptions, PoolInfo};
-use protocol::{Augmentation, DataSource, DataUsed, EvaluationPlan, Job};
+use protocol::{Augmentation, DataSource, DataUsed, EvaluationPlan, Job, Preprocess, Recipe};
 
 use crate::augment::Patches;
 use crate::evaluate::HeldOut;
@@ -54,12 +54,13 @@ impl Prepared {
             Augmentation::None | Augmentation::FlipShift => Keep::Square,
         };
         let key = format!(
-            "{} {} {} {} {:?} {keep:?} {} {}",
+            "{} {} {} {} {:?} {:?} {keep:?} {} {}",
             info.dir.display(),
             info.identity.digest,
             spec.data_size,
             spec.model.config.vision_cfg.image_size,
             spec.recipe.alpha,
+            spec.recipe.preprocess,
             text.vocab_size,
             text.context_length
         );
@@ -79,12 +80,13 @@ impl Prepared {
         let (vision, text) = (&job.spec.model.config.vision_cfg, &job.spec.model.config.text_cfg);
         let info = planned_pool(job, &plan.data)?;
         let key = format!(
-            "{} {} {} {} {:?} {} {} {:?} {:?} {}",
+            "{} {} {} {} {:?} {:?} {} {} {:?} {:?} {}",
             info.dir.display(),
             info.identity.digest,
             vision.image_size,
             vision.patch_size,
             job.spec.recipe.alpha,
+            job.spec.recipe.preprocess,
             text.vocab_size,
             text.context_length,
             plan.tasks,
@@ -99,7 +101,8 @@ impl Prepared {
             let share =
                 u128::from(job.spec.most_skipped()) * u128::from(planned) / u128::from(job.spec.data_size.max(1));
             enough(&plan.data, &data, planned, (share as u64).max(planned / 100))?;
-            let patches = Patches::new(vision.image_size as usize, vision.patch_size as usize);
+            let recipe = &job.spec.recipe;
+            let patches = Patches::new(vision.image_size as usize, vision.patch_size as usize, &recipe.preprocess);
             let pairs = data.len();
             Ok((pairs, HeldOut::new(plan, data, patches, &tokenizer, text.context_length as usize)?))
         })
@@ -183,8 +186,10 @@ fn open_pool(
 ) -> Result<Dataset, RunError> {
     let image_size = job.spec.model.config.vision_cfg.image_size as u32;
     let cache_dir = (!can_cache(&info.dir)).then(|| elsewhere(job));
+    let Recipe { alpha, preprocess: Preprocess { interpolation, resize_mode, .. }, .. } = job.spec.recipe;
+    let cache_bytes = OpenOptions::default().cache_bytes;
     let mut options =
-        OpenOptions { image_size, keep, alpha: job.spec.recipe.alpha, limit, cache_dir, ..OpenOptions::default() };
+        OpenOptions { image_size, keep, alpha, interpolation, resize_mode, limit, cache_dir, cache_bytes };
     let data = match Dataset::of(info, &options) {
         // All of a pool means all that is good of it: a bad image among many is counted and left out.
         Err(pool::Error::TooFew { asked, found, skipped, .. }) if found > 0 && found + skipped as u64 >= asked => {

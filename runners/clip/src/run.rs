@@ -173,7 +173,11 @@ fn train(path: &Path, prepared: &mut Prepared, stop: &StopSignal) -> Result<Endi
     let source = Source {
         images: Arc::clone(&pairs.images),
         captions: Arc::clone(&pairs.captions),
-        patches: Patches::new(config.vision_cfg.image_size as usize, config.vision_cfg.patch_size as usize),
+        patches: Patches::new(
+            config.vision_cfg.image_size as usize,
+            config.vision_cfg.patch_size as usize,
+            &spec.recipe.preprocess,
+        ),
         augmentation: spec.recipe.augmentation,
         seed: spec.seed,
         global_batch: spec.recipe.global_batch,

@@ -9,6 +9,7 @@ import html.entities
 import json
 import random
 import sys
+import unicodedata
 
 import ftfy
 from ftfy import badness, chardata
@@ -88,15 +89,59 @@ def lines():
         parts[0] = broken(parts[0], draw.choice(CODECS[:8]))[: draw.randrange(3, 20)]
         parts[1] = draw.choice([str.lower, str.upper, str.title, html.escape])(parts[1])[: draw.randrange(3, 30)]
         yield draw.choice([" ", "", ", ", "\n", "\xa0", "&nbsp;"]).join(parts)
+    yield from mixtures(random.Random(12))
+
+
+def mixtures(draw):
+    """Lines without end: pieces of several languages, each broken in its own way, or in two."""
+    references = sorted(html.entities.html5)
+    odd = "\ufeff\u200b\u00ad\x07\x1b\u2028\u3000\xa0\ufffd\x80\x9d\u0301\U0001f3fd\u202e\ufe0f"
+
+    def piece():
+        text = draw.choice(SENTENCES)
+        at = draw.randrange(len(text))
+        text = text[at : at + draw.randrange(2, 24)]
+        for _ in range(draw.choice([0, 0, 1, 1, 1, 2, 3])):
+            text = broken(text, draw.choice(CODECS))
+        change = draw.randrange(12)
+        if change == 0:
+            text = html.escape(text)
+        elif change == 1:
+            text = "".join(f"&#{ord(c)};" if ord(c) > 126 else c for c in text)
+        elif change == 2:
+            text = draw.choice([str.upper, str.title, str.swapcase])(text)
+        elif change == 3:
+            text += "&" + draw.choice(references)
+        elif change == 4:
+            # A byte that is lost or another one's.
+            data = bytearray(text.encode("utf-8"))
+            data[draw.randrange(len(data))] = draw.randrange(256)
+            text = data.decode(draw.choice(["utf-8", "latin-1", "cp1252"]), "replace")
+        elif change == 5:
+            at = draw.randrange(len(text) + 1)
+            text = text[:at] + draw.choice(odd) + text[at:]
+        elif change == 6:
+            text = "".join(chr(ord(c) + 0xFEE0) if "!" <= c <= "~" else c for c in text)
+        return text
+
+    while True:
+        yield draw.choice(["", " ", " ", ", ", "; ", "&nbsp;", "\n"]).join(piece() for _ in range(draw.randrange(1, 4)))
 
 
 def golden():
     from open_clip.tokenizer import SimpleTokenizer, _clean_lower
 
     tokenizer = SimpleTokenizer()
-    for line in dict.fromkeys(lines()):
-        ids = tokenizer.encode(line)
-        print(json.dumps(line), json.dumps(_clean_lower(line)), " ".join(map(str, ids)), sep="\t")
+    seen = set()
+    for line in lines():
+        cleaned = _clean_lower(line)
+        # Whether a character that Unicode has not given out yet is a letter depends on the version of a library.
+        if line in seen or any(unicodedata.category(c) == "Cn" for c in cleaned):
+            continue
+        seen.add(line)
+        print(json.dumps(line), json.dumps(cleaned), " ".join(map(str, tokenizer.encode(line))), sep="\t")
+        if len(seen) == 4000:
+            break
 
 
 if sys.argv[1] == "tables":

@@ -15,7 +15,7 @@ use std::path::{Path, PathBuf};
 
 use image::RgbImage;
 use memmap2::Mmap;
-use protocol::Alpha;
+use protocol::{Alpha, Interpolation, ResizeMode};
 use rayon::prelude::*;
 use serde::{Deserialize, Serialize};
 use shards::{Content, Reason, Span};
@@ -49,19 +49,33 @@ pub(crate) struct Form {
     pub(crate) image_size: u32,
     pub(crate) keep: Keep,
     pub(crate) alpha: Alpha,
+    pub(crate) interpolation: Interpolation,
+    pub(crate) resize_mode: ResizeMode,
 }
 
 impl Form {
     /// Its part of a cache's name.
     pub(crate) fn name(self) -> String {
-        let kept = match self.keep {
+        let mut name = match self.keep {
             Keep::Square => format!("{}px", self.image_size),
             Keep::Original => "original".to_owned(),
         };
-        match self.alpha {
-            Alpha::Drop => kept,
-            Alpha::White => kept + "-white",
+        if self.keep == Keep::Square {
+            name += match self.interpolation {
+                Interpolation::Bicubic => "",
+                Interpolation::Bilinear => "-bilinear",
+            };
+            name += match self.resize_mode {
+                ResizeMode::Shortest => "",
+                ResizeMode::Longest => "-longest",
+                ResizeMode::Squash => "-squash",
+            };
         }
+        name += match self.alpha {
+            Alpha::Drop => "",
+            Alpha::White => "-white",
+        };
+        name
     }
 }
 
@@ -320,7 +334,7 @@ fn load<'a>(
     let undecodable = |text| Reason { kind: "undecodable image", text };
     let kept = |image: RgbImage| match what.form.keep {
         _ if !with_pixels => Vec::new(),
-        Keep::Square => crop::square((&image).into(), what.form.image_size),
+        Keep::Square => crop::square((&image).into(), what.form),
         Keep::Original => image.into_raw(),
     };
     let decoded = decode::decode(&bytes, what.form.alpha).map_err(undecodable);

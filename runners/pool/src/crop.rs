@@ -1,5 +1,8 @@
 //! What part of a picture becomes the square that a model sees.
 
+use protocol::{Interpolation, ResizeMode};
+
+use crate::cache::Form;
 use crate::resize::{Cut, resize};
 
 /// A rectangle of a picture, pixels.
@@ -29,14 +32,24 @@ impl<'a> From<&'a image::RgbImage> for Picture<'a> {
     }
 }
 
-/// Resizes the shorter side to `size` (bicubic with antialiasing) and crops the centre: torchvision's `Resize(size)`
-/// and
-/// `CenterCrop(size)`, OpenCLIP's evaluation transform. Returns height x width x RGB.
-pub(crate) fn square(picture: Picture, size: u32) -> Vec<u8> {
-    let Picture { width, height, pixels } = picture;
+/// OpenCLIP's evaluation transform: resizing (with antialiasing) and cropping or padding. Returns height x width x RGB.
+pub(crate) fn square(picture: Picture, form: Form) -> Vec<u8> {
+    let (Picture { width, height, pixels }, size) = (picture, form.image_size);
     if (width, height) == (size, size) {
         return pixels.to_vec();
     }
+    match form.resize_mode {
+        ResizeMode::Shortest => shortest(picture, size, form.interpolation),
+        ResizeMode::Longest => longest(picture, size, form.interpolation),
+        ResizeMode::Squash => {
+            resize(pixels, width, Cut::whole(width, size), Cut::whole(height, size), form.interpolation)
+        }
+    }
+}
+
+/// The shorter side becomes `size`, and the centre is kept: torchvision's `Resize(size)` and `CenterCrop(size)`.
+fn shortest(picture: Picture, size: u32, interpolation: Interpolation) -> Vec<u8> {
+    let Picture { width, height, pixels } = picture;
     let shorter = u64::from(width.min(height));
     let cut = |side: u32| {
         let scaled = u64::from(side) * u64::from(size) / shorter;
@@ -44,7 +57,25 @@ pub(crate) fn square(picture: Picture, size: u32) -> Vec<u8> {
         let start = ((scaled - u64::from(size)) as f64 / 2.0).round_ties_even() as u64;
         Cut { from: 0, side, scaled, start, length: size }
     };
-    resize(pixels, width, cut(width), cut(height))
+    resize(pixels, width, cut(width), cut(height), interpolation)
+}
+
+/// The longer side becomes `size`, and the picture lies in the middle of a black square: OpenCLIP's
+/// `ResizeKeepRatio(size, longest=1)` and `CenterCropOrPad(size)`.
+fn longest(picture: Picture, size: u32, interpolation: Interpolation) -> Vec<u8> {
+    let Picture { width, height, pixels } = picture;
+    let ratio = f64::from(width.max(height)) / f64::from(size);
+    // A line of pixels keeps one; Pillow refuses to make none of it.
+    let scaled = |side: u32| (f64::from(side) / ratio).round_ties_even().clamp(1.0, f64::from(size)) as u32;
+    let (wide, high) = (scaled(width), scaled(height));
+    let inside = resize(pixels, width, Cut::whole(width, wide), Cut::whole(height, high), interpolation);
+    let (left, top) = (((size - wide) / 2) as usize, ((size - high) / 2) as usize);
+    let line = 3 * size as usize;
+    let mut out = vec![0; line * size as usize];
+    for (row, pixels) in inside.chunks_exact(3 * wide as usize).enumerate() {
+        out[(top + row) * line + 3 * left..][..pixels.len()].copy_from_slice(pixels);
+    }
+    out
 }
 
 /// Stretches a part of the picture to the square, bicubic with antialiasing: torchvision's `resized_crop`. What lies
@@ -59,8 +90,8 @@ pub(crate) fn stretched(picture: Picture, crop: Crop, size: u32) -> Vec<u8> {
         picture.width,
         picture.height
     );
-    let cut = |from, side| Cut { from, side, scaled: size.into(), start: 0, length: size };
-    resize(picture.pixels, picture.width, cut(left, width), cut(top, height))
+    let (across, down) = (Cut { from: left, ..Cut::whole(width, size) }, Cut { from: top, ..Cut::whole(height, size) });
+    resize(picture.pixels, picture.width, across, down, Interpolation::Bicubic)
 }
 
 #[cfg(test)]
@@ -68,6 +99,12 @@ mod tests {
     use image::RgbImage;
 
     use super::*;
+
+    fn square(picture: Picture, image_size: u32) -> Vec<u8> {
+        let (keep, alpha) = Default::default();
+        let (interpolation, resize_mode) = Default::default();
+        super::square(picture, Form { image_size, keep, alpha, interpolation, resize_mode })
+    }
 
     #[test]
     fn a_packed_square_passes_untouched() {

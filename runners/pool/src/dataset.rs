@@ -5,7 +5,7 @@ use std::fs::{self, File};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use protocol::Alpha;
+use protocol::{Alpha, Interpolation, ResizeMode};
 
 use crate::cache::{self, Bad, Build, Cache, Form, Keep, Paths, Row};
 use crate::crop::{self, Crop, Picture};
@@ -24,6 +24,10 @@ pub struct OpenOptions {
     pub keep: Keep,
     /// What becomes of alpha channels.
     pub alpha: Alpha,
+    /// Of the resizing to squares; crops are bicubic.
+    pub interpolation: Interpolation,
+    /// How pictures of other shapes become squares.
+    pub resize_mode: ResizeMode,
     /// Data size: the first so many good pairs in hash order; `None` for all.
     pub limit: Option<u64>,
     /// Where the decoded pixels are kept; `None` for `.cache` inside the pool's folder.
@@ -35,10 +39,18 @@ pub struct OpenOptions {
 }
 
 impl Default for OpenOptions {
-    /// 32 pixels, squares without alpha, the whole pool, cache in the pool's folder, 4 GiB.
+    /// 32 pixels, squares as OpenCLIP makes them by default, the whole pool, cache in the pool's folder, 4 GiB.
     fn default() -> Self {
-        let (keep, alpha) = (Keep::default(), Alpha::default());
-        OpenOptions { image_size: 32, keep, alpha, limit: None, cache_dir: None, cache_bytes: 4 << 30 }
+        OpenOptions {
+            image_size: 32,
+            keep: Keep::default(),
+            alpha: Alpha::default(),
+            interpolation: Interpolation::default(),
+            resize_mode: ResizeMode::default(),
+            limit: None,
+            cache_dir: None,
+            cache_bytes: 4 << 30,
+        }
     }
 }
 
@@ -132,7 +144,7 @@ impl Dataset {
             out.copy_from_slice(pixels);
             return Ok(());
         }
-        self.picture(i, |picture| out.copy_from_slice(&crop::square(picture, self.form.image_size)))
+        self.picture(i, |picture| out.copy_from_slice(&crop::square(picture, self.form)))
     }
 
     /// Writes a part of image `i` into `out`, stretched to the square. `choose` is given the original's width and
@@ -233,8 +245,9 @@ impl Dataset {
 }
 
 fn form(options: &OpenOptions) -> Result<Form, Error> {
-    match options.image_size {
-        image_size @ 1..=4096 => Ok(Form { image_size, keep: options.keep, alpha: options.alpha }),
+    let &OpenOptions { image_size, keep, alpha, interpolation, resize_mode, .. } = options;
+    match image_size {
+        1..=4096 => Ok(Form { image_size, keep, alpha, interpolation, resize_mode }),
         size => Err(Error::ImageSize(size)),
     }
 }

@@ -1,14 +1,13 @@
-//! Bicubic resampling as Pillow 13 does it, bit for bit, of the part of an image that a crop leaves, and of nothing
+//! Resampling as Pillow 13 does it, bit for bit, of the part of an image that a crop leaves, and of nothing
 //! else: an image of 1 x 60,000 pixels costs what its middle costs.
 //!
 //! Pillow resamples one direction, rounds to bytes, then the other, and rounds again; weights are whole numbers of
-//! 2^-22. The kernel (a = -0.5) is widened when shrinking, and weights that fall outside of the image go to those
-//! inside.
+//! 2^-22. The kernel is widened when shrinking, and weights that fall outside of the image go to those inside.
 
 use std::ops::Range;
 
-/// Half the kernel's width.
-const SUPPORT: f64 = 2.0;
+use protocol::Interpolation;
+
 /// Binary places of a weight: 255 times a sum of weights fits an `i32`.
 const PLACES: u32 = 22;
 
@@ -27,6 +26,13 @@ pub(crate) struct Cut {
     pub(crate) length: u32,
 }
 
+impl Cut {
+    /// All of a side, resized.
+    pub(crate) fn whole(side: u32, length: u32) -> Cut {
+        Cut { from: 0, side, scaled: length.into(), start: 0, length }
+    }
+}
+
 /// Weights of the source's positions from `first` on for one position of the result.
 struct Taps {
     first: usize,
@@ -35,8 +41,8 @@ struct Taps {
 
 /// The part of the picture (rows of `width` RGB pixels) that `across` and `down` cut out of the resized one: height x
 /// width x RGB.
-pub(crate) fn resize(pixels: &[u8], width: u32, across: Cut, down: Cut) -> Vec<u8> {
-    let (columns, rows) = (taps(across), taps(down));
+pub(crate) fn resize(pixels: &[u8], width: u32, across: Cut, down: Cut, interpolation: Interpolation) -> Vec<u8> {
+    let (columns, rows) = (taps(across, interpolation), taps(down, interpolation));
     let (stride, line) = (width as usize * 3, columns.len() * 3);
     let (window, lines) = (reach(&columns), reach(&rows));
     if columns_first(across, down) {
@@ -146,10 +152,15 @@ fn byte(sum: i32) -> u8 {
     (sum >> PLACES).clamp(0, 255) as u8
 }
 
-fn taps(cut: Cut) -> Vec<Taps> {
+fn taps(cut: Cut, interpolation: Interpolation) -> Vec<Taps> {
+    // Half the width of a kernel, and the kernel.
+    let (support, kernel): (f64, fn(f64) -> f64) = match interpolation {
+        Interpolation::Bicubic => (2.0, cubic),
+        Interpolation::Bilinear => (1.0, triangle),
+    };
     let ratio = f64::from(cut.side) / cut.scaled as f64;
     let wide = ratio.max(1.0);
-    let reach = SUPPORT * wide;
+    let reach = support * wide;
     let one = |position: u64| {
         let centre = (position as f64 + 0.5) * ratio;
         // Truncated towards zero: at the border that is the border.
@@ -164,7 +175,7 @@ fn taps(cut: Cut) -> Vec<Taps> {
 }
 
 /// Keys's cubic, a = -0.5.
-fn kernel(x: f64) -> f64 {
+fn cubic(x: f64) -> f64 {
     const A: f64 = -0.5;
     let x = x.abs();
     if x < 1.0 {
@@ -174,4 +185,8 @@ fn kernel(x: f64) -> f64 {
     } else {
         0.0
     }
+}
+
+fn triangle(x: f64) -> f64 {
+    (1.0 - x.abs()).max(0.0)
 }

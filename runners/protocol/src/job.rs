@@ -113,6 +113,9 @@ pub struct Recipe {
     /// What becomes of the alpha channel of any image.
     #[serde(default, skip_serializing_if = "Alpha::is_default")]
     pub alpha: Alpha,
+    /// How an image becomes the square of numbers that the model sees.
+    #[serde(default, skip_serializing_if = "Preprocess::is_default")]
+    pub preprocess: Preprocess,
     /// Largest gradient norm, if clipped.
     pub grad_clip_norm: Option<f64>,
     /// A checkpoint every so many samples (and one at the end and on request).
@@ -190,6 +193,63 @@ pub enum Alpha {
     Drop,
     /// The picture is laid on white paper: for drawings.
     White,
+}
+
+/// How an image becomes the square of numbers that a model sees: `preprocess_cfg` of OpenCLIP's configurations. A
+/// random crop is stretched to the square by bicubic interpolation whatever is said here, as there.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Preprocess {
+    /// Subtracted from red, green and blue, which are 0 to 1.
+    pub mean: [f64; 3],
+    /// What they are divided by then.
+    pub std: [f64; 3],
+    /// Of resizing.
+    pub interpolation: Interpolation,
+    /// What becomes of pictures that are not square.
+    pub resize_mode: ResizeMode,
+}
+
+impl Default for Preprocess {
+    /// OpenAI's (`open_clip/constants.py`), which are OpenCLIP's defaults.
+    fn default() -> Self {
+        Preprocess {
+            mean: [0.481_454_66, 0.457_827_5, 0.408_210_73],
+            std: [0.268_629_54, 0.261_302_58, 0.275_777_11],
+            interpolation: Interpolation::default(),
+            resize_mode: ResizeMode::default(),
+        }
+    }
+}
+
+impl Preprocess {
+    fn is_default(&self) -> bool {
+        *self == Preprocess::default()
+    }
+}
+
+/// Weights of the pixels that one is made of, wider when shrinking.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Interpolation {
+    /// Keys's cubic, a = -0.5.
+    #[default]
+    Bicubic,
+    /// A triangle.
+    Bilinear,
+}
+
+/// How a picture of any shape becomes a square.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum ResizeMode {
+    /// The shorter side is resized to the square's, and the centre is kept.
+    #[default]
+    Shortest,
+    /// The longer side is, and the rest is black.
+    Longest,
+    /// Each side by itself: the picture is stretched.
+    Squash,
 }
 
 impl Alpha {

@@ -177,6 +177,7 @@ fn recipe() -> Recipe {
         accum_freq: 1,
         augmentation: Augmentation::FlipShift,
         alpha: protocol::Alpha::Drop,
+        preprocess: protocol::Preprocess::default(),
         grad_clip_norm: Some(1.0),
         checkpoint_every_samples: None,
         extra: std::collections::BTreeMap::new(),

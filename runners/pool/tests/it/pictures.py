@@ -3,7 +3,8 @@
     python3 pictures.py FOLDER [--large]
 
 Writes FOLDER/pictures.tar (a pool: KEY.png|jpg|webp, KEY.txt) and FOLDER/expected.tar: KEY/SIZE (the square of the
-evaluation transform) and KEY/SIZE/LEFT,TOP,WIDTH,HEIGHT (a crop, stretched), rows of RGB bytes. Without --large
+evaluation transform), KEY/SIZE/INTERPOLATION-MODE (the same by another transform of open_clip) and
+KEY/SIZE/LEFT,TOP,WIDTH,HEIGHT (a crop, stretched), rows of RGB bytes. Without --large
 pictures are small: that is how tests/data/pictures.tar.gz and expected.tar.gz were made (Pillow 13.0.0).
 """
 
@@ -12,6 +13,7 @@ import random
 import sys
 import tarfile
 
+import open_clip
 from PIL import Image, ImageDraw
 
 SIZES = [32, 224]
@@ -113,6 +115,18 @@ def square(image, size):
     return image.crop((left, top, left + size, top + size))
 
 
+def transformed(image, size, interpolation, mode):
+    """open_clip's own, but for the last steps, which make numbers of bytes."""
+    transform = open_clip.image_transform(size, is_train=False, interpolation=interpolation, resize_mode=mode)
+    for step in transform.transforms:
+        if type(step).__name__ not in ("function", "ToTensor", "MaybeToTensor", "Normalize"):
+            image = step(image)
+    return image
+
+
+MODES = [(i, mode) for i in ("bicubic", "bilinear") for mode in ("shortest", "longest", "squash")][1:]
+
+
 def main():
     folder, large = sys.argv[1], "--large" in sys.argv
     draw = random.Random(5)
@@ -133,6 +147,12 @@ def main():
             image = opened.point(lambda v: v / 256).convert("L").convert("RGB") if key == "l16" else opened.convert("RGB")
         for size in SIZES if large else SIZES[:1]:
             add(expected, f"{key}/{size}", square(image, size).tobytes())
+            for number, (interpolation, mode) in enumerate(MODES):
+                # Decoders of JPEG differ, which the squares above show; here it is resizing that is compared.
+                if kind != "jpg" and (large or at % 10 == 2 * number):
+                    pixels = transformed(image, size, interpolation, mode)
+                    assert pixels.size == (size, size), (key, pixels.size)
+                    add(expected, f"{key}/{size}/{interpolation}-{mode}", pixels.tobytes())
             width, height = draw.randrange(1, image.width + 1), draw.randrange(1, image.height + 1)
             left, top = draw.randrange(image.width - width + 1), draw.randrange(image.height - height + 1)
             crop = image.crop((left, top, left + width, top + height)).resize((size, size), Image.Resampling.BICUBIC)
