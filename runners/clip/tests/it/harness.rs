@@ -63,6 +63,7 @@ impl Bench {
             tasks: all.to_vec(),
             templates: Vec::new(),
             at_samples: vec![96],
+            probe: None,
         };
         Job {
             protocol: protocol::PROTOCOL_VERSION,

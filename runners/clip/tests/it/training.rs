@@ -43,6 +43,12 @@ fn a_job_reports_measures_and_ends_with_a_checkpoint() {
             "text_retrieval_recall@1",
             "text_retrieval_recall@5",
             "text_retrieval_recall@10",
+            "image_retrieval_recall_grouped@1",
+            "image_retrieval_recall_grouped@5",
+            "image_retrieval_recall_grouped@10",
+            "text_retrieval_recall_grouped@1",
+            "text_retrieval_recall_grouped@5",
+            "text_retrieval_recall_grouped@10",
         ],
         "loss@1024 needs 1,024 pairs"
     );
@@ -52,7 +58,7 @@ fn a_job_reports_measures_and_ends_with_a_checkpoint() {
     };
     let reasons: Vec<String> = events.iter().filter_map(unmeasured).collect();
     assert_eq!(reasons, ["it has 64 pairs, one block needs 1024"; 2], "and it says so, each time");
-    assert_eq!(measured(&events, 96).len(), 9);
+    assert_eq!(measured(&events, 96).len(), 15);
     assert!(last_checkpoint(&events).join("model.safetensors").is_file());
 }
 
