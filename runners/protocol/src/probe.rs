@@ -49,6 +49,16 @@ pub enum Choose {
     Test,
 }
 
+impl ProbePlan {
+    /// Passes over the training set that one number of shots costs at most: each setting of the grid once, then, where
+    /// weight decay is searched for, up to 15 values of it, and the last training.
+    pub fn passes_max(&self) -> u64 {
+        let grid = self.lr.len() as u64 * self.epochs.iter().sum::<u64>();
+        let search = 16 * self.epochs.iter().max().unwrap_or(&0);
+        grid + if self.choose == Choose::Validation { search } else { 0 }
+    }
+}
+
 impl Shots {
     /// Behind the `@` of a metric: `full`, `5shot`.
     pub fn suffix(self) -> String {

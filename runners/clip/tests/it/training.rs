@@ -4,17 +4,9 @@ use std::fs;
 use std::io::{BufRead, BufReader, Read};
 use std::process::Command;
 
-use protocol::{EvaluationTask, Event, Measurement, exit};
+use protocol::{EvaluationTask, Event, exit};
 
-use crate::harness::{Bench, events, last_checkpoint, run, start};
-
-fn measured(events: &[Event], at: u64) -> Vec<Measurement> {
-    let found = events.iter().find_map(|event| match event {
-        Event::Eval { samples_seen, measurements, .. } if *samples_seen == at => Some(measurements.clone()),
-        _ => None,
-    });
-    found.unwrap_or_else(|| panic!("an evaluation at {at}"))
-}
+use crate::harness::{Bench, events, last_checkpoint, measured, run, start};
 
 #[test]
 fn a_job_reports_measures_and_ends_with_a_checkpoint() {
