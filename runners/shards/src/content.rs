@@ -132,7 +132,9 @@ pub fn texts(samples: &[Sample]) -> String {
                 hash.update(pair.class.map_or(u64::MAX, u64::from).to_le_bytes());
                 if let Some(classes) = &pair.classes {
                     hash.update((classes.len() as u64).to_le_bytes());
-                    classes.iter().for_each(|class| hash.update(class.to_le_bytes()));
+                    for class in classes {
+                        hash.update(class.to_le_bytes());
+                    }
                 }
                 hash.update(pair.image.length.to_le_bytes());
             }

@@ -5,7 +5,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use super::{Error, delimited, io, split};
-use crate::pack::split::{Item, Label, Names};
+use crate::pack::split::{Above, Item, Label};
 
 /// Extensions that torchvision's `ImageFolder` takes for images.
 const IMAGES: [&str; 9] = ["jpg", "jpeg", "png", "ppm", "bmp", "pgm", "tif", "tiff", "webp"];
@@ -82,9 +82,9 @@ pub fn pack_folder(folder: &Path, target: &Target) -> Result<Packed, Error> {
         Some(path) => lines(path)?,
         None => vec!["a photo of a {c}.".to_owned()],
     };
-    let names = Names { class_names: names, templates, dataset_type: None };
+    let above = Above { class_names: names, templates, dataset_type: None };
     let images = items.len() as u64;
-    let folder = split::write(&target.out, &target.split, &items, &names)?;
+    let folder = split::write(&target.out, &target.split, &items, &above)?;
     Ok(Packed { folder, images, other_formats })
 }
 
@@ -118,22 +118,18 @@ pub fn pack_table(
         };
         let path = root.join(path);
         let text = if retrieval { text.split_whitespace().collect::<Vec<_>>().join(" ") } else { text.clone() };
-        match known.get(&path).filter(|_| retrieval) {
-            Some(at) => {
-                if let Label::Captions(captions) = &mut items[*at].label {
-                    captions.push(text);
-                }
-            }
-            None => {
-                known.insert(path.clone(), items.len());
-                items.push(Item { image: path, label: Label::Captions(vec![text]) });
-            }
+        let earlier = known.get(&path).filter(|_| retrieval).map(|at| &mut items[*at].label);
+        if let Some(Label::Captions(captions)) = earlier {
+            captions.push(text);
+        } else {
+            known.insert(path.clone(), items.len());
+            items.push(Item { image: path, label: Label::Captions(vec![text]) });
         }
     }
     let dataset_type = retrieval.then_some(shards::DatasetType::Retrieval);
-    let names = Names { class_names: Vec::new(), templates: Vec::new(), dataset_type };
+    let above = Above { class_names: Vec::new(), templates: Vec::new(), dataset_type };
     let images = items.len() as u64;
-    let folder = split::write(&target.out, &target.split, &items, &names)?;
+    let folder = split::write(&target.out, &target.split, &items, &above)?;
     Ok(Packed { folder, images, other_formats: BTreeMap::new() })
 }
 

@@ -27,7 +27,7 @@ pub(super) enum Label {
 }
 
 /// What lies above the splits.
-pub(super) struct Names {
+pub(super) struct Above {
     pub(super) class_names: Vec<String>,
     pub(super) templates: Vec<String>,
     pub(super) dataset_type: Option<DatasetType>,
@@ -35,7 +35,7 @@ pub(super) struct Names {
 
 /// Writes `OUT/SPLIT`, which must not be there yet, under another name and renames it. Keys are numbers in the order of
 /// the items. What lies above the splits must be what is there already.
-pub(super) fn write(out: &Path, split: &str, items: &[Item], names: &Names) -> Result<PathBuf, Error> {
+pub(super) fn write(out: &Path, split: &str, items: &[Item], above: &Above) -> Result<PathBuf, Error> {
     let (folder, temporary) = (out.join(split), out.join(format!(".{split}.tmp")));
     begin(&folder, &temporary)?;
     let mut sizes = BTreeMap::new();
@@ -70,7 +70,7 @@ pub(super) fn write(out: &Path, split: &str, items: &[Item], names: &Names) -> R
     }
     let text = serde_json::to_string(&sizes).expect("names and numbers are JSON");
     write_whole(&temporary.join("sizes.json"), &(text + "\n"))?;
-    finish(out, &folder, &temporary, sizes.len(), names)
+    finish(out, &folder, &temporary, sizes.len(), above)
 }
 
 /// Lays a pool out as a split: links to its shards, and its names above them. Nothing is copied.
@@ -80,12 +80,12 @@ pub fn link(pool: &Path, out: &Path, split: &str, kind: DatasetType) -> Result<P
         Error::Source { path: pool.to_owned(), reason }
     };
     let shards = shards::list(pool).map_err(refused)?;
-    let mut names = Names { class_names: Vec::new(), templates: Vec::new(), dataset_type: Some(kind) };
+    let mut above = Above { class_names: Vec::new(), templates: Vec::new(), dataset_type: Some(kind) };
     if kind != DatasetType::Retrieval {
-        names.class_names = shards::class_names(pool).map_err(refused)?;
+        above.class_names = shards::class_names(pool).map_err(refused)?;
         // CLIP_benchmark fills templates with `format(c=...)`.
-        names.templates = shards::templates(pool).map_err(refused)?.iter().map(|t| t.replace("{}", "{c}")).collect();
-        if names.class_names.is_empty() || names.templates.is_empty() {
+        above.templates = shards::templates(pool).map_err(refused)?.iter().map(|t| t.replace("{}", "{c}")).collect();
+        if above.class_names.is_empty() || above.templates.is_empty() {
             let reason = format!("it has no {CLASS_NAMES} or no {TEMPLATES}, which {} needs", kind.name());
             return Err(Error::Source { path: pool.to_owned(), reason });
         }
@@ -97,7 +97,7 @@ pub fn link(pool: &Path, out: &Path, split: &str, kind: DatasetType) -> Result<P
         let link = temporary.join(format!("{nth}.tar"));
         std::os::unix::fs::symlink(&shard, &link).map_err(io("link", &link))?;
     }
-    finish(out, &folder, &temporary, shards.len(), &names)
+    finish(out, &folder, &temporary, shards.len(), &above)
 }
 
 fn begin(folder: &Path, temporary: &Path) -> Result<(), Error> {
@@ -112,17 +112,17 @@ fn begin(folder: &Path, temporary: &Path) -> Result<(), Error> {
     Ok(())
 }
 
-fn finish(out: &Path, folder: &Path, temporary: &Path, shards: usize, names: &Names) -> Result<PathBuf, Error> {
+fn finish(out: &Path, folder: &Path, temporary: &Path, shards: usize, above: &Above) -> Result<PathBuf, Error> {
     write_whole(&temporary.join(SHARD_COUNT), &format!("{shards}\n"))?;
     let lines = |lines: &[String]| (!lines.is_empty()).then(|| lines.join("\n") + "\n");
-    let kind = names.dataset_type.filter(|kind| *kind != DatasetType::Pairs);
-    let above = [
-        (CLASS_NAMES, lines(&names.class_names)),
-        (TEMPLATES, lines(&names.templates)),
+    let kind = above.dataset_type.filter(|kind| *kind != DatasetType::Pairs);
+    let texts = [
+        (CLASS_NAMES, lines(&above.class_names)),
+        (TEMPLATES, lines(&above.templates)),
         (DATASET_TYPE, kind.map(|kind| format!("{}\n", kind.name()))),
     ];
     // All are looked at before any is written.
-    for (name, text) in &above {
+    for (name, text) in &texts {
         let path = out.join(name);
         let there = fs::read_to_string(&path).ok();
         if there.is_some() && there != *text {
@@ -130,7 +130,7 @@ fn finish(out: &Path, folder: &Path, temporary: &Path, shards: usize, names: &Na
             return Err(Error::Source { path, reason });
         }
     }
-    for (name, text) in &above {
+    for (name, text) in &texts {
         if let Some(text) = text.as_ref().filter(|_| !out.join(name).exists()) {
             let hidden = out.join(format!(".{name}.tmp"));
             write_whole(&hidden, text)?;
