@@ -106,6 +106,11 @@ test-openclip: build ## Checkpoints and configurations against open_clip (needs 
 	@SWEEP="$(SWEEP)" CLIP_RUNNER="$(TARGET)/debug/clip-runner" SWEEP_POOL="$(TARGET)/debug/sweep-pool" \
 		scripts/kernels-python.sh -m pytest -q -p no:cacheprovider runners/clip/tests/python
 
+.PHONY: test-clip-benchmark
+test-clip-benchmark: build ## CLIP_benchmark's own command line on our pools, checkpoints and files (70 MB beside test-openclip's)
+	@SWEEP="$(SWEEP)" CLIP_RUNNER="$(TARGET)/debug/clip-runner" SWEEP_POOL="$(TARGET)/debug/sweep-pool" \
+		scripts/clip-benchmark.sh -m pytest -q -p no:cacheprovider runners/clip/tests/clip_benchmark
+
 .PHONY: bench-fit
 bench-fit: ## Fits and bootstrap refits against SciPy, one thread, one table
 	@scripts/bench-fit.sh

@@ -22,7 +22,7 @@ fn reads(bytes: &[u8]) {
     let path = folder.path().join("00000.tar");
     fs::write(&path, bytes).expect("it can be written");
     let classes = ["cat".to_owned(), "dog".to_owned()];
-    let samples = match shards::read(&path, &classes) {
+    let samples = match shards::read(&path, &classes, shards::DatasetType::Pairs) {
         Ok(samples) => samples,
         Err(error) => {
             assert!(error.to_string().contains("00000.tar"), "{error}");
@@ -30,7 +30,7 @@ fn reads(bytes: &[u8]) {
             return;
         }
     };
-    assert_eq!(shards::read(&path, &classes).expect("as before"), samples);
+    assert_eq!(shards::read(&path, &classes, shards::DatasetType::Pairs).expect("as before"), samples);
     let counts = shards::count(&samples);
     assert_eq!(counts.samples(), samples.len() as u64);
     for content in samples.iter().filter_map(|sample| sample.content.as_ref().ok()) {

@@ -101,11 +101,19 @@ pub(super) async fn run(args: Args) -> Result<Exit, Failure> {
 
 fn write_json(folder: &Path, answer: &Answer) -> Result<(), Failure> {
     std::fs::create_dir_all(folder).map_err(|error| cant_write(folder, &error))?;
-    let files = export::files(&measured(answer));
+    let rows = measured(answer);
+    let files = export::files(&rows);
     for (name, value) in &files {
         let path = folder.join(name);
         let text = serde_json::to_string(value).expect("JSON values serialise") + "\n";
         std::fs::write(&path, text).map_err(|error| cant_write(&path, &error))?;
+    }
+    let mut others: Vec<&str> = rows.iter().map(|row| row.metric.as_str()).collect();
+    others.retain(|metric| !export::is_of_clip_benchmark(metric));
+    others.sort_unstable();
+    others.dedup();
+    if !others.is_empty() {
+        say(&format!("left out, since CLIP_benchmark gives no such metrics: {}", others.join(", ")));
     }
     let folder = folder.display();
     say(&format!("wrote {} files to {folder}\n\nhint: sweep import clip-benchmark {folder}", files.len()));

@@ -41,10 +41,12 @@ impl Measured {
 fn task_of(metric: &str) -> Option<EvaluationTask> {
     if Range::of(metric) == Range::Loss {
         Some(EvaluationTask::ContrastiveLoss)
-    } else if metric.starts_with("acc") || metric == "mean_per_class_recall" {
+    } else if metric.starts_with("acc") || ["mean_per_class_recall", "mean_average_precision"].contains(&metric) {
         Some(EvaluationTask::ZeroshotClassification)
     } else if metric.starts_with("image_retrieval") || metric.starts_with("text_retrieval") {
         Some(EvaluationTask::ZeroshotRetrieval)
+    } else if metric.starts_with("lp_") {
+        Some(EvaluationTask::LinearProbe)
     } else {
         None
     }
@@ -53,9 +55,10 @@ fn task_of(metric: &str) -> Option<EvaluationTask> {
 /// How metrics of a task are called.
 fn metrics_of(task: EvaluationTask) -> &'static str {
     match task {
-        EvaluationTask::ZeroshotClassification => "`acc1`, `acc5` or `mean_per_class_recall`",
+        EvaluationTask::ZeroshotClassification => "`acc1`, `acc5`, `mean_per_class_recall` or `mean_average_precision`",
         EvaluationTask::ZeroshotRetrieval => "`image_retrieval_recall@K` or `text_retrieval_recall@K`",
         EvaluationTask::ContrastiveLoss => "`loss@1024`",
+        EvaluationTask::LinearProbe => "`lp_acc1@full` or `lp_acc1@Kshot`",
     }
 }
 

@@ -249,6 +249,18 @@ fn a_job_is_done_when_all_that_it_plans_was_measured() {
         let taken = last(lines);
         assert!(matches!(&taken, Taken::Refused(reason) if reason.contains(word)), "{word:?}: {taken:?}");
     }
+    // Metrics of each task, under either definition.
+    for (metric, name) in [
+        ("mean_average_precision", "zeroshot_classification"),
+        ("image_retrieval_recall_grouped@5", "zeroshot_retrieval"),
+        ("lp_acc1@5shot", "linear_probe"),
+    ] {
+        let mut measured = super::complete::Measured::default();
+        measured.add_metric("held", 640, metric);
+        let mut by_word = super::complete::Measured::default();
+        by_word.add_task("held", 640, task(name));
+        assert_eq!(measured, by_word, "{metric}");
+    }
     // Finished with other samples: told as that, and tried again.
     let early = FINISHED.replace("640", "320");
     assert!(matches!(last(&[STARTED, &early]), Taken::Event { .. }));

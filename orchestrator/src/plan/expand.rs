@@ -5,7 +5,9 @@ use std::fmt::Write;
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use protocol::{DataSource, Description, EvaluationPlan, JobSpec, ModelConfig, NamedModel, Recipe, RunnerIdentity};
+use protocol::{
+    DataSource, Description, EvaluationPlan, JobSpec, ModelConfig, NamedModel, ProbePlan, Recipe, RunnerIdentity, Shots,
+};
 use sha2::{Digest, Sha256};
 
 use super::{
@@ -95,7 +97,7 @@ pub fn plan(spec: &Spec, inputs: &Inputs) -> Result<Plan, SpecError> {
     jobs.sort_by(|a, b| a.compute.train_flops.total_cmp(&b.compute.train_flops));
 
     let mut pools = vec![training];
-    for (_, pool) in measured {
+    for pool in measured.into_iter().flat_map(|(_, pools)| pools) {
         if !pools.iter().any(|known| known.source.digest == pool.source.digest) {
             pools.push(pool);
         }
@@ -125,6 +127,9 @@ pub fn plan(spec: &Spec, inputs: &Inputs) -> Result<Plan, SpecError> {
         base_dir: inputs.base_dir.clone(),
     })
 }
+
+/// An evaluation, without its positions, and the pools that it reads, its own first.
+type Measured = (EvaluationPlan, Vec<PoolInfo>);
 
 /// Several nodes for a runner that can't share a job, or in a container.
 fn too_many_nodes(spec: &Spec, inputs: &Inputs) -> Option<Problem> {
@@ -203,31 +208,64 @@ fn unread(name: &str, path: &str, samples: u64) -> PoolInfo {
     PoolInfo { source, samples, skipped: BTreeMap::new(), changed: Vec::new(), manifest: None }
 }
 
-fn evaluations(spec: &Spec, inputs: &Inputs, problems: &mut Vec<Problem>) -> Option<Vec<(EvaluationPlan, PoolInfo)>> {
+fn evaluations(spec: &Spec, inputs: &Inputs, problems: &mut Vec<Problem>) -> Option<Vec<Measured>> {
     let before = problems.len();
-    let mut plans: Vec<(EvaluationPlan, PoolInfo)> = Vec::new();
+    let mut plans: Vec<Measured> = Vec::new();
     for (index, evaluation) in spec.evaluations.iter().enumerate() {
-        let pool = if inputs.runner.reads_data {
-            inputs.pools.get(&evaluation.pool).expect("inputs hold every pool of the spec").clone()
-        } else {
-            unread(evaluation.name.as_deref().unwrap_or(&evaluation.pool), &evaluation.pool, 1)
+        let place = |key: &str| Place::Value(Path::keys(&["evaluations"]).index(index).key(key));
+        let read = |written: &String, name: &str| {
+            if inputs.runner.reads_data {
+                inputs.pools.get(written).expect("inputs hold every pool of the spec").clone()
+            } else {
+                unread(name, written, 1)
+            }
         };
+        let pool = read(&evaluation.pool, evaluation.name.as_deref().unwrap_or(&evaluation.pool));
         let dataset = evaluation.name.clone().unwrap_or_else(|| pool.source.pool.clone());
         if plans.iter().any(|(plan, _)| plan.dataset == dataset) {
-            let place = Path::keys(&["evaluations"]).index(index).key("pool");
             let message = format!("two evaluations go by the name `{dataset}`, so their results would mix");
-            problems.push(Problem::new(Place::Value(place), message, "give this one a `name` of its own"));
+            problems.push(Problem::new(place("pool"), message, "give this one a `name` of its own"));
         }
+        let mut pools = vec![pool.clone()];
+        let probe = evaluation.probe.as_ref().and_then(|probe| {
+            let train = read(probe.train.as_ref()?, probe.train.as_ref()?);
+            let validation = probe.validation.as_ref().map(|written| read(written, written));
+            for (key, of_probe) in [("train", Some(&train)), ("validation", validation.as_ref())] {
+                if of_probe.is_some_and(|of_probe| of_probe.source.digest == pool.source.digest) {
+                    let message = format!("`{key}` holds the same images as `pool`: the probe would know its test");
+                    problems.push(Problem::new(place(key), message, "give it a pool of its own"));
+                }
+            }
+            pools.extend([Some(train.clone()), validation.clone()].into_iter().flatten());
+            Some(ProbePlan {
+                train: train.source,
+                validation: validation.map(|pool| pool.source),
+                shots: probe.shots.iter().map(|shots| as_shots(*shots)).collect(),
+                choose: probe.choose,
+                lr: probe.lr.clone(),
+                epochs: probe.epochs.clone(),
+                batch_size: probe.batch_size,
+                seed: probe.seed,
+            })
+        });
         let plan = EvaluationPlan {
             dataset,
-            data: pool.source.clone(),
+            data: pool.source,
             tasks: evaluation.tasks.clone(),
             templates: evaluation.templates.clone(),
             at_samples: Vec::new(),
+            probe,
         };
-        plans.push((plan, pool));
+        plans.push((plan, pools));
     }
     (problems.len() == before).then_some(plans)
+}
+
+fn as_shots(size: DataSize) -> Shots {
+    match size {
+        DataSize::Samples(count) => Shots::Each(count),
+        DataSize::All => Shots::All,
+    }
 }
 
 fn job(
@@ -235,7 +273,7 @@ fn job(
     inputs: &Inputs,
     cell: &Cell,
     training: &PoolInfo,
-    measured: &[(EvaluationPlan, PoolInfo)],
+    measured: &[Measured],
     shared: &mut Shared,
     problems: &mut Vec<Problem>,
 ) -> Option<PlannedJob> {
@@ -369,7 +407,7 @@ impl Shared {
     fn evaluations(
         &mut self,
         spec: &Spec,
-        measured: &[(EvaluationPlan, PoolInfo)],
+        measured: &[Measured],
         samples_seen: u64,
         global_batch: u64,
     ) -> Arc<Vec<EvaluationPlan>> {

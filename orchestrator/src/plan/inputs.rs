@@ -115,10 +115,10 @@ pub fn gather(spec: &Spec, base_dir: &Path, hashing: Hashing) -> Result<Inputs, 
     let mut pools = BTreeMap::new();
     if runner.reads_data {
         let training = spec.data.iter().map(|data| (spec::Path::keys(&["data", "pool"]), &data.pool));
-        let measured =
-            spec.evaluations.iter().enumerate().map(|(index, evaluation)| {
-                (spec::Path::keys(&["evaluations"]).index(index).key("pool"), &evaluation.pool)
-            });
+        let measured = spec.evaluations.iter().enumerate().flat_map(|(index, evaluation)| {
+            let place = move |key| spec::Path::keys(&["evaluations"]).index(index).key(key);
+            evaluation.pools().map(move |(key, written)| (place(key), written))
+        });
         for (place, written) in training.chain(measured) {
             match pool::read(base_dir, written, &mut |done, total| hashing(written, done, total)) {
                 Ok(pool) => {

@@ -95,12 +95,23 @@ pub(super) fn read(base_dir: &Path, written: &str, progress: Progress) -> Result
     if identity.counts.pairs == 0 {
         return Err(PoolError::Empty { dir, skipped });
     }
-    let name = manifest.as_ref().map_or_else(
-        || dir.file_name().map_or_else(|| written.to_owned(), |name| name.to_string_lossy().into_owned()),
-        |manifest| manifest.name.clone(),
-    );
+    let name = manifest
+        .as_ref()
+        .map_or_else(|| name_of(&dir).unwrap_or_else(|| written.to_owned()), |manifest| manifest.name.clone());
     let source = DataSource { pool: name, path: written.into(), digest: identity.digest };
     Ok(PoolInfo { source, samples: identity.counts.pairs, skipped, changed: identity.noticed, manifest })
+}
+
+/// A pool without a manifest is called as its folder; a split in CLIP_benchmark's layout as the data set's, where it is
+/// not the one for tests, with the split's own name behind it.
+fn name_of(dir: &Path) -> Option<String> {
+    let name = |dir: &Path| dir.file_name().map(|name| name.to_string_lossy().into_owned());
+    let own = name(dir)?;
+    if !dir.join(shards::SHARD_COUNT).is_file() {
+        return Some(own);
+    }
+    let above = dir.parent().and_then(name);
+    Some(above.map_or_else(|| own.clone(), |above| if own == "test" { above } else { format!("{above}-{own}") }))
 }
 
 /// `manifest.json`, where there is one, once the shards are those that it lists.
@@ -172,8 +183,11 @@ mod tests {
     fn the_same_pictures_with_other_captions_are_another_pool() {
         let dir = tempfile::tempdir().unwrap();
         let shard = fs::read(Path::new(FIXTURE).join("00000.tar")).unwrap();
-        let caption =
-            shards::read(&Path::new(FIXTURE).join("00000.tar"), &[]).unwrap()[0].content.clone().unwrap().caption;
+        let caption = shards::read(&Path::new(FIXTURE).join("00000.tar"), &[], shards::DatasetType::Pairs).unwrap()[0]
+            .content
+            .clone()
+            .unwrap()
+            .caption;
         let at = shard.windows(caption.len()).position(|window| window == caption.as_bytes()).unwrap();
         let mut recaptioned = shard.clone();
         recaptioned[at] ^= 1;

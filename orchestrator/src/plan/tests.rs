@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use proptest::prelude::*;
-use protocol::{DataSource, Description};
+use protocol::{DataSource, Description, Shots};
 
 use super::*;
 use crate::spec::{self, Source, SpecError};
@@ -59,6 +59,36 @@ grid: {model: [cpu-w64-l3, cpu-w32-l2], samples_seen: [8k, 1k], data_size: [500,
 recipe: {global_batch: 128, lr: 1e-3}
 evaluations: [{pool: val, tasks: [zeroshot_retrieval], at_samples: [50%, 4k, 8064]}]
 ";
+
+#[test]
+fn what_a_probe_is_trained_on_is_part_of_the_job() {
+    let probed = |train: &str, more: &str| {
+        let tasks = format!("tasks: [zeroshot_retrieval, linear_probe], train: {train}, shots: [5, all]{more}");
+        SPEC.replace("tasks: [zeroshot_retrieval]", &tasks)
+    };
+    let plan = good(&probed("train", ""));
+    let probe = plan.jobs[0].spec.evaluations[0].probe.clone().expect("a probe");
+    assert_eq!(probe.train, inputs().pools["train"].source);
+    assert_eq!(probe.shots, [Shots::Each(5), Shots::All]);
+    let trained_on = |digest: &str| {
+        let mut other = inputs();
+        let pool =
+            PoolInfo { source: DataSource { digest: digest.repeat(64), ..probe.train.clone() }, ..pool_of(&other) };
+        other.pools.insert("own".to_owned(), pool);
+        let spec = spec::parse(&Source::new("x.yaml", &probed("own", ""))).expect("a spec");
+        super::plan(&spec, &other).expect("a plan")
+    };
+    assert_eq!(keys(&trained_on("1")), keys(&trained_on("1")));
+    assert!(keys(&trained_on("1")).is_disjoint(&keys(&trained_on("2"))));
+    assert_eq!(trained_on("1").pools.len(), 3, "it is stored and shown");
+    assert!(keys(&plan).is_disjoint(&keys(&good(&probed("train", ", choose: test")))));
+    assert!(keys(&plan).is_disjoint(&keys(&good(SPEC))));
+    assert_eq!(bad(&probed("val", "")), ["`train` holds the same images as `pool`: the probe would know its test"]);
+}
+
+fn pool_of(inputs: &Inputs) -> PoolInfo {
+    inputs.pools["train"].clone()
+}
 
 #[test]
 fn jobs_of_a_plan() {

@@ -2,11 +2,13 @@
 
 use std::collections::BTreeMap;
 
-use protocol::{Alpha, Augmentation, EvaluationTask, Interpolation, Loss, Precision, Preprocess, ResizeMode, Schedule};
+use protocol::{
+    Alpha, Augmentation, Choose, EvaluationTask, Interpolation, Loss, Precision, Preprocess, ResizeMode, Schedule,
+};
 
 use super::keys::RECIPE;
 use super::read::Value;
-use super::{Amount, Axes, Backend, Data, DataSize, Evaluation, Limits, Override, Recipe, Source, Spec, slurm};
+use super::{Amount, Axes, Backend, Data, DataSize, Evaluation, Limits, Override, Probe, Recipe, Source, Spec, slurm};
 
 /// Seconds for which a worker goes on to the next job. Long enough for its start not to matter, short enough for other
 /// sweeps on the machine, and for jobs that are tried again, to get their turn.
@@ -139,21 +141,17 @@ fn axes(mut section: Section) -> Axes {
     Axes {
         model: list(section.remove("model")).into_iter().filter_map(|value| text(Some(value))).collect(),
         samples_seen: list(section.remove("samples_seen")).into_iter().filter_map(|value| count(Some(value))).collect(),
-        data_size: list(section.remove("data_size"))
-            .into_iter()
-            .map(|value| match value {
-                Value::DataSize(size) => size,
-                value => unreachable!("a data size is no {value:?}"),
-            })
-            .collect(),
+        data_size: list(section.remove("data_size")).into_iter().map(data_size).collect(),
         seed: list(section.remove("seed")).into_iter().filter_map(|value| count(Some(value))).collect(),
     }
 }
 
 fn evaluation(mut section: Section) -> Evaluation {
+    let pool = text(section.remove("pool")).expect("required");
     Evaluation {
         name: text(section.remove("name")),
-        pool: text(section.remove("pool")).expect("required"),
+        pool: text(section.remove("split")).map_or_else(|| pool.clone(), |split| format!("{pool}/{split}")),
+        probe: probe(&mut section),
         tasks: list(section.remove("tasks"))
             .into_iter()
             .map(|value| {
@@ -169,6 +167,38 @@ fn evaluation(mut section: Section) -> Evaluation {
                 value => unreachable!("an amount is no {value:?}"),
             })
             .collect(),
+    }
+}
+
+/// The linear probe, where one of its keys is there.
+fn probe(section: &mut Section) -> Option<Probe> {
+    super::keys::PROBE.iter().any(|key| section.contains_key(key)).then(|| Probe {
+        train: text(section.remove("train")),
+        validation: text(section.remove("validation")),
+        shots: or(list(section.remove("shots")).into_iter().map(data_size).collect(), vec![DataSize::All]),
+        choose: match text(section.remove("choose")).as_deref() {
+            Some("test") => Choose::Test,
+            _ => Choose::Validation,
+        },
+        lr: or(list(section.remove("probe_lr")).into_iter().map(|lr| number(&lr)).collect(), vec![0.1, 0.01, 0.001]),
+        epochs: or(
+            list(section.remove("probe_epochs")).into_iter().filter_map(|v| count(Some(v))).collect(),
+            vec![10, 20, 40],
+        ),
+        batch_size: count(section.remove("probe_batch")).unwrap_or(256),
+        seed: count(section.remove("probe_seed")).unwrap_or(0),
+    })
+}
+
+/// What is there, or the default for nothing.
+fn or<T>(given: Vec<T>, default: Vec<T>) -> Vec<T> {
+    if given.is_empty() { default } else { given }
+}
+
+fn data_size(value: Value) -> DataSize {
+    match value {
+        Value::DataSize(size) => size,
+        value => unreachable!("a data size is no {value:?}"),
     }
 }
 

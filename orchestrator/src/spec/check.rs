@@ -2,7 +2,7 @@
 
 use std::collections::{HashMap, HashSet};
 
-use protocol::ModelProblem;
+use protocol::{Choose, EvaluationTask, ModelProblem};
 
 use super::cells::{Cell, expand, matches};
 use super::error::{Path, Place, Problem};
@@ -32,6 +32,7 @@ pub(super) fn check(spec: &Spec) -> Vec<Problem> {
     models(&cells, spec, &mut once);
     measurements(&cells, spec, &mut once);
     evaluation_names(spec, &mut once);
+    probes(spec, &mut once);
     let mut problems = once.problems;
     if let Backend::Slurm(keys) = &spec.backend {
         problems.extend(slurm::check(keys, &Path::keys(&["backend", "slurm"])));
@@ -143,6 +144,34 @@ fn measurements(cells: &[Cell], spec: &Spec, once: &mut Once) {
                 let message = format!("`{place}` is {}, but no job sees more than {}", grouped(*at), grouped(longest));
                 once.at(place, message, "at most the largest `samples_seen`; the end is always measured");
             }
+        }
+    }
+}
+
+/// A probe has something to train on, and its keys stand beside its task.
+fn probes(spec: &Spec, once: &mut Once) {
+    for (index, evaluation) in spec.evaluations.iter().enumerate() {
+        let at = |key: &str| Path::keys(&["evaluations"]).index(index).key(key);
+        let is_asked = evaluation.tasks.contains(&EvaluationTask::LinearProbe);
+        match &evaluation.probe {
+            Some(probe) if is_asked && probe.choose == Choose::Test && probe.validation.is_some() => {
+                let message = "`choose: test` leaves `validation` without a use".to_owned();
+                once.at(at("validation"), message, "leave out one of the two");
+            }
+            Some(probe) if is_asked && probe.train.is_some() => {}
+            _ if is_asked => {
+                let message = "the task `linear_probe` has nothing to train on".to_owned();
+                once.at(at("tasks"), message, "add `train: FOLDER`, shards with classes");
+            }
+            Some(_) => {
+                let message = "`train` and what else speaks of a linear probe stands without its task".to_owned();
+                once.at(
+                    at("tasks"),
+                    message,
+                    "add `linear_probe`, or take out `train`, `validation`, `shots`, `choose`, `probe_...`",
+                );
+            }
+            None => {}
         }
     }
 }

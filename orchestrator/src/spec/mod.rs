@@ -38,7 +38,7 @@ mod tests;
 use std::sync::Arc;
 
 use miette::NamedSource;
-use protocol::{Alpha, Augmentation, EvaluationTask, Loss, Precision, Preprocess, Schedule};
+use protocol::{Alpha, Augmentation, Choose, EvaluationTask, Loss, Precision, Preprocess, Schedule};
 
 pub use aggregates::aggregates;
 pub use build::RecipeChange;
@@ -234,6 +234,40 @@ pub struct Evaluation {
     pub templates: Vec<String>,
     /// Where to measure beside the end.
     pub at_samples: Vec<Amount>,
+    /// The linear probe, where the spec says anything of one.
+    pub probe: Option<Probe>,
+}
+
+/// How to probe.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Probe {
+    /// Folder of shards to train it on, as written; required for the task.
+    pub train: Option<String>,
+    /// Folder of shards to choose its settings on.
+    pub validation: Option<String>,
+    /// Images a class; one probe each.
+    pub shots: Vec<DataSize>,
+    /// What settles the choice.
+    pub choose: Choose,
+    /// Learning rates to choose from.
+    pub lr: Vec<f64>,
+    /// Epochs to choose from.
+    pub epochs: Vec<u64>,
+    /// Images a step.
+    pub batch_size: u64,
+    /// Seed.
+    pub seed: u64,
+}
+
+impl Evaluation {
+    /// All folders of shards that it names, with their keys.
+    pub fn pools(&self) -> impl Iterator<Item = (&'static str, &String)> {
+        let of_probe = self.probe.iter().flat_map(|probe| {
+            let train = probe.train.iter().map(|pool| ("train", pool));
+            train.chain(probe.validation.iter().map(|pool| ("validation", pool)))
+        });
+        std::iter::once(("pool", &self.pool)).chain(of_probe)
+    }
 }
 
 /// Where attempts run.

@@ -1,7 +1,9 @@
 //! Specs as people write them, right and wrong.
 
 use proptest::prelude::*;
-use protocol::{Alpha, Augmentation, EvaluationTask, Interpolation, Loss, Precision, Preprocess, ResizeMode, Schedule};
+use protocol::{
+    Alpha, Augmentation, Choose, EvaluationTask, Interpolation, Loss, Precision, Preprocess, ResizeMode, Schedule,
+};
 
 use super::*;
 
@@ -165,6 +167,44 @@ fn contradictions_come_together() {
             "`evaluations[1].pool` is `a` as in an entry above, so their results would mix",
         ]
     );
+}
+
+#[test]
+fn probes_have_something_to_train_on_and_their_task() {
+    let evaluation = |text: &str| {
+        format!(
+            "name: x\ngrid: {{model: ViT-B-32, samples_seen: 8k}}\nrecipe: {{global_batch: 128, lr: 1e-3}}\n\
+             evaluations: [{{pool: wds/cars, split: test, {text}}}]\n"
+        )
+    };
+    let spec = good(&evaluation("tasks: linear_probe, train: wds/cars/train, shots: [1, 10, all]"));
+    assert_eq!(spec.evaluations[0].pool, "wds/cars/test");
+    let probe = spec.evaluations[0].probe.as_ref().expect("a probe");
+    assert_eq!(probe.shots, [DataSize::Samples(1), DataSize::Samples(10), DataSize::All]);
+    assert_eq!((&probe.lr[..], &probe.epochs[..]), (&[0.1, 0.01, 0.001][..], &[10, 20, 40][..]));
+    assert_eq!((probe.batch_size, probe.seed, probe.choose), (256, 0, Choose::Validation));
+    let all =
+        "tasks: linear_probe, train: t, choose: test, probe_lr: 0.5, probe_epochs: 3, probe_batch: 64, probe_seed: 2";
+    let spec = good(&evaluation(all));
+    let probe = spec.evaluations[0].probe.as_ref().expect("a probe");
+    assert_eq!((&probe.lr[..], &probe.epochs[..], probe.batch_size), (&[0.5][..], &[3][..], 64));
+    assert_eq!((probe.seed, probe.choose, &probe.shots[..]), (2, Choose::Test, &[DataSize::All][..]));
+    for (text, message) in [
+        ("tasks: linear_probe", "the task `linear_probe` has nothing to train on"),
+        ("tasks: linear_probe, shots: 5", "the task `linear_probe` has nothing to train on"),
+        (
+            "tasks: zeroshot_classification, train: t",
+            "`train` and what else speaks of a linear probe stands without its task",
+        ),
+        (
+            "tasks: linear_probe, train: t, validation: v, choose: test",
+            "`choose: test` leaves `validation` without a use",
+        ),
+        ("tasks: linear_probe, train: t, shots: 0", "`evaluations[0].shots` can't be `0`"),
+        ("tasks: linear_probe, train: t, choose: best", "`evaluations[0].choose` can't be `best`"),
+    ] {
+        assert_eq!(bad(&evaluation(text)), [message], "{text}");
+    }
 }
 
 #[test]

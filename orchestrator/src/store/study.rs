@@ -238,7 +238,7 @@ impl Store {
                               WHERE s.name = $1)
                SELECT p.name, p.digest, p.path, p.samples, p.manifest FROM pool p
                WHERE p.digest IN (SELECT pool FROM asked)
-                  OR p.digest IN (SELECT jsonb_path_query(spec, '$.evaluations[*].data.digest') #>> '{}' FROM asked)
+                  OR p.digest IN (SELECT jsonb_path_query(spec, '$.evaluations[*].**.digest') #>> '{}' FROM asked)
                ORDER BY p.name, p.digest"#,
             name
         )

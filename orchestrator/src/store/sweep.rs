@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::path::Path;
 
-use protocol::JobSpec;
+use protocol::{EvaluationPlan, JobSpec};
 use sqlx::{PgConnection, Postgres, Transaction};
 
 use super::{StateCounts, Store, StoreError, doing};
@@ -278,8 +278,8 @@ async fn jobs_upsert(tx: &mut PgConnection, jobs: &[&PlannedJob], base_dir: &Pat
 /// The spec with paths that hold whatever folder the next launcher starts in.
 fn with_absolute_paths(mut spec: JobSpec, base_dir: &Path) -> JobSpec {
     spec.data.path = base_dir.join(&spec.data.path);
-    for evaluation in &mut spec.evaluations {
-        evaluation.data.path = base_dir.join(&evaluation.data.path);
+    for source in spec.evaluations.iter_mut().flat_map(EvaluationPlan::sources_mut) {
+        source.path = base_dir.join(&source.path);
     }
     spec
 }

@@ -21,7 +21,7 @@ use crate::optimizer::AdamW;
 use crate::parameters::Parameters;
 use crate::report;
 
-const MODEL_FILE: &str = "model.safetensors";
+pub(crate) const MODEL_FILE: &str = "model.safetensors";
 const OPTIMIZER_FILE: &str = "optimizer.safetensors";
 const MANIFEST_FILE: &str = "manifest.json";
 
@@ -316,6 +316,24 @@ fn write_tensors(
     Ok(FileEntry { name: name.to_owned(), bytes: encoded.len() as u64, sha256: hex(&Sha256::digest(&encoded)) })
 }
 
+/// The weights in a checkpoint's folder, or in any that open_clip loads, as they lie there: checked where there is a
+/// manifest.
+pub(crate) fn read_weights(dir: &Path) -> Result<Vec<u8>, CheckpointError> {
+    let manifest_path = dir.join(MANIFEST_FILE);
+    match fs::read(&manifest_path) {
+        Ok(text) => {
+            let manifest: Manifest = serde_json::from_slice(&text)
+                .map_err(|source| CheckpointError::Manifest { path: manifest_path, source })?;
+            read_verified(dir, MODEL_FILE, &manifest)
+        }
+        Err(error) if error.kind() == io::ErrorKind::NotFound => {
+            let path = dir.join(MODEL_FILE);
+            fs::read(&path).map_err(io_error("read", &path))
+        }
+        Err(error) => Err(io_error("read", &manifest_path)(error)),
+    }
+}
+
 fn read_verified(dir: &Path, name: &str, manifest: &Manifest) -> Result<Vec<u8>, CheckpointError> {
     let path = dir.join(name);
     let entry = manifest.files.iter().find(|file| file.name == name);
@@ -328,7 +346,12 @@ fn read_verified(dir: &Path, name: &str, manifest: &Manifest) -> Result<Vec<u8>,
     Ok(bytes)
 }
 
-fn read_tensors(path: &Path, bytes: &[u8], parameters: &Parameters, prefix: &str) -> Result<Tensor, CheckpointError> {
+pub(crate) fn read_tensors(
+    path: &Path,
+    bytes: &[u8],
+    parameters: &Parameters,
+    prefix: &str,
+) -> Result<Tensor, CheckpointError> {
     let tensors = SafeTensors::deserialize(bytes).map_err(|error| damaged(path, error.to_string()))?;
     let mut flat = vec![0; 4 * parameters.flat.numel()];
     for parameter in &parameters.list {
@@ -343,7 +366,7 @@ fn read_tensors(path: &Path, bytes: &[u8], parameters: &Parameters, prefix: &str
     Ok(Tensor::from_data_size(&flat, &parameters.flat.size(), Kind::Float))
 }
 
-fn write_flushed(path: &Path, bytes: &[u8]) -> Result<(), CheckpointError> {
+pub(crate) fn write_flushed(path: &Path, bytes: &[u8]) -> Result<(), CheckpointError> {
     let mut file = File::create(path).map_err(io_error("create", path))?;
     file.write_all(bytes).map_err(io_error("write", path))?;
     file.sync_all().map_err(io_error("flush", path))

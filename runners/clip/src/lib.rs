@@ -16,6 +16,7 @@ pub mod caption;
 pub mod checkpoint;
 pub mod device;
 pub mod evaluate;
+pub mod interpolate;
 pub mod job;
 pub mod loss;
 pub mod model;

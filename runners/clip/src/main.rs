@@ -6,6 +6,7 @@ use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
 use clip_runner::bench::{self, BenchOptions};
+use clip_runner::interpolate::{self, InterpolateOptions};
 use clip_runner::{device, job, serve};
 
 /// Trains and measures CLIP models for `sweep`.
@@ -28,6 +29,8 @@ enum Command {
     },
     /// Train the jobs that come on standard input, one a line, as `{"job": FILE}`.
     Serve,
+    /// Mix the weights of two checkpoints, and measure or write what lies between them.
+    Interpolate(InterpolateOptions),
     /// Time a full training step on made-up data.
     BenchStep(BenchOptions),
 }
@@ -46,6 +49,7 @@ fn main() -> anyhow::Result<ExitCode> {
             device::die_with_parent();
             return Ok(ExitCode::from(u8::try_from(serve::serve(std::io::stdin().lines())?)?));
         }
+        Command::Interpolate(options) => interpolate::interpolate(&options, &mut std::io::stdout().lock())?,
         Command::BenchStep(options) => bench::bench(&options, &mut std::io::stdout().lock())?,
     }
     Ok(ExitCode::SUCCESS)

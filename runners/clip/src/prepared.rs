@@ -8,7 +8,7 @@ use pool::{Dataset, Keep, OpenOptions, PoolInfo};
 use protocol::{Augmentation, DataSource, DataUsed, EvaluationPlan, Job, Preprocess, Recipe};
 
 use crate::augment::Patches;
-use crate::evaluate::HeldOut;
+use crate::evaluate::{HeldOut, Probe};
 use crate::report;
 use crate::run::RunError;
 use crate::tokenizer::{Captions, Tokenizer};
@@ -79,8 +79,15 @@ impl Prepared {
     pub fn held_out(&mut self, job: &Job, plan: &EvaluationPlan) -> Result<Arc<HeldOut>, RunError> {
         let (vision, text) = (&job.spec.model.config.vision_cfg, &job.spec.model.config.text_cfg);
         let info = planned_pool(job, &plan.data)?;
+        let probe_infos = match &plan.probe {
+            Some(probe) => std::iter::once(&probe.train)
+                .chain(&probe.validation)
+                .map(|source| planned_pool(job, source))
+                .collect::<Result<_, _>>()?,
+            None => Vec::new(),
+        };
         let key = format!(
-            "{} {} {} {} {:?} {:?} {} {} {:?} {:?} {}",
+            "{} {} {} {} {:?} {:?} {} {} {:?} {:?} {} {:?}",
             info.dir.display(),
             info.identity.digest,
             vision.image_size,
@@ -91,26 +98,40 @@ impl Prepared {
             text.context_length,
             plan.tasks,
             plan.templates,
-            plan.dataset
+            plan.dataset,
+            plan.probe
         );
         let tokenizer = self.tokenizer(text.vocab_size)?;
         self.held_out.get(key, || {
-            let data = open_pool(job, &plan.data, &info, None, Keep::Square)?;
-            // Fewer candidates make retrieval easier, so the same share of them may be missing as in training.
-            let planned = data.info().identity.counts.pairs;
-            let share =
-                u128::from(job.spec.most_skipped()) * u128::from(planned) / u128::from(job.spec.data_size.max(1));
-            enough(&plan.data, &data, planned, (share as u64).max(planned / 100))?;
+            let data = measured_pool(job, &plan.data, &info)?;
+            let probe = plan.probe.as_ref().map(|probe| {
+                let train = measured_pool(job, &probe.train, &probe_infos[0])?;
+                let validation = probe.validation.as_ref().zip(probe_infos.get(1));
+                let validation = validation.map(|(source, info)| measured_pool(job, source, info)).transpose()?;
+                Ok::<_, RunError>(Probe { plan: probe.clone(), train, validation })
+            });
+            let probe = probe.transpose()?;
             let recipe = &job.spec.recipe;
             let patches = Patches::new(vision.image_size as usize, vision.patch_size as usize, &recipe.preprocess);
-            let pairs = data.len();
-            Ok((pairs, HeldOut::new(plan, data, patches, &tokenizer, text.context_length as usize)?))
+            let of_probe = probe.as_ref().map_or(0, |probe| probe.train.len());
+            let pairs = data.len() + of_probe;
+            Ok((pairs, HeldOut::new(plan, data, probe, patches, &tokenizer, text.context_length as usize)?))
         })
     }
 
     fn tokenizer(&mut self, vocabulary: u64) -> Result<Arc<Tokenizer>, RunError> {
         self.tokenizers.get(vocabulary.to_string(), || Ok((0, Tokenizer::new(vocabulary))))
     }
+}
+
+/// All of a pool that is measured with. Fewer candidates make retrieval easier, so the same share of its pairs may be
+/// missing as in training.
+fn measured_pool(job: &Job, source: &DataSource, info: &Arc<PoolInfo>) -> Result<Dataset, RunError> {
+    let data = open_pool(job, source, info, None, Keep::Square)?;
+    let planned = data.info().identity.counts.pairs;
+    let share = u128::from(job.spec.most_skipped()) * u128::from(planned) / u128::from(job.spec.data_size.max(1));
+    enough(source, &data, planned, (share as u64).max(planned / 100))?;
+    Ok(data)
 }
 
 /// Fails where more than `most` of the planned pairs can't be used.

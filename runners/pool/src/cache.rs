@@ -94,6 +94,9 @@ pub(crate) struct Row {
     pub(crate) key: String,
     pub(crate) caption: String,
     pub(crate) class: Option<u32>,
+    /// Of data sets with several classes an image.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) classes: Option<Vec<u32>>,
     pub(crate) shard: usize,
     pub(crate) offset: u64,
     pub(crate) length: u64,
@@ -266,6 +269,7 @@ pub(crate) fn build(paths: Paths, what: &Build) -> Result<PathBuf, Error> {
                         key,
                         caption: content.caption.clone(),
                         class: content.class,
+                        classes: content.classes.clone(),
                         shard: entry.shard,
                         offset: content.image.offset,
                         length: content.image.length,

@@ -13,7 +13,7 @@ use crate::decode;
 use crate::error::Error;
 use crate::index;
 use crate::layout::{self, PoolInfo};
-use shards::Span;
+use shards::{DatasetType, Span};
 
 /// How to open a pool.
 #[derive(Debug, Clone)]
@@ -184,9 +184,18 @@ impl Dataset {
         if out.len() == needed { Ok(()) } else { Err(Error::Buffer { needed, given: out.len() }) }
     }
 
-    /// Caption of pair `i`, trimmed, never empty.
+    /// Caption of pair `i`, trimmed, never empty; all of them, one a line, in a data set for retrieval.
     pub fn caption(&self, i: usize) -> &str {
         &self.row(i).caption
+    }
+
+    /// Captions of image `i`, at least one: of a data set for retrieval the lines that are not empty.
+    pub fn captions(&self, i: usize) -> Vec<&str> {
+        let caption = self.caption(i);
+        if self.dataset_type() != DatasetType::Retrieval {
+            return vec![caption];
+        }
+        caption.split(is_line_end).map(str::trim).filter(|line| !line.is_empty()).collect()
     }
 
     /// Key of pair `i`.
@@ -197,6 +206,16 @@ impl Dataset {
     /// Class of pair `i`: a line of [`Dataset::class_names`].
     pub fn class(&self, i: usize) -> Option<u32> {
         self.row(i).class
+    }
+
+    /// Classes of image `i` in a data set with several an image, ascending; `None` in any other.
+    pub fn classes(&self, i: usize) -> Option<&[u32]> {
+        self.row(i).classes.as_deref()
+    }
+
+    /// How texts and classes are read.
+    pub fn dataset_type(&self) -> DatasetType {
+        self.info.identity.dataset_type
     }
 
     /// Lines of `classnames.txt`; empty for a pool without classes.
@@ -302,15 +321,20 @@ fn open_or_build(info: &PoolInfo, form: Form, options: &OpenOptions) -> Result<C
     cache::open(&path, form)?.ok_or_else(|| Error::Metadata { path, reason: "it changed while it was written".into() })
 }
 
+/// Ends a line for Python's `str.splitlines`, which CLIP_benchmark reads captions with.
+fn is_line_end(c: char) -> bool {
+    matches!(c, '\n' | '\r' | '\u{b}' | '\u{c}' | '\u{1c}'..='\u{1e}' | '\u{85}' | '\u{2028}' | '\u{2029}')
+}
+
 fn check_classes(dir: &Path, samples: &[Row], class_names: &[String]) -> Result<(), Error> {
-    let outside = |row: &&Row| row.class.is_some_and(|class| class as usize >= class_names.len());
-    match samples.iter().find(outside) {
+    let largest = |row: &Row| row.class.max(row.classes.as_ref().and_then(|classes| classes.last().copied()));
+    match samples.iter().find(|row| largest(row).is_some_and(|class| class as usize >= class_names.len())) {
         Some(row) if !class_names.is_empty() => Err(Error::Metadata {
             path: dir.join("classnames.txt"),
             reason: format!(
                 "sample `{}` has class {}, but there are {} class names (line 1 names class 0)",
                 row.key,
-                row.class.unwrap_or_default(),
+                largest(row).unwrap_or_default(),
                 class_names.len()
             ),
         }),

@@ -25,9 +25,9 @@ pub(crate) struct Entry {
 /// Scans all shards and sorts their samples by sha256(key). They must be those that `info` was told of.
 pub(crate) fn build(info: &PoolInfo) -> Result<Vec<Entry>, Error> {
     let shards = &info.shards;
-    let class_names = &info.identity.class_names;
+    let (class_names, kind) = (&info.identity.class_names, info.identity.dataset_type);
     let per_shard: Vec<Vec<Sample>> =
-        shards.par_iter().map(|path| shards::read(path, class_names)).collect::<Result<_, _>>()?;
+        shards.par_iter().map(|path| shards::read(path, class_names, kind)).collect::<Result<_, _>>()?;
     let mut checks = info.identity.checks()?;
     let mut of_shards = Vec::new();
     for (path, samples) in shards.iter().zip(&per_shard) {

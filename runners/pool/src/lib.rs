@@ -47,3 +47,4 @@ pub use crop::Crop;
 pub use dataset::{Dataset, OpenOptions, Skipped};
 pub use error::Error;
 pub use layout::{PoolInfo, inspect};
+pub use shards::DatasetType;

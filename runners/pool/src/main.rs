@@ -8,6 +8,7 @@ use std::process::ExitCode;
 use std::sync::Arc;
 use std::time::Instant;
 
+mod files;
 mod progress;
 
 use clap::{Parser, Subcommand};
@@ -24,17 +25,25 @@ struct Args {
 
 #[derive(Subcommand)]
 enum Command {
-    /// Pack the pools of a recipe; does nothing if they are there already.
+    /// Pack the pools of a recipe, doing nothing if they are there already; or images that lie in folders or are listed
+    /// in a table.
+    #[command(args_conflicts_with_subcommands = true, subcommand_negates_reqs = true)]
     Pack {
         /// Recipe, e.g. `experiments/pools/emoji.json`.
-        recipe: PathBuf,
+        #[arg(required = true)]
+        recipe: Option<PathBuf>,
         /// Folder with the package archives (.tgz).
-        #[arg(long)]
-        archives: PathBuf,
+        #[arg(long, required = true)]
+        archives: Option<PathBuf>,
         /// Folder that gets one folder per pool.
-        #[arg(long)]
-        out: PathBuf,
+        #[arg(long, required = true)]
+        out: Option<PathBuf>,
+        #[command(subcommand)]
+        from: Option<files::Pack>,
     },
+    /// Lay a pool out for CLIP_benchmark, which then reads it as `--dataset wds/NAME --dataset_root OUT`: links to its
+    /// shards, and the files that it wants beside them.
+    Benchmark(files::Benchmark),
     /// Exit 0 if the pools of a recipe are there already, 1 if not. Needs no archive.
     Check {
         /// Recipe.
@@ -88,7 +97,12 @@ fn main() -> ExitCode {
 
 fn run(command: Command) -> anyhow::Result<ExitCode> {
     match command {
-        Command::Pack { recipe, archives, out } => pack_recipe(&recipe, &archives, &out)?,
+        Command::Pack { from: Some(from), .. } => files::pack(from)?,
+        Command::Pack { recipe: Some(recipe), archives: Some(archives), out: Some(out), .. } => {
+            pack_recipe(&recipe, &archives, &out)?;
+        }
+        Command::Pack { .. } => unreachable!("clap asks for a recipe, its archives and a folder"),
+        Command::Benchmark(benchmark) => files::benchmark(&benchmark)?,
         Command::Check { recipe, out } => {
             let Some(folders) = pack::packed(&RecipeFile::read(&recipe)?, &out) else { return Ok(ExitCode::from(1)) };
             for folder in folders {
@@ -165,7 +179,7 @@ fn inspect(dir: &Path, options: &OpenOptions, json: bool) -> anyhow::Result<()> 
             .collect();
         let report = serde_json::json!({
             "dir": info.dir, "digest": info.identity.digest, "shards": info.shards.len(), "bytes": info.bytes,
-            "samples": dataset.len(), "samples_declared": info.identity.counts.pairs, "classes": dataset.class_names().len(),
+            "samples": dataset.len(), "samples_declared": info.identity.counts.pairs, "classes": dataset.class_names().len(), "dataset_type": dataset.dataset_type().name(),
             "pixel_bytes": dataset.cached_bytes(), "streamed": dataset.is_streamed(), "skipped": skipped, "skipped_by_kind": kinds, "manifest": info.manifest,
         });
         println!("{}", serde_json::to_string_pretty(&report)?);
@@ -181,6 +195,7 @@ fn inspect(dir: &Path, options: &OpenOptions, json: bool) -> anyhow::Result<()> 
         println!("pixels   {:.1} MB", dataset.cached_bytes() as f64 / 1e6);
     }
     println!("classes  {}", dataset.class_names().len());
+    println!("type     {}", dataset.dataset_type().name());
     println!("skipped  {}", skipped.len());
     for (kind, count) in &kinds {
         println!("         {count} ({kind})");

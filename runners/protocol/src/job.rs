@@ -5,7 +5,7 @@ use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
 
-use crate::NamedModel;
+use crate::{NamedModel, ProbePlan};
 
 /// One attempt at a job, as written to `job.json` by `sweep-worker`.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -273,6 +273,24 @@ pub struct EvaluationPlan {
     pub templates: Vec<String>,
     /// Samples seen after which to measure, ascending; the end of training is always measured too.
     pub at_samples: Vec<u64>,
+    /// How to probe, for [`EvaluationTask::LinearProbe`].
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub probe: Option<ProbePlan>,
+}
+
+impl EvaluationPlan {
+    /// All pools that it reads.
+    pub fn sources(&self) -> impl Iterator<Item = &DataSource> {
+        let of_probe = self.probe.iter().flat_map(|probe| std::iter::once(&probe.train).chain(&probe.validation));
+        std::iter::once(&self.data).chain(of_probe)
+    }
+
+    /// All pools that it reads.
+    pub fn sources_mut(&mut self) -> impl Iterator<Item = &mut DataSource> {
+        let of_probe =
+            self.probe.iter_mut().flat_map(|probe| std::iter::once(&mut probe.train).chain(&mut probe.validation));
+        std::iter::once(&mut self.data).chain(of_probe)
+    }
 }
 
 /// A kind of measurement. Definitions as in CLIP_benchmark.
@@ -285,12 +303,18 @@ pub enum EvaluationTask {
     ZeroshotRetrieval,
     /// `loss@1024`: InfoNCE over blocks of exactly 1,024 pairs, so that it compares across batch sizes.
     ContrastiveLoss,
+    /// `lp_acc1`, `lp_acc5` and `lp_mean_per_class_recall`, `@full` or `@5shot`: see [`ProbePlan`].
+    LinearProbe,
 }
 
 impl EvaluationTask {
     /// All of them.
-    pub const ALL: [EvaluationTask; 3] =
-        [EvaluationTask::ZeroshotClassification, EvaluationTask::ZeroshotRetrieval, EvaluationTask::ContrastiveLoss];
+    pub const ALL: [EvaluationTask; 4] = [
+        EvaluationTask::ZeroshotClassification,
+        EvaluationTask::ZeroshotRetrieval,
+        EvaluationTask::ContrastiveLoss,
+        EvaluationTask::LinearProbe,
+    ];
 
     /// As in job.json and in specs.
     pub const fn name(self) -> &'static str {
@@ -298,6 +322,7 @@ impl EvaluationTask {
             EvaluationTask::ZeroshotClassification => "zeroshot_classification",
             EvaluationTask::ZeroshotRetrieval => "zeroshot_retrieval",
             EvaluationTask::ContrastiveLoss => "contrastive_loss",
+            EvaluationTask::LinearProbe => "linear_probe",
         }
     }
 
@@ -341,9 +366,9 @@ impl JobSpec {
         identity.data.path = PathBuf::new();
         identity.data.pool.clear();
         identity.skipped_max = None;
-        for evaluation in &mut identity.evaluations {
-            evaluation.data.path = PathBuf::new();
-            evaluation.data.pool.clear();
+        for source in identity.evaluations.iter_mut().flat_map(EvaluationPlan::sources_mut) {
+            source.path = PathBuf::new();
+            source.pool.clear();
         }
         identity
     }

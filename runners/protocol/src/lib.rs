@@ -16,6 +16,7 @@ pub mod exit;
 mod job;
 mod manifest;
 mod model;
+mod probe;
 mod shipped;
 
 pub use event::{DataUsed, Description, Event, FailureKind, Measurement, ServeRequest};
@@ -25,6 +26,7 @@ pub use job::{
 };
 pub use manifest::{HASH_ORDER_DOC, PoolManifest, ShardEntry, SourceEntry};
 pub use model::{Compute, ModelConfig, ModelProblem, ModelSize, NamedModel, TextConfig, VisionConfig};
+pub use probe::{Choose, ProbePlan, Shots};
 pub use shipped::{MODEL_ALIASES, SHIPPED_MODELS, shipped_model};
 
 /// Version of the JSON described here. A runner that speaks another one is refused before anything starts.

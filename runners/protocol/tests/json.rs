@@ -2,8 +2,8 @@
 
 use proptest::prelude::*;
 use protocol::{
-    DataUsed, Description, EvaluationTask, Event, FailureKind, Job, Measurement, NamedModel, Ranks, ServeRequest,
-    shipped_model,
+    Choose, DataUsed, Description, EvaluationTask, Event, FailureKind, Job, Measurement, NamedModel, ProbePlan, Ranks,
+    ServeRequest, Shots, shipped_model,
 };
 
 const README: &str = include_str!("../README.md");
@@ -62,6 +62,15 @@ fn readme_ranks() {
 }
 
 #[test]
+fn readme_linear_probe() {
+    let [text] = blocks("Linear probes")[..] else { panic!("one block") };
+    let probe: ProbePlan = serde_json::from_str(text).expect("the example is a probe");
+    assert_eq!(probe.shots, [Shots::Each(1), Shots::Each(5), Shots::All]);
+    let written: serde_json::Value = serde_json::from_str(text).expect("JSON");
+    assert_eq!(serde_json::to_value(&probe).expect("serialises"), written);
+}
+
+#[test]
 fn readme_serve_request() {
     let [text] = blocks("Serve")[..] else { panic!("one block") };
     let request: ServeRequest = serde_json::from_str(text).expect("the example is a request");
@@ -84,6 +93,36 @@ fn paths_are_no_part_of_the_identity() {
     job.spec.data.path = "elsewhere".into();
     job.spec.evaluations[0].data.path = "elsewhere".into();
     assert_eq!(job.spec.identity(), before);
+    assert!(!serde_json::to_string(&before).expect("serialises").contains("probe"), "no trace in jobs without one");
+
+    let data = job.spec.evaluations[0].data.clone();
+    let (lr, epochs) = (vec![0.1, 0.01], vec![10, 40]);
+    let shots = vec![Shots::Each(5), Shots::All];
+    let validation = Some(data.clone());
+    let probe =
+        ProbePlan { train: data, validation, shots, choose: Choose::Test, lr, epochs, batch_size: 256, seed: 0 };
+    assert_eq!(
+        (probe.passes_max(), ProbePlan { choose: Choose::Validation, ..probe.clone() }.passes_max()),
+        (100, 740)
+    );
+    job.spec.evaluations[0].probe = Some(probe);
+    let probed = job.spec.identity();
+    let text = serde_json::to_string(&probed).expect("serialises");
+    assert!(text.contains(r#""shots":[5,"all"],"choose":"test""#), "{text}");
+    assert_eq!(serde_json::from_str::<protocol::JobSpec>(&text).expect("parses"), probed);
+    for wrong in ["0", "\"five\"", "-1"] {
+        assert!(
+            serde_json::from_str::<Shots>(wrong).is_err_and(|error| error.to_string().contains("or `all`")),
+            "{wrong}"
+        );
+    }
+    for (at, source) in job.spec.evaluations[0].sources_mut().enumerate() {
+        source.path = format!("elsewhere {at}").into();
+    }
+    assert_eq!(job.spec.identity(), probed);
+    let probe = job.spec.evaluations[0].probe.as_mut().expect("set above");
+    probe.train.digest = "0".repeat(64);
+    assert_ne!(job.spec.identity(), probed);
     job.spec.data.digest = "0".repeat(64);
     assert_ne!(job.spec.identity(), before);
 }

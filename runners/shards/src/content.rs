@@ -15,6 +15,7 @@ use serde::{Deserialize, Serialize};
 use sha2::{Digest as _, Sha256};
 
 use crate::error::Error;
+use crate::folder::DatasetType;
 use crate::sample::{self, Counts, Sample};
 use crate::tar::Span;
 
@@ -86,12 +87,12 @@ impl Stat {
     }
 }
 
-/// Reads and hashes the shard at `path`; gives the checks of its pairs too. `class_names` as for [`crate::read`].
-pub(crate) fn hash(path: &Path, class_names: &[String]) -> Result<(ShardContent, Vec<u64>), Error> {
+/// Reads and hashes the shard at `path`; gives the checks of its pairs too. The rest as for [`crate::read`].
+pub(crate) fn hash(path: &Path, class_names: &[String], kind: DatasetType) -> Result<(ShardContent, Vec<u64>), Error> {
     let file = File::open(path).map_err(Error::io("read", path))?;
     let stat = || Ok(Stat::of(&file.metadata().map_err(Error::io("read", path))?));
     let (begun, before) = (SystemTime::now(), stat()?);
-    let samples = sample::read(path, class_names)?;
+    let samples = sample::read(path, class_names, kind)?;
     let texts = texts(&samples);
     let mut content = Sha256::new().chain_update(&texts);
     let mut places = Sha256::new();
@@ -129,6 +130,12 @@ pub fn texts(samples: &[Sample]) -> String {
                 hash.update([1]);
                 text(&mut hash, &pair.caption);
                 hash.update(pair.class.map_or(u64::MAX, u64::from).to_le_bytes());
+                if let Some(classes) = &pair.classes {
+                    hash.update((classes.len() as u64).to_le_bytes());
+                    for class in classes {
+                        hash.update(class.to_le_bytes());
+                    }
+                }
                 hash.update(pair.image.length.to_le_bytes());
             }
             Err(_) => hash.update([0]),

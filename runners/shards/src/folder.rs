@@ -1,8 +1,11 @@
-//! A pool's folder: which shards it has, and the small files beside them.
+//! A pool's folder: which shards it has, and the small files beside them. A split of a data set in CLIP_benchmark's
+//! layout (`test/0.tar`, `test/nshards.txt`) has them in the folder above, for all splits.
 
 use std::collections::BTreeMap;
 use std::fs;
 use std::path::{Path, PathBuf};
+
+use serde::{Deserialize, Serialize};
 
 use crate::error::Error;
 use crate::sample::{Counts, trim};
@@ -13,6 +16,34 @@ pub const CLASS_NAMES: &str = "classnames.txt";
 pub(crate) const SIZES: &str = "sizes.json";
 /// One prompt template a line.
 pub const TEMPLATES: &str = "zeroshot_classification_templates.txt";
+/// What kind of data set it is, where it is not the usual one: [`DatasetType`].
+pub const DATASET_TYPE: &str = "dataset_type.txt";
+/// How many shards, `0.tar` to `N-1.tar`, a split in CLIP_benchmark's layout has.
+pub const SHARD_COUNT: &str = "nshards.txt";
+
+/// How texts and classes of a pool are to be read.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum DatasetType {
+    /// One caption an image, which may have several lines, and perhaps one class.
+    #[default]
+    Pairs,
+    /// A caption a line, so that an image has one or more.
+    Retrieval,
+    /// Any number of classes an image: `KEY.npy`, a vector of 0 and 1 with one number a class.
+    Multilabel,
+}
+
+impl DatasetType {
+    /// As in [`DATASET_TYPE`]; the usual kind has no word there but `classification`.
+    pub const fn name(self) -> &'static str {
+        match self {
+            DatasetType::Pairs => "classification",
+            DatasetType::Retrieval => "retrieval",
+            DatasetType::Multilabel => "multilabel",
+        }
+    }
+}
 
 /// The shards of the pool in `dir`, sorted by name. Hidden files are some system's own. A compressed shard is an error
 /// unless the plain one lies beside it: its pairs would be missing without a word.
@@ -58,7 +89,56 @@ pub fn list(dir: &Path) -> Result<Vec<PathBuf>, Error> {
         return Err(Error::NoShards { dir: dir.to_owned() });
     }
     shards.sort();
+    check_shard_count(dir, &shards)?;
     Ok(shards)
+}
+
+/// A split that was fetched in part would be another pool without a word.
+fn check_shard_count(dir: &Path, shards: &[PathBuf]) -> Result<(), Error> {
+    let path = dir.join(SHARD_COUNT);
+    let Some(bytes) = read_if_there(&path)? else { return Ok(()) };
+    let text = String::from_utf8_lossy(&bytes);
+    let refused = |reason: String| Error::Metadata {
+        path: path.clone(),
+        reason,
+        hint: format!("fetch what is missing, or delete {SHARD_COUNT}: all shards of the folder are read then"),
+    };
+    let Ok(count) = trim(&text).parse::<usize>() else {
+        return Err(refused(format!("`{}` is no number of shards", trim(&text))));
+    };
+    let missing = |nth: &usize| !shards.iter().any(|shard| file_name(shard) == format!("{nth}.tar"));
+    match (0..count).find(missing) {
+        Some(nth) => Err(refused(format!("it gives {count} shards, and `{nth}.tar` is not there"))),
+        None if shards.len() > count => {
+            Err(refused(format!("it gives {count} shards, and {} lie beside it", shards.len())))
+        }
+        None => Ok(()),
+    }
+}
+
+/// Where the file `name` of the pool in `dir` is to be: for a split without one, in the folder above.
+fn beside(dir: &Path, name: &str) -> PathBuf {
+    let own = dir.join(name);
+    match dir.parent() {
+        Some(above) if !own.exists() && dir.join(SHARD_COUNT).exists() => above.join(name),
+        _ => own,
+    }
+}
+
+/// What [`DATASET_TYPE`] says; without it, the usual kind.
+pub fn dataset_type(dir: &Path) -> Result<DatasetType, Error> {
+    let path = beside(dir, DATASET_TYPE);
+    let Some(bytes) = read_if_there(&path)? else { return Ok(DatasetType::Pairs) };
+    let text = String::from_utf8_lossy(&bytes);
+    let word = trim(&text).to_ascii_lowercase();
+    let known = [DatasetType::Pairs, DatasetType::Retrieval, DatasetType::Multilabel];
+    known.into_iter().find(|kind| kind.name() == word).ok_or_else(|| Error::Metadata {
+        path,
+        reason: format!(
+            "`{word}` is no kind of data set that is read here; allowed: classification, retrieval, multilabel"
+        ),
+        hint: "correct the word, or delete the file: pairs with one caption each are read then".into(),
+    })
 }
 
 /// `00000.tar.gz` -> `00000.tar`; `None` for what is no compressed shard.
@@ -118,14 +198,14 @@ pub fn check_count(list: &Path, shard: &Path, said: u64, found: &Counts) -> Resu
 /// Lines of [`CLASS_NAMES`]; none without the file. Line k is class k, so an empty line is a class without a name.
 /// Empty lines at the end are no classes.
 pub fn class_names(dir: &Path) -> Result<Vec<String>, Error> {
-    let mut lines = lines(&dir.join(CLASS_NAMES))?;
+    let mut lines = lines(&beside(dir, CLASS_NAMES))?;
     lines.truncate(lines.iter().rposition(|line| !line.is_empty()).map_or(0, |last| last + 1));
     Ok(lines)
 }
 
 /// Lines of [`TEMPLATES`] that are not empty; none without the file.
 pub fn templates(dir: &Path) -> Result<Vec<String>, Error> {
-    let mut lines = lines(&dir.join(TEMPLATES))?;
+    let mut lines = lines(&beside(dir, TEMPLATES))?;
     lines.retain(|line| !line.is_empty());
     Ok(lines)
 }

@@ -17,7 +17,7 @@ use sha2::{Digest as _, Sha256};
 
 use crate::content::{self, ShardContent, Stat};
 use crate::error::Error;
-use crate::folder::{self, file_name};
+use crate::folder::{self, DatasetType, file_name};
 use crate::index_file::{self, Header, IndexFile};
 use crate::sample::Counts;
 
@@ -29,7 +29,7 @@ const SAVE_EVERY: Duration = Duration::from_secs(20);
 /// What is known of a pool.
 #[derive(Debug, Clone)]
 pub struct Identity {
-    /// sha256 of the shards' names and contents, the class names and the templates, 64 hex digits.
+    /// sha256 of the shards' names and contents, the class names, the templates and the kind of data set, 64 hex digits.
     pub digest: String,
     /// The shards by name.
     pub shards: BTreeMap<String, ShardContent>,
@@ -41,6 +41,8 @@ pub struct Identity {
     pub class_names: Vec<String>,
     /// Lines of `zeroshot_classification_templates.txt`.
     pub templates: Vec<String>,
+    /// How texts and classes are read.
+    pub dataset_type: DatasetType,
     checks: Checks,
 }
 
@@ -115,7 +117,8 @@ pub fn identify(dir: &Path, elsewhere: Option<&Path>, progress: Progress) -> Res
 /// Hashes the pool in `dir` and writes its [`INDEX`], whatever an earlier one says.
 pub fn write_index(dir: &Path, progress: Progress) -> Result<Identity, Error> {
     let identity = read(dir, None, None, progress)?;
-    let mut header = Header { class_names: names_digest(&identity.class_names), shards: identity.shards.clone() };
+    let names = names_digest(&identity.class_names, identity.dataset_type);
+    let mut header = Header { class_names: names, shards: identity.shards.clone() };
     for shard in header.shards.values_mut() {
         (shard.stat, shard.before) = (None, None);
     }
@@ -140,7 +143,8 @@ fn read(
     let paths = folder::list(dir)?;
     let said = folder::sizes(dir, &paths)?;
     let (class_names, templates) = (folder::class_names(dir)?, folder::templates(dir)?);
-    let names = names_digest(&class_names);
+    let dataset_type = folder::dataset_type(dir)?;
+    let names = names_digest(&class_names, dataset_type);
     if let Some(index) = index {
         fits(index, &paths, &names)?;
     }
@@ -156,7 +160,7 @@ fn read(
             let names = &names;
             let mut memory =
                 Memory { places: &places, names, earlier, shards: found.shards, checks, noticed, saved: None };
-            let hashed = hash(&missing, &class_names, index, &mut memory, progress);
+            let hashed = hash(&missing, (&class_names, dataset_type), index, &mut memory, progress);
             memory.save();
             hashed?;
             found = Known { shards: memory.shards, checks: Checks::Here(memory.checks) };
@@ -168,17 +172,24 @@ fn read(
     for shard in shards.values() {
         counts.add(&shard.counts);
     }
-    let digest = digest(&shards, &class_names, &templates);
-    let identity = Identity { digest, shards, counts, noticed, class_names, templates, checks: found.checks };
+    let digest = digest(&shards, &class_names, &templates, dataset_type);
+    let checks = found.checks;
+    let identity = Identity { digest, shards, counts, noticed, class_names, templates, dataset_type, checks };
     if let Some(said) = said {
         identity.check_counts(&dir.join(folder::SIZES), said.iter().map(|(name, said)| (name.as_str(), *said)))?;
     }
     Ok(identity)
 }
 
-fn digest(shards: &BTreeMap<String, ShardContent>, class_names: &[String], templates: &[String]) -> String {
+fn digest(
+    shards: &BTreeMap<String, ShardContent>,
+    class_names: &[String],
+    templates: &[String],
+    kind: DatasetType,
+) -> String {
     let mut hash = Sha256::new();
     hash.update("pool 1\n");
+    hash_kind(&mut hash, kind);
     for list in [class_names, templates] {
         content::texts_in_order(&mut hash, list);
     }
@@ -189,8 +200,17 @@ fn digest(shards: &BTreeMap<String, ShardContent>, class_names: &[String], templ
     format!("{:x}", hash.finalize())
 }
 
-fn names_digest(class_names: &[String]) -> String {
+/// The usual kind leaves no trace: pools are what they were before there were others.
+fn hash_kind(hash: &mut Sha256, kind: DatasetType) {
+    if kind != DatasetType::Pairs {
+        hash.update(kind.name());
+    }
+}
+
+/// Of all beside a shard that its samples depend on.
+fn names_digest(class_names: &[String], kind: DatasetType) -> String {
     let mut hash = Sha256::new();
+    hash_kind(&mut hash, kind);
     content::texts_in_order(&mut hash, class_names);
     format!("{:x}", hash.finalize())
 }
@@ -203,7 +223,11 @@ fn fits(index: &IndexFile, paths: &[PathBuf], names: &str) -> Result<(), Error> 
         hint: format!("if the pool is right as it is, call `sweep-pool index` again, or delete {INDEX}"),
     };
     if index.header.class_names != names {
-        return Err(refused(format!("{} has changed since the pool was indexed", folder::CLASS_NAMES)));
+        return Err(refused(format!(
+            "{} or {} has changed since the pool was indexed",
+            folder::CLASS_NAMES,
+            folder::DATASET_TYPE
+        )));
     }
     for path in paths {
         let name = file_name(path);
@@ -349,7 +373,7 @@ impl Memory<'_> {
 /// Hashes what is missing, by as many threads as there are cores. An error is that of the first shard that has one.
 fn hash(
     missing: &[&Path],
-    class_names: &[String],
+    (class_names, kind): (&[String], DatasetType),
     index: Option<&IndexFile>,
     memory: &mut Memory,
     progress: Progress,
@@ -369,7 +393,7 @@ fn hash(
                 loop {
                     let at = next.fetch_add(1, Ordering::Relaxed);
                     let Some(path) = missing.get(at) else { return };
-                    let hashed = content::hash(path, class_names);
+                    let hashed = content::hash(path, class_names, kind);
                     if hashed.is_err() {
                         // Those that others are at are told too; the rest would be hours of work for nothing.
                         next.store(missing.len(), Ordering::Relaxed);

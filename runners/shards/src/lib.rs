@@ -20,12 +20,16 @@ mod error;
 mod folder;
 mod identity;
 mod index_file;
+mod multilabel;
 mod sample;
 mod tar;
 
 pub use content::{ShardContent, image_check, texts};
 pub use error::Error;
-pub use folder::{CLASS_NAMES, TEMPLATES, check_count, class_names, file_name, list, templates};
+pub use folder::{
+    CLASS_NAMES, DATASET_TYPE, DatasetType, SHARD_COUNT, TEMPLATES, check_count, class_names, dataset_type, file_name,
+    list, templates,
+};
 pub use identity::{INDEX, Identity, Progress, identify, no_progress, write_index};
 pub use sample::{Content, Counts, Reason, Sample, count, read};
 pub use tar::{Kind, Member, Reader, Span};

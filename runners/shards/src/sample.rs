@@ -8,6 +8,8 @@ use std::path::Path;
 use serde::{Deserialize, Serialize};
 
 use crate::error::Error;
+use crate::folder::DatasetType;
+use crate::multilabel;
 use crate::tar::{Kind, Member, Reader, Span};
 
 /// Extensions of images. What an image is in truth, its content says.
@@ -23,6 +25,8 @@ struct Group {
     image: Option<(Kind, Span)>,
     caption: Option<(Kind, Span)>,
     class: Option<(Kind, Span)>,
+    /// Vector of classes.
+    classes: Option<(Kind, Span)>,
     /// The key was there before in this shard.
     repeated: bool,
     /// Extensions so far: one that comes twice starts another sample.
@@ -43,10 +47,12 @@ pub struct Sample {
 pub struct Content {
     /// Bytes of the image.
     pub image: Span,
-    /// Trimmed, never empty.
+    /// Trimmed, never empty. Of [`DatasetType::Retrieval`]: all captions, one a line.
     pub caption: String,
     /// Line of `classnames.txt`, from 0.
     pub class: Option<u32>,
+    /// Lines of `classnames.txt`, ascending, of [`DatasetType::Multilabel`] alone.
+    pub classes: Option<Vec<u32>>,
 }
 
 /// Why a sample is not used.
@@ -104,17 +110,17 @@ pub fn count(samples: &[Sample]) -> Counts {
 
 /// Reads the samples of the shard at `path`, in its order. `class_names` stand in for captions where there are classes
 /// only.
-pub fn read(path: &Path, class_names: &[String]) -> Result<Vec<Sample>, Error> {
+pub fn read(path: &Path, class_names: &[String], kind: DatasetType) -> Result<Vec<Sample>, Error> {
     let file = File::open(path).map_err(Error::io("read", path))?;
     let mut reader = Reader::new(path, &file)?;
-    let mut groups = Grouping::default();
+    let mut groups = Grouping { kind, ..Grouping::default() };
     // Texts and an image's first bytes mostly lie in the window that their headers were read in.
     let mut texts = HashMap::new();
     while let Some(member) = reader.member()? {
         let span = member.span;
         let wanted = match groups.add(&member) {
             Some(Role::Image) => span.length.min(16),
-            Some(Role::Caption | Role::Class) if span.length <= TEXT_MAX => span.length,
+            Some(Role::Caption | Role::Class | Role::Classes) if span.length <= TEXT_MAX => span.length,
             _ => continue,
         };
         let bytes = reader.bytes(Span { offset: span.offset, length: wanted })?;
@@ -124,7 +130,7 @@ pub fn read(path: &Path, class_names: &[String]) -> Result<Vec<Sample>, Error> {
     Ok(groups
         .finish()
         .into_iter()
-        .map(|group| Sample { content: content(&group, text, class_names), key: group.key })
+        .map(|group| Sample { content: content(&group, text, class_names, kind), key: group.key })
         .collect())
 }
 
@@ -134,12 +140,14 @@ enum Role {
     Image,
     Caption,
     Class,
+    Classes,
 }
 
-fn role(extension: &str) -> Option<Role> {
+fn role(extension: &str, kind: DatasetType) -> Option<Role> {
     match extension {
         "txt" => Some(Role::Caption),
         "cls" => Some(Role::Class),
+        "npy" => (kind == DatasetType::Multilabel).then_some(Role::Classes),
         other => IMAGES.contains(&other).then_some(Role::Image),
     }
 }
@@ -154,6 +162,7 @@ fn split_name(name: &str) -> Option<(&str, String)> {
 
 #[derive(Default)]
 struct Grouping {
+    kind: DatasetType,
     groups: Vec<Group>,
     /// Key to its first group.
     first: HashMap<String, usize>,
@@ -165,7 +174,7 @@ impl Grouping {
     /// Adds the next member and says what it is to its sample, where it is a file that its sample did not have.
     fn add(&mut self, member: &Member) -> Option<Role> {
         let (key, extension) = split_name(&member.name)?;
-        let role = role(&extension);
+        let role = role(&extension, self.kind);
         match member.kind {
             Kind::Other => return None,
             Kind::Link => {
@@ -193,8 +202,9 @@ impl Grouping {
     fn start(&mut self, key: &str) {
         let at = self.groups.len();
         let repeated = *self.first.entry(key.to_owned()).or_insert(at) != at;
-        let (image, caption, class, extensions) = (None, None, None, BTreeSet::new());
-        self.groups.push(Group { key: key.to_owned(), image, caption, class, repeated, extensions });
+        let (key, extensions) = (key.to_owned(), BTreeSet::new());
+        let (image, caption, class, classes) = (None, None, None, None);
+        self.groups.push(Group { key, image, caption, class, classes, repeated, extensions });
     }
 
     /// Links go to the sample that lacks what they stand for, or make one that can't be used.
@@ -211,19 +221,29 @@ impl Grouping {
 }
 
 impl Group {
+    fn is_without_text(&self) -> bool {
+        self.caption.is_none() && self.class.is_none() && self.classes.is_none()
+    }
+
     fn slot(&mut self, role: Role) -> &mut Option<(Kind, Span)> {
         match role {
             Role::Image => &mut self.image,
             Role::Caption => &mut self.caption,
             Role::Class => &mut self.class,
+            Role::Classes => &mut self.classes,
         }
     }
 }
 
 /// What the sample holds, where `text` gives the bytes of its texts and the first ones of its image.
-fn content<'a>(group: &Group, text: impl Fn(Span) -> &'a [u8], class_names: &[String]) -> Result<Content, Reason> {
+fn content<'a>(
+    group: &Group,
+    text: impl Fn(Span) -> &'a [u8],
+    class_names: &[String],
+    kind: DatasetType,
+) -> Result<Content, Reason> {
     let because = |kind: &'static str, text: &str| Err(Reason { kind, text: text.to_owned() });
-    if group.repeated && (group.image.is_none() || group.caption.is_none() && group.class.is_none()) {
+    if group.repeated && (group.image.is_none() || group.is_without_text()) {
         return because(
             "members apart",
             "its key was there before in this shard: members of one sample must lie side by side",
@@ -232,7 +252,13 @@ fn content<'a>(group: &Group, text: impl Fn(Span) -> &'a [u8], class_names: &[St
     if group.repeated {
         return because("key twice in its shard", "its key was there before in this shard");
     }
-    for (name, member) in [("image", group.image), ("caption", group.caption), ("class", group.class)] {
+    let members = [
+        ("image", group.image),
+        ("caption", group.caption),
+        ("class", group.class),
+        ("list of classes", group.classes),
+    ];
+    for (name, member) in members {
         match member {
             Some((Kind::Link, _)) => {
                 return because("a link", &format!("its {name} is a link, and links in shards are not followed"));
@@ -269,12 +295,22 @@ fn content<'a>(group: &Group, text: impl Fn(Span) -> &'a [u8], class_names: &[St
             }
         }
     };
+    let classes = match group.classes {
+        None if kind == DatasetType::Multilabel => return because("no classes", "it has no classes (npy)"),
+        None => None,
+        Some((_, span)) => match multilabel::classes(text(span)) {
+            Ok(classes) => Some(classes),
+            Err(reason) => return because("classes can't be read", &format!("its classes (npy): {reason}")),
+        },
+    };
+    let named = classes.as_ref().map(|classes| multilabel::caption(classes, class_names));
     let caption = match (group.caption, class.and_then(|class| class_names.get(class as usize))) {
         (Some((_, span)), _) => match str::from_utf8(text(span)) {
             Ok(text) => trim(text),
             Err(_) => return because("caption is not UTF-8", "its caption is not UTF-8"),
         },
         (None, Some(name)) => name,
+        (None, None) if named.is_some() => named.as_deref().unwrap_or_default(),
         (None, None) => return because("no caption", "it has no caption (txt)"),
     };
     if caption.chars().all(invisible) {
@@ -286,7 +322,7 @@ fn content<'a>(group: &Group, text: impl Fn(Span) -> &'a [u8], class_names: &[St
     if !is_image(text(image)) {
         return because("not an image", "not a JPEG, PNG or WebP image");
     }
-    Ok(Content { image, caption: caption.to_owned(), class })
+    Ok(Content { image, caption: caption.to_owned(), class, classes })
 }
 
 /// Told by its first bytes, as a decoder does.

@@ -68,6 +68,7 @@ pub(crate) fn measure(spec: &JobSpec, dataset: &str, tasks: &[EvaluationTask], s
                 measurements.push(fraction("image_retrieval_recall@5", 1.5, -0.10, 5e-4));
                 measurements.push(fraction("text_retrieval_recall@5", 1.5, -0.10, 5e-4));
             }
+            EvaluationTask::LinearProbe => measurements.push(fraction("lp_acc1@full", 1.0, -0.12, 1e-3)),
             EvaluationTask::ContrastiveLoss => {
                 let truth = loss(size.parameters(), seen, spec.data_size.min(seen));
                 let z = normal(&mut noise(spec, dataset, "loss@1024", seen));

@@ -26,10 +26,11 @@ pub struct Measured {
     pub pool: Option<String>,
 }
 
-/// File names and contents: `{dataset}_{pretrained}_{model}_{language}_{task}.json`, a `/` as `_`.
+/// File names and contents: `{dataset}_{pretrained}_{model}_{language}_{task}.json`, a `/` as `_`. Only what
+/// CLIP_benchmark itself gives: see [`is_of_clip_benchmark`].
 pub fn files(rows: &[Measured]) -> Vec<(String, Value)> {
     let mut by_run: BTreeMap<(&str, &str, &str, String), Vec<&Measured>> = BTreeMap::new();
-    for row in rows {
+    for row in rows.iter().filter(|row| is_of_clip_benchmark(&row.metric)) {
         let task = task(&row.metric);
         by_run.entry((&row.model, &row.pretrained, &row.dataset, task)).or_default().push(row);
     }
@@ -69,14 +70,27 @@ fn content(model: &str, pretrained: &str, dataset: &str, language: &str, of: &[&
     value
 }
 
-fn base_task(metric: &str) -> &'static str {
-    if metric.starts_with("lp_") {
-        "linear_probe"
-    } else if metric.contains("retrieval_recall@") {
-        "zeroshot_retrieval"
-    } else {
-        "zeroshot_classification"
+/// Whether CLIP_benchmark gives a metric of that name. It knows no losses, and no retrieval by equal captions.
+pub fn is_of_clip_benchmark(metric: &str) -> bool {
+    task_of(metric).is_some()
+}
+
+fn task_of(metric: &str) -> Option<&'static str> {
+    let recall = metric.split_once("_retrieval_recall@").filter(|(of, k)| {
+        matches!(*of, "image" | "text") && !k.is_empty() && k.bytes().all(|digit| digit.is_ascii_digit())
+    });
+    match metric {
+        _ if recall.is_some() => Some("zeroshot_retrieval"),
+        "acc1" | "acc5" | "mean_per_class_recall" | "mean_average_precision" => Some("zeroshot_classification"),
+        "acc" | "image_acc" | "text_acc" => Some("image_caption_selection"),
+        "Bleu_1" | "Bleu_2" | "Bleu_3" | "Bleu_4" | "METEOR" | "ROUGE_L" | "CIDEr" | "SPICE" => Some("captioning"),
+        _ if matches!(shots(metric).0, "lp_acc1" | "lp_acc5" | "lp_mean_per_class_recall") => Some("linear_probe"),
+        _ => None,
     }
+}
+
+fn base_task(metric: &str) -> &'static str {
+    task_of(metric).unwrap_or("zeroshot_classification")
 }
 
 /// The task, and the shots of a probe, so that files of one data set don't overwrite each other.
@@ -124,7 +138,10 @@ mod tests {
             row("vtab/cifar10", "lp_acc1@full", 0.95),
             row("mscoco_captions@de", "image_retrieval_recall@5", 0.1 + 0.2),
         ];
-        let files = files(&rows);
+        // What CLIP_benchmark does not give is in no file of its form.
+        let ours = ["loss@1024", "image_retrieval_recall_grouped@5", "text_retrieval_recall_grouped@1", "loss"];
+        let ours = ours.map(|metric| row("mscoco_captions@de", metric, 0.5));
+        let files = files(&[&rows[..], &ours].concat());
         let names: Vec<&str> = files.iter().map(|(name, _)| name.as_str()).collect();
         assert_eq!(
             names,

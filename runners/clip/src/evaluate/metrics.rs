@@ -2,7 +2,10 @@
 //!
 //! Ties count against the model: an item that scores as much as the right one stands before it. A model that gives
 //! every item the same score is thus no better than its worst case, not perfect. A score that is no number counts as a
-//! tie.
+//! tie. Plain retrieval alone has ties that are no fault of the model, captions that are equal: there CLIP_benchmark's
+//! order is whatever `topk` gives, and ours is the mean over all orders.
+
+use std::cmp::Ordering;
 
 use protocol::Measurement;
 
@@ -10,8 +13,53 @@ use protocol::Measurement;
 /// item is right.
 pub fn rank(scores: &[f32], is_right: impl Fn(usize) -> bool) -> Option<usize> {
     let best = (0..scores.len()).filter(|i| is_right(*i)).map(|i| scores[i]).reduce(f32::max)?;
-    let before = |i: &usize| !is_right(*i) && !matches!(scores[*i].partial_cmp(&best), Some(std::cmp::Ordering::Less));
+    let before = |i: &usize| !is_right(*i) && !matches!(scores[*i].partial_cmp(&best), Some(Ordering::Less));
     Some((0..scores.len()).filter(before).count())
+}
+
+/// Where the best of the right items stands: wrong ones before it, and wrong and right ones of its score.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Standing {
+    before: usize,
+    tied_wrong: usize,
+    tied_right: usize,
+}
+
+/// The standing of the best right item. A score that is no number counts as a tie.
+pub fn standing(scores: &[f32], is_right: impl Fn(usize) -> bool) -> Standing {
+    let mut found = Standing::default();
+    let Some(best) = (0..scores.len()).filter(|i| is_right(*i)).map(|i| scores[i]).reduce(f32::max) else {
+        return Standing { before: scores.len(), ..found };
+    };
+    for (item, score) in scores.iter().enumerate() {
+        match score.partial_cmp(&best) {
+            Some(Ordering::Less) => {}
+            Some(Ordering::Greater) => found.before += 1,
+            _ if is_right(item) => found.tied_right += 1,
+            _ => found.tied_wrong += 1,
+        }
+    }
+    found
+}
+
+/// How sure it is that a right item is among the first `k`.
+pub trait Hit {
+    /// 0 to 1.
+    fn among(&self, k: usize) -> f64;
+}
+
+/// Yes or no.
+impl Hit for usize {
+    fn among(&self, k: usize) -> f64 {
+        f64::from(u8::from(*self < k))
+    }
+}
+
+/// The share of the orders of tied items in which it is.
+impl Hit for Standing {
+    fn among(&self, k: usize) -> f64 {
+        recall_by_chance(self.tied_wrong + self.tied_right, self.tied_right, k.saturating_sub(self.before))
+    }
 }
 
 /// Share of ranks below `k`.
@@ -60,15 +108,56 @@ pub fn classification(labels: &[u32], ranks: &[usize], classes: usize) -> Vec<Me
     measured
 }
 
-/// `{direction}_retrieval_recall@k`, k = 1, 5, 10, from each query's rank and number of right answers among `n`.
-pub fn retrieval(direction: &str, ranks: &[usize], right: &[usize], n: usize) -> Vec<Measurement> {
+/// `{name}@k`, k = 1, 5, 10, from where each query's answer stands and the number of its right answers among `n`.
+pub fn retrieval(name: &str, hits: &[impl Hit], right: &[usize], n: usize) -> Vec<Measurement> {
     let recall = |k: usize| {
-        let value = share_below(ranks, k);
+        let value = hits.iter().map(|hit| hit.among(k)).sum::<f64>() / hits.len() as f64;
         let chance = right.iter().map(|right| recall_by_chance(n, *right, k)).sum::<f64>() / right.len() as f64;
-        let name = format!("{direction}_retrieval_recall@{k}");
-        measurement(&name, value, binomial_error(value, ranks.len()), chance, ranks.len())
+        measurement(&format!("{name}@{k}"), value, binomial_error(value, hits.len()), chance, hits.len())
     };
     [1, 5, 10].into_iter().filter(|k| *k <= n).map(recall).collect()
+}
+
+/// Average precision of one class, not interpolated: the mean, over its items, of the share of right ones among those
+/// that score as high. 0 for a class without items.
+pub fn average_precision(scores: &[f32], is_right: &[bool]) -> f64 {
+    let mut order: Vec<usize> = (0..scores.len()).collect();
+    // A score that is no number counts as the lowest; of equal ones the wrong items come first.
+    let key = |i: usize| if scores[i].is_nan() { f32::NEG_INFINITY } else { scores[i] };
+    order.sort_by(|a, b| key(*b).total_cmp(&key(*a)).then(is_right[*a].cmp(&is_right[*b])));
+    let (mut found, mut sum) = (0_usize, 0.0);
+    for (rank, item) in order.into_iter().enumerate() {
+        if is_right[item] {
+            found += 1;
+            sum += found as f64 / (rank + 1) as f64;
+        }
+    }
+    sum / found.max(1) as f64
+}
+
+/// What [`average_precision`] is on average where `right` of `n` items lie in a random order.
+pub fn average_precision_by_chance(n: usize, right: usize) -> f64 {
+    if right == 0 || n < 2 {
+        return if right == 0 { 0.0 } else { 1.0 };
+    }
+    let (n, right) = (n as f64, right as f64);
+    let harmonic = (1..=n as u64).map(|i| 1.0 / i as f64).sum::<f64>() / n;
+    harmonic + (right - 1.0) / (n - 1.0) * (1.0 - harmonic)
+}
+
+/// `mean_average_precision` over the classes, from each item's scores, one a class, and whether it is of each class.
+pub fn multilabel(scores: &[f32], is_right: &[bool], classes: usize) -> Measurement {
+    let items = scores.len() / classes;
+    let of_class = |class: usize| {
+        let column = |i: &usize| i * classes + class;
+        let right: Vec<bool> = (0..items).map(|i| is_right[column(&i)]).collect();
+        let scores: Vec<f32> = (0..items).map(|i| scores[column(&i)]).collect();
+        let chance = average_precision_by_chance(items, right.iter().filter(|right| **right).count());
+        (average_precision(&scores, &right), chance)
+    };
+    let (sum, chance) = (0..classes).map(of_class).fold((0.0, 0.0), |sum, one| (sum.0 + one.0, sum.1 + one.1));
+    let n = classes as f64;
+    measurement("mean_average_precision", sum / n, f64::NAN, chance / n, items)
 }
 
 /// Mean loss of pairs with its standard error.
@@ -79,25 +168,7 @@ pub fn mean_loss(name: &str, losses: &[f64], chance: f64) -> Measurement {
     measurement(name, mean, (variance / n).sqrt(), chance, losses.len())
 }
 
-/// For each item, how many items (itself included) have the same text, and a number that they share.
-pub fn groups(texts: &[&str]) -> (Vec<usize>, Vec<usize>) {
-    let mut number = std::collections::HashMap::new();
-    let mut sizes: Vec<usize> = Vec::new();
-    let groups: Vec<usize> = texts
-        .iter()
-        .map(|text| {
-            let group = *number.entry(*text).or_insert(sizes.len());
-            if group == sizes.len() {
-                sizes.push(0);
-            }
-            sizes[group] += 1;
-            group
-        })
-        .collect();
-    let sizes = groups.iter().map(|group| sizes[*group]).collect();
-    (groups, sizes)
-}
-
+/// A measurement; an error that is no number is left out.
 fn measurement(metric: &str, value: f64, error: f64, chance: f64, count: usize) -> Measurement {
     Measurement {
         metric: metric.to_owned(),
@@ -149,7 +220,7 @@ mod tests {
 
     #[test]
     fn retrieval_by_hand_with_chance() {
-        let measured = retrieval("image", &[0, 4, 9, 20], &[1, 1, 1, 2], 40);
+        let measured = retrieval("image_retrieval_recall", &[0, 4, 9, 20], &[1, 1, 1, 2], 40);
         let recalls = ["@1", "@5", "@10"].map(|k| value(&measured, &format!("image_retrieval_recall{k}")));
         assert!(recalls.iter().zip([0.25, 0.5, 0.75]).all(|(found, right)| (found - right).abs() < 1e-12));
         // Two right of 40, one draw: 2/40; one right: 1/40.
@@ -165,9 +236,34 @@ mod tests {
     }
 
     #[test]
-    fn equal_texts_share_a_group() {
-        let (groups, sizes) = groups(&["cat", "dog", "cat", "cow"]);
-        assert!(groups[0] == groups[2] && groups[0] != groups[1] && groups[1] != groups[3]);
-        assert_eq!(sizes, [2, 1, 2, 1]);
+    fn tied_items_stand_in_every_order() {
+        // Two wrong before it; it and three wrong ones are tied.
+        let scores = [0.5, 0.9, 0.5, 0.8, 0.5, 0.5, 0.1];
+        let one = standing(&scores, |i| i == 2);
+        assert_eq!(one, Standing { before: 2, tied_wrong: 3, tied_right: 1 });
+        let among = |k: usize| one.among(k);
+        assert!(
+            [(1, 0.0), (2, 0.0), (3, 0.25), (5, 0.75), (6, 1.0)].iter().all(|(k, p)| (among(*k) - p).abs() < 1e-12)
+        );
+        assert!((standing(&[f32::NAN; 4], |i| i == 2).among(1) - 0.25).abs() < 1e-12, "no better than chance");
+        assert!(standing(&scores, |_| false).among(10).abs() < 1e-12);
+    }
+
+    #[test]
+    fn average_precision_by_hand() {
+        // In order of score: right, wrong, right.
+        let precision = average_precision(&[0.1, 0.9, 0.5], &[true, true, false]);
+        assert!((precision - (1.0 + 2.0 / 3.0) / 2.0).abs() < 1e-12);
+        assert!(
+            (average_precision(&[0.5; 4], &[true, false, false, false]) - 0.25).abs() < 1e-12,
+            "ties count against"
+        );
+        assert!(average_precision(&[0.5], &[false]).abs() < 1e-12);
+        let two = multilabel(&[0.9, 0.1, 0.2, 0.3], &[true, false, false, false], 2);
+        // One class is found first of two items (by chance 3/4), the other has no item.
+        assert_eq!((two.metric.as_str(), two.value, two.standard_error), ("mean_average_precision", 0.5, None));
+        assert_eq!((two.chance, two.count), (Some(0.375), Some(2)));
+        assert!((average_precision_by_chance(3, 3) - 1.0).abs() < 1e-12);
+        assert!((average_precision_by_chance(3, 1) - (1.0 + 0.5 + 1.0 / 3.0) / 3.0).abs() < 1e-12);
     }
 }

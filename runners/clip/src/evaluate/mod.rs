@@ -1,13 +1,16 @@
-//! Measures a model on held-out pairs: zero-shot classification, retrieval, loss at a fixed contrast.
+//! Measures a model on held-out pairs: zero-shot classification, retrieval, loss at a fixed contrast, linear probes.
 //!
-//! Reads weights and data, changes neither, and draws no random number, so training goes on as if nothing had happened.
+//! Reads weights and data, changes neither, and draws no random number but those of a seed of its own, so training goes
+//! on as if nothing had happened.
 
 pub mod metrics;
+mod probe;
+mod retrieval;
 
 use std::collections::BTreeMap;
 
-use pool::Dataset;
-use protocol::{EvaluationTask, Measurement};
+use pool::{Dataset, DatasetType};
+use protocol::{EvaluationTask, Measurement, ProbePlan};
 use tch::{Device, Kind, Tensor};
 
 use crate::augment::Patches;
@@ -16,6 +19,8 @@ use crate::loss::pair_losses;
 use crate::model::Clip;
 use crate::report;
 use crate::tokenizer::{Captions, Tokenizer};
+use probe::{Features, Probed};
+use retrieval::Answers;
 
 /// Pairs that are contrasted with one another in `loss@1024`.
 pub const CONTRAST: usize = 1024;
@@ -23,7 +28,7 @@ pub const CONTRAST: usize = 1024;
 /// Blocks of [`CONTRAST`] pairs measured at most.
 const BLOCKS_MAX: usize = 8;
 
-/// Images or texts embedded at a time.
+/// Images or texts embedded or compared at a time.
 const CHUNK: usize = 256;
 
 /// Why an evaluation can't be made.
@@ -31,12 +36,16 @@ const CHUNK: usize = 256;
 pub enum EvaluateError {
     /// Classification without classes.
     #[error(
-        "evaluation `{dataset}` asks for zeroshot_classification, but its pool has no {missing}: pack it with `classnames.txt` and a `KEY.cls` for each pair, or leave the task out"
+        "evaluation `{dataset}` asks for {task}, but pool `{pool}` has no {missing}: pack it with `classnames.txt` and a `KEY.cls` for each pair, or leave the task out"
     )]
     NoClasses {
         /// The evaluation.
         dataset: String,
-        /// `class names` or `classes`.
+        /// The task that needs them.
+        task: &'static str,
+        /// Folder of the pool.
+        pool: String,
+        /// `class names`, `classes` or `image with one class`.
         missing: &'static str,
     },
     /// A template without a place for the class.
@@ -55,6 +64,14 @@ pub enum EvaluateError {
 /// What was measured, and of which tasks nothing could be, with the reason.
 pub type Measured = (Vec<Measurement>, BTreeMap<EvaluationTask, String>);
 
+/// Right classes, by pair.
+enum Labels {
+    /// One each, of those that have one: (pair, class).
+    One(Vec<(usize, u32)>),
+    /// Any number each: whether the pair is of the class, a row a pair.
+    Several(Vec<bool>),
+}
+
 /// A data set made ready to be measured on: captions and prompts are encoded once.
 pub struct HeldOut {
     /// Name of the evaluation.
@@ -63,14 +80,24 @@ pub struct HeldOut {
     pub tasks: Vec<EvaluationTask>,
     data: Dataset,
     patches: Patches,
+    /// The distinct texts.
     captions: Captions,
-    /// Class of each pair that has one: (pair, class).
-    labels: Vec<(usize, u32)>,
+    labels: Labels,
     /// Prompts of all classes, those of one class side by side.
     prompts: Captions,
     classes: usize,
-    /// For each pair, a number shared by pairs of the same caption, and how many they are.
-    groups: (Vec<usize>, Vec<usize>),
+    answers: Answers,
+    probe: Option<Probe>,
+}
+
+/// What a linear probe is trained on.
+pub struct Probe {
+    /// How.
+    pub plan: ProbePlan,
+    /// Images to train on.
+    pub train: Dataset,
+    /// Images to choose settings on.
+    pub validation: Option<Dataset>,
 }
 
 impl HeldOut {
@@ -78,36 +105,42 @@ impl HeldOut {
     pub fn new(
         plan: &protocol::EvaluationPlan,
         data: Dataset,
+        probe: Option<Probe>,
         patches: Patches,
         tokenizer: &Tokenizer,
         context_length: usize,
     ) -> Result<HeldOut, EvaluateError> {
         let dataset = plan.dataset.clone();
-        let captions = Captions::encode(tokenizer, (0..data.len()).map(|i| data.caption(i)), context_length);
-        let mut labels = Vec::new();
-        let mut prompts = Captions::default();
+        let (mut texts, mut image_of) = (Vec::new(), Vec::new());
+        for image in 0..data.len() {
+            texts.extend(data.captions(image));
+            image_of.resize(texts.len(), image);
+        }
+        let answers = Answers::new(&texts, image_of, data.len());
+        let distinct = answers.distinct().into_iter().map(|text| texts[text]);
+        let captions = Captions::encode(tokenizer, distinct, context_length);
+        let classes = data.class_names().len();
+        let (mut labels, mut prompts) = (Labels::One(Vec::new()), Captions::default());
         if plan.tasks.contains(&EvaluationTask::ZeroshotClassification) {
-            labels = (0..data.len()).filter_map(|i| Some((i, data.class(i)?))).collect();
-            if data.class_names().is_empty() {
-                return Err(EvaluateError::NoClasses { dataset, missing: "class names" });
-            }
-            if labels.is_empty() {
-                return Err(EvaluateError::NoClasses { dataset, missing: "classes" });
-            }
+            labels = labels_of(&dataset, &data)?;
             let texts = prompt_texts(&dataset, &plan.templates, &data)?;
             prompts = Captions::encode(tokenizer, texts.iter().map(String::as_str), context_length);
         }
-        let texts: Vec<&str> = (0..data.len()).map(|i| data.caption(i)).collect();
-        let groups = metrics::groups(&texts);
-        let classes = data.class_names().len();
-        Ok(HeldOut { dataset, tasks: plan.tasks.clone(), data, patches, captions, labels, prompts, classes, groups })
+        if let Some(probe) = &probe {
+            for data in [&data, &probe.train].into_iter().chain(&probe.validation) {
+                classes_of(&dataset, data)?;
+            }
+        }
+        let tasks = plan.tasks.clone();
+        Ok(HeldOut { dataset, tasks, data, patches, captions, labels, prompts, classes, answers, probe })
     }
 
     /// Everything the plan asks for, in order, and why what can't be measured is not.
     pub fn measure(&self, model: &Clip) -> Result<Measured, EvaluateError> {
         let _no_grad = tch::no_grad_guard();
-        let images = self.embed_images(model)?;
-        let needs_texts = self.tasks.iter().any(|task| *task != EvaluationTask::ZeroshotClassification);
+        let images = self.embed_images(model, &self.data)?;
+        let of_images = [EvaluationTask::ZeroshotClassification, EvaluationTask::LinearProbe];
+        let needs_texts = self.tasks.iter().any(|task| !of_images.contains(task));
         let texts = if needs_texts { embed_texts(model, &self.captions) } else { Tensor::new() };
         let mut measured = Vec::new();
         let mut unmeasured = BTreeMap::new();
@@ -115,35 +148,55 @@ impl HeldOut {
             match task {
                 EvaluationTask::ZeroshotClassification => measured.extend(self.classify(model, &images)),
                 EvaluationTask::ZeroshotRetrieval => {
-                    // A text seeks its image, and the other way round. Identical captions are one query with several
-                    // right answers: any image of that caption is right for each of those texts, any of those texts for
-                    // each of those images. No text is left out for being a duplicate.
-                    let n = self.data.len();
-                    let of_text = self.ranks(&texts, &images);
-                    measured.extend(metrics::retrieval("image", &of_text, &self.groups.1, n));
-                    let of_image = self.ranks(&images, &texts);
-                    measured.extend(metrics::retrieval("text", &of_image, &self.groups.1, n));
+                    measured.extend(retrieval::measure(&self.answers, &texts, &images));
                 }
                 EvaluationTask::ContrastiveLoss => match self.contrast(model, &images, &texts) {
                     Ok(loss) => measured.push(loss),
                     Err(reason) => drop(unmeasured.insert(*task, reason)),
                 },
+                EvaluationTask::LinearProbe => {
+                    let probed = self.probe(model, &images)?;
+                    for note in &probed.notes {
+                        report::say(format_args!("linear probe of `{}` @{note}", self.dataset));
+                    }
+                    if probed.measured.is_empty() {
+                        unmeasured.insert(*task, probed.notes.join("; "));
+                    }
+                    measured.extend(probed.measured);
+                }
             }
         }
         Ok((measured, unmeasured))
     }
 
-    /// Unit embeddings (N, E) of all images, in main memory.
-    fn embed_images(&self, model: &Clip) -> Result<Tensor, EvaluateError> {
+    /// Unit embeddings (N, E) of all images of a data set, in main memory.
+    fn embed_images(&self, model: &Clip, data: &Dataset) -> Result<Tensor, EvaluateError> {
         let mut embedded = Vec::new();
-        for start in (0..self.data.len()).step_by(CHUNK) {
-            let chunk = start..(start + CHUNK).min(self.data.len());
+        for start in (0..data.len()).step_by(CHUNK) {
+            let chunk = start..(start + CHUNK).min(data.len());
             let size = chunk.len() as i64;
-            let patches = Tensor::from_slice(&whole_images(&self.data, &self.patches, chunk)?);
+            let patches = Tensor::from_slice(&whole_images(data, &self.patches, chunk)?);
             let patches = patches.view([size, -1, model.image.patch_values()]).to_device(model.device());
             embedded.push(model.image.forward(&patches).to_device(Device::Cpu));
         }
         Ok(Tensor::cat(&embedded, 0))
+    }
+
+    /// Trains linear classifiers on embeddings, each set of images embedded once, and measures them.
+    fn probe(&self, model: &Clip, images: &Tensor) -> Result<Probed, EvaluateError> {
+        let Some(Probe { plan, train, validation }) = &self.probe else {
+            return Ok(Probed { measured: Vec::new(), notes: vec!["the job says nothing of how to probe".to_owned()] });
+        };
+        let features = |data: &Dataset, images: &Tensor| -> Result<Features, EvaluateError> {
+            let classes = classes_of(&self.dataset, data)?;
+            let rows: Vec<i64> = classes.iter().map(|(row, _)| *row as i64).collect();
+            let labels = classes.iter().map(|(_, class)| i64::from(*class)).collect();
+            Ok(Features { images: images.index_select(0, &Tensor::from_slice(&rows)), labels })
+        };
+        let embedded = |data: &Dataset| features(data, &self.embed_images(model, data)?);
+        let (train, validation) = (embedded(train)?, validation.as_ref().map(embedded).transpose()?);
+        let test = features(&self.data, images)?;
+        Ok(probe::measure(plan, &train, validation.as_ref(), &test, model.device()))
     }
 
     /// Logits are cosines of images and class vectors: the mean of a class's unit prompt embeddings, made unit again.
@@ -152,39 +205,23 @@ impl HeldOut {
         let means = prompts.view([self.classes as i64, -1, prompts.size()[1]]).mean_dim(1, false, Kind::Float);
         let norms = means.square().sum_dim_intlist(&[-1_i64][..], true, None).sqrt().clamp_min(1e-12);
         let classes = means / norms;
-        let rows: Vec<i64> = self.labels.iter().map(|(pair, _)| *pair as i64).collect();
-        let logits = images.index_select(0, &Tensor::from_slice(&rows)).matmul(&classes.tr());
-        let scores = to_vec(&logits);
-        let ranks: Vec<usize> = self
-            .labels
+        let scores = |images: &Tensor| to_vec(&images.matmul(&classes.tr()));
+        let labels = match &self.labels {
+            Labels::One(labels) => labels,
+            Labels::Several(right) => return vec![metrics::multilabel(&scores(images), right, self.classes)],
+        };
+        let rows: Vec<i64> = labels.iter().map(|(pair, _)| *pair as i64).collect();
+        let scores = scores(&images.index_select(0, &Tensor::from_slice(&rows)));
+        let labels: Vec<u32> = labels.iter().map(|(_, label)| *label).collect();
+        let ranks: Vec<usize> = labels
             .iter()
             .zip(scores.chunks(self.classes))
-            .filter_map(|((_, label), row)| metrics::rank(row, |class| class == *label as usize))
+            .filter_map(|(label, row)| metrics::rank(row, |class| class == *label as usize))
             .collect();
-        let labels: Vec<u32> = self.labels.iter().map(|(_, label)| *label).collect();
         metrics::classification(&labels, &ranks, self.classes)
     }
 
-    /// For each query, how many wrong answers stand before the best right one.
-    fn ranks(&self, queries: &Tensor, answers: &Tensor) -> Vec<usize> {
-        let n = self.data.len();
-        let groups = &self.groups.0;
-        let answers = answers.tr();
-        let mut ranks = Vec::with_capacity(n);
-        for start in (0..n).step_by(CHUNK) {
-            let rows = CHUNK.min(n - start);
-            let scores = to_vec(&queries.narrow(0, start as i64, rows as i64).matmul(&answers));
-            ranks.extend(
-                scores
-                    .chunks(n)
-                    .enumerate()
-                    .filter_map(|(row, scores)| metrics::rank(scores, |i| groups[i] == groups[start + row])),
-            );
-        }
-        ranks
-    }
-
-    /// InfoNCE over blocks of exactly 1,024 pairs in hash order; what does not fill a block is left out.
+    /// InfoNCE over blocks of exactly 1,024 pairs, each image with its first text, in hash order; what does not fill a block is left out.
     fn contrast(&self, model: &Clip, images: &Tensor, texts: &Tensor) -> Result<Measurement, String> {
         let blocks = (self.data.len() / CONTRAST).min(BLOCKS_MAX);
         if blocks == 0 {
@@ -193,9 +230,10 @@ impl HeldOut {
             return Err(reason);
         }
         let scale = model.logit_scale.to_device(Device::Cpu);
+        let texts = texts.index_select(0, &Tensor::from_slice(&self.answers.first_numbers()));
         let block = |matrix: &Tensor, block: usize| matrix.narrow(0, (block * CONTRAST) as i64, CONTRAST as i64);
         let losses: Vec<f64> = (0..blocks)
-            .flat_map(|b| to_vec(&pair_losses(&block(images, b), &block(texts, b), &scale)))
+            .flat_map(|b| to_vec(&pair_losses(&block(images, b), &block(&texts, b), &scale)))
             .map(f64::from)
             .collect();
         Ok(metrics::mean_loss(&format!("loss@{CONTRAST}"), &losses, (CONTRAST as f64).ln()))
@@ -214,6 +252,41 @@ fn embed_texts(model: &Clip, captions: &Captions) -> Tensor {
         embedded.push(model.text.forward(&tokens, &ends).to_device(Device::Cpu));
     }
     Tensor::cat(&embedded, 0)
+}
+
+/// Right classes of the pairs, or which of names and classes is missing.
+fn labels_of(dataset: &str, data: &Dataset) -> Result<Labels, EvaluateError> {
+    let classes = data.class_names().len();
+    if classes == 0 {
+        return Err(lacking(dataset, EvaluationTask::ZeroshotClassification, data, "class names"));
+    }
+    if data.dataset_type() == DatasetType::Multilabel {
+        let is_of = |i: usize| move |class: usize| data.classes(i).unwrap_or_default().contains(&(class as u32));
+        return Ok(Labels::Several((0..data.len()).flat_map(|i| (0..classes).map(is_of(i))).collect()));
+    }
+    let labels = one_class_each(data);
+    if labels.is_empty() {
+        return Err(lacking(dataset, EvaluationTask::ZeroshotClassification, data, "classes"));
+    }
+    Ok(Labels::One(labels))
+}
+
+/// (image, class) of the images of a probe that have one.
+fn classes_of(dataset: &str, data: &Dataset) -> Result<Vec<(usize, u32)>, EvaluateError> {
+    let labels = one_class_each(data);
+    if labels.is_empty() {
+        return Err(lacking(dataset, EvaluationTask::LinearProbe, data, "image with one class"));
+    }
+    Ok(labels)
+}
+
+fn one_class_each(data: &Dataset) -> Vec<(usize, u32)> {
+    (0..data.len()).filter_map(|i| Some((i, data.class(i)?))).collect()
+}
+
+fn lacking(dataset: &str, task: EvaluationTask, data: &Dataset, missing: &'static str) -> EvaluateError {
+    let pool = data.info().dir.display().to_string();
+    EvaluateError::NoClasses { dataset: dataset.to_owned(), task: task.name(), pool, missing }
 }
 
 /// Every class under every template, class by class.

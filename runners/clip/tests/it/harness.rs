@@ -2,12 +2,13 @@
 
 use std::fs::File;
 use std::io::Write;
+use std::ops::Range;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
 
 use protocol::{
-    Augmentation, DataSource, EvaluationPlan, EvaluationTask, Event, Job, JobSpec, ModelConfig, NamedModel, Precision,
-    Recipe, Resources, RunnerIdentity, Schedule, ServeRequest, TextConfig, VisionConfig,
+    Augmentation, DataSource, EvaluationPlan, EvaluationTask, Event, Job, JobSpec, Measurement, ModelConfig,
+    NamedModel, Precision, Recipe, Resources, RunnerIdentity, Schedule, ServeRequest, TextConfig, VisionConfig,
 };
 use tempfile::TempDir;
 
@@ -30,27 +31,13 @@ pub(crate) struct Bench {
 impl Bench {
     pub(crate) fn new() -> Bench {
         let dir = tempfile::tempdir().expect("a temporary folder");
-        let pool = dir.path().join("pool");
-        std::fs::create_dir(&pool).expect("pool folder");
-        let mut tar = tar::Builder::new(File::create(pool.join("00000.tar")).expect("shard"));
-        for index in 0..64 {
-            let (colour, place) = (index % 8, index / 8);
-            let key = format!("{index:05}");
-            append(&mut tar, &format!("{key}.png"), &drawn(COLOURS[colour].1, place));
-            append(&mut tar, &format!("{key}.txt"), format!("a {} square at {place}", COLOURS[colour].0).as_bytes());
-            append(&mut tar, &format!("{key}.cls"), colour.to_string().as_bytes());
-        }
-        tar.finish().expect("shard");
-        std::fs::write(pool.join("sizes.json"), r#"{"00000.tar": 64}"#).expect("sizes");
-        std::fs::write(pool.join("classnames.txt"), COLOURS.map(|(name, _)| name).join("\n")).expect("class names");
-        std::fs::write(pool.join("zeroshot_classification_templates.txt"), "a {} square\n{c}\n").expect("templates");
+        write_pool(&dir.path().join("pool"), 0..64);
         Bench { dir }
     }
 
     /// A job of six steps of 32 samples, evaluated at the end, whose files lie in `name`.
     pub(crate) fn job(&self, name: &str) -> Job {
-        let digest =
-            pool::inspect(&self.dir.path().join("pool"), None, &mut |_, _| ()).expect("a pool").identity.digest;
+        let digest = digest(&self.dir.path().join("pool"));
         let data = DataSource { pool: "squares".into(), path: "pool".into(), digest };
         let all = [
             EvaluationTask::ZeroshotClassification,
@@ -63,6 +50,7 @@ impl Bench {
             tasks: all.to_vec(),
             templates: Vec::new(),
             at_samples: vec![96],
+            probe: None,
         };
         Job {
             protocol: protocol::PROTOCOL_VERSION,
@@ -86,6 +74,43 @@ impl Bench {
             ranks: None,
         }
     }
+}
+
+/// Writes the pool of pairs `indices`, squares of eight colours at nine places, and gives its digest.
+pub(crate) fn write_pool(pool: &Path, indices: Range<usize>) -> String {
+    std::fs::create_dir_all(pool).expect("pool folder");
+    let mut tar = tar::Builder::new(File::create(pool.join("00000.tar")).expect("shard"));
+    let pairs = indices.len();
+    for index in indices {
+        let (colour, place) = (index % 8, index / 8);
+        let key = format!("{index:05}");
+        append(&mut tar, &format!("{key}.png"), &picture(index));
+        append(&mut tar, &format!("{key}.txt"), format!("a {} square at {place}", COLOURS[colour].0).as_bytes());
+        append(&mut tar, &format!("{key}.cls"), colour.to_string().as_bytes());
+    }
+    tar.finish().expect("shard");
+    std::fs::write(pool.join("sizes.json"), format!(r#"{{"00000.tar": {pairs}}}"#)).expect("sizes");
+    std::fs::write(pool.join("classnames.txt"), COLOURS.map(|(name, _)| name).join("\n")).expect("class names");
+    std::fs::write(pool.join("zeroshot_classification_templates.txt"), "a {} square\n{c}\n").expect("templates");
+    digest(pool)
+}
+
+pub(crate) fn digest(pool: &Path) -> String {
+    pool::inspect(pool, None, &mut |_, _| ()).expect("a pool").identity.digest
+}
+
+/// The square of pair `index`.
+pub(crate) fn picture(index: usize) -> Vec<u8> {
+    drawn(COLOURS[index % 8].1, index / 8 % 9)
+}
+
+/// What was measured at a position.
+pub(crate) fn measured(events: &[Event], at: u64) -> Vec<Measurement> {
+    let found = events.iter().find_map(|event| match event {
+        Event::Eval { samples_seen, measurements, .. } if *samples_seen == at => Some(measurements.clone()),
+        _ => None,
+    });
+    found.unwrap_or_else(|| panic!("an evaluation at {at}"))
 }
 
 /// Starts the binary on a job.

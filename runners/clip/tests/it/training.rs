@@ -4,17 +4,9 @@ use std::fs;
 use std::io::{BufRead, BufReader, Read};
 use std::process::Command;
 
-use protocol::{EvaluationTask, Event, Measurement, exit};
+use protocol::{EvaluationTask, Event, exit};
 
-use crate::harness::{Bench, events, last_checkpoint, run, start};
-
-fn measured(events: &[Event], at: u64) -> Vec<Measurement> {
-    let found = events.iter().find_map(|event| match event {
-        Event::Eval { samples_seen, measurements, .. } if *samples_seen == at => Some(measurements.clone()),
-        _ => None,
-    });
-    found.unwrap_or_else(|| panic!("an evaluation at {at}"))
-}
+use crate::harness::{Bench, events, last_checkpoint, measured, run, start};
 
 #[test]
 fn a_job_reports_measures_and_ends_with_a_checkpoint() {
@@ -43,6 +35,12 @@ fn a_job_reports_measures_and_ends_with_a_checkpoint() {
             "text_retrieval_recall@1",
             "text_retrieval_recall@5",
             "text_retrieval_recall@10",
+            "image_retrieval_recall_grouped@1",
+            "image_retrieval_recall_grouped@5",
+            "image_retrieval_recall_grouped@10",
+            "text_retrieval_recall_grouped@1",
+            "text_retrieval_recall_grouped@5",
+            "text_retrieval_recall_grouped@10",
         ],
         "loss@1024 needs 1,024 pairs"
     );
@@ -52,7 +50,7 @@ fn a_job_reports_measures_and_ends_with_a_checkpoint() {
     };
     let reasons: Vec<String> = events.iter().filter_map(unmeasured).collect();
     assert_eq!(reasons, ["it has 64 pairs, one block needs 1024"; 2], "and it says so, each time");
-    assert_eq!(measured(&events, 96).len(), 9);
+    assert_eq!(measured(&events, 96).len(), 15);
     assert!(last_checkpoint(&events).join("model.safetensors").is_file());
 }
 

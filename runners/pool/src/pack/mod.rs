@@ -1,15 +1,18 @@
-//! Packing: a recipe and the package archives it pins become pools.
+//! Packing: a recipe and the package archives it pins become pools; so do images in folders or listed in a table.
 //!
 //! The archives are read where they lie, never unpacked to disk. The same recipe and archives give the same bytes:
 //! keys, order, tar headers and PNG encoding depend on nothing else. Knows nothing of who trains on a pool.
 
 mod archive;
 mod caption;
+mod delimited;
 mod emoji;
+mod files;
 mod iconify;
 mod icons;
 mod near;
 mod render;
+mod split;
 mod writer;
 
 use std::collections::BTreeMap;
@@ -20,6 +23,8 @@ use serde::Deserialize;
 use sha2::{Digest as _, Sha256};
 
 pub use archive::Source;
+pub use files::{Columns, Packed, Target, pack_folder, pack_table};
+pub use split::link;
 
 use crate::layout::{self, hex};
 
@@ -77,6 +82,14 @@ pub enum Error {
         /// The archive.
         path: PathBuf,
         /// What is missing or damaged.
+        reason: String,
+    },
+    /// What is to be packed, or where it is to go, is not what it should be.
+    #[error("`{}`: {reason}", .path.display())]
+    Source {
+        /// The file or folder.
+        path: PathBuf,
+        /// What is wrong and what is allowed.
         reason: String,
     },
     /// A pool would hold no pair.

@@ -4,6 +4,7 @@ mod cache;
 mod changed;
 mod command;
 mod damage;
+mod files;
 mod packing;
 mod pillow;
 mod reader;

@@ -274,7 +274,7 @@ fn an_index_does_not_speak_for_a_shard_that_was_put_in_its_place_later() {
     let shard = dir.path().join("00001.tar");
     let other = dir.path().join("recaptioned");
     fs::copy(&shard, &other).unwrap();
-    let sample = shards::read(&shard, &[]).unwrap().remove(0);
+    let sample = shards::read(&shard, &[], shards::DatasetType::Pairs).unwrap().remove(0);
     let caption = sample.content.unwrap().caption;
     let changed = caption.to_uppercase();
     patch(&other, caption.as_bytes(), changed.as_bytes());

@@ -20,7 +20,7 @@ fn random_shards_of_tarfile_are_read_as_webdataset_reads_them() {
     let identity = shards::identify(dir.path(), None, &mut shards::no_progress()).unwrap();
     let mut total = Counts::default();
     for shard in &shards {
-        let samples = shards::read(shard, &[]).unwrap();
+        let samples = shards::read(shard, &[], shards::DatasetType::Pairs).unwrap();
         let name = shards::file_name(shard);
         let is_link = |kind: &str| kind == "a link";
         // Samples made of links alone come at the end here, and not at all there.

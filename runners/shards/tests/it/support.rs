@@ -57,7 +57,7 @@ pub(crate) fn shard(dir: &Path, parts: &[&[u8]]) -> PathBuf {
 
 pub(crate) fn read(parts: &[&[u8]]) -> Result<Vec<Sample>, Error> {
     let dir = tempfile::tempdir().unwrap();
-    shards::read(&shard(dir.path(), parts), &[])
+    shards::read(&shard(dir.path(), parts), &[], shards::DatasetType::Pairs)
 }
 
 /// `KEY` of a pair, `KEY: REASON` of what is none.

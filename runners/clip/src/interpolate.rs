@@ -1,0 +1,174 @@
+//! Weights between two checkpoints of one architecture, (1 - alpha) A + alpha B: patching (Ilharco et al. 2022), where A
+//! is as trained and B was trained further on one task.
+
+use std::fs;
+use std::io::Write;
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context as _, bail, ensure};
+use safetensors::{Dtype, SafeTensors, tensor::TensorView};
+use serde_json::{Value, json};
+
+use crate::checkpoint::{self, MODEL_FILE};
+use crate::model::Clip;
+use crate::open_clip::CONFIG_FILE;
+use crate::prepared::Prepared;
+use crate::{device, job};
+
+/// Which weights, and what becomes of them.
+#[derive(Debug, clap::Args)]
+pub struct InterpolateOptions {
+    /// Folder of the checkpoint at alpha 0.
+    a: PathBuf,
+    /// Folder of the checkpoint at alpha 1.
+    b: PathBuf,
+    /// Places between them.
+    #[arg(long, value_delimiter = ',', default_value = "0,0.1,0.2,0.3,0.4,0.5,0.6,0.7,0.8,0.9,1")]
+    alpha: Vec<f64>,
+    /// Measure each as this job measures, one JSON object a line and measurement: the curve.
+    #[arg(long, required_unless_present = "out")]
+    job: Option<PathBuf>,
+    /// Write each to a folder of its own in here, `alpha-0.1`, that open_clip loads.
+    #[arg(long)]
+    out: Option<PathBuf>,
+}
+
+/// Mixes, writes and measures.
+pub fn interpolate(options: &InterpolateOptions, to: &mut impl Write) -> anyhow::Result<()> {
+    let InterpolateOptions { a, b, alpha, job, out } = options;
+    ensure!(
+        alpha.iter().all(|alpha| alpha.is_finite()),
+        "--alpha takes numbers, 0 for {} and 1 for {}",
+        a.display(),
+        b.display()
+    );
+    let (a_bytes, b_bytes) = (checkpoint::read_weights(a)?, checkpoint::read_weights(b)?);
+    let mut measuring = job.as_ref().map(|job| Measuring::of(job)).transpose()?;
+    for &alpha in alpha {
+        let mixed =
+            mix(&a_bytes, &b_bytes, alpha).with_context(|| format!("can't mix {} and {}", a.display(), b.display()))?;
+        if let Some(out) = out {
+            let folder = out.join(format!("alpha-{alpha}"));
+            write(&folder, a, &mixed).with_context(|| format!("can't write {}", folder.display()))?;
+        }
+        if let Some(measuring) = &mut measuring {
+            for mut line in measuring.measure(&mixed)? {
+                line["alpha"] = json!(alpha);
+                writeln!(to, "{line}")?;
+            }
+        }
+    }
+    Ok(())
+}
+
+/// Weights in safetensors' form, from two of the same names and shapes.
+fn mix(a: &[u8], b: &[u8], alpha: f64) -> anyhow::Result<Vec<u8>> {
+    let (a, b) = (SafeTensors::deserialize(a)?, SafeTensors::deserialize(b)?);
+    let (mut names, mut others) = (a.names(), b.names());
+    names.sort_unstable();
+    others.sort_unstable();
+    if let Some(name) =
+        names.iter().find(|name| !others.contains(name)).or(others.iter().find(|name| !names.contains(name)))
+    {
+        bail!("`{name}` is in one of them alone");
+    }
+    let mut mixed = Vec::new();
+    for name in names {
+        let (of_a, of_b) = (a.tensor(name)?, b.tensor(name)?);
+        if (of_a.dtype(), of_a.shape()) != (of_b.dtype(), of_b.shape()) || of_a.dtype() != Dtype::F32 {
+            let shown = |view: &TensorView| format!("{:?} {:?}", view.dtype(), view.shape());
+            bail!("`{name}` is {} and {}; weights of one shape in fp32 are mixed", shown(&of_a), shown(&of_b));
+        }
+        let number = |bytes: &[u8]| f64::from(f32::from_le_bytes(bytes.try_into().expect("four bytes")));
+        let pairs = of_a.data().chunks_exact(4).zip(of_b.data().chunks_exact(4));
+        // A and B themselves come out as they went in.
+        let values = pairs.flat_map(|(a, b)| (((1.0 - alpha) * number(a) + alpha * number(b)) as f32).to_le_bytes());
+        mixed.push((name.to_owned(), of_a.shape().to_vec(), values.collect::<Vec<u8>>()));
+    }
+    let views = mixed.iter().map(|(name, shape, bytes)| Ok((name, TensorView::new(Dtype::F32, shape.clone(), bytes)?)));
+    let views: Vec<_> = views.collect::<Result<_, safetensors::SafeTensorError>>()?;
+    Ok(safetensors::serialize(views, None)?)
+}
+
+/// A folder as open_clip loads it: what lies beside A's weights goes along, with the vocabulary's path set right.
+fn write(folder: &Path, a: &Path, weights: &[u8]) -> anyhow::Result<()> {
+    let parent = folder.parent().unwrap_or(Path::new("."));
+    fs::create_dir_all(parent)?;
+    ensure!(!folder.exists(), "it is there already: delete it, or give another --out");
+    let name = folder.file_name().unwrap_or_default().to_string_lossy();
+    let temporary = parent.join(format!(".{name}.tmp"));
+    if temporary.exists() {
+        fs::remove_dir_all(&temporary)?;
+    }
+    fs::create_dir(&temporary)?;
+    checkpoint::write_flushed(&temporary.join(MODEL_FILE), weights)?;
+    let text =
+        fs::read(a.join(CONFIG_FILE)).with_context(|| format!("there is no {CONFIG_FILE} in {}", a.display()))?;
+    let mut config: Value = serde_json::from_slice(&text)?;
+    let vocabulary = "/model_cfg/text_cfg/tokenizer_kwargs/bpe_path";
+    if let Some(path) = config.pointer_mut(vocabulary) {
+        let name =
+            path.as_str().and_then(|path| Path::new(path).file_name()).context("`bpe_path` is no path")?.to_owned();
+        checkpoint::write_flushed(&temporary.join(&name), &fs::read(a.join(&name))?)?;
+        *path = json!(std::path::absolute(folder)?.join(&name));
+    }
+    checkpoint::write_flushed(&temporary.join(CONFIG_FILE), &serde_json::to_vec_pretty(&config)?)?;
+    Ok(fs::rename(&temporary, folder)?)
+}
+
+/// A job's evaluations, and a model of its architecture.
+struct Measuring {
+    model: Clip,
+    held_out: Vec<std::sync::Arc<crate::evaluate::HeldOut>>,
+}
+
+impl Measuring {
+    fn of(path: &Path) -> anyhow::Result<Measuring> {
+        let (job, mut prepared) = (job::read(path)?, Prepared::default());
+        ensure!(!job.spec.evaluations.is_empty(), "{} has no evaluations", path.display());
+        let device = device::open(&job.resources)?;
+        let held_out =
+            job.spec.evaluations.iter().map(|plan| prepared.held_out(&job, plan)).collect::<Result<_, _>>()?;
+        let model = Clip::new(&job.spec.model.config, job.spec.recipe.precision, job.spec.seed, device);
+        Ok(Measuring { model, held_out })
+    }
+
+    fn measure(&mut self, weights: &[u8]) -> anyhow::Result<Vec<Value>> {
+        let flat = checkpoint::read_tensors(Path::new("the mixed weights"), weights, &self.model.parameters, "")?;
+        tch::no_grad(|| self.model.parameters.flat.copy_(&flat));
+        let mut lines = Vec::new();
+        for held_out in &self.held_out {
+            for measurement in held_out.measure(&self.model)?.0 {
+                let mut line = json!(measurement);
+                line["dataset"] = json!(held_out.dataset);
+                lines.push(line);
+            }
+        }
+        Ok(lines)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn weights(tensors: &[(&str, &[f32])]) -> Vec<u8> {
+        let bytes: Vec<Vec<u8>> =
+            tensors.iter().map(|(_, values)| values.iter().flat_map(|value| value.to_le_bytes()).collect()).collect();
+        let views = tensors.iter().zip(&bytes).map(|((name, values), bytes)| {
+            (*name, TensorView::new(Dtype::F32, vec![values.len()], bytes).expect("a view"))
+        });
+        safetensors::serialize(views, None).expect("encodes")
+    }
+
+    #[test]
+    fn weights_are_mixed_one_by_one_and_only_where_they_fit() {
+        let (a, b) = (weights(&[("v", &[1.0, 0.1]), ("w", &[2.0])]), weights(&[("v", &[3.0, 0.7]), ("w", &[-2.0])]));
+        let at = |alpha| mix(&a, &b, alpha).expect("they fit");
+        assert_eq!((at(0.0), at(1.0)), (a.clone(), b.clone()), "the ends are A and B to the bit");
+        assert_eq!(at(0.25), weights(&[("v", &[1.5, 0.25]), ("w", &[1.0])]));
+        let says = |other: &[u8]| mix(&a, other, 0.5).expect_err("they differ").to_string();
+        assert_eq!(says(&weights(&[("v", &[1.0, 2.0])])), "`w` is in one of them alone");
+        assert!(says(&weights(&[("v", &[1.0]), ("w", &[2.0])])).starts_with("`v` is F32 [2] and F32 [1]"));
+    }
+}

@@ -1,0 +1,210 @@
+"""Linear probes of clip-runner against PyTorch's own layer, gradient and AdamW on open_clip's features of the same images.
+
+First weights, order and shots are drawn as clip-runner draws them, so that both train the same; all else is written anew.
+
+    make test-openclip
+"""
+
+import hashlib
+import io
+import json
+import math
+import os
+import pathlib
+import random
+import subprocess
+import tarfile
+
+import open_clip
+import pytest
+import torch
+from PIL import Image
+
+ROOT = pathlib.Path(__file__).resolve().parents[4]
+CLIP_RUNNER, SWEEP_POOL = os.environ["CLIP_RUNNER"], os.environ["SWEEP_POOL"]
+CLASSES, WORD = 7, (1 << 64) - 1
+SHOTS, LR, EPOCHS, BATCH, SEED = [3, "all"], [0.1, 0.01], [4, 12], 32, 5
+
+
+def mixed(state):
+    state = (state + 0x9E3779B97F4A7C15) & WORD
+    z = ((state ^ (state >> 30)) * 0xBF58476D1CE4E5B9) & WORD
+    z = ((z ^ (z >> 27)) * 0x94D049BB133111EB) & WORD
+    return state, z ^ (z >> 31)
+
+
+def draws(position):
+    """SplitMix64, started from seed and position."""
+    _, first = mixed(SEED)
+    state = first ^ ((position * 0xD1B54A32D192ED03) & WORD)
+    while True:
+        state, number = mixed(state)
+        yield number
+
+
+def permutation(n, position):
+    numbers = draws(position)
+    keys = [next(numbers) for _ in range(n)]
+    return sorted(range(n), key=lambda row: keys[row])
+
+
+def few(labels, shots):
+    if shots == "all":
+        return list(range(len(labels)))
+    taken, rows = [0] * CLASSES, []
+    for row in permutation(len(labels), WORD):
+        taken[labels[row]] += 1
+        if taken[labels[row]] <= shots:
+            rows.append(row)
+    return rows
+
+
+def fit(features, labels, lr, epochs, weight_decay):
+    n, width = features.shape
+    bound, numbers = 1 / math.sqrt(width), draws(0)
+    drawn = [(2 * ((next(numbers) >> 11) / 2**53) - 1) * bound for _ in range(CLASSES * (width + 1))]
+    drawn = torch.tensor(drawn, dtype=torch.float32).view(CLASSES, width + 1)
+    layer = torch.nn.Linear(width, CLASSES)
+    with torch.no_grad():
+        layer.weight.copy_(drawn[:, :width])
+        layer.bias.copy_(drawn[:, width])
+    optimizer = torch.optim.AdamW(layer.parameters(), lr=lr, weight_decay=weight_decay)
+    steps, step = math.ceil(n / BATCH) * epochs, 0
+    for epoch in range(epochs):
+        order = torch.tensor(permutation(n, 1 + epoch))
+        for rows in order.split(BATCH):
+            for group in optimizer.param_groups:
+                group["lr"] = 0.5 * (1 + math.cos(math.pi * step / steps)) * lr
+            optimizer.zero_grad()
+            torch.nn.functional.cross_entropy(layer(features[rows]), labels[rows]).backward()
+            optimizer.step()
+            step += 1
+    return layer
+
+
+def hits(layer, features, labels, k=1):
+    with torch.no_grad():
+        return int((layer(features).topk(k).indices == labels[:, None]).sum())
+
+
+def probe(train, validation, test, shots):
+    """CLIP_benchmark's protocol: `find_peak` over 97 weight decays, after the choice of learning rate and epochs."""
+    features, labels = train
+    rows = few(labels.tolist(), shots)
+    features, labels = features[rows], labels[rows]
+    score = lambda *settings: hits(fit(features, labels, *settings), *validation)
+    lr, epochs = max(((lr, epochs) for lr in LR for epochs in EPOCHS), key=lambda setting: score(*setting, 0.0))
+    decays = [10 ** (-6 + 8 * at / 96) for at in range(97)]
+
+    def peak(places):
+        best, most = 0, 0
+        for at in places:
+            found = score(lr, epochs, decays[at])
+            if most < found:
+                best, most = at, found
+        return best
+
+    at = peak(range(0, 97, 16))
+    for span in (8, 4, 2, 1):
+        at = peak([max(at - span, 0), at, min(at + span, 96)])
+    if shots == "all":
+        features, labels = torch.cat([features, validation[0]]), torch.cat([labels, validation[1]])
+    layer = fit(features, labels, lr, epochs, decays[at])
+    return {k: hits(layer, *test, k) / len(test[1]) for k in (1, 5)}
+
+
+def draw(folder, each, rng):
+    """Noise around a colour a class, so that some are hard to tell apart."""
+    for label in range(CLASSES):
+        (folder / f"class-{label}").mkdir(parents=True)
+        for nth in range(each):
+            base = [90 + 14 * label, 200 - 11 * label, 128]
+            pixels = bytes(max(0, min(255, round(rng.gauss(base[at % 3], 60)))) for at in range(32 * 32 * 3))
+            Image.frombytes("RGB", (32, 32), pixels).save(folder / f"class-{label}" / f"{nth}.png")
+
+
+def source(folder):
+    report = json.loads(subprocess.run([SWEEP_POOL, "inspect", folder, "--json"], check=True, capture_output=True).stdout)
+    return {"pool": folder.name, "path": str(folder), "digest": report["digest"]}
+
+
+def images(folder):
+    """(picture, class) of a split, in hash order of the keys."""
+    samples = {}
+    with tarfile.open(folder / "0.tar") as archive:
+        for member in archive:
+            key, _, extension = member.name.partition(".")
+            samples.setdefault(key, {})[extension] = archive.extractfile(member).read()
+    order = sorted(samples, key=lambda key: hashlib.sha256(key.encode()).digest())
+    return [(Image.open(io.BytesIO(samples[key]["png"])), int(samples[key]["cls"])) for key in order]
+
+
+@pytest.fixture(scope="module")
+def probed(tmp_path_factory):
+    """(folder of a checkpoint, what clip-runner measured with it, folder of the splits)"""
+    folder = tmp_path_factory.mktemp("probe")
+    rng = random.Random(2)
+    for split, each in [("train", 30), ("test", 15)]:
+        draw(folder / "images" / split, each, rng)
+        command = ["pack", "images", folder / "images" / split, "--out", folder / "set", "--split", split]
+        subprocess.run([SWEEP_POOL, *command], check=True, capture_output=True)
+    train = ROOT / "runners/pool/fixture/train"
+    describe = json.loads(subprocess.run([CLIP_RUNNER, "describe"], check=True, capture_output=True).stdout)
+    job = {
+        "protocol": 1, "job_key": "5" * 64, "fence": 1,
+        "spec": {
+            "runner": {"name": describe["name"], "version": describe["version"]},
+            "model": {
+                "name": "tiny",
+                "config": {
+                    "embed_dim": 32,
+                    "vision_cfg": {"image_size": 32, "layers": 2, "width": 64, "head_width": 32, "patch_size": 8},
+                    "text_cfg": {"context_length": 24, "vocab_size": 4096, "width": 64, "heads": 2, "layers": 2},
+                },
+            },
+            "data": source(train), "data_size": 300, "samples_seen": 1000, "seed": 3,
+            "recipe": {
+                "global_batch": 100, "lr": 0.002, "betas": [0.9, 0.98], "eps": 1e-6, "weight_decay": 0.1,
+                "warmup_samples": 500, "schedule": "cosine", "precision": "fp32", "augmentation": "none",
+                "grad_clip_norm": None, "checkpoint_every_samples": None,
+            },
+            "evaluations": [{
+                "dataset": "colours", "data": source(folder / "set/test"), "tasks": ["linear_probe"],
+                "templates": [], "at_samples": [],
+                "probe": {
+                    "train": source(folder / "set/train"), "shots": SHOTS, "choose": "validation", "lr": LR,
+                    "epochs": EPOCHS, "batch_size": BATCH, "seed": SEED,
+                },
+            }],
+        },
+        "attempt_dir": str(folder), "checkpoint_dir": str(folder / "checkpoints"), "base_dir": str(folder),
+        "resources": {"device": "cpu", "threads": 2},
+    }
+    (folder / "job.json").write_text(json.dumps(job))
+    run = subprocess.run([CLIP_RUNNER, "run", "--job", folder / "job.json"], capture_output=True, text=True)
+    assert run.returncode == 0, run.stderr
+    events = [json.loads(line) for line in run.stdout.splitlines()]
+    path = [event["path"] for event in events if event["event"] == "checkpoint"][-1]
+    rows = [row for event in events if event["event"] == "eval" for row in event["measurements"]]
+    return path, {row["metric"]: row["value"] for row in rows}, folder / "set"
+
+
+def test_a_probe_is_pytorchs(probed):
+    path, measured, splits = probed
+    model, _, preprocess = open_clip.create_model_and_transforms(f"local-dir:{path}")
+    model.eval()
+
+    def embedded(split):
+        pairs = images(splits / split)
+        with torch.no_grad():
+            features = model.encode_image(torch.stack([preprocess(image) for image, _ in pairs]), normalize=True)
+        return features, torch.tensor([label for _, label in pairs])
+
+    (features, labels), test = embedded("train"), embedded("test")
+    held_out = torch.arange(len(labels)) % 5 == 4
+    train, validation = (features[~held_out], labels[~held_out]), (features[held_out], labels[held_out])
+    for shots, name in [(3, "3shot"), ("all", "full")]:
+        for k, accuracy in probe(train, validation, test, shots).items():
+            # Features differ by 1e-7, and an item on the edge may change sides.
+            assert abs(measured[f"lp_acc{k}@{name}"] - accuracy) <= 2.01 / len(test[1]), (name, k)
+    assert 1.5 / CLASSES < measured["lp_acc1@full"] < 0.999, "neither chance nor perfect: there is something to compare"
