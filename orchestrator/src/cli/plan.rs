@@ -291,7 +291,7 @@ fn state_of(states: &BTreeMap<String, State>, job: &PlannedJob) -> State {
 
 /// D over U.
 fn epochs(job: &PlannedJob) -> f64 {
-    job.spec.samples_seen as f64 / job.unique_samples as f64
+    job.spec.samples_seen as f64 / job.unique_samples.max(1) as f64
 }
 
 fn totals(plan: &Plan) -> Totals {

@@ -254,7 +254,7 @@ fn misspelt_key() {
        ╰────
       help: keys here: `global_batch`, `lr`, `betas`, `eps`, `weight_decay`, `warmup`, `schedule`,
             `precision`, `loss`, `accum_freq`, `augmentation`, `alpha`, `image_size`,
-            `context_length`, `grad_clip_norm`, `checkpoint_every`, `extra`
+            `context_length`, `grad_clip_norm`, `checkpoint_every`, `init`, `extra`
 
       × `recipe.warmupp` is no key of this section
        ╭─[x.yaml:6:50]
@@ -266,7 +266,7 @@ fn misspelt_key() {
        ╰────
       help: keys here: `global_batch`, `lr`, `betas`, `eps`, `weight_decay`, `warmup`, `schedule`,
             `precision`, `loss`, `accum_freq`, `augmentation`, `alpha`, `image_size`,
-            `context_length`, `grad_clip_norm`, `checkpoint_every`, `extra`
+            `context_length`, `grad_clip_norm`, `checkpoint_every`, `init`, `extra`
 
     error: x.yaml: 2 mistakes
     ");

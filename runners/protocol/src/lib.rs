@@ -21,7 +21,7 @@ mod shipped;
 pub use event::{DataUsed, Description, Event, FailureKind, Measurement, ServeRequest};
 pub use job::{
     Alpha, Augmentation, DataSource, EvaluationPlan, EvaluationTask, Job, JobSpec, Loss, Precision, Ranks, Recipe,
-    Resources, RunnerIdentity, Schedule,
+    Resources, RunnerIdentity, Schedule, WEIGHT_FILES, Weights,
 };
 pub use manifest::{HASH_ORDER_DOC, PoolManifest, ShardEntry, SourceEntry};
 pub use model::{Compute, ModelConfig, ModelProblem, ModelSize, NamedModel, TextConfig, VisionConfig};
