@@ -4,3 +4,4 @@ mod harness;
 mod refusals;
 mod serving;
 mod training;
+mod weights;
