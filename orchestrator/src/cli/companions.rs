@@ -154,6 +154,9 @@ fn trained_as(args: &Args, found: &CheckpointOf, inputs: &Inputs) -> Result<JobS
 /// The weights of a checkpoint. Its manifest, where it has one, says their hash, and was hashed when it was reported.
 fn weights(found: &CheckpointOf) -> Result<Weights, Failure> {
     let folder = Path::new(&found.path);
+    if folder.is_file() {
+        return Ok(Weights { path: folder.to_owned(), sha256: found.sha256.clone() });
+    }
     let nothing = || {
         Failure::bad_input(format!("{} holds no weights that can be measured", folder.display()))
             .hint("allowed: checkpoints of clip-runner and of open_clip")

@@ -180,9 +180,8 @@ fn of_checkpoint(args: &Args, checkpoint: &Path, placement: &Placement) -> Resul
     };
     let text = |name: &str| {
         format!(
-            "# `sweep evaluate --checkpoint {path}`\nname: {name}\nrunner: {runner}\n\
+            "# sweep evaluate --checkpoint {init}\nname: {name}\nrunner: {runner}\n\
              grid: {{model: {model}, samples_seen: 0}}\nrecipe: {{global_batch: 1, init: {init}}}\n{evaluations}",
-            path = checkpoint.display(),
             name = quoted(name),
             runner = quoted(args.runner.as_deref().unwrap_or("clip")),
             model = quoted(&model),

@@ -208,6 +208,9 @@ struct JobRow<'a> {
     memory_bytes: u64,
     secs: Option<f64>,
     state: Option<State>,
+    /// Weights that it starts from.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    init: Option<&'a protocol::Weights>,
     recipe: &'a protocol::Recipe,
 }
 
@@ -272,6 +275,7 @@ fn body<'a>(plan: &'a Plan, states: Option<&BTreeMap<String, State>>, slurm: Opt
                 memory_bytes: job.memory_bytes,
                 secs: job.secs,
                 state: states.map(|states| state_of(states, job)),
+                init: job.spec.init.as_ref(),
                 recipe: &job.spec.recipe,
             })
             .collect(),

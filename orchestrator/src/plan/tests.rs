@@ -294,7 +294,10 @@ fn weights_are_part_of_a_job_by_their_content() {
     let words: Vec<&str> = misfit.mistakes.iter().map(|mistake| mistake.message.as_str()).collect();
     assert!(words[0].contains("`positional_embedding` is [24, 64] in the file"), "{words:?}");
     let refused = bad(&text);
-    assert!(refused[0].contains("`recipe.init` names weights, but runner `clip` starts from random ones"), "{refused:?}");
+    assert!(
+        refused[0].contains("`recipe.init` names weights, but runner `clip` starts from random ones"),
+        "{refused:?}"
+    );
 }
 
 #[test]
@@ -310,7 +313,8 @@ fn a_job_that_only_measures_is_its_weights_and_what_is_measured() {
     let trained = format!("data: {{pool: train}}\n{spec}").replace("128", "64, lr: 1e-2, loss: reference");
     let trained = trained.replace("samples_seen: 0", "samples_seen: 0, seed: 7, data_size: 500");
     assert_eq!(keys(&planned_with(&trained, &inputs).expect("a plan")), keys(&plan));
-    let changes = [("zeroshot_retrieval", "contrastive_loss"), ("init: w", "init: w, alpha: white"), ("w32-l2", "w64-l3")];
+    let changes =
+        [("zeroshot_retrieval", "contrastive_loss"), ("init: w", "init: w, alpha: white"), ("w32-l2", "w64-l3")];
     for (from, to) in changes {
         assert_ne!(keys(&planned_with(&spec.replace(from, to), &inputs).expect("a plan")), keys(&plan), "{to}");
     }

@@ -283,7 +283,7 @@ fn wrong_quantity() {
      4 │ data: {pool: data/train}
      5 │ grid: {model: [cpu-w32-l2, cpu-w64-l3], samples_seen: [8k, 12kk, 2.5], data_size: [500, all]}
        ·                                                            ──┬─
-       ·                                                              ╰── allowed: a whole number from 1 to 1e15, such as `500`, `128k`, `3e6` or `2B`
+       ·                                                              ╰── allowed: a whole number from 0 to 1e15, such as `500`, `128k`, `3e6` or `2B`
      6 │ recipe: {global_batch: 128, lr: 1e-3}
        ╰────
       help: not a number
@@ -293,7 +293,7 @@ fn wrong_quantity() {
      4 │ data: {pool: data/train}
      5 │ grid: {model: [cpu-w32-l2, cpu-w64-l3], samples_seen: [8k, 12kk, 2.5], data_size: [500, all]}
        ·                                                                  ─┬─
-       ·                                                                   ╰── allowed: a whole number from 1 to 1e15, such as `500`, `128k`, `3e6` or `2B`
+       ·                                                                   ╰── allowed: a whole number from 0 to 1e15, such as `500`, `128k`, `3e6` or `2B`
      6 │ recipe: {global_batch: 128, lr: 1e-3}
        ╰────
       help: not whole

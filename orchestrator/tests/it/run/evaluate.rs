@@ -43,11 +43,17 @@ finished
 const INIT: &str = ", \"init\": true";
 
 /// What stands for the trained jobs of `tiny`, as fits and figures see it.
-const OBSERVED: &str = "SELECT concat_ws(' ', dataset, metric, value, standard_error, chance, count, samples_seen) FROM observation
+const OBSERVED: &str =
+    "SELECT concat_ws(' ', dataset, metric, value, standard_error, chance, count, samples_seen) FROM observation
                         WHERE sweep = 'tiny' ORDER BY 1";
 
 fn said(bench: &Bench, args: &[&str]) -> String {
     transcript(&bench.sweep(args))
+}
+
+/// The same in one line, without the bars of wrapped errors.
+fn flat(text: &str) -> String {
+    text.replace('│', " ").split_whitespace().collect::<Vec<_>>().join(" ")
 }
 
 #[test]
@@ -89,7 +95,8 @@ fn a_data_set_is_added_to_a_finished_sweep_once() {
 
 #[test]
 fn a_value_that_contradicts_what_is_stored_is_an_error() {
-    let spec = format!("{SHELL_SPEC}evaluations: [{{pool: held, tasks: [zeroshot_retrieval]}}]\nlimits: {{retries: 0}}\n");
+    let spec =
+        format!("{SHELL_SPEC}evaluations: [{{pool: held, tasks: [zeroshot_retrieval]}}]\nlimits: {{retries: 0}}\n");
     let bench = Bench::with_shell_runner(&spec, INIT, BODY);
     bench.finish();
     let all = said(&bench, &["evaluate", "tiny"]);
@@ -123,15 +130,15 @@ fn what_cannot_be_measured_is_said() {
     assert!(model.contains("exit: 2") && model.contains("hint: add --model"), "{model}");
     let spec = SHELL_SPEC.replace("samples_seen: 64", "samples_seen: 0");
     fs::write(bench.path().join("zero.yaml"), &spec).expect("it is ours");
-    let zero = said(&bench, &["plan", "zero.yaml"]);
+    let zero = flat(&said(&bench, &["plan", "zero.yaml"]));
     assert!(zero.contains("is 0, and there are no weights to measure"), "{zero}");
     let spec = spec.replace("global_batch: 64", "global_batch: 64, init: x.pt");
     fs::write(bench.path().join("zero.yaml"), format!("{spec}evaluations: [{{pool: v, tasks: zeroshot_retrieval}}]\n"))
         .expect("it is ours");
-    let missing = said(&bench, &["plan", "zero.yaml"]);
+    let missing = flat(&said(&bench, &["plan", "zero.yaml"]));
     assert!(missing.contains("`recipe.init` are no weights: can't read"), "{missing}");
     fs::write(bench.path().join("x.pt"), "weights").expect("it is ours");
-    let refused = said(&bench, &["plan", "zero.yaml"]);
+    let refused = flat(&said(&bench, &["plan", "zero.yaml"]));
     assert!(refused.contains("runner `shell` starts from random ones"), "{refused}");
 }
 
@@ -164,7 +171,8 @@ fn clip_runner_measures_its_checkpoints_as_it_did_in_training() {
          FROM measurement one JOIN measurement other USING (job_id, metric, samples_seen)
          WHERE one.dataset = 'val' AND other.dataset = 'again' AND one.value <> other.value";
     assert_eq!(bench.ask(differing), [""; 0]);
-    let places = "SELECT count(*)::text FROM (SELECT DISTINCT job_id, samples_seen FROM measurement WHERE dataset = 'again') x
+    let places =
+        "SELECT count(*)::text FROM (SELECT DISTINCT job_id, samples_seen FROM measurement WHERE dataset = 'again') x
          WHERE samples_seen > 0";
     assert_eq!(bench.ask(places), ["4"]);
 
@@ -178,6 +186,32 @@ fn clip_runner_measures_its_checkpoints_as_it_did_in_training() {
     assert!(twice.contains("nothing left to do: 1 job done") && twice.contains("mean_per_class_recall"), "{twice}");
     assert_eq!(bench.ask("SELECT count(*)::text FROM attempt"), attempts);
 
+    // The same bytes as a run of open_clip's trainer has them, imported and measured: a row of the imported job.
+    let run = bench.path().join("oc");
+    fs::create_dir_all(run.join("checkpoints")).expect("it is ours");
+    fs::copy(Path::new(&path).join("model.safetensors"), run.join("checkpoints/epoch_2.pt")).expect("it is ours");
+    let params =
+        "model: cpu-w32-l2\nname: oc\nresume: None\nepochs: 2\ntrain_num_samples: 512\nbatch_size: 64\nworld_size: 1\n";
+    fs::write(run.join("params.txt"), params).expect("it is ours");
+    let results = "{\"imagenet-zeroshot-val-top1\": 0.3, \"epoch\": 2}\n";
+    fs::write(run.join("checkpoints/results.jsonl"), results).expect("it is ours");
+    let config = format!("{path}/open_clip_config.json");
+    let imported =
+        ["evaluate", "oc", "--pool", &val, "--task", "zeroshot_retrieval", "--dataset", "again", "--model", &config];
+    for args in
+        [&["import", "open-clip", "oc", "--name", "oc"][..], &imported, &["import", "open-clip", "oc", "--name", "oc"]]
+    {
+        let said = said(&bench, args);
+        assert!(said.starts_with("exit: 0"), "{said}\n{}", bench.story());
+    }
+    let observed = bench.ask(
+        "SELECT concat_ws(' ', metric, value) FROM observation WHERE sweep = 'oc' AND dataset = 'again'
+         EXCEPT SELECT concat_ws(' ', metric, value) FROM observation WHERE sweep = 'clip' AND dataset = 'val' AND seed = 0
+         EXCEPT SELECT concat_ws(' ', metric, value) FROM observation WHERE sweep = 'clip' AND dataset = 'val' AND seed = 1",
+    );
+    let rows = bench.ask("SELECT count(*)::text FROM observation WHERE sweep = 'oc' AND dataset = 'again'");
+    assert_eq!((observed, rows), (Vec::new(), vec!["6".to_owned()]));
+
     // A sweep that starts from it, and is another one for that.
     fs::copy(Path::new(&path).join("model.safetensors"), bench.path().join("start.safetensors")).expect("it is ours");
     bench.change_spec(&[("name: clip\n", "name: on\n"), ("lr: 1e-3", "lr: 1e-3, init: start.safetensors")]);
@@ -190,6 +224,6 @@ fn clip_runner_measures_its_checkpoints_as_it_did_in_training() {
     );
     assert_eq!(lower, ["true"], "it goes on from what was learnt");
     bench.change_spec(&[("context_length: 16", "context_length: 24")]);
-    let misfit = said(&bench, &["plan", "sweep.yaml"]);
+    let misfit = flat(&said(&bench, &["plan", "sweep.yaml"]));
     assert!(misfit.contains("`positional_embedding` is [16, 32] in the file, [24, 32] in the model"), "{misfit}");
 }
