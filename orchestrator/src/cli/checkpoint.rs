@@ -55,9 +55,9 @@ struct Manifest {
 }
 
 #[derive(Debug, Deserialize)]
-struct FileEntry {
-    name: String,
-    sha256: String,
+pub(super) struct FileEntry {
+    pub(super) name: String,
+    pub(super) sha256: String,
 }
 
 pub(super) async fn run(args: Args) -> Result<Exit, Failure> {
@@ -117,19 +117,7 @@ fn copy(row: &CheckpointRow, to: &Path, with_optimizer: bool) -> Result<u64, Fai
         return Err(Failure::bad_input(format!("{} is there already", to.display())).hint("give a new folder"));
     }
     let from = Path::new(&row.path);
-    let damaged = |file: &Path, found: &str| {
-        Failure::environment(format!("{} is damaged: its sha256 is {found}", file.display()))
-            .hint("another checkpoint of the job may be whole: `--at SAMPLES`")
-    };
-    let manifest = from.join(MANIFEST);
-    let text = read(&manifest)?;
-    let found = sha256(&text);
-    if found != row.sha256 {
-        return Err(damaged(&manifest, &found));
-    }
-    let parsed: Manifest = serde_json::from_slice(&text).map_err(|error| {
-        Failure::environment(format!("{} does not list its files as `files`", manifest.display())).because(&error)
-    })?;
+    let files = listed_files(from, &row.sha256)?;
     let name = to.file_name().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default();
     let temporary = to.with_file_name(format!(".{name}.tmp"));
     let written =
@@ -139,13 +127,11 @@ fn copy(row: &CheckpointRow, to: &Path, with_optimizer: bool) -> Result<u64, Fai
     }
     fs::create_dir_all(&temporary).map_err(written)?;
     let mut length = 0;
-    for file in parsed.files.iter().filter(|file| with_optimizer || !file.name.starts_with("optimizer")) {
+    for file in files.iter().filter(|file| with_optimizer || !file.name.starts_with("optimizer")) {
         if Path::new(&file.name).file_name() != Some(file.name.as_ref()) {
-            return Err(Failure::environment(format!(
-                "{} lists `{}`, no file beside it",
-                manifest.display(),
-                file.name
-            )));
+            let manifest = from.join(MANIFEST);
+            let message = format!("{} lists `{}`, no file beside it", manifest.display(), file.name);
+            return Err(Failure::environment(message));
         }
         let path = from.join(&file.name);
         let mut bytes = read(&path)?;
@@ -161,6 +147,25 @@ fn copy(row: &CheckpointRow, to: &Path, with_optimizer: bool) -> Result<u64, Fai
     }
     fs::rename(&temporary, to).map_err(written)?;
     Ok(length)
+}
+
+/// The files of a checkpoint by its manifest, whose sha256 has to be that which was reported.
+pub(super) fn listed_files(folder: &Path, sha256_reported: &str) -> Result<Vec<FileEntry>, Failure> {
+    let manifest = folder.join(MANIFEST);
+    let text = read(&manifest)?;
+    let found = sha256(&text);
+    if found != sha256_reported {
+        return Err(damaged(&manifest, &found));
+    }
+    let parsed: Manifest = serde_json::from_slice(&text).map_err(|error| {
+        Failure::environment(format!("{} does not list its files as `files`", manifest.display())).because(&error)
+    })?;
+    Ok(parsed.files)
+}
+
+fn damaged(file: &Path, found: &str) -> Failure {
+    Failure::environment(format!("{} is damaged: its sha256 is {found}", file.display()))
+        .hint("another checkpoint of the job may be whole: `--at SAMPLES`")
 }
 
 /// open_clip's configuration for a folder at `to`: the path of a vocabulary in it is absolute.

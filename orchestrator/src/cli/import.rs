@@ -7,6 +7,7 @@ use serde::Serialize;
 use super::output::{Exit, Failure, data, json, say};
 use crate::fit::Convention;
 use crate::import::{ReadError, SourceFile, clip_benchmark, mapping, open_clip, openclip_2022, table};
+use crate::plan::weights_of;
 use crate::spec;
 use crate::store::Store;
 use crate::store::import::{ImportError, Imported, ImportedCounts, Replace};
@@ -101,7 +102,7 @@ pub(super) async fn run(args: Args) -> Result<Exit, Failure> {
             clip_benchmark::read(name, &path.display().to_string(), &results_below(path)?)
         }
         Source::OpenClip { dir, name } => {
-            let (runs, unread) = runs_in(dir)?;
+            let (runs, unread) = runs_in(dir, &mut super::hashing::progress())?;
             let read = open_clip::read(name, &dir.display().to_string(), &runs);
             read.map(|imported| Imported { failed: [unread.clone(), imported.failed].concat(), ..imported })
                 .inspect_err(|_| {
@@ -273,8 +274,11 @@ fn results_below(path: &Path) -> Result<Vec<SourceFile>, Failure> {
     files.iter().map(|file| read_file(file, &file.strip_prefix(path).unwrap_or(file).display().to_string())).collect()
 }
 
+/// Told while a checkpoint is hashed: its name, bytes that are done, and of all.
+type Hashing<'a> = dyn FnMut(&str, u64, u64) + 'a;
+
 /// A run, or the runs in a folder; and those whose files can't be read, with the reason.
-fn runs_in(folder: &Path) -> Result<(Vec<open_clip::Run>, Vec<String>), Failure> {
+fn runs_in(folder: &Path, progress: &mut Hashing<'_>) -> Result<(Vec<open_clip::Run>, Vec<String>), Failure> {
     let is_run = |folder: &Path| folder.join("params.txt").is_file();
     let folders: Vec<PathBuf> = if is_run(folder) {
         vec![folder.to_owned()]
@@ -288,7 +292,7 @@ fn runs_in(folder: &Path) -> Result<(Vec<open_clip::Run>, Vec<String>), Failure>
     let read = |folder: &Path, path: &str| {
         std::fs::read(folder.join(path)).map_err(|error| format!("{}: can't read {path}: {error}", file_name(folder)))
     };
-    let run = |folder: &PathBuf| -> Result<open_clip::Run, String> {
+    let mut run = |folder: &PathBuf| -> Result<open_clip::Run, String> {
         let file = |path: &str, name: &str| -> Result<SourceFile, String> {
             Ok(SourceFile { name: name.to_owned(), bytes: read(folder, path)? })
         };
@@ -296,6 +300,7 @@ fn runs_in(folder: &Path) -> Result<(Vec<open_clip::Run>, Vec<String>), Failure>
             folder: file_name(folder),
             params: file("params.txt", "params.txt")?,
             results: file("checkpoints/results.jsonl", "results.jsonl")?,
+            checkpoints: checkpoints_in(&folder.join("checkpoints"), progress)?,
         })
     };
     let (mut runs, mut unread) = (Vec::new(), Vec::new());
@@ -306,6 +311,23 @@ fn runs_in(folder: &Path) -> Result<(Vec<open_clip::Run>, Vec<String>), Failure>
         }
     }
     Ok((runs, unread))
+}
+
+/// `epoch_N.pt` in a run's folder of checkpoints, hashed, so that they are known when they are measured.
+fn checkpoints_in(folder: &Path, progress: &mut Hashing<'_>) -> Result<Vec<open_clip::Checkpoint>, String> {
+    let failed = |error: std::io::Error| format!("{}: can't read it: {error}", folder.display());
+    let mut found = Vec::new();
+    for entry in std::fs::read_dir(folder).map_err(failed)? {
+        let path = std::path::absolute(entry.map_err(failed)?.path()).map_err(failed)?;
+        let name = file_name(&path);
+        let epoch = name.strip_prefix("epoch_").and_then(|rest| rest.strip_suffix(".pt"));
+        let Some(epoch) = epoch.and_then(|epoch| epoch.parse().ok()) else { continue };
+        let weights = weights_of(Path::new(""), &path, &mut |done, total| progress(&name, done, total));
+        let sha256 = weights.map_err(|error| format!("{}: can't read it: {error}", path.display()))?.sha256;
+        found.push(open_clip::Checkpoint { epoch, path: path.display().to_string(), sha256 });
+    }
+    found.sort_by_key(|checkpoint| checkpoint.epoch);
+    Ok(found)
 }
 
 /// What is in a folder, by name.

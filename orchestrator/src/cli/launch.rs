@@ -14,7 +14,7 @@ use crate::backend::{Backend, BackendError, LocalBackend, SlurmBackend};
 use crate::plan::{BackendChoice, Plan, SlurmOptions};
 use crate::schedule::driver::{DriveError, Outcome, StopRequest, Sweep, drive};
 use crate::schedule::{Policy, Scheduler};
-use crate::store::{self, JobProgress, ProgressFilter, StateCounts, Store, StoreError, StoredPlan};
+use crate::store::{self, Companion, JobProgress, ProgressFilter, StateCounts, Store, StoreError, StoredPlan};
 
 /// Options of `sweep launch`.
 #[derive(Debug, clap::Args)]
@@ -72,36 +72,83 @@ const ANSWER_SECS: f64 = 10.0;
 /// Failed jobs that the last words list; `sweep status` has all.
 const FAILURES_MAX: i64 = 100;
 
+/// A plan to be run to its end.
+pub(super) struct Launch<'a> {
+    pub(super) plan: &'a Plan,
+    /// What its jobs measure for others.
+    pub(super) companions: &'a [Companion],
+    pub(super) detach: bool,
+    /// The command that comes back to it.
+    pub(super) again: &'a str,
+}
+
+/// How a launch ended.
+pub(super) struct Ended {
+    pub(super) outcome: Outcome,
+    pub(super) counts: StateCounts,
+    failures: Vec<JobProgress>,
+}
+
+impl Ended {
+    /// In the words of `--json`.
+    pub(super) fn word(&self) -> &'static str {
+        match self.outcome {
+            Outcome::Complete => "complete",
+            Outcome::Stopped => "stopped",
+            Outcome::Detached => "detached",
+        }
+    }
+
+    pub(super) fn exit(&self, detach: bool) -> Exit {
+        let well = match self.outcome {
+            Outcome::Complete => self.counts.failed + self.counts.cancelled == 0,
+            Outcome::Detached => detach,
+            Outcome::Stopped => false,
+        };
+        if well { Exit::Done } else { Exit::Failed }
+    }
+}
+
 pub(super) async fn run(args: Args) -> Result<Exit, Failure> {
     let plan = super::plan::load_plan(&args.spec, &site::placement(args.backend, args.site.as_deref())?).await?;
     if args.dry_run {
         return dry_run(&plan, args.json).await;
     }
+    let again = format!("sweep launch {}", args.spec.display());
+    let ended = execute(&Launch { plan: &plan, companions: &[], detach: args.detach, again: &again }).await?;
+    if args.json {
+        summarise(&plan.name, ended.word(), &ended.counts, &ended.failures);
+    }
+    Ok(ended.exit(args.detach))
+}
+
+/// Stores a plan, runs it until every job has ended, and says how it went.
+pub(super) async fn execute(launch: &Launch<'_>) -> Result<Ended, Failure> {
+    let plan = launch.plan;
     store::private_postgres::check_name(&store::home()).map_err(StoreError::from)?;
     let store = Store::connect().await?;
-    let mut stored = store.sweep_begin(&plan).await?;
-    let (before, _) = counts_of(&plan, Some(&store)).await?;
+    let mut stored = store.sweep_begin(plan).await?;
+    if !launch.companions.is_empty() {
+        store.sweep_store_rest(plan, &mut stored).await?;
+        if let Some(contradiction) = store.companion_record(launch.companions).await? {
+            return Err(Failure::failed(contradiction).hint(super::evaluate::CONTRADICTION));
+        }
+    }
+    let (before, _) = counts_of(plan, Some(&store)).await?;
     let sweep_id = stored.sweep_id;
     let mut idle = before.pending + before.running == 0;
     if idle {
-        store.sweep_store_rest(&plan, &mut stored).await?;
+        store.sweep_store_rest(plan, &mut stored).await?;
         idle = store.job_first_open(sweep_id).await?.is_none();
     }
     let outcome = if idle {
         Outcome::Complete
     } else {
-        let (outcome, reached) = Box::pin(run_jobs(&plan, store, stored, &before, args.detach)).await?;
+        let (outcome, reached) = Box::pin(run_jobs(plan, store, stored, &before, launch.detach)).await?;
         if outcome == Outcome::Detached {
             say("detached: the workers go on");
-            say(&format!(
-                "\nhint: `sweep status {}` shows them, `sweep launch {}` comes back to them",
-                plan.name,
-                args.spec.display()
-            ));
-            if args.json {
-                summarise(&plan.name, "detached", &reached, &[]);
-            }
-            return Ok(if args.detach { Exit::Done } else { Exit::Failed });
+            say(&format!("\nhint: `sweep status {}` shows them, `{}` comes back to them", plan.name, launch.again));
+            return Ok(Ended { outcome, counts: reached, failures: Vec::new() });
         }
         outcome
     };
@@ -110,11 +157,8 @@ pub(super) async fn run(args: Args) -> Result<Exit, Failure> {
     let counts = store.job_totals(sweep_id).await?.counts;
     let failures = store.job_progress(sweep_id, ProgressFilter::States(&["failed"], FAILURES_MAX)).await?;
     let headline = format!("{}{}", if idle { "nothing left to do: " } else { "" }, ended(&counts));
-    report(&args, &plan, outcome, &headline, &counts, &failures);
-    if args.json {
-        summarise(&plan.name, if outcome == Outcome::Stopped { "stopped" } else { "complete" }, &counts, &failures);
-    }
-    Ok(if outcome == Outcome::Complete && counts.failed + counts.cancelled == 0 { Exit::Done } else { Exit::Failed })
+    report(launch, outcome, &headline, &counts, &failures);
+    Ok(Ended { outcome, counts, failures })
 }
 
 /// Jobs of a plan by state, and how many of them are not stored yet, which count as pending.
@@ -129,7 +173,7 @@ async fn counts_of(plan: &Plan, store: Option<&Store>) -> Result<(StateCounts, i
     Ok((counts, new))
 }
 
-async fn dry_run(plan: &Plan, json: bool) -> Result<Exit, Failure> {
+pub(super) async fn dry_run(plan: &Plan, json: bool) -> Result<Exit, Failure> {
     let (counts, new) = counts_of(plan, Store::connect_stored().await?.as_ref()).await?;
     say(&format!(
         "{}: {} jobs: {} to run ({new} of them new), {} running, {}",
@@ -317,7 +361,7 @@ fn listen(requests: watch::Sender<StopRequest>) -> Result<impl Future<Output = (
 }
 
 /// The last words of a launch.
-fn report(args: &Args, plan: &Plan, outcome: Outcome, headline: &str, counts: &StateCounts, failures: &[JobProgress]) {
+fn report(launch: &Launch<'_>, outcome: Outcome, headline: &str, counts: &StateCounts, failures: &[JobProgress]) {
     for job in failures {
         say("");
         say_line(&format!("failed: {}: {}", progress::label(job), job.reason.as_deref().unwrap_or("no reason given")));
@@ -327,13 +371,13 @@ fn report(args: &Args, plan: &Plan, outcome: Outcome, headline: &str, counts: &S
     }
     if outcome == Outcome::Stopped {
         say(&format!("stopped: {headline}, {} left", counts.pending));
-        say(&format!("\nhint: `sweep launch {}` goes on from the checkpoints", args.spec.display()));
+        say(&format!("\nhint: `{}` goes on from the checkpoints", launch.again));
     } else if let Some(job) = failures.first() {
         say(&format!("\n{headline}"));
         say(&format!(
             "\nhint: `sweep logs {}` shows what the runner wrote, `sweep retry {}` gives failed jobs another go",
             &job.job_key[..12],
-            plan.name
+            launch.plan.name
         ));
     } else {
         say(headline);

@@ -6,10 +6,12 @@ mod backtest;
 mod cancel;
 mod candidates;
 mod checkpoint;
+mod companions;
 mod compare;
 mod completions;
 mod db;
 mod doctor;
+mod evaluate;
 mod explain;
 mod export;
 mod fit;
@@ -77,6 +79,8 @@ enum Command {
     Explain(explain::Args),
     /// List the checkpoints of a job, or copy one out for other programs.
     Checkpoint(checkpoint::Args),
+    /// Measure weights: a checkpoint of anybody's, or those of a sweep, on further data sets.
+    Evaluate(evaluate::Args),
     /// Show what a job's runner wrote.
     Logs(logs::Args),
     /// Stop jobs and don't start them again.
@@ -148,6 +152,7 @@ async fn dispatch(command: Command) -> Result<Exit, Failure> {
         Command::Status(args) => status::run(args).await,
         Command::Explain(args) => explain::run(args).await,
         Command::Checkpoint(args) => checkpoint::run(args).await,
+        Command::Evaluate(args) => evaluate::run(args).await,
         Command::Logs(args) => logs::run(args).await,
         Command::Cancel(args) => cancel::run(args).await,
         Command::Retry(args) => retry::run(args).await,

@@ -209,6 +209,9 @@ struct JobRow<'a> {
     memory_bytes: u64,
     secs: Option<f64>,
     state: Option<State>,
+    /// Weights that it starts from.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    init: Option<&'a protocol::Weights>,
     recipe: &'a protocol::Recipe,
 }
 
@@ -273,6 +276,7 @@ fn body<'a>(plan: &'a Plan, states: Option<&BTreeMap<String, State>>, slurm: Opt
                 memory_bytes: job.memory_bytes,
                 secs: job.secs,
                 state: states.map(|states| state_of(states, job)),
+                init: job.spec.init.as_ref(),
                 recipe: &job.spec.recipe,
             })
             .collect(),
@@ -292,7 +296,7 @@ fn state_of(states: &BTreeMap<String, State>, job: &PlannedJob) -> State {
 
 /// D over U.
 fn epochs(job: &PlannedJob) -> f64 {
-    job.spec.samples_seen as f64 / job.unique_samples as f64
+    job.spec.samples_seen as f64 / job.unique_samples.max(1) as f64
 }
 
 fn totals(plan: &Plan) -> Totals {

@@ -117,8 +117,8 @@ impl Progress {
         if silent > 0 {
             self.line(&format!("done      {silent} more jobs"));
         }
-        let partly: f64 =
-            running.iter().map(|job| job.samples_seen as f64 / job.samples_of_ours() as f64 * job.gmacs).sum();
+        let share = |job: &JobProgress| job.samples_seen as f64 / job.samples_of_ours().max(1) as f64;
+        let partly: f64 = running.iter().map(|job| share(job) * job.gmacs).sum();
         let start = *self.gmacs_at_start.get_or_insert(totals.gmacs_done + partly);
         let advanced = totals.gmacs_done + partly - start;
         let left = totals.gmacs - totals.gmacs_done - partly;
@@ -193,6 +193,9 @@ pub(super) fn interject(text: &str) {
 
 /// `1f2e3d4c5b6a ViT-tiny 128k samples of 4k, seed 0`.
 pub(super) fn label(job: &JobProgress) -> String {
+    if job.samples_total.is_none() {
+        return format!("{} {} as it is", &job.job_key[..12], job.model);
+    }
     format!(
         "{} {} {} samples of {}, seed {}",
         &job.job_key[..12],

@@ -38,7 +38,7 @@ impl Measured {
 }
 
 /// The task that a metric belongs to.
-fn task_of(metric: &str) -> Option<EvaluationTask> {
+pub fn task_of(metric: &str) -> Option<EvaluationTask> {
     if Range::of(metric) == Range::Loss {
         Some(EvaluationTask::ContrastiveLoss)
     } else if metric.starts_with("acc") || ["mean_per_class_recall", "mean_average_precision"].contains(&metric) {

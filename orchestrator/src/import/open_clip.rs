@@ -9,7 +9,7 @@ use serde_json::{Value, json};
 
 use super::benchmarks::{binomial, measured};
 use super::{ReadError, SourceFile, list_of, model_size, number};
-use crate::store::import::{Imported, ImportedEvaluation, ImportedJob, ImportedStudy};
+use crate::store::import::{Imported, ImportedCheckpoint, ImportedEvaluation, ImportedJob, ImportedStudy};
 
 /// Kind of source in the database.
 pub const SOURCE: &str = "open-clip";
@@ -23,6 +23,19 @@ pub struct Run {
     pub params: SourceFile,
     /// `checkpoints/results.jsonl`.
     pub results: SourceFile,
+    /// `checkpoints/epoch_N.pt`, where they are kept.
+    pub checkpoints: Vec<Checkpoint>,
+}
+
+/// Weights after an epoch.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Checkpoint {
+    /// Which, counted from 1.
+    pub epoch: u64,
+    /// The file, absolute.
+    pub path: String,
+    /// sha256 of its bytes.
+    pub sha256: String,
 }
 
 /// Arguments kept with the job.
@@ -166,6 +179,9 @@ fn job(run: &Run, warnings: &mut Vec<String>) -> Result<Option<ImportedJob>, Rea
     let kept: BTreeMap<&str, &str> = KEPT.iter().filter_map(|name| Some((*name, params.text(name)?))).collect();
     let batch = params.positive("batch_size");
     let gpus = params.positive("world_size").map(|gpus| gpus as i32);
+    let global_batch =
+        batch.map(|batch| batch * f64::from(gpus.unwrap_or(1)) * params.positive("accum_freq").unwrap_or(1.0));
+    let checkpoints = checkpoints(run, last, per_epoch, global_batch);
     let mut left_out = BTreeSet::new();
     let mut evaluations = Vec::new();
     for (&epoch, values) in &epochs {
@@ -197,9 +213,7 @@ fn job(run: &Run, warnings: &mut Vec<String>) -> Result<Option<ImportedJob>, Rea
         detail: json!({
             "file": format!("{}/{}", run.folder, run.params.name), "sha256": run.params.sha256(),
             "results_sha256": run.results.sha256(), "pretrained": params.text("name").unwrap_or(&run.folder),
-            "params": kept, "epoch": last, "global_batch": batch.map(|batch| {
-                batch * f64::from(gpus.unwrap_or(1)) * params.positive("accum_freq").unwrap_or(1.0)
-            }),
+            "params": kept, "epoch": last, "global_batch": global_batch,
         }),
         model: model.to_owned(),
         parameters: size.map(|size| size.parameters() as f64),
@@ -214,8 +228,26 @@ fn job(run: &Run, warnings: &mut Vec<String>) -> Result<Option<ImportedJob>, Rea
         seed: params.text("seed").and_then(|seed| seed.parse().ok()).unwrap_or(0),
         gpus,
         evaluations,
+        checkpoints,
         ..ImportedJob::default()
     }))
+}
+
+/// Where in training the checkpoints of a run were taken: where an epoch's samples are not known, only the last
+/// evaluated one has a place.
+fn checkpoints(run: &Run, last: u64, per_epoch: Option<f64>, global_batch: Option<f64>) -> Vec<ImportedCheckpoint> {
+    let placed = run.checkpoints.iter().filter(|checkpoint| checkpoint.epoch == last || per_epoch.is_some());
+    placed
+        .map(|checkpoint| {
+            let samples = per_epoch.map(|samples| samples * checkpoint.epoch as f64);
+            ImportedCheckpoint {
+                samples_seen: samples.filter(|_| checkpoint.epoch != last).map(|samples| samples.round() as i64),
+                step: samples.zip(global_batch).map_or(0, |(samples, batch)| (samples / batch).round() as i64),
+                path: checkpoint.path.clone(),
+                sha256: checkpoint.sha256.clone(),
+            }
+        })
+        .collect()
 }
 
 /// Values by epoch; of an epoch that was evaluated again the later line counts.
@@ -326,7 +358,8 @@ mod tests {
 
     fn run(params: &str, results: &str) -> Run {
         let file = |name: &str, text: &str| SourceFile { name: name.to_owned(), bytes: text.as_bytes().to_vec() };
-        Run { folder: "r".to_owned(), params: file("params.txt", params), results: file("results.jsonl", results) }
+        let (params, results) = (file("params.txt", params), file("results.jsonl", results));
+        Run { folder: "r".to_owned(), params, results, checkpoints: Vec::new() }
     }
 
     const PARAMS: &str = "batch_size: 256\ndataset_resampled: False\nepochs: 3\nlr: 0.001\nmodel: ViT-B-32\nname: a\nseed: 7\n\
@@ -406,5 +439,21 @@ mod tests {
         let error = read("oc", "x", &[run("lr: 1", results)]).expect_err("no model");
         let ReadError::Nothing { warnings, .. } = error else { panic!("{error}") };
         assert!(warnings[0].contains("no line `model: NAME`"), "{warnings:?}");
+    }
+
+    #[test]
+    fn checkpoints_have_their_places_in_training() {
+        let results = "{\"imagenet-zeroshot-val-top1\": 0.3, \"epoch\": 3}\n";
+        let checkpoint = |epoch: u64| Checkpoint { epoch, path: format!("/r/{epoch}"), sha256: epoch.to_string() };
+        let places = |params: &str| {
+            let run = Run { checkpoints: [1, 3, 4].map(checkpoint).to_vec(), ..run(params, results) };
+            let imported = read("oc", "x", &[run]).expect("a run");
+            let all = imported.studies[0].jobs[0].checkpoints.iter();
+            all.map(|found| (found.samples_seen, found.step, found.path.clone())).collect::<Vec<_>>()
+        };
+        let (one, three, four) = ("/r/1".to_owned(), "/r/3".to_owned(), "/r/4".to_owned());
+        assert_eq!(places(PARAMS), [(Some(1000), 0, one), (None, 1, three.clone()), (Some(4000), 2, four)]);
+        // Without the samples of an epoch, the last evaluated one stands at the end.
+        assert_eq!(places(&PARAMS.replace("train_num_samples: 1000\n", "")), [(None, 0, three)]);
     }
 }

@@ -197,6 +197,7 @@ fn job(
         train_secs: training.map(|training| training.epochs * training.samples_per_epoch / training.samples_per_sec),
         gpus: training.map(|training| training.gpus as i32),
         evaluations,
+        checkpoints: Vec::new(),
     }
 }
 

@@ -11,14 +11,19 @@ use protocol::{
 use sha2::{Digest, Sha256};
 
 use super::{
-    BackendChoice, Limits, LocalOptions, Plan, PlannedJob, PlannedSpec, PoolInfo, Site, canonical::canonical,
-    memory::memory_bytes, slurm_options,
+    BackendChoice, Limits, LocalOptions, Plan, PlannedJob, PlannedSpec, PoolInfo, Site, WeightsInfo,
+    canonical::canonical,
+    memory::{measuring_bytes, memory_bytes},
+    slurm_options, weights,
 };
 use crate::spec::quantity::grouped;
 use crate::spec::{
     self, Amount, Backend, Cell, DataSize, Path, Place, Problem, Spec, SpecError, cells, is_model_file, model_place,
-    shipped, sized_for,
+    recipe_place, shipped, sized_for,
 };
+
+/// The configuration in a folder that open_clip loads.
+pub const OPEN_CLIP_CONFIG: &str = "open_clip_config.json";
 
 /// What a plan needs from outside.
 #[derive(Debug, Clone)]
@@ -31,6 +36,8 @@ pub struct Inputs {
     pub pools: BTreeMap<String, PoolInfo>,
     /// Configurations of models given as files, by path as the spec writes it.
     pub model_files: BTreeMap<String, ModelConfig>,
+    /// Weights to start from, by path as the spec writes it.
+    pub weights: BTreeMap<String, WeightsInfo>,
     /// Measured seconds a sample on one slot, by model name, where there are any.
     pub secs_per_sample: BTreeMap<String, f64>,
     /// Folder that relative paths of the spec start from.
@@ -58,6 +65,7 @@ pub(super) fn hex(bytes: &[u8]) -> String {
 pub fn plan(spec: &Spec, inputs: &Inputs) -> Result<Plan, SpecError> {
     let mut problems = Vec::from_iter(too_many_nodes(spec, inputs));
     problems.extend(side_by_side_over_nodes(spec, inputs));
+    problems.extend(no_init(spec, inputs));
     let training = training_pool(spec, inputs, &mut problems);
     let measured = evaluations(spec, inputs, &mut problems);
     let (Some(training), Some(measured)) = (training, measured) else {
@@ -96,19 +104,25 @@ pub fn plan(spec: &Spec, inputs: &Inputs) -> Result<Plan, SpecError> {
     // Stable, so that jobs of one cost keep the order of the spec.
     jobs.sort_by(|a, b| a.compute.train_flops.total_cmp(&b.compute.train_flops));
 
-    let mut pools = vec![training];
+    let trains = jobs.iter().any(|job| !job.spec.measures_only());
+    let mut pools = if trains { vec![training] } else { Vec::new() };
     for pool in measured.into_iter().flat_map(|(_, pools)| pools) {
         if !pools.iter().any(|known| known.source.digest == pool.source.digest) {
             pools.push(pool);
         }
     }
+    Ok(assembled(spec, inputs, pools, jobs))
+}
+
+/// The plan of these jobs, with all else as the spec has it.
+pub(super) fn assembled(spec: &Spec, inputs: &Inputs, pools: Vec<PoolInfo>, jobs: Vec<PlannedJob>) -> Plan {
     let backend = match &spec.backend {
         &Backend::Local { slots, threads_per_slot, work_secs, spool_only } => {
             BackendChoice::Local(LocalOptions { slots, threads_per_slot, work_secs, spool_only })
         }
         Backend::Slurm(keys) => BackendChoice::Slurm(Box::new(slurm_options(keys, inputs.site.as_ref(), &jobs))),
     };
-    Ok(Plan {
+    Plan {
         name: spec.name.clone(),
         question: spec.question.clone(),
         spec_source: spec.source.text().to_owned(),
@@ -125,11 +139,11 @@ pub fn plan(spec: &Spec, inputs: &Inputs) -> Result<Plan, SpecError> {
         runner_devices: inputs.runner.devices.clone(),
         runner_serves: inputs.runner.serve,
         base_dir: inputs.base_dir.clone(),
-    })
+    }
 }
 
 /// An evaluation, without its positions, and the pools that it reads, its own first.
-type Measured = (EvaluationPlan, Vec<PoolInfo>);
+pub(super) type Measured = (EvaluationPlan, Vec<PoolInfo>);
 
 /// Several nodes for a runner that can't share a job, or in a container.
 fn too_many_nodes(spec: &Spec, inputs: &Inputs) -> Option<Problem> {
@@ -175,6 +189,18 @@ fn side_by_side_over_nodes(spec: &Spec, inputs: &Inputs) -> Option<Problem> {
     Some(problem.help("leave one of the two out: jobs side by side share one node"))
 }
 
+/// Weights to start from, for a runner that takes none.
+fn no_init(spec: &Spec, inputs: &Inputs) -> Option<Problem> {
+    if inputs.runner.init || !spec.names_weights() {
+        return None;
+    }
+    let cell = cells(spec).into_iter().find(|cell| cell.recipe.init.is_some())?;
+    let place = recipe_place(spec, &cell, "init");
+    let message = format!("`{place}` names weights, but runner `{}` starts from random ones", inputs.runner.name);
+    let problem = Problem::new(Place::Value(place), message, "not with this runner");
+    Some(problem.help("a runner that takes weights says `\"init\": true` in `describe`: runners/protocol"))
+}
+
 /// The pool to train on, under the spec's name for it. A runner that reads no data gets a stand-in, known by its name.
 fn training_pool(spec: &Spec, inputs: &Inputs, problems: &mut Vec<Problem>) -> Option<PoolInfo> {
     if !inputs.runner.reads_data {
@@ -188,6 +214,9 @@ fn training_pool(spec: &Spec, inputs: &Inputs, problems: &mut Vec<Problem>) -> O
         return Some(unread(&name, path, samples));
     }
     let Some(data) = &spec.data else {
+        if cells(spec).iter().all(Cell::measures_only) {
+            return Some(unread("none", "", 1));
+        }
         let message = format!("`data` is missing: runner `{}` reads image-text pairs", spec.runner);
         problems.push(
             Problem::new(Place::Key(Path::keys(&["runner"])), message, "this runner needs a pool")
@@ -208,7 +237,7 @@ fn unread(name: &str, path: &str, samples: u64) -> PoolInfo {
     PoolInfo { source, samples, skipped: BTreeMap::new(), changed: Vec::new(), manifest: None }
 }
 
-fn evaluations(spec: &Spec, inputs: &Inputs, problems: &mut Vec<Problem>) -> Option<Vec<Measured>> {
+pub(super) fn evaluations(spec: &Spec, inputs: &Inputs, problems: &mut Vec<Problem>) -> Option<Vec<Measured>> {
     let before = problems.len();
     let mut plans: Vec<Measured> = Vec::new();
     for (index, evaluation) in spec.evaluations.iter().enumerate() {
@@ -299,7 +328,7 @@ fn job(
         }
     };
     let recipe = &cell.recipe;
-    if data_size < recipe.global_batch {
+    if data_size < recipe.global_batch && !cell.measures_only() {
         let place = cell.origin.place("data_size");
         let message = format!(
             "pool `{}` holds {} pairs: a global batch of {} would hold a pair twice",
@@ -322,9 +351,21 @@ fn job(
         return None;
     }
 
+    let init = recipe.init.as_ref().and_then(|init| inputs.weights.get(init));
+    if let Some(WeightsInfo { shapes: Some(shapes), weights: file }) = init
+        && let Some(misfit) = weights::misfit(shapes, config)
+    {
+        let place = recipe_place(spec, cell, "init");
+        let message = format!("{} has not the weights of `{}`: {misfit}", file.path.display(), cell.model);
+        let problem = Problem::new(Place::Value(place), message, "weights of this model, and of its input sizes");
+        push_once(problems, problem.help("sizes of images and captions: `recipe.image_size`, `recipe.context_length`"));
+        return None;
+    }
+
     let samples_seen = cell.samples_rounded();
     let planned = PlannedSpec {
         runner: shared.runner(inputs),
+        init: init.map(|init| init.weights.clone()),
         data: shared.data(training),
         data_size,
         skipped_max: spec.limits.skipped.map(|amount| amount.of(data_size)),
@@ -339,7 +380,11 @@ fn job(
         job_key: job_key(&planned.to_job_spec()),
         compute: size.compute(samples_seen),
         unique_samples: data_size.min(samples_seen),
-        memory_bytes: memory_bytes(config, &size, &planned.recipe),
+        memory_bytes: if planned.measures_only() {
+            measuring_bytes(config, &size)
+        } else {
+            memory_bytes(config, &size, &planned.recipe)
+        },
         secs: inputs.secs_per_sample.get(&model.name).map(|secs| secs * samples_seen as f64),
         size,
         spec: planned,
@@ -439,7 +484,12 @@ fn model(inputs: &Inputs, name: &str) -> NamedModel {
         return shipped(name).expect("a spec names models that are shipped");
     }
     let file = std::path::Path::new(name);
-    let stem = file.file_stem().map_or_else(|| name.to_owned(), |stem| stem.to_string_lossy().into_owned());
+    // A model's folder gives its name to what lies in it under open_clip's fixed name.
+    let named = match (file.file_name(), file.parent()) {
+        (Some(name), Some(folder)) if name == OPEN_CLIP_CONFIG && folder.file_name().is_some() => folder.file_name(),
+        _ => file.file_stem(),
+    };
+    let stem = named.map_or_else(|| name.to_owned(), |stem| stem.to_string_lossy().into_owned());
     NamedModel { name: stem, config: inputs.model_files.get(name).expect("inputs hold every model file").clone() }
 }
 

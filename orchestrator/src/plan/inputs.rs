@@ -9,7 +9,7 @@ use protocol::ModelConfig;
 
 use super::expand::{Inputs, plan};
 use super::model_file::{self, FormError};
-use super::{Plan, Site, pool, runner, runner::RunnerError, slurm_options};
+use super::{Plan, Site, pool, runner, runner::RunnerError, slurm_options, weights};
 use crate::spec::{self, Backend, Place, Problem, Source, Spec, SpecError};
 
 /// Why a spec can't be planned.
@@ -89,13 +89,28 @@ pub fn load(
     placement: &Placement,
     hashing: Hashing,
 ) -> Result<Plan, LoadError> {
-    let mut spec = read_spec(spec_path)?;
-    spec.backend = placement.backend(spec.backend);
-    let base_dir = std::env::current_dir().map_err(LoadError::CurrentDir)?;
-    let mut inputs = gather(&spec, &base_dir, hashing)?;
-    inputs.site.clone_from(&placement.site);
+    load_spec(read_spec(spec_path)?, measured, placement, hashing)
+}
+
+/// Plans a spec that has been read, in the current folder.
+pub fn load_spec(
+    mut spec: Spec,
+    measured: &[Measured],
+    placement: &Placement,
+    hashing: Hashing,
+) -> Result<Plan, LoadError> {
+    let mut inputs = look(&mut spec, placement, hashing)?;
     inputs.secs_per_sample = speeds(&spec, &inputs, measured);
     Ok(plan(&spec, &inputs)?)
+}
+
+/// Takes a placement over and looks for all that a spec names, from the current folder.
+pub fn look(spec: &mut Spec, placement: &Placement, hashing: Hashing) -> Result<Inputs, LoadError> {
+    spec.backend = placement.backend(spec.backend.clone());
+    let base_dir = std::env::current_dir().map_err(LoadError::CurrentDir)?;
+    let mut inputs = gather(spec, &base_dir, hashing)?;
+    inputs.site.clone_from(&placement.site);
+    Ok(inputs)
 }
 
 /// Reads and checks a spec.
@@ -134,6 +149,23 @@ pub fn gather(spec: &Spec, base_dir: &Path, hashing: Hashing) -> Result<Inputs, 
         }
     }
 
+    let mut weights = BTreeMap::new();
+    let cells = if spec.names_weights() { spec::cells(spec) } else { Vec::new() };
+    for cell in cells {
+        let Some(written) = cell.recipe.init.as_ref().filter(|init| !weights.contains_key(*init)) else { continue };
+        match weights::read(base_dir, written, &mut |done, total| hashing(written, done, total)) {
+            Ok(found) => drop(weights.insert(written.clone(), found)),
+            Err(error) => {
+                let place = spec::recipe_place(spec, &cell, "init");
+                let message = format!("`{place}` are no weights: {error}");
+                let label = "allowed: a file of weights, or a folder with one";
+                let problem = Problem::new(Place::Value(place), message, label);
+                problems.push(problem.help("relative paths start where `sweep` is called"));
+                break;
+            }
+        }
+    }
+
     let mut model_files = BTreeMap::new();
     let included =
         spec.include.iter().enumerate().map(|(index, axes)| (spec::Path::keys(&["include"]).index(index), axes));
@@ -156,7 +188,7 @@ pub fn gather(spec: &Spec, base_dir: &Path, hashing: Hashing) -> Result<Inputs, 
         return Err(SpecError::new(&spec.source, problems).into());
     }
     let (secs_per_sample, base_dir) = (BTreeMap::new(), base_dir.to_owned());
-    Ok(Inputs { runner, runner_path, pools, model_files, secs_per_sample, base_dir, site: None })
+    Ok(Inputs { runner, runner_path, pools, model_files, weights, secs_per_sample, base_dir, site: None })
 }
 
 /// The most often measured speed of each model. For Slurm, on slots that say something of its nodes: of the same kind

@@ -5,6 +5,9 @@ use protocol::{Loss, ModelConfig, ModelSize, Precision, Recipe};
 /// What the fused loss keeps of the logits at most.
 const LOGITS_BYTES_MAX: f64 = (1_u64 << 30) as f64;
 
+/// Images or texts that clip-runner embeds at a time.
+const MEASURED_AT_A_TIME: u64 = 256;
+
 /// Estimated peak bytes of training on one device:
 ///
 /// ```text
@@ -40,6 +43,19 @@ pub fn memory_bytes(config: &ModelConfig, size: &ModelSize, recipe: &Recipe) -> 
     let part = batch / recipe.accum_freq as f64;
     let total = 16.0 * size.parameters() as f64 + part * bytes * activations + images + logits;
     total as u64
+}
+
+/// Estimated peak bytes of measuring with a model: its weights, and images and activations of one chunk.
+pub fn measuring_bytes(config: &ModelConfig, size: &ModelSize) -> u64 {
+    let (vision, text) = (&config.vision_cfg, &config.text_cfg);
+    let patches = (vision.image_size / vision.patch_size).pow(2);
+    let tower = |tokens: u64, width: u64, hidden: u64| tokens * (8 * width + 2 * hidden);
+    let widest = tower(patches + 1, vision.width, vision.hidden_width()).max(tower(
+        text.context_length,
+        text.width,
+        4 * text.width,
+    ));
+    4 * size.parameters() + 4 * MEASURED_AT_A_TIME * (3 * vision.image_size.pow(2) + widest)
 }
 
 #[cfg(test)]

@@ -8,6 +8,8 @@ pub mod canonical;
 
 pub mod memory;
 
+mod measuring;
+
 pub mod inputs;
 
 mod pool;
@@ -15,6 +17,8 @@ mod pool;
 pub mod model_file;
 
 pub mod runner;
+
+mod weights;
 
 mod expand;
 
@@ -27,14 +31,16 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use protocol::{
-    Compute, DataSource, EvaluationPlan, JobSpec, ModelSize, NamedModel, PoolManifest, Recipe, RunnerIdentity,
+    Compute, DataSource, EvaluationPlan, JobSpec, ModelSize, NamedModel, PoolManifest, Recipe, RunnerIdentity, Weights,
 };
 
 pub use crate::spec::is_secret;
-pub use expand::{Inputs, job_key, plan};
-pub use inputs::{LoadError, Measured, Placement, load};
+pub use expand::{Inputs, OPEN_CLIP_CONFIG, job_key, plan};
+pub use inputs::{LoadError, Measured, Placement, load, load_spec, look};
+pub use measuring::{measuring_job, measuring_plan, planned_evaluations};
 pub use runner::RunnerError;
 pub use slurm::{NodeRequest, Origin, Site, SlurmOptions, SlurmOrigins, slurm_options};
+pub use weights::{WeightsInfo, file_of, weights_of};
 
 /// Jobs of a sweep, in the order they are to start: cheapest first.
 #[derive(Debug, Clone)]
@@ -89,6 +95,8 @@ pub struct PlannedSpec {
     pub runner: Arc<RunnerIdentity>,
     /// Architecture.
     pub model: Arc<NamedModel>,
+    /// Weights to start from.
+    pub init: Option<Weights>,
     /// Pairs to train on.
     pub data: Arc<DataSource>,
     /// U.
@@ -111,6 +119,7 @@ impl PlannedSpec {
         JobSpec {
             runner: RunnerIdentity::clone(&self.runner),
             model: NamedModel::clone(&self.model),
+            init: self.init.clone(),
             data: DataSource::clone(&self.data),
             data_size: self.data_size,
             skipped_max: self.skipped_max,
@@ -119,6 +128,11 @@ impl PlannedSpec {
             recipe: Recipe::clone(&self.recipe),
             evaluations: self.evaluations.to_vec(),
         }
+    }
+
+    /// Whether nothing is trained: see [`JobSpec::measures_only`].
+    pub fn measures_only(&self) -> bool {
+        self.samples_seen == 0
     }
 
     /// Optimiser steps: see [`JobSpec::steps`].

@@ -25,10 +25,12 @@ fn inputs() -> Inputs {
             devices: vec!["cpu".to_owned()],
             serve: false,
             ranks: false,
+            init: false,
         },
         runner_path: "clip-runner".into(),
         pools: [("train".to_owned(), pool("train", 4_000)), ("val".to_owned(), pool("val", 600))].into(),
         model_files: BTreeMap::new(),
+        weights: BTreeMap::new(),
         secs_per_sample: [("cpu-w32-l2".to_owned(), 1e-3)].into(),
         site: None,
         base_dir: ".".into(),
@@ -291,4 +293,73 @@ fn how_many_pairs_may_be_missing_is_no_part_of_identity() {
     assert_eq!(keys(&plain), keys(&limited));
     assert!(plain.jobs.iter().all(|job| job.spec.skipped_max.is_none()));
     assert!(limited.jobs.iter().all(|job| job.spec.skipped_max == Some(job.spec.data_size / 10)));
+}
+
+/// Inputs of a runner that takes weights, with a file of them.
+fn with_weights(digit: char, shapes: &[(&str, &[u64])]) -> Inputs {
+    let mut inputs = inputs();
+    inputs.runner.init = true;
+    let weights = Weights { path: format!("{digit}.safetensors").into(), sha256: digit.to_string().repeat(64) };
+    let shapes = shapes.iter().map(|(name, shape)| ((*name).to_owned(), shape.to_vec())).collect();
+    inputs.weights.insert("w".to_owned(), WeightsInfo { weights, shapes: Some(shapes) });
+    inputs
+}
+
+fn planned_with(text: &str, inputs: &Inputs) -> Result<Plan, SpecError> {
+    plan(&spec::parse(&Source::new("x.yaml", text)).unwrap_or_else(|error| panic!("{:?}", error.mistakes)), inputs)
+}
+
+#[test]
+fn weights_are_part_of_a_job_by_their_content() {
+    let text = SPEC.replace("lr: 1e-3", "lr: 1e-3, init: w");
+    let one = planned_with(&text, &with_weights('1', &[])).expect("a plan");
+    let mut elsewhere = with_weights('1', &[]);
+    elsewhere.weights.get_mut("w").expect("it is there").weights.path = "elsewhere/1.safetensors".into();
+    assert_eq!(keys(&one), keys(&planned_with(&text, &elsewhere).expect("a plan")), "the path is not");
+    let other = planned_with(&text, &with_weights('2', &[])).expect("a plan");
+    assert!(keys(&one).is_disjoint(&keys(&other)) && keys(&one).is_disjoint(&keys(&good(SPEC))));
+    assert_eq!(one.jobs[0].spec.init.as_ref().expect("it has weights").path, std::path::Path::new("1.safetensors"));
+
+    let misfit = planned_with(&text, &with_weights('1', &[("positional_embedding", &[24, 64])])).expect_err("a misfit");
+    let words: Vec<&str> = misfit.mistakes.iter().map(|mistake| mistake.message.as_str()).collect();
+    assert!(words[0].contains("`positional_embedding` is [24, 64] in the file"), "{words:?}");
+    let refused = bad(&text);
+    assert!(
+        refused[0].contains("`recipe.init` names weights, but runner `clip` starts from random ones"),
+        "{refused:?}"
+    );
+}
+
+#[test]
+fn a_job_that_only_measures_is_its_weights_and_what_is_measured() {
+    let spec = "name: x\ngrid: {model: cpu-w32-l2, samples_seen: 0}\nrecipe: {global_batch: 128, init: w}\n\
+                evaluations: [{pool: val, tasks: [zeroshot_retrieval]}]\n";
+    let inputs = with_weights('1', &[]);
+    let plan = planned_with(spec, &inputs).expect("a plan without a pool to train on");
+    let job = &plan.jobs[0];
+    assert_eq!((plan.jobs.len(), plan.pools.len(), job.unique_samples), (1, 1, 0));
+    assert!(job.compute.train_flops.abs() < 1e-9 && job.memory_bytes < 16 * job.size.parameters() + 100_000_000);
+    // Nothing of training counts.
+    let trained = format!("data: {{pool: train}}\n{spec}").replace("128", "64, lr: 1e-2, loss: reference");
+    let trained = trained.replace("samples_seen: 0", "samples_seen: 0, seed: 7, data_size: 500");
+    assert_eq!(keys(&planned_with(&trained, &inputs).expect("a plan")), keys(&plan));
+    let changes =
+        [("zeroshot_retrieval", "contrastive_loss"), ("init: w", "init: w, alpha: white"), ("w32-l2", "w64-l3")];
+    for (from, to) in changes {
+        assert_ne!(keys(&planned_with(&spec.replace(from, to), &inputs).expect("a plan")), keys(&plan), "{to}");
+    }
+    // The same as one that is made for a checkpoint of a trained job.
+    let evaluation = job.spec.evaluations[0].clone();
+    let init = job.spec.init.clone().expect("it has weights");
+    let of_model = |job: &&PlannedJob| job.spec.model.name == "cpu-w32-l2";
+    let trained = good(SPEC).jobs.iter().find(of_model).expect("it is trained").spec.to_job_spec();
+    assert_eq!(measuring_job(&inputs.runner, &trained, init, evaluation).job_key, job.job_key);
+
+    let bad = |text: &str| match spec::parse(&Source::new("x.yaml", text)) {
+        Ok(_) => panic!("a spec"),
+        Err(error) => error.mistakes[0].message.clone(),
+    };
+    assert_eq!(bad(&spec.replace(", init: w", "")), "`grid.samples_seen[0]` is 0, and there are no weights to measure");
+    let nothing = bad(spec.split("evaluations").next().expect("a head"));
+    assert_eq!(nothing, "`grid.samples_seen[0]` is 0, and nothing is to be measured");
 }

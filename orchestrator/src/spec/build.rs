@@ -50,6 +50,7 @@ impl RecipeChange {
                 ("context_length", Value::Count(value)) => recipe.context_length = Some(value),
                 ("grad_clip_norm", Value::Number(value)) => recipe.grad_clip_norm = Some(value),
                 ("checkpoint_every", Value::Amount(value)) => recipe.checkpoint_every = Some(value),
+                ("init", Value::Text(path)) => recipe.init = Some(path),
                 ("extra", Value::Numbers(numbers)) => recipe.extra.extend(numbers),
                 (field, value) => unreachable!("the table of recipes allows {field} to be {value:?}"),
             }
@@ -133,6 +134,7 @@ fn default_recipe() -> Recipe {
         context_length: None,
         grad_clip_norm: None,
         checkpoint_every: None,
+        init: None,
         extra: BTreeMap::new(),
     }
 }

@@ -55,6 +55,11 @@ impl Origin {
 }
 
 impl Cell {
+    /// Whether nothing is trained.
+    pub fn measures_only(&self) -> bool {
+        self.samples_seen == 0
+    }
+
     /// Samples of the job: whole global batches, as OpenCLIP's epochs are rounded up.
     pub fn samples_rounded(&self) -> u64 {
         self.samples_seen.div_ceil(self.recipe.global_batch) * self.recipe.global_batch

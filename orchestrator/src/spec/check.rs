@@ -66,6 +66,17 @@ pub fn recipe_place(spec: &Spec, cell: &Cell, field: &'static str) -> Path {
 
 fn sizes(cell: &Cell, spec: &Spec, once: &mut Once) {
     let batch = cell.recipe.global_batch;
+    if cell.measures_only() {
+        let place = cell.origin.place("samples_seen");
+        if cell.recipe.init.is_none() {
+            let message = format!("`{place}` is 0, and there are no weights to measure");
+            once.at(place, message, "more than 0, or name the weights: `recipe.init`");
+        } else if spec.evaluations.is_empty() {
+            let message = format!("`{place}` is 0, and nothing is to be measured");
+            once.at(place, message, "more than 0, or say what to measure: `evaluations`");
+        }
+        return;
+    }
     if cell.samples_seen < batch {
         let place = cell.origin.place("samples_seen");
         let message = format!("`{place}` is {}, less than one global batch of {}", cell.samples_seen, grouped(batch));

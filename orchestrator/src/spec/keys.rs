@@ -156,9 +156,9 @@ pub static GRID: &[Key] = &[
     ),
     key(
         "samples_seen",
-        Kind::OneOrMore(&SAMPLES),
+        Kind::OneOrMore(&Kind::Count { min: 0, max: COUNT_MAX }),
         Required,
-        "Samples to train on, repeats counted; rounded up to whole global batches",
+        "Samples to train on, repeats counted; rounded up to whole global batches. 0, with `recipe.init`: only measure",
     ),
     key(
         "data_size",
@@ -276,6 +276,12 @@ pub static RECIPE: &[Key] = &[
         Kind::Amount,
         Optional,
         "Distance of checkpoints; there is always one at the end and on a stop",
+    ),
+    key(
+        "init",
+        Kind::Text,
+        Optional,
+        "Weights to start from: a file of open_clip's, or a folder as its `local-dir:` has it; else random ones",
     ),
     key("extra", Kind::Numbers, Optional, "Numbers for a runner of your own"),
 ];

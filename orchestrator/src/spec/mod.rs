@@ -89,6 +89,13 @@ pub struct Spec {
     pub limits: Limits,
 }
 
+impl Spec {
+    /// Whether some cell starts from given weights.
+    pub fn names_weights(&self) -> bool {
+        self.recipe.init.is_some() || self.overrides.iter().any(|change| change.set.sets("init"))
+    }
+}
+
 /// Name and text of a spec. Cheap to clone.
 #[derive(Debug, Clone)]
 pub struct Source(Arc<NamedSource<String>>);
@@ -208,6 +215,8 @@ pub struct Recipe {
     pub grad_clip_norm: Option<f64>,
     /// Distance of checkpoints.
     pub checkpoint_every: Option<Amount>,
+    /// Weights to start from, as written.
+    pub init: Option<String>,
     /// Numbers for runners of one's own.
     pub extra: std::collections::BTreeMap<String, f64>,
 }

@@ -47,6 +47,19 @@ pub struct ImportedEvaluation {
     pub count: Option<i64>,
 }
 
+/// Weights of an imported job that are there to be measured.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ImportedCheckpoint {
+    /// Samples seen at it; `None`: at the end.
+    pub samples_seen: Option<i64>,
+    /// Optimiser steps taken, 0 where it is not known.
+    pub step: i64,
+    /// The file.
+    pub path: String,
+    /// sha256 of its bytes.
+    pub sha256: String,
+}
+
 /// One trained model of a published study. What a table does not say is `None`.
 #[derive(Debug, Clone, PartialEq, Default)]
 pub struct ImportedJob {
@@ -90,6 +103,8 @@ pub struct ImportedJob {
     pub gpus: Option<i32>,
     /// Measurements.
     pub evaluations: Vec<ImportedEvaluation>,
+    /// Checkpoints.
+    pub checkpoints: Vec<ImportedCheckpoint>,
 }
 
 /// Jobs that become one sweep.
@@ -321,6 +336,7 @@ async fn import_one(
     rows::rekey(tx, &given, &known).await?;
     write(tx, &given, &known, &differences, replace, study, &mut counts).await?;
     rows::join_sweep(tx, sweep_id, &given).await?;
+    counts.notes.extend(rows::write_checkpoints(tx, &given).await?);
     counts.jobs_other = rows::others(tx, sweep_id, &given, replace == Replace::All).await?;
     Ok((counts, conflicts))
 }

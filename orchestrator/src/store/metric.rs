@@ -5,7 +5,7 @@ use sqlx::PgConnection;
 
 use super::attempt::{Claim, Ending, Orders, attempt_end, claimed_by};
 use super::next::{NextRequest, take_next};
-use super::{Store, StoreError, checkpoint, doing, evaluation, listener, planned};
+use super::{Store, StoreError, checkpoint, companion, doing, evaluation, listener, planned};
 
 /// A run of consecutive events of one attempt, by column.
 #[derive(Debug, Clone, Default, PartialEq)]
@@ -146,8 +146,16 @@ impl Store {
         if let Some(end) = end {
             let last = (&batch.evaluations[..], &batch.unmeasured[..]);
             not_done = planned::checked(&mut tx, claim, end.ending, resumed_from, last).await.map_err(&failed)?;
+            let measuring = claim.spec.measures_only() && matches!(end.ending, Ending::Finished { .. });
+            if measuring && not_done.is_none() {
+                let contradiction = companion::contradiction(&mut tx, claim.job_id).await.map_err(&failed)?;
+                not_done = contradiction.map(planned::failed);
+            }
             let ending = not_done.as_ref().unwrap_or(end.ending);
             attempt_end(&mut tx, claim, ending, orders.cancel).await.map_err(&failed)?;
+            if measuring && not_done.is_none() && !orders.cancel {
+                companion::copy(&mut tx, claim.job_id).await.map_err(&failed)?;
+            }
             next = match end.next.filter(|_| matches!(ending, Ending::Finished { .. })) {
                 Some(request) => take_next(&mut tx, claim, request).await.map_err(&failed)?,
                 None => None,

@@ -3,6 +3,7 @@
 mod adopt;
 mod attempt;
 mod checkpoint;
+mod companion;
 mod condition;
 mod error;
 mod evaluation;
@@ -28,6 +29,7 @@ pub mod throughput;
 pub use adopt::AdoptedAttempt;
 pub use attempt::{Claim, Ending, Orders, Predecessor};
 pub use checkpoint::CheckpointRow;
+pub use companion::{CheckpointOf, Companion, MeasurementRow};
 pub use error::StoreError;
 pub use history::History;
 pub use job::{JobDetail, JobStory, StateCounts, Totals};

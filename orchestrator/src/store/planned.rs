@@ -68,7 +68,7 @@ async fn without_beginning(
 }
 
 /// An ending that no retry mends.
-fn failed(reason: String) -> Ending {
+pub(super) fn failed(reason: String) -> Ending {
     Ending::Failed { kind: FailureKind::BadInput, reason, exit_code: None, stderr_tail: String::new() }
 }
 

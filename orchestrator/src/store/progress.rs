@@ -13,7 +13,7 @@ pub struct JobProgress {
     pub reason: Option<String>,
     /// Model.
     pub model: String,
-    /// Samples to train on; `None`: an imported table does not say.
+    /// Samples to train on; `None`: an imported table does not say, or the job only measures.
     pub samples_total: Option<i64>,
     /// Unique samples it may see; likewise.
     pub data_size: Option<i64>,
@@ -57,7 +57,7 @@ pub enum ProgressFilter<'a> {
 }
 
 impl JobProgress {
-    /// Samples to train on, of a job that we train: it always has them.
+    /// Samples to train on, of a job of ours; 0 where it only measures.
     pub fn samples_of_ours(&self) -> i64 {
         self.samples_total.unwrap_or(0)
     }

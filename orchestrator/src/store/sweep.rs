@@ -104,6 +104,15 @@ impl Store {
             .map_err(doing("can't look up the sweep"))
     }
 
+    /// The YAML of a sweep as last launched; `None`: it was imported.
+    pub async fn sweep_spec(&self, sweep_id: i64) -> Result<Option<String>, StoreError> {
+        let row = sqlx::query!("SELECT source, spec FROM sweep WHERE sweep_id = $1", sweep_id)
+            .fetch_one(&self.pool)
+            .await
+            .map_err(doing("can't read the spec of the sweep"))?;
+        Ok(row.source.is_none().then_some(row.spec))
+    }
+
     /// All sweeps by name, or the one of this name. Counts of large ones are their launcher's while these are fresh.
     pub async fn sweep_list(&self, name: Option<&str>) -> Result<Vec<SweepSummary>, StoreError> {
         let rows = sqlx::query!(
@@ -223,17 +232,17 @@ async fn jobs_upsert(tx: &mut PgConnection, jobs: &[&PlannedJob], base_dir: &Pat
             "WITH given AS MATERIALIZED (
              SELECT * FROM unnest($1::text[], $2::text[], $3::text[], $4::text[], $5::text[], $6::bigint[],
                          $7::bigint[], $8::bigint[], $9::text[], $10::bigint[], $11::bigint[],
-                         $12::bigint[], $13::bigint[], $14::float8[], $15::float8[], $16::float8[])
+                         $12::bigint[], $13::bigint[], $14::float8[], $15::float8[], $16::float8[], $17::text[])
                   AS given (job_key, spec, runner, runner_version, model, parameters, image_parameters,
                             text_parameters, pool, data_size, samples_seen, unique_samples, seed,
-                            gmacs_samples, train_flops, six_nd)),
+                            gmacs_samples, train_flops, six_nd, init)),
              added AS (
                  INSERT INTO job (job_key, runner, runner_version, model, parameters, image_parameters,
                                   text_parameters, pool, data_size, samples_seen, unique_samples, seed,
-                                  gmacs_samples, train_flops, six_nd)
+                                  gmacs_samples, train_flops, six_nd, init)
                  SELECT job_key, runner, runner_version, model, parameters, image_parameters,
                         text_parameters, pool, data_size, samples_seen, unique_samples, seed,
-                        gmacs_samples, train_flops, six_nd
+                        gmacs_samples, train_flops, six_nd, init
                  FROM given ORDER BY job_key
                  ON CONFLICT (job_key) DO NOTHING
                  RETURNING job_id, job_key)
@@ -246,14 +255,15 @@ async fn jobs_upsert(tx: &mut PgConnection, jobs: &[&PlannedJob], base_dir: &Pat
             &column(&new, |job| job.size.parameters().cast_signed()),
             &column(&new, |job| job.size.image_parameters.cast_signed()),
             &column(&new, |job| job.size.text_parameters.cast_signed()),
-            &column(&new, |job| job.spec.data.digest.clone()),
-            &column(&new, |job| job.spec.data_size.cast_signed()),
-            &column(&new, |job| job.spec.samples_seen.cast_signed()),
-            &column(&new, |job| job.unique_samples.cast_signed()),
+            &trained(&new, |job| job.spec.data.digest.clone()) as &[Option<String>],
+            &trained(&new, |job| job.spec.data_size.cast_signed()) as &[Option<i64>],
+            &trained(&new, |job| job.spec.samples_seen.cast_signed()) as &[Option<i64>],
+            &trained(&new, |job| job.unique_samples.cast_signed()) as &[Option<i64>],
             &column(&new, |job| job.spec.seed.cast_signed()),
-            &column(&new, |job| job.compute.gmacs_samples),
-            &column(&new, |job| job.compute.train_flops),
-            &column(&new, |job| job.compute.six_nd),
+            &trained(&new, |job| job.compute.gmacs_samples) as &[Option<f64>],
+            &trained(&new, |job| job.compute.train_flops) as &[Option<f64>],
+            &trained(&new, |job| job.compute.six_nd) as &[Option<f64>],
+            &column(&new, |job| job.spec.init.as_ref().map(|init| init.sha256.clone())) as &[Option<String>],
         )
         .execute(&mut *tx)
         .await?;
@@ -278,10 +288,18 @@ async fn jobs_upsert(tx: &mut PgConnection, jobs: &[&PlannedJob], base_dir: &Pat
 /// The spec with paths that hold whatever folder the next launcher starts in.
 fn with_absolute_paths(mut spec: JobSpec, base_dir: &Path) -> JobSpec {
     spec.data.path = base_dir.join(&spec.data.path);
+    if let Some(init) = &mut spec.init {
+        init.path = base_dir.join(&init.path);
+    }
     for source in spec.evaluations.iter_mut().flat_map(EvaluationPlan::sources_mut) {
         source.path = base_dir.join(&source.path);
     }
     spec
+}
+
+/// One column of the jobs, of what only jobs that train have.
+fn trained<T>(jobs: &[&PlannedJob], value: impl Fn(&PlannedJob) -> T) -> Vec<Option<T>> {
+    column(jobs, |job| (!job.spec.measures_only()).then(|| value(job)))
 }
 
 /// One column of the jobs.

@@ -255,7 +255,7 @@ fn misspelt_key() {
       help: keys here: `global_batch`, `lr`, `betas`, `eps`, `weight_decay`, `warmup`, `schedule`,
             `precision`, `loss`, `accum_freq`, `augmentation`, `alpha`, `image_mean`, `image_std`,
             `interpolation`, `resize_mode`, `image_size`, `context_length`, `grad_clip_norm`,
-            `checkpoint_every`, `extra`
+            `checkpoint_every`, `init`, `extra`
 
       × `recipe.warmupp` is no key of this section
        ╭─[x.yaml:6:50]
@@ -268,7 +268,7 @@ fn misspelt_key() {
       help: keys here: `global_batch`, `lr`, `betas`, `eps`, `weight_decay`, `warmup`, `schedule`,
             `precision`, `loss`, `accum_freq`, `augmentation`, `alpha`, `image_mean`, `image_std`,
             `interpolation`, `resize_mode`, `image_size`, `context_length`, `grad_clip_norm`,
-            `checkpoint_every`, `extra`
+            `checkpoint_every`, `init`, `extra`
 
     error: x.yaml: 2 mistakes
     ");
@@ -285,7 +285,7 @@ fn wrong_quantity() {
      4 │ data: {pool: data/train}
      5 │ grid: {model: [cpu-w32-l2, cpu-w64-l3], samples_seen: [8k, 12kk, 2.5], data_size: [500, all]}
        ·                                                            ──┬─
-       ·                                                              ╰── allowed: a whole number from 1 to 1e15, such as `500`, `128k`, `3e6` or `2B`
+       ·                                                              ╰── allowed: a whole number from 0 to 1e15, such as `500`, `128k`, `3e6` or `2B`
      6 │ recipe: {global_batch: 128, lr: 1e-3}
        ╰────
       help: not a number
@@ -295,7 +295,7 @@ fn wrong_quantity() {
      4 │ data: {pool: data/train}
      5 │ grid: {model: [cpu-w32-l2, cpu-w64-l3], samples_seen: [8k, 12kk, 2.5], data_size: [500, all]}
        ·                                                                  ─┬─
-       ·                                                                   ╰── allowed: a whole number from 1 to 1e15, such as `500`, `128k`, `3e6` or `2B`
+       ·                                                                   ╰── allowed: a whole number from 0 to 1e15, such as `500`, `128k`, `3e6` or `2B`
      6 │ recipe: {global_batch: 128, lr: 1e-3}
        ╰────
       help: not whole

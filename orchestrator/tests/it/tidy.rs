@@ -53,6 +53,7 @@ const PURE_EXCEPT: &[&str] = &[
     "orchestrator/src/plan/inputs.rs",
     "orchestrator/src/plan/pool.rs",
     "orchestrator/src/plan/runner.rs",
+    "orchestrator/src/plan/weights.rs",
     "orchestrator/src/schedule/driver/clocks.rs",
     "orchestrator/src/schedule/driver/mod.rs",
     "orchestrator/src/schedule/driver/display.rs",

@@ -67,6 +67,7 @@ pub fn describe(devices: Vec<String>) -> Description {
         devices,
         serve: true,
         ranks: false,
+        init: true,
     }
 }
 
@@ -99,8 +100,10 @@ fn check(job: &Job) -> Result<(), JobError> {
     let parts = spec.recipe.accum_freq;
     let equal = parts > 0 && batch.is_multiple_of(parts);
     require("recipe.accum_freq", equal, parts, || format!("must divide the global batch, {batch}"))?;
-    let whole = spec.samples_seen > 0 && spec.samples_seen.is_multiple_of(batch);
+    let whole = spec.samples_seen.is_multiple_of(batch);
     require("samples_seen", whole, spec.samples_seen, || format!("must be a multiple of the global batch, {batch}"))?;
+    let something = spec.init.is_some() || !spec.measures_only();
+    require("samples_seen", something, 0, || "must be above 0 where there is no `init` to measure".into())?;
     let size = spec.data_size;
     require("data_size", (1..=u64::from(u32::MAX)).contains(&size), size, || "must be 1 to 4,294,967,295".into())?;
     let [b1, b2] = spec.recipe.betas;

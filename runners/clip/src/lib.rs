@@ -3,9 +3,9 @@
 //! From a job to numbers: [`job`] reads and checks the job, [`run`] trains it ([`serve`]: one after another),
 //! [`prepared`] opens its data, [`caption`], [`tokenizer`] and [`batches`] turn a pool's pairs into tensors ([`order`]
 //! and [`augment`] say which and how), [`model`], [`loss`] and [`step`] make the loss and its gradients, [`optimizer`]
-//! takes the step, [`evaluate`] measures on held-out data, [`checkpoint`] keeps what a resumed attempt needs, in
-//! folders that open_clip loads ([`open_clip`]). This crate and `kernels` alone know tch; it knows no database, no
-//! scheduler and no spec file.
+//! takes the step, [`weights`] are what others trained, [`evaluate`] measures on held-out data, [`checkpoint`] keeps
+//! what a resumed attempt needs, in folders that open_clip loads ([`open_clip`]). This crate and `kernels` alone know
+//! tch; it knows no database, no scheduler and no spec file.
 
 #![expect(clippy::cast_possible_wrap, reason = "libtorch counts in i64, and no size here comes near 2^63")]
 
@@ -30,3 +30,4 @@ pub mod run;
 pub mod serve;
 pub mod step;
 pub mod tokenizer;
+pub mod weights;

@@ -21,6 +21,7 @@ use crate::prepared::Prepared;
 use crate::report;
 use crate::serve::StopSignal;
 use crate::step::{self, StepOptions};
+use crate::weights::{self, WeightsError};
 
 /// Steps are reported at least this often.
 const REPORT_INTERVAL: Duration = Duration::from_secs(10);
@@ -79,6 +80,9 @@ pub enum RunError {
     /// A checkpoint.
     #[error(transparent)]
     Checkpoint(#[from] CheckpointError),
+    /// The weights to start from.
+    #[error(transparent)]
+    Weights(#[from] WeightsError),
     /// The loss is no longer a number.
     #[error(
         "the loss of step {step} is {loss}: training diverged; try a lower learning rate, a longer warmup or `grad_clip_norm`"
@@ -105,7 +109,12 @@ impl RunError {
                 pool::Error::Io { .. } => FailureKind::Crash,
                 _ => FailureKind::BadInput,
             },
+            // The file may lie on a disk that is away for a moment.
+            RunError::Weights(WeightsError::Io { source, .. }) if source.kind() != io::ErrorKind::NotFound => {
+                FailureKind::Crash
+            }
             RunError::Job(_)
+            | RunError::Weights(_)
             | RunError::Device(_)
             | RunError::PoolChanged { .. }
             | RunError::Skipped { .. }
@@ -155,15 +164,20 @@ fn train(path: &Path, prepared: &mut Prepared, stop: &StopSignal) -> Result<Endi
     let device = device::open(&job.resources)?;
     let spec = &job.spec;
     let config = &spec.model.config;
-    let pairs = prepared.pairs(&job)?;
+    let pairs = if spec.measures_only() { None } else { Some(prepared.pairs(&job)?) };
     let held_out: Vec<_> =
         spec.evaluations.iter().map(|plan| prepared.held_out(&job, plan)).collect::<Result<_, _>>()?;
 
     let mut model = Clip::new(config, spec.recipe.precision, spec.seed, device);
+    let Some(pairs) = pairs else { return measure(&job, model, &held_out, stop.asked()) };
     let mut optimizer = AdamW::new(&model.parameters);
     let folder = job.base_dir.join(&job.checkpoint_dir);
     let mut folder = Folder::open(&folder, &job)?;
-    let (position, losses) = folder.resume(&mut model, &mut optimizer)?.unwrap_or_default();
+    let resumed = folder.resume(&mut model, &mut optimizer)?;
+    if let (None, Some(init)) = (&resumed, &spec.init) {
+        weights::load(init, &job.base_dir, &mut model.parameters)?;
+    }
+    let (position, losses) = resumed.unwrap_or_default();
     emit(&Event::Started {
         parameters: model.parameters.count(),
         resumed_from_samples: position.samples_seen,
@@ -198,6 +212,34 @@ fn train(path: &Path, prepared: &mut Prepared, stop: &StopSignal) -> Result<Endi
         eval_time: Duration::ZERO,
     };
     training.run(&batches, stop.asked())
+}
+
+/// Measures the weights that a job begins with, and trains nothing. What was asked to stop is measured again later.
+fn measure(job: &Job, mut model: Clip, held_out: &[Arc<HeldOut>], stop: &AtomicBool) -> Result<Ending, RunError> {
+    if let Some(init) = &job.spec.init {
+        weights::load(init, &job.base_dir, &mut model.parameters)?;
+    }
+    emit(&Event::Started {
+        parameters: model.parameters.count(),
+        resumed_from_samples: 0,
+        device: device::name(model.device(), job.resources.threads),
+        data: None,
+    })?;
+    let started = Instant::now();
+    for held_out in held_out {
+        if stop.load(Ordering::Relaxed) {
+            return Ok(Ending::Stopped);
+        }
+        let (measurements, unmeasured) = held_out.measure(&model)?;
+        emit(&Event::Eval { samples_seen: 0, dataset: held_out.dataset.clone(), measurements, unmeasured })?;
+    }
+    emit(&Event::Finished {
+        samples_seen: 0,
+        train_secs: 0.0,
+        eval_secs: started.elapsed().as_secs_f64(),
+        peak_memory_bytes: device::peak_memory_bytes(),
+    })?;
+    Ok(Ending::Finished)
 }
 
 fn emit(event: &Event) -> Result<(), RunError> {

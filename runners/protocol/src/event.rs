@@ -148,6 +148,9 @@ pub struct Description {
     /// Whether several processes can train one job: [`crate::Ranks`].
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub ranks: bool,
+    /// Whether it can start from given weights, and only measure them: [`crate::JobSpec::init`].
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub init: bool,
 }
 
 /// One line on standard input of `RUNNER serve`: train this job next.

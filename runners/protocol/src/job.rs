@@ -42,6 +42,9 @@ pub struct JobSpec {
     pub runner: RunnerIdentity,
     /// Architecture, by name and in full.
     pub model: NamedModel,
+    /// Weights that it starts from; left out: random ones.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub init: Option<Weights>,
     /// Image-text pairs to train on.
     pub data: DataSource,
     /// Unique samples U the job may see: the first U of the pool in hash order.
@@ -50,7 +53,8 @@ pub struct JobSpec {
     /// of `data_size`. No part of a job's identity.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub skipped_max: Option<u64>,
-    /// Samples D to train on, repeats counted. A whole number of global batches.
+    /// Samples D to train on, repeats counted. A whole number of global batches; 0, with `init`: nothing is trained,
+    /// and the weights are measured as they are.
     pub samples_seen: u64,
     /// Seed of initialisation, order and augmentation.
     pub seed: u64,
@@ -81,6 +85,29 @@ pub struct DataSource {
     /// sha256 of what the pool holds (the crate `shards`), 64 hex digits.
     pub digest: String,
 }
+
+/// A file of weights. The digest, not the path, is part of a job's identity.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Weights {
+    /// The file, as the spec wrote it, or inside the folder that it wrote.
+    pub path: PathBuf,
+    /// sha256 of its bytes, 64 hex digits.
+    pub sha256: String,
+}
+
+/// Names of a folder's weights that [`Weights::path`] may end in, the first that is there: those that open_clip 3.3.0
+/// looks for in a `local-dir:`, in its order.
+pub const WEIGHT_FILES: [&str; 8] = [
+    "open_clip_model.safetensors",
+    "open_clip_pytorch_model.safetensors",
+    "open_clip_pytorch_model.bin",
+    "open_clip_pytorch_model.pth",
+    "model.safetensors",
+    "pytorch_model.bin",
+    "pytorch_model.pth",
+    "model.pth",
+];
 
 /// How to train. Every field has a value here; defaults are the planner's business.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -123,6 +150,30 @@ pub struct Recipe {
     /// Anything a foreign runner needs beside this; `clip-runner` takes none.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub extra: BTreeMap<String, f64>,
+}
+
+impl Recipe {
+    /// That of a job which only measures: what it says of training counts for nothing.
+    #[must_use]
+    pub fn of_nothing() -> Recipe {
+        Recipe {
+            global_batch: 1,
+            lr: 0.0,
+            betas: [0.0; 2],
+            eps: 0.0,
+            weight_decay: 0.0,
+            warmup_samples: 0,
+            schedule: Schedule::Constant,
+            precision: Precision::Fp32,
+            loss: Loss::default(),
+            accum_freq: 1,
+            augmentation: Augmentation::None,
+            alpha: Alpha::default(),
+            grad_clip_norm: None,
+            checkpoint_every_samples: None,
+            extra: BTreeMap::new(),
+        }
+    }
 }
 
 /// Learning rate after the warm-up.
@@ -358,10 +409,17 @@ pub struct Ranks {
 impl JobSpec {
     /// The spec as hashed: names and paths of pools are left out, since the digest
     /// already says what the data are, and so is the distance
-    /// of checkpoints, since a job that was resumed gives the same result.
+    /// of checkpoints, since a job that was resumed gives the same result. Of a job that only measures, nothing counts
+    /// that is for training.
     #[must_use]
     pub fn identity(&self) -> JobSpec {
         let mut identity = self.clone();
+        if self.measures_only() {
+            identity.forget_training();
+        }
+        if let Some(init) = &mut identity.init {
+            init.path = PathBuf::new();
+        }
         identity.recipe.checkpoint_every_samples = None;
         identity.data.path = PathBuf::new();
         identity.data.pool.clear();
@@ -371,6 +429,21 @@ impl JobSpec {
             source.pool.clear();
         }
         identity
+    }
+
+    fn forget_training(&mut self) {
+        let Recipe { precision, alpha, extra, .. } = self.recipe.clone();
+        self.recipe = Recipe { precision, alpha, extra, ..Recipe::of_nothing() };
+        self.data.digest.clear();
+        (self.data_size, self.seed) = (0, 0);
+        for evaluation in &mut self.evaluations {
+            evaluation.at_samples.clear();
+        }
+    }
+
+    /// Whether nothing is trained: the weights of `init` are measured.
+    pub fn measures_only(&self) -> bool {
+        self.samples_seen == 0
     }
 
     /// How many pairs of `data_size` may be missing: see [`JobSpec::skipped_max`].

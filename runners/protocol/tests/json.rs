@@ -3,7 +3,7 @@
 use proptest::prelude::*;
 use protocol::{
     Choose, DataUsed, Description, EvaluationTask, Event, FailureKind, Job, Measurement, NamedModel, ProbePlan, Ranks,
-    ServeRequest, Shots, shipped_model,
+    ServeRequest, Shots, Weights, shipped_model,
 };
 
 const README: &str = include_str!("../README.md");
@@ -192,4 +192,27 @@ proptest! {
         prop_assert!(!text.contains('\n'), "one line");
         prop_assert_eq!(serde_json::from_str::<Event>(&text).expect("parses"), event);
     }
+}
+
+#[test]
+fn a_job_without_weights_is_written_as_ever_and_paths_are_no_identity() {
+    let mut job: Job = serde_json::from_str(blocks("job.json")[0]).expect("the example is a job");
+    assert!(job.spec.init.is_none() && !serde_json::to_string(&job).expect("serialises").contains("init"));
+    let weights = |path: &str, digit: &str| Some(Weights { path: path.into(), sha256: digit.repeat(64) });
+    let mut identity = |init| {
+        job.spec.init = init;
+        let text = serde_json::to_string(&job).expect("serialises");
+        assert_eq!(serde_json::from_str::<Job>(&text).expect("parses"), job);
+        job.spec.identity()
+    };
+    assert_eq!(identity(weights("a.pt", "1")), identity(weights("b.pt", "1")));
+    assert_ne!(identity(weights("a.pt", "1")), identity(weights("a.pt", "2")));
+    job.spec.samples_seen = 0;
+    let measured = job.spec.identity();
+    job.spec.seed += 1;
+    job.spec.recipe.lr *= 2.0;
+    job.spec.data.digest = "3".repeat(64);
+    assert_eq!(job.spec.identity(), measured);
+    job.spec.evaluations[0].data.digest = "3".repeat(64);
+    assert_ne!(job.spec.identity(), measured);
 }

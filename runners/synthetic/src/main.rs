@@ -73,6 +73,7 @@ fn describe() -> Result<()> {
         devices: vec!["cpu".to_owned()],
         serve: true,
         ranks: true,
+        init: false,
     };
     writeln!(std::io::stdout(), "{}", serde_json::to_string(&description)?).context("can't write to standard output")
 }

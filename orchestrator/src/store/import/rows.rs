@@ -177,7 +177,7 @@ pub(super) async fn known(
     let ids: Vec<i64> = positions.keys().copied().collect();
     let rows = sqlx::query!(
         "SELECT a.job_id, e.dataset, e.metric, e.samples_seen, e.value, e.standard_error, e.chance, e.count
-         FROM attempt a JOIN evaluation e USING (attempt_id) WHERE a.job_id = ANY ($1)",
+         FROM attempt a JOIN evaluation e USING (attempt_id) WHERE a.job_id = ANY ($1) AND e.measured_by IS NULL",
         &ids
     )
     .fetch_all(&mut *tx)
@@ -342,7 +342,7 @@ pub(super) async fn write_evaluations(
              JOIN attempt a ON a.job_id = j.job_id AND a.fence = 1
              ON CONFLICT (attempt_id, dataset, metric, samples_seen) DO UPDATE
              SET value = excluded.value, standard_error = excluded.standard_error, chance = excluded.chance,
-                 count = excluded.count, recorded_at = now()",
+                 count = excluded.count, measured_by = NULL, recorded_at = now()",
             &keys,
             &datasets,
             &metrics,
@@ -356,6 +356,37 @@ pub(super) async fn write_evaluations(
         .await?;
     }
     Ok(())
+}
+
+/// Stores where checkpoints lie; of one that is stored with other bytes nothing changes, and it is told.
+pub(super) async fn write_checkpoints(tx: &mut PgConnection, given: &[Given<'_>]) -> Result<Vec<String>, sqlx::Error> {
+    let mut notes = Vec::new();
+    for row in given {
+        let end = row.compared["samples_seen"].as_i64().unwrap_or(0);
+        for checkpoint in &row.job.checkpoints {
+            let written = sqlx::query!(
+                "INSERT INTO checkpoint (attempt_id, samples_seen, step, path, sha256)
+                 SELECT a.attempt_id, $2, $3, $4, $5 FROM job j JOIN attempt a ON a.job_id = j.job_id AND a.fence = 1
+                 WHERE j.job_key = $1
+                 ON CONFLICT (attempt_id, samples_seen) DO UPDATE SET path = excluded.path
+                 WHERE checkpoint.sha256 = excluded.sha256",
+                row.key,
+                checkpoint.samples_seen.unwrap_or(end),
+                checkpoint.step,
+                checkpoint.path,
+                checkpoint.sha256,
+            )
+            .execute(&mut *tx)
+            .await?;
+            if written.rows_affected() == 0 {
+                notes.push(format!(
+                    "{}: {} has other bytes than when it was imported before: the stored one stays",
+                    row.job.place, checkpoint.path
+                ));
+            }
+        }
+    }
+    Ok(notes)
 }
 
 /// Puts jobs into a sweep, those that are not in it at its end.

@@ -76,7 +76,16 @@ finished() {{ echo '{{\"event\": \"finished\", \"samples_seen\": 64, \"train_sec
 
     /// Writes the spec anew with these words replaced, which have to be there.
     pub(super) fn change_spec(&self, changes: &[(&str, &str)]) {
-        let path = self.path().join("sweep.yaml");
+        self.change("sweep.yaml", changes);
+    }
+
+    /// The same with the shell runner.
+    pub(super) fn change_runner(&self, changes: &[(&str, &str)]) {
+        self.change("runner.sh", changes);
+    }
+
+    fn change(&self, file: &str, changes: &[(&str, &str)]) {
+        let path = self.path().join(file);
         let mut text = fs::read_to_string(&path).expect("it is there");
         for (from, to) in changes {
             assert!(text.contains(from), "{from}: {text}");

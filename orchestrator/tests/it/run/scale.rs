@@ -227,6 +227,7 @@ fn many(jobs: usize) -> Plan {
     );
     let spec = spec::parse(&Source::new("many.yaml", &text)).expect("a good spec");
     let runner = Description {
+        init: false,
         name: "made-up".to_owned(),
         version: "1".to_owned(),
         protocol: protocol::PROTOCOL_VERSION,
@@ -236,6 +237,7 @@ fn many(jobs: usize) -> Plan {
         ranks: false,
     };
     let inputs = Inputs {
+        weights: BTreeMap::new(),
         runner,
         runner_path: "made-up".into(),
         pools: BTreeMap::new(),

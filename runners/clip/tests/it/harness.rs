@@ -59,6 +59,7 @@ impl Bench {
             spec: JobSpec {
                 runner: RunnerIdentity { name: "clip".into(), version: env!("CARGO_PKG_VERSION").into() },
                 model: NamedModel { name: "tiny".into(), config: tiny_model() },
+                init: None,
                 data,
                 data_size: 64,
                 skipped_max: None,

@@ -5,3 +5,4 @@ mod probing;
 mod refusals;
 mod serving;
 mod training;
+mod weights;
