@@ -3,7 +3,7 @@
 //! From a job to numbers: [`job`] reads and checks the job, [`run`] trains it ([`serve`]: one after another),
 //! [`prepared`] opens its data, [`caption`], [`tokenizer`] and [`batches`] turn a pool's pairs into tensors ([`order`]
 //! and [`augment`] say which and how), [`model`], [`loss`] and [`step`] make the loss and its gradients, [`optimizer`]
-//! takes the step, [`evaluate`] measures on held-out data, [`checkpoint`] keeps what a resumed attempt needs, in
+//! takes the step, [`listing`] says which samples a step sees, [`evaluate`] measures on held-out data, [`checkpoint`] keeps what a resumed attempt needs, in
 //! folders that open_clip loads ([`open_clip`]). This crate and `kernels` alone know tch; it knows no database, no
 //! scheduler and no spec file.
 
@@ -17,6 +17,7 @@ pub mod checkpoint;
 pub mod device;
 pub mod evaluate;
 pub mod job;
+pub mod listing;
 pub mod loss;
 pub mod model;
 pub mod open_clip;

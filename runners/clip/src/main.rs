@@ -1,12 +1,13 @@
 //! `clip-runner`: arguments in, events out.
 
 use std::io::Write;
+use std::ops::RangeInclusive;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
 use clip_runner::bench::{self, BenchOptions};
-use clip_runner::{device, job, serve};
+use clip_runner::{device, job, listing, serve};
 
 /// Trains and measures CLIP models for `sweep`.
 #[derive(Parser)]
@@ -28,6 +29,15 @@ enum Command {
     },
     /// Train the jobs that come on standard input, one a line, as `{"job": FILE}`.
     Serve,
+    /// List the keys of the samples that each step of a job trains on, one JSON object a line.
+    Batches {
+        /// The job, as `sweep-worker` writes it.
+        #[arg(long)]
+        job: PathBuf,
+        /// These steps alone, counted from 1: `5`, `1..10` (both are listed).
+        #[arg(long, value_parser = listing::steps, value_name = "A..B")]
+        steps: Option<RangeInclusive<u64>>,
+    },
     /// Time a full training step on made-up data.
     BenchStep(BenchOptions),
 }
@@ -46,6 +56,7 @@ fn main() -> anyhow::Result<ExitCode> {
             device::die_with_parent();
             return Ok(ExitCode::from(u8::try_from(serve::serve(std::io::stdin().lines())?)?));
         }
+        Command::Batches { job, steps } => listing::list(&job, steps, &mut std::io::stdout().lock())?,
         Command::BenchStep(options) => bench::bench(&options, &mut std::io::stdout().lock())?,
     }
     Ok(ExitCode::SUCCESS)
