@@ -183,6 +183,46 @@ def test_a_killed_job_goes_on_from_the_newest_whole_checkpoint(whole, spec, tmp_
     assert weights(tmp_path, 1200) == weights(whole[0], 1200)
 
 
+def test_epochs_of_several_steps_measure_and_save_where_planned(spec, tmp_path):
+    many = copy.deepcopy(spec)
+    many["recipe"] |= {"global_batch": 8, "warmup_samples": 300, "checkpoint_every_samples": 1600}
+    many |= {"data_size": 100, "samples_seen": 3200}
+    many["evaluations"][0]["at_samples"] = [790]  # Reached by the 99th step of 400, so epochs are of one step.
+    del many["evaluations"][1:]
+    code, events = finish(write_job(tmp_path / "whole", many))
+    assert code == 0
+    many["evaluations"][0]["at_samples"] = [800]  # Epochs are of two.
+    process = start(write_job(tmp_path / "stopped", many))
+    stopped = []
+    for line in process.stdout:
+        stopped.append(json.loads(line))
+        if stopped[-1]["event"] == "step" and stopped[-1]["step"] == 100:
+            process.send_signal(signal.SIGTERM)
+    assert process.wait() == 75
+    assert [event["samples_seen"] for event in stopped if event["event"] == "eval"] == [800]
+    assert stopped[-1]["samples_seen"] < 3200 and stopped[-1]["samples_seen"] % 16 == 0
+    many["recipe"]["checkpoint_every_samples"] = None
+    code, rest = finish(write_job(tmp_path / "stopped", many, fence=2))
+    assert code == 0
+    assert [event["samples_seen"] for event in rest if event["event"] == "checkpoint"] == [3200]
+    assert curve(stopped + rest) == curve(events) and len(curve(events)) == 100
+    assert weights(tmp_path / "stopped", 3200) == weights(tmp_path / "whole", 3200)
+
+
+def test_other_settings_train(spec, whole, tmp_path):
+    changed = copy.deepcopy(spec)
+    changed["recipe"] |= {
+        "accum_freq": 4, "precision": "amp_bf16", "augmentation": "none", "alpha": "white", "schedule": "constant",
+        "loss": "reference", "weight_decay": 0.0,
+    }
+    changed["samples_seen"], changed["evaluations"] = 500, []
+    code, events = finish(write_job(tmp_path, changed))
+    assert code == 0
+    rows = curve(events)
+    assert [round(row[2]["lr"], 6) for row in rows.values()] == [0.000667, 0.001333, 0.002, 0.002, 0.002]
+    assert abs(rows[1][1] - curve(whole[1])[1][1]) < 0.05, "the same model sees the same pairs, whole or in parts"
+
+
 REFUSED = [
     ("recipe", "augmentation", "flip_shift", "`recipe.augmentation` is flip_shift, but must be `none`"),
     ("recipe", "global_batch", 70, "`samples_seen` is 1200, but must be a multiple"),
