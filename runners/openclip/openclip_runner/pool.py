@@ -51,6 +51,9 @@ def open_pool(folder, digest, name):
     shards = sorted(entry for entry in _listed(folder) if entry.endswith(".tar") and not entry.startswith("."))
     if not shards:
         raise BadInput(f"pool `{name}`: `{folder}` has no shard (*.tar)")
+    kind = " ".join(_lines(folder, "dataset_type.txt")) or "classification"
+    if kind != "classification":
+        raise BadInput(f"pool `{name}`: its dataset_type.txt says `{kind}`, and this runner reads `classification` alone")
     class_names, templates = _class_names(folder), [line for line in _lines(folder, TEMPLATES) if line]
     found = hashlib.sha256(b"pool 1\n")
     for lines in (class_names, templates):
