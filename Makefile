@@ -102,9 +102,9 @@ test-python: ## The Python face of the kernels, against open_clip (needs 2.5 GB 
 	@scripts/kernels-python.sh -m pytest -q -p no:cacheprovider kernels/python
 
 .PHONY: test-openclip
-test-openclip: build ## Checkpoints and configurations against open_clip (needs 2.5 GB of PyTorch, once)
+test-openclip: build ## Checkpoints, configurations and open_clip as a runner (needs 2.5 GB of PyTorch, once)
 	@SWEEP="$(SWEEP)" CLIP_RUNNER="$(TARGET)/debug/clip-runner" SWEEP_POOL="$(TARGET)/debug/sweep-pool" \
-		scripts/kernels-python.sh -m pytest -q -p no:cacheprovider runners/clip/tests/python
+		scripts/kernels-python.sh -m pytest -q -p no:cacheprovider runners/clip/tests/python runners/openclip/tests
 
 .PHONY: test-clip-benchmark
 test-clip-benchmark: build ## CLIP_benchmark's own command line on our pools, checkpoints and files (70 MB beside test-openclip's)

@@ -94,7 +94,11 @@ fn table(rows: &[Row]) -> String {
     table.set_header(["model", "parameters", "image", "text", "GMACs", "image", "text", "GFLOPs"]);
     for row in rows {
         let count = |value: u64| format!("{:.2}M", value as f64 / 1e6);
-        let compute = |value: f64| if value < 1.0 { format!("{value:.4}") } else { format!("{value:.2}") };
+        // Three digits that mean something, however small the model.
+        let compute = |value: f64| {
+            let decimals = if value > 0.0 { (2.0 - value.log10().floor()).max(2.0) as usize } else { 2 };
+            format!("{value:.decimals$}")
+        };
         table.add_row([
             row.name.clone(),
             count(row.parameters),

@@ -115,7 +115,7 @@ fn job(of: &[&Record], nth: u64, files: &[SourceFile], hashes: &[String], warnin
         && !agree(total, size.gmacs() * seen, 0.01)
     {
         warnings.push(format!(
-            "{}: `{} {}`: gmacs_total / samples_seen is {:.2}, {} has {:.2} GMACs; gmacs_total is used",
+            "{}: `{} {}`: gmacs_total / samples_seen is {:.3e}, {} has {:.3e} GMACs; gmacs_total is used",
             first.place,
             first.model,
             first.pretrained,

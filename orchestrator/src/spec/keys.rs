@@ -178,7 +178,12 @@ pub static GRID: &[Key] = &[
 /// amp_bf16).
 pub static RECIPE: &[Key] = &[
     key("global_batch", SAMPLES, Required, "Samples a step, over all devices; also the number of contrasts"),
-    key("lr", Kind::Number(Range::positive()), Default("5e-4"), "Peak learning rate"),
+    key(
+        "lr",
+        Kind::Number(Range { min: 0.0, min_allowed: true, below: f64::INFINITY }),
+        Default("5e-4"),
+        "Peak learning rate; 0 trains nothing, which tells what a model measures untrained",
+    ),
     key(
         "betas",
         Kind::Tuple(&Kind::Number(Range { min: 0.0, min_allowed: true, below: 1.0 }), 2),

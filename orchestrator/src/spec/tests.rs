@@ -124,7 +124,7 @@ fn every_field() {
 #[test]
 fn mistakes_of_form_come_together() {
     let found = bad("name: a b\ngrid: {modle: x, samples_seen: [12kk, -1, 2.5, .nan, 1e300], seed: true}\n\
-         recipe: {lr: 0, betas: [0.9], warmup: 200%, schedule: cosin, precision: null}\nlimits: {time: 30}\n");
+         recipe: {lr: -1, betas: [0.9], warmup: 200%, schedule: cosin, precision: null}\nlimits: {time: 30}\n");
     let expected = [
         "`name` can't be `a b`",
         "`grid.modle` is no key of this section",
@@ -135,7 +135,7 @@ fn mistakes_of_form_come_together() {
         "`grid.samples_seen[4]` can't be `1e300`",
         "`grid.seed` can't be `true`",
         "`recipe.global_batch` is missing: samples a step, over all devices; also the number of contrasts",
-        "`recipe.lr` can't be `0`",
+        "`recipe.lr` can't be `-1`",
         "`recipe.betas` can't be a list of 1",
         "`recipe.warmup` can't be `200%`",
         "`recipe.schedule` can't be `cosin`",
@@ -290,7 +290,7 @@ prop_compose! {
     fn valid()(
         models in prop::sample::subsequence(model_names().filter(|name| name.starts_with("cpu")).collect::<Vec<_>>(), 1..4),
         samples in prop::collection::btree_set(1_000..9_000_u64, 1..4), sizes in prop::collection::btree_set(200..900_u64, 1..4),
-        seeds in prop::collection::btree_set(0..1_000_000_u64, 1..4), batch in 1..200_u64, lr in 1e-6..1.0_f64,
+        seeds in prop::collection::btree_set(0..1_000_000_u64, 1..4), batch in 1..200_u64, lr in prop_oneof![Just(0.0), 1e-6..1.0_f64],
         percent in 0..=100_u32, exponent in any::<bool>(),
     ) -> (Axes, u64, f64, String) {
         let samples: Vec<u64> = samples.into_iter().collect();

@@ -176,10 +176,10 @@ fn model_table() {
     insta::assert_snapshot!(shown(project().path(), &["model", "ViT-B-32", "ViT-g-14", "cpu-w64-l3"]), @r"
     exit: 0
     ----- stdout -----
-     model       parameters     image     text   GMACs   image    text  GFLOPs
-     ViT-B-32       151.28M    87.85M   63.43M    7.40    4.41    2.98   14.78
-     ViT-g-14      1366.68M  1012.65M  354.03M  290.74  267.18   23.57  581.15
-     cpu-w64-l3       0.59M     0.17M    0.42M  0.0080  0.0029  0.0052  0.0159
+     model       parameters     image     text    GMACs    image     text  GFLOPs
+     ViT-B-32       151.28M    87.85M   63.43M     7.40     4.41     2.98   14.78
+     ViT-g-14      1366.68M  1012.65M  354.03M   290.74   267.18    23.57  581.15
+     cpu-w64-l3       0.59M     0.17M    0.42M  0.00805  0.00286  0.00519  0.0159
 
     GMACs: forward, one image-text pair, LayerNorm counted (Cherti et al. 2022). GFLOPs: 2 x MACs without LayerNorm (OpenCLIP).
     ----- stderr -----

@@ -96,8 +96,7 @@ impl<D: Images + 'static> Source<D> {
     }
 
     fn assemble(&self, order: &mut Order, start: u64) -> Result<Batch, pool::Error> {
-        let positions = start..start + self.global_batch;
-        let indices: Vec<usize> = positions.map(|position| order.sample(position)).collect();
+        let indices = order.batch(start, self.global_batch);
         let mut patches = vec![0.0; indices.len() * self.patches.len()];
         let rows = patches.par_chunks_mut(self.patches.len());
         rows.zip(&indices).enumerate().try_for_each_init(

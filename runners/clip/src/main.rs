@@ -1,13 +1,14 @@
 //! `clip-runner`: arguments in, events out.
 
 use std::io::Write;
+use std::ops::RangeInclusive;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
 use clip_runner::bench::{self, BenchOptions};
 use clip_runner::interpolate::{self, InterpolateOptions};
-use clip_runner::{device, job, serve};
+use clip_runner::{device, job, listing, serve};
 
 /// Trains and measures CLIP models for `sweep`.
 #[derive(Parser)]
@@ -31,6 +32,15 @@ enum Command {
     Serve,
     /// Mix the weights of two checkpoints, and measure or write what lies between them.
     Interpolate(InterpolateOptions),
+    /// List the keys of the samples that each step of a job trains on, one JSON object a line.
+    Batches {
+        /// The job, as `sweep-worker` writes it.
+        #[arg(long)]
+        job: PathBuf,
+        /// These steps alone, counted from 1: `5`, `1..10` (both are listed).
+        #[arg(long, value_parser = listing::steps, value_name = "A..B")]
+        steps: Option<RangeInclusive<u64>>,
+    },
     /// Time a full training step on made-up data.
     BenchStep(BenchOptions),
 }
@@ -50,6 +60,7 @@ fn main() -> anyhow::Result<ExitCode> {
             return Ok(ExitCode::from(u8::try_from(serve::serve(std::io::stdin().lines())?)?));
         }
         Command::Interpolate(options) => interpolate::interpolate(&options, &mut std::io::stdout().lock())?,
+        Command::Batches { job, steps } => listing::list(&job, steps, &mut std::io::stdout().lock())?,
         Command::BenchStep(options) => bench::bench(&options, &mut std::io::stdout().lock())?,
     }
     Ok(ExitCode::SUCCESS)

@@ -153,7 +153,7 @@ fn update(w: &mut [f32], m: &mut [f32], v: &mut [f32], g: &[f32], decay: f32, si
 }
 
 /// Euclidean norm over all gradients.
-fn norm(gradients: &[Tensor]) -> f64 {
+pub fn norm(gradients: &[Tensor]) -> f64 {
     tch::no_grad(|| {
         let squares: Vec<Tensor> = gradients.iter().map(|g| g.square().sum(Kind::Double)).collect();
         Tensor::stack(&squares, 0).sum(Kind::Double).sqrt().double_value(&[])

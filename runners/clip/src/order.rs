@@ -33,6 +33,11 @@ impl Order {
         }
         self.permutation[(position % self.unique) as usize] as usize
     }
+
+    /// Indices of the `size` samples that are seen after `start` others.
+    pub fn batch(&mut self, start: u64, size: u64) -> Vec<usize> {
+        (start..start + size).map(|position| self.sample(position)).collect()
+    }
 }
 
 fn permutation(seed: u64, epoch: u64, unique: u64) -> Vec<u32> {

@@ -16,7 +16,7 @@ use crate::device::{self, DeviceError};
 use crate::evaluate::{EvaluateError, HeldOut};
 use crate::job::{self, JobError};
 use crate::model::Clip;
-use crate::optimizer::{AdamW, learning_rate};
+use crate::optimizer::{self, AdamW, learning_rate};
 use crate::prepared::Prepared;
 use crate::report;
 use crate::serve::StopSignal;
@@ -256,7 +256,8 @@ struct Training<'a> {
     /// Whether a checkpoint of this very position is on disk.
     saved: bool,
     held_out: Vec<Arc<HeldOut>>,
-    /// Losses since the last report. They are kept in checkpoints, so that a report's mean is the same after one.
+    /// Losses since the last report that was due by its step. They are kept in checkpoints, so that a report's mean is
+    /// the same after one. Reports between those, of slow steps, leave them: what is due must not depend on the clock.
     losses: Vec<f64>,
     /// The newest of them, which have not been read: reading one waits for the device.
     unread: Vec<Tensor>,
@@ -281,19 +282,24 @@ impl Training<'_> {
         while self.position.step < steps {
             let started = Instant::now();
             let lr = learning_rate(&self.job.spec.recipe, self.position.step, steps);
+            let step = self.position.step + 1;
+            let scheduled = step.is_multiple_of(report_every) || step == steps;
+            let reporting = scheduled || reported.elapsed() >= REPORT_INTERVAL;
             let batch = batches.recv().map_err(|_| RunError::DataThread)??;
-            self.step(&batch, lr)?;
-            let step = self.position.step;
+            let grad_norm = self.step(&batch, lr, reporting)?;
             let stopping = stop.load(Ordering::Relaxed);
             let (saving, evaluating) = (self.checkpoint_is_due(), self.evaluation_is_due());
-            let reporting = step.is_multiple_of(report_every) || reported.elapsed() >= REPORT_INTERVAL;
-            if reporting || step == steps || stopping || saving || evaluating {
+            if reporting || stopping || saving || evaluating {
                 let loss = self.mean_loss()?;
                 self.train_time += started.elapsed();
-                if reporting || step == steps {
+                if let Some(grad_norm) = grad_norm {
                     let samples = (step - reported_step) * self.job.spec.recipe.global_batch;
-                    self.report(loss, lr, samples as f64 / reported.elapsed().as_secs_f64())?;
+                    let samples_per_sec = samples as f64 / reported.elapsed().as_secs_f64();
+                    self.report(loss, &[("lr", lr), ("grad_norm", grad_norm), ("samples_per_sec", samples_per_sec)])?;
                     (reported, reported_step) = (Instant::now(), step);
+                    if scheduled {
+                        self.losses.clear();
+                    }
                 }
             } else {
                 self.train_time += started.elapsed();
@@ -319,10 +325,12 @@ impl Training<'_> {
         Ok(Ending::Finished)
     }
 
-    fn step(&mut self, batch: &Batch, lr: f64) -> Result<(), RunError> {
+    /// Takes a step; gives the norm of its gradient, before clipping, where it is `reported`.
+    fn step(&mut self, batch: &Batch, lr: f64, reported: bool) -> Result<Option<f64>, RunError> {
         let model = &mut self.model;
         let options = StepOptions::new(&self.job.spec.recipe, model.device());
         let (loss, gradients) = step::gradients(model, &model.inputs(batch), options)?;
+        let grad_norm = reported.then(|| optimizer::norm(&gradients));
         let threads = self.job.resources.threads;
         self.optimizer.step(&mut model.parameters, &gradients, &self.job.spec.recipe, lr, threads);
         model.clamp_logit_scale();
@@ -330,10 +338,10 @@ impl Training<'_> {
         self.position.step += 1;
         self.position.samples_seen += batch.len() as u64;
         self.saved = false;
-        Ok(())
+        Ok(grad_norm)
     }
 
-    /// Mean of the losses since the last report.
+    /// Mean of the losses since the last report that was due.
     fn mean_loss(&mut self) -> Result<f64, RunError> {
         let unread = std::mem::take(&mut self.unread);
         let read = Vec::<f64>::try_from(Tensor::stack(&unread, 0).to_kind(Kind::Double)).unwrap_or_default();
@@ -345,19 +353,21 @@ impl Training<'_> {
         Ok(self.losses.iter().sum::<f64>() / self.losses.len() as f64)
     }
 
-    fn report(&mut self, loss: f64, lr: f64, samples_per_sec: f64) -> Result<(), RunError> {
-        self.losses.clear();
+    fn report(&self, loss: f64, metrics: &[(&str, f64)]) -> Result<(), RunError> {
         let logit_scale = self.model.logit_scale.double_value(&[]);
         // The losses were fine, the step after them was not: the next loss would be no number either.
         if !logit_scale.is_finite() {
             return Err(RunError::Diverged { step: self.position.step, loss: logit_scale });
         }
-        let metrics = [("lr", lr), ("logit_scale", logit_scale), ("samples_per_sec", samples_per_sec)];
         emit(&Event::Step {
             step: self.position.step,
             samples_seen: self.position.samples_seen,
             loss,
-            metrics: metrics.into_iter().map(|(name, value)| (name.to_owned(), value)).collect(),
+            metrics: metrics
+                .iter()
+                .chain(&[("logit_scale", logit_scale)])
+                .map(|(name, value)| ((*name).to_owned(), *value))
+                .collect(),
         })
     }
 

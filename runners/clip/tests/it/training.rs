@@ -1,12 +1,34 @@
 //! Training to the end, stopping and resuming.
 
+use std::collections::BTreeMap;
 use std::fs;
 use std::io::{BufRead, BufReader, Read};
 use std::process::Command;
 
-use protocol::{EvaluationTask, Event, exit};
+use protocol::{EvaluationTask, Event, Job, exit};
 
 use crate::harness::{Bench, events, last_checkpoint, measured, run, start};
+
+/// What is reported of steps, but for the time that they took; of what was reported twice, the later.
+fn curve(events: &[Event]) -> BTreeMap<u64, Event> {
+    let rows = events.iter().filter_map(|event| {
+        let Event::Step { step, .. } = event else { return None };
+        let mut row = event.clone();
+        if let Event::Step { metrics, .. } = &mut row {
+            metrics.remove("samples_per_sec").expect("steps say how fast they were");
+        }
+        Some((*step, row))
+    });
+    rows.collect()
+}
+
+/// A job of 400 steps whose reports are means over 4.
+fn long(bench: &Bench, name: &str) -> Job {
+    let mut job = bench.job(name);
+    job.spec.samples_seen = 32 * 400;
+    job.spec.evaluations[0].at_samples = vec![32 * 10];
+    job
+}
 
 #[test]
 fn a_job_reports_measures_and_ends_with_a_checkpoint() {
@@ -75,17 +97,11 @@ fn sixty_four_pairs_are_learnt_by_heart() {
 #[test]
 fn a_stopped_and_resumed_job_ends_with_the_same_bytes() {
     let bench = Bench::new();
-    let long = |name: &str| {
-        let mut job = bench.job(name);
-        job.spec.samples_seen = 32 * 400;
-        job.spec.evaluations[0].at_samples = vec![32 * 10];
-        job
-    };
-    let (whole, code) = run(&long("whole"));
+    let (whole, code) = run(&long(&bench, "whole"));
     assert_eq!(code, exit::FINISHED);
 
     // The first attempt is asked to stop once it has reported a step: wherever it is then, it keeps its place.
-    let mut stopped = start(&long("halves"));
+    let mut stopped = start(&long(&bench, "halves"));
     let mut out = BufReader::new(stopped.stdout.take().expect("piped"));
     let mut first = String::new();
     while !first.contains("\"event\":\"step\"") {
@@ -99,7 +115,7 @@ fn a_stopped_and_resumed_job_ends_with_the_same_bytes() {
     let Some(&Event::Checkpoint { samples_seen: kept, .. }) = both.last() else { panic!("{both:?}") };
     assert!(kept < 32 * 400, "stopped before the end");
 
-    let mut job = long("halves");
+    let mut job = long(&bench, "halves");
     job.fence = 2;
     let (resumed, code) = run(&job);
     assert_eq!(code, exit::FINISHED);
@@ -110,15 +126,107 @@ fn a_stopped_and_resumed_job_ends_with_the_same_bytes() {
     }
     let final_numbers = |events: &[Event]| measured(events, 32 * 400);
     assert_eq!(final_numbers(&whole), final_numbers(&resumed));
-    // A report is a mean over steps, some of which may lie before the stop.
-    let curve = |events: &[Event]| -> Vec<(u64, f64)> {
-        events
-            .iter()
-            .filter_map(|e| if let Event::Step { step, loss, .. } = e { Some((*step, *loss)) } else { None })
-            .collect()
-    };
+    // A report is a mean over steps, some of which may lie before the stop; the stop itself is no reason for one.
     both.extend(resumed);
     assert_eq!(curve(&whole), curve(&both));
+    let reports = |events: &[Event]| events.iter().filter(|event| matches!(event, Event::Step { .. })).count();
+    assert_eq!((reports(&whole), reports(&both)), (100, 100));
+}
+
+#[test]
+fn a_killed_jobs_curve_is_that_of_one_that_ran_through() {
+    let bench = Bench::new();
+    let (whole, _) = run(&long(&bench, "whole"));
+    // 32 * 7 samples: checkpoints lie anywhere between two reports.
+    let often = |fence| {
+        let mut job = long(&bench, "killed");
+        job.spec.recipe.checkpoint_every_samples = Some(32 * 7);
+        job.fence = fence;
+        job
+    };
+    let mut events: Vec<Event> = Vec::new();
+    let mut killed = start(&often(1));
+    for line in BufReader::new(killed.stdout.take().expect("piped")).lines() {
+        events.push(serde_json::from_str(&line.expect("events")).expect("an event"));
+        if matches!(events.last(), Some(Event::Checkpoint { step: 77, .. })) {
+            killed.kill().expect("kill");
+        }
+    }
+    killed.wait().expect("ends");
+    let (resumed, code) = run(&often(2));
+    assert_eq!(code, exit::FINISHED);
+    assert!(matches!(resumed[0], Event::Started { resumed_from_samples, .. } if resumed_from_samples >= 32 * 77));
+    events.extend(resumed);
+    assert_eq!(curve(&whole), curve(&events));
+    let Event::Step { metrics, .. } = &curve(&whole)[&400] else { panic!("a step") };
+    assert!(metrics["grad_norm"] > 0.0 && metrics.len() == 3, "{metrics:?}");
+}
+
+#[test]
+fn a_checkpoint_of_a_version_that_kept_no_losses_is_resumed_from() {
+    let bench = Bench::new();
+    let mut job = bench.job("old");
+    job.spec.samples_seen = 32 * 401; // Its checkpoint at 200 steps lies between two reports, of 5 steps each.
+    job.spec.recipe.checkpoint_every_samples = Some(32 * 201);
+    let (first, _) = run(&job);
+    let manifest = first.iter().find_map(|event| match event {
+        Event::Checkpoint { step: 201, path, .. } => Some(path.join("manifest.json")),
+        _ => None,
+    });
+    let manifest = manifest.expect("a checkpoint at 201 steps");
+    let mut text: serde_json::Value = serde_json::from_slice(&fs::read(&manifest).expect("manifest")).expect("JSON");
+    let losses = text.as_object_mut().and_then(|fields| fields.remove("losses")).expect("losses");
+    assert_eq!(losses.as_array().map(Vec::len), Some(1));
+    fs::write(&manifest, text.to_string()).expect("manifest");
+    fs::remove_dir_all(last_checkpoint(&first)).expect("the newer one");
+
+    job.fence = 2;
+    let (resumed, code) = run(&job);
+    assert_eq!(code, exit::FINISHED);
+    assert!(matches!(resumed[0], Event::Started { resumed_from_samples, .. } if resumed_from_samples == 32 * 201));
+    // The one report that straddles it is a mean over the four steps that are known; all others are the same.
+    let (mut whole, mut rest) = (curve(&first), curve(&resumed));
+    whole.retain(|step, _| *step > 205);
+    assert!(rest.remove(&205).is_some());
+    assert_eq!(whole, rest);
+}
+
+#[test]
+fn batches_are_listed_as_they_are_trained_on() {
+    let bench = Bench::new();
+    let mut job = bench.job("listed");
+    job.spec.data_size = 48;
+    fs::create_dir_all(&job.attempt_dir).expect("attempt folder");
+    let path = job.attempt_dir.join("job.json");
+    fs::write(&path, serde_json::to_vec(&job).expect("JSON")).expect("job file");
+    let listed = |steps: &[&str]| {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_clip-runner"));
+        command.args(["batches", "--job"]).arg(&path).args(steps).output().expect("clip-runner runs")
+    };
+    let lines = |output: &[u8]| -> Vec<serde_json::Value> {
+        let text = String::from_utf8(output.to_vec()).expect("UTF-8");
+        text.lines().map(|line| serde_json::from_str(line).expect("JSON")).collect()
+    };
+    let all = lines(&listed(&[]).stdout);
+    assert_eq!(all.iter().map(|line| line["step"].as_u64()).collect::<Vec<_>>(), (1..=6).map(Some).collect::<Vec<_>>());
+    let keys: Vec<&str> =
+        all.iter().flat_map(|line| line["keys"].as_array().expect("keys")).filter_map(|k| k.as_str()).collect();
+    assert_eq!(keys.len(), 192);
+    // Four passes over the first 48 keys in the order of their sha256.
+    let mut known: Vec<String> = (0..64).map(|index| format!("{index:05}")).collect();
+    known.sort_by_cached_key(|key| <[u8; 32]>::from(<sha2::Sha256 as sha2::Digest>::digest(key)));
+    let mut known: Vec<&str> = known[..48].iter().map(String::as_str).collect();
+    known.sort_unstable();
+    for pass in keys.chunks(48) {
+        let mut pass = pass.to_vec();
+        assert!(!pass.is_sorted(), "shuffled");
+        pass.sort_unstable();
+        assert_eq!(pass, known);
+    }
+    assert_eq!(lines(&listed(&["--steps", "2..3"]).stdout), all[1..3]);
+    let beyond = listed(&["--steps", "5..7"]);
+    let said = String::from_utf8_lossy(&beyond.stderr).into_owned();
+    assert!(!beyond.status.success() && said.contains("`--steps` is 5..7, but the job has the steps 1..6"), "{said}");
 }
 
 #[test]
@@ -161,6 +269,19 @@ fn a_diverged_loss_names_its_step() {
     let Some(Event::Failed { reason, kind }) = events.last() else { panic!("{events:?}") };
     assert_eq!(*kind, protocol::FailureKind::Diverged);
     assert!(reason.contains("the loss of step ") && reason.contains("learning rate"), "{reason}");
+}
+
+#[test]
+fn a_learning_rate_of_zero_leaves_the_weights_as_they_were() {
+    let bench = Bench::new();
+    let weights = |name: &str, samples| {
+        let mut job = bench.job(name);
+        (job.spec.recipe.lr, job.spec.samples_seen) = (0.0, samples);
+        let (events, code) = run(&job);
+        assert_eq!(code, exit::FINISHED, "{events:?}");
+        fs::read(last_checkpoint(&events).join("model.safetensors")).expect("weights")
+    };
+    assert!(weights("one step", 32) == weights("six steps", 192));
 }
 
 #[test]

@@ -1,0 +1,75 @@
+"""`openclip-runner describe` and `openclip-runner run --job job.json`."""
+
+import argparse
+import importlib.util
+import json
+import pathlib
+import re
+import sys
+
+from openclip_runner import NAME, REVISION, events
+from openclip_runner.errors import BadInput, Diverged, Stopped
+
+FINISHED, FAILED, BAD_INPUT, STOPPED = 0, 1, 2, 75
+
+
+def version():
+    """Of this runner and of the open_clip that would train: a job's result depends on both."""
+    found = importlib.util.find_spec("open_clip")
+    if found is None or found.origin is None:
+        sys.exit(
+            f"openclip-runner: {sys.executable} has no open_clip; "
+            "set OPENCLIP_PYTHON to a Python that has open_clip_torch"
+        )
+    text = pathlib.Path(found.origin).with_name("version.py").read_text()
+    return f"{REVISION}+open_clip-{re.search(r'__version__ = .(.+).$', text, re.M)[1]}"
+
+
+def describe():
+    import torch
+
+    devices = ["cpu"] + [f"cuda:{index}" for index in range(torch.cuda.device_count())]
+    return {
+        "name": NAME, "version": version(), "protocol": 1, "reads_data": True, "devices": devices, "ranks": True,
+    }
+
+
+def run(path):
+    """The exit code. Every end but a stop is told as an event."""
+    from openclip_runner import training
+
+    try:
+        training.run(path, version())
+    except Stopped:
+        return STOPPED
+    except BadInput as error:
+        kind, reason, code = "bad_input", str(error), BAD_INPUT
+    except Diverged as error:
+        kind, reason, code = "diverged", str(error), FAILED
+    except Exception as error:  # libtorch's errors (out of memory) and the disk's arrive here.
+        import traceback
+
+        traceback.print_exc()
+        kind, reason, code = "crash", f"{type(error).__name__}: {error}", FAILED
+    else:
+        return FINISHED
+    events.say(reason)
+    events.emit("failed", reason=reason[:2000], kind=kind)
+    return code
+
+
+def main():
+    parser = argparse.ArgumentParser(prog="openclip-runner", description="Trains CLIP by open_clip_train for sweep.")
+    commands = parser.add_subparsers(dest="command", required=True)
+    commands.add_parser("describe", help="print what this runner is, as JSON")
+    commands.add_parser("run", help="train a job; events go to standard output").add_argument("--job", required=True)
+    arguments = parser.parse_args()
+    if arguments.command == "describe":
+        print(json.dumps(describe()))
+        return 0
+    events.take_standard_output()
+    return run(arguments.job)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,149 @@
+"""job.json to open_clip_train's flags, or why it can't be: everything is refused that open_clip would do otherwise."""
+
+import gzip
+import json
+import math
+import os
+import pathlib
+
+from openclip_runner import NAME
+from openclip_runner.errors import BadInput
+
+MODEL = "sweep-job"
+# Bytes in two forms, start and end of text: what a vocabulary has beside its merges.
+UNMERGED, VOCABULARY_MAX = 514, 49408
+EPOCHS = 200
+
+RECIPE = {
+    "global_batch", "lr", "betas", "eps", "weight_decay", "warmup_samples", "schedule", "precision", "loss",
+    "accum_freq", "augmentation", "alpha", "grad_clip_norm", "checkpoint_every_samples", "extra",
+}
+SPEC = {
+    "runner", "model", "data", "data_size", "skipped_max", "samples_seen", "seed", "recipe", "evaluations",
+}
+
+
+class Job:
+    """One attempt at a job, checked."""
+
+    def __init__(self, path, version):
+        try:
+            job = json.loads(pathlib.Path(path).read_text())
+        except (OSError, ValueError) as error:
+            raise BadInput(f"cannot read the job `{path}`: {error}") from error
+        if job.get("protocol") != 1:
+            raise BadInput(f"the job speaks protocol {job.get('protocol')}, this runner 1")
+        self.spec, self.recipe = job["spec"], job["spec"]["recipe"]
+        planned = self.spec["runner"]
+        if (planned["name"], planned["version"]) != (NAME, version):
+            raise BadInput(
+                f"the job was planned for runner {planned['name']} {planned['version']}, this is {NAME} {version}: "
+                "plan it again"
+            )
+        self.key, self.fence = job["job_key"], job["fence"]
+        self.base = pathlib.Path(job["base_dir"])
+        self.attempt_dir = self.base / job["attempt_dir"]
+        self.checkpoint_dir = self.base / job["checkpoint_dir"]
+        self.device, self.threads = job["resources"]["device"], job["resources"]["threads"]
+        self.ranks = (job.get("ranks") or {}).get("world_size", 1)
+        self.model = self.spec["model"]["config"]
+        self.batch = self.recipe["global_batch"]
+        self.accum = self.recipe.get("accum_freq", 1)
+        self._check()
+        self.steps = self.spec["samples_seen"] // self.batch
+
+    def _check(self):
+        spec, recipe = self.spec, self.recipe
+        for name, found, known in (("spec", spec, SPEC), ("recipe", recipe, RECIPE)):
+            for key in sorted(found.keys() - known):
+                refuse(f"{name}.{key}", found[key], "is no setting that this runner knows; leave it out")
+        if recipe.get("extra"):
+            refuse("recipe.extra", ", ".join(recipe["extra"]), "must be empty")
+        if recipe["augmentation"] not in ("none", "random_resized_crop"):
+            refuse("recipe.augmentation", recipe["augmentation"], "must be `none` or `random_resized_crop`")
+        if recipe["precision"] not in ("fp32", "amp_bf16"):
+            refuse("recipe.precision", recipe["precision"], "must be `fp32` or `amp_bf16`")
+        if recipe["schedule"] not in ("cosine", "constant"):
+            refuse("recipe.schedule", recipe["schedule"], "must be `cosine` or `constant`")
+        if self.batch < 1 or self.batch % (self.ranks * self.accum):
+            allowed = f"must be a multiple of {self.ranks} ranks x {self.accum} parts (`accum_freq`)"
+            refuse("recipe.global_batch", self.batch, allowed)
+        if spec["samples_seen"] < self.batch or spec["samples_seen"] % self.batch:
+            refuse("samples_seen", spec["samples_seen"], f"must be a multiple of the global batch, {self.batch}")
+        if self.ranks > 1 and not self.device.startswith("cuda"):
+            refuse("resources.device", self.device, "must be `cuda`: open_clip_train takes several processes on GPUs")
+        vocabulary = self.model["text_cfg"]["vocab_size"]
+        if not UNMERGED <= vocabulary <= VOCABULARY_MAX:
+            refuse("model.text_cfg.vocab_size", vocabulary, f"must be {UNMERGED} to {VOCABULARY_MAX}")
+        for evaluation in spec["evaluations"]:
+            known = {"zeroshot_classification", "zeroshot_retrieval", "contrastive_loss"}
+            for task in evaluation["tasks"]:
+                if task not in known:
+                    refuse(f"evaluations.{evaluation['dataset']}.tasks", task, f"must be of {', '.join(sorted(known))}")
+
+    def path(self, source):
+        return os.path.normpath(self.base / source["path"])
+
+    def boundaries(self, every):
+        """Steps after which something is due: the first that reaches each multiple of `every` samples."""
+        return {math.ceil(at / self.batch) for at in range(every, self.spec["samples_seen"] + 1, every)}
+
+    def checkpoint_steps(self):
+        every = self.recipe["checkpoint_every_samples"]
+        return {self.steps} | (self.boundaries(every) if every else set())
+
+    def evaluation_steps(self, evaluation):
+        points = {math.ceil(at / self.batch) for at in evaluation["at_samples"]}
+        return {step for step in points if 1 <= step <= self.steps} | {self.steps}
+
+    def epoch_steps(self, resumed):
+        """Steps of what open_clip_train calls an epoch here: it measures, saves and stops after whole ones, so they
+        end where something is due, and at least EPOCHS times where the number of steps can be divided so."""
+        due = self.checkpoint_steps().union(*map(self.evaluation_steps, self.spec["evaluations"]))
+        common = math.gcd(self.steps, resumed, *due)
+        return max(n for n in range(1, max(1, self.steps // EPOCHS) + 1) if common % n == 0)
+
+    def model_files(self, folder):
+        """The model's configuration for a folder of that path, and the files beside it."""
+        config, files = json.loads(json.dumps(self.model)), {}
+        vocabulary = config["text_cfg"]["vocab_size"]
+        if vocabulary < VOCABULARY_MAX:
+            name = f"bpe_{vocabulary}.txt.gz"
+            files[name] = merges(vocabulary - UNMERGED)
+            config["text_cfg"]["tokenizer_kwargs"] = {"bpe_path": str(folder / name)}
+        return config, files
+
+    def flags(self, logs, epoch_steps, resume):
+        """Of `open_clip_train.main`. The data are given by `data.py`: `--train-data` only says that there are some."""
+        recipe = self.recipe
+        beta1, beta2 = recipe["betas"]
+        warmup = min(math.ceil(recipe["warmup_samples"] / self.batch), self.steps)
+        flags = [
+            "--model", MODEL, "--logs", str(logs), "--name", "job", "--report-to", "tensorboard",
+            "--train-data", self.path(self.spec["data"]), "--epochs", str(self.steps // epoch_steps),
+            "--batch-size", str(self.batch // (self.ranks * self.accum)), "--accum-freq", str(self.accum),
+            "--lr", repr(recipe["lr"]), "--beta1", repr(beta1), "--beta2", repr(beta2), "--eps", repr(recipe["eps"]),
+            "--wd", repr(recipe["weight_decay"]), "--warmup", str(warmup),
+            "--lr-scheduler", {"cosine": "cosine", "constant": "const"}[recipe["schedule"]],
+            "--precision", recipe["precision"], "--seed", str(self.spec["seed"]),
+            "--device", self.device, "--log-every-n-steps", "1", "--save-frequency", "0", "--workers", "0",
+        ]
+        if recipe["grad_clip_norm"] is not None:
+            flags += ["--grad-clip-norm", repr(recipe["grad_clip_norm"])]
+        if self.ranks > 1:
+            flags += ["--local-loss", "--gather-with-grad"]  # Gradients of the loss of the whole batch.
+        if resume:
+            flags += ["--resume", str(resume)]
+        return flags
+
+
+def merges(kept):
+    """The first merges of open_clip's own vocabulary, as it reads them."""
+    from open_clip.tokenizer import default_bpe
+
+    lines = gzip.open(default_bpe()).read().decode().split("\n")[: 1 + kept]
+    return gzip.compress("\n".join(lines).encode(), mtime=0)
+
+
+def refuse(key, found, allowed):
+    raise BadInput(f"`{key}` is {found}, but {allowed}: open_clip_train can't do this job; clip-runner may")

@@ -1,0 +1,273 @@
+"""openclip-runner trains, measures, stops and goes on as the protocol says; open_clip does the training.
+
+    make test-openclip
+"""
+
+import copy
+import json
+import os
+import pathlib
+import signal
+import subprocess
+import sys
+
+import open_clip
+import pytest
+import torch
+
+ROOT = pathlib.Path(__file__).resolve().parents[3]
+FIXTURE = ROOT / "runners/pool/fixture"  # 300 pairs to train on, at 32 pixels
+RUNNER = ROOT / "runners/openclip/openclip-runner"
+CLIP_RUNNER, SWEEP, SWEEP_POOL = os.environ["CLIP_RUNNER"], os.environ["SWEEP"], os.environ["SWEEP_POOL"]
+ENVIRONMENT = {**os.environ, "OPENCLIP_PYTHON": sys.executable}
+sys.path.insert(0, str(RUNNER.parent))
+
+from openclip_runner import data, measure, pool  # noqa: E402  (its folder is no package's)
+
+
+def source(folder):
+    report = subprocess.run([SWEEP_POOL, "inspect", folder, "--json"], check=True, capture_output=True).stdout
+    return {"pool": pathlib.Path(folder).name, "path": str(folder), "digest": json.loads(report)["digest"]}
+
+
+def describe(runner):
+    said = subprocess.run([runner, "describe"], check=True, capture_output=True, env=ENVIRONMENT).stdout
+    return json.loads(said)
+
+
+@pytest.fixture(scope="module")
+def spec():
+    described = describe(RUNNER)
+    plan = {"templates": [], "at_samples": [350]}
+    return {
+        "runner": {"name": described["name"], "version": described["version"]},
+        "model": {
+            "name": "tiny",
+            "config": {
+                "embed_dim": 16,
+                "vision_cfg": {"image_size": 32, "layers": 1, "width": 32, "head_width": 16, "patch_size": 8},
+                "text_cfg": {"context_length": 16, "vocab_size": 1000, "width": 32, "heads": 2, "layers": 1},
+            },
+        },
+        "data": source(FIXTURE / "train"),
+        "data_size": 250,
+        "samples_seen": 1200,
+        "seed": 3,
+        "recipe": {
+            "global_batch": 100, "lr": 0.002, "betas": [0.9, 0.98], "eps": 1e-6, "weight_decay": 0.1,
+            "warmup_samples": 250, "schedule": "cosine", "precision": "fp32", "augmentation": "random_resized_crop",
+            "grad_clip_norm": 1.0, "checkpoint_every_samples": 450,
+        },
+        "evaluations": [
+            {"dataset": "seen", "data": source(FIXTURE / "train"), "tasks": ["zeroshot_retrieval"], **plan},
+            {"dataset": "fluent", "data": source(FIXTURE / "fluent"), "tasks": ["zeroshot_classification"], **plan},
+        ],
+    }
+
+
+def write_job(folder, spec, fence=1, ranks=None):
+    attempt = folder / f"attempt-{fence}"
+    attempt.mkdir(parents=True)
+    job = {
+        "protocol": 1, "job_key": "5" * 64, "fence": fence, "spec": spec, "attempt_dir": str(attempt),
+        "checkpoint_dir": str(folder / "checkpoints"), "base_dir": str(folder),
+        "resources": {"device": "cpu", "threads": 1},
+    }
+    if ranks:
+        job["ranks"] = {"world_size": ranks, "master_addr": "localhost", "master_port": 1}
+    path = attempt / "job.json"
+    path.write_text(json.dumps(job))
+    return path
+
+
+def start(path):
+    command = [RUNNER, "run", "--job", path]
+    with open(path.with_name("stderr.log"), "w") as stderr:
+        return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=stderr, text=True, env=ENVIRONMENT)
+
+
+def finish(path):
+    process = start(path)
+    events = [json.loads(line) for line in process.stdout]
+    return process.wait(), events
+
+
+@pytest.fixture(scope="module")
+def whole(spec, tmp_path_factory):
+    """(folder, events) of a job that ran through."""
+    folder = tmp_path_factory.mktemp("whole")
+    code, events = finish(write_job(folder, spec))
+    assert code == 0, (folder / "attempt-1/stderr.log").read_text()
+    return folder, events
+
+
+def curve(events):
+    """What is reported of steps, but for the time they took."""
+    rows = {}
+    for event in events:
+        if event["event"] == "step":
+            metrics = {name: value for name, value in event["metrics"].items() if name != "samples_per_sec"}
+            rows[event["step"]] = (event["samples_seen"], event["loss"], metrics)
+    return rows
+
+
+def weights(folder, at):
+    folder = next((folder / "checkpoints").glob(f"samples-{at}-*"))
+    return (folder / "model.safetensors").read_bytes()
+
+
+def test_a_job_is_trained_and_measured_as_planned(whole, spec):
+    folder, events = whole
+    assert [event["event"] for event in events if event["event"] not in ("step", "checkpoint")] == [
+        "started", "eval", "eval", "eval", "eval", "finished",
+    ]
+    assert [event["samples_seen"] for event in events if event["event"] == "checkpoint"] == [500, 900, 1200]
+    # 350 and 450 samples are reached by the step to 400 and to 500.
+    assert [event["samples_seen"] for event in events if event["event"] == "eval"] == [400, 400, 1200, 1200]
+    rows = curve(events)
+    assert sorted(rows) == list(range(1, 13))
+    # open_clip's schedule: up to `lr` over 3 steps, then half a cosine.
+    assert [round(rows[step][2]["lr"], 9) for step in (1, 3, 4)] == [0.000666667, 0.002, 0.002]
+    assert rows[12][1] < rows[1][1] - 0.3, "it learns"
+    assert events[0]["data"] == {"pairs": 250}
+
+
+def test_a_checkpoint_is_a_folder_for_open_clip(whole, spec):
+    folder, events = whole
+    path = [event["path"] for event in events if event["event"] == "checkpoint"][-1]
+    model, _, preprocess = open_clip.create_model_and_transforms(f"local-dir:{path}")
+    tokenizer = open_clip.get_tokenizer(f"local-dir:{path}")
+    assert events[0]["parameters"] == sum(p.numel() for p in model.parameters())
+    found = pool.open_pool(spec["data"]["path"], spec["data"]["digest"], "train")
+    measuring = measure.Measuring(model, preprocess, tokenizer, "drop", "fp32", "cpu")
+    rows, _ = measuring.measure(measure.held_out(spec["evaluations"][0], found, set()))
+    last = [event for event in events if event["event"] == "eval" and event["dataset"] == "seen"][-1]
+    for ours, reported in zip(rows, last["measurements"], strict=True):
+        assert ours["metric"] == reported["metric"]
+        assert abs(ours["value"] - reported["value"]) < 1e-9
+    manifest = json.loads(pathlib.Path(path, "manifest.json").read_text())
+    assert {entry["name"] for entry in manifest["files"]} == {
+        "bpe_1000.txt.gz", "model.safetensors", "open_clip_config.json", "optimizer.pt",
+    }
+
+
+def test_a_stopped_job_goes_on_to_the_same_end(whole, spec, tmp_path):
+    process = start(write_job(tmp_path, spec))
+    events = []
+    for line in process.stdout:
+        events.append(json.loads(line))
+        if events[-1].get("step") == 6:
+            process.send_signal(signal.SIGTERM)
+    assert process.wait() == 75
+    assert events[-1]["event"] == "checkpoint"
+    code, rest = finish(write_job(tmp_path, spec, fence=2))
+    assert code == 0
+    assert rest[0]["resumed_from_samples"] == events[-1]["samples_seen"] < 1200
+    assert curve(events + rest) == curve(whole[1])
+    assert weights(tmp_path, 1200) == weights(whole[0], 1200)
+
+
+def test_a_killed_job_goes_on_from_the_newest_whole_checkpoint(whole, spec, tmp_path):
+    # Evaluations at other samples are no part of what is trained.
+    process = start(write_job(tmp_path, spec))
+    events = []
+    for line in process.stdout:
+        events.append(json.loads(line))
+        if events[-1]["event"] == "checkpoint" and events[-1]["samples_seen"] == 900:
+            process.kill()
+    assert process.wait() == -signal.SIGKILL
+    next((tmp_path / "checkpoints").glob("samples-900-*/model.safetensors")).write_bytes(b"damaged")
+    code, rest = finish(write_job(tmp_path, spec, fence=2))
+    assert code == 0 and rest[0]["resumed_from_samples"] == 500
+    assert curve(events + rest) == curve(whole[1])
+    assert weights(tmp_path, 1200) == weights(whole[0], 1200)
+
+
+def test_epochs_of_several_steps_measure_and_save_where_planned(spec, tmp_path):
+    many = copy.deepcopy(spec)
+    many["recipe"] |= {"global_batch": 8, "warmup_samples": 300, "checkpoint_every_samples": 1600}
+    many |= {"data_size": 100, "samples_seen": 3200}
+    many["evaluations"][0]["at_samples"] = [790]  # Reached by the 99th step of 400, so epochs are of one step.
+    del many["evaluations"][1:]
+    code, events = finish(write_job(tmp_path / "whole", many))
+    assert code == 0
+    many["evaluations"][0]["at_samples"] = [800]  # Epochs are of two.
+    process = start(write_job(tmp_path / "stopped", many))
+    stopped = []
+    for line in process.stdout:
+        stopped.append(json.loads(line))
+        if stopped[-1]["event"] == "step" and stopped[-1]["step"] == 100:
+            process.send_signal(signal.SIGTERM)
+    assert process.wait() == 75
+    assert [event["samples_seen"] for event in stopped if event["event"] == "eval"] == [800]
+    assert stopped[-1]["samples_seen"] < 3200 and stopped[-1]["samples_seen"] % 16 == 0
+    many["recipe"]["checkpoint_every_samples"] = None
+    code, rest = finish(write_job(tmp_path / "stopped", many, fence=2))
+    assert code == 0
+    assert [event["samples_seen"] for event in rest if event["event"] == "checkpoint"] == [3200]
+    assert curve(stopped + rest) == curve(events) and len(curve(events)) == 100
+    assert weights(tmp_path / "stopped", 3200) == weights(tmp_path / "whole", 3200)
+
+
+def test_other_settings_train(spec, whole, tmp_path):
+    changed = copy.deepcopy(spec)
+    changed["recipe"] |= {
+        "accum_freq": 4, "precision": "amp_bf16", "augmentation": "none", "alpha": "white", "schedule": "constant",
+        "loss": "reference", "weight_decay": 0.0,
+    }
+    changed["samples_seen"], changed["evaluations"] = 500, []
+    code, events = finish(write_job(tmp_path, changed))
+    assert code == 0
+    rows = curve(events)
+    assert [round(row[2]["lr"], 6) for row in rows.values()] == [0.000667, 0.001333, 0.002, 0.002, 0.002]
+    assert abs(rows[1][1] - curve(whole[1])[1][1]) < 0.05, "the same model sees the same pairs, whole or in parts"
+
+
+REFUSED = [
+    ("recipe", "augmentation", "flip_shift", "`recipe.augmentation` is flip_shift, but must be `none`"),
+    ("recipe", "global_batch", 70, "`samples_seen` is 1200, but must be a multiple"),
+    ("recipe", "accum_freq", 3, "`recipe.global_batch` is 100, but must be a multiple of 1 ranks x 3 parts"),
+    ("recipe", "extra", {"dropout": 0.5}, "`recipe.extra` is dropout, but must be empty"),
+    ("recipe", "layer_decay", 0.5, "`recipe.layer_decay` is 0.5, but is no setting that this runner knows"),
+    (None, "data_size", 301, "`data_size` is 301, but the pool has 300 pairs"),
+    ("runner", "version", "0", "planned for runner openclip 0, this is openclip 1+open_clip-"),
+    ("data", "digest", "0" * 64, "it has changed since the job was planned"),
+]
+
+
+@pytest.mark.parametrize("part, key, value, words", REFUSED, ids=lambda value: str(value)[:20])
+def test_what_open_clip_cannot_do_is_refused(spec, tmp_path, part, key, value, words):
+    changed = copy.deepcopy(spec)
+    (changed[part] if part else changed)[key] = value
+    code, events = finish(write_job(tmp_path, changed))
+    assert code == 2
+    assert [event["event"] for event in events] == ["failed"]
+    assert events[0]["kind"] == "bad_input" and words in events[0]["reason"], events
+
+
+def test_processes_without_gpus_are_refused(spec, tmp_path):
+    code, events = finish(write_job(tmp_path, spec, ranks=2))
+    assert code == 2 and "`resources.device` is cpu, but must be `cuda`" in events[0]["reason"]
+
+
+def test_a_loss_that_is_no_number_is_a_divergence(spec, tmp_path):
+    changed = copy.deepcopy(spec)
+    changed["recipe"] |= {"lr": 1e30, "grad_clip_norm": None}
+    code, events = finish(write_job(tmp_path, changed))
+    assert code == 1 and events[-1]["kind"] == "diverged", events[-1]
+
+
+def test_sweep_accepts_what_it_says(tmp_path):
+    command = [SWEEP, "runner", "check", RUNNER, "--pool", FIXTURE / "train"]
+    checked = subprocess.run(command, capture_output=True, text=True, env=ENVIRONMENT, cwd=tmp_path)
+    assert checked.returncode == 0, checked.stdout + checked.stderr
+    assert "verdict     the job would be done" in checked.stdout
+
+
+def test_each_pass_holds_every_pair_once_and_ranks_share_a_batch(spec):
+    found = pool.open_pool(spec["data"]["path"], spec["data"]["digest"], "train")
+    pairs = found.pairs[:250]
+    positions = data.Positions(pairs, 3, "drop", lambda image: torch.zeros(1), lambda caption: [caption])
+    passes = [[positions[250 * turn + place][1] for place in range(250)] for turn in range(2)]
+    assert sorted(passes[0]) == sorted(passes[1]) == sorted(pair.caption for pair in pairs)
+    assert passes[0] != passes[1]
