@@ -10,7 +10,7 @@ use serde::Serialize;
 use super::launch::{self, Launch};
 use super::output::{Exit, Failure, data, json, say};
 use super::{companions, hashing, plan, site, slurm};
-use crate::plan::{LoadError, OPEN_CLIP_CONFIG, Placement, Plan, file_of, load_spec};
+use crate::plan::{LoadError, OPEN_CLIP_CONFIG, Placement, Plan, file_of, load_spec, preprocess_of, recipe_keys};
 use crate::report::number::compact;
 use crate::spec::{self, Source};
 use crate::store::{MeasurementRow, Store};
@@ -45,9 +45,15 @@ pub(super) struct Args {
     #[arg(long = "pool", value_name = "FOLDER", required_unless_present = "sweep")]
     pub(super) pools: Vec<String>,
     /// What to measure; again for several [default: classification where the pool has class names, else retrieval; or
-    /// what the sweep's jobs measure].
+    /// what the sweep's jobs measure]. `linear_probe` needs `--train`.
     #[arg(long = "task", value_name = "TASK", value_parser = task)]
     pub(super) tasks: Vec<EvaluationTask>,
+    /// Folder of shards with classes that a linear probe is trained on.
+    #[arg(long, value_name = "FOLDER", requires = "pools")]
+    train: Option<String>,
+    /// Images of each class that a linear probe is trained on, or `all`; again for several [default: all].
+    #[arg(long = "shots", value_name = "N", requires = "train")]
+    shots: Vec<String>,
     /// Name to store the results of a single pool under [default: the pool's].
     #[arg(long, value_name = "NAME")]
     dataset: Option<String>,
@@ -149,7 +155,12 @@ pub(super) fn evaluations(args: &Args) -> String {
         let chosen = if args.tasks.is_empty() { vec![usual_task(pool)] } else { args.tasks.clone() };
         let tasks: Vec<&str> = chosen.into_iter().map(EvaluationTask::name).collect();
         let name = args.dataset.as_ref().map_or(String::new(), |name| format!("name: {}, ", quoted(name)));
-        format!("- {{{name}pool: {}, tasks: [{}]}}\n", quoted(pool), tasks.join(", "))
+        let probe = args.train.as_ref().filter(|_| tasks.contains(&EvaluationTask::LinearProbe.name()));
+        let probe = probe.map_or(String::new(), |train| {
+            let shots = if args.shots.is_empty() { "all".to_owned() } else { args.shots.join(", ") };
+            format!(", train: {}, shots: [{shots}]", quoted(train))
+        });
+        format!("- {{{name}pool: {}, tasks: [{}]{probe}}}\n", quoted(pool), tasks.join(", "))
     });
     format!("evaluations:\n{}", entries.collect::<String>())
 }
@@ -178,10 +189,12 @@ fn of_checkpoint(args: &Args, checkpoint: &Path, placement: &Placement) -> Resul
                 .hint(format!("add --model, or give a folder with {OPEN_CLIP_CONFIG}")));
         }
     };
+    let preprocess = preprocess_of(&config).map_err(Failure::bad_input)?;
+    let preprocess = preprocess.map_or(String::new(), |preprocess| format!(", {}", recipe_keys(&preprocess)));
     let text = |name: &str| {
         format!(
             "# sweep evaluate --checkpoint {init}\nname: {name}\nrunner: {runner}\n\
-             grid: {{model: {model}, samples_seen: 0}}\nrecipe: {{global_batch: 1, init: {init}}}\n{evaluations}",
+             grid: {{model: {model}, samples_seen: 0}}\nrecipe: {{global_batch: 1, init: {init}{preprocess}}}\n{evaluations}",
             name = quoted(name),
             runner = quoted(args.runner.as_deref().unwrap_or("clip")),
             model = quoted(&model),

@@ -352,13 +352,8 @@ fn job(
     }
 
     let init = recipe.init.as_ref().and_then(|init| inputs.weights.get(init));
-    if let Some(WeightsInfo { shapes: Some(shapes), weights: file }) = init
-        && let Some(misfit) = weights::misfit(shapes, config)
-    {
-        let place = recipe_place(spec, cell, "init");
-        let message = format!("{} has not the weights of `{}`: {misfit}", file.path.display(), cell.model);
-        let problem = Problem::new(Place::Value(place), message, "weights of this model, and of its input sizes");
-        push_once(problems, problem.help("sizes of images and captions: `recipe.image_size`, `recipe.context_length`"));
+    if let Some(problem) = init.and_then(|init| weights::problem(spec, cell, config, init)) {
+        push_once(problems, problem);
         return None;
     }
 

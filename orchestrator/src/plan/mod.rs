@@ -20,6 +20,8 @@ pub mod runner;
 
 mod weights;
 
+mod preprocess;
+
 mod expand;
 
 mod slurm;
@@ -38,6 +40,7 @@ pub use crate::spec::is_secret;
 pub use expand::{Inputs, OPEN_CLIP_CONFIG, job_key, plan};
 pub use inputs::{LoadError, Measured, Placement, load, load_spec, look};
 pub use measuring::{measuring_job, measuring_plan, planned_evaluations};
+pub use preprocess::{preprocess_of, recipe_keys};
 pub use runner::RunnerError;
 pub use slurm::{NodeRequest, Origin, Site, SlurmOptions, SlurmOrigins, slurm_options};
 pub use weights::{WeightsInfo, file_of, weights_of};

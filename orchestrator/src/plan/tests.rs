@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use proptest::prelude::*;
-use protocol::{DataSource, Description, Shots};
+use protocol::{DataSource, Description, Preprocess, ResizeMode, Shots};
 
 use super::*;
 use crate::spec::{self, Source, SpecError};
@@ -301,7 +301,7 @@ fn with_weights(digit: char, shapes: &[(&str, &[u64])]) -> Inputs {
     inputs.runner.init = true;
     let weights = Weights { path: format!("{digit}.safetensors").into(), sha256: digit.to_string().repeat(64) };
     let shapes = shapes.iter().map(|(name, shape)| ((*name).to_owned(), shape.to_vec())).collect();
-    inputs.weights.insert("w".to_owned(), WeightsInfo { weights, shapes: Some(shapes) });
+    inputs.weights.insert("w".to_owned(), WeightsInfo { weights, shapes: Some(shapes), preprocess: None });
     inputs
 }
 
@@ -328,6 +328,23 @@ fn weights_are_part_of_a_job_by_their_content() {
         refused[0].contains("`recipe.init` names weights, but runner `clip` starts from random ones"),
         "{refused:?}"
     );
+}
+
+#[test]
+fn weights_see_their_images_as_they_were_trained_to() {
+    let mut inputs = with_weights('1', &[]);
+    let squash = Preprocess { resize_mode: ResizeMode::Squash, ..Preprocess::default() };
+    inputs.weights.get_mut("w").expect("it is there").preprocess = Some(squash);
+    let spec = |more: &str| SPEC.replace("lr: 1e-3", &format!("lr: 1e-3, init: w{more}"));
+    let refused = planned_with(&spec(""), &inputs).expect_err("another preprocessing");
+    let mistake = &refused.mistakes[0];
+    assert!(mistake.message.contains("sees images otherwise than the recipe says"), "{}", mistake.message);
+    let help = format!("{mistake:?}");
+    assert!(help.contains("resize_mode: ") && help.contains("squash"), "{help}");
+    // What is written is meant.
+    let same = planned_with(&spec(", resize_mode: squash"), &inputs).expect("as it was");
+    let other = planned_with(&spec(", resize_mode: shortest"), &inputs).expect("as it is asked for");
+    assert!(keys(&same).is_disjoint(&keys(&other)));
 }
 
 #[test]

@@ -8,9 +8,13 @@ use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 use std::time::{SystemTime, UNIX_EPOCH};
 
-use protocol::{ModelConfig, WEIGHT_FILES, Weights};
+use protocol::{ModelConfig, Preprocess, WEIGHT_FILES, Weights};
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
+
+use super::OPEN_CLIP_CONFIG;
+use super::preprocess::{preprocess_of, recipe_keys};
+use crate::spec::{Cell, Place, Problem, Spec, recipe_place};
 
 /// Where hashes are remembered.
 const REMEMBERED: &str = ".sweep/weights";
@@ -31,6 +35,8 @@ pub struct WeightsInfo {
     pub weights: Weights,
     /// Shapes by name, where the file is a safetensors file.
     pub shapes: Option<BTreeMap<String, Vec<u64>>>,
+    /// How images were made ready for them, where an `open_clip_config.json` beside them says so.
+    pub preprocess: Option<Preprocess>,
 }
 
 /// Why there are no weights.
@@ -47,6 +53,9 @@ pub(super) enum WeightsError {
     /// A folder without any.
     #[error("{} holds none of {}", .0.display(), WEIGHT_FILES.join(", "))]
     Folder(PathBuf),
+    /// Made ready in a way that is not built.
+    #[error("{0}")]
+    Preprocess(String),
     /// Not in the form it should have.
     #[error("{} is no safetensors file: {reason}", path.display())]
     Heading {
@@ -76,7 +85,8 @@ pub(super) fn read(base_dir: &Path, written: &str, progress: Progress) -> Result
         true => Some(shapes(&file)?),
         false => None,
     };
-    Ok(WeightsInfo { weights: Weights { path, sha256 }, shapes })
+    let preprocess = preprocess_of(&file.with_file_name(OPEN_CLIP_CONFIG)).map_err(WeightsError::Preprocess)?;
+    Ok(WeightsInfo { weights: Weights { path, sha256 }, shapes, preprocess })
 }
 
 /// A file of weights and its sha256.
@@ -191,9 +201,27 @@ fn shapes(path: &Path) -> Result<BTreeMap<String, Vec<u64>>, WeightsError> {
     entries.into_iter().map(shape).collect::<Option<_>>().ok_or_else(|| wrong("a tensor has no shape"))
 }
 
+/// Why a cell can't start from these weights: they are another model's, or of one that sees images otherwise.
+pub(super) fn problem(spec: &Spec, cell: &Cell, config: &ModelConfig, init: &WeightsInfo) -> Option<Problem> {
+    let place = || Place::Value(recipe_place(spec, cell, "init"));
+    let file = init.weights.path.display();
+    if let Some(misfit) = init.shapes.as_ref().and_then(|shapes| misfit(shapes, config)) {
+        let message = format!("{file} has not the weights of `{}`: {misfit}", cell.model);
+        let problem = Problem::new(place(), message, "weights of this model, and of its input sizes");
+        return Some(problem.help("sizes of images and captions: `recipe.image_size`, `recipe.context_length`"));
+    }
+    let theirs = init.preprocess.as_ref().filter(|theirs| **theirs != cell.recipe.preprocess)?;
+    if spec.states_preprocess() {
+        return None;
+    }
+    let message = format!("the model of {file} sees images otherwise than the recipe says");
+    let problem = Problem::new(place(), message, "trained with another preprocessing");
+    Some(problem.help(format!("as it was: `{}`; or write what you want of these", recipe_keys(theirs))))
+}
+
 /// The first tensor whose shape is not the model's. Names are open_clip's; those that are not there are the runner's to
 /// miss.
-pub(super) fn misfit(shapes: &BTreeMap<String, Vec<u64>>, config: &ModelConfig) -> Option<String> {
+fn misfit(shapes: &BTreeMap<String, Vec<u64>>, config: &ModelConfig) -> Option<String> {
     let ModelConfig { embed_dim, vision_cfg: vision, text_cfg: text, .. } = config;
     let patches = (vision.image_size / vision.patch_size).pow(2);
     let expected: [(&str, &[u64]); 6] = [

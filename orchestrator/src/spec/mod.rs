@@ -94,6 +94,13 @@ impl Spec {
     pub fn names_weights(&self) -> bool {
         self.recipe.init.is_some() || self.overrides.iter().any(|change| change.set.sets("init"))
     }
+
+    /// Whether it says anything of how images are made ready.
+    pub fn states_preprocess(&self) -> bool {
+        let keys = ["image_mean", "image_std", "interpolation", "resize_mode"];
+        let of_overrides = |key: &&str| self.overrides.iter().any(|change| change.set.sets(key));
+        keys.iter().any(|key| self.recipe_stated.contains(key) || of_overrides(key))
+    }
 }
 
 /// Name and text of a spec. Cheap to clone.

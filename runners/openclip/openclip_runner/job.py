@@ -16,7 +16,11 @@ EPOCHS = 200
 
 RECIPE = {
     "global_batch", "lr", "betas", "eps", "weight_decay", "warmup_samples", "schedule", "precision", "loss",
-    "accum_freq", "augmentation", "alpha", "grad_clip_norm", "checkpoint_every_samples", "extra",
+    "accum_freq", "augmentation", "alpha", "preprocess", "grad_clip_norm", "checkpoint_every_samples", "extra",
+}
+PREPROCESS = {
+    "mean": "--image-mean", "std": "--image-std", "interpolation": "--image-interpolation",
+    "resize_mode": "--image-resize-mode",
 }
 SPEC = {
     "runner", "model", "data", "data_size", "skipped_max", "samples_seen", "seed", "recipe", "evaluations",
@@ -61,6 +65,8 @@ class Job:
             refuse("recipe.extra", ", ".join(recipe["extra"]), "must be empty")
         if recipe["augmentation"] not in ("none", "random_resized_crop"):
             refuse("recipe.augmentation", recipe["augmentation"], "must be `none` or `random_resized_crop`")
+        for key in sorted(recipe.get("preprocess", {}).keys() - PREPROCESS):
+            refuse(f"recipe.preprocess.{key}", recipe["preprocess"][key], "is no setting that this runner knows; leave it out")
         if recipe["precision"] not in ("fp32", "amp_bf16"):
             refuse("recipe.precision", recipe["precision"], "must be `fp32` or `amp_bf16`")
         if recipe["schedule"] not in ("cosine", "constant"):
@@ -128,6 +134,9 @@ class Job:
             "--precision", recipe["precision"], "--seed", str(self.spec["seed"]),
             "--device", self.device, "--log-every-n-steps", "1", "--save-frequency", "0", "--workers", "0",
         ]
+        for key, value in recipe.get("preprocess", {}).items():
+            values = value if isinstance(value, list) else [value]
+            flags += [PREPROCESS[key], *(v if isinstance(v, str) else repr(v) for v in values)]
         if recipe["grad_clip_norm"] is not None:
             flags += ["--grad-clip-norm", repr(recipe["grad_clip_norm"])]
         if self.ranks > 1:

@@ -1,5 +1,7 @@
 """Measures a model on held-out pairs by clip-runner's definitions (runners/clip/README.md), so that one spec means the
-same under both: ties count against the model, and pairs of one caption are right for one another."""
+same under both. Ties count against the model, but for plain retrieval, which takes the mean over all orders of a tie: its
+captions may be equal, and those of one image alone are right for it. Grouped, pairs of one caption are right for one
+another."""
 
 import dataclasses
 import math
@@ -57,14 +59,16 @@ class Measuring:
         images = self._embed(data.pool.pairs, self._images)
         measured, unmeasured, texts = [], {}, None
         if set(data.tasks) != {"zeroshot_classification"}:
-            texts = self._embed([pair.caption for pair in data.pool.pairs], self._texts)
+            # Equal captions are embedded once, so that rounding does not part them.
+            numbers = {}
+            groups = torch.tensor([numbers.setdefault(pair.caption, len(numbers)) for pair in data.pool.pairs])
+            distinct = self._embed(list(numbers), self._texts)
+            texts = distinct[groups]
         for task in data.tasks:
             if task == "zeroshot_classification":
                 measured += self._classify(data, images)
             elif task == "zeroshot_retrieval":
-                captions = [pair.caption for pair in data.pool.pairs]
-                measured += retrieval("image", texts, images, captions)
-                measured += retrieval("text", images, texts, captions)
+                measured += retrieval(groups, distinct, images)
             elif len(images) < CONTRAST:
                 unmeasured[task] = f"it has {len(images)} pairs, one block needs {CONTRAST}"
             else:
@@ -116,18 +120,37 @@ def classification(labels, rank, classes):
     return [accuracy(1)] + ([accuracy(5)] if classes >= 5 else []) + [mean]
 
 
-def retrieval(direction, queries, answers, captions):
-    n, numbers = len(captions), {}
-    groups = torch.tensor([numbers.setdefault(caption, len(numbers)) for caption in captions])
-    found = torch.cat([
-        ranks(queries[at : at + CHUNK] @ answers.T, groups[at : at + CHUNK, None] == groups)
-        for at in range(0, n, CHUNK)
-    ])
-    equal = groups.bincount()[groups].tolist()
-    return [
-        share(f"{direction}_retrieval_recall@{k}", found < k, sum(by_chance(n, right, k) for right in equal) / n)
-        for k in (1, 5, 10) if k <= n
-    ]
+def retrieval(groups, distinct, images):
+    """Recalls of images by texts and of texts by images: plain, then by equal captions. `groups[i]` is the row of
+    `distinct` that is the caption of image i."""
+    n, right = len(groups), groups.bincount()[groups].tolist()
+    found = {"image": [], "text": []}
+    for at in range(0, n, CHUNK):
+        own = torch.arange(at, min(at + CHUNK, n))
+        equal = groups[own, None] == groups
+        for direction, scores in (
+            ("image", distinct[groups[own]] @ images.T), ("text", (images[own] @ distinct.T)[:, groups]),
+        ):
+            found[direction].append((*standing(scores, own), ranks(scores, equal)))
+    rows = {"": [], "_grouped": []}
+    for direction in ("image", "text"):
+        before, tied, rank = map(torch.cat, zip(*found[direction], strict=True))
+        for k in (1, 5, 10):
+            if k <= n:
+                name = f"{direction}_retrieval_recall"
+                # The share of the orders of `tied` items in which one of them is among the first k - before.
+                hits = ((k - before).clamp(min=0).double() / tied).clamp(max=1)
+                rows[""].append(share(f"{name}@{k}", hits, by_chance(n, 1, k)))
+                chance = sum(by_chance(n, equal, k) for equal in right) / n
+                rows["_grouped"].append(share(f"{name}_grouped@{k}", rank < k, chance))
+    return rows[""] + rows["_grouped"]
+
+
+def standing(scores, right):
+    """How many items stand before the right one of each row, and how many score the same, itself included."""
+    best = scores.gather(1, right[:, None])
+    above = (scores > best).sum(1)
+    return above, scores.shape[1] - above - (scores < best).sum(1)
 
 
 def by_chance(n, right, k):

@@ -181,7 +181,7 @@ class Training:
         if not self.is_first or not os.path.exists(saved):
             return
         size = [self.job.model["vision_cfg"]["image_size"]] * 2
-        preprocess = open_clip.transform.PreprocessCfg(size=size).__dict__
+        preprocess = open_clip.transform.PreprocessCfg(size=size, **self.job.recipe.get("preprocess", {})).__dict__
         path, sha256 = checkpoint.publish(self.job, saved, step, self.losses, preprocess)
         self._say("checkpoint", step=step, samples_seen=step * self.job.batch, path=path, sha256=sha256)
 

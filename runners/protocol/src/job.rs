@@ -169,6 +169,7 @@ impl Recipe {
             accum_freq: 1,
             augmentation: Augmentation::None,
             alpha: Alpha::default(),
+            preprocess: Preprocess::default(),
             grad_clip_norm: None,
             checkpoint_every_samples: None,
             extra: BTreeMap::new(),
@@ -432,8 +433,8 @@ impl JobSpec {
     }
 
     fn forget_training(&mut self) {
-        let Recipe { precision, alpha, extra, .. } = self.recipe.clone();
-        self.recipe = Recipe { precision, alpha, extra, ..Recipe::of_nothing() };
+        let Recipe { precision, alpha, preprocess, extra, .. } = self.recipe.clone();
+        self.recipe = Recipe { precision, alpha, preprocess, extra, ..Recipe::of_nothing() };
         self.data.digest.clear();
         (self.data_size, self.seed) = (0, 0);
         for evaluation in &mut self.evaluations {
