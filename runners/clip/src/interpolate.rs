@@ -1,5 +1,5 @@
-//! Weights between two checkpoints of one architecture, (1 - alpha) A + alpha B: patching (Ilharco et al. 2022), where A
-//! is as trained and B was trained further on one task.
+//! Weights between two checkpoints of one architecture, (1 - alpha) A + alpha B: patching (Ilharco et al. 2022), where
+//! A is as trained and B was trained further on one task.
 
 use std::fs;
 use std::io::Write;

@@ -29,7 +29,8 @@ const SAVE_EVERY: Duration = Duration::from_secs(20);
 /// What is known of a pool.
 #[derive(Debug, Clone)]
 pub struct Identity {
-    /// sha256 of the shards' names and contents, the class names, the templates and the kind of data set, 64 hex digits.
+    /// sha256 of the shards' names and contents, the class names, the templates and the kind of data set, 64 hex
+    /// digits.
     pub digest: String,
     /// The shards by name.
     pub shards: BTreeMap<String, ShardContent>,

@@ -221,7 +221,8 @@ impl HeldOut {
         metrics::classification(&labels, &ranks, self.classes)
     }
 
-    /// InfoNCE over blocks of exactly 1,024 pairs, each image with its first text, in hash order; what does not fill a block is left out.
+    /// InfoNCE over blocks of exactly 1,024 pairs, each image with its first text, in hash order; what does not fill a
+    /// block is left out.
     fn contrast(&self, model: &Clip, images: &Tensor, texts: &Tensor) -> Result<Measurement, String> {
         let blocks = (self.data.len() / CONTRAST).min(BLOCKS_MAX);
         if blocks == 0 {

@@ -15,7 +15,7 @@ fn probed(bench: &Bench, name: &str) -> Job {
     let evaluation = &mut job.spec.evaluations[0];
     evaluation.tasks = vec![EvaluationTask::LinearProbe, EvaluationTask::ZeroshotClassification];
     evaluation.at_samples.clear();
-    let shots = vec![Shots::Each(1), Shots::Each(20), Shots::All, Shots::Each(1000)];
+    let shots = vec![Shots::Each(1), Shots::Each(10), Shots::All, Shots::Each(1000)];
     let (lr, epochs) = (vec![0.1, 0.01], vec![5, 20]);
     let train = DataSource { pool: "probe".into(), path: "probe".into(), digest: train };
     let validation = None;
@@ -33,7 +33,7 @@ fn probes_are_measured_at_every_number_of_shots_and_the_same_again() {
     let rows = measured(&events, 192);
     let names: Vec<&str> = rows.iter().map(|row| row.metric.as_str()).collect();
     let of = |shots: &str| ["acc1", "acc5", "mean_per_class_recall"].map(|metric| format!("lp_{metric}@{shots}"));
-    let expected: Vec<String> = ["1shot", "20shot", "full"].into_iter().flat_map(of).collect();
+    let expected: Vec<String> = ["1shot", "10shot", "full"].into_iter().flat_map(of).collect();
     assert_eq!(names[..9], expected, "there are no 1,000 of a class");
     assert_eq!(names[9..], ["acc1", "acc5", "mean_per_class_recall"]);
     let full = rows.iter().find(|row| row.metric == "lp_acc1@full").expect("measured");

@@ -1,5 +1,5 @@
-//! A split of a data set in CLIP_benchmark's layout: `SPLIT/0.tar`, `SPLIT/nshards.txt`, and above it the files that all
-//! splits share. CLIP_benchmark and open_clip read it as it is, and so do pools.
+//! A split of a data set in CLIP_benchmark's layout: `SPLIT/0.tar`, `SPLIT/nshards.txt`, and above it the files that
+//! all splits share. CLIP_benchmark and open_clip read it as it is, and so do pools.
 
 use std::collections::BTreeMap;
 use std::fs::{self, File};

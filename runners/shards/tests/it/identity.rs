@@ -257,7 +257,8 @@ fn an_index_is_believed_until_a_shard_is_younger_or_of_another_length() {
     assert!(error.contains("it lists shard `00001.tar`, which is not there"), "{error}");
     write(dir.path(), &plain());
     fs::write(dir.path().join("classnames.txt"), b"dog\n").unwrap();
-    assert!(refused().to_string().contains("classnames.txt has changed"), "{}", refused());
+    let error = refused().to_string();
+    assert!(error.contains("classnames.txt or dataset_type.txt has changed"), "{error}");
     fs::write(dir.path().join(INDEX), b"cut").unwrap();
     assert!(refused().to_string().contains("it is no index"), "{}", refused());
 }
