@@ -14,6 +14,7 @@ COMMENT ON COLUMN job.init IS 'sha256 of the weights that the job starts from; N
 COMMENT ON COLUMN job.samples_seen IS 'D: samples to train on, repeats counted. NULL: an imported table does not say, or the job only measures the weights of init; evaluations then stand at 0.';
 
 ALTER TABLE evaluation ADD COLUMN measured_by bigint REFERENCES job (job_id) ON DELETE SET NULL;
+COMMENT ON COLUMN evaluation.checkpoint IS 'sha256 of the checkpoint measured, where there was one: of its manifest, or of the file of weights.';
 COMMENT ON COLUMN evaluation.measured_by IS 'The job that measured the checkpoint apart from training; NULL: the attempt itself did.';
 
 -- Recorded before the measuring job is started; its measurements come to the trained job in the transaction that ends it.

@@ -79,7 +79,7 @@ enum Command {
     Explain(explain::Args),
     /// List the checkpoints of a job, or copy one out for other programs.
     Checkpoint(checkpoint::Args),
-    /// Measure weights: a checkpoint of anybody's, or those of a sweep, on further data sets.
+    /// Measure weights: a checkpoint of anybody's, or those of a sweep.
     Evaluate(evaluate::Args),
     /// Show what a job's runner wrote.
     Logs(logs::Args),

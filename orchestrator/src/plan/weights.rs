@@ -81,10 +81,8 @@ pub(super) fn read(base_dir: &Path, written: &str, progress: Progress) -> Result
     let file = base_dir.join(&path);
     let read_error = |source| WeightsError::Read { path: file.clone(), source };
     let sha256 = digest(&file, &base_dir.join(REMEMBERED), progress).map_err(read_error)?;
-    let shapes = match path.extension().is_some_and(|extension| extension == "safetensors") {
-        true => Some(shapes(&file)?),
-        false => None,
-    };
+    let is_safetensors = path.extension().is_some_and(|extension| extension == "safetensors");
+    let shapes = if is_safetensors { Some(shapes(&file)?) } else { None };
     let preprocess = preprocess_of(&file.with_file_name(OPEN_CLIP_CONFIG)).map_err(WeightsError::Preprocess)?;
     Ok(WeightsInfo { weights: Weights { path, sha256 }, shapes, preprocess })
 }

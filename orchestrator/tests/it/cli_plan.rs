@@ -81,6 +81,7 @@ fn help() {
       status         Show the jobs of a sweep
       explain        Say why a job does not run, or what it is doing
       checkpoint     List the checkpoints of a job, or copy one out for other programs
+      evaluate       Measure weights: a checkpoint of anybody's, or those of a sweep
       logs           Show what a job's runner wrote
       cancel         Stop jobs and don't start them again
       retry          Give failed or cancelled jobs another go

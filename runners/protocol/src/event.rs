@@ -131,6 +131,7 @@ pub struct Measurement {
 
 /// Answer to `RUNNER describe`.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[expect(clippy::struct_excessive_bools, reason = "each is a key of JSON of its own, left out where it is false")]
 pub struct Description {
     /// Name, for example `clip`.
     pub name: String,

@@ -84,7 +84,7 @@ fn a_data_set_is_added_to_a_finished_sweep_once() {
     assert!(wider.contains("\"schema\": \"sweep.evaluate/1\""), "{wider}");
     assert_eq!(bench.ask(OBSERVED), ["val acc1 0.5 64", row]);
     let tasks = bench.ask(
-        "SELECT (spec -> 'evaluations' -> 0 -> 'tasks')::text FROM job_spec JOIN job USING (job_id) WHERE init IS NOT NULL
+        "SELECT (job_spec.spec -> 'evaluations' -> 0 -> 'tasks')::text FROM job_spec JOIN job USING (job_id) WHERE init IS NOT NULL
          ORDER BY job_id",
     );
     assert_eq!(tasks[1], "[\"contrastive_loss\", \"zeroshot_classification\"]", "{tasks:?}");
@@ -185,6 +185,9 @@ fn clip_runner_measures_its_checkpoints_as_it_did_in_training() {
     let twice = said(&bench, &by_path);
     assert!(twice.contains("nothing left to do: 1 job done") && twice.contains("mean_per_class_recall"), "{twice}");
     assert_eq!(bench.ask("SELECT count(*)::text FROM attempt"), attempts);
+    let hash = "SELECT DISTINCT (e.checkpoint = j.init)::text FROM evaluation e JOIN attempt USING (attempt_id) JOIN job j USING (job_id)
+                WHERE j.samples_seen IS NULL";
+    assert_eq!(bench.ask(hash), ["true"]);
 
     // The same bytes as a run of open_clip's trainer has them, imported and measured: a row of the imported job.
     let run = bench.path().join("oc");

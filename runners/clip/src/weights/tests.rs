@@ -1,3 +1,5 @@
+//! Weights of every form that is read, and files that are none, damaged, or dangerous.
+
 use std::io::Write as _;
 
 use proptest::prelude::*;

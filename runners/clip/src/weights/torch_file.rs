@@ -21,6 +21,9 @@ pub(super) fn tensors(file: &File, length: u64) -> Result<BTreeMap<String, Store
                     `input_resolution`, `context_length` and `vocab_size`"
             .to_owned());
     }
+    if let Some((name, _)) = members.iter().find(|(_, member)| member.is_packed) {
+        return Err(format!("its member `{name}` is compressed or encrypted, which `torch.save` never does"));
+    }
     let name = members.keys().find(|name| name.ends_with("data.pkl") && name.matches('/').count() <= 1);
     let name = name.ok_or("it is a zip archive, but not of `torch.save`: it has no `data.pkl`")?;
     let root = name.trim_end_matches("data.pkl");

@@ -1,5 +1,5 @@
 //! The members of a zip archive as `torch.save` writes it: stored, never compressed, so that what a member takes is
-//! what lies in the file. Reads the directory alone.
+//! what lies in the file. Reads the directory alone; a compressed member is known by name and never unpacked.
 
 use std::collections::BTreeMap;
 use std::fs::File;
@@ -19,6 +19,8 @@ const ELSEWHERE: u64 = 0xffff_ffff;
 pub(super) struct Member {
     pub(super) offset: u64,
     pub(super) bytes: u64,
+    /// Compressed or encrypted.
+    pub(super) is_packed: bool,
 }
 
 /// The members by name.
@@ -29,7 +31,7 @@ pub(super) fn members(file: &File, length: u64) -> Result<BTreeMap<String, Membe
     let mut members = BTreeMap::new();
     for _ in 0..count {
         let (name, stored) = entry(&mut rest)?;
-        let member = place(file, length, &name, stored)?;
+        let member = place(file, length, &name, &stored)?;
         if members.insert(name.clone(), member).is_some() {
             return Err(format!("it has two members of the name `{name}`"));
         }
@@ -72,6 +74,7 @@ fn directory(file: &File, length: u64) -> Result<(u64, u64, u64), String> {
 struct Stored {
     bytes: u64,
     header: u64,
+    is_packed: bool,
 }
 
 /// Takes one entry off the directory.
@@ -102,14 +105,12 @@ fn entry(rest: &mut &[u8]) -> Result<(String, Stored), String> {
             }
         }
     }
-    if method != 0 || packed != bytes || flags & 1 != 0 {
-        return Err(format!("its member `{name}` is compressed or encrypted, which `torch.save` never does"));
-    }
-    Ok((name, Stored { bytes, header }))
+    let is_packed = method != 0 || packed != bytes || flags & 1 != 0;
+    Ok((name, Stored { bytes: packed, header, is_packed }))
 }
 
 /// Where the bytes of a member are: behind its own header.
-fn place(file: &File, length: u64, name: &str, stored: Stored) -> Result<Member, String> {
+fn place(file: &File, length: u64, name: &str, stored: &Stored) -> Result<Member, String> {
     let header = read_within(file, length, stored.header, 30)?;
     if !header.starts_with(b"PK\x03\x04") {
         return Err(format!("its member `{name}` does not lie where the directory says"));
@@ -119,7 +120,7 @@ fn place(file: &File, length: u64, name: &str, stored: Stored) -> Result<Member,
     if offset.checked_add(stored.bytes).is_none_or(|end| end > length) {
         return Err(format!("its member `{name}` goes beyond the end of the file: the file is cut off"));
     }
-    Ok(Member { offset, bytes: stored.bytes })
+    Ok(Member { offset, bytes: stored.bytes, is_packed: stored.is_packed })
 }
 
 /// So many bytes at `offset`, which lie within the file: the caller has compared.
