@@ -78,7 +78,7 @@ class Job:
             refuse("samples_seen", spec["samples_seen"], f"must be a multiple of the global batch, {self.batch}")
         if self.ranks > 1 and not self.device.startswith("cuda"):
             refuse("resources.device", self.device, "must be `cuda`: open_clip_train takes several processes on GPUs")
-        vocabulary = self.model["text_cfg"]["vocab_size"]
+        vocabulary = self._vocabulary()
         if not UNMERGED <= vocabulary <= VOCABULARY_MAX:
             refuse("model.text_cfg.vocab_size", vocabulary, f"must be {UNMERGED} to {VOCABULARY_MAX}")
         for evaluation in spec["evaluations"]:
@@ -86,6 +86,12 @@ class Job:
             for task in evaluation["tasks"]:
                 if task not in known:
                     refuse(f"evaluations.{evaluation['dataset']}.tasks", task, f"must be of {', '.join(sorted(known))}")
+
+    def _vocabulary(self):
+        """Of open_clip's own tokenizer, where that is the model's."""
+        text = self.model["text_cfg"]
+        foreign = text.get("hf_tokenizer_name") or text.get("hf_model_name")
+        return VOCABULARY_MAX if foreign else text.get("vocab_size", VOCABULARY_MAX)
 
     def path(self, source):
         return os.path.normpath(self.base / source["path"])
@@ -112,7 +118,7 @@ class Job:
     def model_files(self, folder):
         """The model's configuration for a folder of that path, and the files beside it."""
         config, files = json.loads(json.dumps(self.model)), {}
-        vocabulary = config["text_cfg"]["vocab_size"]
+        vocabulary = self._vocabulary()
         if vocabulary < VOCABULARY_MAX:
             name = f"bpe_{vocabulary}.txt.gz"
             files[name] = merges(vocabulary - UNMERGED)

@@ -180,7 +180,8 @@ class Training:
         saved = os.path.join(self.args.checkpoint_path, f"epoch_{step // self.epoch_steps}.pt")
         if not self.is_first or not os.path.exists(saved):
             return
-        size = [self.job.model["vision_cfg"]["image_size"]] * 2
+        size = self.job.model["vision_cfg"]["image_size"]
+        size = size if isinstance(size, list) else [size, size]
         preprocess = open_clip.transform.PreprocessCfg(size=size, **self.job.recipe.get("preprocess", {})).__dict__
         path, sha256 = checkpoint.publish(self.job, saved, step, self.losses, preprocess)
         self._say("checkpoint", step=step, samples_seen=step * self.job.batch, path=path, sha256=sha256)
