@@ -3,7 +3,9 @@
 use std::io::Write;
 use std::time::Instant;
 
-use protocol::{Augmentation, Layers, Loss, ModelConfig, Precision, Recipe, Resources, Schedule, TextConfig, VisionConfig};
+use protocol::{
+    Augmentation, Layers, Loss, ModelConfig, Precision, Recipe, Resources, Schedule, TextConfig, VisionConfig,
+};
 use rand::RngCore;
 use tch::Tensor;
 

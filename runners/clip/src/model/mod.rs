@@ -111,7 +111,10 @@ impl Clip {
 
     /// L2-normalised embeddings (B, E) of images and texts, fp32.
     pub fn forward(&self, inputs: &Inputs) -> (Tensor, Tensor) {
-        (self.image.forward_kept(&inputs.patches, inputs.kept.as_ref()), self.text.forward(&inputs.tokens, &inputs.ends))
+        (
+            self.image.forward_kept(&inputs.patches, inputs.kept.as_ref()),
+            self.text.forward(&inputs.tokens, &inputs.ends),
+        )
     }
 
     /// Brings `logit_scale` back into [0, ln 100]; called after each step.

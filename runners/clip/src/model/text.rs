@@ -91,9 +91,7 @@ impl TextTower {
         let projection = match (text.proj_type, text.proj_bias) {
             (TextProjection::None, _) => None,
             (TextProjection::Linear, false) => Some((get("text_projection").tr(), None)),
-            (TextProjection::Linear, true) => {
-                Some((get("text_projection.weight"), Some(get("text_projection.bias"))))
-            }
+            (TextProjection::Linear, true) => Some((get("text_projection.weight"), Some(get("text_projection.bias")))),
         };
         TextTower {
             kind,

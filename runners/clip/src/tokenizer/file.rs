@@ -56,9 +56,8 @@ pub(super) struct TokenizerFile {
 impl TokenizerFile {
     /// Reads the file that the text tower was planned with.
     pub(super) fn read(path: &Path, text: &TextConfig) -> Result<TokenizerFile, TokenizerError> {
-        let read = |path: &Path| {
-            std::fs::read(path).map_err(|source| TokenizerError::Read { path: path.to_owned(), source })
-        };
+        let read =
+            |path: &Path| std::fs::read(path).map_err(|source| TokenizerError::Read { path: path.to_owned(), source });
         let unusable = |reason: String| TokenizerError::Unusable { path: path.to_owned(), reason };
         let bytes = read(path)?;
         let beside = path.with_file_name(CONFIG_FILE);

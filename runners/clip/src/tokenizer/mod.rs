@@ -1,5 +1,5 @@
-//! Captions to token ids: OpenAI's byte-pair encoding, cut to the first merges where a model asks for fewer tokens, or a
-//! tokenizer file of Hugging Face.
+//! Captions to token ids: OpenAI's byte-pair encoding, cut to the first merges where a model asks for fewer tokens, or
+//! a tokenizer file of Hugging Face.
 
 mod file;
 

@@ -6,8 +6,8 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
 
 use protocol::{
-    Layers, Augmentation, DataSource, EvaluationPlan, EvaluationTask, Event, Job, JobSpec, ModelConfig, NamedModel, Precision,
-    Recipe, Resources, RunnerIdentity, Schedule, ServeRequest, TextConfig, VisionConfig,
+    Augmentation, DataSource, EvaluationPlan, EvaluationTask, Event, Job, JobSpec, Layers, ModelConfig, NamedModel,
+    Precision, Recipe, Resources, RunnerIdentity, Schedule, ServeRequest, TextConfig, VisionConfig,
 };
 use tempfile::TempDir;
 

@@ -58,10 +58,14 @@ impl ModelConfig {
     pub fn check(&self) -> Vec<ModelProblem> {
         let (vision, text) = (&self.vision_cfg, &self.text_cfg);
         let mut problems = Problems::default();
+        let blocks = match vision.layers {
+            Layers::Blocks(blocks) => blocks,
+            Layers::Stages(_) => 1,
+        };
         for (field, value, max) in [
             ("embed_dim", self.embed_dim, 16_384),
             ("vision_cfg.image_size", vision.image_size, 8_192),
-            ("vision_cfg.layers", if vision.is_resnet() { 1 } else { vision.blocks() }, 512),
+            ("vision_cfg.layers", blocks, 512),
             ("vision_cfg.width", vision.width, 16_384),
             ("vision_cfg.head_width", vision.head_width, 16_384),
             ("vision_cfg.patch_size", vision.patch_size, 8_192),
@@ -159,7 +163,8 @@ impl ModelConfig {
             }
             if text.pool_type == TextPool::Eos && text.eos_id != vocabulary.saturating_sub(1) {
                 let (eos, last) = (text.eos_id, vocabulary.saturating_sub(1));
-                let problem = format!("is {eos}, and OpenAI's encoding ends a text with the last of its tokens, {last}");
+                let problem =
+                    format!("is {eos}, and OpenAI's encoding ends a text with the last of its tokens, {last}");
                 problems.say("text_cfg.eos_id", problem);
             }
             if text.tokenizer_kwargs.strip_sep_token {

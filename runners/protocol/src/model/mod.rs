@@ -13,8 +13,8 @@ mod timm;
 use serde::{Deserialize, Serialize};
 
 pub use check::{ModelProblem, VOCABULARY_MAX, VOCABULARY_MIN};
-use serde_helpers::is_default;
 pub use serde_helpers::Layers;
+use serde_helpers::is_default;
 pub use settings::{
     Approximate, Clean, GeluSettings, ImagePool, NormSettings, TextPool, TextProjection, TokenizerSettings,
 };

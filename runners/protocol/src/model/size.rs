@@ -72,7 +72,11 @@ impl ModelConfig {
 
     /// What a training step computes: [`ModelConfig::size`] of the patches that `patch_dropout` leaves.
     pub fn training_size(&self) -> ModelSize {
-        if self.vision_cfg.is_resnet() || self.vision_cfg.timm_model_name.is_some() { self.size() } else { self.size_of(self.vision_cfg.patches_kept()) }
+        if self.vision_cfg.is_resnet() || self.vision_cfg.timm_model_name.is_some() {
+            self.size()
+        } else {
+            self.size_of(self.vision_cfg.patches_kept())
+        }
     }
 
     /// With `seen` of the patches taken through the image tower.
