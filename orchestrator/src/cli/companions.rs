@@ -127,7 +127,7 @@ fn trained_as(args: &Args, found: &CheckpointOf, inputs: &Inputs) -> Result<JobS
     }
     let name = args.model.as_ref().unwrap_or(&found.model);
     let model = if spec::is_model_file(name) {
-        let config = crate::plan::inputs::model_file(Path::new(name));
+        let config = crate::plan::inputs::model_file(Path::new(""), name);
         let config = config.map_err(|error| Failure::bad_input(error.to_string()))?;
         NamedModel { name: found.model.clone(), config }
     } else {

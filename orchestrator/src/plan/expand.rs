@@ -5,14 +5,13 @@ use std::fmt::Write;
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use protocol::{
-    DataSource, Description, EvaluationPlan, JobSpec, ModelConfig, NamedModel, ProbePlan, Recipe, RunnerIdentity, Shots,
-};
+use protocol::{DataSource, Description, EvaluationPlan, JobSpec, ModelConfig, NamedModel, Recipe, RunnerIdentity};
 use sha2::{Digest, Sha256};
 
 use super::{
     BackendChoice, Limits, LocalOptions, Plan, PlannedJob, PlannedSpec, PoolInfo, Site, WeightsInfo,
     canonical::canonical,
+    evaluations::{Measured, evaluations},
     memory::{measuring_bytes, memory_bytes},
     slurm_options, weights,
 };
@@ -24,6 +23,9 @@ use crate::spec::{
 
 /// The configuration in a folder that open_clip loads.
 pub const OPEN_CLIP_CONFIG: &str = "open_clip_config.json";
+
+/// The name by which clip-runner goes in plans.
+const CLIP_RUNNER: &str = "clip";
 
 /// What a plan needs from outside.
 #[derive(Debug, Clone)]
@@ -142,9 +144,6 @@ pub(super) fn assembled(spec: &Spec, inputs: &Inputs, pools: Vec<PoolInfo>, jobs
     }
 }
 
-/// An evaluation, without its positions, and the pools that it reads, its own first.
-pub(super) type Measured = (EvaluationPlan, Vec<PoolInfo>);
-
 /// Several nodes for a runner that can't share a job, or in a container.
 fn too_many_nodes(spec: &Spec, inputs: &Inputs) -> Option<Problem> {
     let Backend::Slurm(keys) = &spec.backend else { return None };
@@ -231,70 +230,10 @@ fn training_pool(spec: &Spec, inputs: &Inputs, problems: &mut Vec<Problem>) -> O
     Some(pool)
 }
 
-fn unread(name: &str, path: &str, samples: u64) -> PoolInfo {
+pub(super) fn unread(name: &str, path: &str, samples: u64) -> PoolInfo {
     let digest = hex(&Sha256::digest(format!("a pool that nobody reads: {name}")));
     let source = DataSource { pool: name.to_owned(), path: path.into(), digest };
     PoolInfo { source, samples, skipped: BTreeMap::new(), changed: Vec::new(), manifest: None }
-}
-
-pub(super) fn evaluations(spec: &Spec, inputs: &Inputs, problems: &mut Vec<Problem>) -> Option<Vec<Measured>> {
-    let before = problems.len();
-    let mut plans: Vec<Measured> = Vec::new();
-    for (index, evaluation) in spec.evaluations.iter().enumerate() {
-        let place = |key: &str| Place::Value(Path::keys(&["evaluations"]).index(index).key(key));
-        let read = |written: &String, name: &str| {
-            if inputs.runner.reads_data {
-                inputs.pools.get(written).expect("inputs hold every pool of the spec").clone()
-            } else {
-                unread(name, written, 1)
-            }
-        };
-        let pool = read(&evaluation.pool, evaluation.name.as_deref().unwrap_or(&evaluation.pool));
-        let dataset = evaluation.name.clone().unwrap_or_else(|| pool.source.pool.clone());
-        if plans.iter().any(|(plan, _)| plan.dataset == dataset) {
-            let message = format!("two evaluations go by the name `{dataset}`, so their results would mix");
-            problems.push(Problem::new(place("pool"), message, "give this one a `name` of its own"));
-        }
-        let mut pools = vec![pool.clone()];
-        let probe = evaluation.probe.as_ref().and_then(|probe| {
-            let train = read(probe.train.as_ref()?, probe.train.as_ref()?);
-            let validation = probe.validation.as_ref().map(|written| read(written, written));
-            for (key, of_probe) in [("train", Some(&train)), ("validation", validation.as_ref())] {
-                if of_probe.is_some_and(|of_probe| of_probe.source.digest == pool.source.digest) {
-                    let message = format!("`{key}` holds the same images as `pool`: the probe would know its test");
-                    problems.push(Problem::new(place(key), message, "give it a pool of its own"));
-                }
-            }
-            pools.extend([Some(train.clone()), validation.clone()].into_iter().flatten());
-            Some(ProbePlan {
-                train: train.source,
-                validation: validation.map(|pool| pool.source),
-                shots: probe.shots.iter().map(|shots| as_shots(*shots)).collect(),
-                choose: probe.choose,
-                lr: probe.lr.clone(),
-                epochs: probe.epochs.clone(),
-                batch_size: probe.batch_size,
-                seed: probe.seed,
-            })
-        });
-        let plan = EvaluationPlan {
-            dataset,
-            data: pool.source,
-            tasks: evaluation.tasks.clone(),
-            templates: evaluation.templates.clone(),
-            at_samples: Vec::new(),
-            probe,
-        };
-        plans.push((plan, pools));
-    }
-    (problems.len() == before).then_some(plans)
-}
-
-fn as_shots(size: DataSize) -> Shots {
-    match size {
-        DataSize::Samples(count) => Shots::Each(count),
-        DataSize::All => Shots::All,
-    }
 }
 
 fn job(
@@ -341,7 +280,10 @@ fn job(
     }
     let model = shared.model(inputs, cell);
     let config = &model.config;
-    let wrong = config.check();
+    let mut wrong = config.check();
+    if wrong.is_empty() && inputs.runner.name == CLIP_RUNNER {
+        wrong = config.check_trained_by_clip();
+    }
     if !wrong.is_empty() {
         for problem in wrong {
             let place = Place::Value(model_place(spec, cell, &problem));
@@ -373,7 +315,7 @@ fn job(
     let size = config.size();
     Some(PlannedJob {
         job_key: job_key(&planned.to_job_spec()),
-        compute: size.compute(samples_seen),
+        compute: config.training_size().compute(samples_seen),
         unique_samples: data_size.min(samples_seen),
         memory_bytes: if planned.measures_only() {
             measuring_bytes(config, &size)

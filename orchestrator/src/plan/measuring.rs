@@ -4,7 +4,8 @@ use std::sync::Arc;
 
 use protocol::{Description, EvaluationPlan, JobSpec, RunnerIdentity, Weights};
 
-use super::expand::{Measured, assembled, evaluations};
+use super::evaluations::{Measured, evaluations};
+use super::expand::assembled;
 use super::memory::measuring_bytes;
 use super::{Inputs, Plan, PlannedJob, PlannedSpec, PoolInfo, job_key};
 use crate::spec::{Spec, SpecError};

@@ -22,6 +22,8 @@ mod weights;
 
 mod preprocess;
 
+mod evaluations;
+
 mod expand;
 
 mod slurm;

@@ -288,6 +288,10 @@ async fn jobs_upsert(tx: &mut PgConnection, jobs: &[&PlannedJob], base_dir: &Pat
 /// The spec with paths that hold whatever folder the next launcher starts in.
 fn with_absolute_paths(mut spec: JobSpec, base_dir: &Path) -> JobSpec {
     spec.data.path = base_dir.join(&spec.data.path);
+    let text = &mut spec.model.config.text_cfg;
+    if let (Some(name), Some(_)) = (&mut text.hf_tokenizer_name, &text.tokenizer_sha256) {
+        *name = base_dir.join(&*name).to_string_lossy().into_owned();
+    }
     if let Some(init) = &mut spec.init {
         init.path = base_dir.join(&init.path);
     }

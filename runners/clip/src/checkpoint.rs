@@ -113,6 +113,8 @@ pub struct Folder {
     seed: u64,
     model: ModelConfig,
     preprocess: Preprocess,
+    /// Files of its tokenizer, if it has any, for open_clip.
+    tokenizer: Vec<(String, Vec<u8>)>,
     /// Checkpoints known to be good, oldest first.
     good: Vec<PathBuf>,
 }
@@ -130,7 +132,7 @@ pub struct Position {
 
 impl Folder {
     /// The checkpoints of a job, as seen by the attempt with that fence.
-    pub fn open(dir: &Path, job: &Job) -> Result<Folder, CheckpointError> {
+    pub fn open(dir: &Path, job: &Job, tokenizer: Vec<(String, Vec<u8>)>) -> Result<Folder, CheckpointError> {
         fs::create_dir_all(dir).map_err(io_error("create", dir))?;
         Ok(Folder {
             dir: dir.to_owned(),
@@ -139,6 +141,7 @@ impl Folder {
             seed: job.spec.seed,
             model: job.spec.model.config.clone(),
             preprocess: job.spec.recipe.preprocess,
+            tokenizer,
             good: Vec::new(),
         })
     }
@@ -161,7 +164,7 @@ impl Folder {
             write_tensors(&temporary, OPTIMIZER_FILE, &model.parameters, &moments)?,
         ];
         let absolute = std::path::absolute(&path).map_err(io_error("find", &path))?;
-        for (name, bytes) in open_clip::files(&self.model, &self.preprocess, &absolute) {
+        for (name, bytes) in open_clip::files(&self.model, &self.preprocess, &self.tokenizer, &absolute) {
             write_flushed(&temporary.join(&name), &bytes)?;
             files.push(FileEntry { name, bytes: bytes.len() as u64, sha256: hex(&Sha256::digest(&bytes)) });
         }

@@ -10,7 +10,7 @@ use protocol::{Event, FailureKind, Job, exit};
 use tch::{Kind, Tensor};
 
 use crate::augment::Patches;
-use crate::batches::{Batch, Source};
+use crate::batches::{Batch, PatchDropout, Source};
 use crate::checkpoint::{CheckpointError, Folder, Position};
 use crate::device::{self, DeviceError};
 use crate::evaluate::{EvaluateError, HeldOut};
@@ -21,6 +21,7 @@ use crate::prepared::Prepared;
 use crate::report;
 use crate::serve::StopSignal;
 use crate::step::{self, StepOptions};
+use crate::tokenizer::TokenizerError;
 use crate::weights::{self, WeightsError};
 
 /// Steps are reported at least this often.
@@ -55,6 +56,9 @@ pub enum RunError {
         /// As the job says.
         planned: String,
     },
+    /// Its tokenizer.
+    #[error(transparent)]
+    Tokenizer(#[from] TokenizerError),
     /// An evaluation.
     #[error(transparent)]
     Evaluate(#[from] EvaluateError),
@@ -115,6 +119,7 @@ impl RunError {
             }
             RunError::Job(_)
             | RunError::Weights(_)
+            | RunError::Tokenizer(_)
             | RunError::Device(_)
             | RunError::PoolChanged { .. }
             | RunError::Skipped { .. }
@@ -172,7 +177,7 @@ fn train(path: &Path, prepared: &mut Prepared, stop: &StopSignal) -> Result<Endi
     let Some(pairs) = pairs else { return measure(&job, model, &held_out, stop.asked()) };
     let mut optimizer = AdamW::new(&model.parameters);
     let folder = job.base_dir.join(&job.checkpoint_dir);
-    let mut folder = Folder::open(&folder, &job)?;
+    let mut folder = Folder::open(&folder, &job, prepared.tokenizer(&job)?.files())?;
     let resumed = folder.resume(&mut model, &mut optimizer)?;
     if let (None, Some(init)) = (&resumed, &spec.init) {
         weights::load(init, &job.base_dir, &mut model.parameters)?;
@@ -193,6 +198,7 @@ fn train(path: &Path, prepared: &mut Prepared, stop: &StopSignal) -> Result<Endi
             &spec.recipe.preprocess,
         ),
         augmentation: spec.recipe.augmentation,
+        dropout: PatchDropout::new(&config.vision_cfg),
         seed: spec.seed,
         global_batch: spec.recipe.global_batch,
         threads: job.resources.threads,

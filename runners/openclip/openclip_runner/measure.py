@@ -1,7 +1,6 @@
 """Measures a model on held-out pairs by clip-runner's definitions (runners/clip/README.md), so that one spec means the
-same under both. Ties count against the model, but for plain retrieval, which takes the mean over all orders of a tie: its
-captions may be equal, and those of one image alone are right for it. Grouped, pairs of one caption are right for one
-another."""
+same under both: ties count against the model, but those of equal captions in plain retrieval, where it is the mean over
+their orders; equal texts are embedded once, so that rounding does not part them."""
 
 import dataclasses
 import math
@@ -58,17 +57,18 @@ class Measuring:
         """Measurements, and why a task that has none can't be measured."""
         images = self._embed(data.pool.pairs, self._images)
         measured, unmeasured, texts = [], {}, None
+        numbers = {}
+        groups = torch.tensor([numbers.setdefault(pair.caption, len(numbers)) for pair in data.pool.pairs])
         if set(data.tasks) != {"zeroshot_classification"}:
-            # Equal captions are embedded once, so that rounding does not part them.
-            numbers = {}
-            groups = torch.tensor([numbers.setdefault(pair.caption, len(numbers)) for pair in data.pool.pairs])
-            distinct = self._embed(list(numbers), self._texts)
-            texts = distinct[groups]
+            texts = self._embed(list(numbers), self._texts)[groups]
         for task in data.tasks:
             if task == "zeroshot_classification":
                 measured += self._classify(data, images)
             elif task == "zeroshot_retrieval":
-                measured += retrieval(groups, distinct, images)
+                own = torch.arange(len(images))
+                for name, number, ties in (("recall", own, "averaged"), ("recall_grouped", groups, "against")):
+                    measured += retrieval(f"image_retrieval_{name}", texts, images, number, ties)
+                    measured += retrieval(f"text_retrieval_{name}", images, texts, number, ties)
             elif len(images) < CONTRAST:
                 unmeasured[task] = f"it has {len(images)} pairs, one block needs {CONTRAST}"
             else:
@@ -120,37 +120,30 @@ def classification(labels, rank, classes):
     return [accuracy(1)] + ([accuracy(5)] if classes >= 5 else []) + [mean]
 
 
-def retrieval(groups, distinct, images):
-    """Recalls of images by texts and of texts by images: plain, then by equal captions. `groups[i]` is the row of
-    `distinct` that is the caption of image i."""
-    n, right = len(groups), groups.bincount()[groups].tolist()
-    found = {"image": [], "text": []}
+def retrieval(metric, queries, answers, groups, ties):
+    """Of pairs in `groups`, those that are right for one another; each in its own is CLIP_benchmark's definition."""
+    n, standings = len(groups), []
     for at in range(0, n, CHUNK):
-        own = torch.arange(at, min(at + CHUNK, n))
-        equal = groups[own, None] == groups
-        for direction, scores in (
-            ("image", distinct[groups[own]] @ images.T), ("text", (images[own] @ distinct.T)[:, groups]),
-        ):
-            found[direction].append((*standing(scores, own), ranks(scores, equal)))
-    rows = {"": [], "_grouped": []}
-    for direction in ("image", "text"):
-        before, tied, rank = map(torch.cat, zip(*found[direction], strict=True))
-        for k in (1, 5, 10):
-            if k <= n:
-                name = f"{direction}_retrieval_recall"
-                # The share of the orders of `tied` items in which one of them is among the first k - before.
-                hits = ((k - before).clamp(min=0).double() / tied).clamp(max=1)
-                rows[""].append(share(f"{name}@{k}", hits, by_chance(n, 1, k)))
-                chance = sum(by_chance(n, equal, k) for equal in right) / n
-                rows["_grouped"].append(share(f"{name}_grouped@{k}", rank < k, chance))
-    return rows[""] + rows["_grouped"]
+        right = groups[at : at + CHUNK, None] == groups
+        standings += standing(queries[at : at + CHUNK] @ answers.T, right).tolist()
+    if ties == "against":
+        standings = [(before + wrong, 0, 1) for before, wrong, _ in standings]
+    equal = groups.bincount()[groups].tolist()
+    return [
+        share(
+            f"{metric}@{k}",
+            torch.tensor([by_chance(wrong + right, right, max(k - before, 0)) for before, wrong, right in standings]),
+            sum(by_chance(n, right, k) for right in equal) / n,
+        )
+        for k in (1, 5, 10) if k <= n
+    ]
 
 
 def standing(scores, right):
-    """How many items stand before the right one of each row, and how many score the same, itself included."""
-    best = scores.gather(1, right[:, None])
-    above = (scores > best).sum(1)
-    return above, scores.shape[1] - above - (scores < best).sum(1)
+    """Of each row: wrong items before the best right one, and wrong and right ones of its score."""
+    best = scores.masked_fill(~right, -math.inf).amax(1, keepdim=True)
+    before, tied = scores > best, ~(scores < best) & ~(scores > best)
+    return torch.stack([before.sum(1), (tied & ~right).sum(1), (tied & right).sum(1)], 1)
 
 
 def by_chance(n, right, k):

@@ -25,7 +25,11 @@ pub use job::{
     Preprocess, Ranks, Recipe, ResizeMode, Resources, RunnerIdentity, Schedule, WEIGHT_FILES, Weights,
 };
 pub use manifest::{HASH_ORDER_DOC, PoolManifest, ShardEntry, SourceEntry};
-pub use model::{Compute, ModelConfig, ModelProblem, ModelSize, NamedModel, TextConfig, VisionConfig};
+pub use model::{
+    Approximate, Clean, Compute, GeluSettings, ImagePool, Layers, ModelConfig, ModelProblem, ModelSize, NamedModel,
+    NormSettings, TextConfig, TextPool, TextProjection, TokenizerSettings, VOCABULARY_MAX, VOCABULARY_MIN,
+    VisionConfig,
+};
 pub use probe::{Choose, ProbePlan, Shots};
 pub use shipped::{MODEL_ALIASES, SHIPPED_MODELS, shipped_model};
 

@@ -96,12 +96,33 @@ fn sixty_four_pairs_are_learnt_by_heart() {
 
 #[test]
 fn a_stopped_and_resumed_job_ends_with_the_same_bytes() {
+    stopped_and_resumed(|_| ());
+}
+
+/// What is left out of an image depends on seed and samples seen alone.
+#[test]
+fn patch_dropout_goes_on_where_it_was() {
+    stopped_and_resumed(|job| {
+        let vision = &mut job.spec.model.config.vision_cfg;
+        (vision.image_size, vision.patch_size, vision.patch_dropout) = (32, 8, 0.6);
+        (vision.pool_type, vision.no_ln_pre) = (protocol::ImagePool::Avg, true);
+        let text = &mut job.spec.model.config.text_cfg;
+        (text.pool_type, text.no_causal_mask) = (protocol::TextPool::Last, true);
+    });
+}
+
+fn stopped_and_resumed(change: impl Fn(&mut Job)) {
     let bench = Bench::new();
-    let (whole, code) = run(&long(&bench, "whole"));
+    let long = |name: &str| {
+        let mut job = long(&bench, name);
+        change(&mut job);
+        job
+    };
+    let (whole, code) = run(&long("whole"));
     assert_eq!(code, exit::FINISHED);
 
     // The first attempt is asked to stop once it has reported a step: wherever it is then, it keeps its place.
-    let mut stopped = start(&long(&bench, "halves"));
+    let mut stopped = start(&long("halves"));
     let mut out = BufReader::new(stopped.stdout.take().expect("piped"));
     let mut first = String::new();
     while !first.contains("\"event\":\"step\"") {
@@ -115,7 +136,7 @@ fn a_stopped_and_resumed_job_ends_with_the_same_bytes() {
     let Some(&Event::Checkpoint { samples_seen: kept, .. }) = both.last() else { panic!("{both:?}") };
     assert!(kept < 32 * 400, "stopped before the end");
 
-    let mut job = long(&bench, "halves");
+    let mut job = long("halves");
     job.fence = 2;
     let (resumed, code) = run(&job);
     assert_eq!(code, exit::FINISHED);
@@ -296,6 +317,25 @@ fn other_precisions_and_parts_train() {
     job.resources.threads = 2;
     let (events, code) = run(&job);
     assert_eq!(code, exit::FINISHED, "{events:?}");
+}
+
+#[test]
+fn other_towers_train_in_bf16_and_in_parts() {
+    let bench = Bench::new();
+    let mut job = bench.job("towers");
+    let config = &mut job.spec.model.config;
+    config.custom_text = true;
+    config.nonscalar_logit_scale = true;
+    config.init_logit_bias = Some(-10.0);
+    config.vision_cfg.attentional_pool = true;
+    config.vision_cfg.attn_pooler_queries = 3;
+    config.text_cfg.embed_cls = true;
+    config.text_cfg.proj_bias = true;
+    job.spec.recipe.precision = protocol::Precision::AmpBf16;
+    job.spec.recipe.accum_freq = 4;
+    let (events, code) = run(&job);
+    assert_eq!(code, exit::FINISHED, "{events:?}");
+    assert_eq!(measured(&events, 192).len(), 9);
 }
 
 #[test]
