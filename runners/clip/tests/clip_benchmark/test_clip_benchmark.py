@@ -129,7 +129,7 @@ def measured(sets, tmp_path_factory):
             ],
         },
         "attempt_dir": str(folder), "checkpoint_dir": str(folder / "checkpoints"), "base_dir": str(folder),
-        "resources": {"device": "cpu", "threads": 2},
+        "resources": {"device": "cpu", "threads": 1},
     }
     (folder / "job.json").write_text(json.dumps(job))
     events = [json.loads(line) for line in call(CLIP_RUNNER, "run", "--job", folder / "job.json").splitlines()]
