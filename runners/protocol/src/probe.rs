@@ -5,7 +5,8 @@ use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
 use crate::DataSource;
 
 /// What a probe is trained on, and how. The protocol is that of CLIP_benchmark: AdamW with a cosine to 0, unit
-/// features, whole sweeps of learning rates and epochs. Every field has a value here; defaults are the planner's business.
+/// features, whole sweeps of learning rates and epochs. Every field has a value here; defaults are the planner's
+/// business.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct ProbePlan {

@@ -253,7 +253,7 @@ mod tests {
     fn average_precision_by_hand() {
         // In order of score: right, wrong, right.
         let precision = average_precision(&[0.1, 0.9, 0.5], &[true, true, false]);
-        assert!((precision - (1.0 + 2.0 / 3.0) / 2.0).abs() < 1e-12);
+        assert!((precision - 5.0 / 6.0).abs() < 1e-12);
         assert!(
             (average_precision(&[0.5; 4], &[true, false, false, false]) - 0.25).abs() < 1e-12,
             "ties count against"

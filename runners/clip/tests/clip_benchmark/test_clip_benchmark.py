@@ -129,7 +129,7 @@ def measured(sets, tmp_path_factory):
             ],
         },
         "attempt_dir": str(folder), "checkpoint_dir": str(folder / "checkpoints"), "base_dir": str(folder),
-        "resources": {"device": "cpu", "threads": 2},
+        "resources": {"device": "cpu", "threads": 1},
     }
     (folder / "job.json").write_text(json.dumps(job))
     events = [json.loads(line) for line in call(CLIP_RUNNER, "run", "--job", folder / "job.json").splitlines()]
@@ -157,7 +157,7 @@ def theirs(measured, sets, tmp_path_factory):
 @pytest.mark.parametrize("name", TASKS)
 def test_its_numbers_are_ours(name, measured, theirs):
     found, ours = json.loads((theirs / f"{name}.json").read_text())["metrics"], measured[1][name]
-    items = {"classes": 100, "captions": 250, "labels": None}[name]
+    items = {"classes": 100, "captions": 300, "labels": None}[name]
     assert found, "it measured"
     for metric, value in found.items():
         # One item may change sides by rounding; an average precision changes by less.
@@ -179,7 +179,8 @@ def rows(path):
         for row in csv.DictReader(file):
             for metric, value in row.items():
                 if value and (metric in numbers or "recall@" in metric):
-                    said[row["dataset"], row["task"], row["language"], metric] = float(value)
+                    # `wds/` says how it was read, not what it is: sweep leaves it out, as CLIP_benchmark does in file names.
+                    said[row["dataset"].removeprefix("wds/"), row["task"], row["language"], metric] = float(value)
         return said
 
 
