@@ -10,27 +10,31 @@ import sys
 from openclip_runner import NAME, REVISION, events
 from openclip_runner.errors import BadInput, Diverged, Stopped
 
+# What `open_clip_train` imports; open_clip_torch does not ask for the last three.
+NEEDED = ["torch", "open_clip", "open_clip_train", "webdataset", "pandas", "braceexpand"]
 FINISHED, FAILED, BAD_INPUT, STOPPED = 0, 1, 2, 75
 
 
 def version():
     """Of this runner and of the open_clip that would train: a job's result depends on both."""
-    found = importlib.util.find_spec("open_clip")
-    if found is None or found.origin is None:
+    missing = [name for name in NEEDED if importlib.util.find_spec(name) is None]
+    if missing:
         sys.exit(
-            f"openclip-runner: {sys.executable} has no open_clip; "
-            "set OPENCLIP_PYTHON to a Python that has open_clip_torch"
+            f"openclip-runner: {sys.executable} lacks {', '.join(missing)}; set OPENCLIP_PYTHON to a Python that has "
+            "open_clip_torch, webdataset, pandas and braceexpand"
         )
+    found = importlib.util.find_spec("open_clip")
     text = pathlib.Path(found.origin).with_name("version.py").read_text()
     return f"{REVISION}+open_clip-{re.search(r'__version__ = .(.+).$', text, re.M)[1]}"
 
 
 def describe():
+    described = version()
     import torch
 
     devices = ["cpu"] + [f"cuda:{index}" for index in range(torch.cuda.device_count())]
     return {
-        "name": NAME, "version": version(), "protocol": 1, "reads_data": True, "devices": devices, "ranks": True,
+        "name": NAME, "version": described, "protocol": 1, "reads_data": True, "devices": devices, "ranks": True,
     }
 
 

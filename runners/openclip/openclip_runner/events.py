@@ -1,4 +1,4 @@
-"""Events go to the standard output that the process began with; all else that writes there is sent to standard error."""
+"""Events go to the standard output that the process began with; what else writes there is sent to standard error."""
 
 import json
 import os

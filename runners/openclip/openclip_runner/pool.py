@@ -53,7 +53,7 @@ def open_pool(folder, digest, name):
         raise BadInput(f"pool `{name}`: `{folder}` has no shard (*.tar)")
     kind = " ".join(_lines(folder, "dataset_type.txt")) or "classification"
     if kind != "classification":
-        raise BadInput(f"pool `{name}`: its dataset_type.txt says `{kind}`, and this runner reads `classification` alone")
+        raise BadInput(f"pool `{name}`: its dataset_type.txt says `{kind}`; this runner reads `classification` alone")
     class_names, templates = _class_names(folder), [line for line in _lines(folder, TEMPLATES) if line]
     found = hashlib.sha256(b"pool 1\n")
     for lines in (class_names, templates):

@@ -1,6 +1,6 @@
 """Trains a job by `open_clip_train.main`, which is left as it is but for three names that it looks up when it runs:
-`get_data` gives our pairs, `tensorboard` takes its metrics, `evaluate` is called after each epoch. An epoch is a part of
-the training after which something may be due, often one step: see `Job.epoch_steps`."""
+`get_data` gives our pairs, `tensorboard` takes its metrics, `evaluate` is called after each epoch. An epoch is a part
+of the training after which something may be due, often one step: see `Job.epoch_steps`."""
 
 import json
 import logging

@@ -245,6 +245,15 @@ def test_what_open_clip_cannot_do_is_refused(spec, tmp_path, part, key, value, w
     assert events[0]["kind"] == "bad_input" and words in events[0]["reason"], events
 
 
+def test_a_python_without_open_clip_says_so(tmp_path):
+    bare = tmp_path / "python"
+    bare.write_text(f'#!/bin/sh\nexec {sys.executable} -S "$@"\n')
+    bare.chmod(0o755)
+    environment = {**ENVIRONMENT, "OPENCLIP_PYTHON": str(bare)}
+    said = subprocess.run([RUNNER, "describe"], capture_output=True, text=True, env=environment)
+    assert said.returncode == 1 and "lacks torch, open_clip" in said.stderr and "OPENCLIP_PYTHON" in said.stderr
+
+
 def test_processes_without_gpus_are_refused(spec, tmp_path):
     code, events = finish(write_job(tmp_path, spec, ranks=2))
     assert code == 2 and "`resources.device` is cpu, but must be `cuda`" in events[0]["reason"]
