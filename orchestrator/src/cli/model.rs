@@ -117,13 +117,13 @@ fn table(rows: &[Row]) -> String {
         column.set_cell_alignment(CellAlignment::Right);
     }
     let lines = table.lines().map(|line| line.trim_end().to_owned()).collect::<Vec<_>>().join("\n");
-    let not_trained: String = rows
-        .iter()
-        .filter(|row| !row.not_trained.is_empty())
+    let not_trained = rows.iter().filter(|row| !row.not_trained.is_empty());
+    let not_trained: Vec<String> = not_trained
         .map(|row| format!("\nclip-runner does not train {}: {}.", row.name, row.not_trained.join("; ")))
         .collect();
     format!(
         "{lines}\n\nGMACs: forward, one image-text pair, LayerNorm counted (Cherti et al. 2022). \
-         GFLOPs: 2 x MACs without LayerNorm (OpenCLIP).{not_trained}"
+         GFLOPs: 2 x MACs without LayerNorm (OpenCLIP).{}",
+        not_trained.concat()
     )
 }

@@ -101,7 +101,7 @@ def trained(request, tmp_path_factory):
         "attempt_dir": str(folder),
         "checkpoint_dir": str(folder / "checkpoints"),
         "base_dir": str(folder),
-        "resources": {"device": "cpu", "threads": 2},
+        "resources": {"device": "cpu", "threads": 1},
     }
     (folder / "job.json").write_text(json.dumps(job))
     run = subprocess.run([CLIP_RUNNER, "run", "--job", folder / "job.json"], capture_output=True, text=True)

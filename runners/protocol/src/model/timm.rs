@@ -1,5 +1,5 @@
-//! Size of `SigLIP`'s image towers, which are timm's: no class token, biases in the patch embedding, and attention of one
-//! latent query with an MLP of its own in place of pooling.
+//! Size of `SigLIP`'s image towers, which are timm's: no class token, biases in the patch embedding, and attention of
+//! one latent query with an MLP of its own in place of pooling.
 
 use super::size::{TowerSize, blocks};
 
