@@ -214,7 +214,7 @@ fn chosen(
 /// A shipped model at these input sizes.
 fn sized(name: &str, convention: Convention, image_size: Option<u64>, context_length: Option<u64>) -> Option<Model> {
     let model = shipped(name)?;
-    let size = sized_for(model.config, image_size, context_length).size();
+    let size = sized_for(model.config, image_size, context_length).training_size();
     let compute_per_sample = counted(size.compute(1), convention);
     Some(Model { name: model.name, parameters: size.parameters() as f64, compute_per_sample })
 }

@@ -30,6 +30,8 @@ struct Row {
     image_gmacs: f64,
     text_gmacs: f64,
     gflops: f64,
+    /// Why clip-runner does not train it; empty where it does.
+    not_trained: Vec<String>,
 }
 
 #[derive(Debug, Serialize)]
@@ -68,6 +70,7 @@ fn row(name: &str) -> Result<Row, Failure> {
         image_gmacs: size.image_gmacs(),
         text_gmacs: size.text_gmacs(),
         gflops: size.gflops(),
+        not_trained: config.check_trained_by_clip().iter().map(ToString::to_string).collect(),
     })
 }
 
@@ -77,8 +80,8 @@ fn find(name: &str) -> Result<(String, ModelConfig), Failure> {
     }
     if is_model_file(name) {
         let path = std::path::Path::new(name);
-        let config = model_file(path).map_err(|error| {
-            Failure::bad_input(error.to_string()).hint("the form is that of OpenCLIP's model_configs, ViT family")
+        let config = model_file(std::path::Path::new(""), name).map_err(|error| {
+            Failure::bad_input(error.to_string()).hint("the form is that of OpenCLIP's model_configs")
         })?;
         let stem = path.file_stem().map_or_else(|| name.to_owned(), |stem| stem.to_string_lossy().into_owned());
         return Ok((stem, config));
@@ -110,8 +113,13 @@ fn table(rows: &[Row]) -> String {
         column.set_cell_alignment(CellAlignment::Right);
     }
     let lines = table.lines().map(|line| line.trim_end().to_owned()).collect::<Vec<_>>().join("\n");
+    let not_trained = rows.iter().filter(|row| !row.not_trained.is_empty());
+    let not_trained: Vec<String> = not_trained
+        .map(|row| format!("\nclip-runner does not train {}: {}.", row.name, row.not_trained.join("; ")))
+        .collect();
     format!(
         "{lines}\n\nGMACs: forward, one image-text pair, LayerNorm counted (Cherti et al. 2022). \
-         GFLOPs: 2 x MACs without LayerNorm (OpenCLIP)."
+         GFLOPs: 2 x MACs without LayerNorm (OpenCLIP).{}",
+        not_trained.concat()
     )
 }

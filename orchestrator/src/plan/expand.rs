@@ -18,6 +18,9 @@ use crate::spec::{
     shipped, sized_for,
 };
 
+/// The name by which clip-runner goes in plans.
+const CLIP_RUNNER: &str = "clip";
+
 /// What a plan needs from outside.
 #[derive(Debug, Clone)]
 pub struct Inputs {
@@ -274,7 +277,10 @@ fn job(
     }
     let model = shared.model(inputs, cell);
     let config = &model.config;
-    let wrong = config.check();
+    let mut wrong = config.check();
+    if wrong.is_empty() && inputs.runner.name == CLIP_RUNNER {
+        wrong = config.check_trained_by_clip();
+    }
     if !wrong.is_empty() {
         for problem in wrong {
             let place = Place::Value(model_place(spec, cell, &problem));
@@ -299,7 +305,7 @@ fn job(
     let size = config.size();
     Some(PlannedJob {
         job_key: job_key(&planned.to_job_spec()),
-        compute: size.compute(samples_seen),
+        compute: config.training_size().compute(samples_seen),
         unique_samples: data_size.min(samples_seen),
         memory_bytes: memory_bytes(config, &size, &planned.recipe),
         secs: inputs.secs_per_sample.get(&model.name).map(|secs| secs * samples_seen as f64),

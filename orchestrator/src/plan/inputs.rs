@@ -5,7 +5,8 @@ use std::io;
 use std::path::{Path, PathBuf};
 
 use miette::Diagnostic;
-use protocol::ModelConfig;
+use protocol::{ModelConfig, TextConfig};
+use sha2::{Digest, Sha256};
 
 use super::expand::{Inputs, plan};
 use super::model_file::{self, FormError};
@@ -139,14 +140,14 @@ pub fn gather(spec: &Spec, base_dir: &Path, hashing: Hashing) -> Result<Inputs, 
         spec.include.iter().enumerate().map(|(index, axes)| (spec::Path::keys(&["include"]).index(index), axes));
     for (place, axes) in std::iter::once((spec::Path::keys(&["grid"]), &spec.grid)).chain(included) {
         for (index, name) in axes.model.iter().enumerate().filter(|(_, name)| spec::is_model_file(name)) {
-            match model_file(&base_dir.join(name)) {
+            match model_file(base_dir, name) {
                 Ok(config) => {
                     model_files.insert(name.clone(), config);
                 }
                 Err(error) => {
                     let place = place.key("model").index(index);
                     let message = format!("`{place}` is no model: {error}");
-                    let label = "allowed: a JSON file in the form of OpenCLIP's model_configs, ViT family";
+                    let label = "allowed: a JSON file in the form of OpenCLIP's model_configs";
                     problems.push(Problem::new(Place::Value(place), message, label));
                 }
             }
@@ -192,8 +193,16 @@ pub enum ModelFileError {
         /// Why.
         source: io::Error,
     },
+    /// No tokenizer for this model.
+    #[error("the tokenizer {} can't be used: {reason}", path.display())]
+    Tokenizer {
+        /// The file.
+        path: PathBuf,
+        /// Why.
+        reason: String,
+    },
     /// No configuration that is built here.
-    #[error("{} is no ViT configuration: {source}", path.display())]
+    #[error("{} is no configuration that is built here: {source}", path.display())]
     Parse {
         /// As given.
         path: PathBuf,
@@ -202,9 +211,46 @@ pub enum ModelFileError {
     },
 }
 
-/// Reads an OpenCLIP configuration. [`ModelConfig::check`] is the caller's business: a recipe may change input sizes.
-pub fn model_file(path: &Path) -> Result<ModelConfig, ModelFileError> {
+/// Reads an OpenCLIP configuration, `base_dir/written`, and looks at its tokenizer, if it has one.
+/// [`ModelConfig::check`] is the caller's business: a recipe may change input sizes.
+pub fn model_file(base_dir: &Path, written: &str) -> Result<ModelConfig, ModelFileError> {
+    let path = &base_dir.join(written);
     let text =
         std::fs::read_to_string(path).map_err(|source| ModelFileError::Read { path: path.to_owned(), source })?;
-    model_file::parse(&text).map_err(|source| ModelFileError::Parse { path: path.to_owned(), source })
+    let mut config =
+        model_file::parse(&text).map_err(|source| ModelFileError::Parse { path: path.to_owned(), source })?;
+    let beside = Path::new(written).parent().unwrap_or(Path::new(""));
+    tokenizer_file(base_dir, beside, &mut config.text_cfg)?;
+    Ok(config)
+}
+
+/// What a tokenizer of Hugging Face is kept in.
+const TOKENIZER_FILE: &str = "tokenizer.json";
+
+/// Finds the file of a tokenizer that a text tower names: the file or the folder of that name, or else beside the
+/// model's file, as in a model's folder. Found, its hash says which one it is; not found, nothing does, and a foreign
+/// runner may know the name.
+fn tokenizer_file(base_dir: &Path, beside: &Path, text: &mut TextConfig) -> Result<(), ModelFileError> {
+    let Some(name) = &text.hf_tokenizer_name else { return Ok(()) };
+    let places = [PathBuf::from(name), Path::new(name).join(TOKENIZER_FILE), beside.join(TOKENIZER_FILE)];
+    let Some(found) = places.into_iter().find(|place| base_dir.join(place).is_file()) else { return Ok(()) };
+    let path = base_dir.join(&found);
+    let bytes = std::fs::read(&path).map_err(|source| ModelFileError::Read { path: path.clone(), source })?;
+    let broken = |reason: String| ModelFileError::Tokenizer { path: path.clone(), reason };
+    let value: serde_json::Value = serde_json::from_slice(&bytes).map_err(|error| broken(error.to_string()))?;
+    let tokens = model_file::tokens(&value).ok_or_else(|| broken("it has no `model.vocab`".to_owned()))?;
+    if tokens > text.vocab_size {
+        let most = text.vocab_size;
+        return Err(broken(format!("it has {tokens} tokens, `text_cfg.vocab_size` is {most}: raise that")));
+    }
+    text.hf_tokenizer_name = Some(found.to_string_lossy().into_owned());
+    // Beside it are the names of its special tokens, padding among them.
+    let beside = path.with_file_name("tokenizer_config.json");
+    let config = match std::fs::read(&beside) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Vec::new(),
+        read => read.map_err(|source| ModelFileError::Read { path: beside, source })?,
+    };
+    let digest = Sha256::new().chain_update(&bytes).chain_update(&config).finalize();
+    text.tokenizer_sha256 = Some(digest.iter().fold(String::new(), |hex, byte| hex + &format!("{byte:02x}")));
+    Ok(())
 }

@@ -18,19 +18,19 @@ const LOGITS_BYTES_MAX: f64 = (1_u64 << 30) as f64;
 /// blocks, T tokens, W width, H hidden width, S image side, E embedding width. A pre-LN block keeps its two inputs and
 /// their norms (4 W), queries, keys and values (3 W), the attention's output (W), both sides of the activation function
 /// (2 H), and the attention weights where no fused kernel makes them again. Counted by hand, not measured: good for
-/// "does it fit", not for the last 20 %.
+/// "does it fit", not for the last 20 %. Activations of a ResNet are not counted.
 pub fn memory_bytes(config: &ModelConfig, size: &ModelSize, recipe: &Recipe) -> u64 {
     let bytes = match recipe.precision {
         Precision::Fp32 => 4.0,
         Precision::AmpBf16 => 2.0,
     };
     let (vision, text) = (&config.vision_cfg, &config.text_cfg);
-    let patches = (vision.image_size / vision.patch_size).pow(2);
     let tower = |layers: u64, tokens: u64, width: u64, hidden: u64, heads: u64| {
         layers as f64 * tokens as f64 * (8 * width + 2 * hidden + heads * tokens) as f64
     };
-    let activations = tower(vision.layers, patches + 1, vision.width, vision.hidden_width(), vision.heads())
-        + tower(text.layers, text.context_length, text.width, 4 * text.width, text.heads);
+    let tokens = vision.patches_kept() + 1;
+    let activations = tower(vision.blocks(), tokens, vision.width, vision.hidden_width(), vision.heads())
+        + tower(text.layers, text.positions(), text.width, text.hidden_width(), text.heads);
     let batch = recipe.global_batch as f64;
     let images = 4.0 * batch * 3.0 * (vision.image_size as f64).powi(2);
     let logits = match recipe.loss {

@@ -1,9 +1,10 @@
 //! A model's file in OpenCLIP's form to a [`ModelConfig`]. What OpenCLIP takes for granted may be left out, and what is
-//! written but changes nothing may stand there; anything else that clip-runner can't build is named. Pure.
+//! written but changes nothing may stand there and is left out of what comes back, so that it makes no other job;
+//! anything else that has no place in a [`ModelConfig`] is named. Pure.
 //!
 //! Source of names and defaults: open_clip 3.3.0, `model.py`, `CLIPVisionCfg`, `CLIPTextCfg` and `CLIP.__init__`.
 
-use protocol::ModelConfig;
+use protocol::{Clean, ModelConfig, TextConfig, TextPool, VisionConfig};
 use serde_json::{Map, Value, json};
 
 /// What can't be built of a model's file.
@@ -24,149 +25,259 @@ pub enum FormError {
     },
 }
 
-/// Sections with what OpenCLIP takes where a field is left out. Fields of [`ModelConfig`] come first.
-fn defaults(section: &str) -> Value {
+/// Settings that are not built but with these values, which are OpenCLIP's where a field is left out.
+fn fixed(section: &str) -> Value {
     match section {
         "vision_cfg" => json!({
-            "image_size": 224, "layers": 12, "width": 768, "head_width": 64, "mlp_ratio": 4.0, "patch_size": 16,
-            "ls_init_value": null,
-            "patch_dropout": 0.0, "attentional_pool": false, "attn_pooler_queries": 256, "attn_pooler_heads": 8,
-            "no_ln_pre": false, "pos_embed_type": "learnable", "final_ln_after_pool": false, "pool_type": "tok",
-            "output_tokens": false, "act_kwargs": null, "norm_kwargs": null, "timm_model_name": null,
-            "timm_model_pretrained": false, "timm_pool": "avg", "timm_proj": "linear", "timm_proj_bias": false,
-            "timm_drop": 0.0, "timm_drop_path": null, "block_type": null, "qk_norm": false,
-            "scaled_cosine_attn": false, "scale_heads": false, "scale_attn_inner": false, "scale_attn": false,
-            "scale_fc": false,
+            "pos_embed_type": "learnable", "output_tokens": false, "block_type": null, "qk_norm": false, "scaled_cosine_attn": false, "scale_heads": false,
+            "scale_attn_inner": false, "scale_attn": false, "scale_fc": false,
         }),
         "text_cfg" => json!({
-            "context_length": 77, "vocab_size": 49408, "width": 512, "heads": 8, "layers": 12, "ls_init_value": null,
-            "mlp_ratio": 4.0, "hf_tokenizer_name": null, "tokenizer_mode": null, "tokenizer_kwargs": null,
-            "embed_cls": false, "pad_id": 0, "eos_id": 2, "no_causal_mask": false, "final_ln_after_pool": false,
-            "pool_type": "argmax", "proj_bias": false, "proj_type": "linear", "output_tokens": false,
-            "act_kwargs": null, "norm_kwargs": null, "hf_model_name": null, "hf_model_pretrained": true,
-            "hf_proj_type": "mlp", "hf_pooler_type": "mean_pooler", "block_type": null, "qk_norm": false,
-            "scaled_cosine_attn": false, "scale_heads": false, "scale_attn_inner": false, "scale_attn": false,
-            "scale_fc": false,
+            "tokenizer_mode": null, "output_tokens": false, "hf_model_name": null, "block_type": null,
+            "qk_norm": false, "scaled_cosine_attn": false, "scale_heads": false, "scale_attn_inner": false,
+            "scale_attn": false, "scale_fc": false,
         }),
-        _ => json!({
-            "embed_dim": null, "quick_gelu": false,
-            "custom_text": false, "init_logit_bias": null, "nonscalar_logit_scale": false, "multimodal_cfg": null,
-            "cast_dtype": null, "output_dict": false,
-        }),
+        _ => json!({"multimodal_cfg": null}),
     }
 }
 
-/// Fields of [`ModelConfig`]: they may have any value that makes a model.
-const BUILT: [(&str, &[&str]); 3] = [
-    ("", &["embed_dim", "quick_gelu"]),
-    ("vision_cfg", &["image_size", "layers", "width", "head_width", "mlp_ratio", "patch_size", "ls_init_value"]),
-    ("text_cfg", &["context_length", "vocab_size", "width", "heads", "layers", "ls_init_value"]),
+/// Fields that change nothing: they belong to settings that are fixed, or open_clip 3.3.0 does not read them.
+const IDLE: [(&str, &[&str]); 3] = [
+    ("", &["cast_dtype", "output_dict"]),
+    ("vision_cfg", &["timm_model_pretrained", "timm_proj_bias", "timm_drop", "timm_drop_path"]),
+    ("text_cfg", &["hf_model_pretrained", "hf_proj_type", "hf_pooler_type", "final_ln_after_pool"]),
 ];
 
-/// Fields that change nothing unless another one, named beside them, has another value than OpenCLIP's default.
-const IDLE: [&str; 13] = [
-    "attn_pooler_queries", // attentional_pool
-    "attn_pooler_heads",
-    "pad_id",                // embed_cls
-    "eos_id",                // pool_type
-    "timm_model_pretrained", // timm_model_name
-    "timm_pool",
-    "timm_proj",
-    "timm_proj_bias",
-    "timm_drop",
-    "timm_drop_path",
-    "hf_model_pretrained", // hf_model_name
-    "hf_proj_type",
-    "hf_pooler_type",
+/// Fields of [`ModelConfig`]: they may have any value that makes a model.
+const BUILT: [(&str, &[&str]); 3] = [
+    (
+        "",
+        &[
+            "embed_dim",
+            "quick_gelu",
+            "custom_text",
+            "init_logit_scale",
+            "init_logit_bias",
+            "nonscalar_logit_scale",
+            "vision_cfg",
+            "text_cfg",
+        ],
+    ),
+    (
+        "vision_cfg",
+        &[
+            "image_size",
+            "layers",
+            "width",
+            "head_width",
+            "mlp_ratio",
+            "patch_size",
+            "ls_init_value",
+            "patch_dropout",
+            "attentional_pool",
+            "attn_pooler_queries",
+            "attn_pooler_heads",
+            "no_ln_pre",
+            "final_ln_after_pool",
+            "pool_type",
+            "act_kwargs",
+            "norm_kwargs",
+            "timm_model_name",
+            "timm_pool",
+            "timm_proj",
+        ],
+    ),
+    (
+        "text_cfg",
+        &[
+            "context_length",
+            "vocab_size",
+            "hf_tokenizer_name",
+            "tokenizer_kwargs",
+            "width",
+            "heads",
+            "layers",
+            "mlp_ratio",
+            "ls_init_value",
+            "embed_cls",
+            "pad_id",
+            "eos_id",
+            "no_causal_mask",
+            "pool_type",
+            "proj_bias",
+            "proj_type",
+            "act_kwargs",
+            "norm_kwargs",
+        ],
+    ),
 ];
+
+/// ln(1/0.07), where `logit_scale` starts.
+const LOGIT_SCALE: f64 = 2.659_260_036_932_778;
 
 /// Reads a model's file: one of OpenCLIP's `model_configs`, or the `open_clip_config.json` of a model's folder.
 pub fn parse(text: &str) -> Result<ModelConfig, FormError> {
     let value: Value = serde_json::from_str(text).map_err(|error| FormError::Json(error.to_string()))?;
     let value = value.get("model_cfg").unwrap_or(&value);
     let top = object(value, "the file")?;
-    let tower = |name: &str| {
+    let tower = |name: &str, defaults: Value| {
         let of = top.get(name).ok_or_else(|| FormError::Json(format!("missing field `{name}`")))?;
-        Ok(Value::Object(section(name, object(of, name)?)?))
+        let mut fields = object(&defaults, name)?.clone();
+        fields.extend(section(name, object(of, name)?)?);
+        Ok(Value::Object(fields))
     };
     // Towers first: what they are is what a reader wants to be told, before flags that follow from it.
-    let towers = [("vision_cfg", tower("vision_cfg")?), ("text_cfg", tower("text_cfg")?)];
+    let towers = [
+        ("vision_cfg", tower("vision_cfg", json!(VisionConfig::default()))?),
+        ("text_cfg", tower("text_cfg", json!(TextConfig::default()))?),
+    ];
     let mut config = section("", top)?;
     config.extend(towers.map(|(name, tower)| (name.to_owned(), tower)));
-    if config["embed_dim"].is_null() {
+    if config.get("embed_dim").is_none() {
         return Err(FormError::Json("missing field `embed_dim`".to_owned()));
     }
-    serde_json::from_value(Value::Object(config)).map_err(|error| FormError::Json(error.to_string()))
+    let mut config =
+        serde_json::from_value(Value::Object(config)).map_err(|error| FormError::Json(error.to_string()))?;
+    forget_what_is_idle(&mut config);
+    Ok(config)
 }
 
-/// The fields of a section that [`ModelConfig`] has, written or by default, once the others are known to be idle.
+/// The fields of a section that [`ModelConfig`] has, as written, once the others are known to change nothing.
 fn section(name: &str, written: &Map<String, Value>) -> Result<Map<String, Value>, FormError> {
-    let defaults = defaults(name);
-    let built = BUILT.iter().find(|(section, _)| *section == name).map_or(&[][..], |(_, built)| built);
-    let mut fields: Map<String, Value> =
-        built.iter().map(|field| ((*field).to_owned(), defaults[*field].clone())).collect();
-    let (flags, others): (Vec<_>, Vec<_>) = written.iter().partition(|(field, _)| *field == "custom_text");
-    for (field, value) in others.into_iter().chain(flags) {
+    let of = |table: &[(&str, &'static [&'static str])]| {
+        table.iter().find(|(section, _)| *section == name).map_or(&[][..], |(_, fields)| fields)
+    };
+    let (built, idle, fixed) = (of(&BUILT), of(&IDLE), fixed(name));
+    let mut fields = Map::new();
+    for (field, value) in written {
         let full = if name.is_empty() { field.clone() } else { format!("{name}.{field}") };
         if built.contains(&field.as_str()) {
-            fields.insert(field.clone(), plain(&full, value)?);
-        } else if !(name.is_empty() && ["vision_cfg", "text_cfg", "init_logit_scale"].contains(&field.as_str())) {
-            idle(&full, field, value, &defaults)?;
-        } else if field == "init_logit_scale" && value.as_f64().is_none_or(|scale| (scale - 2.659_26).abs() > 1e-5) {
-            return Err(not_built(&full, value, "the logit scale starts at ln(1/0.07) = 2.65926"));
+            if let Some(value) = plain(&full, value)? {
+                fields.insert(field.clone(), value);
+            }
+        } else if let Some(only) = fixed.get(field) {
+            if !same(value, only) && full != "text_cfg.output_tokens" {
+                return Err(not_built(&full, value, &why_fixed(&full, only)));
+            }
+        } else if !idle.contains(&field.as_str()) {
+            return Err(not_built(&full, value, "open_clip 3.3.0 has no such setting"));
+        }
+    }
+    // A CLIP whose text tower is CLIP's own never hands these out.
+    if name.is_empty() && same(written.get("custom_text").unwrap_or(&Value::Null), &json!(true)) {
+        let tokens = written.get("text_cfg").and_then(|text| text.get("output_tokens"));
+        if let Some(tokens) = tokens.filter(|tokens| !same(tokens, &json!(false))) {
+            return Err(not_built("text_cfg.output_tokens", tokens, TOKENS));
         }
     }
     Ok(fields)
 }
 
-/// A number; of a pair, as in `image_size: [224, 224]`, the one that both are.
-fn plain(field: &str, value: &Value) -> Result<Value, FormError> {
-    match value.as_array().map(Vec::as_slice) {
-        None => Ok(value.clone()),
-        Some([one, other]) if one == other && one.is_number() => Ok(one.clone()),
-        Some(_) if field == "vision_cfg.layers" => Err(not_built(field, value, "ResNets are not built, ViTs are")),
-        Some(_) => Err(not_built(field, value, "one number is allowed, or the same one twice")),
+const TOKENS: &str = "one feature a text or image is built, a feature for each token is CoCa's";
+
+fn why_fixed(field: &str, only: &Value) -> String {
+    match field {
+        "text_cfg.hf_model_name" => "text towers of Hugging Face are not built, OpenCLIP's own is".to_owned(),
+        "multimodal_cfg" => "CoCa's decoder is not built".to_owned(),
+        "vision_cfg.output_tokens" => TOKENS.to_owned(),
+        _ => format!("{only} alone is built"),
     }
 }
 
-/// A field beyond [`ModelConfig`]'s must have the value that changes nothing.
-fn idle(full: &str, field: &str, value: &Value, defaults: &Value) -> Result<(), FormError> {
-    let Some(default) = defaults.get(field) else {
-        return Err(not_built(full, value, "open_clip 3.3.0 has no such setting"));
-    };
-    if same(value, default) {
-        return Ok(());
-    }
-    // Where that other field has another value, it is the one to be named.
-    if IDLE.contains(&field) {
-        return Ok(());
-    }
-    // Where a small vocabulary's merges lie: clip-runner has its own.
-    if field == "tokenizer_kwargs" && value.as_object().is_some_and(|keys| keys.iter().all(own_vocabulary)) {
-        return Ok(());
-    }
-    let why = match field {
-        "timm_model_name" => "image towers of timm are not built, OpenCLIP's own ViTs are".to_owned(),
-        "hf_model_name" | "hf_tokenizer_name" => "models and tokenisers of Hugging Face are not built".to_owned(),
-        "multimodal_cfg" => "CoCa's decoder is not built".to_owned(),
-        "custom_text" => {
-            "the text tower is open_clip's own, with parameter names at the top: false is built".to_owned()
+/// A field of [`ModelConfig`]: `None` for what says nothing. Of a pair, as in `image_size: [224, 224]`, the number that
+/// both are.
+fn plain(field: &str, value: &Value) -> Result<Option<Value>, FormError> {
+    let said = |value: &Value| Ok(Some(value.clone()));
+    match (field, value) {
+        (_, Value::Null) => Ok(None),
+        ("vision_cfg.layers", Value::Array(_)) => said(value),
+        (_, Value::Array(pair)) => match &pair[..] {
+            [one, other] if one == other && one.is_number() => said(one),
+            _ => Err(not_built(field, value, "one number is allowed, or the same one twice")),
+        },
+        ("text_cfg.hf_tokenizer_name" | "vision_cfg.timm_model_name", Value::String(name)) if name.is_empty() => {
+            Ok(None)
         }
-        _ => format!("{default} alone is built"),
-    };
-    Err(not_built(full, value, &why))
+        ("vision_cfg.attentional_pool", Value::String(_)) => {
+            Err(not_built(field, value, "true and false are built; others give no one feature an image"))
+        }
+        ("vision_cfg.pool_type" | "text_cfg.pool_type", Value::String(kind)) if kind == "none" => {
+            Err(not_built(field, value, TOKENS))
+        }
+        ("text_cfg.tokenizer_kwargs", Value::Object(keys)) => tokenizer_settings(field, keys),
+        (_, Value::Object(keys)) if keys.is_empty() => Ok(None),
+        _ => said(value),
+    }
+}
+
+/// What clip-runner does to captions, and where a small vocabulary's merges lie, of which it has its own.
+fn tokenizer_settings(field: &str, keys: &Map<String, Value>) -> Result<Option<Value>, FormError> {
+    let mut kept = Map::new();
+    for (key, value) in keys {
+        match key.as_str() {
+            "clean" | "strip_sep_token" => drop(kept.insert(key.clone(), value.clone())),
+            _ if own_vocabulary(key, value) => {}
+            _ => return Err(not_built(&format!("{field}.{key}"), value, "`clean` and `strip_sep_token` are built")),
+        }
+    }
+    Ok((!kept.is_empty()).then_some(Value::Object(kept)))
 }
 
 /// The file that clip-runner writes beside a checkpoint with a small vocabulary, by its name.
-fn own_vocabulary((key, value): (&String, &Value)) -> bool {
+fn own_vocabulary(key: &str, value: &Value) -> bool {
     let name = value.as_str().and_then(|path| path.rsplit('/').next()).unwrap_or_default();
     let digits = name.strip_prefix("bpe_").and_then(|rest| rest.strip_suffix(".txt.gz"));
     key == "bpe_path" && digits.is_some_and(|digits| digits.parse::<u64>().is_ok())
 }
 
-/// JSON values that OpenCLIP takes for the same: 0 and 0.0, `{}` and null.
+/// Settings that change nothing beside the others back to their defaults.
+fn forget_what_is_idle(config: &mut ModelConfig) {
+    if config.init_logit_scale.is_some_and(|scale| (scale - LOGIT_SCALE).abs() < 1e-5) {
+        config.init_logit_scale = None;
+    }
+    let (vision, default) = (&mut config.vision_cfg, VisionConfig::default());
+    if vision.timm_model_name.is_none() {
+        (vision.timm_pool, vision.timm_proj) = (None, None);
+    }
+    if vision.is_resnet() {
+        let VisionConfig { image_size, layers, width, head_width, .. } = *vision;
+        *vision = VisionConfig { image_size, layers, width, head_width, ..default };
+    } else if vision.attentional_pool {
+        vision.final_ln_after_pool = false;
+    } else {
+        vision.attn_pooler_queries = default.attn_pooler_queries;
+        vision.attn_pooler_heads = default.attn_pooler_heads;
+    }
+    let (text, default) = (&mut config.text_cfg, TextConfig::default());
+    if text.embed_cls {
+        text.pool_type = TextPool::default();
+    } else {
+        text.pad_id = default.pad_id;
+    }
+    if text.pool_type != TextPool::Eos {
+        text.eos_id = default.eos_id;
+    }
+    let usual = if text.hf_tokenizer_name.is_some() { Clean::Whitespace } else { Clean::Lower };
+    text.tokenizer_kwargs.clean = text.tokenizer_kwargs.clean.filter(|clean| *clean != usual);
+}
+
+/// Tokens that a `tokenizer.json` may give: one more than its highest id, of the vocabulary and of added tokens.
+pub fn tokens(tokenizer: &Value) -> Option<u64> {
+    let vocabulary = match &tokenizer["model"]["vocab"] {
+        Value::Object(ids) => ids.values().filter_map(Value::as_u64).max().map_or(0, |highest| highest + 1),
+        Value::Array(pieces) => pieces.len() as u64,
+        _ => return None,
+    };
+    let added = tokenizer["added_tokens"].as_array().into_iter().flatten();
+    let added = added.filter_map(|token| token["id"].as_u64()).max().map_or(0, |highest| highest + 1);
+    Some(vocabulary.max(added))
+}
+
+/// JSON values that OpenCLIP takes for the same: 0 and 0.0, `{}`, "" and null.
 fn same(one: &Value, other: &Value) -> bool {
-    let empty = |value: &Value| value.is_null() || value.as_object().is_some_and(Map::is_empty);
+    let empty = |value: &Value| {
+        value.is_null() || value.as_object().is_some_and(Map::is_empty) || value.as_str().is_some_and(str::is_empty)
+    };
     match (one.as_f64(), other.as_f64()) {
         (Some(one), Some(other)) => one.to_bits() == other.to_bits(),
         _ => one == other || empty(one) && empty(other),
@@ -201,7 +312,7 @@ mod tests {
     fn defaults_may_be_written_or_left_out() {
         let plain = config(|_| ()).expect("ViT-B-32");
         assert_eq!(plain.size().parameters(), 151_277_313);
-        let same: [(&str, Change); 9] = [
+        let same: [(&str, Change); 10] = [
             ("left out", |v| v["text_cfg"] = json!({})),
             ("image tower left out", |v| v["vision_cfg"] = json!({"patch_size": 32})),
             ("a pair", |v| v["vision_cfg"]["image_size"] = json!([224, 224])),
@@ -216,6 +327,14 @@ mod tests {
                 v["vision_cfg"]["timm_pool"] = json!("");
                 v["text_cfg"]["hf_pooler_type"] = json!("cls_pooler");
                 v["text_cfg"]["norm_kwargs"] = json!({});
+                v["text_cfg"]["final_ln_after_pool"] = json!(true);
+                v["text_cfg"]["output_tokens"] = json!(true);
+                v["text_cfg"]["eos_id"] = json!(1);
+            }),
+            ("arguments with their defaults", |v| {
+                v["text_cfg"]["norm_kwargs"] = json!({"eps": 1e-5});
+                v["vision_cfg"]["act_kwargs"] = json!({"approximate": "none"});
+                v["text_cfg"]["tokenizer_kwargs"] = json!({"clean": "lower"});
             }),
             ("the start of the logit scale", |v| v["init_logit_scale"] = json!(2.659_260_036_932_778)),
             ("a model's folder", |v| *v = json!({"model_cfg": v, "preprocess_cfg": {"size": 224}})),
@@ -226,17 +345,55 @@ mod tests {
     }
 
     #[test]
+    fn what_is_built_is_kept() {
+        let clipa = config(|v| {
+            v["vision_cfg"].as_object_mut().expect("a section").extend(
+                json!({"no_ln_pre": true, "pool_type": "avg", "final_ln_after_pool": true, "patch_dropout": 0.5})
+                    .as_object()
+                    .expect("fields")
+                    .clone(),
+            );
+            v["text_cfg"] = json!({"hf_tokenizer_name": "bert-base-uncased", "no_causal_mask": true,
+                "pool_type": "last", "tokenizer_kwargs": {"strip_sep_token": true}, "vocab_size": 32000});
+        });
+        let clipa = clipa.expect("CLIPA");
+        assert!(clipa.vision_cfg.no_ln_pre && clipa.vision_cfg.final_ln_after_pool && clipa.text_cfg.no_causal_mask);
+        assert!(clipa.training_size().image_macs < clipa.size().image_macs);
+        let resnet = config(|v| v["vision_cfg"] = json!({"layers": [3, 4, 6, 3], "width": 64, "patch_size": null}));
+        assert_eq!(resnet.expect("RN50").size().image_parameters, 37_267_808);
+        let siglip = config(|v| {
+            v["embed_dim"] = json!(768);
+            v["vision_cfg"] = json!({"timm_model_name": "vit_base_patch16_siglip_224", "timm_pool": "map",
+                "timm_proj": "none"});
+        });
+        let siglip = siglip.expect("SigLIP's image tower");
+        assert_eq!((siglip.check(), siglip.size().image_parameters), (Vec::new(), 92_884_224));
+        assert!(!siglip.check_trained_by_clip().is_empty());
+        let convnext = config(|v| v["vision_cfg"]["timm_model_name"] = json!("convnext_base")).expect("a form");
+        assert!(convnext.check()[0].to_string().contains("`convnext_base`; towers of timm are counted if"));
+        let siglip = config(|v| {
+            v["init_logit_bias"] = json!(-10);
+            v["custom_text"] = json!(true);
+            v["text_cfg"]["proj_bias"] = json!(true);
+            v["text_cfg"]["norm_kwargs"] = json!({"eps": 1e-6});
+        });
+        assert_eq!(siglip.expect("a text tower").size().parameters(), 151_277_313 + 512 + 1);
+    }
+
+    #[test]
     fn what_is_not_built_is_named_with_what_is() {
-        let refused: [(Change, &str); 11] = [
-            (|v| v["vision_cfg"]["no_ln_pre"] = json!(true), "`vision_cfg.no_ln_pre` is true: false alone is built"),
-            (|v| v["vision_cfg"]["pool_type"] = json!("avg"), "`vision_cfg.pool_type` is \"avg\": \"tok\" alone"),
-            (|v| v["vision_cfg"]["patch_dropout"] = json!(0.5), "`vision_cfg.patch_dropout` is 0.5: 0.0 alone"),
+        let refused: [(Change, &str); 10] = [
+            (|v| v["vision_cfg"]["qk_norm"] = json!(true), "`vision_cfg.qk_norm` is true: false alone is built"),
+            (|v| v["vision_cfg"]["pool_type"] = json!("none"), "`vision_cfg.pool_type` is \"none\": one feature"),
+            (|v| v["vision_cfg"]["attentional_pool"] = json!("cascade"), "true and false are built"),
+            (|v| v["vision_cfg"]["output_tokens"] = json!(true), "a feature for each token is CoCa's"),
             (|v| v["vision_cfg"]["image_size"] = json!([224, 336]), "one number is allowed, or the same one twice"),
-            (|v| v["vision_cfg"]["layers"] = json!([3, 4, 6, 3]), "ResNets are not built"),
-            (|v| v["vision_cfg"]["timm_model_name"] = json!("convnext_base"), "image towers of timm are not built"),
+            (
+                |v| v["text_cfg"]["tokenizer_kwargs"] = json!({"reduction_mask": "simple"}),
+                "`text_cfg.tokenizer_kwargs.reduction_mask` is \"simple\": `clean` and",
+            ),
             (|v| v["text_cfg"]["hf_model_name"] = json!("roberta-base"), "Hugging Face are not built"),
-            (|v| v["text_cfg"]["mlp_ratio"] = json!(3.7), "`text_cfg.mlp_ratio` is 3.7: 4.0 alone is built"),
-            (|v| v["init_logit_bias"] = json!(-10), "`init_logit_bias` is -10: null alone is built"),
+            (|v| v["multimodal_cfg"] = json!({"width": 512}), "CoCa's decoder is not built"),
             (
                 |v| v["vision_cfg"]["patch_sise"] = json!(16),
                 "`vision_cfg.patch_sise` is 16: open_clip 3.3.0 has no such",

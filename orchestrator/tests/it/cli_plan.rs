@@ -200,7 +200,8 @@ fn model_json() {
       "gmacs": 7.398501888,
       "image_gmacs": 4.41380352,
       "text_gmacs": 2.984698368,
-      "gflops": 14.777163776
+      "gflops": 14.777163776,
+      "not_trained": []
     }
     ----- stderr -----
     "#);

@@ -12,6 +12,7 @@ mod harness;
 mod import;
 mod import_again;
 mod listen;
+mod plan_models;
 mod plan_pools;
 mod plot;
 mod postmaster;

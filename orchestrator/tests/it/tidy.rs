@@ -34,6 +34,7 @@ const OWNERS: &[(&str, &[&str])] = &[
     ("plotters::", &["orchestrator/src/report/"]),
     ("clap::", &["orchestrator/src/cli/", "orchestrator/src/worker/mod.rs", "runners/"]),
     ("tch::", &["runners/clip/", "kernels/src/loss.rs", "kernels/src/group.rs", "kernels/tests/"]),
+    ("tokenizers::", &["runners/clip/src/tokenizer/file.rs"]),
     ("shards::", &["runners/shards/", "runners/pool/", "orchestrator/src/plan/pool.rs"]),
     ("resvg::", &["runners/pool/", "orchestrator/src/report/figures/"]),
 ];

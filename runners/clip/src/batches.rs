@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::sync::mpsc::{Receiver, sync_channel};
 
 use pool::Crop;
-use protocol::Augmentation;
+use protocol::{Augmentation, VisionConfig};
 use rayon::prelude::*;
 
 use crate::augment::{self, Patches, View};
@@ -44,8 +44,10 @@ pub struct Batch {
     pub patches: Vec<f32>,
     /// (B, X) token ids, X the longest caption of the batch.
     pub tokens: Vec<i64>,
-    /// (B) place of the end token.
+    /// (B) place of the token that is pooled.
     pub ends: Vec<i64>,
+    /// (B, K + 1) rows of `patches` that are seen, the class token's first; empty: all of them.
+    pub kept: Vec<i64>,
 }
 
 impl Batch {
@@ -60,6 +62,41 @@ impl Batch {
     }
 }
 
+/// Patches that a training step leaves out at random (Li et al. 2022, FLIP).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct PatchDropout {
+    /// Patches of an image.
+    pub patches: usize,
+    /// How many of them are seen.
+    pub kept: usize,
+}
+
+impl PatchDropout {
+    /// Of an image tower.
+    pub fn new(vision: &VisionConfig) -> PatchDropout {
+        PatchDropout { patches: vision.patches() as usize, kept: vision.patches_kept() as usize }
+    }
+
+    /// Rows of the patches that are seen at a position of training, ascending behind the class token's, which is 0: one
+    /// of all subsets of that size, each as likely as another (Knuth, volume 2, algorithm 3.4.2 S). None where all are
+    /// seen. They draw from a stream of their own.
+    fn rows(self, seed: u64, position: u64) -> Vec<i64> {
+        let mut rows = Vec::new();
+        if self.kept == self.patches {
+            return rows;
+        }
+        let mut draws = Draws::new(seed.rotate_left(32) ^ 0x5041_5443_4845_5321, position);
+        rows.push(0);
+        for patch in 0..self.patches {
+            let (left, wanted) = ((self.patches - patch) as f64, (self.kept + 1 - rows.len()) as f64);
+            if draws.uniform() * left < wanted {
+                rows.push(1 + patch as i64);
+            }
+        }
+        rows
+    }
+}
+
 /// What training reads, and in which order.
 pub struct Source<D> {
     /// Images.
@@ -70,6 +107,8 @@ pub struct Source<D> {
     pub patches: Patches,
     /// What happens to each image.
     pub augmentation: Augmentation,
+    /// Patches of an image, and how many of them a step sees.
+    pub dropout: PatchDropout,
     /// Of order and augmentation.
     pub seed: u64,
     /// B.
@@ -116,7 +155,9 @@ impl<D: Images + 'static> Source<D> {
             },
         )?;
         let (tokens, ends) = self.captions.gather(indices.iter().copied());
-        Ok(Batch { patches, tokens, ends })
+        let positions = start..start + self.global_batch;
+        let kept = positions.flat_map(|position| self.dropout.rows(self.seed, position)).collect();
+        Ok(Batch { patches, tokens, ends, kept })
     }
 }
 
@@ -133,4 +174,26 @@ pub fn whole_images(
         patches.append(&pixels, View::Whole, &mut out);
     }
     Ok(out)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn patches_are_left_out_evenly_by_seed_and_position() {
+        let dropout = PatchDropout { patches: 16, kept: 4 };
+        let mut seen = [0; 17];
+        for position in 0..8_000 {
+            let rows = dropout.rows(7, position);
+            assert_eq!((rows.len(), rows[0]), (5, 0));
+            assert!(rows.windows(2).all(|pair| pair[0] < pair[1]) && rows[4] <= 16);
+            rows.iter().for_each(|row| seen[*row as usize] += 1);
+        }
+        // Each patch is seen 2,000 times but for a deviation of 39.
+        assert!(seen[1..].iter().all(|count| (1_800..2_200).contains(count)), "{seen:?}");
+        assert_eq!(dropout.rows(7, 3), dropout.rows(7, 3));
+        assert_ne!(dropout.rows(7, 3), dropout.rows(8, 3));
+        assert!(PatchDropout { patches: 16, kept: 16 }.rows(7, 3).is_empty());
+    }
 }

@@ -3,7 +3,9 @@
 use std::io::Write;
 use std::time::Instant;
 
-use protocol::{Augmentation, Loss, ModelConfig, Precision, Recipe, Resources, Schedule, TextConfig, VisionConfig};
+use protocol::{
+    Augmentation, Layers, Loss, ModelConfig, Precision, Recipe, Resources, Schedule, TextConfig, VisionConfig,
+};
 use rand::RngCore;
 use tch::Tensor;
 
@@ -151,15 +153,13 @@ fn models(options: &BenchOptions) -> anyhow::Result<Vec<(String, ModelConfig)>> 
 fn config(width: u64, layers: u64, options: &BenchOptions) -> ModelConfig {
     ModelConfig {
         embed_dim: width,
-        quick_gelu: false,
         vision_cfg: VisionConfig {
             image_size: 32,
-            layers,
+            layers: Layers::Blocks(layers),
             width,
             head_width: 32,
-            mlp_ratio: 4.0,
             patch_size: 8,
-            ls_init_value: None,
+            ..VisionConfig::default()
         },
         text_cfg: TextConfig {
             context_length: options.context,
@@ -167,8 +167,9 @@ fn config(width: u64, layers: u64, options: &BenchOptions) -> ModelConfig {
             width,
             heads: width / 32,
             layers,
-            ls_init_value: None,
+            ..TextConfig::default()
         },
+        ..ModelConfig::default()
     }
 }
 
@@ -203,6 +204,7 @@ fn batch(options: &BenchOptions, config: &ModelConfig, model: &Clip) -> Batch {
     Batch {
         patches: (0..patches).map(|_| (2.0 * draws.uniform() - 1.0) as f32).collect(),
         tokens: (0..options.batch * context).map(|_| (draws.next_u64() % vocabulary) as i64).collect(),
+        kept: Vec::new(),
         ends: (0..options.batch).map(|_| (draws.next_u64() % context) as i64).collect(),
     }
 }

@@ -112,6 +112,8 @@ pub struct Folder {
     fence: i64,
     seed: u64,
     model: ModelConfig,
+    /// Files of its tokenizer, if it has any, for open_clip.
+    tokenizer: Vec<(String, Vec<u8>)>,
     /// Checkpoints known to be good, oldest first.
     good: Vec<PathBuf>,
 }
@@ -129,7 +131,7 @@ pub struct Position {
 
 impl Folder {
     /// The checkpoints of a job, as seen by the attempt with that fence.
-    pub fn open(dir: &Path, job: &Job) -> Result<Folder, CheckpointError> {
+    pub fn open(dir: &Path, job: &Job, tokenizer: Vec<(String, Vec<u8>)>) -> Result<Folder, CheckpointError> {
         fs::create_dir_all(dir).map_err(io_error("create", dir))?;
         Ok(Folder {
             dir: dir.to_owned(),
@@ -137,6 +139,7 @@ impl Folder {
             fence: job.fence,
             seed: job.spec.seed,
             model: job.spec.model.config.clone(),
+            tokenizer,
             good: Vec::new(),
         })
     }
@@ -159,7 +162,7 @@ impl Folder {
             write_tensors(&temporary, OPTIMIZER_FILE, &model.parameters, &moments)?,
         ];
         let absolute = std::path::absolute(&path).map_err(io_error("find", &path))?;
-        for (name, bytes) in open_clip::files(&self.model, &absolute) {
+        for (name, bytes) in open_clip::files(&self.model, &self.tokenizer, &absolute) {
             write_flushed(&temporary.join(&name), &bytes)?;
             files.push(FileEntry { name, bytes: bytes.len() as u64, sha256: hex(&Sha256::digest(&bytes)) });
         }

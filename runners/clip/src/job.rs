@@ -2,9 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
-use protocol::{Description, Job, ModelConfig, PROTOCOL_VERSION};
-
-use crate::tokenizer::{VOCABULARY_MAX, VOCABULARY_MIN};
+use protocol::{Description, Job, ModelConfig, ModelProblem, PROTOCOL_VERSION};
 
 /// Name of this runner in job specs.
 pub const NAME: &str = "clip";
@@ -44,6 +42,12 @@ pub enum JobError {
     Runner {
         /// Name and version.
         planned: String,
+    },
+    /// A model that can't be trained.
+    #[error("the model can't be trained: {}", .problems.iter().map(ToString::to_string).collect::<Vec<_>>().join("; "))]
+    Model {
+        /// Each with its field.
+        problems: Vec<ModelProblem>,
     },
     /// A number out of range.
     #[error("`{field}` is {found}, but {allowed}")]
@@ -117,23 +121,13 @@ fn check(job: &Job) -> Result<(), JobError> {
     check_model(&spec.model.config)
 }
 
+/// What the planner asked as well ([`ModelConfig::check_trained_by_clip`]): a job may come from elsewhere.
 fn check_model(config: &ModelConfig) -> Result<(), JobError> {
-    let ModelConfig { vision_cfg: vision, text_cfg: text, .. } = config;
-    let divides = |part: u64, whole: u64| part > 0 && whole > 0 && whole.is_multiple_of(part);
-    require("model.embed_dim", config.embed_dim > 0, config.embed_dim, || "must be at least 1".into())?;
-    require("vision_cfg.layers", vision.layers > 0, vision.layers, || "must be at least 1".into())?;
-    require("text_cfg.layers", text.layers > 0, text.layers, || "must be at least 1".into())?;
-    let (patch, image) = (vision.patch_size, vision.image_size);
-    require("vision_cfg.patch_size", divides(patch, image), patch, || format!("must divide the image size, {image}"))?;
-    let (head, width) = (vision.head_width, vision.width);
-    require("vision_cfg.head_width", divides(head, width), head, || format!("must divide the width, {width}"))?;
-    let (heads, width) = (text.heads, text.width);
-    require("text_cfg.heads", divides(heads, width), heads, || format!("must divide the width, {width}"))?;
-    let context = text.context_length;
-    require("text_cfg.context_length", context >= 3, context, || "must be at least 3".into())?;
-    let vocabulary = text.vocab_size;
-    let known = (VOCABULARY_MIN..=VOCABULARY_MAX).contains(&vocabulary);
-    require("text_cfg.vocab_size", known, vocabulary, || format!("must be {VOCABULARY_MIN} to {VOCABULARY_MAX}"))
+    let mut problems = config.check();
+    if problems.is_empty() {
+        problems = config.check_trained_by_clip();
+    }
+    if problems.is_empty() { Ok(()) } else { Err(JobError::Model { problems }) }
 }
 
 fn require(

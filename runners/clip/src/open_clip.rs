@@ -10,23 +10,27 @@ use std::path::Path;
 use flate2::Compression;
 use flate2::read::GzDecoder;
 use flate2::write::GzEncoder;
-use protocol::ModelConfig;
+use protocol::{ModelConfig, VOCABULARY_MAX, VOCABULARY_MIN};
 use serde_json::json;
 
 use crate::augment::{MEAN, STD};
-use crate::tokenizer::{MERGES, VOCABULARY_MAX, VOCABULARY_MIN};
+use crate::tokenizer::{MERGES, TOKENIZER_FILE};
 
 /// Model and preprocessing.
 pub const CONFIG_FILE: &str = "open_clip_config.json";
 
 /// Files for a checkpoint that will lie at `folder`, an absolute path: open_clip takes a vocabulary's path as it is
 /// written, so a folder that is moved needs `tokenizer_kwargs.bpe_path` corrected (`sweep checkpoint` does).
-pub fn files(model: &ModelConfig, folder: &Path) -> Vec<(String, Vec<u8>)> {
-    let mut files = Vec::new();
+/// `tokenizer` are the files of one of Hugging Face's, which open_clip seeks in that very folder.
+pub fn files(model: &ModelConfig, tokenizer: &[(String, Vec<u8>)], folder: &Path) -> Vec<(String, Vec<u8>)> {
+    let mut files = tokenizer.to_vec();
     let mut config = json!(model);
-    if let Some(merges) = merges(model.text_cfg.vocab_size) {
+    if model.text_cfg.hf_tokenizer_name.is_some() {
+        config["text_cfg"]["hf_tokenizer_name"] = json!(TOKENIZER_FILE);
+        config["text_cfg"].as_object_mut().expect("a section").remove("tokenizer_sha256");
+    } else if let Some(merges) = merges(model.text_cfg.vocab_size) {
         let name = format!("bpe_{}.txt.gz", model.text_cfg.vocab_size);
-        config["text_cfg"]["tokenizer_kwargs"] = json!({ "bpe_path": folder.join(&name) });
+        config["text_cfg"]["tokenizer_kwargs"]["bpe_path"] = json!(folder.join(&name));
         files.push((name, merges));
     }
     let side = model.vision_cfg.image_size;

@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use pool::{Dataset, Keep, OpenOptions, PoolInfo};
-use protocol::{Augmentation, DataSource, DataUsed, EvaluationPlan, Job};
+use protocol::{Augmentation, DataSource, DataUsed, EvaluationPlan, Job, TextConfig};
 
 use crate::augment::Patches;
 use crate::evaluate::HeldOut;
@@ -54,16 +54,15 @@ impl Prepared {
             Augmentation::None | Augmentation::FlipShift => Keep::Square,
         };
         let key = format!(
-            "{} {} {} {} {:?} {keep:?} {} {}",
+            "{} {} {} {} {:?} {keep:?} {}",
             info.dir.display(),
             info.identity.digest,
             spec.data_size,
             spec.model.config.vision_cfg.image_size,
             spec.recipe.alpha,
-            text.vocab_size,
-            text.context_length
+            of_text(text)
         );
-        let tokenizer = self.tokenizer(text.vocab_size)?;
+        let tokenizer = self.tokenizer(job)?;
         let pairs = self.training.get(key, || {
             let images = Arc::new(open_pool(job, &spec.data, &info, Some(spec.data_size), keep)?);
             let texts = (0..images.len()).map(|i| images.caption(i));
@@ -79,19 +78,18 @@ impl Prepared {
         let (vision, text) = (&job.spec.model.config.vision_cfg, &job.spec.model.config.text_cfg);
         let info = planned_pool(job, &plan.data)?;
         let key = format!(
-            "{} {} {} {} {:?} {} {} {:?} {:?} {}",
+            "{} {} {} {} {:?} {} {:?} {:?} {}",
             info.dir.display(),
             info.identity.digest,
             vision.image_size,
             vision.patch_size,
             job.spec.recipe.alpha,
-            text.vocab_size,
-            text.context_length,
+            of_text(text),
             plan.tasks,
             plan.templates,
             plan.dataset
         );
-        let tokenizer = self.tokenizer(text.vocab_size)?;
+        let tokenizer = self.tokenizer(job)?;
         self.held_out.get(key, || {
             let data = open_pool(job, &plan.data, &info, None, Keep::Square)?;
             // Fewer candidates make retrieval easier, so the same share of them may be missing as in training.
@@ -105,9 +103,21 @@ impl Prepared {
         })
     }
 
-    fn tokenizer(&mut self, vocabulary: u64) -> Result<Arc<Tokenizer>, RunError> {
-        self.tokenizers.get(vocabulary.to_string(), || Ok((0, Tokenizer::new(vocabulary))))
+    /// The tokenizer of a job's text tower.
+    pub fn tokenizer(&mut self, job: &Job) -> Result<Arc<Tokenizer>, RunError> {
+        let text = &job.spec.model.config.text_cfg;
+        self.tokenizers.get(of_text(text), || Ok((0, Tokenizer::new(text, &job.base_dir)?)))
     }
+}
+
+/// Everything that token ids and their layout depend on.
+fn of_text(text: &TextConfig) -> String {
+    let TextConfig { context_length, vocab_size, hf_tokenizer_name, tokenizer_sha256, tokenizer_kwargs, .. } = text;
+    let TextConfig { pool_type, eos_id, no_causal_mask, embed_cls, .. } = text;
+    format!(
+        "{context_length} {vocab_size} {hf_tokenizer_name:?} {tokenizer_sha256:?} {tokenizer_kwargs:?} \
+         {pool_type:?} {eos_id} {no_causal_mask} {embed_cls}"
+    )
 }
 
 /// Fails where more than `most` of the planned pairs can't be used.

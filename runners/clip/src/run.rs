@@ -10,7 +10,7 @@ use protocol::{Event, FailureKind, Job, exit};
 use tch::{Kind, Tensor};
 
 use crate::augment::Patches;
-use crate::batches::{Batch, Source};
+use crate::batches::{Batch, PatchDropout, Source};
 use crate::checkpoint::{CheckpointError, Folder, Position};
 use crate::device::{self, DeviceError};
 use crate::evaluate::{EvaluateError, HeldOut};
@@ -21,6 +21,7 @@ use crate::prepared::Prepared;
 use crate::report;
 use crate::serve::StopSignal;
 use crate::step::{self, StepOptions};
+use crate::tokenizer::TokenizerError;
 
 /// Steps are reported at least this often.
 const REPORT_INTERVAL: Duration = Duration::from_secs(10);
@@ -54,6 +55,9 @@ pub enum RunError {
         /// As the job says.
         planned: String,
     },
+    /// Its tokenizer.
+    #[error(transparent)]
+    Tokenizer(#[from] TokenizerError),
     /// An evaluation.
     #[error(transparent)]
     Evaluate(#[from] EvaluateError),
@@ -106,6 +110,7 @@ impl RunError {
                 _ => FailureKind::BadInput,
             },
             RunError::Job(_)
+            | RunError::Tokenizer(_)
             | RunError::Device(_)
             | RunError::PoolChanged { .. }
             | RunError::Skipped { .. }
@@ -162,7 +167,7 @@ fn train(path: &Path, prepared: &mut Prepared, stop: &StopSignal) -> Result<Endi
     let mut model = Clip::new(config, spec.recipe.precision, spec.seed, device);
     let mut optimizer = AdamW::new(&model.parameters);
     let folder = job.base_dir.join(&job.checkpoint_dir);
-    let mut folder = Folder::open(&folder, &job)?;
+    let mut folder = Folder::open(&folder, &job, prepared.tokenizer(&job)?.files())?;
     let (position, losses) = folder.resume(&mut model, &mut optimizer)?.unwrap_or_default();
     emit(&Event::Started {
         parameters: model.parameters.count(),
@@ -175,6 +180,7 @@ fn train(path: &Path, prepared: &mut Prepared, stop: &StopSignal) -> Result<Endi
         captions: Arc::clone(&pairs.captions),
         patches: Patches::new(config.vision_cfg.image_size as usize, config.vision_cfg.patch_size as usize),
         augmentation: spec.recipe.augmentation,
+        dropout: PatchDropout::new(&config.vision_cfg),
         seed: spec.seed,
         global_batch: spec.recipe.global_batch,
         threads: job.resources.threads,

@@ -2,7 +2,7 @@
 
 use kernels::{Compute, Gradients, LossError};
 use protocol::{Loss, Precision, Recipe};
-use tch::{Device, Tensor};
+use tch::{Device, Kind, Tensor};
 
 use crate::loss;
 use crate::model::{Clip, Inputs};
@@ -35,7 +35,8 @@ pub fn gradients(model: &Clip, inputs: &Inputs, options: StepOptions) -> Result<
     }
     let (images, texts) = model.forward(inputs);
     let loss = loss::info_nce(&images, &texts, &model.logit_scale, options)?;
-    let gradients = Tensor::run_backward(&[&loss], &leaves(model), false, false);
+    let walked = with_bias(model, loss.shallow_clone());
+    let gradients = Tensor::run_backward(&[&walked], &leaves(model), false, false);
     Ok((loss.detach(), gradients))
 }
 
@@ -66,7 +67,7 @@ fn in_parts(model: &Clip, inputs: &Inputs, options: StepOptions) -> Result<(Tens
         let (images, texts) = model.forward(&inputs.rows(from, to));
         // The scale does not enter the surrogate; times 0 it has a gradient for `run_backward` all the same.
         let surrogate = part.surrogate(&images, &texts) + &model.logit_scale * 0.0;
-        let gradients = Tensor::run_backward(&[&surrogate], &leaves, false, false);
+        let gradients = Tensor::run_backward(&[&with_bias(model, surrogate)], &leaves, false, false);
         if sums.is_empty() {
             sums = gradients;
         } else {
@@ -76,10 +77,18 @@ fn in_parts(model: &Clip, inputs: &Inputs, options: StepOptions) -> Result<(Tens
     let scale = of_features.scale.expect("wanted");
     for (parameter, sum) in model.parameters.list.iter().zip(&mut sums) {
         if parameter.name == "logit_scale" {
-            *sum = scale.shallow_clone();
+            *sum = scale.view(&parameter.shape[..]);
         }
     }
     Ok((of_features.loss, sums))
+}
+
+/// A parameter that the loss does not depend on has the gradient 0, but `run_backward` has to find it.
+fn with_bias(model: &Clip, loss: Tensor) -> Tensor {
+    match &model.logit_bias {
+        Some(bias) => loss + bias.sum(Kind::Float) * 0.0,
+        None => loss,
+    }
 }
 
 fn leaves(model: &Clip) -> Vec<&Tensor> {
@@ -88,7 +97,6 @@ fn leaves(model: &Clip) -> Vec<&Tensor> {
 #[cfg(test)]
 mod tests {
     use protocol::ModelConfig;
-    use tch::Kind;
 
     use super::*;
 
@@ -102,7 +110,7 @@ mod tests {
         let patches = Tensor::randn([12, 17, model.image.patch_values()], float);
         let tokens = Tensor::randint_low(1, 4000, [12, 9], (Kind::Int64, Device::Cpu));
         let ends = Tensor::from_slice(&[3_i64, 8, 2, 5, 8, 1, 7, 4, 6, 2, 8, 3]);
-        (model, Inputs { patches, tokens, ends })
+        (model, Inputs { patches, tokens, ends, kept: None })
     }
 
     #[test]

@@ -281,6 +281,10 @@ impl JobSpec {
         identity.data.path = PathBuf::new();
         identity.data.pool.clear();
         identity.skipped_max = None;
+        // The hash of a tokenizer's file says what it is.
+        if identity.model.config.text_cfg.tokenizer_sha256.is_some() {
+            identity.model.config.text_cfg.hf_tokenizer_name = None;
+        }
         for evaluation in &mut identity.evaluations {
             evaluation.data.path = PathBuf::new();
             evaluation.data.pool.clear();

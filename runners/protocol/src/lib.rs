@@ -24,7 +24,11 @@ pub use job::{
     Resources, RunnerIdentity, Schedule,
 };
 pub use manifest::{HASH_ORDER_DOC, PoolManifest, ShardEntry, SourceEntry};
-pub use model::{Compute, ModelConfig, ModelProblem, ModelSize, NamedModel, TextConfig, VisionConfig};
+pub use model::{
+    Approximate, Clean, Compute, GeluSettings, ImagePool, Layers, ModelConfig, ModelProblem, ModelSize, NamedModel,
+    NormSettings, TextConfig, TextPool, TextProjection, TokenizerSettings, VOCABULARY_MAX, VOCABULARY_MIN,
+    VisionConfig,
+};
 pub use shipped::{MODEL_ALIASES, SHIPPED_MODELS, shipped_model};
 
 /// Version of the JSON described here. A runner that speaks another one is refused before anything starts.

@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 
 use proptest::prelude::*;
-use protocol::{ModelConfig, SHIPPED_MODELS, TextConfig, VisionConfig, shipped_model};
+use protocol::{Layers, ModelConfig, SHIPPED_MODELS, TextConfig, VisionConfig, shipped_model};
 
 fn shipped(name: &str) -> ModelConfig {
     let (_, json) = shipped_model(name).unwrap_or_else(|| panic!("{name} is shipped"));
@@ -120,15 +120,15 @@ prop_compose! {
     ) -> ModelConfig {
         ModelConfig {
             embed_dim,
-            quick_gelu: false,
             vision_cfg: VisionConfig {
-                image_size: patch * side, layers, width: head_width * heads, head_width, mlp_ratio, patch_size: patch,
-                ls_init_value: image_scale,
+                image_size: patch * side, layers: Layers::Blocks(layers), width: head_width * heads, head_width,
+                mlp_ratio, patch_size: patch, ls_init_value: image_scale, ..VisionConfig::default()
             },
             text_cfg: TextConfig {
                 context_length, vocab_size, width: text_heads * text_head_width, heads: text_heads, layers: text_layers,
-                ls_init_value: None,
+                ..TextConfig::default()
             },
+            ..ModelConfig::default()
         }
     }
 }
@@ -149,7 +149,7 @@ proptest! {
     fn more_model_costs_more(config in sane()) {
         let size = config.size();
         for grow in [
-            |c: &mut ModelConfig| c.vision_cfg.layers += 1,
+            |c: &mut ModelConfig| c.vision_cfg.layers = Layers::Blocks(c.vision_cfg.blocks() + 1),
             |c: &mut ModelConfig| c.vision_cfg.width += c.vision_cfg.head_width,
             |c: &mut ModelConfig| c.vision_cfg.image_size += c.vision_cfg.patch_size,
             |c: &mut ModelConfig| c.text_cfg.layers += 1,
@@ -169,16 +169,27 @@ proptest! {
 
     /// Any numbers at all: `check` itself never overflows, and what it lets through can be sized.
     #[test]
-    fn check_is_total(numbers in prop::array::uniform11(prop_oneof![0..=20_000_u64, any::<u64>()]), mlp_ratio in any::<f64>()) {
+    fn check_is_total(
+        numbers in prop::array::uniform11(prop_oneof![0..=20_000_u64, any::<u64>()]),
+        mlp_ratio in any::<f64>(), stages in any::<bool>(), pooled in any::<bool>(),
+    ) {
         let [embed_dim, image_size, layers, width, head_width, patch_size, context_length, vocab_size, text_width, heads, text_layers] =
             numbers;
         let config = ModelConfig {
             embed_dim,
             quick_gelu: true,
-            vision_cfg: VisionConfig { image_size, layers, width, head_width, mlp_ratio, patch_size, ls_init_value: None },
-            text_cfg: TextConfig {
-                context_length, vocab_size, width: text_width, heads, layers: text_layers, ls_init_value: None,
+            vision_cfg: VisionConfig {
+                image_size,
+                layers: if stages { Layers::Stages([layers, 3, 4, 2]) } else { Layers::Blocks(layers) },
+                width, head_width, mlp_ratio, patch_size,
+                attentional_pool: pooled, attn_pooler_queries: layers, ..VisionConfig::default()
             },
+            text_cfg: TextConfig {
+                context_length, vocab_size, width: text_width, heads, layers: text_layers, embed_cls: pooled,
+                ..TextConfig::default()
+            },
+            custom_text: true,
+            ..ModelConfig::default()
         };
         if config.check().is_empty() {
             config.size();

@@ -13,19 +13,35 @@ mod tables;
 use std::borrow::Cow;
 use std::sync::LazyLock;
 
+use protocol::Clean;
 use regex::Regex;
 use unicode_normalization::UnicodeNormalization as _;
 
-/// What the tokenizer splits into words.
-pub fn clean(caption: &str) -> String {
+/// What a tokenizer splits into words, by OpenCLIP's name of the cleaning.
+pub fn cleaning(clean: Clean) -> fn(&str) -> String {
+    match clean {
+        Clean::Lower => |caption| spaced(&repaired(caption)).to_lowercase(),
+        Clean::Whitespace => |caption| spaced(&repaired(caption)),
+        Clean::Canonicalize => |caption| {
+            let text = repaired(caption).replace('_', " ");
+            let text: String = text.chars().filter(|c| !c.is_ascii_punctuation()).collect();
+            spaced(&text.to_lowercase())
+        },
+    }
+}
+
+/// Single spaces between words.
+fn spaced(text: &str) -> String {
+    text.split_whitespace().collect::<Vec<_>>().join(" ")
+}
+
+fn repaired(caption: &str) -> Cow<'_, str> {
     let plain = |byte: u8| (0x20..0x7f).contains(&byte) && byte != b'&';
-    let text = if caption.bytes().all(plain) {
+    if caption.bytes().all(plain) {
         Cow::Borrowed(caption)
     } else {
         Cow::Owned(entities::unescape(&entities::unescape(&repair(caption))))
-    };
-    let words: Vec<&str> = text.split_whitespace().collect();
-    words.join(" ").to_lowercase()
+    }
 }
 
 /// ftfy's `fix_text`: line by line.
@@ -115,7 +131,7 @@ mod tests {
     use std::io::Read as _;
 
     use super::*;
-    use crate::tokenizer::{Tokenizer, VOCABULARY_MAX};
+    use crate::tokenizer::Tokenizer;
 
     /// Made by `tests/captions.py` with ftfy 6.3.1 and open_clip 3.3.0: a line, what `_clean_lower` makes of it (both
     /// JSON) and its ids.
@@ -125,19 +141,33 @@ mod tests {
     fn awkward_captions_are_cleaned_as_open_clip_does() {
         let mut text = String::new();
         flate2::read::GzDecoder::new(GOLDEN).read_to_string(&mut text).expect("a gzip of UTF-8");
-        let tokenizer = Tokenizer::new(VOCABULARY_MAX);
+        let usual = protocol::TextConfig::default();
+        let tokenizer = Tokenizer::new(&usual, std::path::Path::new("")).expect("OpenAI's encoding");
         let mut different = Vec::new();
         for line in text.lines() {
             let fields: Vec<&str> = line.split('\t').collect();
             let [caption, cleaned] =
                 [fields[0], fields[1]].map(|json| -> String { serde_json::from_str(json).expect("JSON") });
-            let ids: Vec<u16> = fields[2].split_whitespace().map(|id| id.parse().expect("an id")).collect();
-            let (found, tokens) = (clean(&caption), tokenizer.encode(&caption, 10_000));
+            let ids: Vec<u32> = fields[2].split_whitespace().map(|id| id.parse().expect("an id")).collect();
+            let (found, tokens) = (cleaning(Clean::Lower)(&caption), tokenizer.encode(&caption, 10_000));
             if found != cleaned || tokens[1..tokens.len() - 1] != ids {
                 different.push(format!("{caption:?}\n  {found:?}\n  {cleaned:?}"));
             }
         }
         assert_eq!(text.lines().count(), 1085);
         assert!(different.is_empty(), "{} differ:\n{}", different.len(), different.join("\n"));
+    }
+
+    /// As open_clip 3.3.0's `get_clean_fn` has them.
+    #[test]
+    fn other_cleanings() {
+        let caption = " A_photo of  \u{201c}Caf\u{e9}s\u{201d} &amp; BARS, 2-for-1! \u{2014}_\n";
+        for (clean, expected) in [
+            (Clean::Whitespace, "A_photo of \"Caf\u{e9}s\" & BARS, 2-for-1! \u{2014}_"),
+            (Clean::Lower, "a_photo of \"caf\u{e9}s\" & bars, 2-for-1! \u{2014}_"),
+            (Clean::Canonicalize, "a photo of caf\u{e9}s bars 2for1 \u{2014}"),
+        ] {
+            assert_eq!(cleaning(clean)(caption), expected);
+        }
     }
 }

@@ -2,7 +2,7 @@
 
 use tch::{Kind, Tensor};
 
-use super::{LayerNorm, declare, linear};
+use super::{Activation, LayerNorm, declare, linear};
 use crate::parameters::{Declaration, Init, Parameters};
 
 /// Sizes of a block that its weights alone do not tell.
@@ -16,8 +16,10 @@ pub(super) struct BlockShape {
     pub(super) heads: i64,
     /// Whether a token sees only itself and what stands before it.
     pub(super) causal: bool,
-    /// `x sigmoid(1.702 x)` in place of GELU.
-    pub(super) quick_gelu: bool,
+    /// Between the layers of the MLP.
+    pub(super) activation: Activation,
+    /// Of LayerNorm.
+    pub(super) eps: f64,
     /// Initial LayerScale, if any.
     pub(super) layer_scale: Option<f64>,
     /// Of matrix products.
@@ -79,28 +81,29 @@ impl Block {
         let scale = |ls: &str| shape.layer_scale.map(|_| parameters.get(&format!("{name}.{ls}.gamma")));
         Block {
             shape,
-            ln_1: LayerNorm::new(parameters, &format!("{name}.ln_1")),
+            ln_1: LayerNorm::new(parameters, &format!("{name}.ln_1"), shape.eps),
             in_proj: (
                 parameters.get(&format!("{name}.attn.in_proj_weight")),
                 parameters.get(&format!("{name}.attn.in_proj_bias")),
             ),
             out_proj: pair("attn.out_proj"),
             ls_1: scale("ls_1"),
-            ln_2: LayerNorm::new(parameters, &format!("{name}.ln_2")),
+            ln_2: LayerNorm::new(parameters, &format!("{name}.ln_2"), shape.eps),
             c_fc: pair("mlp.c_fc"),
             c_proj: pair("mlp.c_proj"),
             ls_2: scale("ls_2"),
         }
     }
 
-    /// x (B T, W) of sequences of T tokens to (B T, W).
-    pub(super) fn forward(&self, x: &Tensor, tokens: i64) -> Tensor {
+    /// x (B T, W) of sequences of T tokens to (B T, W). `seen` (B, 1, T, T), in place of the shape's `causal`, is true
+    /// where a token may look.
+    pub(super) fn forward(&self, x: &Tensor, tokens: i64, seen: Option<&Tensor>) -> Tensor {
         let BlockShape { width, heads, causal, kind, .. } = self.shape;
         let qkv = linear(&self.ln_1.forward(x), &self.in_proj.0, Some(&self.in_proj.1), kind);
         // (3, B, heads, T, d), views all: the kernel reads strides.
         let qkv = qkv.view([-1, tokens, 3, heads, width / heads]).permute([2, 0, 3, 1, 4]).unbind(0);
-        let mixed =
-            Tensor::scaled_dot_product_attention::<Tensor>(&qkv[0], &qkv[1], &qkv[2], None, 0.0, causal, None, false);
+        let causal = causal && seen.is_none();
+        let mixed = Tensor::scaled_dot_product_attention(&qkv[0], &qkv[1], &qkv[2], seen, 0.0, causal, None, false);
         let mixed = mixed.transpose(1, 2).reshape([-1, width]);
         self.mlp(&self.attended(x, &mixed))
     }
@@ -141,7 +144,7 @@ impl Block {
     fn mlp(&self, x: &Tensor) -> Tensor {
         let kind = self.shape.kind;
         let hidden = linear(&self.ln_2.forward(x), &self.c_fc.0, Some(&self.c_fc.1), kind);
-        let hidden = if self.shape.quick_gelu { &hidden * (&hidden * 1.702).sigmoid() } else { hidden.gelu("none") };
+        let hidden = self.shape.activation.of(&hidden);
         let y = linear(&hidden, &self.c_proj.0, Some(&self.c_proj.1), kind);
         match &self.ls_2 {
             Some(gamma) => x + y * gamma,

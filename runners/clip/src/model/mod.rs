@@ -1,17 +1,18 @@
 //! CLIP: two transformers into one embedding space, as `open_clip/model.py` and `transformer.py` define it.
 //!
 //! Parameter names and shapes are those of OpenCLIP's state dict. Two things are computed differently and come out the
-//! same: the last block of a tower works out queries, MLP and residual for the pooled token only (nothing else is
-//! read), and text is cut after the longest caption of a batch (the mask is causal, so what follows the end token is
-//! never seen).
+//! same: where one token of a tower is pooled, its last block works out queries, MLP and residual for that one only
+//! (nothing else is read), and text under a causal mask is cut after the last token of a batch that is pooled (what
+//! follows is never seen).
 
+mod attention_pool;
 mod block;
 #[cfg(test)]
 mod golden;
 mod image;
 mod text;
 
-use protocol::{ModelConfig, Precision};
+use protocol::{Approximate, ModelConfig, Precision};
 use tch::{Device, Kind, Tensor};
 
 use crate::batches::Batch;
@@ -34,6 +35,8 @@ pub struct Clip {
     pub text: TextTower,
     /// ln of the factor on cosine similarities, shape ().
     pub logit_scale: Tensor,
+    /// A parameter that InfoNCE does not depend on: adding a number to all logits changes no softmax.
+    pub logit_bias: Option<Tensor>,
 }
 
 /// One batch as tensors on the model's device.
@@ -43,8 +46,10 @@ pub struct Inputs {
     pub patches: Tensor,
     /// (B, X) token ids.
     pub tokens: Tensor,
-    /// (B) place of the end token.
+    /// (B) place of the token that is pooled.
     pub ends: Tensor,
+    /// (B, K + 1) rows of `patches` that are seen, the class token's first; `None`: all of them.
+    pub kept: Option<Tensor>,
 }
 
 impl Inputs {
@@ -52,7 +57,12 @@ impl Inputs {
     #[must_use]
     pub fn rows(&self, from: i64, to: i64) -> Inputs {
         let rows = |tensor: &Tensor| tensor.narrow(0, from, to - from);
-        Inputs { patches: rows(&self.patches), tokens: rows(&self.tokens), ends: rows(&self.ends) }
+        Inputs {
+            patches: rows(&self.patches),
+            tokens: rows(&self.tokens),
+            ends: rows(&self.ends),
+            kept: self.kept.as_ref().map(rows),
+        }
     }
 }
 
@@ -62,7 +72,10 @@ impl Clip {
     /// # Panics
     /// If the number of parameters is not what [`ModelConfig::size`] says: planner and runner would disagree.
     pub fn new(config: &ModelConfig, precision: Precision, seed: u64, device: Device) -> Clip {
-        let mut declarations = vec![declare("logit_scale", &[], Init::Constant((1.0_f64 / 0.07).ln()))];
+        let scalar = if config.nonscalar_logit_scale { &[1][..] } else { &[] };
+        let logit_scale = config.init_logit_scale.unwrap_or_else(|| (1.0_f64 / 0.07).ln());
+        let mut declarations = vec![declare("logit_scale", scalar, Init::Constant(logit_scale))];
+        declarations.extend(config.init_logit_bias.map(|bias| declare("logit_bias", scalar, Init::Constant(bias))));
         declarations.extend(image::declarations(config));
         declarations.extend(text::declarations(config));
         let parameters = Parameters::new(declarations, seed, device);
@@ -74,7 +87,9 @@ impl Clip {
         let image = ImageTower::new(config, &parameters, kind);
         let text = TextTower::new(config, &parameters, kind);
         let logit_scale = parameters.get("logit_scale");
-        Clip { parameters, image, text, logit_scale }
+        let logit_scale = if config.nonscalar_logit_scale { logit_scale.squeeze() } else { logit_scale };
+        let logit_bias = config.init_logit_bias.map(|_| parameters.get("logit_bias"));
+        Clip { parameters, image, text, logit_scale, logit_bias }
     }
 
     /// Where the model lives.
@@ -90,18 +105,22 @@ impl Clip {
             patches: Tensor::from_slice(&batch.patches).view([size, -1, self.image.patch_values()]).to_device(device),
             tokens: Tensor::from_slice(&batch.tokens).view([size, -1]).to_device(device),
             ends: Tensor::from_slice(&batch.ends).to_device(device),
+            kept: (!batch.kept.is_empty()).then(|| Tensor::from_slice(&batch.kept).view([size, -1]).to_device(device)),
         }
     }
 
     /// L2-normalised embeddings (B, E) of images and texts, fp32.
     pub fn forward(&self, inputs: &Inputs) -> (Tensor, Tensor) {
-        (self.image.forward(&inputs.patches), self.text.forward(&inputs.tokens, &inputs.ends))
+        (
+            self.image.forward_kept(&inputs.patches, inputs.kept.as_ref()),
+            self.text.forward(&inputs.tokens, &inputs.ends),
+        )
     }
 
     /// Brings `logit_scale` back into [0, ln 100]; called after each step.
     pub fn clamp_logit_scale(&self) {
         tch::no_grad(|| {
-            let _ = self.logit_scale.shallow_clone().clamp_(0.0, LOGIT_SCALE_MAX);
+            let _ = self.logit_scale.detach().clamp_(0.0, LOGIT_SCALE_MAX);
         });
     }
 }
@@ -125,16 +144,38 @@ fn linear(x: &Tensor, weight: &Tensor, bias: Option<&Tensor>, kind: Kind) -> Ten
     x.to_kind(kind).linear(&weight.to_kind(kind), bias.map(|bias| bias.to_kind(kind)).as_ref())
 }
 
-/// LayerNorm over the last dimension, eps 1e-5, fp32.
+/// What stands between the two layers of an MLP.
+#[derive(Debug, Clone, Copy)]
+enum Activation {
+    QuickGelu,
+    Gelu(Approximate),
+}
+
+impl Activation {
+    fn new(quick: bool, approximate: Approximate) -> Activation {
+        if quick { Activation::QuickGelu } else { Activation::Gelu(approximate) }
+    }
+
+    fn of(self, x: &Tensor) -> Tensor {
+        match self {
+            Activation::QuickGelu => x * (x * 1.702).sigmoid(),
+            Activation::Gelu(approximate) => x.gelu(approximate.name()),
+        }
+    }
+}
+
+/// LayerNorm over the last dimension, fp32.
 #[derive(Debug)]
 struct LayerNorm {
     weight: Tensor,
     bias: Tensor,
+    eps: f64,
 }
 
 impl LayerNorm {
-    fn new(parameters: &Parameters, name: &str) -> LayerNorm {
-        LayerNorm { weight: parameters.get(&format!("{name}.weight")), bias: parameters.get(&format!("{name}.bias")) }
+    fn new(parameters: &Parameters, name: &str, eps: f64) -> LayerNorm {
+        let part = |part: &str| parameters.get(&format!("{name}.{part}"));
+        LayerNorm { weight: part("weight"), bias: part("bias"), eps }
     }
 
     fn declarations(name: &str, width: i64) -> [Declaration; 2] {
@@ -145,6 +186,6 @@ impl LayerNorm {
     }
 
     fn forward(&self, x: &Tensor) -> Tensor {
-        x.layer_norm(self.weight.size(), Some(&self.weight), Some(&self.bias), 1e-5, true)
+        x.layer_norm(self.weight.size(), Some(&self.weight), Some(&self.bias), self.eps, true)
     }
 }

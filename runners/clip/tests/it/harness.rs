@@ -6,8 +6,8 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
 
 use protocol::{
-    Augmentation, DataSource, EvaluationPlan, EvaluationTask, Event, Job, JobSpec, ModelConfig, NamedModel, Precision,
-    Recipe, Resources, RunnerIdentity, Schedule, ServeRequest, TextConfig, VisionConfig,
+    Augmentation, DataSource, EvaluationPlan, EvaluationTask, Event, Job, JobSpec, Layers, ModelConfig, NamedModel,
+    Precision, Recipe, Resources, RunnerIdentity, Schedule, ServeRequest, TextConfig, VisionConfig,
 };
 use tempfile::TempDir;
 
@@ -142,15 +142,13 @@ pub(crate) fn last_checkpoint(events: &[Event]) -> PathBuf {
 fn tiny_model() -> ModelConfig {
     ModelConfig {
         embed_dim: 32,
-        quick_gelu: false,
         vision_cfg: VisionConfig {
             image_size: 16,
-            layers: 2,
+            layers: Layers::Blocks(2),
             width: 32,
             head_width: 16,
-            mlp_ratio: 4.0,
             patch_size: 8,
-            ls_init_value: None,
+            ..VisionConfig::default()
         },
         text_cfg: TextConfig {
             context_length: 12,
@@ -158,8 +156,9 @@ fn tiny_model() -> ModelConfig {
             width: 32,
             heads: 2,
             layers: 2,
-            ls_init_value: None,
+            ..TextConfig::default()
         },
+        ..ModelConfig::default()
     }
 }
 

@@ -30,7 +30,7 @@ fn jobs_that_cannot_work() {
     );
     assert_says(
         &refused(|job| job.spec.model.config.text_cfg.vocab_size = 100),
-        &["vocab_size` is 100", "514 to 49408"],
+        &["`text_cfg.vocab_size` is 100", "514 to 49408"],
     );
     assert_says(
         &refused(|job| job.spec.recipe.accum_freq = 3),

@@ -4,7 +4,7 @@ use std::fs;
 use std::io::{BufRead, BufReader, Read};
 use std::process::Command;
 
-use protocol::{EvaluationTask, Event, Measurement, exit};
+use protocol::{EvaluationTask, Event, Job, Measurement, exit};
 
 use crate::harness::{Bench, events, last_checkpoint, run, start};
 
@@ -76,9 +76,26 @@ fn sixty_four_pairs_are_learnt_by_heart() {
 
 #[test]
 fn a_stopped_and_resumed_job_ends_with_the_same_bytes() {
+    stopped_and_resumed(|_| ());
+}
+
+/// What is left out of an image depends on seed and samples seen alone.
+#[test]
+fn patch_dropout_goes_on_where_it_was() {
+    stopped_and_resumed(|job| {
+        let vision = &mut job.spec.model.config.vision_cfg;
+        (vision.image_size, vision.patch_size, vision.patch_dropout) = (32, 8, 0.6);
+        (vision.pool_type, vision.no_ln_pre) = (protocol::ImagePool::Avg, true);
+        let text = &mut job.spec.model.config.text_cfg;
+        (text.pool_type, text.no_causal_mask) = (protocol::TextPool::Last, true);
+    });
+}
+
+fn stopped_and_resumed(change: impl Fn(&mut Job)) {
     let bench = Bench::new();
     let long = |name: &str| {
         let mut job = bench.job(name);
+        change(&mut job);
         job.spec.samples_seen = 32 * 400;
         job.spec.evaluations[0].at_samples = vec![32 * 10];
         job
@@ -177,6 +194,25 @@ fn other_precisions_and_parts_train() {
     job.resources.threads = 2;
     let (events, code) = run(&job);
     assert_eq!(code, exit::FINISHED, "{events:?}");
+}
+
+#[test]
+fn other_towers_train_in_bf16_and_in_parts() {
+    let bench = Bench::new();
+    let mut job = bench.job("towers");
+    let config = &mut job.spec.model.config;
+    config.custom_text = true;
+    config.nonscalar_logit_scale = true;
+    config.init_logit_bias = Some(-10.0);
+    config.vision_cfg.attentional_pool = true;
+    config.vision_cfg.attn_pooler_queries = 3;
+    config.text_cfg.embed_cls = true;
+    config.text_cfg.proj_bias = true;
+    job.spec.recipe.precision = protocol::Precision::AmpBf16;
+    job.spec.recipe.accum_freq = 4;
+    let (events, code) = run(&job);
+    assert_eq!(code, exit::FINISHED, "{events:?}");
+    assert_eq!(measured(&events, 192).len(), 9);
 }
 
 #[test]
