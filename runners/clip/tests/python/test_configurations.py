@@ -4,37 +4,73 @@
 """
 
 import json
-import os
-import pathlib
-import subprocess
 
+import configurations
+import golden
 import open_clip
 import pytest
 import torch
-
-SWEEP = os.environ["SWEEP"]
-CONFIGS = sorted((pathlib.Path(open_clip.__file__).parent / "model_configs").glob("*.json"))
+from torch.utils.flop_counter import FlopCounterMode
 
 
-@pytest.mark.parametrize("path", CONFIGS, ids=lambda path: path.stem)
+@pytest.mark.parametrize("path", configurations.CONFIGS, ids=lambda path: path.stem)
 def test_a_configuration_is_sized_or_refused(path):
-    shown = subprocess.run([SWEEP, "model", path, "--json"], capture_output=True, text=True)
+    row, words = configurations.shown(path)
     config = json.loads(path.read_text())
-    if shown.returncode != 0:
-        assert shown.returncode == 2 and "`" in shown.stderr and "built" in shown.stderr, shown.stderr
-        # What is refused has a setting that clip-runner's towers do not have.
-        text, vision = config["text_cfg"], config["vision_cfg"]
-        foreign = {"timm_model_name", "no_ln_pre", "attentional_pool", "output_tokens"} & vision.keys()
-        foreign |= {"hf_model_name", "hf_tokenizer_name", "embed_cls", "no_causal_mask"} & text.keys()
-        assert foreign or isinstance(vision["layers"], list), shown.stderr
+    text, vision = config["text_cfg"], config["vision_cfg"]
+    if row is None:
+        foreign = "_siglip_" not in vision.get("timm_model_name", "_siglip_")
+        assert foreign or "hf_model_name" in text or "multimodal_cfg" in config, words
         return
+    assert ("timm_model_name" in vision or isinstance(vision["layers"], list)) == (configurations.kind(row) == "counted")
     with torch.device("meta"):
         model = open_clip.create_model(path.stem, device="meta", load_weights=False)
-    assert json.loads(shown.stdout)["parameters"] == sum(p.numel() for p in model.parameters())
+    assert row["parameters"] == sum(p.numel() for p in model.parameters())
+    side = vision["image_size"]
+    with FlopCounterMode(display=False) as counter:
+        model.visual(torch.empty(1, 3, side, side, device="meta"))
+        model.encode_text(torch.zeros(1, model.context_length, dtype=torch.long, device="meta"))
+    assert row["gflops"] == pytest.approx(counter.get_total_flops() / 1e9, rel=1e-12)
+
+
+def test_the_table_is_that_of_the_documentation():
+    assert configurations.FILE.read_text() == configurations.table()
 
 
 def test_the_study_is_covered():
     """The models of Cherti et al. 2022, table 1."""
     for name in ["ViT-B-32", "ViT-B-16", "ViT-L-14", "ViT-H-14", "ViT-g-14", "ViT-bigG-14"]:
-        path = next(path for path in CONFIGS if path.stem == name)
-        assert subprocess.run([SWEEP, "model", path, "--json"], capture_output=True).returncode == 0, name
+        path = next(path for path in configurations.CONFIGS if path.stem == name)
+        assert configurations.kind(configurations.shown(path)[0]) == "trained", name
+
+
+SIZES = {"image_size", "layers", "width", "head_width", "mlp_ratio", "patch_size", "context_length", "vocab_size", "heads"}
+SIZES |= {"attn_pooler_queries", "attn_pooler_heads", "eos_id", "hf_tokenizer_name", "tokenizer_kwargs"}
+
+
+def flags(config):
+    """A configuration without its sizes."""
+    top = {key: value for key, value in config.items() if key not in ("embed_dim", "vision_cfg", "text_cfg")}
+    towers = []
+    for tower in ("vision_cfg", "text_cfg"):
+        settings = {key: value for key, value in config[tower].items() if key not in SIZES}
+        towers.append({key: True if key == "ls_init_value" else value for key, value in settings.items()})
+    return json.dumps([top, *towers], sort_keys=True)
+
+
+def test_each_kind_that_is_trained_has_golden_numbers():
+    covered = {flags(config) for config in golden.CASES.values()}
+    trained = 0
+    for path in configurations.CONFIGS:
+        if configurations.kind(configurations.shown(path)[0]) in ("trained", "tokenizer"):
+            trained += 1
+            assert flags(json.loads(path.read_text())) in covered, path.stem
+    assert trained == 45
+
+
+@pytest.mark.parametrize("name", golden.CASES)
+def test_golden_numbers_are_open_clip_s(name):
+    kept, fresh = json.loads(golden.FILE.read_text())[name], golden.numbers(golden.CASES[name])
+    assert kept.keys() == fresh.keys() and kept["config"] == fresh["config"] and kept["ends"] == fresh["ends"]
+    for key in ("images", "texts", "loss", "gradient_norm", "parameters", "losses"):
+        assert kept[key] == pytest.approx(fresh[key], rel=2e-6, abs=2e-6), key
