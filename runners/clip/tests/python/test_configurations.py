@@ -49,22 +49,21 @@ SIZES |= {"attn_pooler_queries", "attn_pooler_heads", "eos_id", "hf_tokenizer_na
 
 
 def flags(config):
-    """A configuration without its sizes."""
+    """A configuration without its sizes, once for each tower: they share nothing but what stands beside them."""
     top = {key: value for key, value in config.items() if key not in ("embed_dim", "vision_cfg", "text_cfg")}
-    towers = []
     for tower in ("vision_cfg", "text_cfg"):
         settings = {key: value for key, value in config[tower].items() if key not in SIZES}
-        towers.append({key: True if key == "ls_init_value" else value for key, value in settings.items()})
-    return json.dumps([top, *towers], sort_keys=True)
+        settings = {key: True if key == "ls_init_value" else value for key, value in settings.items()}
+        yield json.dumps([top, tower, settings], sort_keys=True)
 
 
 def test_each_kind_that_is_trained_has_golden_numbers():
-    covered = {flags(config) for config in golden.CASES.values()}
+    covered = {tower for config in golden.CASES.values() for tower in flags(config)}
     trained = 0
     for path in configurations.CONFIGS:
         if configurations.kind(configurations.shown(path)[0]) in ("trained", "tokenizer"):
             trained += 1
-            assert flags(json.loads(path.read_text())) in covered, path.stem
+            assert covered.issuperset(flags(json.loads(path.read_text()))), path.stem
     assert trained == 45
 
 
