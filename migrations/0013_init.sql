@@ -41,3 +41,11 @@ JOIN attempt_current a USING (attempt_id)
 WHERE a.superseded_after_samples IS NULL OR e.samples_seen <= a.superseded_after_samples
 ORDER BY a.job_id, e.dataset, e.metric, e.samples_seen, a.fence DESC;
 COMMENT ON COLUMN measurement.measured_by IS 'Row of the job that measured the checkpoint apart from training; NULL: the attempt itself did.';
+
+-- Up to clip-runner 0.4.0 equal captions were right for one another under the plain names, which are CLIP_benchmark's
+-- definition since.
+UPDATE evaluation e
+SET metric = replace(e.metric, '_retrieval_recall@', '_retrieval_recall_grouped@')
+FROM attempt a JOIN job j USING (job_id)
+WHERE a.attempt_id = e.attempt_id AND j.source IS NULL AND j.runner = 'clip'
+      AND j.runner_version IN ('0.1.0', '0.2.0', '0.3.0', '0.4.0') AND e.metric LIKE '%\_retrieval\_recall@%';

@@ -3,7 +3,9 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 
-use protocol::{DataSource, EvaluationPlan, EvaluationTask, JobSpec, NamedModel, Recipe, RunnerIdentity, Weights};
+use protocol::{
+    DataSource, EvaluationPlan, EvaluationTask, JobSpec, NamedModel, ProbePlan, Recipe, RunnerIdentity, Weights,
+};
 
 use super::evaluate::{Args, At, Measuring, evaluations};
 use super::output::{Failure, say};
@@ -31,6 +33,12 @@ pub(super) async fn plan(args: &Args, sweep: &str, placement: &Placement) -> Res
             .hint("`--runner clip` measures what clip-runner and open_clip have trained"));
     }
     let asked = planned_evaluations(&spec, &inputs).map_err(|error| Failure::bad_input(plan::rendered(&error)))?;
+    if args.name.is_none() {
+        // Another question is another sweep: one that goes on in its own keeps its jobs in sight.
+        let plans: Vec<EvaluationPlan> = asked.iter().map(|(plan, _)| by_content(plan)).collect();
+        let name = format!("{sweep}-evaluate-{}", digest_of(&(plans, &args.tasks, args.at == At::Final)));
+        spec = renamed(&spec, &name)?;
+    }
     let checkpoints = kept(args, sweep, store.companion_checkpoints(sweep_id).await?)?;
     let earlier = Earlier::read(&store, sweep_id).await?;
 
@@ -41,7 +49,7 @@ pub(super) async fn plan(args: &Args, sweep: &str, placement: &Placement) -> Res
         let trained = trained_as(args, found, &inputs)?;
         let weights = weights(found)?;
         let wanted: Vec<EvaluationPlan> = if args.pools.is_empty() {
-            trained.evaluations.iter().map(|plan| narrowed(plan, &args.tasks)).collect()
+            trained.evaluations.iter().map(|plan| narrowed(plan, &args.tasks)).collect::<Result<_, _>>()?
         } else {
             asked.iter().map(|(plan, _)| plan.clone()).collect()
         };
@@ -76,7 +84,7 @@ fn of_command_line(args: &Args, sweep: &str, trained: Option<&str>) -> Result<Sp
     let trained = trained.and_then(|text| spec::parse(&Source::new(sweep, text)).ok());
     let named = trained.as_ref().map_or("clip", |spec| &spec.runner);
     let runner = super::evaluate::quoted(args.runner.as_deref().unwrap_or(named));
-    let name = args.name.clone().unwrap_or_else(|| format!("{sweep}-evaluations"));
+    let name = args.name.clone().unwrap_or_else(|| format!("{sweep}-evaluate"));
     let evaluations = if args.pools.is_empty() { String::new() } else { evaluations(args) };
     let text = format!(
         "# Made by `sweep evaluate {sweep}`, which measures checkpoints of that sweep.\nname: {}\nrunner: {runner}\n\
@@ -90,6 +98,30 @@ fn of_command_line(args: &Args, sweep: &str, trained: Option<&str>) -> Result<Sp
         (spec.backend, spec.limits) = (trained.backend, trained.limits);
     }
     Ok(spec)
+}
+
+/// The same spec under another name.
+fn renamed(spec: &Spec, name: &str) -> Result<Spec, Failure> {
+    let quoted = |name: &str| format!("\nname: {}\n", super::evaluate::quoted(name));
+    let text = spec.source.text().replacen(&quoted(&spec.name), &quoted(name), 1);
+    let parsed = spec::parse(&Source::new("(the command line)", &text));
+    let parsed = parsed.map_err(|error| Failure::bad_input(plan::rendered(&error)))?;
+    Ok(Spec { name: parsed.name, source: parsed.source, ..spec.clone() })
+}
+
+/// An evaluation as far as it changes numbers: its pools by digest, and not which shots of a probe are asked for.
+fn by_content(plan: &EvaluationPlan) -> EvaluationPlan {
+    let mut plan = plan.clone();
+    for source in plan.sources_mut() {
+        (source.path, source.pool) = (std::path::PathBuf::new(), String::new());
+    }
+    plan
+}
+
+/// Eight digits that tell questions apart.
+fn digest_of(question: &impl serde::Serialize) -> String {
+    let text = serde_json::to_string(question).expect("plans are JSON");
+    crate::plan::text_digest(&text)[..8].to_owned()
 }
 
 /// The checkpoints that are asked for and still there.
@@ -124,6 +156,14 @@ fn kept(args: &Args, sweep: &str, all: Vec<CheckpointOf>) -> Result<Vec<Checkpoi
 fn trained_as(args: &Args, found: &CheckpointOf, inputs: &Inputs) -> Result<JobSpec, Failure> {
     if let Some(spec) = &found.spec {
         return Ok(spec.clone());
+    }
+    // An imported run says its model's name, and these change the model or its images.
+    if let Some(sees) = found.sees.as_ref().filter(|sees| !sees.is_empty()) {
+        let said: Vec<String> = sees.iter().map(|(name, value)| format!("{name}: {value}")).collect();
+        let message = format!("job {} was trained with {}", &found.job_key[..12], said.join(", "));
+        return Err(Failure::bad_input(message).hint(
+            "measure its file by `sweep evaluate --checkpoint FILE` with an `open_clip_config.json` beside it that says so",
+        ));
     }
     let name = args.model.as_ref().unwrap_or(&found.model);
     let model = if spec::is_model_file(name) {
@@ -175,13 +215,34 @@ fn weights(found: &CheckpointOf) -> Result<Weights, Failure> {
 }
 
 /// A plan with these tasks in place of its own, if any are given.
-fn narrowed(plan: &EvaluationPlan, tasks: &[EvaluationTask]) -> EvaluationPlan {
+fn narrowed(plan: &EvaluationPlan, tasks: &[EvaluationTask]) -> Result<EvaluationPlan, Failure> {
     let mut plan = plan.clone();
+    if tasks.contains(&EvaluationTask::LinearProbe) && plan.probe.is_none() {
+        let message = format!("`linear_probe` has nothing to train on for `{}`", plan.dataset);
+        return Err(Failure::bad_input(message).hint("name both: `--pool FOLDER --train FOLDER --task linear_probe`"));
+    }
     if !tasks.is_empty() {
         plan.tasks = tasks.to_vec();
     }
+    if !plan.tasks.contains(&EvaluationTask::LinearProbe) {
+        plan.probe = None;
+    }
     plan.at_samples.clear();
-    plan
+    Ok(plan)
+}
+
+/// Whether the metrics of a data set have all that a task of the plan gives.
+fn is_measured(task: EvaluationTask, plan: &EvaluationPlan, metrics: &[&str]) -> bool {
+    let has =
+        |wanted: &dyn Fn(&str) -> bool| metrics.iter().any(|metric| task_of(metric) == Some(task) && wanted(metric));
+    match (task, &plan.probe) {
+        (EvaluationTask::LinearProbe, Some(probe)) => {
+            probe.shots.iter().all(|shots| has(&|metric| metric.ends_with(&format!("@{}", shots.suffix()))))
+        }
+        // Before clip-runner 0.5.0 there were grouped recalls alone.
+        (EvaluationTask::ZeroshotRetrieval, _) => has(&|metric| metric.contains("_retrieval_recall@")),
+        _ => has(&|_| true),
+    }
 }
 
 /// What earlier measuring jobs of the sweep were to measure.
@@ -198,35 +259,43 @@ impl Earlier {
         here.flat_map(|(_, spec)| &spec.evaluations)
     }
 
-    /// One name means one pool: else numbers of two would stand under it.
+    /// One name means one pool, and one way to train a probe: else numbers of two would stand under it.
     fn same_pool(&self, found: &CheckpointOf, trained: &JobSpec, plan: &EvaluationPlan) -> Result<(), Failure> {
-        let mut known = trained.evaluations.iter().chain(self.of(found)).filter(|known| known.dataset == plan.dataset);
-        match known.find(|known| known.data.digest != plan.data.digest) {
-            None => Ok(()),
-            Some(known) => Err(Failure::bad_input(format!(
-                "`{}` is the name of another pool in job {}: {} (digest {}), and {} has {}",
+        let known = || trained.evaluations.iter().chain(self.of(found)).filter(|known| known.dataset == plan.dataset);
+        let job = &found.job_key[..12];
+        let hint = "give its results a name of their own: `--dataset NAME`";
+        if let Some(known) = known().find(|known| known.data.digest != plan.data.digest) {
+            let message = format!(
+                "`{}` is the name of another pool in job {job}: {} (digest {}), and {} has {}",
                 plan.dataset,
-                &found.job_key[..12],
                 known.data.path.display(),
                 &known.data.digest[..12],
                 plan.data.path.display(),
                 &plan.data.digest[..12]
-            ))
-            .hint("give its results a name of their own: `--dataset NAME`")),
+            );
+            return Err(Failure::bad_input(message).hint(hint));
         }
+        let training =
+            |plan: &EvaluationPlan| by_content(plan).probe.map(|probe| ProbePlan { shots: Vec::new(), ..probe });
+        let Some(ours) = training(plan) else { return Ok(()) };
+        if known().filter_map(training).any(|theirs| theirs != ours) {
+            let message = format!("the linear probes of `{}` in job {job} were trained otherwise", plan.dataset);
+            return Err(Failure::bad_input(message).hint(hint));
+        }
+        Ok(())
     }
 
     /// What of a plan nobody has measured there. An earlier job that was to measure just that is taken again, so that
     /// asking twice starts nothing: some tasks can't be measured, and leave no row.
     fn missing(&self, found: &CheckpointOf, mut plan: EvaluationPlan) -> Option<EvaluationPlan> {
-        let measured = |task: &EvaluationTask| {
-            found.measured.iter().any(|(dataset, metric)| *dataset == plan.dataset && task_of(metric) == Some(*task))
-        };
-        let tasks: Vec<EvaluationTask> = plan.tasks.iter().copied().filter(|task| !measured(task)).collect();
+        let here = found.measured.iter().filter(|(dataset, _)| *dataset == plan.dataset);
+        let metrics: Vec<&str> = here.map(|(_, metric)| metric.as_str()).collect();
+        let tasks: Vec<EvaluationTask> =
+            plan.tasks.iter().copied().filter(|task| !is_measured(*task, &plan, &metrics)).collect();
         let same = |known: &&EvaluationPlan| {
             known.dataset == plan.dataset
                 && known.templates == plan.templates
-                && known.probe == plan.probe
+                && by_content(known).probe == by_content(&plan).probe
                 && tasks.iter().all(|task| known.tasks.contains(task))
         };
         if tasks.is_empty() {

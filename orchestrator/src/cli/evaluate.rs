@@ -180,7 +180,9 @@ pub(super) fn quoted(text: &str) -> String {
 
 /// One job that measures a checkpoint, as a spec that `sweep launch` would take too.
 fn of_checkpoint(args: &Args, checkpoint: &Path, placement: &Placement) -> Result<Measuring, Failure> {
-    let config = checkpoint.join(OPEN_CLIP_CONFIG);
+    // In the folder, or beside the file.
+    let folder = if checkpoint.is_dir() { checkpoint } else { checkpoint.parent().unwrap_or(Path::new("")) };
+    let config = folder.join(OPEN_CLIP_CONFIG);
     let model = match &args.model {
         Some(model) => model.clone(),
         None if config.is_file() => config.display().to_string(),

@@ -59,6 +59,9 @@ const KEPT: [&str; 17] = [
     "force_context_length",
 ];
 
+/// Arguments that change what a model makes of an image, whatever its name says.
+const SEES: [&str; 5] = ["image_mean", "image_std", "image_interpolation", "image_resize_mode", "force_quick_gelu"];
+
 /// What tells runs apart beside their name. How far they train and on how many GPUs, and where their data lie, changes
 /// when a run goes on.
 const TELLING: [&str; 10] = [
@@ -177,6 +180,11 @@ fn job(run: &Run, warnings: &mut Vec<String>) -> Result<Option<ImportedJob>, Rea
     }
     let compute = size.zip(samples_seen).map(|(size, seen)| size.compute(seen.round() as u64));
     let kept: BTreeMap<&str, &str> = KEPT.iter().filter_map(|name| Some((*name, params.text(name)?))).collect();
+    let sees: BTreeMap<&str, &str> = SEES
+        .iter()
+        .filter_map(|name| Some((*name, params.text(name)?)))
+        .filter(|(_, value)| *value != "False")
+        .collect();
     let batch = params.positive("batch_size");
     let gpus = params.positive("world_size").map(|gpus| gpus as i32);
     let global_batch =
@@ -205,16 +213,20 @@ fn job(run: &Run, warnings: &mut Vec<String>) -> Result<Option<ImportedJob>, Rea
     if !left_out.is_empty() {
         warnings.push(format!("{}: left out, no fraction and no loss: {}", run.folder, list_of(left_out)));
     }
+    let mut detail = json!({
+        "file": format!("{}/{}", run.folder, run.params.name), "sha256": run.params.sha256(),
+        "results_sha256": run.results.sha256(), "pretrained": params.text("name").unwrap_or(&run.folder),
+        "params": kept, "epoch": last, "global_batch": global_batch,
+    });
+    if !sees.is_empty() {
+        detail["sees"] = json!(sees);
+    }
     Ok(Some(ImportedJob {
         identity: identity(&params, &run.folder),
         former: json!({ "model": model, "params": kept, "folder": run.folder, "epoch": last }),
         place: run.folder.clone(),
         grows: samples_seen.is_some(),
-        detail: json!({
-            "file": format!("{}/{}", run.folder, run.params.name), "sha256": run.params.sha256(),
-            "results_sha256": run.results.sha256(), "pretrained": params.text("name").unwrap_or(&run.folder),
-            "params": kept, "epoch": last, "global_batch": global_batch,
-        }),
+        detail,
         model: model.to_owned(),
         parameters: size.map(|size| size.parameters() as f64),
         image_parameters: size.map(|size| size.image_parameters as f64),

@@ -55,6 +55,11 @@ pub fn job_key(spec: &JobSpec) -> String {
     hex(&Sha256::digest(canonical(&value)))
 }
 
+/// sha256 of a text, 64 hex digits.
+pub fn text_digest(text: &str) -> String {
+    hex(&Sha256::digest(text))
+}
+
 /// Bytes as hex digits.
 pub(super) fn hex(bytes: &[u8]) -> String {
     bytes.iter().fold(String::with_capacity(2 * bytes.len()), |mut text, byte| {
@@ -230,6 +235,10 @@ fn training_pool(spec: &Spec, inputs: &Inputs, problems: &mut Vec<Problem>) -> O
     Some(pool)
 }
 
+fn measured_on(measured: &[Measured]) -> u64 {
+    measured.iter().flat_map(|(_, pools)| pools).map(|pool| pool.samples).max().unwrap_or_default()
+}
+
 pub(super) fn unread(name: &str, path: &str, samples: u64) -> PoolInfo {
     let digest = hex(&Sha256::digest(format!("a pool that nobody reads: {name}")));
     let source = DataSource { pool: name.to_owned(), path: path.into(), digest };
@@ -300,12 +309,15 @@ fn job(
     }
 
     let samples_seen = cell.samples_rounded();
+    // A job that only measures has no data size: the limit is then one of what is measured on, the largest pool of them.
+    let limited = if samples_seen > 0 { data_size } else { measured_on(measured).max(1) };
+    let skipped_max = spec.limits.skipped.map(|amount| amount.of(limited));
     let planned = PlannedSpec {
         runner: shared.runner(inputs),
         init: init.map(|init| init.weights.clone()),
         data: shared.data(training),
-        data_size,
-        skipped_max: spec.limits.skipped.map(|amount| amount.of(data_size)),
+        data_size: limited,
+        skipped_max,
         samples_seen,
         seed: cell.seed,
         recipe: shared.recipe(&cell.recipe, samples_seen),

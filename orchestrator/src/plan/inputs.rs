@@ -251,21 +251,25 @@ pub fn model_file(base_dir: &Path, written: &str) -> Result<ModelConfig, ModelFi
         std::fs::read_to_string(path).map_err(|source| ModelFileError::Read { path: path.to_owned(), source })?;
     let mut config =
         model_file::parse(&text).map_err(|source| ModelFileError::Parse { path: path.to_owned(), source })?;
-    let beside = Path::new(written).parent().unwrap_or(Path::new(""));
-    tokenizer_file(base_dir, beside, &mut config.text_cfg)?;
+    tokenizer_file(base_dir, Path::new(written), &mut config.text_cfg)?;
     Ok(config)
 }
 
 /// What a tokenizer of Hugging Face is kept in.
 const TOKENIZER_FILE: &str = "tokenizer.json";
 
-/// Finds the file of a tokenizer that a text tower names: the file or the folder of that name, or else beside the
-/// model's file, as in a model's folder. Found, its hash says which one it is; not found, nothing does, and a foreign
-/// runner may know the name.
-fn tokenizer_file(base_dir: &Path, beside: &Path, text: &mut TextConfig) -> Result<(), ModelFileError> {
+/// Finds the file of a tokenizer that a text tower names. A model's folder (`open_clip_config.json`) has its own, which
+/// comes first; else it is the file or the folder of that name, beside the model's file or from the base folder, and last
+/// what lies beside the model's file. Found, its hash says which one it is; not found, nothing does, and a foreign runner
+/// may know the name.
+fn tokenizer_file(base_dir: &Path, model: &Path, text: &mut TextConfig) -> Result<(), ModelFileError> {
     let Some(name) = &text.hf_tokenizer_name else { return Ok(()) };
-    let places = [PathBuf::from(name), Path::new(name).join(TOKENIZER_FILE), beside.join(TOKENIZER_FILE)];
-    let Some(found) = places.into_iter().find(|place| base_dir.join(place).is_file()) else { return Ok(()) };
+    let beside = model.parent().unwrap_or(Path::new(""));
+    let own = beside.join(TOKENIZER_FILE);
+    let is_folder = model.file_name().is_some_and(|file| file == super::OPEN_CLIP_CONFIG);
+    let named = [beside.join(name), PathBuf::from(name)].map(|place| [place.clone(), place.join(TOKENIZER_FILE)]);
+    let places = is_folder.then(|| own.clone()).into_iter().chain(named.into_iter().flatten()).chain([own]);
+    let Some(found) = { places }.find(|place| base_dir.join(place).is_file()) else { return Ok(()) };
     let path = base_dir.join(&found);
     let bytes = std::fs::read(&path).map_err(|source| ModelFileError::Read { path: path.clone(), source })?;
     let broken = |reason: String| ModelFileError::Tokenizer { path: path.clone(), reason };

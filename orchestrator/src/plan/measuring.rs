@@ -26,7 +26,8 @@ pub fn measuring_job(runner: &Description, spec: &JobSpec, init: Weights, evalua
         init: Some(init),
         data: Arc::new(spec.data.clone()),
         data_size: spec.data_size,
-        skipped_max: None,
+        // As a share of what it was trained on, which the runner takes of what it measures on.
+        skipped_max: spec.skipped_max,
         samples_seen: 0,
         seed: spec.seed,
         recipe: Arc::new(spec.recipe.clone()),

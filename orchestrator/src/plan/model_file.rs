@@ -264,12 +264,14 @@ fn forget_what_is_idle(config: &mut ModelConfig) {
 /// Tokens that a `tokenizer.json` may give: one more than its highest id, of the vocabulary and of added tokens.
 pub fn tokens(tokenizer: &Value) -> Option<u64> {
     let vocabulary = match &tokenizer["model"]["vocab"] {
-        Value::Object(ids) => ids.values().filter_map(Value::as_u64).max().map_or(0, |highest| highest + 1),
+        Value::Object(ids) => {
+            ids.values().filter_map(Value::as_u64).max().map_or(0, |highest| highest.saturating_add(1))
+        }
         Value::Array(pieces) => pieces.len() as u64,
         _ => return None,
     };
     let added = tokenizer["added_tokens"].as_array().into_iter().flatten();
-    let added = added.filter_map(|token| token["id"].as_u64()).max().map_or(0, |highest| highest + 1);
+    let added = added.filter_map(|token| token["id"].as_u64()).max().map_or(0, |highest| highest.saturating_add(1));
     Some(vocabulary.max(added))
 }
 

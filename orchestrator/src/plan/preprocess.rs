@@ -2,6 +2,7 @@
 //!
 //! Source: open_clip 3.3.0, `transform.py`, `PreprocessCfg` and `image_transform` with `is_train=False`.
 
+use std::io::ErrorKind;
 use std::path::Path;
 
 use protocol::Preprocess;
@@ -14,7 +15,8 @@ const FIELDS: [&str; 4] = ["mean", "std", "interpolation", "resize_mode"];
 pub fn preprocess_of(file: &Path) -> Result<Option<Preprocess>, String> {
     let text = match std::fs::read_to_string(file) {
         Ok(text) => text,
-        Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(None),
+        // Nothing of the name, or no folder to look in.
+        Err(error) if matches!(error.kind(), ErrorKind::NotFound | ErrorKind::NotADirectory) => return Ok(None),
         Err(error) => return Err(format!("can't read {}: {error}", file.display())),
     };
     parse(&text).map_err(|reason| format!("{}: {reason}", file.display()))
@@ -73,6 +75,8 @@ mod tests {
         assert_eq!(parse(r#"{"preprocess_cfg": {"mean": null}}"#).unwrap(), Some(Preprocess::default()));
         assert_eq!(parse(r#"{"model_cfg": {}}"#).unwrap(), None);
         assert_eq!(preprocess_of(Path::new("/nowhere/open_clip_config.json")), Ok(None));
+        let file = tempfile::NamedTempFile::new().unwrap();
+        assert_eq!(preprocess_of(&file.path().join("open_clip_config.json")), Ok(None), "a file is no folder");
     }
 
     #[test]

@@ -356,6 +356,11 @@ fn a_job_that_only_measures_is_its_weights_and_what_is_measured() {
     let job = &plan.jobs[0];
     assert_eq!((plan.jobs.len(), plan.pools.len(), job.unique_samples), (1, 1, 0));
     assert!(job.compute.train_flops.abs() < 1e-9 && job.memory_bytes < 16 * job.size.parameters() + 100_000_000);
+    // What may be missing is a share of what is measured on.
+    let limited = planned_with(&format!("{spec}limits: {{skipped: 10%}}\n"), &inputs).expect("a plan");
+    let (most, pairs) = (limited.jobs[0].spec.skipped_max, limited.jobs[0].spec.data_size);
+    assert_eq!((most, pairs), (Some(inputs.pools["val"].samples / 10), inputs.pools["val"].samples));
+    assert_eq!(keys(&limited), keys(&plan));
     // Nothing of training counts.
     let trained = format!("data: {{pool: train}}\n{spec}").replace("128", "64, lr: 1e-2, loss: reference");
     let trained = trained.replace("samples_seen: 0", "samples_seen: 0, seed: 7, data_size: 500");

@@ -221,11 +221,13 @@ pub(super) fn problem(spec: &Spec, cell: &Cell, config: &ModelConfig, init: &Wei
 /// miss.
 fn misfit(shapes: &BTreeMap<String, Vec<u64>>, config: &ModelConfig) -> Option<String> {
     let ModelConfig { embed_dim, vision_cfg: vision, text_cfg: text, .. } = config;
+    // Attentional pooling ends in the width of the embedding.
+    let pooled = if vision.attentional_pool { *embed_dim } else { vision.width };
     let patches = (vision.image_size / vision.patch_size).pow(2);
     let expected: [(&str, &[u64]); 6] = [
         ("visual.conv1.weight", &[vision.width, 3, vision.patch_size, vision.patch_size]),
         ("visual.positional_embedding", &[patches + 1, vision.width]),
-        ("visual.proj", &[vision.width, *embed_dim]),
+        ("visual.proj", &[pooled, *embed_dim]),
         ("token_embedding.weight", &[text.vocab_size, text.width]),
         ("positional_embedding", &[text.context_length, text.width]),
         ("text_projection", &[text.width, *embed_dim]),

@@ -19,6 +19,8 @@ pub struct CheckpointOf {
     pub model: String,
     /// What was trained; `None`: it was imported.
     pub spec: Option<JobSpec>,
+    /// Of an imported run, arguments that change what its model makes of an image.
+    pub sees: Option<std::collections::BTreeMap<String, String>>,
     /// Samples of the whole job, where they are known.
     pub samples_total: Option<i64>,
     /// The attempt that wrote the checkpoint.
@@ -77,7 +79,8 @@ impl Store {
     pub async fn companion_checkpoints(&self, sweep_id: i64) -> Result<Vec<CheckpointOf>, StoreError> {
         let failed = doing("can't read the checkpoints of the sweep");
         let rows = sqlx::query!(
-            r#"SELECT j.job_key, j.model, CASE WHEN j.source IS NULL THEN js.spec END AS "spec?", j.samples_seen AS samples_total,
+            r#"SELECT j.job_key, j.model, CASE WHEN j.source IS NULL THEN js.spec END AS "spec?", j.source_detail->'sees' AS "sees?",
+                      j.samples_seen AS samples_total,
                       c.attempt_id AS "attempt_id!", c.samples_seen AS "samples_seen!", c.path AS "path!", c.sha256 AS "sha256!",
                       ARRAY(SELECT m.dataset FROM measurement m WHERE m.job_id = j.job_id AND m.samples_seen = c.samples_seen
                             ORDER BY m.dataset, m.metric) AS "datasets!",
@@ -100,10 +103,13 @@ impl Store {
         for row in rows {
             let spec = row.spec.map(serde_json::from_value).transpose();
             let spec = spec.map_err(|error| failed(sqlx::Error::Decode(error.into())))?;
+            let sees = row.sees.map(serde_json::from_value).transpose();
+            let sees = sees.map_err(|error| failed(sqlx::Error::Decode(error.into())))?;
             found.push(CheckpointOf {
                 job_key: row.job_key,
                 model: row.model,
                 spec,
+                sees,
                 samples_total: row.samples_total,
                 attempt_id: row.attempt_id,
                 samples_seen: row.samples_seen,

@@ -213,7 +213,7 @@ fn clip_runner_measures_its_checkpoints_as_it_did_in_training() {
          EXCEPT SELECT concat_ws(' ', metric, value) FROM observation WHERE sweep = 'clip' AND dataset = 'val' AND seed = 1",
     );
     let rows = bench.ask("SELECT count(*)::text FROM observation WHERE sweep = 'oc' AND dataset = 'again'");
-    assert_eq!((observed, rows), (Vec::new(), vec!["6".to_owned()]));
+    assert_eq!((observed, rows), (Vec::new(), vec!["12".to_owned()]));
 
     // A sweep that starts from it, and is another one for that.
     fs::copy(Path::new(&path).join("model.safetensors"), bench.path().join("start.safetensors")).expect("it is ours");
