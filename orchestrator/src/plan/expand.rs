@@ -309,7 +309,7 @@ fn job(
     }
 
     let samples_seen = cell.samples_rounded();
-    // A job that only measures has no data size: the limit is then one of what is measured on, the largest pool of them.
+    // A job that only measures has no data size: the limit is then one of the largest pool that is measured on.
     let limited = if samples_seen > 0 { data_size } else { measured_on(measured).max(1) };
     let skipped_max = spec.limits.skipped.map(|amount| amount.of(limited));
     let planned = PlannedSpec {

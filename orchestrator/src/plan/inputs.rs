@@ -259,9 +259,9 @@ pub fn model_file(base_dir: &Path, written: &str) -> Result<ModelConfig, ModelFi
 const TOKENIZER_FILE: &str = "tokenizer.json";
 
 /// Finds the file of a tokenizer that a text tower names. A model's folder (`open_clip_config.json`) has its own, which
-/// comes first; else it is the file or the folder of that name, beside the model's file or from the base folder, and last
-/// what lies beside the model's file. Found, its hash says which one it is; not found, nothing does, and a foreign runner
-/// may know the name.
+/// comes first; else it is the file or the folder of that name, beside the model's file or from the base folder, and
+/// last what lies beside the model's file. Found, its hash says which one it is; not found, nothing does, and a foreign
+/// runner may know the name.
 fn tokenizer_file(base_dir: &Path, model: &Path, text: &mut TextConfig) -> Result<(), ModelFileError> {
     let Some(name) = &text.hf_tokenizer_name else { return Ok(()) };
     let beside = model.parent().unwrap_or(Path::new(""));

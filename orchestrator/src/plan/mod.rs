@@ -42,10 +42,10 @@ pub use crate::spec::is_secret;
 pub use expand::{Inputs, OPEN_CLIP_CONFIG, job_key, plan, text_digest};
 pub use inputs::{LoadError, Measured, Placement, load, load_spec, look};
 pub use measuring::{measuring_job, measuring_plan, planned_evaluations};
-pub use preprocess::{preprocess_of, recipe_keys};
+pub use preprocess::recipe_keys;
 pub use runner::RunnerError;
 pub use slurm::{NodeRequest, Origin, Site, SlurmOptions, SlurmOrigins, slurm_options};
-pub use weights::{WeightsInfo, file_of, weights_of};
+pub use weights::{WeightsInfo, file_of, preprocess_of, weights_of};
 
 /// Jobs of a sweep, in the order they are to start: cheapest first.
 #[derive(Debug, Clone)]

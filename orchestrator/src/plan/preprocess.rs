@@ -2,27 +2,14 @@
 //!
 //! Source: open_clip 3.3.0, `transform.py`, `PreprocessCfg` and `image_transform` with `is_train=False`.
 
-use std::io::ErrorKind;
-use std::path::Path;
-
 use protocol::Preprocess;
 use serde_json::{Value, json};
 
 /// Fields of [`Preprocess`].
 const FIELDS: [&str; 4] = ["mean", "std", "interpolation", "resize_mode"];
 
-/// The preprocessing that `file` speaks of; `None` where there is no such file, or it speaks of none.
-pub fn preprocess_of(file: &Path) -> Result<Option<Preprocess>, String> {
-    let text = match std::fs::read_to_string(file) {
-        Ok(text) => text,
-        // Nothing of the name, or no folder to look in.
-        Err(error) if matches!(error.kind(), ErrorKind::NotFound | ErrorKind::NotADirectory) => return Ok(None),
-        Err(error) => return Err(format!("can't read {}: {error}", file.display())),
-    };
-    parse(&text).map_err(|reason| format!("{}: {reason}", file.display()))
-}
-
-fn parse(text: &str) -> Result<Option<Preprocess>, String> {
+/// The preprocessing of a configuration; `None` where it speaks of none.
+pub(super) fn parse(text: &str) -> Result<Option<Preprocess>, String> {
     let config: Value = serde_json::from_str(text).map_err(|error| format!("it is no JSON: {error}"))?;
     let Some(fields) = config.get("preprocess_cfg").and_then(Value::as_object) else { return Ok(None) };
     let value = |name: &str| fields.get(name).filter(|value| !value.is_null());
@@ -74,9 +61,6 @@ mod tests {
         );
         assert_eq!(parse(r#"{"preprocess_cfg": {"mean": null}}"#).unwrap(), Some(Preprocess::default()));
         assert_eq!(parse(r#"{"model_cfg": {}}"#).unwrap(), None);
-        assert_eq!(preprocess_of(Path::new("/nowhere/open_clip_config.json")), Ok(None));
-        let file = tempfile::NamedTempFile::new().unwrap();
-        assert_eq!(preprocess_of(&file.path().join("open_clip_config.json")), Ok(None), "a file is no folder");
     }
 
     #[test]

@@ -13,7 +13,7 @@ use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
 use super::OPEN_CLIP_CONFIG;
-use super::preprocess::{preprocess_of, recipe_keys};
+use super::preprocess::{self, recipe_keys};
 use crate::spec::{Cell, Place, Problem, Spec, recipe_place};
 
 /// Where hashes are remembered.
@@ -199,6 +199,19 @@ fn shapes(path: &Path) -> Result<BTreeMap<String, Vec<u64>>, WeightsError> {
     entries.into_iter().map(shape).collect::<Option<_>>().ok_or_else(|| wrong("a tensor has no shape"))
 }
 
+/// The preprocessing that `file` speaks of; `None` where there is no such file, or it speaks of none.
+pub fn preprocess_of(file: &Path) -> Result<Option<Preprocess>, String> {
+    let text = match fs::read_to_string(file) {
+        Ok(text) => text,
+        // Nothing of the name, or no folder to look in.
+        Err(error) if matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::NotADirectory) => {
+            return Ok(None);
+        }
+        Err(error) => return Err(format!("can't read {}: {error}", file.display())),
+    };
+    preprocess::parse(&text).map_err(|reason| format!("{}: {reason}", file.display()))
+}
+
 /// Why a cell can't start from these weights: they are another model's, or of one that sees images otherwise.
 pub(super) fn problem(spec: &Spec, cell: &Cell, config: &ModelConfig, init: &WeightsInfo) -> Option<Problem> {
     let place = || Place::Value(recipe_place(spec, cell, "init"));
@@ -262,6 +275,13 @@ mod tests {
         assert_eq!(found.shapes, Some([("a".to_owned(), vec![2])].into()));
         fs::write(dir.path().join("model.safetensors"), heading("PK")).unwrap();
         assert!(read(dir.path(), "model.safetensors", &mut |_, _| ()).is_err());
+    }
+
+    #[test]
+    fn where_no_configuration_lies_none_is_read() {
+        assert_eq!(preprocess_of(Path::new("/nowhere/open_clip_config.json")), Ok(None));
+        let file = tempfile::NamedTempFile::new().unwrap();
+        assert_eq!(preprocess_of(&file.path().join("open_clip_config.json")), Ok(None), "a file is no folder");
     }
 
     #[test]

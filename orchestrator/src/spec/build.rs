@@ -174,7 +174,7 @@ fn evaluation(mut section: Section) -> Evaluation {
 
 /// The linear probe, where one of its keys is there.
 fn probe(section: &mut Section) -> Option<Probe> {
-    super::keys::PROBE.iter().any(|key| section.contains_key(key)).then(|| Probe {
+    super::evaluation_keys::PROBE.iter().any(|key| section.contains_key(key)).then(|| Probe {
         train: text(section.remove("train")),
         validation: text(section.remove("validation")),
         shots: or(list(section.remove("shots")).into_iter().map(data_size).collect(), vec![DataSize::All]),

@@ -21,6 +21,7 @@ mod cells;
 mod check;
 
 mod error;
+mod evaluation_keys;
 
 mod models;
 

@@ -74,6 +74,16 @@ fn a_tokenizer_is_its_file_wherever_it_lies() {
     fs::write(dir.path().join("m/tokenizer.json"), words(599)).expect("a tokenizer");
     let beside = job_keys(dir.path());
     assert_eq!(beside.len(), 4);
+    // A model's folder has its own, whatever lies in the current one.
+    fs::write(dir.path().join("tokenizer.json"), words(9)).expect("a tokenizer");
+    let folder = json!({"model_cfg": model}).to_string().replace("\"words\"", "\"tokenizer.json\"");
+    fs::write(dir.path().join("m/open_clip_config.json"), folder).expect("a model");
+    let spec = fs::read_to_string(dir.path().join("x.yaml")).expect("a spec");
+    fs::write(dir.path().join("x.yaml"), spec.replace("own.json", "open_clip_config.json")).expect("a spec");
+    let of_folder = job_keys(dir.path());
+    fs::remove_file(dir.path().join("tokenizer.json")).expect("it is there");
+    assert_eq!(job_keys(dir.path()), of_folder);
+    fs::write(dir.path().join("x.yaml"), spec).expect("a spec");
     // In the folder of that name: the same jobs.
     fs::create_dir(dir.path().join("words")).expect("a folder");
     fs::rename(dir.path().join("m/tokenizer.json"), dir.path().join("words/tokenizer.json")).expect("moved");

@@ -19,8 +19,8 @@ use crate::tokenizer::{MERGES, TOKENIZER_FILE};
 pub const CONFIG_FILE: &str = "open_clip_config.json";
 
 /// Files for a checkpoint that will lie at `folder`, an absolute path: open_clip takes a vocabulary's path as it is
-/// written, so a folder that is moved needs `tokenizer_kwargs.bpe_path` corrected (`sweep checkpoint` does). `tokenizer`
-/// are the files of one of Hugging Face's, which open_clip seeks in that very folder.
+/// written, so a folder that is moved needs `tokenizer_kwargs.bpe_path` corrected (`sweep checkpoint` does).
+/// `tokenizer` are the files of one of Hugging Face's, which open_clip seeks in that very folder.
 pub fn files(
     model: &ModelConfig,
     preprocess: &Preprocess,
