@@ -1,10 +1,13 @@
 """job.json to open_clip_train's flags, or why it can't be: everything is refused that open_clip would do otherwise."""
 
 import gzip
+import hashlib
+import importlib.util
 import json
 import math
 import os
 import pathlib
+import sys
 
 from openclip_runner import NAME
 from openclip_runner.errors import BadInput
@@ -13,6 +16,8 @@ MODEL = "sweep-job"
 # Bytes in two forms, start and end of text: what a vocabulary has beside its merges.
 UNMERGED, VOCABULARY_MAX = 514, 49408
 EPOCHS = 200
+# Of Hugging Face: a tokenizer, and beside it the names of its special tokens.
+TOKENIZER, SPECIAL = "tokenizer.json", "tokenizer_config.json"
 
 RECIPE = {
     "global_batch", "lr", "betas", "eps", "weight_decay", "warmup_samples", "schedule", "precision", "loss",
@@ -22,6 +27,7 @@ PREPROCESS = {
     "mean": "--image-mean", "std": "--image-std", "interpolation": "--image-interpolation",
     "resize_mode": "--image-resize-mode",
 }
+EVALUATION = {"dataset", "data", "tasks", "templates", "at_samples", "probe"}
 SPEC = {
     "runner", "model", "data", "data_size", "skipped_max", "samples_seen", "seed", "recipe", "evaluations",
 }
@@ -54,19 +60,21 @@ class Job:
         self.batch = self.recipe["global_batch"]
         self.accum = self.recipe.get("accum_freq", 1)
         self._check()
+        self.tokenizer_files = self._tokenizer_files()
         self.steps = self.spec["samples_seen"] // self.batch
 
     def _check(self):
         spec, recipe = self.spec, self.recipe
-        for name, found, known in (("spec", spec, SPEC), ("recipe", recipe, RECIPE)):
-            for key in sorted(found.keys() - known):
+        parts = [("spec", spec, SPEC), ("recipe", recipe, RECIPE)]
+        parts += [("recipe.preprocess", recipe.get("preprocess", {}), PREPROCESS)]
+        parts += [(f"evaluations.{plan['dataset']}", plan, EVALUATION) for plan in spec["evaluations"]]
+        for name, found, known in parts:
+            for key in sorted(found.keys() - set(known)):
                 refuse(f"{name}.{key}", found[key], "is no setting that this runner knows; leave it out")
         if recipe.get("extra"):
             refuse("recipe.extra", ", ".join(recipe["extra"]), "must be empty")
         if recipe["augmentation"] not in ("none", "random_resized_crop"):
             refuse("recipe.augmentation", recipe["augmentation"], "must be `none` or `random_resized_crop`")
-        for key in sorted(recipe.get("preprocess", {}).keys() - PREPROCESS):
-            refuse(f"recipe.preprocess.{key}", recipe["preprocess"][key], "is no setting that this runner knows; leave it out")
         if recipe["precision"] not in ("fp32", "amp_bf16"):
             refuse("recipe.precision", recipe["precision"], "must be `fp32` or `amp_bf16`")
         if recipe["schedule"] not in ("cosine", "constant"):
@@ -93,6 +101,34 @@ class Job:
         foreign = text.get("hf_tokenizer_name") or text.get("hf_model_name")
         return VOCABULARY_MAX if foreign else text.get("vocab_size", VOCABULARY_MAX)
 
+    def _tokenizer_files(self):
+        """Of the tokenizer of Hugging Face that the model was planned with: none if it has none, or one that open_clip
+        is to find by its name."""
+        text = self.model["text_cfg"]
+        named = next((key for key in ("hf_tokenizer_name", "hf_model_name") if text.get(key)), None)
+        if named and importlib.util.find_spec("transformers") is None:
+            raise BadInput(
+                f"`model.text_cfg.{named}` is {text[named]}, which open_clip reads by `transformers`, and "
+                f"{sys.executable} lacks it: `{sys.executable} -m pip install transformers`"
+            )
+        planned = text.get("tokenizer_sha256")
+        if not text.get("hf_tokenizer_name") or not planned:
+            return {}
+        path = self.base / text["hf_tokenizer_name"]
+        try:
+            tokenizer, beside = path.read_bytes(), path.with_name(SPECIAL)
+            special = beside.read_bytes() if beside.is_file() else b""
+        except OSError as error:
+            raise BadInput(f"cannot read the tokenizer `{path}`: {error}; put it back, or plan again") from error
+        found = hashlib.sha256(tokenizer + special).hexdigest()
+        if found != planned:
+            raise BadInput(
+                f"the tokenizer `{path}` has changed since the job was planned: its sha256 is {found}, the job says "
+                f"{planned}; plan again"
+            )
+        strip = (text.get("tokenizer_kwargs") or {}).get("strip_sep_token", False)
+        return {TOKENIZER: tokenizer, SPECIAL: special or special_tokens(path, tokenizer, strip)}
+
     def path(self, source):
         return os.path.normpath(self.base / source["path"])
 
@@ -117,12 +153,16 @@ class Job:
 
     def model_files(self, folder):
         """The model's configuration for a folder of that path, and the files beside it."""
-        config, files = json.loads(json.dumps(self.model)), {}
+        config, files = json.loads(json.dumps(self.model)), dict(self.tokenizer_files)
+        text = config["text_cfg"]
+        text.pop("tokenizer_sha256", None)  # The plan's own; checked.
+        if files:
+            text["hf_tokenizer_name"] = str(folder)
         vocabulary = self._vocabulary()
         if vocabulary < VOCABULARY_MAX:
             name = f"bpe_{vocabulary}.txt.gz"
             files[name] = merges(vocabulary - UNMERGED)
-            config["text_cfg"]["tokenizer_kwargs"] = {"bpe_path": str(folder / name)}
+            text["tokenizer_kwargs"] = {**(text.get("tokenizer_kwargs") or {}), "bpe_path": str(folder / name)}
         return config, files
 
     def flags(self, logs, epoch_steps, resume):
@@ -158,6 +198,30 @@ def merges(kept):
 
     lines = gzip.open(default_bpe()).read().decode().split("\n")[: 1 + kept]
     return gzip.compress("\n".join(lines).encode(), mtime=0)
+
+
+def special_tokens(path, tokenizer, strip):
+    """The file of special tokens that a tokenizer lacks: open_clip pads, and by `strip_sep_token` takes the separator
+    out, by the names of those tokens. Which ones they are is clip-runner's rule (`runners/clip/src/tokenizer/file.rs`).
+    """
+    def unusable(reason):
+        return BadInput(f"the tokenizer `{path}` can't be used: {reason}")
+
+    try:
+        content = json.loads(tokenizer)
+        names = {entry if isinstance(entry, str) else entry[0] for entry in content["model"]["vocab"]}
+        names |= {token["content"] for token in content.get("added_tokens") or []}
+        padding = (content.get("padding") or {}).get("pad_token")
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        raise unusable(f"it is no tokenizer of Hugging Face ({error!r})") from error
+    padding = padding or next((name for name in ("[PAD]", "<pad>") if name in names), None)
+    separator = next((name for name in ("[SEP]", "</s>") if name in names), None)
+    if padding is None:
+        raise unusable(f"it has no padding; give a `{SPECIAL}` beside it that says its `pad_token`, and plan again")
+    if strip and separator is None:
+        raise unusable("`strip_sep_token` is set, and it has no separator; leave that out, and plan again")
+    special = {"tokenizer_class": "PreTrainedTokenizerFast", "pad_token": padding}
+    return json.dumps(special | ({"sep_token": separator} if strip else {}), indent=2).encode()
 
 
 def refuse(key, found, allowed):

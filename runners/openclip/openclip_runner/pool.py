@@ -15,7 +15,9 @@ import tarfile
 from openclip_runner.errors import BadInput
 
 IMAGES = ("jpg", "jpeg", "png", "webp")
-TEMPLATES = "zeroshot_classification_templates.txt"
+CLASS_NAMES, TEMPLATES = "classnames.txt", "zeroshot_classification_templates.txt"
+# Of CLIP_benchmark's layout: a split (`test/0.tar`) with this file has the other small ones in the folder above.
+DATASET_TYPE, SHARD_COUNT = "dataset_type.txt", "nshards.txt"
 TEXT_MAX = 1 << 20
 # Unicode's white space, byte-order marks and NULs.
 SPACE = "\t\n\x0b\x0c\r \x85\xa0\u1680\u2028\u2029\u202f\u205f\u3000" + "".join(map(chr, range(0x2000, 0x200B)))
@@ -51,9 +53,13 @@ def open_pool(folder, digest, name):
     shards = sorted(entry for entry in _listed(folder) if entry.endswith(".tar") and not entry.startswith("."))
     if not shards:
         raise BadInput(f"pool `{name}`: `{folder}` has no shard (*.tar)")
-    kind = " ".join(_lines(folder, "dataset_type.txt")) or "classification"
+    _check_shard_count(folder, shards, name)
+    kind = " ".join(_lines(folder, DATASET_TYPE)).lower() or "classification"
     if kind != "classification":
-        raise BadInput(f"pool `{name}`: its dataset_type.txt says `{kind}`; this runner reads `classification` alone")
+        raise BadInput(
+            f"pool `{name}`: `{_beside(folder, DATASET_TYPE)}` says `{kind}`, but this runner reads `classification` "
+            "alone: clip-runner may measure it"
+        )
     class_names, templates = _class_names(folder), [line for line in _lines(folder, TEMPLATES) if line]
     found = hashlib.sha256(b"pool 1\n")
     for lines in (class_names, templates):
@@ -95,17 +101,47 @@ def _listed(folder):
         raise BadInput(f"cannot list the pool `{folder}`: {error}") from error
 
 
+def _check_shard_count(folder, shards, name):
+    """A split that was fetched in part would be another pool without a word."""
+    path = os.path.join(folder, SHARD_COUNT)
+    if not os.path.exists(path):
+        return
+    said, reason, there = " ".join(_lines(folder, SHARD_COUNT)), None, set(shards)
+    if not re.fullmatch(r"\+?[0-9]+", said):
+        reason = f"`{said}` is no number of shards"
+    elif missing := next((nth for nth in map("{}.tar".format, range(int(said))) if nth not in there), None):
+        reason = f"it gives {said} shards, and `{missing}` is not there"
+    elif len(shards) > int(said):
+        reason = f"it gives {said} shards, and {len(shards)} lie beside it"
+    if reason:
+        raise BadInput(
+            f"pool `{name}`: `{path}`: {reason}; fetch what is missing, or delete {SHARD_COUNT} and plan again: all "
+            "shards of the folder are read then"
+        )
+
+
+def _beside(folder, name):
+    """Where the small file `name` of a pool is: for a split without one, in the folder above."""
+    own = os.path.join(folder, name)
+    if os.path.exists(own) or not os.path.exists(os.path.join(folder, SHARD_COUNT)):
+        return own
+    return os.path.join(os.path.dirname(os.path.normpath(folder)), name)
+
+
 def _lines(folder, name):
+    path = _beside(folder, name)
     try:
-        with open(os.path.join(folder, name), encoding="utf-8", newline="") as file:
+        with open(path, encoding="utf-8", newline="") as file:
             lines = file.read().split("\n")
     except FileNotFoundError:
         return []
+    except (OSError, UnicodeDecodeError) as error:
+        raise BadInput(f"`{path}` can't be read: {error}; save it as UTF-8, and plan again") from error
     return [line.strip(TRIMMED) for line in (lines[:-1] if lines[-1] == "" else lines)]
 
 
 def _class_names(folder):
-    lines = _lines(folder, "classnames.txt")
+    lines = _lines(folder, CLASS_NAMES)
     while lines and not lines[-1]:
         lines.pop()
     return lines

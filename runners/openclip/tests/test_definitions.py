@@ -12,7 +12,7 @@ import tarfile
 import open_clip
 import pytest
 
-from test_runner import CLIP_RUNNER, FIXTURE, SWEEP_POOL, describe, measure, pool, source, write_job
+from test_runner import CLIP_RUNNER, FIXTURE, SWEEP_POOL, BadInput, describe, measure, pool, source, write_job
 
 
 def write_shard(path, members):
@@ -61,6 +61,43 @@ def test_an_awkward_pool_is_read_alike(tmp_path, images):
     assert {pair.key for pair in found.pairs if pair.key.endswith("plain")} == {"a.tar/plain", "b.tar/plain"}
     assert [pair.caption for pair in found.pairs if pair.key == "classed"] == ["second"]
     assert found.templates == ["a {c}", "the {}"]
+
+
+@pytest.fixture
+def split(tmp_path, images):
+    """(split in CLIP_benchmark's layout, the pool that it was made of)."""
+    whole = tmp_path / "whole"
+    whole.mkdir()
+    for shard in range(2):
+        members = [(f"{shard}.png", images[shard]), (f"{shard}.cls", str(shard).encode())]
+        write_shard(whole / f"{shard}.tar", members)
+    (whole / "classnames.txt").write_text("cat\ndog\n")
+    (whole / "zeroshot_classification_templates.txt").write_text("a {c}\n")
+    subprocess.run([SWEEP_POOL, "benchmark", whole, "--out", tmp_path / "data"], check=True, capture_output=True)
+    return tmp_path / "data/test", whole
+
+
+def test_a_split_in_clip_benchmarks_layout_is_read_alike(split):
+    planned, whole = map(source, split)
+    assert not (split[0] / "classnames.txt").exists() and (split[0] / "nshards.txt").exists()
+    found = pool.open_pool(planned["path"], planned["digest"], "split")
+    assert planned["digest"] == whole["digest"]
+    assert (found.class_names, found.templates) == (["cat", "dog"], ["a {c}"])
+    assert sorted(pair.caption for pair in found.pairs) == ["cat", "dog"]
+
+
+@pytest.mark.parametrize("file, text, words", [
+    ("test/nshards.txt", "3\n", "nshards.txt`: it gives 3 shards, and `2.tar` is not there; fetch what is missing"),
+    ("test/nshards.txt", "1\n", "it gives 1 shards, and 2 lie beside it"),
+    ("test/nshards.txt", "two\n", "`two` is no number of shards"),
+    ("dataset_type.txt", "Multilabel\n", "data/dataset_type.txt` says `multilabel`, but this runner reads"),
+])
+def test_a_split_that_is_not_read_says_why(split, file, text, words):
+    planned = source(split[0])
+    (split[0].parent / file).write_text(text)
+    with pytest.raises(BadInput) as refused:
+        pool.open_pool(planned["path"], planned["digest"], "split")
+    assert words in str(refused.value)
 
 
 @pytest.fixture(scope="module")

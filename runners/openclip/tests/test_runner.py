@@ -4,9 +4,12 @@
 """
 
 import copy
+import hashlib
+import importlib.util
 import json
 import os
 import pathlib
+import shutil
 import signal
 import subprocess
 import sys
@@ -14,15 +17,19 @@ import sys
 import open_clip
 import pytest
 import torch
+from PIL import Image
 
 ROOT = pathlib.Path(__file__).resolve().parents[3]
 FIXTURE = ROOT / "runners/pool/fixture"  # 300 pairs to train on, at 32 pixels
+TOKENIZERS = ROOT / "runners/clip/tests/tokenizers"
 RUNNER = ROOT / "runners/openclip/openclip-runner"
 CLIP_RUNNER, SWEEP, SWEEP_POOL = os.environ["CLIP_RUNNER"], os.environ["SWEEP"], os.environ["SWEEP_POOL"]
 ENVIRONMENT = {**os.environ, "OPENCLIP_PYTHON": sys.executable}
 sys.path.insert(0, str(RUNNER.parent))
 
 from openclip_runner import data, measure, pool  # noqa: E402  (its folder is no package's)
+from openclip_runner.errors import BadInput  # noqa: E402
+from openclip_runner.job import Job  # noqa: E402
 
 
 def source(folder):
@@ -223,7 +230,131 @@ def test_other_settings_train(spec, whole, tmp_path):
     assert abs(rows[1][1] - curve(whole[1])[1][1]) < 0.05, "the same model sees the same pairs, whole or in parts"
 
 
+def test_images_become_numbers_as_the_recipe_says(spec, tmp_path):
+    changed = copy.deepcopy(spec)
+    changed["recipe"]["preprocess"] = {
+        "mean": [0.5, 0.5, 0.5], "std": [0.25, 0.5, 1.0], "interpolation": "bilinear", "resize_mode": "squash",
+    }
+    changed |= {"samples_seen": 300, "evaluations": [spec["evaluations"][0]]}
+    code, events = finish(write_job(tmp_path, changed))
+    assert code == 0, (tmp_path / "attempt-1/stderr.log").read_text()
+    said = next(tmp_path.glob("attempt-1/open_clip-*/job/params.txt")).read_text().splitlines()
+    assert {
+        "image_mean: [0.5, 0.5, 0.5]", "image_std: [0.25, 0.5, 1.0]", "image_interpolation: bilinear",
+        "image_resize_mode: squash",
+    } <= set(said)
+    path = [event["path"] for event in events if event["event"] == "checkpoint"][-1]
+    model, _, preprocess = open_clip.create_model_and_transforms(f"local-dir:{path}")
+    white = preprocess(Image.new("RGB", (80, 40), "white"))
+    assert white.shape == (3, 32, 32)
+    assert torch.allclose(white.mean((1, 2)), torch.tensor([2.0, 1.0, 0.5]))
+    wide = Image.new("RGB", (80, 40))
+    wide.paste("white", (0, 0, 10, 40))
+    assert preprocess(wide)[2, 16, 0] > 0.4, "nothing is cut off"
+    found = pool.open_pool(changed["data"]["path"], changed["data"]["digest"], "train")
+    tokenizer = open_clip.get_tokenizer(f"local-dir:{path}")
+    measuring = measure.Measuring(model, preprocess, tokenizer, "drop", "fp32", "cpu")
+    rows, _ = measuring.measure(measure.held_out(changed["evaluations"][0], found, set()))
+    last = [event for event in events if event["event"] == "eval"][-1]
+    assert [row["value"] for row in rows] == pytest.approx([row["value"] for row in last["measurements"]], abs=1e-9)
+
+
+def loaded(folder, spec, name="new"):
+    return Job(write_job(folder / name, spec), spec["runner"]["version"])
+
+
+def test_a_smaller_vocabulary_keeps_the_tokenizers_settings(spec, tmp_path):
+    changed = copy.deepcopy(spec)
+    changed["model"]["config"]["text_cfg"]["tokenizer_kwargs"] = {"clean": "canonicalize"}
+    config, files = loaded(tmp_path, changed).model_files(tmp_path)
+    assert config["text_cfg"]["tokenizer_kwargs"] == {
+        "clean": "canonicalize", "bpe_path": str(tmp_path / "bpe_1000.txt.gz"),
+    }
+    folder = tmp_path / "model"
+    folder.mkdir()
+    (tmp_path / "bpe_1000.txt.gz").write_bytes(files["bpe_1000.txt.gz"])
+    (folder / "open_clip_config.json").write_text(json.dumps({"model_cfg": config}))
+    tokenizer = open_clip.get_tokenizer(f"local-dir:{folder}")
+    assert (tokenizer("A_cat, (b)!") == tokenizer("a cat b")).all()
+
+
+def with_tokenizer(spec, folder, name, kwargs=None):
+    """The job's spec with a tokenizer of Hugging Face, as `sweep plan` writes it."""
+    changed = copy.deepcopy(spec)
+    files = [path for file in ("tokenizer.json", "tokenizer_config.json") if (path := folder / name / file).exists()]
+    changed["model"]["config"]["text_cfg"] |= {
+        "context_length": 12, "vocab_size": 300, "no_causal_mask": True, "pool_type": "last",
+        "hf_tokenizer_name": f"{name}/tokenizer.json", "tokenizer_kwargs": kwargs or {},
+        "tokenizer_sha256": hashlib.sha256(b"".join(path.read_bytes() for path in files)).hexdigest(),
+    }
+    return changed
+
+
+@pytest.fixture
+def transformers_there(monkeypatch):
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: name)
+
+
+@pytest.fixture
+def base(tmp_path):
+    """A job's folder with the tokenizers in it."""
+    shutil.copytree(TOKENIZERS, tmp_path / "new", ignore=shutil.ignore_patterns("*golden*"))
+    return tmp_path
+
+
+def test_a_tokenizer_file_goes_to_open_clip_as_a_folder(spec, base, transformers_there):
+    job = loaded(base, with_tokenizer(spec, TOKENIZERS, "wordpiece", {"strip_sep_token": True}))
+    config, files = job.model_files(base / "logs")
+    text = config["text_cfg"]
+    assert text["hf_tokenizer_name"] == str(base / "logs") and "tokenizer_sha256" not in text
+    assert text["tokenizer_kwargs"] == {"strip_sep_token": True}
+    assert files == {
+        name: (TOKENIZERS / "wordpiece" / name).read_bytes() for name in ("tokenizer.json", "tokenizer_config.json")
+    }
+
+
+def test_a_tokenizer_without_names_of_special_tokens_gets_them(spec, base, transformers_there):
+    for name, padding, separator in (("wordpiece", "[PAD]", "[SEP]"), ("unigram", "<pad>", "</s>")):
+        (base / "new" / name / "tokenizer_config.json").unlink()
+        planned = with_tokenizer(spec, base / "new", name, {"strip_sep_token": True})
+        path = write_job(base / "new" / f"of-{name}", planned)
+        job = json.loads(path.read_text()) | {"base_dir": str(base / "new")}
+        path.write_text(json.dumps(job))
+        special = json.loads(Job(path, spec["runner"]["version"]).tokenizer_files["tokenizer_config.json"])
+        assert (special["pad_token"], special["sep_token"]) == (padding, separator)
+
+
+def test_a_tokenizer_that_is_another_or_gone_is_refused(spec, base, transformers_there):
+    planned = with_tokenizer(spec, TOKENIZERS, "wordpiece")
+    (base / "new/wordpiece/tokenizer_config.json").write_text("{}")
+    with pytest.raises(BadInput, match="wordpiece/tokenizer.json` has changed since the job was planned: .*plan again"):
+        loaded(base, planned)
+    with pytest.raises(BadInput, match="cannot read the tokenizer"):
+        loaded(base, planned, "elsewhere")
+
+
+def test_a_python_without_transformers_is_told_what_to_install(spec, base, monkeypatch):
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
+    with pytest.raises(BadInput, match="hf_tokenizer_name` is wordpiece/tokenizer.json.* -m pip install transformers"):
+        loaded(base, with_tokenizer(spec, TOKENIZERS, "wordpiece"))
+
+
+@pytest.mark.parametrize("case", range(4))
+def test_a_job_with_a_tokenizer_file_is_trained(spec, base, case):
+    pytest.importorskip("transformers")
+    golden = json.loads((TOKENIZERS / "golden.json").read_text())
+    made = golden["cases"][case]
+    changed = with_tokenizer(spec, TOKENIZERS, made["tokenizer"], made["kwargs"])
+    changed |= {"samples_seen": 200, "evaluations": [spec["evaluations"][0]]}
+    code, events = finish(write_job(base / "new", changed))
+    assert code == 0, (base / "new/attempt-1/stderr.log").read_text()
+    path = [event["path"] for event in events if event["event"] == "checkpoint"][-1]
+    assert open_clip.get_tokenizer(f"local-dir:{path}")(golden["captions"]).tolist() == made["ids"]
+    open_clip.create_model_and_transforms(f"local-dir:{path}")
+
+
 REFUSED = [
+    ("recipe", "preprocess", {"fill": 1}, "`recipe.preprocess.fill` is 1, but is no setting that this runner knows"),
     ("recipe", "augmentation", "flip_shift", "`recipe.augmentation` is flip_shift, but must be `none`"),
     ("recipe", "global_batch", 70, "`samples_seen` is 1200, but must be a multiple"),
     ("recipe", "accum_freq", 3, "`recipe.global_batch` is 100, but must be a multiple of 1 ranks x 3 parts"),
