@@ -13,6 +13,7 @@ use crate::checkpoint::{self, MODEL_FILE};
 use crate::model::Clip;
 use crate::open_clip::CONFIG_FILE;
 use crate::prepared::Prepared;
+use crate::tokenizer::{TOKENIZER_CONFIG_FILE, TOKENIZER_FILE};
 use crate::{device, job};
 
 /// Which weights, and what becomes of them.
@@ -112,6 +113,18 @@ fn write(folder: &Path, a: &Path, weights: &[u8]) -> anyhow::Result<()> {
         checkpoint::write_flushed(&temporary.join(&name), &fs::read(a.join(&name))?)?;
         *path = json!(std::path::absolute(folder)?.join(&name));
     }
+    // A tokenizer of Hugging Face, in A's own folder unless the name is one of their hub.
+    if let Some(tokenizer) = config.pointer("/model_cfg/text_cfg/hf_tokenizer_name").and_then(Value::as_str) {
+        for name in [TOKENIZER_FILE, TOKENIZER_CONFIG_FILE] {
+            let (from, is_needed) = (a.join(name), name == tokenizer);
+            if is_needed || from.exists() {
+                let bytes = fs::read(&from).with_context(|| {
+                    format!("can't read {}, which {CONFIG_FILE} beside it names: put it there", from.display())
+                })?;
+                checkpoint::write_flushed(&temporary.join(name), &bytes)?;
+            }
+        }
+    }
     checkpoint::write_flushed(&temporary.join(CONFIG_FILE), &serde_json::to_vec_pretty(&config)?)?;
     Ok(fs::rename(&temporary, folder)?)
 }
@@ -159,6 +172,24 @@ mod tests {
             (*name, TensorView::new(Dtype::F32, vec![values.len()], bytes).expect("a view"))
         });
         safetensors::serialize(views, None).expect("encodes")
+    }
+
+    #[test]
+    fn files_of_a_tokenizer_go_along() {
+        let dir = tempfile::tempdir().expect("a folder");
+        let (a, out) = (dir.path().join("a"), dir.path().join("out/alpha-0.5"));
+        fs::create_dir(&a).expect("a folder");
+        let config = json!({"model_cfg": {"text_cfg": {"hf_tokenizer_name": TOKENIZER_FILE}}});
+        fs::write(a.join(CONFIG_FILE), config.to_string()).expect("writes");
+        let error = write(&out, &a, b"weights").expect_err("there is no tokenizer");
+        assert!(error.to_string().contains("a/tokenizer.json"), "{error}");
+        for name in [TOKENIZER_FILE, TOKENIZER_CONFIG_FILE] {
+            fs::write(a.join(name), name).expect("writes");
+        }
+        write(&out, &a, b"weights").expect("writes");
+        for name in [TOKENIZER_FILE, TOKENIZER_CONFIG_FILE] {
+            assert_eq!(fs::read_to_string(out.join(name)).expect("a file"), name);
+        }
     }
 
     #[test]

@@ -67,7 +67,7 @@ impl Prepared {
         let pairs = self.training.get(key, || {
             let images = Arc::new(open_pool(job, &spec.data, &info, Some(spec.data_size), keep)?);
             let texts = (0..images.len()).map(|i| images.caption(i));
-            let captions = Arc::new(Captions::encode(&tokenizer, texts, text.context_length as usize));
+            let captions = Arc::new(Captions::encode(&tokenizer, texts, text.context_length as usize)?);
             Ok((images.len(), Pairs { images, captions }))
         })?;
         enough(&spec.data, &pairs.images, spec.data_size, spec.most_skipped())?;

@@ -149,7 +149,8 @@ mod tests {
             let [caption, cleaned] =
                 [fields[0], fields[1]].map(|json| -> String { serde_json::from_str(json).expect("JSON") });
             let ids: Vec<u32> = fields[2].split_whitespace().map(|id| id.parse().expect("an id")).collect();
-            let (found, tokens) = (cleaning(Clean::Lower)(&caption), tokenizer.encode(&caption, 10_000));
+            let (found, tokens) =
+                (cleaning(Clean::Lower)(&caption), tokenizer.encode(&caption, 10_000).expect("any text has tokens"));
             if found != cleaned || tokens[1..tokens.len() - 1] != ids {
                 different.push(format!("{caption:?}\n  {found:?}\n  {cleaned:?}"));
             }

@@ -18,7 +18,7 @@ use crate::batches::whole_images;
 use crate::loss::pair_losses;
 use crate::model::Clip;
 use crate::report;
-use crate::tokenizer::{Captions, Tokenizer};
+use crate::tokenizer::{Captions, Tokenizer, TokenizerError};
 use probe::{Features, Probed};
 use retrieval::Answers;
 
@@ -27,6 +27,9 @@ pub const CONTRAST: usize = 1024;
 
 /// Blocks of [`CONTRAST`] pairs measured at most.
 const BLOCKS_MAX: usize = 8;
+
+/// Classes of a linear probe at most, where no class names say how many there are.
+const UNNAMED_CLASSES_MAX: usize = 100_000;
 
 /// Images or texts embedded or compared at a time.
 const CHUNK: usize = 256;
@@ -56,6 +59,43 @@ pub enum EvaluateError {
         /// The template.
         template: String,
     },
+    /// A class that has no name, or would take all memory.
+    #[error(
+        "evaluation `{dataset}` asks for {task}, and pool `{pool}` has an image of class {class}, but {limit}: correct its `KEY.cls`, or pack the pools with a `classnames.txt` that has a line for each class"
+    )]
+    Class {
+        /// The evaluation.
+        dataset: String,
+        /// The task that needs the class.
+        task: &'static str,
+        /// Folder of the pool.
+        pool: String,
+        /// The class.
+        class: u32,
+        /// Which classes there may be.
+        limit: String,
+    },
+    /// Class numbers that mean one thing in one pool and another in the next.
+    #[error(
+        "evaluation `{dataset}` asks for linear_probe, but line {line} of `classnames.txt` is {name} in pool `{pool}` and {of_other} in pool `{other}`: class numbers have to mean the same, so pack both pools with the same `classnames.txt`"
+    )]
+    ClassNames {
+        /// The evaluation.
+        dataset: String,
+        /// Folder of a pool.
+        pool: String,
+        /// Folder of another.
+        other: String,
+        /// The first line that differs, from 1.
+        line: usize,
+        /// That line in `pool`, in quotes, or that there is none.
+        name: String,
+        /// The same in `other`.
+        of_other: String,
+    },
+    /// A text that has no tokens.
+    #[error(transparent)]
+    Tokenizer(#[from] TokenizerError),
     /// The pool can't be read.
     #[error(transparent)]
     Pool(#[from] pool::Error),
@@ -118,18 +158,17 @@ impl HeldOut {
         }
         let answers = Answers::new(&texts, image_of, data.len());
         let distinct = answers.distinct().into_iter().map(|text| texts[text]);
-        let captions = Captions::encode(tokenizer, distinct, context_length);
+        let captions = Captions::encode(tokenizer, distinct, context_length)?;
         let classes = data.class_names().len();
         let (mut labels, mut prompts) = (Labels::One(Vec::new()), Captions::default());
         if plan.tasks.contains(&EvaluationTask::ZeroshotClassification) {
             labels = labels_of(&dataset, &data)?;
             let texts = prompt_texts(&dataset, &plan.templates, &data)?;
-            prompts = Captions::encode(tokenizer, texts.iter().map(String::as_str), context_length);
+            prompts = Captions::encode(tokenizer, texts.iter().map(String::as_str), context_length)?;
         }
         if let Some(probe) = &probe {
-            for data in [&data, &probe.train].into_iter().chain(&probe.validation) {
-                classes_of(&dataset, data)?;
-            }
+            let pools: Vec<&Dataset> = [&data, &probe.train].into_iter().chain(&probe.validation).collect();
+            check_classes(&dataset, &pools)?;
         }
         let tasks = plan.tasks.clone();
         Ok(HeldOut { dataset, tasks, data, patches, captions, labels, prompts, classes, answers, probe })
@@ -159,8 +198,8 @@ impl HeldOut {
                     for note in &probed.notes {
                         report::say(format_args!("linear probe of `{}` @{note}", self.dataset));
                     }
-                    if probed.measured.is_empty() {
-                        unmeasured.insert(*task, probed.notes.join("; "));
+                    if !probed.left_out.is_empty() {
+                        unmeasured.insert(*task, probed.left_out.join("; "));
                     }
                     measured.extend(probed.measured);
                 }
@@ -185,7 +224,8 @@ impl HeldOut {
     /// Trains linear classifiers on embeddings, each set of images embedded once, and measures them.
     fn probe(&self, model: &Clip, images: &Tensor) -> Result<Probed, EvaluateError> {
         let Some(Probe { plan, train, validation }) = &self.probe else {
-            return Ok(Probed { measured: Vec::new(), notes: vec!["the job says nothing of how to probe".to_owned()] });
+            let left_out = vec!["the job says nothing of how to probe".to_owned()];
+            return Ok(Probed { measured: Vec::new(), notes: left_out.clone(), left_out });
         };
         let features = |data: &Dataset, images: &Tensor| -> Result<Features, EvaluateError> {
             let classes = classes_of(&self.dataset, data)?;
@@ -269,6 +309,7 @@ fn labels_of(dataset: &str, data: &Dataset) -> Result<Labels, EvaluateError> {
     if labels.is_empty() {
         return Err(lacking(dataset, EvaluationTask::ZeroshotClassification, data, "classes"));
     }
+    check_highest(dataset, EvaluationTask::ZeroshotClassification, data, &labels, Some(data))?;
     Ok(Labels::One(labels))
 }
 
@@ -281,13 +322,62 @@ fn classes_of(dataset: &str, data: &Dataset) -> Result<Vec<(usize, u32)>, Evalua
     Ok(labels)
 }
 
+/// Whether the pools of a probe have classes, mean the same by them, and have no more than a layer can have.
+fn check_classes(dataset: &str, pools: &[&Dataset]) -> Result<(), EvaluateError> {
+    let named: Vec<&Dataset> = pools.iter().copied().filter(|data| !data.class_names().is_empty()).collect();
+    for pair in named.windows(2) {
+        let (names, others) = (pair[0].class_names(), pair[1].class_names());
+        let Some(at) = (0..names.len().max(others.len())).find(|at| names.get(*at) != others.get(*at)) else {
+            continue;
+        };
+        let shown = |names: &[String]| names.get(at).map_or("missing".to_owned(), |name| format!("`{name}`"));
+        return Err(EvaluateError::ClassNames {
+            dataset: dataset.to_owned(),
+            pool: folder(pair[0]),
+            other: folder(pair[1]),
+            line: at + 1,
+            name: shown(names),
+            of_other: shown(others),
+        });
+    }
+    for data in pools {
+        let labels = classes_of(dataset, data)?;
+        check_highest(dataset, EvaluationTask::LinearProbe, data, &labels, named.first().copied())?;
+    }
+    Ok(())
+}
+
+/// Fails for a class that has no name in the pool `named`, or without such a pool for one that no set has.
+fn check_highest(
+    dataset: &str,
+    task: EvaluationTask,
+    data: &Dataset,
+    labels: &[(usize, u32)],
+    named: Option<&Dataset>,
+) -> Result<(), EvaluateError> {
+    let most = named.map_or(UNNAMED_CLASSES_MAX, |named| named.class_names().len());
+    let highest = labels.iter().map(|(_, class)| *class).max().unwrap_or_default();
+    if (highest as usize) < most {
+        return Ok(());
+    }
+    let limit = match named {
+        Some(named) => format!("the last class in the `classnames.txt` of `{}` is {}", folder(named), most - 1),
+        None => format!("classes without names end with {}", most - 1),
+    };
+    let dataset = dataset.to_owned();
+    Err(EvaluateError::Class { dataset, task: task.name(), pool: folder(data), class: highest, limit })
+}
+
+fn folder(data: &Dataset) -> String {
+    data.info().dir.display().to_string()
+}
+
 fn one_class_each(data: &Dataset) -> Vec<(usize, u32)> {
     (0..data.len()).filter_map(|i| Some((i, data.class(i)?))).collect()
 }
 
 fn lacking(dataset: &str, task: EvaluationTask, data: &Dataset, missing: &'static str) -> EvaluateError {
-    let pool = data.info().dir.display().to_string();
-    EvaluateError::NoClasses { dataset: dataset.to_owned(), task: task.name(), pool, missing }
+    EvaluateError::NoClasses { dataset: dataset.to_owned(), task: task.name(), pool: folder(data), missing }
 }
 
 /// Every class under every template, class by class.

@@ -58,14 +58,18 @@ pub(super) struct Settings {
 }
 
 /// What was measured, and in words what was chosen, or why a number of shots is left out.
+#[derive(Default)]
 pub(super) struct Probed {
     /// `lp_acc1@full` and so on.
     pub(super) measured: Vec<Measurement>,
     /// One sentence for each number of shots.
     pub(super) notes: Vec<String>,
+    /// Those of them that say why nothing was measured.
+    pub(super) left_out: Vec<String>,
 }
 
-/// Probes at every number of shots. Labels are not negative.
+/// Probes at every number of shots. Labels are not negative, and the highest of them fits into memory as a number of
+/// classes.
 pub(super) fn measure(
     plan: &ProbePlan,
     train: &Features,
@@ -74,6 +78,9 @@ pub(super) fn measure(
     device: Device,
 ) -> Probed {
     let (train, test) = (train.on(device), test.on(device));
+    let classes_of = |data: &Features| data.labels.iter().max().map_or(0, |last| last + 1);
+    // Before the split: the highest class may be in the part that is held out alone, and is trained on in the end.
+    let classes = classes_of(&train);
     let (train, validation) = match (plan.choose, validation) {
         (Choose::Test, _) => (train, None),
         (Choose::Validation, Some(validation)) => (train, Some(validation.on(device))),
@@ -82,13 +89,15 @@ pub(super) fn measure(
             (train.select(&kept), Some(train.select(&held_out)))
         }
     };
-    let classes = train.labels.iter().max().map_or(0, |last| last + 1);
-    let mut probed = Probed { measured: Vec::new(), notes: Vec::new() };
+    let classes = classes.max(validation.as_ref().map_or(0, classes_of));
+    let mut probed = Probed::default();
     for shots in &plan.shots {
         let rows = match chosen_shots(&train.labels, *shots, plan.seed) {
             Ok(rows) => rows,
             Err(reason) => {
-                probed.notes.push(format!("{}: left out: {reason}", shots.suffix()));
+                let note = format!("{}: left out: {reason}", shots.suffix());
+                probed.notes.push(note.clone());
+                probed.left_out.push(note);
                 continue;
             }
         };
@@ -330,8 +339,24 @@ mod tests {
             assert!(value("lp_acc5@full").is_some() && value("lp_mean_per_class_recall@full").is_some());
             assert_eq!(value("lp_acc1@1000shot"), None);
             assert!(first.notes[3].contains("1000shot: left out: class 0 has"), "{:?}", first.notes);
+            assert_eq!(first.left_out, first.notes[3..]);
             let again = probed();
             assert_eq!((again.measured, again.notes), (first.measured, first.notes));
         }
+    }
+
+    #[test]
+    fn a_class_may_be_in_the_images_to_choose_on_alone() {
+        tch::set_num_threads(1);
+        let plan = ProbePlan { shots: vec![Shots::All], ..plan(Choose::Validation) };
+        let (mut train, mut validation, test) = (drawn(30, 1), drawn(12, 3), drawn(12, 2));
+        let value = |probed: &Probed| probed.measured.iter().find(|row| row.metric == "lp_acc1@full").map(|m| m.chance);
+        // Of 30 images, those in the places 4, 9, ... are held out.
+        train.labels[9] = 9;
+        let probed = measure(&plan, &train, None, &test, Device::Cpu);
+        assert_eq!(value(&probed), Some(Some(0.1)), "10 classes");
+        validation.labels[0] = 19;
+        let probed = measure(&plan, &train, Some(&validation), &test, Device::Cpu);
+        assert_eq!(value(&probed), Some(Some(0.05)), "20 classes");
     }
 }

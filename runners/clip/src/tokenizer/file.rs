@@ -10,7 +10,10 @@ use tokenizers::TruncationParams;
 pub const TOKENIZER_FILE: &str = "tokenizer.json";
 
 /// Beside the tokenizer's file: names of its special tokens.
-const CONFIG_FILE: &str = "tokenizer_config.json";
+pub const CONFIG_FILE: &str = "tokenizer_config.json";
+
+/// Characters of a caption that an error shows.
+const SHOWN_MAX: usize = 100;
 
 /// Why a tokenizer file can't be used.
 #[derive(Debug, thiserror::Error)]
@@ -41,10 +44,21 @@ pub enum TokenizerError {
         /// Why.
         reason: String,
     },
+    /// A text that it has no tokens for.
+    #[error("the tokenizer `{}` can't encode `{caption}`: {reason}; give it a token for what it does not know, or leave that text out", .path.display())]
+    Caption {
+        /// The file.
+        path: PathBuf,
+        /// The text, or its beginning.
+        caption: String,
+        /// What the tokenizer said.
+        reason: String,
+    },
 }
 
 /// A tokenizer that cuts to the context length of its text tower.
 pub(super) struct TokenizerFile {
+    path: PathBuf,
     tokenizer: tokenizers::Tokenizer,
     padding: u32,
     /// The token that becomes 0, if any does.
@@ -92,7 +106,7 @@ impl TokenizerFile {
         let truncation = TruncationParams { max_length: text.context_length as usize, ..TruncationParams::default() };
         tokenizer.with_truncation(Some(truncation)).map_err(|error| unusable(error.to_string()))?;
         tokenizer.with_padding(None);
-        Ok(TokenizerFile { tokenizer, padding, separator, bytes, config })
+        Ok(TokenizerFile { path: path.to_owned(), tokenizer, padding, separator, bytes, config })
     }
 
     /// As they are; names of special tokens are written where there were none.
@@ -116,9 +130,13 @@ impl TokenizerFile {
     }
 
     /// Token ids of a cleaned caption, special tokens included.
-    pub(super) fn encode(&self, caption: &str) -> Vec<u32> {
-        let encoded = self.tokenizer.encode_fast(caption, true).expect("any text can be encoded");
-        encoded.get_ids().iter().map(|id| self.stripped(*id)).collect()
+    pub(super) fn encode(&self, caption: &str) -> Result<Vec<u32>, TokenizerError> {
+        let encoded = self.tokenizer.encode_fast(caption, true).map_err(|error| TokenizerError::Caption {
+            path: self.path.clone(),
+            caption: caption.chars().take(SHOWN_MAX).collect(),
+            reason: error.to_string(),
+        })?;
+        Ok(encoded.get_ids().iter().map(|id| self.stripped(*id)).collect())
     }
 
     fn stripped(&self, id: u32) -> u32 {
@@ -178,7 +196,8 @@ mod tests {
         assert_eq!((golden.captions.len(), golden.cases.len()), (12, 4));
         for case in golden.cases {
             let tokenizer = Tokenizer::new(&text(&case.tokenizer, case.kwargs), folder()).expect("a tokenizer");
-            let captions = Captions::encode(&tokenizer, golden.captions.iter().map(String::as_str), 12);
+            let captions = golden.captions.iter().map(String::as_str);
+            let captions = Captions::encode(&tokenizer, captions, 12).expect("any text has tokens");
             let (tokens, ends) = captions.gather(0..golden.captions.len());
             assert_eq!(tokens, case.ids.concat(), "{} {:?}", case.tokenizer, case.kwargs);
             assert!(ends.iter().all(|end| *end == 11));
@@ -198,5 +217,18 @@ mod tests {
         assert!(refused(&small).contains("tokens, `text_cfg.vocab_size` is 50"), "{}", refused(&small));
         let gone = TextConfig { hf_tokenizer_name: Some("nowhere".to_owned()), ..usual };
         assert!(matches!(Tokenizer::new(&gone, folder()), Err(TokenizerError::Read { .. })));
+    }
+
+    #[test]
+    fn a_text_without_tokens_is_an_error() {
+        let file = std::fs::read_to_string(folder().join("wordpiece/tokenizer.json")).expect("a tokenizer");
+        let beside = tempfile::tempdir().expect("a folder");
+        std::fs::create_dir(beside.path().join("wordpiece")).expect("a folder");
+        let place = beside.path().join("wordpiece/tokenizer.json");
+        std::fs::write(place, file.replace(r#""unk_token":"[UNK]""#, r#""unk_token":"[GONE]""#)).expect("writes");
+        let tokenizer = Tokenizer::new(&text("wordpiece", TokenizerSettings::default()), beside.path());
+        let error = Captions::encode(&tokenizer.expect("a tokenizer"), ["日本"].into_iter(), 12).expect_err("no token");
+        let said = error.to_string();
+        assert!(said.contains("can't encode `日本`") && said.contains("[UNK]"), "{said}");
     }
 }

@@ -12,7 +12,7 @@ use protocol::{Clean, TextConfig, TextPool, VOCABULARY_MAX, VOCABULARY_MIN};
 
 use crate::caption;
 use file::TokenizerFile;
-pub use file::{TOKENIZER_FILE, TokenizerError};
+pub use file::{CONFIG_FILE as TOKENIZER_CONFIG_FILE, TOKENIZER_FILE, TokenizerError};
 
 /// The 48,894 merges behind OpenAI's 49,408 tokens, first to last, after a heading: lines 1 to 48,895 of
 /// `bpe_simple_vocab_16e6.txt` (MIT, OpenAI CLIP), whose gzip in the wheel `open_clip_torch` 3.3.0 has sha256
@@ -79,8 +79,9 @@ impl Tokenizer {
         }
     }
 
-    /// Ids of the cleaned caption, start and end included, cut to `context_length` with the end kept.
-    pub fn encode(&self, caption: &str, context_length: usize) -> Vec<u32> {
+    /// Ids of the cleaned caption, start and end included, cut to `context_length` with the end kept. Fails where a
+    /// tokenizer file has no token for a part of it, nor one for what is unknown.
+    pub fn encode(&self, caption: &str, context_length: usize) -> Result<Vec<u32>, TokenizerError> {
         let caption = (self.clean)(caption);
         match &self.encoder {
             Encoder::Pairs(bpe) => {
@@ -88,7 +89,7 @@ impl Tokenizer {
                 bpe.encode(&caption, &mut tokens);
                 tokens.truncate(context_length - 1);
                 tokens.push(bpe.end_of_text());
-                tokens.into_iter().map(|token| u32::from(Token::to_u16(token))).collect()
+                Ok(tokens.into_iter().map(|token| u32::from(Token::to_u16(token))).collect())
             }
             Encoder::File(file) => file.encode(&caption),
         }
@@ -137,13 +138,13 @@ impl Captions {
         tokenizer: &Tokenizer,
         captions: impl Iterator<Item = &'a str>,
         context_length: usize,
-    ) -> Captions {
+    ) -> Result<Captions, TokenizerError> {
         let mut encoded = Captions { layout: tokenizer.layout, ..Captions::default() };
         for caption in captions {
             encoded.starts.push(encoded.ids.len());
-            encoded.ids.extend(tokenizer.encode(caption, context_length));
+            encoded.ids.extend(tokenizer.encode(caption, context_length)?);
         }
-        encoded
+        Ok(encoded)
     }
 
     /// Captions.
@@ -196,7 +197,7 @@ mod tests {
             let caption: String = serde_json::from_str(fields[0]).expect("a JSON string");
             for (tokenizer, expected, vocabulary) in [(&full, fields[1], 49_408), (&small, fields[2], 4096)] {
                 let expected: Vec<u32> = expected.split_whitespace().map(|id| id.parse().expect("an id")).collect();
-                let found = tokenizer.encode(&caption, 32);
+                let found = tokenizer.encode(&caption, 32).expect("any text has tokens");
                 assert_eq!((found[0], found[found.len() - 1]), (vocabulary - 2, vocabulary - 1));
                 assert_eq!(found[1..found.len() - 1], expected, "{caption}");
             }
@@ -221,6 +222,7 @@ mod tests {
 
     fn encoded(text: &TextConfig) -> Captions {
         Captions::encode(&tokenizer(text), ["ab", "abcdef", ""].into_iter(), text.context_length as usize)
+            .expect("any text has tokens")
     }
 
     #[test]

@@ -3,14 +3,20 @@
 //! dictionaries are known by name, and a file that wants another is refused with that name.
 //!
 //! Lists, dictionaries and tuples lie in tables and are named by their place, so that one that holds itself is no
-//! trouble, and a deep one is dropped without recursion. Each instruction makes a bounded amount, so memory is bounded
-//! by the length of the pickle.
+//! trouble, and a deep one is dropped without recursion. Memory is bounded by the length of the pickle's texts and by
+//! the number of values that it may make.
 
 use std::collections::HashMap;
 use std::rc::Rc;
 
 /// Dimensions of a tensor at most.
 const DIMENSIONS_MAX: usize = 16;
+
+/// Values that a pickle makes at most; 10,000 tensors with an optimiser's state are 1.6 million.
+const VALUES_MAX: usize = 2_000_000;
+
+/// Place of the one empty tuple: a pickle may name it once a byte.
+const EMPTY: usize = 0;
 
 /// Why a pickle is not read.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -26,6 +32,11 @@ pub(super) enum PickleError {
         /// Where it stands.
         at: usize,
     },
+    /// It would fill the memory.
+    #[error(
+        "its pickle makes more than {VALUES_MAX} values, and weights need a few dozen a tensor; with Python: `torch.save(model.state_dict(), PATH)` saves the weights alone"
+    )]
+    TooMuch,
     /// It makes no sense.
     #[error("its pickle is damaged at byte {at}: {what}")]
     Damaged {
@@ -126,8 +137,9 @@ impl Heap {
 
 /// Reads a pickle: what it made, and the value it ends with.
 pub(super) fn read(bytes: &[u8]) -> Result<(Heap, Value), PickleError> {
+    let heap = Heap { sequences: vec![Vec::new()], ..Heap::default() };
     let mut machine =
-        Machine { bytes, at: 0, stack: Vec::new(), marks: Vec::new(), memo: HashMap::new(), heap: Heap::default() };
+        Machine { bytes, at: 0, stack: Vec::new(), marks: Vec::new(), memo: HashMap::new(), heap, made: 0 };
     loop {
         if let Some(value) = machine.step()? {
             return Ok((machine.heap, value));
@@ -143,6 +155,7 @@ struct Machine<'a> {
     marks: Vec<usize>,
     memo: HashMap<u64, Value>,
     heap: Heap,
+    made: usize,
 }
 
 impl<'a> Machine<'a> {
@@ -154,35 +167,38 @@ impl<'a> Machine<'a> {
             0x80 => drop(self.take(1)?), // PROTO
             0x95 => drop(self.take(8)?), // FRAME
             b'.' => return self.pop().map(Some),
-            b'(' => self.marks.push(self.stack.len()),
+            b'(' => {
+                self.count()?;
+                self.marks.push(self.stack.len());
+            }
             b'0' => drop(self.pop()?),
-            b'N' | 0x88 | 0x89 => self.stack.push(Value::Plain),
+            b'N' | 0x88 | 0x89 => self.push(Value::Plain)?,
             b'G' => {
                 self.take(8)?;
-                self.stack.push(Value::Plain);
+                self.push(Value::Plain)?;
             }
             b'K' => self.int(1)?,
             b'M' => self.int(2)?,
             b'J' => {
                 let number = self.take(4)?.try_into().map(i32::from_le_bytes).unwrap_or_default();
-                self.stack.push(Value::Int(number.into()));
+                self.push(Value::Int(number.into()))?;
             }
             0x8a => self.long()?,
             b'X' => self.text(4)?,
             0x8c => self.text(1)?,
             0x8d => self.text(8)?,
-            b']' => self.push_list(),
+            b']' => self.push_list()?,
             b'}' => {
                 let dict = self.heap.new_dict();
-                self.stack.push(dict);
+                self.push(dict)?;
             }
-            b')' => self.tuple(Vec::new()),
+            b')' => self.tuple(Vec::new())?,
             0x85 => self.tuple_of(1)?,
             0x86 => self.tuple_of(2)?,
             0x87 => self.tuple_of(3)?,
             b't' => {
                 let values = self.since_mark()?;
-                self.tuple(values);
+                self.tuple(values)?;
             }
             b'a' => {
                 let value = self.pop()?;
@@ -250,6 +266,18 @@ impl<'a> Machine<'a> {
         Ok(taken)
     }
 
+    fn push(&mut self, value: Value) -> Result<(), PickleError> {
+        self.count()?;
+        self.stack.push(value);
+        Ok(())
+    }
+
+    /// Each value, mark and entry of the memo, whether it is kept or not.
+    fn count(&mut self) -> Result<(), PickleError> {
+        self.made += 1;
+        if self.made > VALUES_MAX { Err(PickleError::TooMuch) } else { Ok(()) }
+    }
+
     /// A little-endian number without a sign.
     fn number(&mut self, bytes: u64) -> Result<u64, PickleError> {
         Ok(self.take(bytes)?.iter().rev().fold(0, |number, byte| number << 8 | u64::from(*byte)))
@@ -257,8 +285,7 @@ impl<'a> Machine<'a> {
 
     fn int(&mut self, bytes: u64) -> Result<(), PickleError> {
         let number = self.number(bytes)? as i64;
-        self.stack.push(Value::Int(number));
-        Ok(())
+        self.push(Value::Int(number))
     }
 
     /// A number of any length. Those of more than 64 bits (a random seed, say) count for nothing here.
@@ -267,21 +294,19 @@ impl<'a> Machine<'a> {
         let bytes = self.take(count)?;
         let negative = bytes.last().is_some_and(|last| last & 0x80 != 0);
         let mut whole = [if negative { 0xff } else { 0 }; 8];
-        self.stack.push(match whole.get_mut(..bytes.len()) {
+        self.push(match whole.get_mut(..bytes.len()) {
             Some(low) => {
                 low.copy_from_slice(bytes);
                 Value::Int(i64::from_le_bytes(whole))
             }
             None => Value::Plain,
-        });
-        Ok(())
+        })
     }
 
     fn text(&mut self, length_bytes: u64) -> Result<(), PickleError> {
         let length = self.number(length_bytes)?;
         let text = std::str::from_utf8(self.take(length)?).map_err(|_| self.damaged("a text is no UTF-8"))?;
-        self.stack.push(Value::Text(text.into()));
-        Ok(())
+        self.push(Value::Text(text.into()))
     }
 
     fn line(&mut self) -> Result<String, PickleError> {
@@ -311,14 +336,14 @@ impl<'a> Machine<'a> {
         Ok(self.stack.split_off(mark))
     }
 
-    fn push_list(&mut self) {
+    fn push_list(&mut self) -> Result<(), PickleError> {
         let place = self.heap.sequence(Vec::new());
-        self.stack.push(Value::List(place));
+        self.push(Value::List(place))
     }
 
-    fn tuple(&mut self, values: Vec<Value>) {
-        let place = self.heap.sequence(values);
-        self.stack.push(Value::Tuple(place));
+    fn tuple(&mut self, values: Vec<Value>) -> Result<(), PickleError> {
+        let place = if values.is_empty() { EMPTY } else { self.heap.sequence(values) };
+        self.push(Value::Tuple(place))
     }
 
     fn tuple_of(&mut self, count: usize) -> Result<(), PickleError> {
@@ -327,8 +352,7 @@ impl<'a> Machine<'a> {
             values.push(self.pop()?);
         }
         values.reverse();
-        self.tuple(values);
-        Ok(())
+        self.tuple(values)
     }
 
     fn append(&mut self, values: Vec<Value>) -> Result<(), PickleError> {
@@ -354,22 +378,21 @@ impl<'a> Machine<'a> {
 
     fn put(&mut self, place: u64) -> Result<(), PickleError> {
         let value = self.stack.last().cloned().ok_or_else(|| self.damaged("a value is missing"))?;
+        self.count()?;
         self.memo.insert(place, value);
         Ok(())
     }
 
     fn get(&mut self, place: u64) -> Result<(), PickleError> {
         let value = self.memo.get(&place).cloned().ok_or_else(|| self.damaged("the memo has no such value"))?;
-        self.stack.push(value);
-        Ok(())
+        self.push(value)
     }
 
     fn global(&mut self, module: &str, name: &str) -> Result<(), PickleError> {
         let full = format!("{module}.{name}");
         let known = KNOWN.iter().find(|(known, _)| *known == full);
         let (_, call) = known.ok_or(PickleError::Global(full))?;
-        self.stack.push(Value::Call(*call));
-        Ok(())
+        self.push(Value::Call(*call))
     }
 
     /// `("storage", type, key, device, count)`: numbers that lie in a member of their own.
@@ -385,8 +408,7 @@ impl<'a> Machine<'a> {
             return Err(self.damaged("a storage is none"));
         }
         let storage = Storage { key: Rc::clone(key), dtype };
-        self.stack.push(Value::Storage(Rc::new(storage)));
-        Ok(())
+        self.push(Value::Storage(Rc::new(storage)))
     }
 
     fn reduce(&mut self) -> Result<(), PickleError> {
@@ -408,8 +430,7 @@ impl<'a> Machine<'a> {
             (Value::Call(Call::RebuildParameter), [Value::Tensor(tensor), ..]) => Value::Tensor(Rc::clone(tensor)),
             _ => return Err(self.damaged("a call with other arguments than tensors need")),
         };
-        self.stack.push(made);
-        Ok(())
+        self.push(made)
     }
 
     fn values(&self, sequence: &Value) -> Result<&[Value], PickleError> {

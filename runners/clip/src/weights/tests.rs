@@ -164,6 +164,11 @@ fn odd_pickles_end_in_an_error() {
     let deep = [&b"\x80\x02)"[..], &vec![0x85; 1_000_000], b"."].concat();
     assert!(of_pickle(&deep).contains("no dictionary of tensors"));
     assert!(of_pickle(&vec![b'('; 1_000_000]).contains("cut off"));
+    // A value, a mark or an entry of the memo a byte, without an end.
+    for opcode in [b')', b']', b'}', b'(', b'N'] {
+        assert!(of_pickle(&vec![opcode; 3_000_000]).contains("more than 2000000 values"));
+    }
+    assert!(of_pickle(&[&b")"[..], &vec![0x94; 3_000_000]].concat()).contains("more than 2000000 values"));
     // Lengths beyond the end.
     assert!(of_pickle(b"\x80\x02X\xff\xff\xff\xffab").contains("cut off"));
     assert!(of_pickle(b"\x80\x02\x8d\xff\xff\xff\xff\xff\xff\xff\xff").contains("cut off"));

@@ -36,6 +36,8 @@ fn probes_are_measured_at_every_number_of_shots_and_the_same_again() {
     let expected: Vec<String> = ["1shot", "10shot", "full"].into_iter().flat_map(of).collect();
     assert_eq!(names[..9], expected, "there are no 1,000 of a class");
     assert_eq!(names[9..], ["acc1", "acc5", "mean_per_class_recall"]);
+    let said = left_out(&events).expect("it is in no measurement, so it is said");
+    assert!(said.starts_with("1000shot: left out: class 0 has") && !said.contains(';'), "{said}");
     let full = rows.iter().find(|row| row.metric == "lp_acc1@full").expect("measured");
     // Six steps of training and a few of probing: far from all, and more than four standard errors of guessing.
     assert!(full.value > 0.125 + 4.0 * (0.125 * 0.875 / 64.0_f64).sqrt(), "{full:?}");
@@ -70,10 +72,7 @@ fn what_a_probe_can_not_do_is_said() {
     job.spec.evaluations[0].probe.as_mut().expect("a probe").shots = vec![Shots::Each(1000)];
     let (events, code) = run(&job);
     assert_eq!(code, exit::FINISHED);
-    let said = events.iter().find_map(|event| match event {
-        Event::Eval { unmeasured, .. } => unmeasured.get(&EvaluationTask::LinearProbe).cloned(),
-        _ => None,
-    });
+    let said = left_out(&events);
     assert!(said.as_ref().is_some_and(|said| said.contains("1000shot: left out: class 0 has")), "{said:?}");
 
     let mut job = probed(&bench, "changed");
@@ -82,6 +81,58 @@ fn what_a_probe_can_not_do_is_said() {
     assert_eq!(code, exit::BAD_INPUT);
     let [Event::Failed { reason, kind: FailureKind::BadInput }] = &events[..] else { panic!("{events:?}") };
     assert!(reason.contains("`probe` has changed"), "{reason}");
+}
+
+#[test]
+fn classes_that_a_probe_can_not_have_are_refused() {
+    let bench = Bench::new();
+    let pool = bench.dir.path().join("probe");
+    let refused = |name: &str, tasks: &[EvaluationTask], change: &dyn Fn()| {
+        let mut job = probed(&bench, name);
+        change();
+        let evaluation = &mut job.spec.evaluations[0];
+        evaluation.probe.as_mut().expect("a probe").train.digest = digest(&pool);
+        evaluation.tasks = tasks.to_vec();
+        if tasks == [EvaluationTask::ZeroshotClassification] {
+            evaluation.probe = None;
+            evaluation.data = DataSource { pool: "probe".into(), path: "probe".into(), digest: digest(&pool) };
+        }
+        let (events, code) = run(&job);
+        assert_eq!(code, exit::BAD_INPUT, "{events:?}");
+        let [Event::Failed { reason, kind: FailureKind::BadInput }] = &events[..] else { panic!("{events:?}") };
+        reason.clone()
+    };
+    let names = pool.join("classnames.txt");
+    let other = || {
+        let text = std::fs::read_to_string(&names).expect("names");
+        std::fs::write(&names, text.replace("green\nblue", "blue\ngreen")).expect("names");
+    };
+    let said = refused("names", &[EvaluationTask::LinearProbe], &other);
+    assert!(said.contains("line 2 of `classnames.txt` is `green` in pool") && said.contains("and `blue` in"), "{said}");
+    let shorter = || std::fs::write(&names, "red\n").expect("names");
+    let said = refused("shorter", &[EvaluationTask::LinearProbe], &shorter);
+    assert!(said.contains("is `green` in pool") && said.contains("and missing in"), "{said}");
+    let said = refused("zero-shot", &[EvaluationTask::ZeroshotClassification], &shorter);
+    assert!(said.contains("an image of class 7, but the last class in") && said.ends_with("each class"), "{said}");
+    let high = || {
+        std::fs::remove_file(&names).expect("names");
+        let mut tar = tar::Builder::new(File::create(pool.join("00001.tar")).expect("shard"));
+        append(&mut tar, "high.png", &picture(0));
+        append(&mut tar, "high.txt", b"a red square");
+        append(&mut tar, "high.cls", b"4294967295");
+        tar.finish().expect("shard");
+        std::fs::write(pool.join("sizes.json"), r#"{"00000.tar": 192, "00001.tar": 1}"#).expect("sizes");
+    };
+    let said = refused("high", &[EvaluationTask::LinearProbe], &high);
+    assert!(said.contains("an image of class 4294967295, but the last class in"), "{said}");
+}
+
+/// Why a probe was not measured, or not at all of its numbers of shots.
+fn left_out(events: &[Event]) -> Option<String> {
+    events.iter().find_map(|event| match event {
+        Event::Eval { unmeasured, .. } => unmeasured.get(&EvaluationTask::LinearProbe).cloned(),
+        _ => None,
+    })
 }
 
 #[test]
