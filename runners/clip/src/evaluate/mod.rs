@@ -61,13 +61,11 @@ pub enum EvaluateError {
     },
     /// A class that has no name, or would take all memory.
     #[error(
-        "evaluation `{dataset}` asks for {task}, and pool `{pool}` has an image of class {class}, but {limit}: correct its `KEY.cls`, or pack the pools with a `classnames.txt` that has a line for each class"
+        "evaluation `{dataset}` asks for linear_probe, and pool `{pool}` has an image of class {class}, but {limit}: correct its `KEY.cls`, or pack the pools with a `classnames.txt` that has a line for each class"
     )]
     Class {
         /// The evaluation.
         dataset: String,
-        /// The task that needs the class.
-        task: &'static str,
         /// Folder of the pool.
         pool: String,
         /// The class.
@@ -309,7 +307,6 @@ fn labels_of(dataset: &str, data: &Dataset) -> Result<Labels, EvaluateError> {
     if labels.is_empty() {
         return Err(lacking(dataset, EvaluationTask::ZeroshotClassification, data, "classes"));
     }
-    check_highest(dataset, EvaluationTask::ZeroshotClassification, data, &labels, Some(data))?;
     Ok(Labels::One(labels))
 }
 
@@ -342,7 +339,7 @@ fn check_classes(dataset: &str, pools: &[&Dataset]) -> Result<(), EvaluateError>
     }
     for data in pools {
         let labels = classes_of(dataset, data)?;
-        check_highest(dataset, EvaluationTask::LinearProbe, data, &labels, named.first().copied())?;
+        check_highest(dataset, data, &labels, named.first().copied())?;
     }
     Ok(())
 }
@@ -350,7 +347,6 @@ fn check_classes(dataset: &str, pools: &[&Dataset]) -> Result<(), EvaluateError>
 /// Fails for a class that has no name in the pool `named`, or without such a pool for one that no set has.
 fn check_highest(
     dataset: &str,
-    task: EvaluationTask,
     data: &Dataset,
     labels: &[(usize, u32)],
     named: Option<&Dataset>,
@@ -364,8 +360,7 @@ fn check_highest(
         Some(named) => format!("the last class in the `classnames.txt` of `{}` is {}", folder(named), most - 1),
         None => format!("classes without names end with {}", most - 1),
     };
-    let dataset = dataset.to_owned();
-    Err(EvaluateError::Class { dataset, task: task.name(), pool: folder(data), class: highest, limit })
+    Err(EvaluateError::Class { dataset: dataset.to_owned(), pool: folder(data), class: highest, limit })
 }
 
 fn folder(data: &Dataset) -> String {
