@@ -335,7 +335,7 @@ fn other_towers_train_in_bf16_and_in_parts() {
     job.spec.recipe.accum_freq = 4;
     let (events, code) = run(&job);
     assert_eq!(code, exit::FINISHED, "{events:?}");
-    assert_eq!(measured(&events, 1152).len(), 9);
+    assert_eq!(measured(&events, 192).len(), 15);
 }
 
 #[test]
