@@ -75,21 +75,17 @@ pub enum EvaluateError {
     },
     /// Class numbers that mean one thing in one pool and another in the next.
     #[error(
-        "evaluation `{dataset}` asks for linear_probe, but line {line} of `classnames.txt` is {name} in pool `{pool}` and {of_other} in pool `{other}`: class numbers have to mean the same, so pack both pools with the same `classnames.txt`"
+        "evaluation `{dataset}` asks for linear_probe, but line {line} of `classnames.txt` is {one} and {other}: class numbers have to mean the same, so pack both pools with the same `classnames.txt`"
     )]
     ClassNames {
         /// The evaluation.
         dataset: String,
-        /// Folder of a pool.
-        pool: String,
-        /// Folder of another.
-        other: String,
         /// The first line that differs, from 1.
         line: usize,
-        /// That line in `pool`, in quotes, or that there is none.
-        name: String,
-        /// The same in `other`.
-        of_other: String,
+        /// That line in one pool, in quotes, or that there is none; and which pool.
+        one: String,
+        /// The same of another.
+        other: String,
     },
     /// A text that has no tokens.
     #[error(transparent)]
@@ -327,14 +323,15 @@ fn check_classes(dataset: &str, pools: &[&Dataset]) -> Result<(), EvaluateError>
         let Some(at) = (0..names.len().max(others.len())).find(|at| names.get(*at) != others.get(*at)) else {
             continue;
         };
-        let shown = |names: &[String]| names.get(at).map_or("missing".to_owned(), |name| format!("`{name}`"));
+        let shown = |data: &Dataset| {
+            let name = data.class_names().get(at).map_or("missing".to_owned(), |name| format!("`{name}`"));
+            format!("{name} in pool `{}`", folder(data))
+        };
         return Err(EvaluateError::ClassNames {
             dataset: dataset.to_owned(),
-            pool: folder(pair[0]),
-            other: folder(pair[1]),
             line: at + 1,
-            name: shown(names),
-            of_other: shown(others),
+            one: shown(pair[0]),
+            other: shown(pair[1]),
         });
     }
     for data in pools {
