@@ -5,14 +5,14 @@
 
 import io
 import json
-import pathlib
 import subprocess
 import tarfile
 
 import open_clip
 import pytest
 
-from test_runner import CLIP_RUNNER, FIXTURE, SWEEP_POOL, BadInput, describe, measure, pool, source, write_job
+from test_runner import BadInput, measure, pool
+from clip_job import FIXTURE, RECIPE, SWEEP_POOL, job_spec, run, source  # test_runner has said where it lies
 
 
 def write_shard(path, members):
@@ -113,33 +113,22 @@ def measured(tmp_path_factory, images):
         )
     ])
     (held_out / "classnames.txt").write_text("".join(f"picture {index}\n" for index in range(7)))
-    described = describe(CLIP_RUNNER)
-    spec = {
-        "runner": {"name": described["name"], "version": described["version"]},
-        "model": {
-            "name": "tiny",
-            "config": {
-                "embed_dim": 16,
-                "vision_cfg": {"image_size": 32, "layers": 1, "width": 32, "head_width": 16, "patch_size": 8},
-                "text_cfg": {"context_length": 16, "vocab_size": 1000, "width": 32, "heads": 2, "layers": 1},
-            },
+    spec = job_spec(
+        {
+            "embed_dim": 16,
+            "vision_cfg": {"image_size": 32, "layers": 1, "width": 32, "head_width": 16, "patch_size": 8},
+            "text_cfg": {"context_length": 16, "vocab_size": 1000, "width": 32, "heads": 2, "layers": 1},
         },
-        "data": source(held_out), "data_size": 1100, "samples_seen": 13200, "seed": 1,
-        "recipe": {
-            "global_batch": 110, "lr": 0.003, "betas": [0.9, 0.98], "eps": 1e-6, "weight_decay": 0.1,
-            "warmup_samples": 500, "schedule": "constant", "precision": "fp32", "augmentation": "none",
-            "grad_clip_norm": None, "checkpoint_every_samples": None,
-        },
-        "evaluations": [{
+        data=source(held_out), data_size=1100, samples_seen=13200, seed=1,
+        recipe={**RECIPE, "global_batch": 110, "lr": 0.003, "schedule": "constant"},
+        evaluations=[{
             "dataset": "all", "data": source(held_out), "templates": ["a {}", "the {c}"], "at_samples": [],
             "tasks": ["zeroshot_classification", "zeroshot_retrieval", "contrastive_loss"],
         }],
-    }
-    job = write_job(folder, spec)
-    said = subprocess.run([CLIP_RUNNER, "run", "--job", job], check=True, capture_output=True, text=True).stdout
-    events = [json.loads(line) for line in said.splitlines()]
-    path = [event["path"] for event in events if event["event"] == "checkpoint"][-1]
-    return spec, path, [event for event in events if event["event"] == "eval"][-1]["measurements"]
+    )
+    path, evals, words, code = run(folder, spec)
+    assert code == 0, words
+    return spec, path, evals[-1]["measurements"]
 
 
 def test_the_same_weights_measure_the_same(measured):

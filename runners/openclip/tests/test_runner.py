@@ -20,34 +20,23 @@ import torch
 from PIL import Image
 
 ROOT = pathlib.Path(__file__).resolve().parents[3]
-FIXTURE = ROOT / "runners/pool/fixture"  # 300 pairs to train on, at 32 pixels
 TOKENIZERS = ROOT / "runners/clip/tests/tokenizers"
 RUNNER = ROOT / "runners/openclip/openclip-runner"
-CLIP_RUNNER, SWEEP, SWEEP_POOL = os.environ["CLIP_RUNNER"], os.environ["SWEEP"], os.environ["SWEEP_POOL"]
+SWEEP = os.environ["SWEEP"]
 ENVIRONMENT = {**os.environ, "OPENCLIP_PYTHON": sys.executable}
-sys.path.insert(0, str(RUNNER.parent))
+sys.path[:0] = [str(RUNNER.parent), str(ROOT / "runners/clip/tests/python")]
 
+from clip_job import FIXTURE, described, source, write_job  # noqa: E402
 from openclip_runner import data, measure, pool  # noqa: E402  (its folder is no package's)
 from openclip_runner.errors import BadInput  # noqa: E402
 from openclip_runner.job import Job  # noqa: E402
 
 
-def source(folder):
-    report = subprocess.run([SWEEP_POOL, "inspect", folder, "--json"], check=True, capture_output=True).stdout
-    return {"pool": pathlib.Path(folder).name, "path": str(folder), "digest": json.loads(report)["digest"]}
-
-
-def describe(runner):
-    said = subprocess.run([runner, "describe"], check=True, capture_output=True, env=ENVIRONMENT).stdout
-    return json.loads(said)
-
-
 @pytest.fixture(scope="module")
 def spec():
-    described = describe(RUNNER)
     plan = {"templates": [], "at_samples": [350]}
     return {
-        "runner": {"name": described["name"], "version": described["version"]},
+        "runner": described(RUNNER, ENVIRONMENT),
         "model": {
             "name": "tiny",
             "config": {
@@ -70,21 +59,6 @@ def spec():
             {"dataset": "fluent", "data": source(FIXTURE / "fluent"), "tasks": ["zeroshot_classification"], **plan},
         ],
     }
-
-
-def write_job(folder, spec, fence=1, ranks=None):
-    attempt = folder / f"attempt-{fence}"
-    attempt.mkdir(parents=True)
-    job = {
-        "protocol": 1, "job_key": "5" * 64, "fence": fence, "spec": spec, "attempt_dir": str(attempt),
-        "checkpoint_dir": str(folder / "checkpoints"), "base_dir": str(folder),
-        "resources": {"device": "cpu", "threads": 1},
-    }
-    if ranks:
-        job["ranks"] = {"world_size": ranks, "master_addr": "localhost", "master_port": 1}
-    path = attempt / "job.json"
-    path.write_text(json.dumps(job))
-    return path
 
 
 def start(path):

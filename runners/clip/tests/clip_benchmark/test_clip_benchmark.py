@@ -14,12 +14,12 @@ import tarfile
 
 import numpy
 import pytest
-from PIL import Image
 
-ROOT = pathlib.Path(__file__).resolve().parents[4]
-FIXTURE = ROOT / "runners/pool/fixture"
-SWEEP, CLIP_RUNNER, SWEEP_POOL = (os.environ[name] for name in ["SWEEP", "CLIP_RUNNER", "SWEEP_POOL"])
-BATCH, STEPS = 100, 60
+sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[1] / "python"))
+
+from clip_job import FIXTURE, SWEEP_POOL, evaluation, job_spec, trained  # noqa: E402  (in another folder)
+
+SWEEP = os.environ["SWEEP"]
 
 
 def call(*command, cwd=None):
@@ -30,10 +30,6 @@ def call(*command, cwd=None):
 
 def benchmark(*arguments, cwd=None):
     return call(sys.executable, "-m", "clip_benchmark.cli", *arguments, cwd=cwd)
-
-
-def source(folder):
-    return {"pool": "p", "path": str(folder), "digest": json.loads(call(SWEEP_POOL, "inspect", folder, "--json"))["digest"]}
 
 
 def members(folder):
@@ -103,42 +99,9 @@ TASKS = {"classes": "zeroshot_classification", "captions": "zeroshot_retrieval",
 def measured(sets, tmp_path_factory):
     """(folder of a checkpoint, {data set: {metric: value}} as clip-runner measured it)"""
     folder = tmp_path_factory.mktemp("job")
-    describe = json.loads(call(CLIP_RUNNER, "describe"))
-    evaluation = {"templates": [], "at_samples": []}
-    job = {
-        "protocol": 1, "job_key": "5" * 64, "fence": 1,
-        "spec": {
-            "runner": {"name": describe["name"], "version": describe["version"]},
-            "model": {
-                "name": "tiny",
-                "config": {
-                    "embed_dim": 32,
-                    "vision_cfg": {"image_size": 32, "layers": 2, "width": 64, "head_width": 32, "patch_size": 8},
-                    "text_cfg": {"context_length": 24, "vocab_size": 4096, "width": 64, "heads": 2, "layers": 2},
-                },
-            },
-            "data": source(FIXTURE / "train"), "data_size": 300, "samples_seen": BATCH * STEPS, "seed": 3,
-            "recipe": {
-                "global_batch": BATCH, "lr": 0.002, "betas": [0.9, 0.98], "eps": 1e-6, "weight_decay": 0.1,
-                "warmup_samples": 500, "schedule": "cosine", "precision": "fp32", "augmentation": "none",
-                "grad_clip_norm": None, "checkpoint_every_samples": None,
-            },
-            "evaluations": [
-                {"dataset": name, "data": source(sets / name / "test"), "tasks": [task], **evaluation}
-                for name, task in TASKS.items()
-            ],
-        },
-        "attempt_dir": str(folder), "checkpoint_dir": str(folder / "checkpoints"), "base_dir": str(folder),
-        "resources": {"device": "cpu", "threads": 1},
-    }
-    (folder / "job.json").write_text(json.dumps(job))
-    events = [json.loads(line) for line in call(CLIP_RUNNER, "run", "--job", folder / "job.json").splitlines()]
-    path = [event["path"] for event in events if event["event"] == "checkpoint"][-1]
-    found = {
-        event["dataset"]: {row["metric"]: row["value"] for row in event["measurements"]}
-        for event in events if event["event"] == "eval"
-    }
-    return path, found
+    return trained(folder, job_spec(samples_seen=6000, evaluations=[
+        evaluation(name, sets / name / "test", task) for name, task in TASKS.items()
+    ]))
 
 
 @pytest.fixture(scope="module")

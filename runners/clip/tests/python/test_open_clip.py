@@ -6,10 +6,6 @@
 import collections
 import hashlib
 import io
-import json
-import os
-import pathlib
-import subprocess
 import tarfile
 
 import open_clip
@@ -17,17 +13,12 @@ import pytest
 import torch
 from PIL import Image
 
-ROOT = pathlib.Path(__file__).resolve().parents[4]
-FIXTURE = ROOT / "runners/pool/fixture"  # packed at 32 pixels, so that nobody resizes anything
-CLIP_RUNNER, SWEEP_POOL = os.environ["CLIP_RUNNER"], os.environ["SWEEP_POOL"]
-BATCH, STEPS = 100, 60
+from clip_job import FIXTURE, TINY, evaluation, job_spec, trained as trained_by_clip
 
 
 def pool(name):
-    """(source for a job, pairs in hash order as (image, caption, class))"""
+    """Pairs in hash order as (image, caption, class)."""
     folder = FIXTURE / name
-    report = subprocess.run([SWEEP_POOL, "inspect", folder, "--json"], check=True, capture_output=True).stdout
-    source = {"pool": name, "path": str(folder), "digest": json.loads(report)["digest"]}
     samples = collections.defaultdict(dict)
     for shard in sorted(folder.glob("*.tar")):
         with tarfile.open(shard) as archive:
@@ -40,7 +31,7 @@ def pool(name):
         image = Image.open(io.BytesIO(sample["png"]))
         label = int(sample["cls"]) if "cls" in sample else None
         pairs.append((image, sample["txt"].decode().strip(), label))
-    return source, pairs
+    return pairs
 
 
 # Changes of the image tower, of the text tower, and of what stands beside them.
@@ -69,50 +60,15 @@ MODELS = {
 def trained(request, tmp_path_factory):
     """(folder of a trained checkpoint, what clip-runner measured with it)"""
     folder = tmp_path_factory.mktemp("job")
-    describe = json.loads(subprocess.run([CLIP_RUNNER, "describe"], check=True, capture_output=True).stdout)
-    evaluation = {"templates": [], "at_samples": []}
     image, text, top = MODELS[request.param]
-    image = {"image_size": 32, "layers": 2, "width": 64, "head_width": 32, "patch_size": 8, **image}
-    text = {"context_length": 24, "vocab_size": 4096, "width": 64, "heads": 2, "layers": 2, **text}
-    job = {
-        "protocol": 1,
-        "job_key": "5" * 64,
-        "fence": 1,
-        "spec": {
-            "runner": {"name": describe["name"], "version": describe["version"]},
-            "model": {
-                "name": "tiny",
-                "config": {"embed_dim": 32, **top, "vision_cfg": image, "text_cfg": text},
-            },
-            "data": pool("train")[0],
-            "data_size": 300,
-            "samples_seen": BATCH * STEPS,
-            "seed": 3,
-            "recipe": {
-                "global_batch": BATCH, "lr": 0.002, "betas": [0.9, 0.98], "eps": 1e-6, "weight_decay": 0.1,
-                "warmup_samples": 500, "schedule": "cosine", "precision": "fp32", "augmentation": "none",
-                "grad_clip_norm": None, "checkpoint_every_samples": None,
-            },
-            "evaluations": [
-                {"dataset": "train", "data": pool("train")[0], "tasks": ["zeroshot_retrieval"], **evaluation},
-                {"dataset": "fluent", "data": pool("fluent")[0], "tasks": ["zeroshot_classification"], **evaluation},
-            ],
-        },
-        "attempt_dir": str(folder),
-        "checkpoint_dir": str(folder / "checkpoints"),
-        "base_dir": str(folder),
-        "resources": {"device": "cpu", "threads": 1},
+    config = {
+        "embed_dim": 32, **top, "vision_cfg": {**TINY["vision_cfg"], **image}, "text_cfg": {**TINY["text_cfg"], **text},
     }
-    (folder / "job.json").write_text(json.dumps(job))
-    run = subprocess.run([CLIP_RUNNER, "run", "--job", folder / "job.json"], capture_output=True, text=True)
-    assert run.returncode == 0, run.stderr
-    events = [json.loads(line) for line in run.stdout.splitlines()]
-    path = [event["path"] for event in events if event["event"] == "checkpoint"][-1]
-    measured = {
-        f"{event['dataset']}/{row['metric']}": row["value"]
-        for event in events if event["event"] == "eval" for row in event["measurements"]
-    }
-    return path, measured
+    path, found = trained_by_clip(folder, job_spec(config, samples_seen=6000, evaluations=[
+        evaluation("train", FIXTURE / "train", "zeroshot_retrieval"),
+        evaluation("fluent", FIXTURE / "fluent", "zeroshot_classification"),
+    ]))
+    return path, {f"{dataset}/{metric}": value for dataset, row in found.items() for metric, value in row.items()}
 
 
 @pytest.fixture(scope="module")
@@ -138,7 +94,7 @@ def test_the_weights_are_loaded_whole(trained, loaded):
 
 
 def test_retrieval_is_what_clip_runner_measured(trained, loaded):
-    _, pairs = pool("train")
+    pairs = pool("train")
     images, texts = features(loaded, pairs)
     captions = [caption for _, caption, _ in pairs]
     for direction, scores in [("image", texts @ images.T), ("text", images @ texts.T)]:
@@ -161,7 +117,7 @@ def test_retrieval_is_what_clip_runner_measured(trained, loaded):
 
 def test_classification_is_what_clip_runner_measured(trained, loaded):
     model, _, tokenizer = loaded
-    _, pairs = pool("fluent")
+    pairs = pool("fluent")
     names = (FIXTURE / "fluent/classnames.txt").read_text().splitlines()
     templates = (FIXTURE / "fluent/zeroshot_classification_templates.txt").read_text().splitlines()
     images, _ = features(loaded, pairs)

@@ -7,10 +7,7 @@ First weights, order and shots are drawn as clip-runner draws them, so that both
 
 import hashlib
 import io
-import json
 import math
-import os
-import pathlib
 import random
 import subprocess
 import tarfile
@@ -20,8 +17,8 @@ import pytest
 import torch
 from PIL import Image
 
-ROOT = pathlib.Path(__file__).resolve().parents[4]
-CLIP_RUNNER, SWEEP_POOL = os.environ["CLIP_RUNNER"], os.environ["SWEEP_POOL"]
+from clip_job import SWEEP_POOL, evaluation, job_spec, source, trained
+
 CLASSES, WORD = 7, (1 << 64) - 1
 SHOTS, LR, EPOCHS, BATCH, SEED = [3, "all"], [0.1, 0.01], [4, 12], 32, 5
 
@@ -123,11 +120,6 @@ def draw(folder, each, rng):
             Image.frombytes("RGB", (32, 32), pixels).save(folder / f"class-{label}" / f"{nth}.png")
 
 
-def source(folder):
-    report = json.loads(subprocess.run([SWEEP_POOL, "inspect", folder, "--json"], check=True, capture_output=True).stdout)
-    return {"pool": folder.name, "path": str(folder), "digest": report["digest"]}
-
-
 def images(folder):
     """(picture, class) of a split, in hash order of the keys."""
     samples = {}
@@ -148,45 +140,13 @@ def probed(tmp_path_factory):
         draw(folder / "images" / split, each, rng)
         command = ["pack", "images", folder / "images" / split, "--out", folder / "set", "--split", split]
         subprocess.run([SWEEP_POOL, *command], check=True, capture_output=True)
-    train = ROOT / "runners/pool/fixture/train"
-    describe = json.loads(subprocess.run([CLIP_RUNNER, "describe"], check=True, capture_output=True).stdout)
-    job = {
-        "protocol": 1, "job_key": "5" * 64, "fence": 1,
-        "spec": {
-            "runner": {"name": describe["name"], "version": describe["version"]},
-            "model": {
-                "name": "tiny",
-                "config": {
-                    "embed_dim": 32,
-                    "vision_cfg": {"image_size": 32, "layers": 2, "width": 64, "head_width": 32, "patch_size": 8},
-                    "text_cfg": {"context_length": 24, "vocab_size": 4096, "width": 64, "heads": 2, "layers": 2},
-                },
-            },
-            "data": source(train), "data_size": 300, "samples_seen": 1000, "seed": 3,
-            "recipe": {
-                "global_batch": 100, "lr": 0.002, "betas": [0.9, 0.98], "eps": 1e-6, "weight_decay": 0.1,
-                "warmup_samples": 500, "schedule": "cosine", "precision": "fp32", "augmentation": "none",
-                "grad_clip_norm": None, "checkpoint_every_samples": None,
-            },
-            "evaluations": [{
-                "dataset": "colours", "data": source(folder / "set/test"), "tasks": ["linear_probe"],
-                "templates": [], "at_samples": [],
-                "probe": {
-                    "train": source(folder / "set/train"), "shots": SHOTS, "choose": "validation", "lr": LR,
-                    "epochs": EPOCHS, "batch_size": BATCH, "seed": SEED,
-                },
-            }],
-        },
-        "attempt_dir": str(folder), "checkpoint_dir": str(folder / "checkpoints"), "base_dir": str(folder),
-        "resources": {"device": "cpu", "threads": 1},
-    }
-    (folder / "job.json").write_text(json.dumps(job))
-    run = subprocess.run([CLIP_RUNNER, "run", "--job", folder / "job.json"], capture_output=True, text=True)
-    assert run.returncode == 0, run.stderr
-    events = [json.loads(line) for line in run.stdout.splitlines()]
-    path = [event["path"] for event in events if event["event"] == "checkpoint"][-1]
-    rows = [row for event in events if event["event"] == "eval" for row in event["measurements"]]
-    return path, {row["metric"]: row["value"] for row in rows}, folder / "set"
+    path, measured = trained(folder, job_spec(samples_seen=1000, evaluations=[
+        evaluation("colours", folder / "set/test", "linear_probe", probe={
+            "train": source(folder / "set/train"), "shots": SHOTS, "choose": "validation", "lr": LR, "epochs": EPOCHS,
+            "batch_size": BATCH, "seed": SEED,
+        }),
+    ]))
+    return path, measured["colours"], folder / "set"
 
 
 def test_a_probe_is_pytorchs(probed):

@@ -14,7 +14,8 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from test_open_clip import CLIP_RUNNER, ROOT, pool
+from clip_job import FIXTURE, evaluation, job_spec, run
+from test_open_clip import pool
 
 CONFIG = {
     "embed_dim": 48,
@@ -38,7 +39,7 @@ def recalls(model):
     """image_retrieval_recall_grouped@k by open_clip's own features."""
     preprocess = open_clip.image_transform(32, is_train=False)
     tokenizer = open_clip.SimpleTokenizer(context_length=24)
-    _, pairs = pool("val")
+    pairs = pool("val")
     with torch.no_grad():
         images = model.encode_image(torch.stack([preprocess(image) for image, _, _ in pairs]), normalize=True)
         texts = model.encode_text(tokenizer([caption for _, caption, _ in pairs]), normalize=True)
@@ -55,39 +56,12 @@ def recalls(model):
 
 def measure(path, folder):
     """(what clip-runner measured with the weights, its last words)"""
-    describe = json.loads(subprocess.run([CLIP_RUNNER, "describe"], check=True, capture_output=True).stdout)
-    source, _ = pool("val")
-    job = {
-        "protocol": 1,
-        "job_key": "6" * 64,
-        "fence": 1,
-        "spec": {
-            "runner": {"name": describe["name"], "version": describe["version"]},
-            "model": {"name": "tiny", "config": CONFIG},
-            "init": {"path": str(path), "sha256": hashlib.sha256(pathlib.Path(path).read_bytes()).hexdigest()},
-            "data": source,
-            "data_size": 1,
-            "samples_seen": 0,
-            "seed": 0,
-            "recipe": {
-                "global_batch": 1, "lr": 0.0, "betas": [0.9, 0.98], "eps": 1e-6, "weight_decay": 0.0,
-                "warmup_samples": 0, "schedule": "constant", "precision": "fp32", "augmentation": "none",
-                "grad_clip_norm": None, "checkpoint_every_samples": None,
-            },
-            "evaluations": [{"dataset": "val", "data": source, "tasks": ["zeroshot_retrieval"], "templates": [],
-                             "at_samples": []}],
-        },
-        "attempt_dir": str(folder),
-        "checkpoint_dir": str(folder / "checkpoints"),
-        "base_dir": str(folder),
-        "resources": {"device": "cpu", "threads": 2},
-    }
-    (folder / "job.json").write_text(json.dumps(job))
-    run = subprocess.run([CLIP_RUNNER, "run", "--job", folder / "job.json"], capture_output=True, text=True)
-    events = [json.loads(line) for line in run.stdout.splitlines()]
-    measured = {row["metric"]: row["value"] for event in events if event["event"] == "eval"
-                for row in event["measurements"]}
-    return measured, run.stderr
+    sha256 = hashlib.sha256(pathlib.Path(path).read_bytes()).hexdigest()
+    _, evals, words, _ = run(folder, job_spec(
+        CONFIG, init={"path": str(path), "sha256": sha256}, samples_seen=0,
+        evaluations=[evaluation("val", FIXTURE / "val", "zeroshot_retrieval")],
+    ))
+    return {row["metric"]: row["value"] for event in evals for row in event["measurements"]}, words
 
 
 def state_dict(model, path):
@@ -176,13 +150,13 @@ def test_sweep_evaluates_a_folder_of_open_clips(model, tmp_path):
     state_dict(model, folder / "open_clip_pytorch_model.bin")
     expected, pairs = recalls(model)
     command = [os.environ["SWEEP"], "evaluate", "--checkpoint", str(folder), "--pool",
-               str(ROOT / "runners/pool/fixture/val"), "--task", "zeroshot_retrieval", "--json"]
+               str(FIXTURE / "val"), "--task", "zeroshot_retrieval", "--json"]
     environment = {name: value for name, value in os.environ.items() if name != "DATABASE_URL"}
     tmp_path.chmod(0o755)
     try:
-        run = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True)
-        assert run.returncode == 0, run.stderr
-        rows = {row["metric"]: row["value"] for row in json.loads(run.stdout)["measurements"]}
+        ended = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True)
+        assert ended.returncode == 0, ended.stderr
+        rows = {row["metric"]: row["value"] for row in json.loads(ended.stdout)["measurements"]}
         assert all(abs(rows[metric] - value) <= 1.01 / pairs for metric, value in expected.items())
     finally:
         subprocess.run([os.environ["SWEEP"], "db", "stop"], cwd=tmp_path, env=environment, capture_output=True)
