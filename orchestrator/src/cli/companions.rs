@@ -7,7 +7,7 @@ use protocol::{
     DataSource, EvaluationPlan, EvaluationTask, JobSpec, NamedModel, ProbePlan, Recipe, RunnerIdentity, Weights,
 };
 
-use super::evaluate::{Args, At, Measuring, evaluations};
+use super::evaluate::{Args, At, Measuring, evaluations, quoted};
 use super::output::{Failure, say};
 use super::{analysis, checkpoint, hashing, plan, target};
 use crate::events::complete::task_of;
@@ -16,6 +16,7 @@ use crate::plan::{
     weights_of,
 };
 use crate::spec::{self, Axes, Source, Spec};
+use crate::store::fit::sha256;
 use crate::store::{CheckpointOf, Companion, Store};
 
 /// The jobs that measure what is missing of the checkpoints of `sweep`.
@@ -33,12 +34,6 @@ pub(super) async fn plan(args: &Args, sweep: &str, placement: &Placement) -> Res
             .hint("`--runner clip` measures what clip-runner and open_clip have trained"));
     }
     let asked = planned_evaluations(&spec, &inputs).map_err(|error| Failure::bad_input(plan::rendered(&error)))?;
-    if args.name.is_none() {
-        // Another question is another sweep: one that goes on in its own keeps its jobs in sight.
-        let plans: Vec<EvaluationPlan> = asked.iter().map(|(plan, _)| by_content(plan)).collect();
-        let name = format!("{sweep}-evaluate-{}", digest_of(&(plans, &args.tasks, args.at == At::Final)));
-        spec = renamed(&spec, &name)?;
-    }
     let checkpoints = kept(args, sweep, store.companion_checkpoints(sweep_id).await?)?;
     let earlier = Earlier::read(&store, sweep_id).await?;
 
@@ -70,8 +65,15 @@ pub(super) async fn plan(args: &Args, sweep: &str, placement: &Placement) -> Res
             shown.push(found.job_key.clone());
         }
     }
+    // Another question is another sweep, so that one which goes on keeps its jobs in sight.
+    let plans: Vec<EvaluationPlan> = asked.iter().map(|(plan, _)| plan.identity()).collect();
+    let question = serde_json::json!([plans, args.tasks, args.at == At::Final]).to_string();
     let pools = asked.into_iter().flat_map(|(_, pools)| pools).collect::<Vec<PoolInfo>>();
-    let plan = measuring_plan(&spec, &inputs, pools, jobs);
+    let mut plan = measuring_plan(&spec, &inputs, pools, jobs);
+    if args.name.is_none() {
+        plan.name = format!("{sweep}-evaluate-{}", &sha256(&question)[..8]);
+        plan.spec_source = text(args, sweep, &spec.runner, &plan.name);
+    }
     Ok(Measuring { plan, companions, shown, datasets: datasets.into_iter().collect(), places: Some(places) })
 }
 
@@ -79,49 +81,30 @@ fn companion(job: &PlannedJob, of: &CheckpointOf) -> Companion {
     Companion { job_key: job.job_key.clone(), attempt_id: of.attempt_id, samples_seen: of.samples_seen }
 }
 
+/// A spec with the evaluations of the command line. Its one cell stands for the checkpoints.
+fn text(args: &Args, sweep: &str, runner: &str, name: &str) -> String {
+    let evaluations = if args.pools.is_empty() { String::new() } else { evaluations(args) };
+    format!(
+        "# Made by `sweep evaluate {sweep}`, which measures checkpoints of that sweep.\nname: {}\nrunner: {}\n\
+         grid: {{model: cpu-w32-l2, samples_seen: 1, data_size: 1}}\nrecipe: {{global_batch: 1}}\n{evaluations}",
+        quoted(name),
+        quoted(runner)
+    )
+}
+
 /// The evaluations of the command line, and where jobs run as the sweep's spec has it.
 fn of_command_line(args: &Args, sweep: &str, trained: Option<&str>) -> Result<Spec, Failure> {
     let trained = trained.and_then(|text| spec::parse(&Source::new(sweep, text)).ok());
     let named = trained.as_ref().map_or("clip", |spec| &spec.runner);
-    let runner = super::evaluate::quoted(args.runner.as_deref().unwrap_or(named));
+    let runner = args.runner.as_deref().unwrap_or(named);
     let name = args.name.clone().unwrap_or_else(|| format!("{sweep}-evaluate"));
-    let evaluations = if args.pools.is_empty() { String::new() } else { evaluations(args) };
-    let text = format!(
-        "# Made by `sweep evaluate {sweep}`, which measures checkpoints of that sweep.\nname: {}\nrunner: {runner}\n\
-         grid: {{model: cpu-w32-l2, samples_seen: 1, data_size: 1}}\nrecipe: {{global_batch: 1}}\n{evaluations}",
-        super::evaluate::quoted(&name)
-    );
-    let parsed = spec::parse(&Source::new("(the command line)", &text));
+    let parsed = spec::parse(&Source::new("(the command line)", &text(args, sweep, runner, &name)));
     let mut spec = parsed.map_err(|error| Failure::bad_input(plan::rendered(&error)))?;
     spec.grid = Axes::default();
     if let Some(trained) = trained {
         (spec.backend, spec.limits) = (trained.backend, trained.limits);
     }
     Ok(spec)
-}
-
-/// The same spec under another name.
-fn renamed(spec: &Spec, name: &str) -> Result<Spec, Failure> {
-    let quoted = |name: &str| format!("\nname: {}\n", super::evaluate::quoted(name));
-    let text = spec.source.text().replacen(&quoted(&spec.name), &quoted(name), 1);
-    let parsed = spec::parse(&Source::new("(the command line)", &text));
-    let parsed = parsed.map_err(|error| Failure::bad_input(plan::rendered(&error)))?;
-    Ok(Spec { name: parsed.name, source: parsed.source, ..spec.clone() })
-}
-
-/// An evaluation as far as it changes numbers: its pools by digest, and not which shots of a probe are asked for.
-fn by_content(plan: &EvaluationPlan) -> EvaluationPlan {
-    let mut plan = plan.clone();
-    for source in plan.sources_mut() {
-        (source.path, source.pool) = (std::path::PathBuf::new(), String::new());
-    }
-    plan
-}
-
-/// Eight digits that tell questions apart.
-fn digest_of(question: &impl serde::Serialize) -> String {
-    let text = serde_json::to_string(question).expect("plans are JSON");
-    crate::plan::text_digest(&text)[..8].to_owned()
 }
 
 /// The checkpoints that are asked for and still there.
@@ -222,13 +205,16 @@ fn narrowed(plan: &EvaluationPlan, tasks: &[EvaluationTask]) -> Result<Evaluatio
         return Err(Failure::bad_input(message).hint("name both: `--pool FOLDER --train FOLDER --task linear_probe`"));
     }
     if !tasks.is_empty() {
-        plan.tasks = tasks.to_vec();
-    }
-    if !plan.tasks.contains(&EvaluationTask::LinearProbe) {
-        plan.probe = None;
+        plan = with_tasks(plan, tasks.to_vec());
     }
     plan.at_samples.clear();
     Ok(plan)
+}
+
+/// The plan with these tasks: a probe that is not among them reads no pool.
+fn with_tasks(plan: EvaluationPlan, tasks: Vec<EvaluationTask>) -> EvaluationPlan {
+    let probe = plan.probe.filter(|_| tasks.contains(&EvaluationTask::LinearProbe));
+    EvaluationPlan { tasks, probe, ..plan }
 }
 
 /// Whether the metrics of a data set have all that a task of the plan gives.
@@ -276,7 +262,7 @@ impl Earlier {
             return Err(Failure::bad_input(message).hint(hint));
         }
         let training =
-            |plan: &EvaluationPlan| by_content(plan).probe.map(|probe| ProbePlan { shots: Vec::new(), ..probe });
+            |plan: &EvaluationPlan| plan.identity().probe.map(|probe| ProbePlan { shots: Vec::new(), ..probe });
         let Some(ours) = training(plan) else { return Ok(()) };
         if known().filter_map(training).any(|theirs| theirs != ours) {
             let message = format!("the linear probes of `{}` in job {job} were trained otherwise", plan.dataset);
@@ -287,7 +273,7 @@ impl Earlier {
 
     /// What of a plan nobody has measured there. An earlier job that was to measure just that is taken again, so that
     /// asking twice starts nothing: some tasks can't be measured, and leave no row.
-    fn missing(&self, found: &CheckpointOf, mut plan: EvaluationPlan) -> Option<EvaluationPlan> {
+    fn missing(&self, found: &CheckpointOf, plan: EvaluationPlan) -> Option<EvaluationPlan> {
         let here = found.measured.iter().filter(|(dataset, _)| *dataset == plan.dataset);
         let metrics: Vec<&str> = here.map(|(_, metric)| metric.as_str()).collect();
         let tasks: Vec<EvaluationTask> =
@@ -295,7 +281,7 @@ impl Earlier {
         let same = |known: &&EvaluationPlan| {
             known.dataset == plan.dataset
                 && known.templates == plan.templates
-                && by_content(known).probe == by_content(&plan).probe
+                && known.identity().probe == plan.identity().probe
                 && tasks.iter().all(|task| known.tasks.contains(task))
         };
         if tasks.is_empty() {
@@ -304,7 +290,6 @@ impl Earlier {
         if let Some(known) = self.of(found).find(same) {
             return Some(known.clone());
         }
-        plan.tasks = tasks;
-        Some(plan)
+        Some(with_tasks(plan, tasks))
     }
 }

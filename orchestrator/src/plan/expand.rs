@@ -55,11 +55,6 @@ pub fn job_key(spec: &JobSpec) -> String {
     hex(&Sha256::digest(canonical(&value)))
 }
 
-/// sha256 of a text, 64 hex digits.
-pub fn text_digest(text: &str) -> String {
-    hex(&Sha256::digest(text))
-}
-
 /// Bytes as hex digits.
 pub(super) fn hex(bytes: &[u8]) -> String {
     bytes.iter().fold(String::with_capacity(2 * bytes.len()), |mut text, byte| {

@@ -287,6 +287,6 @@ fn tokenizer_file(base_dir: &Path, model: &Path, text: &mut TextConfig) -> Resul
         read => read.map_err(|source| ModelFileError::Read { path: beside, source })?,
     };
     let digest = Sha256::new().chain_update(&bytes).chain_update(&config).finalize();
-    text.tokenizer_sha256 = Some(digest.iter().fold(String::new(), |hex, byte| hex + &format!("{byte:02x}")));
+    text.tokenizer_sha256 = Some(format!("{digest:x}"));
     Ok(())
 }

@@ -6,6 +6,7 @@ use std::io;
 use std::path::{Path, PathBuf};
 
 use protocol::{DataSource, PoolManifest};
+pub(super) use shards::Stat;
 use shards::{Progress, file_name};
 
 use super::PoolInfo;

@@ -2,17 +2,17 @@
 //! safetensors file says of the model. Hashes of large files are remembered, by size, times and place on the disk.
 
 use std::collections::BTreeMap;
-use std::fs::{self, File, Metadata};
+use std::fs::{self, File};
 use std::io::{self, Read};
-use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
-use std::time::{SystemTime, UNIX_EPOCH};
+use std::time::SystemTime;
 
 use protocol::{ModelConfig, Preprocess, WEIGHT_FILES, Weights};
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
 use super::OPEN_CLIP_CONFIG;
+use super::pool::Stat;
 use super::preprocess::{self, recipe_keys};
 use crate::spec::{Cell, Place, Problem, Spec, recipe_place};
 
@@ -22,8 +22,6 @@ const REMEMBERED: &str = ".sweep/weights";
 const REMEMBERED_BYTES: u64 = 64 << 20;
 /// Largest heading of a safetensors file.
 const HEADING_MAX: u64 = 100_000_000;
-/// A file that was written to just now may be written to again without another time.
-const SETTLED_NANOS: i128 = 2_000_000_000;
 
 /// Told while a file is hashed: bytes that are done, and of all.
 pub(super) type Progress<'a> = &'a mut dyn FnMut(u64, u64);
@@ -93,29 +91,6 @@ pub fn weights_of(base_dir: &Path, file: &Path, progress: &mut dyn FnMut(u64, u6
     Ok(Weights { path: file.to_owned(), sha256 })
 }
 
-/// What tells a file from another, or from itself at another time.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-struct Stat {
-    size: u64,
-    mtime: i128,
-    ctime: i128,
-    inode: u64,
-    device: u64,
-}
-
-impl Stat {
-    fn of(metadata: &Metadata) -> Stat {
-        let nanos = |secs: i64, nanos: i64| i128::from(secs) * 1_000_000_000 + i128::from(nanos);
-        Stat {
-            size: metadata.len(),
-            mtime: nanos(metadata.mtime(), metadata.mtime_nsec()),
-            ctime: nanos(metadata.ctime(), metadata.ctime_nsec()),
-            inode: metadata.ino(),
-            device: metadata.dev(),
-        }
-    }
-}
-
 /// A hash, and of which file.
 #[derive(Debug, Serialize, Deserialize)]
 struct Remembered {
@@ -127,8 +102,8 @@ struct Remembered {
 fn digest(path: &Path, remembered: &Path, progress: Progress) -> io::Result<String> {
     let mut file = File::open(path)?;
     let stat = Stat::of(&file.metadata()?);
-    if stat.size < REMEMBERED_BYTES {
-        return hashed(&mut file, stat.size, progress);
+    if stat.size() < REMEMBERED_BYTES {
+        return hashed(&mut file, stat.size(), progress);
     }
     let absolute = std::path::absolute(path)?;
     let name = format!("{:x}", Sha256::digest(absolute.as_os_str().as_encoded_bytes()));
@@ -137,9 +112,9 @@ fn digest(path: &Path, remembered: &Path, progress: Progress) -> io::Result<Stri
     if let Some(known) = known.filter(|known| known.path == absolute && known.stat == stat) {
         return Ok(known.sha256);
     }
-    let now = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |now| now.as_nanos().cast_signed());
-    let sha256 = hashed(&mut file, stat.size, progress)?;
-    if stat.mtime.max(stat.ctime) + SETTLED_NANOS < now && Stat::of(&file.metadata()?) == stat {
+    let begun = SystemTime::now();
+    let sha256 = hashed(&mut file, stat.size(), progress)?;
+    if stat.is_settled(begun) && Stat::of(&file.metadata()?) == stat {
         let note_of = Remembered { path: absolute, stat, sha256: sha256.clone() };
         // Not to remember costs time, nothing else.
         let _ = remember(&note, &note_of);

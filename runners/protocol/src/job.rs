@@ -337,6 +337,17 @@ impl EvaluationPlan {
         std::iter::once(&self.data).chain(of_probe)
     }
 
+    /// What of it changes a number: its pools by their digests, not by name and folder.
+    #[must_use]
+    pub fn identity(&self) -> EvaluationPlan {
+        let mut identity = self.clone();
+        for source in identity.sources_mut() {
+            source.path = PathBuf::new();
+            source.pool.clear();
+        }
+        identity
+    }
+
     /// All pools that it reads.
     pub fn sources_mut(&mut self) -> impl Iterator<Item = &mut DataSource> {
         let of_probe =
@@ -429,10 +440,7 @@ impl JobSpec {
         if identity.model.config.text_cfg.tokenizer_sha256.is_some() {
             identity.model.config.text_cfg.hf_tokenizer_name = None;
         }
-        for source in identity.evaluations.iter_mut().flat_map(EvaluationPlan::sources_mut) {
-            source.path = PathBuf::new();
-            source.pool.clear();
-        }
+        identity.evaluations = identity.evaluations.iter().map(EvaluationPlan::identity).collect();
         identity
     }
 

@@ -48,7 +48,7 @@ pub struct ShardContent {
 
 /// What a file system says of a file. Times in nanoseconds since 1970.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-pub(crate) struct Stat {
+pub struct Stat {
     size: u64,
     pub(crate) mtime: i64,
     /// When the file or its entry was changed: unlike `mtime`, nobody can set it back.
@@ -57,7 +57,8 @@ pub(crate) struct Stat {
 }
 
 impl Stat {
-    fn of(found: &Metadata) -> Stat {
+    /// Of an open file, or of what was found at a path.
+    pub fn of(found: &Metadata) -> Stat {
         let nanos = |secs: i64, nanos: i64| secs.saturating_mul(1_000_000_000).saturating_add(nanos);
         Stat {
             size: found.len(),
@@ -72,7 +73,8 @@ impl Stat {
         Ok(Stat::of(&std::fs::metadata(path).map_err(Error::io("read", path))?))
     }
 
-    pub(crate) fn size(&self) -> u64 {
+    /// Length, bytes.
+    pub fn size(&self) -> u64 {
         self.size
     }
 
@@ -81,7 +83,8 @@ impl Stat {
         self.mtime <= other.mtime
     }
 
-    fn is_settled(&self, now: SystemTime) -> bool {
+    /// Whether the file was last changed long enough before `now` for another change to give it another time.
+    pub fn is_settled(&self, now: SystemTime) -> bool {
         let now = now.duration_since(UNIX_EPOCH).unwrap_or_default().saturating_sub(SETTLED).as_nanos();
         i64::try_from(now).is_ok_and(|now| self.mtime.max(self.ctime) < now)
     }

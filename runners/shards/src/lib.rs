@@ -24,7 +24,7 @@ mod multilabel;
 mod sample;
 mod tar;
 
-pub use content::{ShardContent, image_check, texts};
+pub use content::{ShardContent, Stat, image_check, texts};
 pub use error::Error;
 pub use folder::{
     CLASS_NAMES, DATASET_TYPE, DatasetType, SHARD_COUNT, TEMPLATES, check_count, class_names, dataset_type, file_name,

@@ -77,7 +77,7 @@ impl TokenizerFile {
         let beside = path.with_file_name(CONFIG_FILE);
         let config = if beside.is_file() { read(&beside)? } else { Vec::new() };
         let found = Sha256::new().chain_update(&bytes).chain_update(&config).finalize();
-        let found = found.iter().fold(String::new(), |hex, byte| hex + &format!("{byte:02x}"));
+        let found = format!("{found:x}");
         if text.tokenizer_sha256.as_ref().is_some_and(|planned| *planned != found) {
             let planned = text.tokenizer_sha256.clone().unwrap_or_default();
             return Err(TokenizerError::Changed { path: path.to_owned(), found, planned });
