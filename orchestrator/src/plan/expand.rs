@@ -5,7 +5,9 @@ use std::fmt::Write;
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use protocol::{DataSource, Description, EvaluationPlan, JobSpec, ModelConfig, NamedModel, Recipe, RunnerIdentity};
+use protocol::{
+    DataSource, Description, EvaluationPlan, JobSpec, ModelConfig, NamedModel, Recipe, RunnerIdentity, Schedule,
+};
 use sha2::{Digest, Sha256};
 
 use super::{
@@ -13,7 +15,9 @@ use super::{
     canonical::canonical,
     evaluations::{Measured, evaluations},
     memory::{measuring_bytes, memory_bytes},
-    slurm_options, weights,
+    slurm_options,
+    trunks::{measured_too_early, with_trunks},
+    weights,
 };
 use crate::spec::quantity::grouped;
 use crate::spec::{
@@ -87,7 +91,9 @@ pub fn plan(spec: &Spec, inputs: &Inputs) -> Result<Plan, SpecError> {
         }
     }
     drop(keys);
-    let total: f64 = jobs.iter().map(|job| job.compute.train_flops).sum();
+    let mut jobs = with_trunks(inputs, jobs);
+    problems.extend(measured_too_early(spec, &jobs));
+    let total: f64 = jobs.iter().map(|job| job.own_share() * job.compute.train_flops).sum();
     if let Some(budget) = spec.limits.compute_flops
         && total > budget
     {
@@ -103,7 +109,7 @@ pub fn plan(spec: &Spec, inputs: &Inputs) -> Result<Plan, SpecError> {
         problems.dedup();
         return Err(SpecError::new(&spec.source, problems));
     }
-    // Stable, so that jobs of one cost keep the order of the spec.
+    // Stable, so that jobs of one cost keep the order of the spec. A job's parent, which is shorter, stands before it.
     jobs.sort_by(|a, b| a.compute.train_flops.total_cmp(&b.compute.train_flops));
 
     let trains = jobs.iter().any(|job| !job.spec.measures_only());
@@ -330,6 +336,7 @@ fn job(
             memory_bytes(config, &size, &planned.recipe)
         },
         secs: inputs.secs_per_sample.get(&model.name).map(|secs| secs * samples_seen as f64),
+        parent: None,
         size,
         spec: planned,
     })
@@ -378,6 +385,10 @@ impl Shared {
                 weight_decay: recipe.weight_decay,
                 warmup_samples: recipe.warmup.of(samples_seen),
                 schedule: recipe.schedule,
+                cooldown_samples: match recipe.schedule {
+                    Schedule::ConstantCooldown => recipe.cooldown.of(samples_seen),
+                    Schedule::Cosine | Schedule::Constant => 0,
+                },
                 precision: recipe.precision,
                 loss: recipe.loss,
                 accum_freq: recipe.accum_freq,

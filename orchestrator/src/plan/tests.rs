@@ -26,6 +26,7 @@ fn inputs() -> Inputs {
             serve: false,
             ranks: false,
             init: false,
+            branches: false,
         },
         runner_path: "clip-runner".into(),
         pools: [("train".to_owned(), pool("train", 4_000)), ("val".to_owned(), pool("val", 600))].into(),

@@ -37,6 +37,7 @@ impl RecipeChange {
                 ("weight_decay", Value::Number(value)) => recipe.weight_decay = value,
                 ("warmup", Value::Amount(value)) => recipe.warmup = value,
                 ("schedule", Value::Text(word)) => recipe.schedule = schedule(&word),
+                ("cooldown", Value::Amount(value)) => recipe.cooldown = value,
                 ("precision", Value::Text(word)) => recipe.precision = precision(&word),
                 ("loss", Value::Text(word)) => recipe.loss = loss(&word),
                 ("accum_freq", Value::Count(value)) => recipe.accum_freq = value,
@@ -124,6 +125,7 @@ fn default_recipe() -> Recipe {
         weight_decay: 0.2,
         warmup: Amount::Percent(10.0),
         schedule: Schedule::Cosine,
+        cooldown: Amount::Percent(20.0),
         precision: Precision::Fp32,
         loss: Loss::Fused,
         accum_freq: 1,
@@ -241,6 +243,7 @@ fn schedule(word: &str) -> Schedule {
     match word {
         "cosine" => Schedule::Cosine,
         "constant" => Schedule::Constant,
+        "constant-cooldown" => Schedule::ConstantCooldown,
         word => unreachable!("no schedule {word} in the table"),
     }
 }

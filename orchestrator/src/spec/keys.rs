@@ -203,7 +203,18 @@ pub static RECIPE: &[Key] = &[
         Default("10%"),
         "Linear rise of the learning rate: samples, or a share of the samples seen",
     ),
-    key("schedule", Kind::Choice(&["cosine", "constant"]), Default("cosine"), "Learning rate after the warm-up"),
+    key(
+        "schedule",
+        Kind::Choice(&["cosine", "constant", "constant-cooldown"]),
+        Default("cosine"),
+        "Learning rate after the warm-up; with `constant-cooldown`, cells that differ in samples seen share a trunk",
+    ),
+    key(
+        "cooldown",
+        Kind::Amount,
+        Default("20%"),
+        "Linear fall of the learning rate at the end of `constant-cooldown`: samples, or a share of the samples seen",
+    ),
     key(
         "precision",
         Kind::Choice(&["fp32", "amp_bf16"]),

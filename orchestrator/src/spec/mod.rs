@@ -203,6 +203,8 @@ pub struct Recipe {
     pub warmup: Amount,
     /// What follows it.
     pub schedule: Schedule,
+    /// Fall of the learning rate at the end, with `constant-cooldown`.
+    pub cooldown: Amount,
     /// Arithmetic.
     pub precision: Precision,
     /// Who computes the loss.

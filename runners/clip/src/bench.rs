@@ -182,6 +182,7 @@ fn recipe(options: &BenchOptions, precision: Precision) -> Recipe {
         weight_decay: 0.2,
         warmup_samples: 0,
         schedule: Schedule::Constant,
+        cooldown_samples: 0,
         precision,
         loss: if options.loss == "reference" { Loss::Reference } else { Loss::Fused },
         accum_freq: options.accum_freq,

@@ -31,6 +31,23 @@ pub struct Job {
     /// The processes that train it together, one a rank; left out: one process does.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub ranks: Option<Ranks>,
+    /// A checkpoint of another job to go on from, where the job has none of its own: see [`ParentCheckpoint`].
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub parent: Option<ParentCheckpoint>,
+}
+
+/// A checkpoint of another job, the parent, which trains as this one would up to there: the same model, data, seed and
+/// learning rates. Going on from it changes no result, only what it costs, so it is no part of a job's identity; a job
+/// whose parent's checkpoint is gone or damaged begins at the beginning.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ParentCheckpoint {
+    /// Folder or file, as the runner reported it.
+    pub path: PathBuf,
+    /// sha256 of its manifest, as the runner reported it.
+    pub sha256: String,
+    /// Samples seen at it.
+    pub samples_seen: u64,
 }
 
 /// Everything that changes the result of a job, and nothing that does not. Its canonical JSON is hashed into the job
@@ -127,6 +144,9 @@ pub struct Recipe {
     pub warmup_samples: u64,
     /// What follows the warm-up.
     pub schedule: Schedule,
+    /// Samples before the end over which the learning rate falls linearly to 0, with [`Schedule::ConstantCooldown`].
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub cooldown_samples: u64,
     /// Arithmetic.
     pub precision: Precision,
     /// Who computes InfoNCE.
@@ -164,6 +184,7 @@ impl Recipe {
             weight_decay: 0.0,
             warmup_samples: 0,
             schedule: Schedule::Constant,
+            cooldown_samples: 0,
             precision: Precision::Fp32,
             loss: Loss::default(),
             accum_freq: 1,
@@ -175,6 +196,16 @@ impl Recipe {
             extra: BTreeMap::new(),
         }
     }
+
+    /// Steps of a training over which the learning rate rises: whole batches, not more than it has.
+    pub fn warmup_steps(&self, steps: u64) -> u64 {
+        self.warmup_samples.div_ceil(self.global_batch).min(steps)
+    }
+
+    /// Steps at the end of a training over which the learning rate falls: whole batches, not more than it has.
+    pub fn cooldown_steps(&self, steps: u64) -> u64 {
+        self.cooldown_samples.div_ceil(self.global_batch).min(steps)
+    }
 }
 
 /// Learning rate after the warm-up.
@@ -185,6 +216,9 @@ pub enum Schedule {
     Cosine,
     /// Stays at `lr`.
     Constant,
+    /// Stays at `lr`, then falls linearly to 0 over the last `cooldown_samples` (OpenCLIP's `const-cooldown`). Trainings
+    /// of several lengths are the same up to their cooldowns, which [`JobSpec::trunk`] says.
+    ConstantCooldown,
 }
 
 /// Arithmetic of the forward and backward pass. Master weights and optimiser state are fp32 always.
@@ -217,6 +251,11 @@ impl Loss {
 
 fn one() -> u64 {
     1
+}
+
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde's signature")]
+fn is_zero(number: &u64) -> bool {
+    *number == 0
 }
 
 #[expect(clippy::trivially_copy_pass_by_ref, reason = "serde's signature")]
@@ -467,5 +506,19 @@ impl JobSpec {
     /// Optimiser steps: samples seen over the global batch.
     pub fn steps(&self) -> u64 {
         self.samples_seen / self.recipe.global_batch
+    }
+
+    /// The training that this one is the end of, with [`Schedule::ConstantCooldown`]: all before the cooldown, which
+    /// does not depend on the samples seen. It measures nothing. `None`: there is no such part.
+    #[must_use]
+    pub fn trunk(&self) -> Option<JobSpec> {
+        let cooldown = self.recipe.cooldown_steps(self.steps());
+        let steps = self.steps() - cooldown;
+        (self.recipe.schedule == Schedule::ConstantCooldown && cooldown > 0 && steps > 0).then(|| JobSpec {
+            samples_seen: steps * self.recipe.global_batch,
+            recipe: Recipe { schedule: Schedule::Constant, cooldown_samples: 0, ..self.recipe.clone() },
+            evaluations: Vec::new(),
+            ..self.clone()
+        })
     }
 }

@@ -228,6 +228,7 @@ fn many(jobs: usize) -> Plan {
     let spec = spec::parse(&Source::new("many.yaml", &text)).expect("a good spec");
     let runner = Description {
         init: false,
+        branches: false,
         name: "made-up".to_owned(),
         version: "1".to_owned(),
         protocol: protocol::PROTOCOL_VERSION,

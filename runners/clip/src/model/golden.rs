@@ -88,6 +88,7 @@ fn recipe() -> Recipe {
         weight_decay: 0.2,
         warmup_samples: 0,
         schedule: Schedule::Constant,
+        cooldown_samples: 0,
         precision: Precision::Fp32,
         loss: Loss::Fused,
         accum_freq: 1,
