@@ -10,9 +10,11 @@ use serde::Serialize;
 
 use super::output::{Exit, Failure, color_stderr, data, json, say};
 use super::{hashing, site, slurm};
-use crate::plan::{BackendChoice, LoadError, Measured, Origin, Placement, Plan, PlannedJob, SlurmOptions, load};
-use crate::spec::SpecError;
+use crate::plan::{
+    BackendChoice, LoadError, Measured, Origin, Placement, Plan, PlannedJob, SlurmOptions, load, load_spec, read_spec,
+};
 use crate::spec::quantity::grouped;
+use crate::spec::{Spec, SpecError};
 use crate::store::Store;
 
 /// Options of `sweep plan`.
@@ -61,26 +63,35 @@ pub(super) enum State {
 }
 
 pub(super) async fn run(args: Args) -> Result<Exit, Failure> {
+    let spec = read_spec(&args.spec).map_err(|error| unplannable(&error))?;
+    show(spec, &site::placement(args.backend, args.site.as_deref())?, args.json, args.all).await?;
+    if !args.json {
+        let site = args.site.map_or(String::new(), |name| format!(" --site {name}"));
+        say(&format!("\nnext: `sweep launch {}{site}`", args.spec.display()));
+    }
+    Ok(Exit::Done)
+}
+
+/// Plans a spec and prints what it comes to.
+pub(super) async fn show(spec: Spec, placement: &Placement, as_json: bool, all: bool) -> Result<Plan, Failure> {
     let store = reachable_store().await;
     let measured = match &store {
         Some(store) => measured(store).await?,
         None => Vec::new(),
     };
-    let placement = site::placement(args.backend, args.site.as_deref())?;
-    let mut plan = load_with(&args.spec, &measured, &placement)?;
+    let mut plan =
+        load_spec(spec, &measured, placement, &mut hashing::progress()).map_err(|error| unplannable(&error))?;
     let request = slurm::request(&mut plan).await?;
     let states = match &store {
         Some(store) => Some(existing_states(store, &plan).await?),
         None => None,
     };
-    if args.json {
+    if as_json {
         json("sweep.plan/1", &body(&plan, states.as_ref(), request));
     } else {
-        data(&text::text(&plan, states.as_ref(), request.as_ref(), args.all));
-        let site = args.site.map_or(String::new(), |name| format!(" --site {name}"));
-        say(&format!("\nnext: `sweep launch {}{site}`", args.spec.display()));
+        data(&text::text(&plan, states.as_ref(), request.as_ref(), all));
     }
-    Ok(Exit::Done)
+    Ok(plan)
 }
 
 /// A database that answers without being started. Planning needs none: one that is away is said and done without.

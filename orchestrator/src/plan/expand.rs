@@ -386,7 +386,7 @@ impl Shared {
                 warmup_samples: recipe.warmup.of(samples_seen),
                 schedule: recipe.schedule,
                 cooldown_samples: match recipe.schedule {
-                    Schedule::ConstantCooldown => recipe.cooldown.of(samples_seen),
+                    Schedule::ConstantCooldown => recipe.cooldown_of(samples_seen),
                     Schedule::Cosine | Schedule::Constant => 0,
                 },
                 precision: recipe.precision,

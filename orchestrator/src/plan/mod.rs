@@ -42,7 +42,7 @@ use protocol::{
 
 pub use crate::spec::is_secret;
 pub use expand::{Inputs, OPEN_CLIP_CONFIG, job_key, plan};
-pub use inputs::{LoadError, Measured, Placement, load, load_spec, look};
+pub use inputs::{LoadError, Measured, Placement, load, load_spec, look, read_spec};
 pub use measuring::{measuring_job, measuring_plan, planned_evaluations};
 pub use preprocess::recipe_keys;
 pub use runner::RunnerError;

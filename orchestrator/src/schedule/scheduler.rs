@@ -17,8 +17,8 @@ use crate::store::History;
 /// The sweep as observed at one moment.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct Input {
-    /// Jobs with a live attempt, all of them, and the next that are to start, in that order. Those that wait for another
-    /// job's end are not among them.
+    /// Jobs with a live attempt, all of them, and the next that are to start, in that order. What waits for the end of
+    /// another job is not among them.
     pub jobs: Vec<JobView>,
     /// Attempts the backend has room for, beside those that live.
     pub free_slots: usize,

@@ -54,12 +54,6 @@ impl Once {
     }
 }
 
-/// Whether a cell's value of a field of the recipe is written somewhere.
-fn recipe_states(spec: &Spec, cell: &Cell, field: &'static str) -> bool {
-    spec.recipe_stated.contains(&field)
-        || spec.overrides.iter().any(|change| change.set.sets(field) && matches(&change.cells, cell))
-}
-
 /// Where a cell's value of a field of the recipe was written; the recipe itself where it is a default.
 pub fn recipe_place(spec: &Spec, cell: &Cell, field: &'static str) -> Path {
     let last = spec.overrides.iter().rposition(|change| change.set.sets(field) && matches(&change.cells, cell));
@@ -127,7 +121,7 @@ fn sizes(cell: &Cell, spec: &Spec, once: &mut Once) {
 fn cooldown(cell: &Cell, spec: &Spec, samples: u64, once: &mut Once) {
     let recipe = &cell.recipe;
     if recipe.schedule != Schedule::ConstantCooldown {
-        if recipe_states(spec, cell, "cooldown") {
+        if recipe.cooldown.is_some() {
             let place = recipe_place(spec, cell, "cooldown");
             let message = format!("`{place}` is for `schedule: constant-cooldown` alone");
             once.at(place, message, "leave it out, or choose that schedule");
@@ -146,7 +140,7 @@ fn cooldown(cell: &Cell, spec: &Spec, samples: u64, once: &mut Once) {
             return;
         }
     };
-    let cooldown = recipe.cooldown.of(samples);
+    let cooldown = recipe.cooldown_of(samples);
     if cooldown == 0 || cooldown + warmup > samples {
         let place = recipe_place(spec, cell, "cooldown");
         let message = format!(

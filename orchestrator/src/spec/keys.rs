@@ -212,8 +212,8 @@ pub static RECIPE: &[Key] = &[
     key(
         "cooldown",
         Kind::Amount,
-        Default("20%"),
-        "Linear fall of the learning rate at the end of `constant-cooldown`: samples, or a share of the samples seen",
+        Optional,
+        "Linear fall of the learning rate at the end of `constant-cooldown`: samples, or a share; else 20 %",
     ),
     key(
         "precision",

@@ -44,7 +44,8 @@ pub(super) async fn unmeasured_insert(
     Ok(())
 }
 
-/// A curve has no gap: an attempt goes on from where an earlier one had come, or the job's parent, or from the beginning.
+/// A curve has no gap: an attempt goes on from where an earlier one had come, or the job's parent, or begins at the
+/// beginning.
 async fn without_beginning(
     tx: &mut PgConnection,
     claim: &Claim,

@@ -238,8 +238,8 @@ impl Folder {
         Ok(None)
     }
 
-    /// Brings model and optimiser to where another job left them. `None`, and words on standard error: its checkpoint is
-    /// gone or damaged, and training starts afresh. Neither evaluations nor losses of that job are this one's.
+    /// Brings model and optimiser to where another job left them. `None`, and words on standard error: its checkpoint
+    /// is gone or damaged, and training starts afresh. Neither evaluations nor losses of that job are this one's.
     pub fn branch(
         &self,
         parent: &ParentCheckpoint,

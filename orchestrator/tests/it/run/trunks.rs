@@ -115,15 +115,27 @@ fn what_goes_on_from_a_trunk_that_fails_is_given_up_and_retried_with_it() {
 fn a_longer_cell_goes_on_from_the_trunk_that_is_there() {
     let bench = Bench::new(&SPEC.replace(", 5120", ""));
     bench.finish();
-    bench.change_spec(&[("2560]", "2560, 5120]")]);
-    let plan = transcript(&bench.sweep(&["plan", "sweep.yaml"]));
-    assert!(plan.contains("4 done (reused)"), "{plan}");
+    let plan = transcript(&bench.sweep(&["extend", "sweep.yaml", "--samples-seen", "5120"]));
+    for words in ["4 done (reused)", "1 of the new cells go on from a trunk", "next: `sweep launch sweep.yaml`"] {
+        assert!(plan.contains(words), "{words}: {plan}");
+    }
     bench.finish();
     bench.assert_each_done_once();
     assert_eq!(bench.ask(COURSES)[4..], ["4096 2048 2048", "5120 4096 4096"]);
     let whole = Bench::new(SPEC);
     whole.finish();
     assert_eq!(bench.outcome(), whole.outcome());
+}
+
+#[test]
+fn extend_says_why_a_cosine_begins_at_the_beginning() {
+    let bench = Bench::new(&SPEC.replace("warmup: 128, schedule: constant-cooldown, cooldown: 20%, ", ""));
+    let said = transcript(&bench.sweep(&["extend", "sweep.yaml", "--samples-seen", "10240", "--dry-run"]));
+    assert!(said.contains("1 of the new cells begin at the beginning: `schedule: cosine`"), "{said}");
+    let spec = fs::read_to_string(bench.path().join("sweep.yaml")).expect("it is there");
+    assert!(said.contains("as it was") && !spec.contains("10240"), "{said}");
+    let none = transcript(&bench.sweep(&["extend", "sweep.yaml", "--samples-seen", "many"]));
+    assert!(none.starts_with("exit: 2") && none.contains("many"), "{none}");
 }
 
 #[test]
