@@ -66,7 +66,7 @@ pub(super) async fn run(args: Args) -> Result<Exit, Failure> {
 
 /// Where the new cells begin, and why not further on.
 fn from_where(before: &Spec, after: &Spec, plan: &Plan) -> Vec<String> {
-    let is_new = |samples: u64| !before.grid.samples_seen.iter().any(|&old| old == samples);
+    let is_new = |samples: u64| !before.grid.samples_seen.contains(&samples);
     let batch = |samples: u64, batch: u64| samples.div_ceil(batch) * batch;
     let new: Vec<_> = plan
         .jobs

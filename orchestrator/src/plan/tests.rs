@@ -425,9 +425,9 @@ fn cells_that_differ_in_samples_seen_share_a_trunk() {
     assert_eq!(courses, expected);
     let own: f64 = plan.jobs.iter().map(|job| job.own_share() * job.compute.train_flops).sum();
     let longest = plan.jobs.last().expect("jobs").compute.train_flops;
-    assert!((own - 2.0 * longest * (8_192 + 256 + 512 + 2_048) as f64 / 10_240.0).abs() < 1e-6 * own);
+    assert!((own - 2.0 * longest * 11_008.0 / 10_240.0).abs() < 1e-6 * own);
     let secs: f64 = plan.jobs.iter().filter_map(|job| job.secs).sum();
-    assert!((secs - 2.0 * (8_192 + 256 + 512 + 2_048) as f64 * 1e-3).abs() < 1e-9);
+    assert!((secs - 2.0 * 11_008.0 * 1e-3).abs() < 1e-9);
 }
 
 #[test]

@@ -238,12 +238,12 @@ impl World {
 
     /// What must hold at every moment.
     fn check(&self) {
-        for job in 0..JOBS {
+        for (job, parent) in PARENTS.into_iter().enumerate() {
             let live = self.attempts.iter().filter(|attempt| attempt.job == job && attempt.end.is_none()).count();
             assert!(live <= 1, "job {job} has {live} live attempts");
             assert!(self.results.get(&job).copied().unwrap_or(0) <= 1, "job {job} finished twice");
             let begun = self.attempts.iter().any(|attempt| attempt.job == job);
-            assert!(!begun || PARENTS[job].is_none_or(|parent| self.done[parent]), "job {job} did not wait");
+            assert!(!begun || parent.is_none_or(|parent| self.done[parent]), "job {job} did not wait");
             let current = self.workers.iter().filter(|worker| {
                 worker.fence == Some(self.fences[job])
                     && self.attempts.iter().any(|attempt| attempt.token == worker.token && attempt.job == job)
