@@ -270,7 +270,7 @@ fn job_table(jobs: &[JobProgress], queue: &Queue) -> String {
     for job in jobs {
         table.add_row([
             job.job_key[..12].to_owned(),
-            output::one_line(&job.model).into_owned(),
+            format!("{}{}", output::one_line(&job.model), if job.is_trunk { " (trunk)" } else { "" }),
             job.samples_total.map_or("-".to_owned(), short),
             job.data_size.map_or("-".to_owned(), short),
             job.seed.to_string(),

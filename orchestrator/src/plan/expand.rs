@@ -6,7 +6,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use protocol::{
-    DataSource, Description, EvaluationPlan, JobSpec, ModelConfig, NamedModel, Recipe, RunnerIdentity, Schedule,
+    DataSource, Description, EvaluationPlan, JobSpec, Loss, ModelConfig, NamedModel, Recipe, RunnerIdentity, Schedule,
 };
 use sha2::{Digest, Sha256};
 
@@ -347,8 +347,8 @@ fn job(
 struct Shared {
     runner: Option<Arc<RunnerIdentity>>,
     data: Option<Arc<DataSource>>,
-    /// By name in the spec, image size and context length.
-    models: HashMap<(String, Option<u64>, Option<u64>), Arc<NamedModel>>,
+    /// By name in the spec, image size, context length, and whether the loss is the sigmoid one.
+    models: HashMap<(String, Option<u64>, Option<u64>, bool), Arc<NamedModel>>,
     /// By recipe of the spec and samples seen.
     recipes: HashMap<(usize, u64), Arc<Recipe>>,
     /// By samples seen and global batch.
@@ -368,11 +368,18 @@ impl Shared {
 
     fn model(&mut self, inputs: &Inputs, cell: &Cell) -> Arc<NamedModel> {
         let (image_size, context_length) = (cell.recipe.image_size, cell.recipe.context_length);
+        let sigmoid = cell.recipe.loss == Loss::Siglip;
         let make = || {
             let model = model(inputs, &cell.model);
-            Arc::new(NamedModel { config: sized_for(model.config, image_size, context_length), name: model.name })
+            let mut config = sized_for(model.config, image_size, context_length);
+            if sigmoid {
+                // As `open_clip_train --siglip` does, where the model does not say.
+                config.init_logit_scale.get_or_insert(10_f64.ln());
+                config.init_logit_bias.get_or_insert(-10.0);
+            }
+            Arc::new(NamedModel { config, name: model.name })
         };
-        Arc::clone(self.models.entry((cell.model.clone(), image_size, context_length)).or_insert_with(make))
+        Arc::clone(self.models.entry((cell.model.clone(), image_size, context_length, sigmoid)).or_insert_with(make))
     }
 
     fn recipe(&mut self, recipe: &Arc<spec::Recipe>, samples_seen: u64) -> Arc<Recipe> {

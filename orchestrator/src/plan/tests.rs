@@ -462,3 +462,13 @@ fn what_is_measured_in_the_trunk_is_refused() {
          which nothing is measured in"
     );
 }
+
+#[test]
+fn the_sigmoid_loss_gives_a_model_its_bias() {
+    let jobs = |recipe: &str| good(&SPEC.replace("lr: 1e-3", &format!("lr: 1e-3{recipe}"))).jobs;
+    let (plain, sigmoid) = (jobs(""), jobs(", loss: siglip"));
+    assert_eq!(sigmoid[0].size.parameters(), plain[0].size.parameters() + 1);
+    let config = &sigmoid[0].spec.model.config;
+    assert_eq!((config.init_logit_bias, config.init_logit_scale), (Some(-10.0), Some(10_f64.ln())));
+    assert_eq!(plain[0].spec.model.config.init_logit_bias, None);
+}

@@ -257,7 +257,12 @@ fn precision(word: &str) -> Precision {
 }
 
 fn loss(word: &str) -> Loss {
-    if word == "reference" { Loss::Reference } else { Loss::Fused }
+    match word {
+        "fused" => Loss::Fused,
+        "reference" => Loss::Reference,
+        "siglip" => Loss::Siglip,
+        word => unreachable!("no loss {word} in the table"),
+    }
 }
 
 fn augmentation(word: &str) -> Augmentation {

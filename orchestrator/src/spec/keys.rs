@@ -223,9 +223,9 @@ pub static RECIPE: &[Key] = &[
     ),
     key(
         "loss",
-        Kind::Choice(&["fused", "reference"]),
+        Kind::Choice(&["fused", "reference", "siglip"]),
         Default("fused"),
-        "Who computes the contrastive loss: fused kernels, or the library's operators with all logits at once",
+        "InfoNCE by fused kernels, or by the library's operators with all logits at once; or the sigmoid loss, fused",
     ),
     key(
         "accum_freq",

@@ -27,7 +27,7 @@ pub struct Recipe {
     pub cooldown_samples: u64,
     /// Arithmetic.
     pub precision: Precision,
-    /// Who computes InfoNCE.
+    /// The contrastive loss, and who computes it.
     #[serde(default, skip_serializing_if = "Loss::is_default")]
     pub loss: Loss,
     /// Parts that the towers take a global batch in, one after another; the loss is still that of the whole batch.
@@ -109,15 +109,18 @@ pub enum Precision {
     AmpBf16,
 }
 
-/// Who computes the loss and its gradients. The numbers agree to rounding.
+/// The contrastive loss, and who computes it. The numbers of `fused` and `reference` agree to rounding.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Loss {
-    /// The project's kernels: logits stay in cache, or within a memory budget.
+    /// InfoNCE (Radford et al. 2021, figure 3) by the project's kernels: logits stay in cache, or within a memory budget.
     #[default]
     Fused,
-    /// The formula as written, by the library's operators: all logits at once.
+    /// InfoNCE as written, by the library's operators: all logits at once.
     Reference,
+    /// The pairwise sigmoid loss (Zhai et al. 2023, "Sigmoid loss for language image pre-training", section 3.1) by the
+    /// project's kernels. The model has a `logit_bias`.
+    Siglip,
 }
 
 impl Loss {
