@@ -13,6 +13,7 @@
 
 mod event;
 pub mod exit;
+mod fine_tuning;
 mod job;
 mod manifest;
 mod model;
@@ -20,6 +21,7 @@ mod probe;
 mod shipped;
 
 pub use event::{DataUsed, Description, Event, FailureKind, Measurement, ServeRequest};
+pub use fine_tuning::{FineTuningPlan, Head};
 pub use job::{
     Alpha, Augmentation, DataSource, EvaluationPlan, EvaluationTask, Interpolation, Job, JobSpec, Loss, Precision,
     Preprocess, Ranks, Recipe, ResizeMode, Resources, RunnerIdentity, Schedule, WEIGHT_FILES, Weights,
