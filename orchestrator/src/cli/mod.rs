@@ -29,6 +29,7 @@ mod model;
 pub mod output;
 mod place;
 mod plan;
+mod plan_training;
 mod plot;
 mod progress;
 mod report;

@@ -141,3 +141,52 @@ pub fn missing(spec: &JobSpec, measured: &Measured, resumed_from: u64) -> Option
         )
     })
 }
+
+#[cfg(test)]
+mod tests {
+    use protocol::{Choose, ProbePlan, Shots};
+
+    use super::super::tests::spec;
+    use super::*;
+
+    #[test]
+    fn a_probe_is_measured_at_each_of_its_numbers_of_shots() {
+        let mut spec = spec();
+        let plan = &mut spec.evaluations[0];
+        plan.at_samples.clear();
+        plan.tasks = vec![EvaluationTask::LinearProbe, EvaluationTask::FineTuning];
+        plan.probe = Some(ProbePlan {
+            train: plan.data.clone(),
+            validation: None,
+            shots: vec![Shots::Each(5), Shots::Vtab1k, Shots::All],
+            choose: Choose::Validation,
+            lr: vec![0.1],
+            epochs: vec![1],
+            batch_size: 32,
+            seed: 0,
+        });
+        let (dataset, end) = (plan.dataset.clone(), spec.samples_seen);
+        let of = |metrics: &[&str]| {
+            let mut measured = Measured::default();
+            metrics.iter().for_each(|metric| measured.add_metric(&dataset, end, metric));
+            measured
+        };
+        let all = ["lp_acc1@5shot", "lp_acc1@vtab1k", "lp_acc1@full", "ft_acc1"];
+        assert_eq!(missing(&spec, &of(&all), 0), None);
+        for left_out in all {
+            let rest: Vec<&str> = all.into_iter().filter(|metric| *metric != left_out).collect();
+            let reason = missing(&spec, &of(&rest), 0).expect("one is missing");
+            let (task, named) = match left_out {
+                "ft_acc1" => (EvaluationTask::FineTuning, "fine_tuning (`ft_acc1`)"),
+                _ => (EvaluationTask::LinearProbe, "(`lp_acc1@5shot`, `lp_acc1@vtab1k`, `lp_acc1@full`)"),
+            };
+            assert!(reason.contains(named), "{reason}");
+            let mut said = of(&rest);
+            said.add_unmeasured(&dataset, end, task);
+            assert_eq!(missing(&spec, &said, 0), None, "{left_out}");
+        }
+        // Of a runner that is told nothing of shots, any probe will do.
+        spec.evaluations[0].probe = None;
+        assert_eq!(missing(&spec, &of(&["lp_acc1@full", "ft_acc1"]), 0), None);
+    }
+}

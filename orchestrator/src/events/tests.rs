@@ -190,7 +190,7 @@ fn a_quote_is_the_start_of_the_line_and_steers_nothing() {
 }
 
 /// A job of 640 samples that measures `held` at 320 and at the end.
-fn spec() -> JobSpec {
+pub(super) fn spec() -> JobSpec {
     let text = include_str!("../../../runners/protocol/README.md");
     let job = text.split("\n## job.json\n```json\n").nth(1).and_then(|rest| rest.split("```").next()).unwrap();
     let mut spec = serde_json::from_str::<protocol::Job>(job).unwrap().spec;
@@ -261,47 +261,6 @@ fn a_job_is_done_when_all_that_it_plans_was_measured() {
     // Finished with other samples: told as that, and tried again.
     let early = FINISHED.replace("640", "320");
     assert!(matches!(last(&[STARTED, &early]), Taken::Event { .. }));
-}
-
-#[test]
-fn a_probe_is_measured_at_each_of_its_numbers_of_shots() {
-    let mut spec = spec();
-    let source = spec.data.clone();
-    spec.evaluations[0].at_samples.clear();
-    spec.evaluations[0].tasks = vec![task("linear_probe")];
-    spec.evaluations[0].probe = Some(protocol::ProbePlan {
-        train: source,
-        validation: None,
-        shots: vec![protocol::Shots::Each(5), protocol::Shots::Vtab1k, protocol::Shots::All],
-        choose: protocol::Choose::Validation,
-        lr: vec![0.1],
-        epochs: vec![1],
-        batch_size: 32,
-        seed: 0,
-    });
-    let lacks = |metrics: &[&str], more: &str| {
-        let rows: Vec<String> = metrics.iter().map(|m| format!(r#"{{"metric":"{m}","value":0.5}}"#)).collect();
-        let line = format!(
-            r#"{{"event":"eval","samples_seen":640,"dataset":"held","measurements":[{}]{more}}}"#,
-            rows.join(",")
-        );
-        let mut attempt = Attempt::new(&spec);
-        for line in [STARTED, &line] {
-            assert!(matches!(attempt.take(line.as_bytes()), Taken::Event { .. }), "{line}");
-        }
-        match attempt.take(FINISHED.as_bytes()) {
-            Taken::Refused(reason) => Some(reason),
-            _ => None,
-        }
-    };
-    let all = ["lp_acc1@5shot", "lp_acc1@vtab1k", "lp_acc1@full"];
-    assert_eq!(lacks(&all, ""), None);
-    for left_out in all {
-        let rest: Vec<&str> = all.into_iter().filter(|metric| *metric != left_out).collect();
-        let reason = lacks(&rest, "").expect("one is missing");
-        assert!(reason.contains("linear_probe (`lp_acc1@5shot`, `lp_acc1@vtab1k`, `lp_acc1@full`)"), "{reason}");
-        assert_eq!(lacks(&rest, r#","unmeasured":{"linear_probe":"vtab1k: it has 300 images"}"#), None);
-    }
 }
 
 #[test]

@@ -5,4 +5,5 @@ mod probing;
 mod refusals;
 mod serving;
 mod training;
+mod tuning;
 mod weights;
