@@ -16,7 +16,7 @@ import torch
 import colours
 from clip_job import CLIP_RUNNER, RECIPE, TINY, evaluation, job_spec, source, trained, write_job
 
-STEPS, WARMUP, BATCH, LR, LAYER_DECAY, WEIGHT_DECAY, CLIP, SEED = 12, 3, 32, 1e-3, 0.7, 0.3, 0.5, 5
+STEPS, WARMUP, BATCH, LR, LAYER_DECAY, WEIGHT_DECAY, CLIP, SEED = 12, 3, 32, 3e-4, 0.7, 0.3, 0.5, 5
 TEMPLATES = ["a {} picture", "{}"]
 
 
@@ -37,12 +37,9 @@ def tuning_job(splits, **fields):
     ])
 
 
-@pytest.fixture(scope="module")
-def tuned(splits, tmp_path_factory):
+def tuned(splits, folder, **fields):
     """(folder before, folder after, what the job measured)"""
-    folder = tmp_path_factory.mktemp("tuned")
-    spec = tuning_job(splits)
-    path, measured = trained(folder, spec)
+    path, measured = trained(folder, tuning_job(splits, **fields))
     command = ["finetune", "--job", folder / "attempt-1/job.json", "--from", path, "--out", folder / "after"]
     said = subprocess.run([CLIP_RUNNER, *command], check=True, capture_output=True, text=True).stdout
     told = {line["metric"]: line["value"] for line in map(json.loads, said.splitlines())}
@@ -112,10 +109,10 @@ def seen_by(splits, folder, preprocess):
         yield torch.stack([image for image, _ in pairs]), torch.tensor([label for _, label in pairs])
 
 
-def test_parameters_are_pytorchs(splits, tuned, tmp_path):
-    before, after, _ = tuned
+def test_parameters_are_pytorchs(splits, tmp_path):
+    before, after, _ = tuned(splits, tmp_path / "job")
     model, preprocess, tokenizer = loaded(before)
-    fine_tune(model, class_rows(model, tokenizer), seen_by(splits, tmp_path, preprocess))
+    fine_tune(model, class_rows(model, tokenizer), seen_by(splits, tmp_path / "order", preprocess))
     start, ours = loaded(before)[0].state_dict(), loaded(after)[0].state_dict()
     moved = 0
     for name, value in model.state_dict().items():
@@ -124,11 +121,11 @@ def test_parameters_are_pytorchs(splits, tuned, tmp_path):
             assert torch.equal(ours[name], start[name]), f"{name} is not the image tower's"
         else:
             moved = max(moved, (start[name] - value).abs().max())
-    assert moved > 2e-3, "many times the tolerance: there is something to compare"
+    assert moved > 1e-3, "many times the tolerance: there is something to compare"
 
 
-def test_accuracy_is_that_of_the_folder(splits, tuned):
-    _, after, measured = tuned
+def test_accuracy_is_that_of_the_folder(splits, tmp_path):
+    _, after, measured = tuned(splits, tmp_path, steps=80, lr=2e-3)
     model, preprocess, tokenizer = loaded(after)
     pairs = colours.images(splits / "test")
     with torch.no_grad():
