@@ -142,8 +142,8 @@ fn few(data: &Features, validation: Option<&Features>, shots: Shots, seed: u64) 
     Ok(Examples { train, validation: validation.map(Features::shared), last })
 }
 
-/// VTAB's 1,000 examples (Zhai et al. 2019): the first of a random order whatever their classes, 800 to train on and 200
-/// to choose on, which are the validation set's where there is one; then all of them.
+/// VTAB's 1,000 examples (Zhai et al. 2019): the first of a random order whatever their classes, 800 to train on and
+/// 200 to choose on, which are the validation set's where there is one; then all of them.
 fn vtab_1k(data: &Features, validation: Option<&Features>, seed: u64) -> Result<Examples, String> {
     let [of_train, of_validation] = VTAB_1K;
     let first = |data: &Features, count: usize, what: &str| {
