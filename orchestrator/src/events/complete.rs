@@ -168,7 +168,9 @@ mod tests {
         let (dataset, end) = (plan.dataset.clone(), spec.samples_seen);
         let of = |metrics: &[&str]| {
             let mut measured = Measured::default();
-            metrics.iter().for_each(|metric| measured.add_metric(&dataset, end, metric));
+            for metric in metrics {
+                measured.add_metric(&dataset, end, metric);
+            }
             measured
         };
         let all = ["lp_acc1@5shot", "lp_acc1@vtab1k", "lp_acc1@full", "ft_acc1"];
