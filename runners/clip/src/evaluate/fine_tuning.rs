@@ -53,7 +53,7 @@ pub struct Tuned {
 /// How a fine-tuning ended.
 pub enum Ended {
     /// After its last step.
-    Tuned(Tuned),
+    Tuned(Box<Tuned>),
     /// The loss is no longer a number, which is said.
     Diverged(String),
     /// On request.
@@ -204,7 +204,7 @@ pub(super) fn train(
     match tuned.losses.iter().position(|loss| !loss.is_finite()) {
         Some(bad) => Ok(Ended::Diverged(diverged(bad + 1, tuned.losses[bad]))),
         None if !is_finite => Ok(Ended::Diverged(diverged(tuned.losses.len() + 1, f64::NAN))),
-        None => Ok(Ended::Tuned(tuned)),
+        None => Ok(Ended::Tuned(Box::new(tuned))),
     }
 }
 
