@@ -95,6 +95,13 @@ fn explain(state: &str, story: &JobStory, queue: Option<&QueueWord>) -> (String,
         (_, None) if story.launcher_secs.is_none_or(|secs| secs > LAUNCHER_SECS) => {
             (format!("nobody launches its sweep{}", last_end(story)), Some("`sweep launch SPEC` starts it".to_owned()))
         }
+        (_, None) if story.waits_for.is_some() => {
+            let parent = story.waits_for.as_deref().map_or("?", |key| &key[..12]);
+            (
+                format!("it goes on from job {parent}, which is not done yet"),
+                Some(format!("`sweep explain {parent}` says where that is")),
+            )
+        }
         (_, None) => {
             (format!("a launcher is there and has it wait for room, or for its turn{}", last_end(story)), None)
         }

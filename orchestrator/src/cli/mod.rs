@@ -14,6 +14,7 @@ mod doctor;
 mod evaluate;
 mod explain;
 mod export;
+mod extend;
 mod fit;
 mod forecast;
 mod frontier;
@@ -29,7 +30,6 @@ mod model;
 pub mod output;
 mod place;
 mod plan;
-mod plan_training;
 mod plot;
 mod progress;
 mod report;
@@ -70,6 +70,8 @@ enum Command {
     Init(init::Args),
     /// Show the jobs of a spec and what they cost; starts nothing.
     Plan(plan::Args),
+    /// Add samples seen to a spec, and say what of the longer jobs is there already.
+    Extend(extend::Args),
     /// Run the jobs of a spec that are not done yet.
     Launch(launch::Args),
     /// Print a batch script that runs one job, to submit by hand with `sbatch`.
@@ -148,6 +150,7 @@ async fn dispatch(command: Command) -> Result<Exit, Failure> {
     match command {
         Command::Init(args) => init::run(&args),
         Command::Plan(args) => plan::run(args).await,
+        Command::Extend(args) => extend::run(args).await,
         Command::Launch(args) => launch::run(args).await,
         Command::SubmitScript(args) => submit_script::run(args).await,
         Command::Status(args) => status::run(args).await,

@@ -1,17 +1,21 @@
 //! `sweep plan`: what a spec comes to. Needs no database.
 
-use std::collections::BTreeMap;
+mod text;
+mod training;
+
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 
-use comfy_table::{CellAlignment, Table, presets};
 use miette::{GraphicalReportHandler, GraphicalTheme};
 use serde::Serialize;
 
 use super::output::{Exit, Failure, color_stderr, data, json, say};
 use super::{hashing, site, slurm};
-use crate::plan::{BackendChoice, LoadError, Measured, Origin, Placement, Plan, PlannedJob, SlurmOptions, load};
-use crate::spec::SpecError;
+use crate::plan::{
+    BackendChoice, LoadError, Measured, Origin, Placement, Plan, PlannedJob, SlurmOptions, load, load_spec, read_spec,
+};
 use crate::spec::quantity::grouped;
+use crate::spec::{Spec, SpecError};
 use crate::store::Store;
 
 /// Options of `sweep plan`.
@@ -60,26 +64,35 @@ pub(super) enum State {
 }
 
 pub(super) async fn run(args: Args) -> Result<Exit, Failure> {
+    let spec = read_spec(&args.spec).map_err(|error| unplannable(&error))?;
+    show(spec, &site::placement(args.backend, args.site.as_deref())?, args.json, args.all).await?;
+    if !args.json {
+        let site = args.site.map_or(String::new(), |name| format!(" --site {name}"));
+        say(&format!("\nnext: `sweep launch {}{site}`", args.spec.display()));
+    }
+    Ok(Exit::Done)
+}
+
+/// Plans a spec and prints what it comes to.
+pub(super) async fn show(spec: Spec, placement: &Placement, as_json: bool, all: bool) -> Result<Plan, Failure> {
     let store = reachable_store().await;
     let measured = match &store {
         Some(store) => measured(store).await?,
         None => Vec::new(),
     };
-    let placement = site::placement(args.backend, args.site.as_deref())?;
-    let mut plan = load_with(&args.spec, &measured, &placement)?;
+    let mut plan =
+        load_spec(spec, &measured, placement, &mut hashing::progress()).map_err(|error| unplannable(&error))?;
     let request = slurm::request(&mut plan).await?;
     let states = match &store {
         Some(store) => Some(existing_states(store, &plan).await?),
         None => None,
     };
-    if args.json {
+    if as_json {
         json("sweep.plan/1", &body(&plan, states.as_ref(), request));
     } else {
-        data(&text(&plan, states.as_ref(), request.as_ref(), args.all));
-        let site = args.site.map_or(String::new(), |name| format!(" --site {name}"));
-        say(&format!("\nnext: `sweep launch {}{site}`", args.spec.display()));
+        data(&text::text(&plan, states.as_ref(), request.as_ref(), all));
     }
-    Ok(Exit::Done)
+    Ok(plan)
 }
 
 /// A database that answers without being started. Planning needs none: one that is away is said and done without.
@@ -208,15 +221,34 @@ struct JobRow<'a> {
     memory_bytes: u64,
     secs: Option<f64>,
     state: Option<State>,
+    /// The job whose last checkpoint it goes on from, and what is left of its compute then.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    parent: Option<ParentRow<'a>>,
     /// Weights that it starts from.
     #[serde(skip_serializing_if = "Option::is_none")]
     init: Option<&'a protocol::Weights>,
     recipe: &'a protocol::Recipe,
 }
 
+#[derive(Debug, Serialize)]
+struct ParentRow<'a> {
+    job_key: &'a str,
+    /// Samples seen where it ends and the job begins.
+    samples_seen: u64,
+    own_samples: u64,
+    own_train_flops: f64,
+}
+
+/// What is to be trained: what jobs share counts once.
 #[derive(Debug, Clone, Copy, Serialize)]
 struct Totals {
     jobs: usize,
+    /// Of these, pieces of trunks that others go on from.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    trunks: Option<usize>,
+    /// Training FLOPs of the others, were each trained alone.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    train_flops_alone: Option<f64>,
     samples_seen: u64,
     gmacs_samples: f64,
     train_flops: f64,
@@ -275,6 +307,12 @@ fn body<'a>(plan: &'a Plan, states: Option<&BTreeMap<String, State>>, slurm: Opt
                 memory_bytes: job.memory_bytes,
                 secs: job.secs,
                 state: states.map(|states| state_of(states, job)),
+                parent: job.parent.as_ref().map(|parent| ParentRow {
+                    job_key: &parent.job_key,
+                    samples_seen: parent.samples_seen,
+                    own_samples: job.own_samples(),
+                    own_train_flops: job.own_share() * job.compute.train_flops,
+                }),
                 init: job.spec.init.as_ref(),
                 recipe: &job.spec.recipe,
             })
@@ -298,151 +336,25 @@ fn epochs(job: &PlannedJob) -> f64 {
     job.spec.samples_seen as f64 / job.unique_samples.max(1) as f64
 }
 
+/// Keys of the jobs that others go on from.
+fn trunks(plan: &Plan) -> BTreeSet<&str> {
+    plan.jobs.iter().filter_map(|job| Some(job.parent.as_ref()?.job_key.as_str())).collect()
+}
+
 fn totals(plan: &Plan) -> Totals {
-    let sum = |of: fn(&PlannedJob) -> f64| plan.jobs.iter().map(of).sum();
+    let sum = |of: fn(&PlannedJob) -> f64| plan.jobs.iter().map(|job| job.own_share() * of(job)).sum();
+    let trunks = trunks(plan);
+    let cells = plan.jobs.iter().filter(|job| !trunks.contains(job.job_key.as_str()));
     Totals {
         jobs: plan.jobs.len(),
-        samples_seen: plan.jobs.iter().map(|job| job.spec.samples_seen).sum(),
+        trunks: (!trunks.is_empty()).then_some(trunks.len()),
+        train_flops_alone: (!trunks.is_empty()).then(|| cells.map(|job| job.compute.train_flops).sum()),
+        samples_seen: plan.jobs.iter().map(PlannedJob::own_samples).sum(),
         gmacs_samples: sum(|job| job.compute.gmacs_samples),
         train_flops: sum(|job| job.compute.train_flops),
         six_nd: sum(|job| job.compute.six_nd),
         secs: plan.jobs.iter().map(|job| job.secs).sum(),
     }
-}
-
-/// Changed shards that are named.
-const CHANGED_MAX: usize = 8;
-/// Jobs that a table shows before it skips the middle.
-const SHOWN_MAX: usize = 60;
-/// Last jobs of a table that skips the middle.
-const SHOWN_LAST: usize = 10;
-
-fn text(plan: &Plan, states: Option<&BTreeMap<String, State>>, request: Option<&slurm::Request>, all: bool) -> String {
-    let mut lines = vec![format!("{}{}{}", plan.name, if plan.question.is_empty() { "" } else { ": " }, plan.question)];
-    if let Some(job) = plan.jobs.first() {
-        let runner = &job.spec.runner;
-        lines.push(format!("runner {} {} ({})", runner.name, runner.version, plan.runner_path.display()));
-    }
-    for pool in &plan.pools {
-        let source = &pool.source;
-        let pairs = grouped(pool.samples);
-        lines.push(format!(
-            "pool   {} ({pairs} pairs, {}, digest {})",
-            source.pool,
-            source.path.display(),
-            &source.digest[..12]
-        ));
-        lines.extend(pool.skipped.iter().map(|(kind, &count)| format!("       not used: {} ({kind})", grouped(count))));
-        let changed = pool.changed.iter().take(CHANGED_MAX).map(String::as_str).collect::<Vec<_>>().join(", ");
-        let more = pool.changed.len().saturating_sub(CHANGED_MAX);
-        let more = if more > 0 { format!(" and {more} more") } else { String::new() };
-        if !changed.is_empty() {
-            lines.push(format!("       changed since it was read before: {changed}{more}; jobs on it are new jobs"));
-        }
-    }
-    lines.extend(super::plan_training::lines(plan));
-    lines.push(String::new());
-    lines.extend(table(plan, states, all));
-    lines.push(String::new());
-
-    let totals = totals(plan);
-    lines.push(format!(
-        "{} job{}, {} samples seen; C = {:.3e} GMACs x samples, {:.3e} training FLOPs, {:.3e} as 6ND",
-        grouped(totals.jobs as u64),
-        if totals.jobs == 1 { "" } else { "s" },
-        grouped(totals.samples_seen),
-        totals.gmacs_samples,
-        totals.train_flops,
-        totals.six_nd
-    ));
-    let left = plan.jobs.iter().filter(|job| states.is_none_or(|states| state_of(states, job) != State::Done));
-    lines.push(match left.map(|job| job.secs).sum::<Option<f64>>() {
-        Some(secs) => format!("time: {} left on one slot, evaluations not counted", time(secs)),
-        None => "time: not known before a first run on this machine has been measured".to_owned(),
-    });
-    if let (BackendChoice::Slurm(options), Some(request)) = (&plan.backend, request) {
-        lines.extend(request.lines(&slurm_request(options)));
-    }
-    if let Some(budget) = plan.limits.compute_budget_flops {
-        let share = 100.0 * totals.train_flops / budget;
-        lines.push(format!("budget: {share:.1} % of {budget:.3e} training FLOPs"));
-    }
-    if let Some(states) = states {
-        let mut counts = BTreeMap::new();
-        for job in &plan.jobs {
-            *counts.entry(state_of(states, job)).or_insert(0_u64) += 1;
-        }
-        let words: Vec<String> =
-            counts.into_iter().map(|(state, count)| format!("{} {}", grouped(count), word(state))).collect();
-        lines.push(format!("in the database: {}", words.join(", ")));
-    }
-    lines.join("\n")
-}
-
-fn table(plan: &Plan, states: Option<&BTreeMap<String, State>>, all: bool) -> Vec<String> {
-    let many_seeds = plan.jobs.iter().any(|job| job.spec.seed != plan.jobs[0].spec.seed);
-    let timed = plan.jobs.iter().any(|job| job.secs.is_some());
-    let mut header = vec!["job", "model", "N", "seen", "data", "unique", "epochs"];
-    header.extend(many_seeds.then_some("seed"));
-    header.extend(["steps", "GMACs x seen", "train FLOPs", "memory"]);
-    header.extend(timed.then_some("time"));
-    header.extend(states.is_some().then_some("state"));
-
-    let skip =
-        if all || plan.jobs.len() <= SHOWN_MAX { 0..0 } else { SHOWN_MAX - SHOWN_LAST..plan.jobs.len() - SHOWN_LAST };
-    let mut table = Table::new();
-    table.load_preset(presets::NOTHING).set_header(header);
-    for (_, job) in plan.jobs.iter().enumerate().filter(|(index, _)| !skip.contains(index)) {
-        let mut row = vec![
-            job.job_key[..8].to_owned(),
-            job.spec.model.name.clone(),
-            short(job.size.parameters() as f64),
-            grouped(job.spec.samples_seen),
-            grouped(job.spec.data_size),
-            grouped(job.unique_samples),
-            format!("{:.1}", epochs(job)),
-        ];
-        row.extend(many_seeds.then(|| job.spec.seed.to_string()));
-        row.extend([
-            grouped(job.spec.steps()),
-            format!("{:.3e}", job.compute.gmacs_samples),
-            format!("{:.3e}", job.compute.train_flops),
-            format!("{}B", short(job.memory_bytes as f64)),
-        ]);
-        row.extend(timed.then(|| job.secs.map_or_else(|| "?".to_owned(), time)));
-        row.extend(states.map(|states| word(state_of(states, job)).to_owned()));
-        table.add_row(row);
-    }
-    for column in table.column_iter_mut().skip(2) {
-        column.set_cell_alignment(CellAlignment::Right);
-    }
-    let mut lines: Vec<String> = table.lines().map(|line| line.trim_end().to_owned()).collect();
-    if !skip.is_empty() {
-        let note = format!(" ... {} more; `--all` or `--json` shows every job", grouped(skip.len() as u64));
-        lines.insert(1 + skip.start, note);
-    }
-    lines
-}
-
-fn word(state: State) -> &'static str {
-    match state {
-        State::New => "new",
-        State::Done => "done (reused)",
-        State::Running => "running",
-        State::Failed => "failed",
-        State::Cancelled => "cancelled",
-    }
-}
-
-/// 1234567 as `1.23M`.
-fn short(value: f64) -> String {
-    for (unit, letter) in [(1e12, "T"), (1e9, "G"), (1e6, "M"), (1e3, "k")] {
-        if value >= unit {
-            let value = value / unit;
-            return if value < 10.0 { format!("{value:.2}{letter}") } else { format!("{value:.1}{letter}") };
-        }
-    }
-    format!("{value:.0}")
 }
 
 /// 5400 s as `1 h 30 min`.

@@ -117,8 +117,7 @@ impl Progress {
         if silent > 0 {
             self.line(&format!("done      {silent} more jobs"));
         }
-        let share = |job: &JobProgress| job.samples_seen as f64 / job.samples_of_ours().max(1) as f64;
-        let partly: f64 = running.iter().map(|job| share(job) * job.gmacs).sum();
+        let partly: f64 = running.iter().map(|job| job.share_done() * job.gmacs).sum();
         let start = *self.gmacs_at_start.get_or_insert(totals.gmacs_done + partly);
         let advanced = totals.gmacs_done + partly - start;
         let left = totals.gmacs - totals.gmacs_done - partly;
@@ -167,8 +166,8 @@ impl Bars {
                 bar.set_prefix(one_line(&label(job)).into_owned());
                 bar
             });
-            bar.set_length(job.samples_of_ours().cast_unsigned());
-            bar.set_position(job.samples_seen.cast_unsigned());
+            bar.set_length((job.samples_of_ours() - job.parent_samples).cast_unsigned());
+            bar.set_position((job.samples_seen - job.parent_samples).max(0).cast_unsigned());
             let rate = job.samples_per_sec.filter(|&rate| rate > 0.0);
             let left = (job.samples_of_ours() - job.samples_seen) as f64;
             bar.set_message(format!(
@@ -191,15 +190,17 @@ pub(super) fn interject(text: &str) {
     say(text);
 }
 
-/// `1f2e3d4c5b6a ViT-tiny 128k samples of 4k, seed 0`.
+/// `1f2e3d4c5b6a ViT-tiny 128k samples of 4k, seed 0`; `trunk to 102k samples` and `128k from 102k samples`.
 pub(super) fn label(job: &JobProgress) -> String {
     if job.samples_total.is_none() {
         return format!("{} {} as it is", &job.job_key[..12], job.model);
     }
+    let from = if job.parent_samples > 0 { format!(" from {}", short(job.parent_samples)) } else { String::new() };
     format!(
-        "{} {} {} samples of {}, seed {}",
+        "{} {} {}{}{from} samples of {}, seed {}",
         &job.job_key[..12],
         job.model,
+        if job.is_trunk { "trunk to " } else { "" },
         short(job.samples_of_ours()),
         short(job.data_size.unwrap_or(0)),
         job.seed

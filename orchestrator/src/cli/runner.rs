@@ -115,6 +115,7 @@ async fn check(args: CheckArgs) -> Result<Exit, Failure> {
             .hint("set TMPDIR to a folder that can be written to")
     })?;
     let job = Job {
+        parent: None,
         protocol: protocol::PROTOCOL_VERSION,
         job_key: planned.job_key.clone(),
         fence: 1,

@@ -91,6 +91,12 @@ struct JobLine<'a> {
     slurm_reason: Option<&'a str>,
     /// Seconds since a live attempt was last heard of.
     silent_secs: Option<f64>,
+    /// Samples that the job it goes on from trains on; 0 without one.
+    parent_samples: i64,
+    /// Key of that job, while it is not done.
+    waits_for: Option<&'a str>,
+    /// Whether other jobs of the sweep go on from it.
+    is_trunk: bool,
 }
 
 /// Slurm's words by worker.
@@ -264,20 +270,27 @@ fn job_table(jobs: &[JobProgress], queue: &Queue) -> String {
     for job in jobs {
         table.add_row([
             job.job_key[..12].to_owned(),
-            output::one_line(&job.model).into_owned(),
+            format!("{}{}", output::one_line(&job.model), if job.is_trunk { " (trunk)" } else { "" }),
             job.samples_total.map_or("-".to_owned(), short),
             job.data_size.map_or("-".to_owned(), short),
             job.seed.to_string(),
             job.state.clone(),
-            job.samples_total
-                .map_or("-".to_owned(), |total| format!("{:.0} %", 100.0 * job.samples_seen as f64 / total as f64)),
+            job.samples_total.map_or("-".to_owned(), |_| format!("{:.0} %", 100.0 * job.share_done())),
             job.loss.map_or(String::new(), |loss| format!("{loss:.3}")),
             job.attempts.to_string(),
-            output::one_line(&job.reason.clone().or_else(|| in_slurms_words(job, queue)).unwrap_or_default())
-                .into_owned(),
+            output::one_line(&because(job, queue)).into_owned(),
         ]);
     }
     table.trim_fmt()
+}
+
+/// Why a job is not done: its end, what it waits for, or where it is with Slurm.
+fn because(job: &JobProgress, queue: &Queue) -> String {
+    let waits = || {
+        let parent = job.waits_for.as_ref().filter(|_| job.state == "pending")?;
+        Some(format!("goes on from {}", &parent[..12]))
+    };
+    job.reason.clone().or_else(waits).or_else(|| in_slurms_words(job, queue)).unwrap_or_default()
 }
 
 /// A table without lines; `numbers` are aligned to the right.
@@ -312,6 +325,9 @@ fn job_line<'a>(job: &'a JobProgress, queue: &'a Queue) -> JobLine<'a> {
         data_size: job.data_size,
         seed: job.seed,
         samples_seen: job.samples_seen,
+        parent_samples: job.parent_samples,
+        waits_for: job.waits_for.as_deref(),
+        is_trunk: job.is_trunk,
         samples_per_sec: job.samples_per_sec,
         loss: job.loss,
         attempts: job.attempts,

@@ -5,7 +5,9 @@ use std::fmt::Write;
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use protocol::{DataSource, Description, EvaluationPlan, JobSpec, ModelConfig, NamedModel, Recipe, RunnerIdentity};
+use protocol::{
+    DataSource, Description, EvaluationPlan, JobSpec, Loss, ModelConfig, NamedModel, Recipe, RunnerIdentity, Schedule,
+};
 use sha2::{Digest, Sha256};
 
 use super::{
@@ -13,7 +15,9 @@ use super::{
     canonical::canonical,
     evaluations::{Measured, evaluations},
     memory::peak_bytes,
-    slurm_options, weights,
+    slurm_options,
+    trunks::{measured_too_early, with_trunks},
+    weights,
 };
 use crate::spec::quantity::grouped;
 use crate::spec::{
@@ -87,7 +91,9 @@ pub fn plan(spec: &Spec, inputs: &Inputs) -> Result<Plan, SpecError> {
         }
     }
     drop(keys);
-    let total: f64 = jobs.iter().map(|job| job.compute.train_flops).sum();
+    let mut jobs = with_trunks(inputs, jobs);
+    problems.extend(measured_too_early(spec, &jobs));
+    let total: f64 = jobs.iter().map(|job| job.own_share() * job.compute.train_flops).sum();
     if let Some(budget) = spec.limits.compute_flops
         && total > budget
     {
@@ -103,7 +109,7 @@ pub fn plan(spec: &Spec, inputs: &Inputs) -> Result<Plan, SpecError> {
         problems.dedup();
         return Err(SpecError::new(&spec.source, problems));
     }
-    // Stable, so that jobs of one cost keep the order of the spec.
+    // Stable, so that jobs of one cost keep the order of the spec. A job's parent, which is shorter, stands before it.
     jobs.sort_by(|a, b| a.compute.train_flops.total_cmp(&b.compute.train_flops));
 
     let trains = jobs.iter().any(|job| !job.spec.measures_only());
@@ -326,6 +332,7 @@ fn job(
         unique_samples: data_size.min(samples_seen),
         memory_bytes: peak_bytes(config, &size, &planned),
         secs: inputs.secs_per_sample.get(&model.name).map(|secs| secs * samples_seen as f64),
+        parent: None,
         size,
         spec: planned,
     })
@@ -336,8 +343,8 @@ fn job(
 struct Shared {
     runner: Option<Arc<RunnerIdentity>>,
     data: Option<Arc<DataSource>>,
-    /// By name in the spec, image size and context length.
-    models: HashMap<(String, Option<u64>, Option<u64>), Arc<NamedModel>>,
+    /// By name in the spec, image size, context length, and whether the loss is the sigmoid one.
+    models: HashMap<(String, Option<u64>, Option<u64>, bool), Arc<NamedModel>>,
     /// By recipe of the spec and samples seen.
     recipes: HashMap<(usize, u64), Arc<Recipe>>,
     /// By samples seen and global batch.
@@ -357,11 +364,18 @@ impl Shared {
 
     fn model(&mut self, inputs: &Inputs, cell: &Cell) -> Arc<NamedModel> {
         let (image_size, context_length) = (cell.recipe.image_size, cell.recipe.context_length);
+        let sigmoid = cell.recipe.loss == Loss::Siglip;
         let make = || {
             let model = model(inputs, &cell.model);
-            Arc::new(NamedModel { config: sized_for(model.config, image_size, context_length), name: model.name })
+            let mut config = sized_for(model.config, image_size, context_length);
+            if sigmoid {
+                // As `open_clip_train --siglip` does, where the model does not say.
+                config.init_logit_scale.get_or_insert(10_f64.ln());
+                config.init_logit_bias.get_or_insert(-10.0);
+            }
+            Arc::new(NamedModel { config, name: model.name })
         };
-        Arc::clone(self.models.entry((cell.model.clone(), image_size, context_length)).or_insert_with(make))
+        Arc::clone(self.models.entry((cell.model.clone(), image_size, context_length, sigmoid)).or_insert_with(make))
     }
 
     fn recipe(&mut self, recipe: &Arc<spec::Recipe>, samples_seen: u64) -> Arc<Recipe> {
@@ -374,6 +388,10 @@ impl Shared {
                 weight_decay: recipe.weight_decay,
                 warmup_samples: recipe.warmup.of(samples_seen),
                 schedule: recipe.schedule,
+                cooldown_samples: match recipe.schedule {
+                    Schedule::ConstantCooldown => recipe.cooldown_of(samples_seen),
+                    Schedule::Cosine | Schedule::Constant => 0,
+                },
                 precision: recipe.precision,
                 loss: recipe.loss,
                 accum_freq: recipe.accum_freq,

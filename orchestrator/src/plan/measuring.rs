@@ -39,6 +39,7 @@ pub fn measuring_job(runner: &Description, spec: &JobSpec, init: Weights, evalua
         unique_samples: 0,
         memory_bytes: peak_bytes(&spec.model.config, &size, &planned),
         secs: None,
+        parent: None,
         size,
         spec: planned,
     }

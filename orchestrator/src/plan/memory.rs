@@ -32,7 +32,9 @@ pub fn memory_bytes(config: &ModelConfig, size: &ModelSize, recipe: &Recipe) -> 
     let batch = recipe.global_batch as f64;
     let images = 4.0 * batch * 3.0 * (vision.image_size as f64).powi(2);
     let logits = match recipe.loss {
-        Loss::Fused => (4.0 * batch * batch).min(LOGITS_BYTES_MAX) + 32.0 * batch * config.embed_dim as f64,
+        Loss::Fused | Loss::Siglip => {
+            (4.0 * batch * batch).min(LOGITS_BYTES_MAX) + 32.0 * batch * config.embed_dim as f64
+        }
         Loss::Reference => 12.0 * batch * batch,
     };
     let part = batch / recipe.accum_freq as f64;

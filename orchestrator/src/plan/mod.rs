@@ -28,6 +28,8 @@ mod expand;
 
 mod slurm;
 
+mod trunks;
+
 #[cfg(test)]
 mod tests;
 
@@ -40,7 +42,7 @@ use protocol::{
 
 pub use crate::spec::is_secret;
 pub use expand::{Inputs, OPEN_CLIP_CONFIG, job_key, plan};
-pub use inputs::{LoadError, Measured, Placement, load, load_spec, look};
+pub use inputs::{LoadError, Measured, Placement, load, load_spec, look, read_spec};
 pub use measuring::{measuring_job, measuring_plan, planned_evaluations};
 pub use preprocess::recipe_keys;
 pub use runner::RunnerError;
@@ -91,6 +93,29 @@ pub struct PlannedJob {
     pub memory_bytes: u64,
     /// Estimated seconds on one slot, where a throughput is known.
     pub secs: Option<f64>,
+    /// The job whose last checkpoint it goes on from.
+    pub parent: Option<Parent>,
+}
+
+/// The job that another one goes on from.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Parent {
+    /// Its key.
+    pub job_key: String,
+    /// Its samples seen: where the other one begins.
+    pub samples_seen: u64,
+}
+
+impl PlannedJob {
+    /// Samples that it trains on itself, without those of its parent.
+    pub fn own_samples(&self) -> u64 {
+        self.spec.samples_seen - self.parent.as_ref().map_or(0, |parent| parent.samples_seen)
+    }
+
+    /// Which share of its compute that is: 1 where it has no parent.
+    pub fn own_share(&self) -> f64 {
+        if self.parent.is_none() { 1.0 } else { self.own_samples() as f64 / self.spec.samples_seen as f64 }
+    }
 }
 
 /// A [`JobSpec`] that shares with other jobs of its sweep what they have in common: a plan may hold 100,000.

@@ -10,4 +10,7 @@ pub use policy::{Policy, SILENT_SECS, STALE_SECS};
 pub use scheduler::{Action, AttemptPhase, AttemptView, Input, JobPhase, JobView, Scheduler};
 
 #[cfg(test)]
+mod decisions;
+
+#[cfg(test)]
 mod simulation;

@@ -17,7 +17,8 @@ use crate::store::History;
 /// The sweep as observed at one moment.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct Input {
-    /// Jobs with a live attempt, all of them, and the next that are to start, in that order.
+    /// Jobs with a live attempt, all of them, and the next that are to start, in that order. What waits for the end of
+    /// another job is not among them.
     pub jobs: Vec<JobView>,
     /// Attempts the backend has room for, beside those that live.
     pub free_slots: usize,
@@ -34,6 +35,8 @@ pub struct JobView {
     pub phase: JobPhase,
     /// What became of its attempts.
     pub history: History,
+    /// Why it can't be started any more: the job that it goes on from has failed or was cancelled.
+    pub orphaned: Option<String>,
     /// The attempt that lives, if one does.
     pub live: Option<AttemptView>,
 }
@@ -169,7 +172,7 @@ impl Scheduler {
             if let Some(attempt) = &job.live {
                 actions.extend(self.attempt_action(now, job.job_id, attempt, input.stop));
             } else if job.phase == JobPhase::Pending {
-                if let Some(reason) = self.policy.exhausted(job) {
+                if let Some(reason) = job.orphaned.clone().or_else(|| self.policy.exhausted(job)) {
                     actions.push(Action::FailJob { job_id: job.job_id, reason });
                 } else if room > 0 && !input.stop && self.is_rested(now, job) {
                     actions.push(Action::Start { job_id: job.job_id });

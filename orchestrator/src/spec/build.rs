@@ -41,6 +41,7 @@ impl RecipeChange {
                 ("weight_decay", Value::Number(value)) => recipe.weight_decay = value,
                 ("warmup", Value::Amount(value)) => recipe.warmup = value,
                 ("schedule", Value::Text(word)) => recipe.schedule = schedule(&word),
+                ("cooldown", Value::Amount(value)) => recipe.cooldown = Some(value),
                 ("precision", Value::Text(word)) => recipe.precision = precision(&word),
                 ("loss", Value::Text(word)) => recipe.loss = loss(&word),
                 ("accum_freq", Value::Count(value)) => recipe.accum_freq = value,
@@ -128,6 +129,7 @@ fn default_recipe() -> Recipe {
         weight_decay: 0.2,
         warmup: Amount::Percent(10.0),
         schedule: Schedule::Cosine,
+        cooldown: None,
         precision: Precision::Fp32,
         loss: Loss::Fused,
         accum_freq: 1,
@@ -283,6 +285,7 @@ fn schedule(word: &str) -> Schedule {
     match word {
         "cosine" => Schedule::Cosine,
         "constant" => Schedule::Constant,
+        "constant-cooldown" => Schedule::ConstantCooldown,
         word => unreachable!("no schedule {word} in the table"),
     }
 }
@@ -296,7 +299,12 @@ fn precision(word: &str) -> Precision {
 }
 
 fn loss(word: &str) -> Loss {
-    if word == "reference" { Loss::Reference } else { Loss::Fused }
+    match word {
+        "fused" => Loss::Fused,
+        "reference" => Loss::Reference,
+        "siglip" => Loss::Siglip,
+        word => unreachable!("no loss {word} in the table"),
+    }
 }
 
 fn augmentation(word: &str) -> Augmentation {

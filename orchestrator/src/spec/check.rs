@@ -2,7 +2,7 @@
 
 use std::collections::{HashMap, HashSet};
 
-use protocol::{Choose, EvaluationTask, ModelProblem, Shots};
+use protocol::{Choose, EvaluationTask, ModelProblem, Schedule, Shots};
 
 use super::cells::{Cell, expand, matches};
 use super::error::{Path, Place, Problem};
@@ -109,10 +109,48 @@ fn sizes(cell: &Cell, spec: &Spec, once: &mut Once) {
         );
         once.at(place, message, "at most the samples seen, or a share of them such as `10%`");
     }
+    cooldown(cell, spec, samples, once);
     if cell.recipe.checkpoint_every.is_some_and(|every| every.of(samples) == 0) {
         let place = recipe_place(spec, cell, "checkpoint_every");
         let message = format!("`{place}` comes to no sample at all");
         once.at(place, message, "more than zero; leave it out for a checkpoint at the end only");
+    }
+}
+
+/// The cooldown fits behind the warm-up, which is the same for cells of different samples seen.
+fn cooldown(cell: &Cell, spec: &Spec, samples: u64, once: &mut Once) {
+    let recipe = &cell.recipe;
+    if recipe.schedule != Schedule::ConstantCooldown {
+        if recipe.cooldown.is_some() {
+            let place = recipe_place(spec, cell, "cooldown");
+            let message = format!("`{place}` is for `schedule: constant-cooldown` alone");
+            once.at(place, message, "leave it out, or choose that schedule");
+        }
+        return;
+    }
+    let warmup = match recipe.warmup {
+        Amount::Samples(warmup) => warmup,
+        Amount::Percent(share) => {
+            let message = format!(
+                "a warm-up of {share} % of the samples seen is another one for each length, and cells with \
+                 `schedule: constant-cooldown` are the same training up to their cooldowns"
+            );
+            let help = "a number of samples, such as `warmup: 2k`";
+            once.at(recipe_place(spec, cell, "warmup"), message, help);
+            return;
+        }
+    };
+    let cooldown = recipe.cooldown_of(samples);
+    if cooldown == 0 || cooldown + warmup > samples {
+        let place = recipe_place(spec, cell, "cooldown");
+        let message = format!(
+            "a cooldown of {} samples after a warm-up of {} does not fit into the {} samples that `{}` sees",
+            grouped(cooldown),
+            grouped(warmup),
+            grouped(samples),
+            cell.model
+        );
+        once.at(place, message, "more than 0, and with the warm-up at most the samples seen");
     }
 }
 

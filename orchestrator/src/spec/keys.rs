@@ -205,7 +205,18 @@ pub static RECIPE: &[Key] = &[
         Default("10%"),
         "Linear rise of the learning rate: samples, or a share of the samples seen",
     ),
-    key("schedule", Kind::Choice(&["cosine", "constant"]), Default("cosine"), "Learning rate after the warm-up"),
+    key(
+        "schedule",
+        Kind::Choice(&["cosine", "constant", "constant-cooldown"]),
+        Default("cosine"),
+        "Learning rate after the warm-up; with `constant-cooldown`, cells that differ in samples seen share a trunk",
+    ),
+    key(
+        "cooldown",
+        Kind::Amount,
+        Optional,
+        "Linear fall of the learning rate at the end of `constant-cooldown`: samples, or a share; else 20 %",
+    ),
     key(
         "precision",
         Kind::Choice(&["fp32", "amp_bf16"]),
@@ -214,9 +225,9 @@ pub static RECIPE: &[Key] = &[
     ),
     key(
         "loss",
-        Kind::Choice(&["fused", "reference"]),
+        Kind::Choice(&["fused", "reference", "siglip"]),
         Default("fused"),
-        "Who computes the contrastive loss: fused kernels, or the library's operators with all logits at once",
+        "InfoNCE by fused kernels, or by the library's operators with all logits at once; or the sigmoid loss, fused",
     ),
     key(
         "accum_freq",

@@ -20,6 +20,7 @@ mod cells;
 
 mod check;
 
+mod edit;
 mod error;
 mod evaluation_keys;
 
@@ -46,6 +47,7 @@ pub use build::RecipeChange;
 pub use cells::{CELLS_MAX, Cell, Origin, cells};
 pub(crate) use check::model_place;
 pub use check::recipe_place;
+pub use edit::{EditError, with_samples_seen};
 pub use error::{Path, Place, Problem, SpecError, Step};
 pub use include::{Added, IncludeError, with_included};
 pub use models::{is_model_file, model_names, nearest, shipped, sized_for};
@@ -203,6 +205,8 @@ pub struct Recipe {
     pub warmup: Amount,
     /// What follows it.
     pub schedule: Schedule,
+    /// Fall of the learning rate at the end, with `constant-cooldown` alone; see [`Recipe::cooldown_of`].
+    pub cooldown: Option<Amount>,
     /// Arithmetic.
     pub precision: Precision,
     /// Who computes the loss.
@@ -227,6 +231,16 @@ pub struct Recipe {
     pub init: Option<String>,
     /// Numbers for runners of one's own.
     pub extra: std::collections::BTreeMap<String, f64>,
+}
+
+/// What the cooldown of `constant-cooldown` is where nobody says.
+const COOLDOWN: Amount = Amount::Percent(20.0);
+
+impl Recipe {
+    /// Samples over which the learning rate falls at the end of a `constant-cooldown` of so many.
+    pub fn cooldown_of(&self, samples_seen: u64) -> u64 {
+        self.cooldown.unwrap_or(COOLDOWN).of(samples_seen)
+    }
 }
 
 /// A change of the recipe for the cells that match.

@@ -389,3 +389,28 @@ proptest! {
         }
     }
 }
+
+#[test]
+fn a_cooldown_fits_and_its_warm_up_is_a_number_of_samples() {
+    let with = |recipe: &str| {
+        let text = format!(
+            "name: x\ngrid: {{model: cpu-w32-l2, samples_seen: [1k, 8k]}}\nrecipe: {{global_batch: 100, {recipe}}}\n"
+        );
+        match parse(&Source::new("x.yaml", &text)) {
+            Ok(spec) => vec![format!("{:?} {:?}", spec.recipe.schedule, spec.recipe.cooldown)],
+            Err(error) => error.mistakes.into_iter().map(|mistake| mistake.message).collect::<Vec<_>>(),
+        }
+    };
+    assert_eq!(with("schedule: constant-cooldown, warmup: 500"), ["ConstantCooldown None"]);
+    assert_eq!(with("schedule: constant-cooldown, warmup: 0, cooldown: 30%"), ["ConstantCooldown Some(Percent(30.0))"]);
+    assert_eq!(
+        with("schedule: constant-cooldown"),
+        ["a warm-up of 10 % of the samples seen is another one for each length, and cells with `schedule: \
+          constant-cooldown` are the same training up to their cooldowns"]
+    );
+    assert_eq!(
+        with("schedule: constant-cooldown, warmup: 500, cooldown: 600"),
+        ["a cooldown of 600 samples after a warm-up of 500 does not fit into the 1,000 samples that `cpu-w32-l2` sees"]
+    );
+    assert_eq!(with("warmup: 100, cooldown: 10%"), ["`recipe.cooldown` is for `schedule: constant-cooldown` alone"]);
+}

@@ -5,10 +5,11 @@
 
 use std::path::PathBuf;
 
-use protocol::{FailureKind, JobSpec};
+use protocol::{FailureKind, JobSpec, ParentCheckpoint};
 use serde::{Deserialize, Serialize};
 use sqlx::{PgConnection, Postgres, Transaction};
 
+use super::checkpoint::last_checkpoint;
 use super::{Store, StoreError, doing};
 
 /// A claimed attempt: what its worker needs, and the fence that its writes carry.
@@ -32,6 +33,9 @@ pub struct Claim {
     pub device: String,
     /// Threads for arithmetic.
     pub threads: i32,
+    /// Where its parent left off, if it has one that is done.
+    #[serde(default)]
+    pub parent: Option<ParentCheckpoint>,
 }
 
 /// An earlier attempt of the same job.
@@ -256,19 +260,21 @@ impl Store {
 
 /// The claim of the process `nonce` to the attempt `token`, as long as it counts.
 pub(super) async fn claimed_by(tx: &mut PgConnection, token: &str, nonce: &str) -> Result<Option<Claim>, sqlx::Error> {
-    sqlx::query_as!(
+    let row = sqlx::query_as!(
         ClaimRow,
         r#"SELECT a.attempt_id, a.job_id, a.fence AS "fence!", j.job_key, js.spec, j.parameters AS "parameters!", a.folder,
-                  a.device AS "device!", a.threads AS "threads!"
+                  a.device AS "device!", a.threads AS "threads!", j.parent
            FROM attempt a JOIN job j USING (job_id) JOIN job_spec js USING (job_id)
            WHERE a.token = $1 AND a.state = 'running' AND a.claim_nonce = $2 AND a.fence = j.fence"#,
         token,
         nonce
     )
-    .fetch_optional(tx)
-    .await?
-    .map(ClaimRow::into_claim)
-    .transpose()
+    .fetch_optional(&mut *tx)
+    .await?;
+    match row {
+        Some(row) => row.into_claim(tx).await.map(Some),
+        None => Ok(None),
+    }
 }
 
 /// A [`Claim`] as it is read.
@@ -282,11 +288,17 @@ pub(super) struct ClaimRow {
     pub(super) folder: String,
     pub(super) device: String,
     pub(super) threads: i32,
+    pub(super) parent: Option<i64>,
 }
 
 impl ClaimRow {
-    pub(super) fn into_claim(self) -> Result<Claim, sqlx::Error> {
+    pub(super) async fn into_claim(self, tx: &mut PgConnection) -> Result<Claim, sqlx::Error> {
+        let parent = match self.parent {
+            Some(parent) => last_checkpoint(tx, parent).await?,
+            None => None,
+        };
         Ok(Claim {
+            parent,
             attempt_id: self.attempt_id,
             job_id: self.job_id,
             fence: self.fence,

@@ -1,5 +1,6 @@
 //! Checkpoints as runners report them.
 
+use protocol::ParentCheckpoint;
 use serde::Serialize;
 use sqlx::PgConnection;
 
@@ -41,6 +42,28 @@ impl Store {
         .await
         .map_err(doing("can't read the checkpoints of the job"))
     }
+}
+
+/// The checkpoint at the end of a job that is done, where one was reported.
+pub(super) async fn last_checkpoint(
+    tx: &mut PgConnection,
+    job_id: i64,
+) -> Result<Option<ParentCheckpoint>, sqlx::Error> {
+    let row = sqlx::query!(
+        "SELECT c.path, c.sha256, c.samples_seen
+         FROM job j JOIN attempt_current a USING (job_id) JOIN checkpoint c USING (attempt_id)
+         WHERE j.job_id = $1 AND j.state = 'done' AND c.samples_seen = j.samples_seen
+               AND (a.superseded_after_samples IS NULL OR c.samples_seen <= a.superseded_after_samples)
+         ORDER BY a.fence DESC LIMIT 1",
+        job_id
+    )
+    .fetch_optional(tx)
+    .await?;
+    Ok(row.map(|row| ParentCheckpoint {
+        path: row.path.into(),
+        sha256: row.sha256,
+        samples_seen: row.samples_seen.cast_unsigned(),
+    }))
 }
 
 /// Stores checkpoints of an attempt; those that are there already stay as they are.

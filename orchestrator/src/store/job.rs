@@ -24,7 +24,7 @@ pub struct StateCounts {
 pub struct Totals {
     /// Jobs by state.
     pub counts: StateCounts,
-    /// Forward GMACs x samples that are done, of jobs that are done.
+    /// Forward GMACs x samples that are done, of jobs that are done, without what their parents train.
     pub gmacs_done: f64,
     /// Of all jobs.
     pub gmacs: f64,
@@ -68,6 +68,8 @@ pub struct JobStory {
     pub last_end: Option<String>,
     /// Seconds since a launcher was seen to drive a sweep of its.
     pub launcher_secs: Option<f64>,
+    /// Key of its parent, while that is not done.
+    pub waits_for: Option<String>,
 }
 
 impl StateCounts {
@@ -95,9 +97,11 @@ impl Store {
                       count(*) FILTER (WHERE state = 'done') AS "done!",
                       count(*) FILTER (WHERE state = 'failed') AS "failed!",
                       count(*) FILTER (WHERE state = 'cancelled') AS "cancelled!",
-                      coalesce(sum(gmacs_samples) FILTER (WHERE state = 'done'), 0) AS "gmacs_done!",
-                      coalesce(sum(gmacs_samples) FILTER (WHERE state NOT IN ('failed', 'cancelled')), 0) AS "gmacs!"
-               FROM sweep_job JOIN job USING (job_id) WHERE sweep_id = $1"#,
+                      coalesce(sum(own.gmacs) FILTER (WHERE state = 'done'), 0) AS "gmacs_done!",
+                      coalesce(sum(own.gmacs) FILTER (WHERE state NOT IN ('failed', 'cancelled')), 0) AS "gmacs!"
+               FROM sweep_job JOIN job USING (job_id)
+               CROSS JOIN LATERAL (SELECT gmacs_samples * (1 - parent_samples::float8 / samples_seen) AS gmacs) own
+               WHERE sweep_id = $1"#,
             sweep_id
         )
         .fetch_one(&self.pool)
@@ -182,7 +186,8 @@ impl Store {
                       (SELECT concat_ws(', ', a.state, a.reason) FROM attempt a
                        WHERE a.job_id = j.job_id AND a.ended_at IS NOT NULL ORDER BY a.attempt_id DESC LIMIT 1) AS last_end,
                       (SELECT min(extract(epoch FROM now() - s.launcher_seen_at))::float8
-                       FROM sweep s JOIN sweep_job USING (sweep_id) WHERE job_id = j.job_id) AS launcher_secs
+                       FROM sweep s JOIN sweep_job USING (sweep_id) WHERE job_id = j.job_id) AS launcher_secs,
+                      (SELECT p.job_key FROM job p WHERE p.job_id = j.parent AND p.state <> 'done') AS waits_for
                FROM job j
                LEFT JOIN LATERAL (SELECT * FROM attempt a WHERE a.job_id = j.job_id ORDER BY a.attempt_id DESC LIMIT 1) last
                          ON true

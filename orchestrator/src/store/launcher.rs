@@ -28,6 +28,8 @@ pub struct OpenJob {
     pub state: String,
     /// What became of its attempts; of a job with a live attempt it is not read.
     pub history: History,
+    /// What keeps it from being started for good: its parent's end.
+    pub orphaned: Option<String>,
     /// The attempt that lives.
     pub live: Option<LiveAttempt>,
 }
@@ -144,6 +146,7 @@ impl Store {
             job_key: row.job_key,
             state: row.state,
             history: History::default(),
+            orphaned: None,
             live: Some(LiveAttempt {
                 token: row.token,
                 worker: row.worker,
@@ -174,7 +177,8 @@ impl Store {
     }
 
     /// Pending jobs among the `rows` jobs of a sweep that follow position `after`, at most `limit` of them, with what
-    /// became of their attempts.
+    /// became of their attempts. Jobs that wait for their parents, of the same sweep, are left out. A parent that the
+    /// sweep does not ask for any more is not waited for: its job then begins with what there is.
     pub async fn job_window(&self, sweep_id: i64, after: i32, rows: i64, limit: i64) -> Result<Window, StoreError> {
         let failed = doing("can't read the next jobs of the sweep");
         let found = sqlx::query!(
@@ -182,15 +186,25 @@ impl Store {
                    SELECT job_id, position FROM sweep_job WHERE sweep_id = $1 AND position > $2 ORDER BY position LIMIT $3),
                open AS MATERIALIZED (
                    SELECT given.position, j.job_id, j.job_key, j.state, j.retries_granted,
+                          p.job_key AS parent_key, p.state AS parent_state, p.reason AS parent_reason,
                           EXISTS (SELECT FROM attempt a WHERE a.job_id = j.job_id AND a.state IN ('intent', 'launched', 'running'))
                               AS lives
-                   FROM given JOIN job j USING (job_id) WHERE j.state IN ('pending', 'running')),
+                   FROM given JOIN job j USING (job_id)
+                   LEFT JOIN sweep_job parents ON parents.job_id = j.parent AND parents.sweep_id = $1
+                   LEFT JOIN job p ON p.job_id = parents.job_id
+                   WHERE j.state IN ('pending', 'running')),
                ready AS MATERIALIZED (
-                   SELECT * FROM open WHERE state = 'pending' AND NOT lives ORDER BY position LIMIT $4)
+                   SELECT * FROM open
+                   WHERE state = 'pending' AND NOT lives AND coalesce(parent_state, 'done') NOT IN ('pending', 'running')
+                   ORDER BY position LIMIT $4)
                SELECT ready.job_id AS "job_id?", ready.job_key AS "job_key?", ready.state AS "state?",
                       h.crashes AS "crashes?", h.lost AS "lost?", h.node_failures AS "node_failures?",
                       h.out_of_memory AS "out_of_memory?", h.preempted AS "preempted?", h.stalled AS "stalled?",
                       h.no_space AS "no_space?", h.last_end_secs, h.last_reason,
+                      CASE WHEN ready.parent_state <> 'done'
+                           THEN format('job %s, which it goes on from, %s', left(ready.parent_key, 12),
+                                       CASE ready.parent_state WHEN 'failed' THEN 'has failed' ELSE 'was cancelled' END
+                                       || coalesce(': ' || ready.parent_reason, '')) END AS orphaned,
                       (SELECT max(position) FROM given) AS reached, (SELECT min(position) FROM open) AS first_open
                FROM (SELECT) one LEFT JOIN ready ON true
                LEFT JOIN LATERAL job_history(ready.job_id, ready.retries_granted) h ON true
@@ -222,6 +236,7 @@ impl Store {
                     last_reason: row.last_reason,
                     last_end_secs: row.last_end_secs,
                 },
+                orphaned: row.orphaned,
                 live: None,
             });
         }

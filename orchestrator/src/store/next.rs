@@ -26,13 +26,13 @@ pub struct NextRequest {
 ///
 /// The 100 jobs behind the last one are looked at, which is more than other workers run; where none of them is to be
 /// had (another launch has done them), the launcher looks further. Jobs that were attempted before are the launcher's
-/// to start: when, and whether at all, is its policy.
+/// to start: when, and whether at all, is its policy. So are jobs whose parent is not done.
 pub(super) async fn take_next(
     tx: &mut PgConnection,
     ended: &Claim,
     request: &NextRequest,
 ) -> Result<Option<Claim>, sqlx::Error> {
-    sqlx::query_as!(
+    let row = sqlx::query_as!(
         ClaimRow,
         r#"WITH last AS MATERIALIZED (
                SELECT a.*, sj.position FROM attempt a JOIN sweep_job sj USING (job_id) JOIN sweep s USING (sweep_id)
@@ -40,11 +40,12 @@ pub(super) async fn take_next(
                      AND s.launcher_seen_at BETWEEN clock_timestamp() - make_interval(secs => $6)
                                               AND clock_timestamp() + make_interval(secs => $6)),
            next AS MATERIALIZED (
-               SELECT j.job_id, j.job_key, j.parameters FROM
+               SELECT j.job_id, j.job_key, j.parameters, j.parent FROM
                    (SELECT job_id, position FROM sweep_job WHERE sweep_id = $2 AND position > (SELECT position FROM last)
                     ORDER BY position LIMIT 100) near
                    JOIN job j USING (job_id)
                WHERE j.state = 'pending' AND j.fence = 0
+                     AND (j.parent IS NULL OR EXISTS (SELECT FROM job p WHERE p.job_id = j.parent AND p.state = 'done'))
                      AND NOT EXISTS (SELECT FROM attempt a WHERE a.job_id = j.job_id AND a.state IN ('intent', 'launched', 'running'))
                ORDER BY near.position LIMIT 1 FOR UPDATE OF j SKIP LOCKED),
            taken AS (
@@ -61,7 +62,8 @@ pub(super) async fn take_next(
            noted AS (
                INSERT INTO event (job_id, attempt_id, kind) SELECT job_id, attempt_id, 'claimed' FROM taken)
            SELECT taken.attempt_id, taken.job_id, taken.fence AS "fence!", next.job_key, js.spec,
-                  next.parameters AS "parameters!", taken.folder, taken.device AS "device!", taken.threads AS "threads!"
+                  next.parameters AS "parameters!", taken.folder, taken.device AS "device!", taken.threads AS "threads!",
+                  next.parent
            FROM taken JOIN next USING (job_id) JOIN job_spec js USING (job_id)"#,
         ended.attempt_id,
         request.sweep_id,
@@ -72,8 +74,10 @@ pub(super) async fn take_next(
         ended.device,
         ended.threads,
     )
-    .fetch_optional(tx)
-    .await?
-    .map(ClaimRow::into_claim)
-    .transpose()
+    .fetch_optional(&mut *tx)
+    .await?;
+    match row {
+        Some(row) => row.into_claim(tx).await.map(Some),
+        None => Ok(None),
+    }
 }

@@ -44,7 +44,8 @@ pub(super) async fn unmeasured_insert(
     Ok(())
 }
 
-/// A curve has no gap: an attempt goes on from where an earlier one had come, or from the beginning.
+/// A curve has no gap: an attempt goes on from where an earlier one had come, or the job's parent, or begins at the
+/// beginning.
 async fn without_beginning(
     tx: &mut PgConnection,
     claim: &Claim,
@@ -54,7 +55,9 @@ async fn without_beginning(
         return Ok(None);
     }
     let reached = sqlx::query_scalar!(
-        r#"SELECT coalesce(max(samples_seen), 0) AS "reached!" FROM attempt WHERE job_id = $1 AND attempt_id <> $2"#,
+        r#"SELECT greatest((SELECT max(samples_seen) FROM attempt WHERE job_id = $1 AND attempt_id <> $2),
+                           (SELECT j.parent_samples FROM job j JOIN job p ON p.job_id = j.parent
+                            WHERE j.job_id = $1 AND p.state = 'done'), 0) AS "reached!""#,
         claim.job_id,
         claim.attempt_id
     )

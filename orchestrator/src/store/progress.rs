@@ -19,8 +19,14 @@ pub struct JobProgress {
     pub data_size: Option<i64>,
     /// Seed.
     pub seed: i64,
-    /// C of the whole job, forward GMACs x samples.
+    /// C of the job, forward GMACs x samples, without what its parent trains.
     pub gmacs: f64,
+    /// Samples that its parent trains on; 0 without one.
+    pub parent_samples: i64,
+    /// Key of its parent, while that is not done.
+    pub waits_for: Option<String>,
+    /// Whether other jobs of the sweep go on from it.
+    pub is_trunk: bool,
     /// Samples seen at the last report of the last attempt.
     pub samples_seen: i64,
     /// Samples per second of the last attempt since it was claimed.
@@ -61,6 +67,12 @@ impl JobProgress {
     pub fn samples_of_ours(&self) -> i64 {
         self.samples_total.unwrap_or(0)
     }
+
+    /// How much of what it trains itself is done, 0 to 1.
+    pub fn share_done(&self) -> f64 {
+        let own = (self.samples_of_ours() - self.parent_samples).max(1);
+        (self.samples_seen - self.parent_samples).max(0) as f64 / own as f64
+    }
 }
 
 impl Store {
@@ -99,7 +111,12 @@ impl Store {
         sqlx::query_as!(
             JobProgress,
             r#"SELECT j.job_key, j.state, j.reason, j.model, j.samples_seen AS samples_total, j.data_size, j.seed,
-                      coalesce(j.gmacs_samples, 0) AS "gmacs!", coalesce(a.samples_seen, 0) AS "samples_seen!",
+                      coalesce(j.gmacs_samples * (1 - j.parent_samples::float8 / j.samples_seen), 0) AS "gmacs!",
+                      j.parent_samples,
+                      (SELECT p.job_key FROM job p WHERE p.job_id = j.parent AND p.state <> 'done') AS waits_for,
+                      EXISTS (SELECT FROM job branch JOIN sweep_job branches USING (job_id)
+                              WHERE branch.parent = j.job_id AND branches.sweep_id = $1) AS "is_trunk!",
+                      coalesce(a.samples_seen, j.parent_samples, 0) AS "samples_seen!",
                       (a.samples_seen - coalesce(a.resumed_from_samples, 0))
                           / nullif(extract(epoch FROM coalesce(a.ended_at, now()) - a.claimed_at)::float8, 0)
                           AS samples_per_sec,

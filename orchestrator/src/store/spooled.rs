@@ -85,14 +85,15 @@ impl Store {
 async fn claims_of(tx: &mut PgConnection, tokens: &[String]) -> Result<Vec<(String, Claim)>, sqlx::Error> {
     let rows = sqlx::query!(
         r#"SELECT a.token, a.attempt_id, a.job_id, a.fence AS "fence!", j.job_key, js.spec, j.parameters AS "parameters!",
-                  a.folder, a.device AS "device!", a.threads AS "threads!"
+                  a.folder, a.device AS "device!", a.threads AS "threads!", j.parent
            FROM attempt a JOIN job j USING (job_id) JOIN job_spec js USING (job_id)
            WHERE a.token = ANY ($1) AND a.ship = 'spool' AND a.state IN ('intent', 'launched') AND a.fence = j.fence"#,
         tokens
     )
-    .fetch_all(tx)
+    .fetch_all(&mut *tx)
     .await?;
-    let claims = rows.into_iter().map(|row| {
+    let mut claims = Vec::with_capacity(rows.len());
+    for row in rows {
         let claim = ClaimRow {
             attempt_id: row.attempt_id,
             job_id: row.job_id,
@@ -103,8 +104,9 @@ async fn claims_of(tx: &mut PgConnection, tokens: &[String]) -> Result<Vec<(Stri
             folder: row.folder,
             device: row.device,
             threads: row.threads,
+            parent: row.parent,
         };
-        Ok((row.token, claim.into_claim()?))
-    });
-    claims.collect()
+        claims.push((row.token, claim.into_claim(tx).await?));
+    }
+    Ok(claims)
 }

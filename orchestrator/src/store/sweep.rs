@@ -180,6 +180,7 @@ async fn next_part(mut tx: Transaction<'_, Postgres>, plan: &Plan, stored: &mut 
     order.sort_by(|&one, &two| part[one].job_key.cmp(&part[two].job_key));
     let jobs: Vec<&PlannedJob> = order.iter().map(|&index| &part[index]).collect();
     jobs_upsert(&mut tx, &jobs, &plan.base_dir).await?;
+    parents_set(&mut tx, &jobs).await?;
     let positions: Vec<i32> = order.iter().map(|&index| i32::try_from(begun + index).unwrap_or(i32::MAX)).collect();
     let job_ids = sqlx::query_scalar!(
         r#"WITH given AS MATERIALIZED (
@@ -283,6 +284,30 @@ async fn jobs_upsert(tx: &mut PgConnection, jobs: &[&PlannedJob], base_dir: &Pat
         .await?;
     }
     Ok(())
+}
+
+/// Says which jobs go on from which, of those that were never attempted: others stay with what they began with. A
+/// parent stands before its jobs in a plan, so it is stored.
+async fn parents_set(tx: &mut PgConnection, jobs: &[&PlannedJob]) -> Result<(), sqlx::Error> {
+    let (keys, parents): (Vec<String>, Vec<String>) =
+        jobs.iter().filter_map(|job| Some((job.job_key.clone(), job.parent.as_ref()?.job_key.clone()))).unzip();
+    if keys.is_empty() {
+        return Ok(());
+    }
+    sqlx::query!(
+        "WITH locked AS MATERIALIZED (
+             SELECT job.job_id, given.parent_key
+             FROM unnest($1::text[], $2::text[]) AS given (job_key, parent_key) JOIN job USING (job_key)
+             WHERE job.state = 'pending' AND job.fence = 0 ORDER BY job_key FOR UPDATE OF job)
+         UPDATE job SET parent = p.job_id, parent_samples = p.samples_seen
+         FROM locked JOIN job p ON p.job_key = locked.parent_key
+         WHERE job.job_id = locked.job_id AND job.parent IS DISTINCT FROM p.job_id",
+        &keys,
+        &parents
+    )
+    .execute(tx)
+    .await
+    .map(drop)
 }
 
 /// The spec with paths that hold whatever folder the next launcher starts in.

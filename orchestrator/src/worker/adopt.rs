@@ -132,7 +132,7 @@ async fn accounted_for(
     claim: &Claim,
     found: Vec<Found>,
 ) -> Result<Vec<AdoptedAttempt>, WorkerError> {
-    let mut resumable = BTreeSet::new();
+    let mut resumable: BTreeSet<u64> = claim.parent.iter().map(|parent| parent.samples_seen).collect();
     if claim.fence > 1 && !found.is_empty() {
         let call = async |store: &Store| store.checkpoint_positions(claim.job_id).await;
         resumable.extend(database.run(None, call).await?.into_iter().map(i64::cast_unsigned));

@@ -381,6 +381,7 @@ fn job_of(cli: &Cli, claim: &Claim) -> Result<Job, WorkerError> {
             device: claim.device.clone(),
             threads: usize::try_from(claim.threads).unwrap_or(1).max(1),
         },
+        parent: claim.parent.clone(),
         ranks: if cli.ranks > 1 { Some(ranks::meeting(cli.ranks).map_err(no_port)?) } else { None },
     })
 }

@@ -76,6 +76,7 @@ fn help() {
     Commands:
       init           Write a commented spec to start from
       plan           Show the jobs of a spec and what they cost; starts nothing
+      extend         Add samples seen to a spec, and say what of the longer jobs is there already
       launch         Run the jobs of a spec that are not done yet
       submit-script  Print a batch script that runs one job, to submit by hand with `sbatch`
       status         Show the jobs of a sweep
@@ -255,9 +256,9 @@ fn misspelt_key() {
      7 │ evaluations: [{pool: data/val, tasks: [zeroshot_retrieval]}]
        ╰────
       help: keys here: `global_batch`, `lr`, `betas`, `eps`, `weight_decay`, `warmup`, `schedule`,
-            `precision`, `loss`, `accum_freq`, `augmentation`, `alpha`, `image_mean`, `image_std`,
-            `interpolation`, `resize_mode`, `image_size`, `context_length`, `grad_clip_norm`,
-            `checkpoint_every`, `init`, `extra`
+            `cooldown`, `precision`, `loss`, `accum_freq`, `augmentation`, `alpha`, `image_mean`,
+            `image_std`, `interpolation`, `resize_mode`, `image_size`, `context_length`,
+            `grad_clip_norm`, `checkpoint_every`, `init`, `extra`
 
       × `recipe.warmupp` is no key of this section
        ╭─[x.yaml:6:50]
@@ -268,9 +269,9 @@ fn misspelt_key() {
      7 │ evaluations: [{pool: data/val, tasks: [zeroshot_retrieval]}]
        ╰────
       help: keys here: `global_batch`, `lr`, `betas`, `eps`, `weight_decay`, `warmup`, `schedule`,
-            `precision`, `loss`, `accum_freq`, `augmentation`, `alpha`, `image_mean`, `image_std`,
-            `interpolation`, `resize_mode`, `image_size`, `context_length`, `grad_clip_norm`,
-            `checkpoint_every`, `init`, `extra`
+            `cooldown`, `precision`, `loss`, `accum_freq`, `augmentation`, `alpha`, `image_mean`,
+            `image_std`, `interpolation`, `resize_mode`, `image_size`, `context_length`,
+            `grad_clip_norm`, `checkpoint_every`, `init`, `extra`
 
     error: x.yaml: 2 mistakes
     ");
@@ -317,7 +318,7 @@ fn wrong_word() {
      5 │ grid: {model: [cpu-w32-l2, cpu-w64-l3], samples_seen: [8k, 32k], data_size: [500, all]}
      6 │ recipe: {global_batch: 128, schedule: cosin}
        ·                                       ──┬──
-       ·                                         ╰── allowed: `cosine` or `constant`
+       ·                                         ╰── allowed: `cosine`, `constant` or `constant-cooldown`
      7 │ evaluations: [{pool: data/val, tasks: [zeroshot_retrieval]}]
        ╰────
       help: did you mean `cosine`?

@@ -20,3 +20,4 @@ mod slurm;
 mod spooled;
 mod stops;
 mod torture;
+mod trunks;

@@ -61,6 +61,7 @@ const PURE_EXCEPT: &[&str] = &[
     "orchestrator/src/schedule/driver/round.rs",
     "orchestrator/src/schedule/driver/silence.rs",
     "orchestrator/src/schedule/driver/spools.rs",
+    "orchestrator/src/schedule/driver/window.rs",
 ];
 const IMPURE: &[&str] =
     &["std::fs", "std::env", "std::process", "tokio::", "SystemTime", "Instant::now", "thread_rng", "rand::rng()"];

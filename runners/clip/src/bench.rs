@@ -121,7 +121,7 @@ fn loss_secs(options: &BenchOptions, width: u64, model: &Clip, step: StepOptions
     let mut times = Vec::new();
     for _ in 0..options.steps + WARM {
         let started = Instant::now();
-        let found = loss::info_nce_gradients(&images, &texts, &model.logit_scale, step)?;
+        let found = loss::contrastive_gradients(&images, &texts, model.logits(), step)?;
         let _ = found.loss.double_value(&[]);
         times.push(started.elapsed().as_secs_f64());
     }
@@ -182,6 +182,7 @@ fn recipe(options: &BenchOptions, precision: Precision) -> Recipe {
         weight_decay: 0.2,
         warmup_samples: 0,
         schedule: Schedule::Constant,
+        cooldown_samples: 0,
         precision,
         loss: if options.loss == "reference" { Loss::Reference } else { Loss::Fused },
         accum_freq: options.accum_freq,

@@ -9,7 +9,7 @@ use std::fs::{self, File};
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 
-use protocol::{Job, ModelConfig, Preprocess};
+use protocol::{Job, ModelConfig, ParentCheckpoint, Preprocess};
 use safetensors::tensor::{Dtype, SafeTensors, TensorView};
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
@@ -130,6 +130,15 @@ pub struct Position {
     pub evaluated_samples: Option<u64>,
 }
 
+/// What a checkpoint has to be.
+#[derive(Debug, Clone, Copy)]
+enum Expected<'a> {
+    /// This job's, after so many samples.
+    Own(u64),
+    /// Another job's, known by its hash.
+    Parent(&'a ParentCheckpoint),
+}
+
 impl Folder {
     /// The checkpoints of a job, as seen by the attempt with that fence.
     pub fn open(dir: &Path, job: &Job, tokenizer: Vec<(String, Vec<u8>)>) -> Result<Folder, CheckpointError> {
@@ -211,7 +220,7 @@ impl Folder {
                 ));
                 continue;
             }
-            match self.load(&path, samples, model, optimizer) {
+            match self.load(&path, Expected::Own(samples), model, optimizer) {
                 Ok(found) => {
                     self.good = vec![path];
                     return Ok(Some(found));
@@ -227,6 +236,36 @@ impl Folder {
             }
         }
         Ok(None)
+    }
+
+    /// Brings model and optimiser to where another job left them. `None`, and words on standard error: its checkpoint
+    /// is gone or damaged, and training starts afresh. Neither evaluations nor losses of that job are this one's.
+    pub fn branch(
+        &self,
+        parent: &ParentCheckpoint,
+        base_dir: &Path,
+        model: &mut Clip,
+        optimizer: &mut AdamW,
+    ) -> Result<Option<Position>, CheckpointError> {
+        let path = base_dir.join(&parent.path);
+        match self.load(&path, Expected::Parent(parent), model, optimizer) {
+            Ok((position, _)) => {
+                // What is planned here is this job's to measure.
+                let evaluated_samples = Some(position.samples_seen.saturating_sub(1));
+                Ok(Some(Position { evaluated_samples, ..position }))
+            }
+            Err(CheckpointError::Io { action, path, source }) if source.kind() != io::ErrorKind::NotFound => {
+                Err(CheckpointError::Io { action, path, source })
+            }
+            Err(error) => {
+                let source = std::error::Error::source(&error).map(|source| format!(": {source}"));
+                report::say(format_args!(
+                    "starting from the beginning: the parent's checkpoint can't be used: {error}{}",
+                    source.unwrap_or_default()
+                ));
+                Ok(None)
+            }
+        }
     }
 
     /// Checkpoints by samples seen, then fence.
@@ -257,7 +296,7 @@ impl Folder {
     fn load(
         &self,
         path: &Path,
-        samples: u64,
+        expected: Expected<'_>,
         model: &mut Clip,
         optimizer: &mut AdamW,
     ) -> Result<(Position, Vec<f64>), CheckpointError> {
@@ -265,9 +304,12 @@ impl Folder {
         let text = fs::read(&manifest_path).map_err(io_error("read", &manifest_path))?;
         let manifest: Manifest = serde_json::from_slice(&text)
             .map_err(|source| CheckpointError::Manifest { path: manifest_path.clone(), source })?;
-        let ours = (1, self.job_key.as_str(), self.seed, samples);
-        if (manifest.schema, manifest.job_key.as_str(), manifest.seed, manifest.samples_seen) != ours {
-            return Err(damaged(&manifest_path, "it is of another job, seed or place than its folder".into()));
+        let (samples, is_due) = match expected {
+            Expected::Own(samples) => (samples, manifest.job_key == self.job_key),
+            Expected::Parent(parent) => (parent.samples_seen, hex(&Sha256::digest(&text)) == parent.sha256),
+        };
+        if !is_due || (manifest.schema, manifest.seed, manifest.samples_seen) != (1, self.seed, samples) {
+            return Err(damaged(&manifest_path, "it is of another job, seed or place than it should be".into()));
         }
         let weights = read_verified(path, MODEL_FILE, &manifest)?;
         let moments = read_verified(path, OPTIMIZER_FILE, &manifest)?;

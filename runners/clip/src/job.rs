@@ -2,7 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
-use protocol::{Description, Job, ModelConfig, ModelProblem, PROTOCOL_VERSION};
+use protocol::{Description, Job, Loss, ModelConfig, ModelProblem, PROTOCOL_VERSION, Schedule};
 
 /// Name of this runner in job specs.
 pub const NAME: &str = "clip";
@@ -72,6 +72,7 @@ pub fn describe(devices: Vec<String>) -> Description {
         serve: true,
         ranks: false,
         init: true,
+        branches: true,
     }
 }
 
@@ -110,6 +111,13 @@ fn check(job: &Job) -> Result<(), JobError> {
     require("samples_seen", something, 0, || "must be above 0 where there is no `init` to measure".into())?;
     let size = spec.data_size;
     require("data_size", (1..=u64::from(u32::MAX)).contains(&size), size, || "must be 1 to 4,294,967,295".into())?;
+    let cooldown = spec.recipe.cooldown_samples;
+    let used = (spec.recipe.schedule == Schedule::ConstantCooldown) == (cooldown > 0);
+    require("recipe.cooldown_samples", used, cooldown, || {
+        "must be above 0 with the schedule constant_cooldown, and 0 with others".into()
+    })?;
+    let with_bias = spec.recipe.loss != Loss::Siglip || spec.model.config.init_logit_bias.is_some();
+    require("recipe.loss", with_bias, "siglip", || "needs a model with `init_logit_bias`, -10 at first".into())?;
     let [b1, b2] = spec.recipe.betas;
     let betas = [b1, b2].iter().all(|beta| (0.0..1.0).contains(beta));
     require("recipe.betas", betas, format!("{b1}, {b2}"), || "both must be at least 0 and below 1".into())?;

@@ -179,14 +179,19 @@ pub fn norm(gradients: &[Tensor]) -> f64 {
 }
 
 /// Learning rate of the step that follows `step` others (`open_clip_train/scheduler.py`): rises as
-/// lr (step + 1) / warmup, then half a cosine to 0 or constant.
+/// lr (step + 1) / warmup, then half a cosine to 0, or constant, at the end with a straight line to 0.
 pub fn learning_rate(recipe: &Recipe, step: u64, steps: u64) -> f64 {
-    let warmup = recipe.warmup_samples.div_ceil(recipe.global_batch).min(steps);
+    let warmup = recipe.warmup_steps(steps);
     if step < warmup {
         return recipe.lr * (step + 1) as f64 / warmup as f64;
     }
     match recipe.schedule {
         Schedule::Constant => recipe.lr,
+        Schedule::ConstantCooldown => {
+            let cooldown = recipe.cooldown_steps(steps);
+            let cooled = (step + cooldown).saturating_sub(steps);
+            if cooled == 0 { recipe.lr } else { (1.0 - cooled as f64 / cooldown as f64) * recipe.lr }
+        }
         Schedule::Cosine => {
             let done = (step - warmup) as f64 / (steps - warmup) as f64;
             0.5 * (1.0 + (std::f64::consts::PI * done).cos()) * recipe.lr
@@ -226,6 +231,7 @@ mod tests {
             weight_decay: 0.2,
             warmup_samples: 40,
             schedule: Schedule::Cosine,
+            cooldown_samples: 0,
             precision: Precision::Fp32,
             loss: protocol::Loss::Fused,
             accum_freq: 1,

@@ -178,7 +178,12 @@ fn train(path: &Path, prepared: &mut Prepared, stop: &StopSignal) -> Result<Endi
     let mut optimizer = AdamW::new(&model.parameters);
     let folder = job.base_dir.join(&job.checkpoint_dir);
     let mut folder = Folder::open(&folder, &job, prepared.tokenizer(&job)?.files())?;
-    let resumed = folder.resume(&mut model, &mut optimizer)?;
+    let mut resumed = folder.resume(&mut model, &mut optimizer)?;
+    let saved = resumed.is_some();
+    if let (None, Some(parent)) = (&resumed, &job.parent) {
+        let branched = folder.branch(parent, &job.base_dir, &mut model, &mut optimizer)?;
+        resumed = branched.map(|position| (position, Vec::new()));
+    }
     if let (None, Some(init)) = (&resumed, &spec.init) {
         weights::load(init, &job.base_dir, &mut model.parameters)?;
     }
@@ -210,7 +215,7 @@ fn train(path: &Path, prepared: &mut Prepared, stop: &StopSignal) -> Result<Endi
         optimizer,
         folder,
         position,
-        saved: position.samples_seen > 0,
+        saved,
         held_out,
         losses,
         unread: Vec::new(),

@@ -34,7 +34,7 @@ pub fn gradients(model: &Clip, inputs: &Inputs, options: StepOptions) -> Result<
         return in_parts(model, inputs, options);
     }
     let (images, texts) = model.forward(inputs);
-    let loss = loss::info_nce(&images, &texts, &model.logit_scale, options)?;
+    let loss = loss::contrastive(&images, &texts, model.logits(), options)?;
     let walked = with_bias(model, loss.shallow_clone());
     let gradients = Tensor::run_backward(&[&walked], &leaves(model), false, false);
     Ok((loss.detach(), gradients))
@@ -51,7 +51,7 @@ fn in_parts(model: &Clip, inputs: &Inputs, options: StepOptions) -> Result<(Tens
     let (images, texts): (Vec<Tensor>, Vec<Tensor>) =
         tch::no_grad(|| bounds.clone().map(|(from, to)| model.forward(&inputs.rows(from, to))).unzip());
     let (images, texts) = (Tensor::cat(&images, 0), Tensor::cat(&texts, 0));
-    let of_features = loss::info_nce_gradients(&images, &texts, &model.logit_scale, options)?;
+    let of_features = loss::contrastive_gradients(&images, &texts, model.logits(), options)?;
 
     let leaves = leaves(model);
     let mut sums: Vec<Tensor> = Vec::new();
@@ -74,10 +74,14 @@ fn in_parts(model: &Clip, inputs: &Inputs, options: StepOptions) -> Result<(Tens
             sums.iter_mut().zip(&gradients).for_each(|(sum, gradient)| drop(sum.g_add_(gradient)));
         }
     }
-    let scale = of_features.scale.expect("wanted");
     for (parameter, sum) in model.parameters.list.iter().zip(&mut sums) {
-        if parameter.name == "logit_scale" {
-            *sum = scale.view(&parameter.shape[..]);
+        let direct = match parameter.name.as_str() {
+            "logit_scale" => &of_features.scale,
+            "logit_bias" => &of_features.bias,
+            _ => &None,
+        };
+        if let Some(gradient) = direct {
+            *sum = gradient.view(&parameter.shape[..]);
         }
     }
     Ok((of_features.loss, sums))

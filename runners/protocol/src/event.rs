@@ -152,6 +152,9 @@ pub struct Description {
     /// Whether it can start from given weights, and only measure them: [`crate::JobSpec::init`].
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub init: bool,
+    /// Whether it can go on from a checkpoint of another job: [`crate::Job::parent`].
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub branches: bool,
 }
 
 /// One line on standard input of `RUNNER serve`: train this job next.

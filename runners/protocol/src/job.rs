@@ -1,11 +1,10 @@
 //! `job.json`: everything a runner needs to know.
 
-use std::collections::BTreeMap;
 use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
 
-use crate::{FineTuningPlan, NamedModel, ProbePlan};
+use crate::{FineTuningPlan, NamedModel, ProbePlan, Recipe, Schedule};
 
 /// One attempt at a job, as written to `job.json` by `sweep-worker`.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -31,6 +30,23 @@ pub struct Job {
     /// The processes that train it together, one a rank; left out: one process does.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub ranks: Option<Ranks>,
+    /// A checkpoint of another job to go on from, where the job has none of its own: see [`ParentCheckpoint`].
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub parent: Option<ParentCheckpoint>,
+}
+
+/// A checkpoint of another job, the parent, which trains as this one would up to there: the same model, data, seed and
+/// learning rates. Going on from it changes no result, only what it costs, so it is no part of a job's identity; a job
+/// whose parent's checkpoint is gone or damaged begins at the beginning.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ParentCheckpoint {
+    /// Folder or file, as the runner reported it.
+    pub path: PathBuf,
+    /// sha256 of its manifest, as the runner reported it.
+    pub sha256: String,
+    /// Samples seen at it.
+    pub samples_seen: u64,
 }
 
 /// Everything that changes the result of a job, and nothing that does not. Its canonical JSON is hashed into the job
@@ -108,208 +124,6 @@ pub const WEIGHT_FILES: [&str; 8] = [
     "pytorch_model.pth",
     "model.pth",
 ];
-
-/// How to train. Every field has a value here; defaults are the planner's business.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct Recipe {
-    /// Samples a step, over all devices.
-    pub global_batch: u64,
-    /// Peak learning rate.
-    pub lr: f64,
-    /// AdamW betas.
-    pub betas: [f64; 2],
-    /// AdamW epsilon.
-    pub eps: f64,
-    /// AdamW decoupled weight decay, on matrices only.
-    pub weight_decay: f64,
-    /// Samples over which the learning rate rises linearly from 0 to `lr`.
-    pub warmup_samples: u64,
-    /// What follows the warm-up.
-    pub schedule: Schedule,
-    /// Arithmetic.
-    pub precision: Precision,
-    /// Who computes InfoNCE.
-    #[serde(default, skip_serializing_if = "Loss::is_default")]
-    pub loss: Loss,
-    /// Parts that the towers take a global batch in, one after another; the loss is still that of the whole batch.
-    #[serde(default = "one", skip_serializing_if = "is_one")]
-    pub accum_freq: u64,
-    /// What happens to a training image.
-    pub augmentation: Augmentation,
-    /// What becomes of the alpha channel of any image.
-    #[serde(default, skip_serializing_if = "Alpha::is_default")]
-    pub alpha: Alpha,
-    /// How an image becomes the square of numbers that the model sees.
-    #[serde(default, skip_serializing_if = "Preprocess::is_default")]
-    pub preprocess: Preprocess,
-    /// Largest gradient norm, if clipped.
-    pub grad_clip_norm: Option<f64>,
-    /// A checkpoint every so many samples (and one at the end and on request).
-    pub checkpoint_every_samples: Option<u64>,
-    /// Anything a foreign runner needs beside this; `clip-runner` takes none.
-    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
-    pub extra: BTreeMap<String, f64>,
-}
-
-impl Recipe {
-    /// That of a job which only measures: what it says of training counts for nothing.
-    #[must_use]
-    pub fn of_nothing() -> Recipe {
-        Recipe {
-            global_batch: 1,
-            lr: 0.0,
-            betas: [0.0; 2],
-            eps: 0.0,
-            weight_decay: 0.0,
-            warmup_samples: 0,
-            schedule: Schedule::Constant,
-            precision: Precision::Fp32,
-            loss: Loss::default(),
-            accum_freq: 1,
-            augmentation: Augmentation::None,
-            alpha: Alpha::default(),
-            preprocess: Preprocess::default(),
-            grad_clip_norm: None,
-            checkpoint_every_samples: None,
-            extra: BTreeMap::new(),
-        }
-    }
-}
-
-/// Learning rate after the warm-up.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum Schedule {
-    /// Half a cosine down to 0 at the last step.
-    Cosine,
-    /// Stays at `lr`.
-    Constant,
-}
-
-/// Arithmetic of the forward and backward pass. Master weights and optimiser state are fp32 always.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum Precision {
-    /// 32-bit floats.
-    Fp32,
-    /// bfloat16 matrix products, as `amp_bf16` in OpenCLIP.
-    AmpBf16,
-}
-
-/// Who computes the loss and its gradients. The numbers agree to rounding.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum Loss {
-    /// The project's kernels: logits stay in cache, or within a memory budget.
-    #[default]
-    Fused,
-    /// The formula as written, by the library's operators: all logits at once.
-    Reference,
-}
-
-impl Loss {
-    #[expect(clippy::trivially_copy_pass_by_ref, reason = "serde's signature")]
-    fn is_default(&self) -> bool {
-        *self == Loss::default()
-    }
-}
-
-fn one() -> u64 {
-    1
-}
-
-#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde's signature")]
-fn is_one(number: &u64) -> bool {
-    *number == 1
-}
-
-/// Random change of a training image.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum Augmentation {
-    /// The image as it is, resized.
-    None,
-    /// Crop of 90 to 100 % of the area, resized (OpenCLIP's default, scale 0.9 to 1.0).
-    RandomResizedCrop,
-    /// Horizontal flip with probability 1/2 and a shift of up to a tenth of the side: for drawings.
-    FlipShift,
-}
-
-/// What becomes of an image's alpha channel.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum Alpha {
-    /// It is left out, and the colours under it are seen whatever they are: OpenCLIP's way (Pillow's `convert("RGB")`).
-    #[default]
-    Drop,
-    /// The picture is laid on white paper: for drawings.
-    White,
-}
-
-/// How an image becomes the square of numbers that a model sees: `preprocess_cfg` of OpenCLIP's configurations. A
-/// random crop is stretched to the square by bicubic interpolation whatever is said here, as there.
-#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields, default)]
-pub struct Preprocess {
-    /// Subtracted from red, green and blue, which are 0 to 1.
-    pub mean: [f64; 3],
-    /// What they are divided by then.
-    pub std: [f64; 3],
-    /// Of resizing.
-    pub interpolation: Interpolation,
-    /// What becomes of pictures that are not square.
-    pub resize_mode: ResizeMode,
-}
-
-impl Default for Preprocess {
-    /// OpenAI's (`open_clip/constants.py`), which are OpenCLIP's defaults.
-    fn default() -> Self {
-        Preprocess {
-            mean: [0.481_454_66, 0.457_827_5, 0.408_210_73],
-            std: [0.268_629_54, 0.261_302_58, 0.275_777_11],
-            interpolation: Interpolation::default(),
-            resize_mode: ResizeMode::default(),
-        }
-    }
-}
-
-impl Preprocess {
-    fn is_default(&self) -> bool {
-        *self == Preprocess::default()
-    }
-}
-
-/// Weights of the pixels that one is made of, wider when shrinking.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum Interpolation {
-    /// Keys's cubic, a = -0.5.
-    #[default]
-    Bicubic,
-    /// A triangle.
-    Bilinear,
-}
-
-/// How a picture of any shape becomes a square.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum ResizeMode {
-    /// The shorter side is resized to the square's, and the centre is kept.
-    #[default]
-    Shortest,
-    /// The longer side is, and the rest is black.
-    Longest,
-    /// Each side by itself: the picture is stretched.
-    Squash,
-}
-
-impl Alpha {
-    #[expect(clippy::trivially_copy_pass_by_ref, reason = "serde's signature")]
-    fn is_default(&self) -> bool {
-        *self == Alpha::default()
-    }
-}
 
 /// One data set to measure on.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -484,5 +298,19 @@ impl JobSpec {
     /// Optimiser steps: samples seen over the global batch.
     pub fn steps(&self) -> u64 {
         self.samples_seen / self.recipe.global_batch
+    }
+
+    /// The training that this one is the end of, with [`Schedule::ConstantCooldown`]: all before the cooldown, which
+    /// does not depend on the samples seen. It measures nothing. `None`: there is no such part.
+    #[must_use]
+    pub fn trunk(&self) -> Option<JobSpec> {
+        let cooldown = self.recipe.cooldown_steps(self.steps());
+        let steps = self.steps() - cooldown;
+        (self.recipe.schedule == Schedule::ConstantCooldown && cooldown > 0 && steps > 0).then(|| JobSpec {
+            samples_seen: steps * self.recipe.global_batch,
+            recipe: Recipe { schedule: Schedule::Constant, cooldown_samples: 0, ..self.recipe.clone() },
+            evaluations: Vec::new(),
+            ..self.clone()
+        })
     }
 }

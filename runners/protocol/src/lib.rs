@@ -18,13 +18,14 @@ mod job;
 mod manifest;
 mod model;
 mod probe;
+mod recipe;
 mod shipped;
 
 pub use event::{DataUsed, Description, Event, FailureKind, Measurement, ServeRequest};
 pub use fine_tuning::{FineTuningPlan, Head};
 pub use job::{
-    Alpha, Augmentation, DataSource, EvaluationPlan, EvaluationTask, Interpolation, Job, JobSpec, Loss, Precision,
-    Preprocess, Ranks, Recipe, ResizeMode, Resources, RunnerIdentity, Schedule, WEIGHT_FILES, Weights,
+    DataSource, EvaluationPlan, EvaluationTask, Job, JobSpec, ParentCheckpoint, Ranks, Resources, RunnerIdentity,
+    WEIGHT_FILES, Weights,
 };
 pub use manifest::{HASH_ORDER_DOC, PoolManifest, ShardEntry, SourceEntry};
 pub use model::{
@@ -33,6 +34,7 @@ pub use model::{
     VisionConfig,
 };
 pub use probe::{Choose, ProbePlan, Shots};
+pub use recipe::{Alpha, Augmentation, Interpolation, Loss, Precision, Preprocess, Recipe, ResizeMode, Schedule};
 pub use shipped::{MODEL_ALIASES, SHIPPED_MODELS, shipped_model};
 
 /// Version of the JSON described here. A runner that speaks another one is refused before anything starts.

@@ -64,6 +64,16 @@ pub(crate) fn newest(folder: &Path, fence: i64) -> Option<State> {
     found.pop()
 }
 
+/// Where the job's parent left it, if that is there and what it should be.
+pub(crate) fn of_parent(job: &Job) -> Option<State> {
+    let parent = job.parent.as_ref()?;
+    let path = job.base_dir.join(&parent.path);
+    let manifest = fs::read(path.join("manifest.json")).ok()?;
+    let state = if hex(&manifest) == parent.sha256 { read(&path)? } else { return None };
+    // Losses since the parent's last report are its own.
+    Some(State { loss_sum: 0.0, loss_count: 0, ..state })
+}
+
 fn read(path: &Path) -> Option<State> {
     let manifest: Manifest = serde_json::from_slice(&fs::read(path.join("manifest.json")).ok()?).ok()?;
     let state = fs::read(path.join("state.json")).ok()?;

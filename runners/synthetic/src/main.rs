@@ -74,6 +74,7 @@ fn describe() -> Result<()> {
         serve: true,
         ranks: true,
         init: false,
+        branches: true,
     };
     writeln!(std::io::stdout(), "{}", serde_json::to_string(&description)?).context("can't write to standard output")
 }
@@ -128,7 +129,8 @@ fn run(job_file: &Path, stop: &StopSignal) -> Result<i32> {
     let spec = &job.spec;
     let (steps, batch) = (spec.steps(), spec.recipe.global_batch);
     let mut ranks = Ranks::meet(&job)?;
-    let state = checkpoint::newest(&job.checkpoint_dir, job.fence).unwrap_or_default();
+    let own = checkpoint::newest(&job.checkpoint_dir, job.fence);
+    let state = own.or_else(|| checkpoint::of_parent(&job)).unwrap_or_default();
     let mut state = ranks.agree_on_start(state)?;
     let first = ranks.is_first();
     let say = |event: &Event| if first { say(event) } else { Ok(()) };

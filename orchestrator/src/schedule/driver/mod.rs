@@ -11,6 +11,7 @@ mod nodes;
 mod round;
 mod silence;
 mod spools;
+mod window;
 
 use std::collections::BTreeSet;
 use std::path::PathBuf;

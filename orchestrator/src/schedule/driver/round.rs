@@ -14,12 +14,6 @@ use crate::schedule::{Action, AttemptPhase, AttemptView, Input, JobPhase, JobVie
 use crate::store::{IntentRequest, LiveAttempt, OpenJob, Place, SlotOffer, Store, StoreError};
 use crate::worker::ingest::Ingest;
 
-/// Jobs of the plan that are looked at in one go for one to start.
-const WINDOW_ROWS: i64 = 200;
-/// Between two looks through the whole sweep for jobs that came back, once its end has been reached; or so many times
-/// what such a look takes.
-const FULL_LOOK_EVERY: Duration = Duration::from_secs(1);
-const FULL_LOOK_SHARE: u32 = 20;
 /// Launches in a row that may fail, and the pause after the first, which doubles.
 const LAUNCH_FAILURES_MAX: u32 = 5;
 const LAUNCH_PAUSE: Duration = Duration::from_millis(200);
@@ -41,7 +35,7 @@ pub(super) struct RoundDriver<'a> {
     pub(super) backend: &'a dyn Backend,
     place: Place,
     pub(super) scheduler: Scheduler,
-    sweep: &'a Sweep,
+    pub(super) sweep: &'a Sweep,
     /// Whether jobs of the plan are still to be stored.
     storing: watch::Receiver<bool>,
     /// Attempts that this process recorded and has not seen launched: nobody else is about to launch them.
@@ -49,9 +43,11 @@ pub(super) struct RoundDriver<'a> {
     /// Workers that lived when a stop was asked for; what another launcher starts after that is its own affair.
     stopping: Option<BTreeSet<String>>,
     /// Every job up to this position of the plan has ended.
-    cursor: i32,
+    pub(super) cursor: i32,
+    /// Up to this position behind the cursor's window there was nothing to start.
+    pub(super) ahead: Option<i32>,
     /// When the whole sweep may be looked through again.
-    full_look_at: Option<Instant>,
+    pub(super) full_look_at: Option<Instant>,
     launch_failures: u32,
     launch_at: Option<Instant>,
     clocks: ClockWatch,
@@ -88,6 +84,7 @@ impl<'a> RoundDriver<'a> {
             own: BTreeSet::new(),
             stopping: None,
             cursor: -1,
+            ahead: None,
             full_look_at: None,
             launch_failures: 0,
             launch_at: None,
@@ -153,35 +150,6 @@ impl<'a> RoundDriver<'a> {
         let waiting = input.jobs.iter().filter_map(|job| job.live.as_ref());
         let mut waiting = waiting.filter(|attempt| !stop || self.scheduler.may_be_running(now, attempt));
         Ok(if waiting.next().is_some() || (storing && !stop) { Round::Waiting } else { Round::Idle })
-    }
-
-    /// Jobs that may be started, in plan order: at least `room` of them if there are so many, and whether every job of
-    /// the sweep has ended. The cursor goes past what has ended; jobs that came back behind it are found when the end
-    /// of the plan is reached.
-    async fn next_jobs(&mut self, room: usize) -> Result<(Vec<OpenJob>, bool), StoreError> {
-        let sweep_id = self.sweep.sweep_id;
-        let rows = WINDOW_ROWS + 2 * i64::try_from(self.backend.slots()).unwrap_or(0);
-        let limit = i64::try_from(room * 4).unwrap_or(i64::MAX).max(64);
-        loop {
-            let window = self.store.job_window(sweep_id, self.cursor, rows, limit).await?;
-            match (window.first_open, window.reached) {
-                (Some(first), _) => {
-                    self.cursor = first - 1;
-                    return Ok((window.jobs, false));
-                }
-                (None, Some(reached)) => self.cursor = reached,
-                (None, None) => {
-                    let begun = Instant::now();
-                    if self.full_look_at.is_some_and(|at| begun < at) {
-                        return Ok((Vec::new(), false));
-                    }
-                    let first = self.store.job_first_open(sweep_id).await?;
-                    self.full_look_at = Some(Instant::now() + FULL_LOOK_EVERY.max(begun.elapsed() * FULL_LOOK_SHARE));
-                    let Some(first) = first else { return Ok((Vec::new(), true)) };
-                    self.cursor = first - 1;
-                }
-            }
-        }
     }
 
     /// Takes back the attempts that the backend has no room for. Whether there were any: the backend is full.
@@ -283,6 +251,7 @@ impl<'a> RoundDriver<'a> {
                 _ => JobPhase::Ended,
             },
             history: job.history.clone(),
+            orphaned: job.orphaned.clone(),
             live,
         }
     }

@@ -228,6 +228,7 @@ fn many(jobs: usize) -> Plan {
     let spec = spec::parse(&Source::new("many.yaml", &text)).expect("a good spec");
     let runner = Description {
         init: false,
+        branches: false,
         name: "made-up".to_owned(),
         version: "1".to_owned(),
         protocol: protocol::PROTOCOL_VERSION,
@@ -311,7 +312,7 @@ async fn run(jobs: usize, seed: u64) {
             let one = drive(store.clone(), &backend, Scheduler::new(policy), &sweep, storing.clone(), requests, |_| {});
             // A launcher that is dropped is one that is killed, at whatever it was waiting for.
             let life = Duration::from_millis(world.rng.lock().expect("no panic").random_range(200..5000));
-            if let Ok(outcome) = tokio::time::timeout(life, one).await {
+            if let Ok(outcome) = Box::pin(tokio::time::timeout(life, one)).await {
                 assert_eq!(outcome.expect("nothing is refused for good"), Outcome::Complete);
                 let _ = done_sender.send(true);
                 return launchers;

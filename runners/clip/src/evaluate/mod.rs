@@ -19,7 +19,7 @@ use tch::{Device, Kind, Tensor};
 
 use crate::augment::Patches;
 use crate::batches::whole_images;
-use crate::loss::pair_losses;
+use crate::loss::{pair_losses, sigmoid_losses};
 use crate::model::{Clip, ImageTower};
 use crate::report;
 use crate::tokenizer::{Captions, Tokenizer, TokenizerError};
@@ -214,7 +214,7 @@ impl HeldOut {
                     measured.extend(retrieval::measure(&self.answers, &texts, &images));
                 }
                 EvaluationTask::ContrastiveLoss => match self.contrast(model, &images, &texts) {
-                    Ok(loss) => measured.push(loss),
+                    Ok(losses) => measured.extend(losses),
                     Err(reason) => drop(unmeasured.insert(*task, reason)),
                 },
                 EvaluationTask::LinearProbe => {
@@ -330,8 +330,8 @@ impl HeldOut {
     }
 
     /// InfoNCE over blocks of exactly 1,024 pairs, each image with its first text, in hash order; what does not fill a
-    /// block is left out.
-    fn contrast(&self, model: &Clip, images: &Tensor, texts: &Tensor) -> Result<Measurement, String> {
+    /// block is left out. Of a model with a bias of its logits the sigmoid loss too.
+    fn contrast(&self, model: &Clip, images: &Tensor, texts: &Tensor) -> Result<Vec<Measurement>, String> {
         let blocks = (self.data.len() / CONTRAST).min(BLOCKS_MAX);
         if blocks == 0 {
             let reason = format!("it has {} pairs, one block needs {CONTRAST}", self.data.len());
@@ -341,11 +341,20 @@ impl HeldOut {
         let scale = model.logit_scale.to_device(Device::Cpu);
         let texts = texts.index_select(0, &Tensor::from_slice(&self.answers.first_numbers()));
         let block = |matrix: &Tensor, block: usize| matrix.narrow(0, (block * CONTRAST) as i64, CONTRAST as i64);
-        let losses: Vec<f64> = (0..blocks)
-            .flat_map(|b| to_vec(&pair_losses(&block(images, b), &block(&texts, b), &scale)))
-            .map(f64::from)
-            .collect();
-        Ok(metrics::mean_loss(&format!("loss@{CONTRAST}"), &losses, (CONTRAST as f64).ln()))
+        let mean = |name: &str, chance: f64, losses: &dyn Fn(&Tensor, &Tensor) -> Tensor| {
+            let of_block = |b| to_vec(&losses(&block(images, b), &block(&texts, b)));
+            let losses: Vec<f64> = (0..blocks).flat_map(of_block).map(f64::from).collect();
+            metrics::mean_loss(&format!("{name}@{CONTRAST}"), &losses, chance)
+        };
+        let mut found = vec![mean("loss", (CONTRAST as f64).ln(), &|images, texts| pair_losses(images, texts, &scale))];
+        if let Some(bias) = &model.logit_bias {
+            let bias = bias.to_device(Device::Cpu);
+            // Without regard to the pictures every logit is the same, and the best is that whose sigmoid is 1 / 1,024.
+            let n = CONTRAST as f64;
+            let chance = n.ln() + (n - 1.0) * (n / (n - 1.0)).ln();
+            found.push(mean("loss_siglip", chance, &|images, texts| sigmoid_losses(images, texts, &scale, &bias)));
+        }
+        Ok(found)
     }
 }
 

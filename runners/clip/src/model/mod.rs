@@ -16,6 +16,7 @@ use protocol::{Approximate, ModelConfig, Precision};
 use tch::{Device, Kind, Tensor};
 
 use crate::batches::Batch;
+use crate::loss::LogitParameters;
 use crate::parameters::{Declaration, Init, Parameters};
 
 pub use image::ImageTower;
@@ -91,7 +92,7 @@ impl Clip {
         let text = TextTower::new(config, &parameters, kind);
         let logit_scale = parameters.get("logit_scale");
         let logit_scale = if config.nonscalar_logit_scale { logit_scale.squeeze() } else { logit_scale };
-        let logit_bias = config.init_logit_bias.map(|_| parameters.get("logit_bias"));
+        let logit_bias = config.init_logit_bias.map(|_| parameters.get("logit_bias").squeeze());
         Clip { parameters, image, text, logit_scale, logit_bias, config: config.clone(), kind }
     }
 
@@ -128,6 +129,11 @@ impl Clip {
             self.image.forward_kept(&inputs.patches, inputs.kept.as_ref()),
             self.text.forward(&inputs.tokens, &inputs.ends),
         )
+    }
+
+    /// What its logits are made of beside embeddings.
+    pub fn logits(&self) -> LogitParameters<'_> {
+        LogitParameters { scale: &self.logit_scale, bias: self.logit_bias.as_ref() }
     }
 
     /// Brings `logit_scale` back into [0, ln 100]; called after each step.

@@ -74,6 +74,7 @@ impl Bench {
             base_dir: self.dir.path().to_owned(),
             resources: Resources { device: "cpu".into(), threads: 1 },
             ranks: None,
+            parent: None,
         }
     }
 }
@@ -198,6 +199,7 @@ fn recipe() -> Recipe {
         weight_decay: 0.1,
         warmup_samples: 64,
         schedule: Schedule::Cosine,
+        cooldown_samples: 0,
         precision: Precision::Fp32,
         loss: protocol::Loss::Fused,
         accum_freq: 1,

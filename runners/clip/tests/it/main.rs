@@ -1,5 +1,6 @@
 //! The binary as `sweep-worker` runs it: a job file in, events and an exit code out, on a small pool of drawn pairs.
 
+mod branching;
 mod harness;
 mod probing;
 mod refusals;

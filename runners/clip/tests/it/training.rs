@@ -95,6 +95,28 @@ fn sixty_four_pairs_are_learnt_by_heart() {
 }
 
 #[test]
+fn the_sigmoid_loss_learns_too_and_needs_a_bias() {
+    let bench = Bench::new();
+    let mut job = bench.job("sigmoid");
+    job.spec.samples_seen = 64 * 150;
+    job.spec.recipe.global_batch = 64;
+    job.spec.recipe.loss = protocol::Loss::Siglip;
+    job.spec.recipe.augmentation = protocol::Augmentation::None;
+    let (events, code) = run(&job);
+    let said = format!("{events:?}");
+    assert!(code == exit::BAD_INPUT && said.contains("needs a model with `init_logit_bias`"), "{said}");
+    let config = &mut job.spec.model.config;
+    (config.init_logit_scale, config.init_logit_bias) = (Some(10_f64.ln()), Some(-10.0));
+    let (events, code) = run(&job);
+    assert_eq!(code, exit::FINISHED, "{events:?}");
+    let losses: Vec<f64> =
+        events.iter().filter_map(|e| if let Event::Step { loss, .. } = e { Some(*loss) } else { None }).collect();
+    let (first, last) = (losses[0], *losses.last().expect("a step"));
+    assert!(first > 5.0 && last < 2.0, "from {first}, about 10 of the pairs, to {last}");
+    assert!(measured(&events, job.spec.samples_seen)[0].value > 0.5);
+}
+
+#[test]
 fn a_stopped_and_resumed_job_ends_with_the_same_bytes() {
     stopped_and_resumed(|_| ());
 }
