@@ -10,7 +10,7 @@ use protocol::{
 use super::evaluate::{Args, At, Measuring, evaluations, quoted};
 use super::output::{Failure, say};
 use super::{analysis, checkpoint, hashing, plan, target};
-use crate::events::complete::task_of;
+use crate::events::complete::has_task;
 use crate::plan::{
     Inputs, Placement, PlannedJob, PoolInfo, file_of, look, measuring_job, measuring_plan, planned_evaluations,
     weights_of,
@@ -200,34 +200,28 @@ fn weights(found: &CheckpointOf) -> Result<Weights, Failure> {
 /// A plan with these tasks in place of its own, if any are given.
 fn narrowed(plan: &EvaluationPlan, tasks: &[EvaluationTask]) -> Result<EvaluationPlan, Failure> {
     let mut plan = plan.clone();
-    if tasks.contains(&EvaluationTask::LinearProbe) && plan.probe.is_none() {
-        let message = format!("`linear_probe` has nothing to train on for `{}`", plan.dataset);
-        return Err(Failure::bad_input(message).hint("name both: `--pool FOLDER --train FOLDER --task linear_probe`"));
+    for (task, is_told) in
+        [(EvaluationTask::LinearProbe, plan.probe.is_some()), (EvaluationTask::FineTuning, plan.fine_tuning.is_some())]
+    {
+        if tasks.contains(&task) && !is_told {
+            let message = format!("`{}` has nothing to train on for `{}`", task.name(), plan.dataset);
+            let hint = format!("name both: `--pool FOLDER --train FOLDER --task {}`", task.name());
+            return Err(Failure::bad_input(message).hint(hint));
+        }
     }
     if !tasks.is_empty() {
-        plan = with_tasks(plan, tasks.to_vec());
+        plan = plan.with_tasks(tasks.to_vec());
     }
     plan.at_samples.clear();
     Ok(plan)
 }
 
-/// The plan with these tasks: a probe that is not among them reads no pool.
-fn with_tasks(plan: EvaluationPlan, tasks: Vec<EvaluationTask>) -> EvaluationPlan {
-    let probe = plan.probe.filter(|_| tasks.contains(&EvaluationTask::LinearProbe));
-    EvaluationPlan { tasks, probe, ..plan }
-}
-
 /// Whether the metrics of a data set have all that a task of the plan gives.
 fn is_measured(task: EvaluationTask, plan: &EvaluationPlan, metrics: &[&str]) -> bool {
-    let has =
-        |wanted: &dyn Fn(&str) -> bool| metrics.iter().any(|metric| task_of(metric) == Some(task) && wanted(metric));
-    match (task, &plan.probe) {
-        (EvaluationTask::LinearProbe, Some(probe)) => {
-            probe.shots.iter().all(|shots| has(&|metric| metric.ends_with(&format!("@{}", shots.suffix()))))
-        }
+    match task {
         // Before clip-runner 0.5.0 there were grouped recalls alone.
-        (EvaluationTask::ZeroshotRetrieval, _) => has(&|metric| metric.contains("_retrieval_recall@")),
-        _ => has(&|_| true),
+        EvaluationTask::ZeroshotRetrieval => metrics.iter().any(|metric| metric.contains("_retrieval_recall@")),
+        _ => has_task(plan, task, metrics.iter().copied()),
     }
 }
 
@@ -263,10 +257,16 @@ impl Earlier {
         }
         let training =
             |plan: &EvaluationPlan| plan.identity().probe.map(|probe| ProbePlan { shots: Vec::new(), ..probe });
-        let Some(ours) = training(plan) else { return Ok(()) };
-        if known().filter_map(training).any(|theirs| theirs != ours) {
-            let message = format!("the linear probes of `{}` in job {job} were trained otherwise", plan.dataset);
-            return Err(Failure::bad_input(message).hint(hint));
+        let otherwise = |what: &str| {
+            let message = format!("the {what} of `{}` in job {job} was trained otherwise", plan.dataset);
+            Err(Failure::bad_input(message).hint(hint))
+        };
+        if training(plan).is_some_and(|ours| known().filter_map(training).any(|theirs| theirs != ours)) {
+            return otherwise("linear probe");
+        }
+        let tuning = |plan: &EvaluationPlan| plan.identity().fine_tuning;
+        if tuning(plan).is_some_and(|ours| known().filter_map(tuning).any(|theirs| theirs != ours)) {
+            return otherwise("fine-tuned image tower");
         }
         Ok(())
     }
@@ -282,6 +282,7 @@ impl Earlier {
             known.dataset == plan.dataset
                 && known.templates == plan.templates
                 && known.identity().probe == plan.identity().probe
+                && known.identity().fine_tuning == plan.identity().fine_tuning
                 && tasks.iter().all(|task| known.tasks.contains(task))
         };
         if tasks.is_empty() {
@@ -290,6 +291,6 @@ impl Earlier {
         if let Some(known) = self.of(found).find(same) {
             return Some(known.clone());
         }
-        Some(with_tasks(plan, tasks))
+        Some(plan.with_tasks(tasks))
     }
 }

@@ -1,6 +1,7 @@
 //! `sweep evaluate`: measures weights that are there already, by jobs of their own: a checkpoint of whoever trained it,
 //! or those of a sweep.
 
+use std::fmt::Write as _;
 use std::path::{Path, PathBuf};
 
 use comfy_table::{CellAlignment, Table, presets};
@@ -45,15 +46,18 @@ pub(super) struct Args {
     #[arg(long = "pool", value_name = "FOLDER", required_unless_present = "sweep")]
     pub(super) pools: Vec<String>,
     /// What to measure; again for several [default: classification where the pool has class names, else retrieval; or
-    /// what the sweep's jobs measure]. `linear_probe` needs `--train`.
+    /// what the sweep's jobs measure]. `linear_probe` and `fine_tuning` need `--train`.
     #[arg(long = "task", value_name = "TASK", value_parser = task)]
     pub(super) tasks: Vec<EvaluationTask>,
-    /// Folder of shards with classes that a linear probe is trained on.
+    /// Folder of shards with classes that linear probes and fine-tuning train on.
     #[arg(long, value_name = "FOLDER", requires = "pools")]
     train: Option<String>,
-    /// Images of each class that a linear probe is trained on, or `all`; again for several [default: all].
+    /// Images of each class that a linear probe is trained on, `all` or `vtab1k`; again for several [default: all].
     #[arg(long = "shots", value_name = "N", requires = "train")]
     shots: Vec<String>,
+    /// How to fine-tune, a key of `ft_...` in a spec; again for several: `--ft steps=500 --ft lr=1e-4`.
+    #[arg(long = "ft", value_name = "KEY=VALUE", requires = "train", value_parser = fine_tuning_key)]
+    fine_tuning: Vec<(String, String)>,
     /// Name to store the results of a single pool under [default: the pool's].
     #[arg(long, value_name = "NAME")]
     dataset: Option<String>,
@@ -120,6 +124,12 @@ fn task(text: &str) -> Result<EvaluationTask, String> {
     EvaluationTask::named(text).ok_or_else(|| format!("allowed: {names}"))
 }
 
+fn fine_tuning_key(text: &str) -> Result<(String, String), String> {
+    let pair = text.split_once('=').map(|(key, value)| (key.trim().to_owned(), value.trim().to_owned()));
+    let named = |key: &str| key.bytes().all(|byte| byte == b'_' || byte.is_ascii_lowercase()) && !key.is_empty();
+    pair.filter(|(key, _)| named(key)).ok_or_else(|| "allowed: KEY=VALUE, such as `steps=500`".to_owned())
+}
+
 pub(super) async fn run(args: Args) -> Result<Exit, Failure> {
     if args.dataset.is_some() && args.pools.len() != 1 {
         return Err(Failure::bad_input("`--dataset` names the results of one pool").hint("give one `--pool`"));
@@ -153,14 +163,22 @@ pub(super) async fn run(args: Args) -> Result<Exit, Failure> {
 pub(super) fn evaluations(args: &Args) -> String {
     let entries = args.pools.iter().map(|pool| {
         let chosen = if args.tasks.is_empty() { vec![usual_task(pool)] } else { args.tasks.clone() };
-        let tasks: Vec<&str> = chosen.into_iter().map(EvaluationTask::name).collect();
+        let tasks: Vec<&str> = chosen.iter().copied().map(EvaluationTask::name).collect();
         let name = args.dataset.as_ref().map_or(String::new(), |name| format!("name: {}, ", quoted(name)));
-        let probe = args.train.as_ref().filter(|_| tasks.contains(&EvaluationTask::LinearProbe.name()));
-        let probe = probe.map_or(String::new(), |train| {
+        let mut trained = String::new();
+        let (probes, tunes) =
+            (chosen.contains(&EvaluationTask::LinearProbe), chosen.contains(&EvaluationTask::FineTuning));
+        if let Some(train) = args.train.as_ref().filter(|_| probes || tunes) {
+            let _ = write!(trained, ", train: {}", quoted(train));
+        }
+        if probes && args.train.is_some() {
             let shots = if args.shots.is_empty() { "all".to_owned() } else { args.shots.join(", ") };
-            format!(", train: {}, shots: [{shots}]", quoted(train))
-        });
-        format!("- {{{name}pool: {}, tasks: [{}]{probe}}}\n", quoted(pool), tasks.join(", "))
+            let _ = write!(trained, ", shots: [{shots}]");
+        }
+        for (key, value) in args.fine_tuning.iter().filter(|_| tunes) {
+            let _ = write!(trained, ", ft_{key}: {}", quoted(value));
+        }
+        format!("- {{{name}pool: {}, tasks: [{}]{trained}}}\n", quoted(pool), tasks.join(", "))
     });
     format!("evaluations:\n{}", entries.collect::<String>())
 }

@@ -1,6 +1,7 @@
 //! `sweep plan`: what a spec comes to. Needs no database.
 
 mod text;
+mod training;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};

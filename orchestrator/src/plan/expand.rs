@@ -14,7 +14,7 @@ use super::{
     BackendChoice, Limits, LocalOptions, Plan, PlannedJob, PlannedSpec, PoolInfo, Site, WeightsInfo,
     canonical::canonical,
     evaluations::{Measured, evaluations},
-    memory::{measuring_bytes, memory_bytes},
+    memory::peak_bytes,
     slurm_options,
     trunks::{measured_too_early, with_trunks},
     weights,
@@ -330,11 +330,7 @@ fn job(
         job_key: job_key(&planned.to_job_spec()),
         compute: config.training_size().compute(samples_seen),
         unique_samples: data_size.min(samples_seen),
-        memory_bytes: if planned.measures_only() {
-            measuring_bytes(config, &size)
-        } else {
-            memory_bytes(config, &size, &planned.recipe)
-        },
+        memory_bytes: peak_bytes(config, &size, &planned),
         secs: inputs.secs_per_sample.get(&model.name).map(|secs| secs * samples_seen as f64),
         parent: None,
         size,

@@ -86,7 +86,15 @@ fn what_a_probe_is_trained_on_is_part_of_the_job() {
     assert_eq!(trained_on("1").pools.len(), 3, "it is stored and shown");
     assert!(keys(&plan).is_disjoint(&keys(&good(&probed("train", ", choose: test")))));
     assert!(keys(&plan).is_disjoint(&keys(&good(SPEC))));
-    assert_eq!(bad(&probed("val", "")), ["`train` holds the same images as `pool`: the probe would know its test"]);
+    assert_eq!(
+        bad(&probed("val", "")),
+        ["`train` holds the same images as `pool`: what is trained would know its test"]
+    );
+    let both = good(&probed("train", ", ft_steps: 70").replace("linear_probe", "linear_probe, fine_tuning"));
+    let tuning = both.jobs[0].spec.evaluations[0].fine_tuning.clone().expect("a fine-tuning");
+    assert_eq!((tuning.train, tuning.steps, tuning.warmup_steps), (inputs().pools["train"].source.clone(), 70, 7));
+    assert_eq!(both.jobs[0].spec.evaluations[0].probe, Some(probe), "one `train` is both's");
+    assert_eq!(both.pools.len(), plan.pools.len());
 }
 
 fn pool_of(inputs: &Inputs) -> PoolInfo {
@@ -137,7 +145,8 @@ fn key_is_fixed() {
 fn every_field_of_a_job_changes_its_key() {
     let spec = "name: x\ndata: {pool: train}\ngrid: {model: cpu-w32-l2, samples_seen: 1k, data_size: 500}\n\
                 recipe: {global_batch: 100, grad_clip_norm: 1, accum_freq: 2, loss: reference, alpha: white, extra: {momentum: 0.5}}\n\
-                evaluations: [{pool: val, tasks: zeroshot_retrieval, templates: ['a {}'], at_samples: [500]}]\n\
+                evaluations: [{pool: val, tasks: [linear_probe, fine_tuning], train: train, shots: 5, \
+                templates: ['a {}'], at_samples: [500]}]\n\
                 limits: {skipped: 10%}\n";
     let job = good(spec).jobs[0].spec.to_job_spec();
     let before = job_key(&job);
@@ -147,12 +156,16 @@ fn every_field_of_a_job_changes_its_key() {
         "/data/pool",
         "/evaluations/0/data/path",
         "/evaluations/0/data/pool",
+        "/evaluations/0/probe/train/path",
+        "/evaluations/0/probe/train/pool",
+        "/evaluations/0/fine_tuning/train/path",
+        "/evaluations/0/fine_tuning/train/pool",
         "/recipe/checkpoint_every_samples",
         "/skipped_max",
     ];
     let mut leaves = Vec::new();
     collect(&job, String::new(), &mut leaves);
-    assert!(leaves.len() > 35 && free.iter().all(|path| leaves.iter().any(|leaf| leaf == path)), "{leaves:?}");
+    assert!(leaves.len() > 55 && free.iter().all(|path| leaves.iter().any(|leaf| leaf == path)), "{leaves:?}");
     for leaf in leaves {
         let mut changed = 0;
         let old = job.pointer(&leaf).expect("a leaf").clone();
@@ -194,6 +207,8 @@ fn others(path: &str, old: &serde_json::Value) -> Vec<serde_json::Value> {
         _ if path.ends_with("/schedule") => vec![json!("constant")],
         _ if path.ends_with("/augmentation") => vec![json!("none"), json!("flip_shift")],
         _ if path.ends_with("/alpha") => vec![json!("drop")],
+        _ if path.ends_with("/choose") => vec![json!("test")],
+        _ if path.ends_with("/head") => vec![json!("linear")],
         _ if path.contains("/tasks/") => vec![json!("contrastive_loss")],
         _ => vec![json!("another")],
     }

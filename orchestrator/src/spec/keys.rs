@@ -45,6 +45,8 @@ pub enum Kind {
     },
     /// Whole number of samples, or `all`.
     DataSize,
+    /// Whole number of images a class, `all` or `vtab1k`.
+    Shots,
     /// Whole number of samples, or a share such as `10%`.
     Amount,
     /// Real number.
@@ -415,6 +417,7 @@ impl Kind {
             }
             Kind::Count { min, max } => format!("a whole number from {min} to {max}"),
             Kind::DataSize => "a number of samples such as `500`, `16k` or `2B`, or `all`".to_owned(),
+            Kind::Shots => "a number of images of each class, `all` or `vtab1k`".to_owned(),
             Kind::Amount => "a number of samples such as `10k`, or a share such as `10%`".to_owned(),
             Kind::Number(range) => {
                 let min = match (range.min_allowed, range.below.is_finite()) {

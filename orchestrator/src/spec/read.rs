@@ -2,6 +2,8 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use protocol::Shots;
+
 use super::error::{Path, Place, Problem, Step};
 use super::keys::{Key, Kind, Need, names};
 use super::models::{is_model_file, model_names, nearest};
@@ -18,6 +20,8 @@ pub(super) enum Value {
     Count(u64),
     /// Unique samples.
     DataSize(DataSize),
+    /// Images that a probe trains on.
+    Shots(Shots),
     /// Samples or a share.
     Amount(Amount),
     /// Real number.
@@ -84,6 +88,13 @@ fn scalar(node: &Node, kind: &Kind) -> Result<Value, Option<String>> {
             0 => Err(None),
             value if value > super::keys::COUNT_MAX => Err(Some("too large".to_owned())),
             value => Ok(Value::DataSize(DataSize::Samples(value))),
+        },
+        (Kind::Shots, Node::Text(text)) if text == "all" => Ok(Value::Shots(Shots::All)),
+        (Kind::Shots, Node::Text(text)) if *text == Shots::Vtab1k.suffix() => Ok(Value::Shots(Shots::Vtab1k)),
+        (Kind::Shots, _) => match count_of(node)? {
+            0 => Err(None),
+            value if value > super::keys::COUNT_MAX => Err(Some("too large".to_owned())),
+            value => Ok(Value::Shots(Shots::Each(value))),
         },
         (Kind::Amount, Node::Text(text)) if text.trim_end().ends_with('%') => match quantity::percent(text) {
             Ok(percent) if (0.0..=100.0).contains(&percent) => Ok(Value::Amount(Amount::Percent(percent))),

@@ -333,7 +333,7 @@ fn tensor_name(prefix: &str, name: &str) -> String {
 }
 
 /// Writes flat buffers as one named tensor a parameter, so that OpenCLIP can read the file.
-fn write_tensors(
+pub(crate) fn write_tensors(
     dir: &Path,
     name: &str,
     parameters: &Parameters,
@@ -417,7 +417,7 @@ pub(crate) fn write_flushed(path: &Path, bytes: &[u8]) -> Result<(), CheckpointE
     file.sync_all().map_err(io_error("flush", path))
 }
 
-fn flush_folder(path: &Path) -> Result<(), CheckpointError> {
+pub(crate) fn flush_folder(path: &Path) -> Result<(), CheckpointError> {
     File::open(path).and_then(|folder| folder.sync_all()).map_err(io_error("flush", path))
 }
 

@@ -45,6 +45,13 @@ struct StepSize {
     eps: f64,
 }
 
+impl StepSize {
+    /// Of a parameter whose learning rate is `scale` times the step's; at 1 the same to the bit.
+    fn scaled(self, scale: f64) -> StepSize {
+        StepSize { rate: self.rate * scale, decay: 1.0 - (1.0 - self.decay) * scale, ..self }
+    }
+}
+
 impl AdamW {
     /// Fresh state.
     pub fn new(parameters: &Parameters) -> AdamW {
@@ -90,15 +97,16 @@ impl AdamW {
         for (parameter, gradient) in parameters.list.iter().zip(&gradients) {
             let gap = parameter.offset - taken;
             taken = parameter.offset + parameter.numel;
+            let size = size.scaled(parameter.lr_scale);
             let decay = if parameter.offset < parameters.decayed { size.decay as f32 } else { 1.0 };
             let end = gap + parameter.numel;
             let own = [weights.split_off_mut(..end), first.split_off_mut(..end), second.split_off_mut(..end)];
             let [w, m, v] = own.map(|own| own.expect("buffers of one layout")[gap..].chunks_mut(CHUNK));
             let g = floats(gradient).chunks(CHUNK);
-            chunks.extend(w.zip(m).zip(v).zip(g).map(|(((w, m), v), g)| (w, m, v, g, decay)));
+            chunks.extend(w.zip(m).zip(v).zip(g).map(|(((w, m), v), g)| (w, m, v, g, decay, size)));
         }
         if threads < 2 || taken < PARALLEL_FLOATS {
-            for (w, m, v, g, decay) in chunks {
+            for (w, m, v, g, decay, size) in chunks {
                 update(w, m, v, g, decay, size);
             }
             return;
@@ -112,7 +120,7 @@ impl AdamW {
         std::thread::scope(|scope| {
             for (_, share) in shares {
                 scope.spawn(move || {
-                    for (w, m, v, g, decay) in share {
+                    for (w, m, v, g, decay, size) in share {
                         update(w, m, v, g, decay, size);
                     }
                 });
@@ -128,11 +136,21 @@ impl AdamW {
         }
         let gradient = laid_out * size.clip;
         let [b1, b2] = size.betas;
-        let _ = parameters.flat.narrow(0, 0, parameters.decayed as i64).g_mul_scalar_(size.decay);
+        let mut decayed = parameters.flat.narrow(0, 0, parameters.decayed as i64);
+        let _ = match &parameters.lr_scales {
+            None => decayed.g_mul_scalar_(size.decay),
+            Some(scales) => {
+                decayed.g_mul_(&(scales.narrow(0, 0, parameters.decayed as i64) * (size.decay - 1.0) + 1.0))
+            }
+        };
         let _ = self.first.g_mul_scalar_(b1).g_add_(&(&gradient * (1.0 - b1)));
         let _ = self.second.g_mul_scalar_(b2).g_add_(&(gradient.square() * (1.0 - b2)));
         let denominator = self.second.sqrt() * size.second_scale + size.eps;
-        let _ = parameters.flat.g_sub_(&(&self.first / denominator * size.rate));
+        let step = &self.first / denominator * size.rate;
+        let _ = match &parameters.lr_scales {
+            None => parameters.flat.g_sub_(&step),
+            Some(scales) => parameters.flat.g_sub_(&(step * scales)),
+        };
     }
 }
 
@@ -248,6 +266,63 @@ mod tests {
         assert!((parameters.get("b").double_value(&[0]) - (before[1] - 0.1)).abs() < 1e-5);
     }
 
+    /// Three steps by the formula in f64, parameter by parameter, against both ways over the flat buffer.
+    #[test]
+    fn each_layer_has_its_own_learning_rate() {
+        let scale = |name: &str| match name {
+            "w" => 0.25,
+            "v" => 1.0,
+            _ => 0.5,
+        };
+        let gradients: Vec<Vec<Tensor>> =
+            (2..5).map(|seed| drawn(seed).list.iter().map(|p| p.tensor.detach()).collect()).collect();
+        let mut expected: Vec<Tensor> = drawn(1).list.iter().map(|p| p.tensor.detach().to_kind(Kind::Double)).collect();
+        for (index, weight) in expected.iter_mut().enumerate() {
+            let name = drawn(1).list[index].name.clone();
+            let (mut m, mut v) = (weight.zeros_like(), weight.zeros_like());
+            for (taken, of_step) in gradients.iter().enumerate() {
+                let (g, t) = (of_step[index].to_kind(Kind::Double), taken as i32 + 1);
+                let lr = 0.1 * scale(&name);
+                let decay = if name == "b" { 0.0 } else { 0.2 };
+                m = m * 0.9 + &g * 0.1;
+                v = v * 0.98 + g.square() * 0.02;
+                let (m_hat, v_hat) = (&m / (1.0 - 0.9_f64.powi(t)), &v / (1.0 - 0.98_f64.powi(t)));
+                *weight = &*weight * (1.0 - lr * decay) - m_hat / (v_hat.sqrt() + 1e-6) * lr;
+            }
+        }
+        for threads in [1, 2, 0] {
+            let mut parameters = drawn(1);
+            parameters.scale_lr(scale);
+            let mut optimizer = AdamW::new(&parameters);
+            for of_step in &gradients {
+                if threads == 0 {
+                    optimizer.steps += 1;
+                    let size = unclipped(optimizer.steps);
+                    tch::no_grad(|| optimizer.step_on_tensors(&mut parameters, of_step, size));
+                } else {
+                    optimizer.step(&mut parameters, of_step, &recipe(), 0.1, threads);
+                }
+            }
+            for (parameter, expected) in parameters.list.iter().zip(&expected) {
+                let off = (parameter.tensor.detach() - expected).abs().max().double_value(&[]);
+                assert!(off < 1e-5, "{} with {threads} threads: {off}", parameter.name);
+            }
+        }
+    }
+
+    /// The numbers of step `t` at a learning rate of 0.1.
+    fn unclipped(t: u64) -> StepSize {
+        let t = t as f64;
+        StepSize {
+            rate: 0.1 / (1.0 - 0.9_f64.powf(t)),
+            second_scale: (1.0 - 0.98_f64.powf(t)).sqrt().recip(),
+            decay: 1.0 - 0.1 * 0.2,
+            clip: 1.0,
+            betas: [0.9, 0.98],
+            eps: 1e-6,
+        }
+    }
+
     #[test]
     fn slices_tensors_and_threads_agree() {
         let clipped = Recipe { grad_clip_norm: Some(1.0), ..recipe() };
@@ -259,15 +334,7 @@ mod tests {
                 if threads == 0 {
                     let clip = 1.0 / (norm(&gradients) + 1e-6);
                     optimizer.steps += 1;
-                    let t = optimizer.steps as f64;
-                    let size = StepSize {
-                        rate: 0.1 / (1.0 - 0.9_f64.powf(t)),
-                        second_scale: (1.0 - 0.98_f64.powf(t)).sqrt().recip(),
-                        decay: 1.0 - 0.1 * 0.2,
-                        clip,
-                        betas: [0.9, 0.98],
-                        eps: 1e-6,
-                    };
+                    let size = StepSize { clip, ..unclipped(optimizer.steps) };
                     tch::no_grad(|| optimizer.step_on_tensors(&mut parameters, &gradients, size));
                 } else {
                     optimizer.step(&mut parameters, &gradients, &clipped, 0.1, threads);

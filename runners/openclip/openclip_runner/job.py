@@ -27,7 +27,7 @@ PREPROCESS = {
     "mean": "--image-mean", "std": "--image-std", "interpolation": "--image-interpolation",
     "resize_mode": "--image-resize-mode",
 }
-EVALUATION = {"dataset", "data", "tasks", "templates", "at_samples", "probe"}
+EVALUATION = {"dataset", "data", "tasks", "templates", "at_samples", "probe", "fine_tuning"}
 SPEC = {
     "runner", "model", "data", "data_size", "skipped_max", "samples_seen", "seed", "recipe", "evaluations",
 }

@@ -13,6 +13,7 @@
 
 mod event;
 pub mod exit;
+mod fine_tuning;
 mod job;
 mod manifest;
 mod model;
@@ -21,6 +22,7 @@ mod recipe;
 mod shipped;
 
 pub use event::{DataUsed, Description, Event, FailureKind, Measurement, ServeRequest};
+pub use fine_tuning::{FineTuningPlan, Head};
 pub use job::{
     DataSource, EvaluationPlan, EvaluationTask, Job, JobSpec, ParentCheckpoint, Ranks, Resources, RunnerIdentity,
     WEIGHT_FILES, Weights,

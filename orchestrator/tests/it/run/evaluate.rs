@@ -230,3 +230,40 @@ fn clip_runner_measures_its_checkpoints_as_it_did_in_training() {
     let misfit = flat(&said(&bench, &["plan", "sweep.yaml"]));
     assert!(misfit.contains("`positional_embedding` is [16, 32] in the file, [24, 32] in the model"), "{misfit}");
 }
+
+#[test]
+fn probes_and_fine_tuning_are_added_to_a_finished_sweep_once() {
+    if !Path::new(env!("CARGO_BIN_EXE_sweep")).with_file_name("clip-runner").exists() {
+        eprintln!("skipped: no clip-runner beside sweep (cargo build --workspace)");
+        return;
+    }
+    let pools = concat!(env!("CARGO_MANIFEST_DIR"), "/../runners/pool/fixture");
+    let bench = Bench::new(&CLIP.replace("POOLS", pools).replace("seed: [0, 1]", "seed: 0"));
+    bench.finish();
+    let (val, fluent) = (format!("{pools}/val"), format!("{pools}/fluent"));
+    let bare = said(&bench, &["evaluate", "clip", "--task", "fine_tuning"]);
+    assert!(bare.contains("exit: 2") && bare.contains("`fine_tuning` has nothing to train on for `val`"), "{bare}");
+    let tasks = ["--task", "fine_tuning", "--task", "linear_probe", "--shots", "1", "--shots", "vtab1k"];
+    let more = [&["evaluate", "clip", "--pool", &fluent, "--train", &val], &tasks[..], &["--ft", "lr=1e-3"]].concat();
+    let asked = |steps: &str| said(&bench, &[&more[..], &["--ft", steps]].concat());
+    let first = asked("steps=3");
+    assert!(first.starts_with("exit: 0") && first.contains("ft_acc1"), "{first}\n{}", bench.story());
+    let metrics = "SELECT DISTINCT metric FROM observation WHERE sweep = 'clip' AND dataset = 'fluent'
+                   AND (metric LIKE 'ft%' OR metric LIKE 'lp%') ORDER BY 1";
+    let measured = bench.ask(metrics);
+    assert_eq!(measured[..3], ["ft_acc1", "ft_acc5", "ft_mean_per_class_recall"], "{first}");
+    // There are no 1,000 images, and the reason is kept.
+    assert!(measured.iter().all(|metric| !metric.ends_with("@vtab1k")), "{measured:?}");
+    let reason = bench.ask("SELECT detail FROM event WHERE kind = 'unmeasured'");
+    assert!(reason.iter().any(|reason| reason.contains("vtab1k: left out: it takes 1000 images")), "{reason:?}");
+
+    let attempts = bench.ask("SELECT count(*)::text FROM attempt");
+    let again = asked("steps=3");
+    assert!(again.contains("nothing left to do: 1 job done"), "{again}");
+    let otherwise = flat(&asked("steps=4"));
+    assert!(otherwise.contains("the fine-tuned image tower of `fluent` in job"), "{otherwise}");
+    assert!(otherwise.contains("was trained otherwise") && otherwise.contains("`--dataset NAME`"), "{otherwise}");
+    let unknown = flat(&said(&bench, &[&more[..], &["--ft", "stepps=4"]].concat()));
+    assert!(unknown.contains("exit: 2") && unknown.contains("ft_stepps"), "{unknown}");
+    assert_eq!(bench.ask("SELECT count(*)::text FROM attempt"), attempts, "none of these started anything");
+}

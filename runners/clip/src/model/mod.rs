@@ -38,6 +38,9 @@ pub struct Clip {
     pub logit_scale: Tensor,
     /// A parameter that InfoNCE does not depend on: adding a number to all logits changes no softmax.
     pub logit_bias: Option<Tensor>,
+    config: ModelConfig,
+    /// Of matrix products.
+    kind: Kind,
 }
 
 /// One batch as tensors on the model's device.
@@ -90,7 +93,17 @@ impl Clip {
         let logit_scale = parameters.get("logit_scale");
         let logit_scale = if config.nonscalar_logit_scale { logit_scale.squeeze() } else { logit_scale };
         let logit_bias = config.init_logit_bias.map(|_| parameters.get("logit_bias").squeeze());
-        Clip { parameters, image, text, logit_scale, logit_bias }
+        Clip { parameters, image, text, logit_scale, logit_bias, config: config.clone(), kind }
+    }
+
+    /// An image tower like this model's on other weights, which have the same names.
+    pub fn image_tower_on(&self, parameters: &Parameters) -> ImageTower {
+        ImageTower::new(&self.config, parameters, self.kind)
+    }
+
+    /// Blocks of the image tower.
+    pub fn image_blocks(&self) -> u64 {
+        self.config.vision_cfg.blocks()
     }
 
     /// Where the model lives.

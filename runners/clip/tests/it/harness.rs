@@ -51,6 +51,7 @@ impl Bench {
             templates: Vec::new(),
             at_samples: vec![96],
             probe: None,
+            fine_tuning: None,
         };
         Job {
             protocol: protocol::PROTOCOL_VERSION,

@@ -6,4 +6,5 @@ mod probing;
 mod refusals;
 mod serving;
 mod training;
+mod tuning;
 mod weights;
