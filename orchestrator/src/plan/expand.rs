@@ -338,13 +338,15 @@ fn job(
     })
 }
 
+/// Name in the spec, image size, context length, and whether the loss is the sigmoid one.
+type ModelInputs = (String, Option<u64>, Option<u64>, bool);
+
 /// What many jobs have in common, made once.
 #[derive(Default)]
 struct Shared {
     runner: Option<Arc<RunnerIdentity>>,
     data: Option<Arc<DataSource>>,
-    /// By name in the spec, image size, context length, and whether the loss is the sigmoid one.
-    models: HashMap<(String, Option<u64>, Option<u64>, bool), Arc<NamedModel>>,
+    models: HashMap<ModelInputs, Arc<NamedModel>>,
     /// By recipe of the spec and samples seen.
     recipes: HashMap<(usize, u64), Arc<Recipe>>,
     /// By samples seen and global batch.

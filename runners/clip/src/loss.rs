@@ -1,11 +1,11 @@
-//! The contrastive losses. With unit embeddings u_i (images) and v_j (texts), s = exp(logit_scale), logits l_ij = s u_i . v_j
-//! (plus b = logit_bias for SigLIP) and B pairs:
+//! The contrastive losses. With unit embeddings u_i (images) and v_j (texts), s = exp(logit_scale), logits
+//! l_ij = s u_i . v_j, b = logit_bias and B pairs:
 //!
 //! InfoNCE (Radford et al. 2021, figure 3; `open_clip/loss.py`, `ClipLoss`):
 //! L = 1/2 [ mean_i (logsumexp_j l_ij - l_ii) + mean_j (logsumexp_i l_ij - l_jj) ].
 //!
-//! The sigmoid loss (Zhai et al. 2023, section 3.1; `SigLipLoss`): L = 1/B sum_ij softplus(-z_ij (l_ij + b)), z_ij = 1 for
-//! i = j and -1 else.
+//! The sigmoid loss (Zhai et al. 2023, section 3.1; `SigLipLoss`):
+//! L = 1/B sum_ij softplus(-z_ij (l_ij + b)), z_ij = 1 for i = j and -1 else.
 
 use kernels::{Gradients, LossError, Options, Wanted};
 use protocol::Loss;
@@ -42,7 +42,8 @@ pub fn contrastive(
     }
 }
 
-/// L and its gradients with respect to embeddings that carry no graph, to `logit_scale` (as `scale`) and to `logit_bias`.
+/// L and its gradients with respect to embeddings that carry no graph, to `logit_scale` (as `scale`) and to
+/// `logit_bias`.
 pub fn contrastive_gradients(
     images: &Tensor,
     texts: &Tensor,

@@ -94,8 +94,8 @@ pub enum Schedule {
     Cosine,
     /// Stays at `lr`.
     Constant,
-    /// Stays at `lr`, then falls linearly to 0 over the last `cooldown_samples` (OpenCLIP's `const-cooldown`). Trainings
-    /// of several lengths are the same up to their cooldowns, which [`JobSpec::trunk`] says.
+    /// Stays at `lr`, then falls linearly to 0 over the last `cooldown_samples` (OpenCLIP's `const-cooldown`).
+    /// Trainings of several lengths are the same up to their cooldowns, which [`crate::JobSpec::trunk`] says.
     ConstantCooldown,
 }
 
@@ -113,7 +113,8 @@ pub enum Precision {
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Loss {
-    /// InfoNCE (Radford et al. 2021, figure 3) by the project's kernels: logits stay in cache, or within a memory budget.
+    /// InfoNCE (Radford et al. 2021, figure 3) by the project's kernels: logits stay in cache, or within a memory
+    /// budget.
     #[default]
     Fused,
     /// InfoNCE as written, by the library's operators: all logits at once.
