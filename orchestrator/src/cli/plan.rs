@@ -5,10 +5,10 @@ use std::path::{Path, PathBuf};
 
 use comfy_table::{CellAlignment, Table, presets};
 use miette::{GraphicalReportHandler, GraphicalTheme};
-use protocol::{EvaluationPlan, ProbePlan};
 use serde::Serialize;
 
 use super::output::{Exit, Failure, color_stderr, data, json, say};
+use super::plan_lines::{Checkpoints, checkpoints, kept, probes};
 use super::{hashing, site, slurm};
 use crate::plan::{BackendChoice, LoadError, Measured, Origin, Placement, Plan, PlannedJob, SlurmOptions, load};
 use crate::spec::SpecError;
@@ -177,6 +177,9 @@ struct Body<'a> {
     pools: Vec<PoolRow<'a>>,
     jobs: Vec<JobRow<'a>>,
     totals: Totals,
+    /// Those that stay on disk, where jobs are told how many.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    checkpoints: Option<Checkpoints>,
     limits: LimitsRow,
 }
 
@@ -281,6 +284,7 @@ fn body<'a>(plan: &'a Plan, states: Option<&BTreeMap<String, State>>, slurm: Opt
             })
             .collect(),
         totals: totals(plan),
+        checkpoints: kept(plan),
         limits: LimitsRow {
             parallel: plan.limits.parallel,
             retries: plan.limits.retries,
@@ -342,6 +346,7 @@ fn text(plan: &Plan, states: Option<&BTreeMap<String, State>>, request: Option<&
         }
     }
     lines.extend(probes(plan));
+    lines.extend(checkpoints(plan));
     lines.push(String::new());
     lines.extend(table(plan, states, all));
     lines.push(String::new());
@@ -378,30 +383,6 @@ fn text(plan: &Plan, states: Option<&BTreeMap<String, State>>, request: Option<&
         lines.push(format!("in the database: {}", words.join(", ")));
     }
     lines.join("\n")
-}
-
-/// What each linear probe is trained on and costs, as the cheapest job has it.
-fn probes(plan: &Plan) -> Vec<String> {
-    let evaluations = plan.jobs.first().map(|job| job.spec.evaluations.iter());
-    let probed =
-        evaluations.into_iter().flatten().filter_map(|evaluation| Some((evaluation, evaluation.probe.as_ref()?)));
-    let line = |(evaluation, probe): (&EvaluationPlan, &ProbePlan)| {
-        let pairs =
-            plan.pools.iter().find(|pool| pool.source.digest == probe.train.digest).map_or(0, |pool| pool.samples);
-        let shots: Vec<String> = probe.shots.iter().map(|shots| shots.suffix()).collect();
-        format!(
-            "probe  {} ({}) on {}, {} pairs: embedded once a measurement, then at most {} passes over their features for \
-             each number of shots; {} measurement{} a job",
-            evaluation.dataset,
-            shots.join(", "),
-            probe.train.pool,
-            grouped(pairs),
-            grouped(probe.passes_max()),
-            evaluation.at_samples.len() + 1,
-            if evaluation.at_samples.is_empty() { "" } else { "s" }
-        )
-    };
-    probed.map(line).collect()
 }
 
 fn table(plan: &Plan, states: Option<&BTreeMap<String, State>>, all: bool) -> Vec<String> {

@@ -10,6 +10,8 @@ pub mod memory;
 
 mod measuring;
 
+mod companions;
+
 pub mod inputs;
 
 mod pool;
@@ -39,6 +41,7 @@ use protocol::{
 };
 
 pub use crate::spec::is_secret;
+pub use companions::{Companions, KeptCheckpoints, checkpoints_of, kept_checkpoints};
 pub use expand::{Inputs, OPEN_CLIP_CONFIG, job_key, plan};
 pub use inputs::{LoadError, Measured, Placement, load, load_spec, look};
 pub use measuring::{measuring_job, measuring_plan, planned_evaluations};
@@ -72,6 +75,8 @@ pub struct Plan {
     pub runner_serves: bool,
     /// Folder that relative paths of the spec start from.
     pub base_dir: std::path::PathBuf,
+    /// What measures each checkpoint apart from training, if anything does.
+    pub companions: Option<Companions>,
 }
 
 /// One job before it runs.

@@ -27,6 +27,7 @@ fn inputs() -> Inputs {
             ranks: false,
             init: false,
         },
+        companion_runner: None,
         runner_path: "clip-runner".into(),
         pools: [("train".to_owned(), pool("train", 4_000)), ("val".to_owned(), pool("val", 600))].into(),
         model_files: BTreeMap::new(),
@@ -135,7 +136,8 @@ fn key_is_fixed() {
 #[test]
 fn every_field_of_a_job_changes_its_key() {
     let spec = "name: x\ndata: {pool: train}\ngrid: {model: cpu-w32-l2, samples_seen: 1k, data_size: 500}\n\
-                recipe: {global_batch: 100, grad_clip_norm: 1, accum_freq: 2, loss: reference, alpha: white, extra: {momentum: 0.5}}\n\
+                recipe: {global_batch: 100, grad_clip_norm: 1, accum_freq: 2, loss: reference, alpha: white, keep_checkpoints: 3, \
+                extra: {momentum: 0.5}}\n\
                 evaluations: [{pool: val, tasks: zeroshot_retrieval, templates: ['a {}'], at_samples: [500]}]\n\
                 limits: {skipped: 10%}\n";
     let job = good(spec).jobs[0].spec.to_job_spec();
@@ -147,6 +149,7 @@ fn every_field_of_a_job_changes_its_key() {
         "/evaluations/0/data/path",
         "/evaluations/0/data/pool",
         "/recipe/checkpoint_every_samples",
+        "/recipe/keep_checkpoints",
         "/skipped_max",
     ];
     let mut leaves = Vec::new();

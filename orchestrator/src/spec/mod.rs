@@ -23,6 +23,8 @@ mod check;
 mod error;
 mod evaluation_keys;
 
+mod apart;
+
 mod models;
 
 mod aggregates;
@@ -84,6 +86,10 @@ pub struct Spec {
     pub overrides: Vec<Override>,
     /// What to measure.
     pub evaluations: Vec<Evaluation>,
+    /// How to measure checkpoints apart from training.
+    pub companions: Companions,
+    /// Whether the spec says anything of that.
+    pub states_companions: bool,
     /// Where attempts run.
     pub backend: Backend,
     /// How far to go.
@@ -94,6 +100,11 @@ impl Spec {
     /// Whether some cell starts from given weights.
     pub fn names_weights(&self) -> bool {
         self.recipe.init.is_some() || self.overrides.iter().any(|change| change.set.sets("init"))
+    }
+
+    /// Whether each checkpoint is measured on some data set, and so all are kept.
+    pub fn measures_every_checkpoint(&self) -> bool {
+        self.evaluations.iter().any(|evaluation| evaluation.every_checkpoint)
     }
 
     /// Whether it says anything of how images are made ready.
@@ -223,6 +234,8 @@ pub struct Recipe {
     pub grad_clip_norm: Option<f64>,
     /// Distance of checkpoints.
     pub checkpoint_every: Option<Amount>,
+    /// Checkpoints that stay on disk.
+    pub keep_checkpoints: Option<DataSize>,
     /// Weights to start from, as written.
     pub init: Option<String>,
     /// Numbers for runners of one's own.
@@ -251,8 +264,23 @@ pub struct Evaluation {
     pub templates: Vec<String>,
     /// Where to measure beside the end.
     pub at_samples: Vec<Amount>,
+    /// Whether each checkpoint is measured by a job of its own, and not by the one that trains.
+    pub every_checkpoint: bool,
     /// The linear probe, where the spec says anything of one.
     pub probe: Option<Probe>,
+}
+
+/// How checkpoints are measured apart from training.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Companions {
+    /// At one time, in slots of their own.
+    pub parallel: usize,
+    /// Where; else where training runs.
+    pub backend: Option<Backend>,
+    /// Who measures; else who trains.
+    pub runner: Option<String>,
+    /// Whether GPUs of this machine are left alone.
+    pub on_cpu: bool,
 }
 
 /// How to probe.

@@ -16,7 +16,7 @@ pub(super) enum Value {
     Text(String),
     /// Whole number.
     Count(u64),
-    /// Unique samples.
+    /// Unique samples, or another number for which `all` can be said.
     DataSize(DataSize),
     /// Samples or a share.
     Amount(Amount),
@@ -79,11 +79,17 @@ fn scalar(node: &Node, kind: &Kind) -> Result<Value, Option<String>> {
             let value = count_of(node)?;
             if (*min..=*max).contains(&value) { Ok(Value::Count(value)) } else { Err(None) }
         }
-        (Kind::DataSize, Node::Text(text)) if text == "all" => Ok(Value::DataSize(DataSize::All)),
+        (Kind::DataSize | Kind::CountOrAll { .. }, Node::Text(text)) if text == "all" => {
+            Ok(Value::DataSize(DataSize::All))
+        }
         (Kind::DataSize, _) => match count_of(node)? {
             0 => Err(None),
             value if value > super::keys::COUNT_MAX => Err(Some("too large".to_owned())),
             value => Ok(Value::DataSize(DataSize::Samples(value))),
+        },
+        (Kind::CountOrAll { max }, _) => match count_of(node)? {
+            value if (1..=*max).contains(&value) => Ok(Value::DataSize(DataSize::Samples(value))),
+            _ => Err(None),
         },
         (Kind::Amount, Node::Text(text)) if text.trim_end().ends_with('%') => match quantity::percent(text) {
             Ok(percent) if (0.0..=100.0).contains(&percent) => Ok(Value::Amount(Amount::Percent(percent))),

@@ -21,7 +21,8 @@ TOKENIZER, SPECIAL = "tokenizer.json", "tokenizer_config.json"
 
 RECIPE = {
     "global_batch", "lr", "betas", "eps", "weight_decay", "warmup_samples", "schedule", "precision", "loss",
-    "accum_freq", "augmentation", "alpha", "preprocess", "grad_clip_norm", "checkpoint_every_samples", "extra",
+    "accum_freq", "augmentation", "alpha", "preprocess", "grad_clip_norm", "checkpoint_every_samples",
+    "keep_checkpoints", "extra",
 }
 PREPROCESS = {
     "mean": "--image-mean", "std": "--image-std", "interpolation": "--image-interpolation",
@@ -139,6 +140,11 @@ class Job:
     def checkpoint_steps(self):
         every = self.recipe["checkpoint_every_samples"]
         return {self.steps} | (self.boundaries(every) if every else set())
+
+    def kept(self, default):
+        """How many checkpoints stay on disk; None: all."""
+        keep = self.recipe.get("keep_checkpoints", default)
+        return None if keep == "all" else keep
 
     def evaluation_steps(self, evaluation):
         points = {math.ceil(at / self.batch) for at in evaluation["at_samples"]}

@@ -1,6 +1,7 @@
 //! `job.json`: everything a runner needs to know.
 
 use std::collections::BTreeMap;
+use std::num::NonZeroU64;
 use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
@@ -147,6 +148,9 @@ pub struct Recipe {
     pub grad_clip_norm: Option<f64>,
     /// A checkpoint every so many samples (and one at the end and on request).
     pub checkpoint_every_samples: Option<u64>,
+    /// Checkpoints that stay on disk; left out: as the runner has it, at least the newest. No part of a job's identity.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub keep_checkpoints: Option<Keep>,
     /// Anything a foreign runner needs beside this; `clip-runner` takes none.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub extra: BTreeMap<String, f64>,
@@ -172,9 +176,28 @@ impl Recipe {
             preprocess: Preprocess::default(),
             grad_clip_norm: None,
             checkpoint_every_samples: None,
+            keep_checkpoints: None,
             extra: BTreeMap::new(),
         }
     }
+}
+
+/// How many checkpoints of a job stay on disk. In JSON a number, or `all`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(untagged, expecting = "a number of checkpoints, 1 or more, or `all`")]
+pub enum Keep {
+    /// The newest ones.
+    Newest(NonZeroU64),
+    /// Each, at whichever position.
+    All(All),
+}
+
+/// The word `all`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub enum All {
+    /// It.
+    #[serde(rename = "all")]
+    All,
 }
 
 /// Learning rate after the warm-up.
@@ -420,8 +443,8 @@ pub struct Ranks {
 
 impl JobSpec {
     /// The spec as hashed: names and paths of pools are left out, since the digest
-    /// already says what the data are, and so is the distance
-    /// of checkpoints, since a job that was resumed gives the same result. Of a job that only measures, nothing counts
+    /// already says what the data are, and so are the distance
+    /// and number of checkpoints, since a job that was resumed gives the same result. Of a job that only measures, nothing counts
     /// that is for training.
     #[must_use]
     pub fn identity(&self) -> JobSpec {
@@ -433,6 +456,7 @@ impl JobSpec {
             init.path = PathBuf::new();
         }
         identity.recipe.checkpoint_every_samples = None;
+        identity.recipe.keep_checkpoints = None;
         identity.data.path = PathBuf::new();
         identity.data.pool.clear();
         identity.skipped_max = None;

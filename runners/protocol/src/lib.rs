@@ -21,8 +21,8 @@ mod shipped;
 
 pub use event::{DataUsed, Description, Event, FailureKind, Measurement, ServeRequest};
 pub use job::{
-    Alpha, Augmentation, DataSource, EvaluationPlan, EvaluationTask, Interpolation, Job, JobSpec, Loss, Precision,
-    Preprocess, Ranks, Recipe, ResizeMode, Resources, RunnerIdentity, Schedule, WEIGHT_FILES, Weights,
+    All, Alpha, Augmentation, DataSource, EvaluationPlan, EvaluationTask, Interpolation, Job, JobSpec, Keep, Loss,
+    Precision, Preprocess, Ranks, Recipe, ResizeMode, Resources, RunnerIdentity, Schedule, WEIGHT_FILES, Weights,
 };
 pub use manifest::{HASH_ORDER_DOC, PoolManifest, ShardEntry, SourceEntry};
 pub use model::{

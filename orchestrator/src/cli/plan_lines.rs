@@ -1,0 +1,80 @@
+//! What `sweep plan` says of linear probes and of checkpoints.
+
+use protocol::{EvaluationPlan, ProbePlan};
+use serde::Serialize;
+
+use crate::plan::{KeptCheckpoints, Plan, kept_checkpoints};
+use crate::spec::quantity::grouped;
+
+/// Checkpoints of all jobs, in `--json`.
+#[derive(Debug, Serialize)]
+pub(super) struct Checkpoints {
+    /// So many stay on disk.
+    kept: u64,
+    /// About so large together.
+    bytes: u64,
+    /// Data sets that each is measured on by a job of its own.
+    measured_on: Vec<String>,
+}
+
+/// What each linear probe is trained on and costs, as the cheapest job has it.
+pub(super) fn probes(plan: &Plan) -> Vec<String> {
+    let evaluations = plan.jobs.first().map(|job| job.spec.evaluations.iter());
+    let probed =
+        evaluations.into_iter().flatten().filter_map(|evaluation| Some((evaluation, evaluation.probe.as_ref()?)));
+    let line = |(evaluation, probe): (&EvaluationPlan, &ProbePlan)| {
+        let pairs =
+            plan.pools.iter().find(|pool| pool.source.digest == probe.train.digest).map_or(0, |pool| pool.samples);
+        let shots: Vec<String> = probe.shots.iter().map(|shots| shots.suffix()).collect();
+        format!(
+            "probe  {} ({}) on {}, {} pairs: embedded once a measurement, then at most {} passes over their features for \
+             each number of shots; {} measurement{} a job",
+            evaluation.dataset,
+            shots.join(", "),
+            probe.train.pool,
+            grouped(pairs),
+            grouped(probe.passes_max()),
+            evaluation.at_samples.len() + 1,
+            if evaluation.at_samples.is_empty() { "" } else { "s" }
+        )
+    };
+    probed.map(line).collect()
+}
+
+/// The checkpoints that stay on disk, where jobs are told how many.
+pub(super) fn kept(plan: &Plan) -> Option<Checkpoints> {
+    let each: Vec<KeptCheckpoints> = plan.jobs.iter().filter_map(kept_checkpoints).collect();
+    let measured_on = plan.companions.as_ref().map_or(Vec::new(), |companions| companions.datasets.clone());
+    (!each.is_empty()).then(|| Checkpoints {
+        kept: each.iter().map(|job| job.count).sum(),
+        bytes: each.iter().map(|job| job.bytes).sum(),
+        measured_on,
+    })
+}
+
+/// The same in words.
+pub(super) fn checkpoints(plan: &Plan) -> Vec<String> {
+    let Some(Checkpoints { kept, bytes, .. }) = kept(plan) else { return Vec::new() };
+    let mut line = format!("kept   {} checkpoints, about {}", grouped(kept), size(bytes));
+    if let Some(companions) = &plan.companions {
+        let jobs = kept * companions.datasets.len() as u64;
+        line += &format!(
+            "; each is measured on {} apart from training: {} jobs, {} at a time",
+            companions.datasets.join(", "),
+            grouped(jobs),
+            companions.parallel
+        );
+    }
+    vec![line]
+}
+
+/// `1.5 GB`, to two digits or more.
+fn size(bytes: u64) -> String {
+    let (mut value, mut unit) = (bytes as f64, "B");
+    for next in ["kB", "MB", "GB", "TB"] {
+        if value >= 1000.0 {
+            (value, unit) = (value / 1000.0, next);
+        }
+    }
+    if value >= 10.0 || unit == "B" { format!("{value:.0} {unit}") } else { format!("{value:.1} {unit}") }
+}
