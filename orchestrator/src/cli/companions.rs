@@ -3,12 +3,11 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 
-use protocol::{
-    DataSource, EvaluationPlan, EvaluationTask, JobSpec, NamedModel, ProbePlan, Recipe, RunnerIdentity, Weights,
-};
+use protocol::{EvaluationPlan, EvaluationTask, JobSpec, ProbePlan, Weights};
 
 use super::evaluate::{Args, At, Measuring, evaluations, quoted};
 use super::output::{Failure, say};
+use super::trained::trained_as;
 use super::{analysis, checkpoint, hashing, plan, target};
 use crate::events::complete::task_of;
 use crate::plan::memory::measuring_bytes;
@@ -288,45 +287,6 @@ fn kept(args: &Args, sweep: &str, all: Vec<CheckpointOf>) -> Result<Vec<Checkpoi
         say(&format!("{} of {number} checkpoints are not kept any more: they are left out", number - there.len()));
     }
     Ok(there)
-}
-
-/// What a checkpoint's job was trained as; of an imported one, its model, by its name or the command line.
-fn trained_as(model: Option<&str>, found: &CheckpointOf, inputs: &Inputs) -> Result<JobSpec, Failure> {
-    if let Some(spec) = &found.spec {
-        return Ok(spec.clone());
-    }
-    // An imported run says its model's name, and these change the model or its images.
-    if let Some(sees) = found.sees.as_ref().filter(|sees| !sees.is_empty()) {
-        let said: Vec<String> = sees.iter().map(|(name, value)| format!("{name}: {value}")).collect();
-        let message = format!("job {} was trained with {}", &found.job_key[..12], said.join(", "));
-        return Err(Failure::bad_input(message).hint(
-            "measure its file by `sweep evaluate --checkpoint FILE` with an `open_clip_config.json` beside it that says so",
-        ));
-    }
-    let name = model.unwrap_or(&found.model);
-    let model = if spec::is_model_file(name) {
-        let config = crate::plan::inputs::model_file(Path::new(""), name);
-        let config = config.map_err(|error| Failure::bad_input(error.to_string()))?;
-        NamedModel { name: found.model.clone(), config }
-    } else {
-        spec::shipped(name).ok_or_else(|| {
-            Failure::bad_input(format!("model `{name}` of job {} is not known here", &found.job_key[..12]))
-                .hint("name its configuration: `--model FILE.json`; `sweep model` lists those with a name")
-        })?
-    };
-    let (name, version) = (inputs.runner.name.clone(), inputs.runner.version.clone());
-    Ok(JobSpec {
-        runner: RunnerIdentity { name, version },
-        model,
-        init: None,
-        data: DataSource { pool: String::new(), path: "".into(), digest: String::new() },
-        data_size: 1,
-        skipped_max: None,
-        samples_seen: 0,
-        seed: 0,
-        recipe: Recipe::of_nothing(),
-        evaluations: Vec::new(),
-    })
 }
 
 /// The weights of a checkpoint. Its manifest, where it has one, says their hash, and was hashed when it was reported.

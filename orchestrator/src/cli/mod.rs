@@ -46,6 +46,7 @@ mod sql;
 mod status;
 mod submit_script;
 mod target;
+mod trained;
 
 use std::process::ExitCode;
 

@@ -45,7 +45,7 @@ pub use companions::{Companions, KeptCheckpoints, checkpoints_of, kept_checkpoin
 pub use expand::{Inputs, OPEN_CLIP_CONFIG, job_key, plan};
 pub use inputs::{LoadError, Measured, Placement, load, load_spec, look};
 pub use measuring::{measuring_job, measuring_plan, planned_evaluations};
-pub use preprocess::recipe_keys;
+pub use preprocess::{of_run as preprocess_of_run, recipe_keys};
 pub use runner::RunnerError;
 pub use slurm::{NodeRequest, Origin, Site, SlurmOptions, SlurmOrigins, slurm_options};
 pub use weights::{WeightsInfo, file_of, preprocess_of, weights_of};

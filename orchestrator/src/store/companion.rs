@@ -20,7 +20,7 @@ pub struct CheckpointOf {
     pub model: String,
     /// What was trained; `None`: it was imported.
     pub spec: Option<JobSpec>,
-    /// Of an imported run, arguments that change what its model makes of an image.
+    /// Of an imported run, arguments that change its model or what that makes of an image.
     pub sees: Option<std::collections::BTreeMap<String, String>>,
     /// Whether the job is done: nothing more comes of it.
     pub done: bool,
@@ -97,7 +97,12 @@ impl Store {
         let failed = doing("can't read the checkpoints of the sweep");
         let (attempts, positions): (Vec<i64>, Vec<i64>) = known.iter().copied().unzip();
         let rows = sqlx::query!(
-            r#"SELECT j.job_key, j.model, CASE WHEN j.source IS NULL THEN js.spec END AS "spec?", j.source_detail->'sees' AS "sees?",
+            r#"SELECT j.job_key, j.model, CASE WHEN j.source IS NULL THEN js.spec END AS "spec?", 
+                      CASE WHEN j.source IS NOT NULL THEN jsonb_strip_nulls(
+                          coalesce(j.source_detail->'sees', '{}')
+                          || jsonb_build_object('force_image_size', j.source_detail->'params'->'force_image_size',
+                                                'force_context_length', j.source_detail->'params'->'force_context_length'))
+                      END AS "sees?",
                       j.state = 'done' AS "done!", j.samples_seen AS samples_total,
                       c.attempt_id AS "attempt_id!", c.samples_seen AS "samples_seen!", c.path AS "path!", c.sha256 AS "sha256!",
                       ARRAY(SELECT m.dataset FROM measurement m WHERE m.job_id = j.job_id AND m.samples_seen = c.samples_seen
