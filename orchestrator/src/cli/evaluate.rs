@@ -38,6 +38,7 @@ A data set more for a finished sweep; results are rows of the jobs that were tra
 The checkpoints of a sweep that still runs, in slots of their own:
 
   sweep evaluate emoji --pool data/coco --follow --parallel 2")]
+#[expect(clippy::struct_excessive_bools, reason = "flags of a command are just that")]
 pub(super) struct Args {
     /// A sweep, whose finished jobs' checkpoints are measured.
     #[arg(required_unless_present = "checkpoint", conflicts_with = "checkpoint")]

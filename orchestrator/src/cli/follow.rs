@@ -2,7 +2,7 @@
 //! measured.
 //!
 //! It keeps nothing that a killed process would lose: what is to be measured is found from the checkpoints that count,
-//! by the rule that a resumed job goes by, and is recorded with its jobs in one transaction before one of them can start.
+//! by the rule that a resumed job goes by, and is recorded with its jobs in one transaction, before they can start.
 
 use std::collections::BTreeSet;
 use std::path::Path;
@@ -95,7 +95,7 @@ impl<'a> Following<'a> {
             let what = format!("checkpoints of `{}` as they come", self.question.sweep);
             let driving = Driving { plan: &plan, sweep_id, aside: true, detach: false, what };
             let feed = async { if more { self.look_until_all_is_there(store.clone()).await } else { Ok(()) } };
-            let (outcome, failure) = drive_jobs(&driving, &store, requests, progress, feed).await?;
+            let (outcome, failure) = Box::pin(drive_jobs(&driving, &store, requests, progress, feed)).await?;
             if let Some(failure) = failure {
                 return Err(failure);
             }

@@ -231,7 +231,7 @@ async fn run_jobs(
     let what = format!("{} jobs ({})", before.total(), ended(&before));
     let driving = Driving { plan, sweep_id, aside: false, detach, what };
     let rest = store_rest(store.clone(), plan, &mut stored);
-    let (outcome, not_stored) = drive_jobs(&driving, &store, requests, progress, rest).await?;
+    let (outcome, not_stored) = Box::pin(drive_jobs(&driving, &store, requests, progress, rest)).await?;
     if let Some(error) = not_stored {
         return Err(Failure::from(error).hint("launch again: what is stored stays, the rest is added"));
     }

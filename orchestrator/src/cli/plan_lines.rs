@@ -55,17 +55,12 @@ pub(super) fn kept(plan: &Plan) -> Option<Checkpoints> {
 /// The same in words.
 pub(super) fn checkpoints(plan: &Plan) -> Vec<String> {
     let Some(Checkpoints { kept, bytes, .. }) = kept(plan) else { return Vec::new() };
-    let mut line = format!("kept   {} checkpoints, about {}", grouped(kept), size(bytes));
-    if let Some(companions) = &plan.companions {
-        let jobs = kept * companions.datasets.len() as u64;
-        line += &format!(
-            "; each is measured on {} apart from training: {} jobs, {} at a time",
-            companions.datasets.join(", "),
-            grouped(jobs),
-            companions.parallel
-        );
-    }
-    vec![line]
+    let apart = plan.companions.as_ref().map_or(String::new(), |companions| {
+        let jobs = grouped(kept * companions.datasets.len() as u64);
+        let (datasets, parallel) = (companions.datasets.join(", "), companions.parallel);
+        format!("; each is measured on {datasets} apart from training: {jobs} jobs, {parallel} at a time")
+    });
+    vec![format!("kept   {} checkpoints, about {}{apart}", grouped(kept), size(bytes))]
 }
 
 /// `1.5 GB`, to two digits or more.

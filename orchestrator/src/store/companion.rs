@@ -200,8 +200,8 @@ impl Store {
     }
 
     /// Adds jobs that measure checkpoints to the sweep of the plan, behind those that it has, and records what they
-    /// measure, as [`Store::companion_record`] does, in one transaction. What is there already stays as it is. Gives the
-    /// sweep.
+    /// measure, as [`Store::companion_record`] does, in one transaction. What is there already stays as it is. Gives
+    /// the sweep.
     pub async fn companion_add(
         &self,
         plan: &Plan,

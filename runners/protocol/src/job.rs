@@ -444,8 +444,8 @@ pub struct Ranks {
 impl JobSpec {
     /// The spec as hashed: names and paths of pools are left out, since the digest
     /// already says what the data are, and so are the distance
-    /// and number of checkpoints, since a job that was resumed gives the same result. Of a job that only measures, nothing counts
-    /// that is for training.
+    /// and number of checkpoints, since a job that was resumed gives the same result. Of a job that only measures,
+    /// nothing counts that is for training.
     #[must_use]
     pub fn identity(&self) -> JobSpec {
         let mut identity = self.clone();

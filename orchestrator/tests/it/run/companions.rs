@@ -9,8 +9,8 @@ use nix::sys::signal::Signal;
 use super::bench::Bench;
 use crate::harness::transcript;
 
-/// Trains two steps with a checkpoint after each, whose text is the recall that is measured of it, and waits at the gate
-/// `go` in between; the first attempt may fall at the gate `fall` after the second one, and the next goes on from the
+/// Trains two steps with a checkpoint after each, whose text is the recall that is measured of it, and waits at the
+/// gate `go` in between; the first attempt may fall at the gate `fall` after the second one, and the next goes on from the
 /// first.
 const BODY: &str = r#"
 job=$3
@@ -64,8 +64,8 @@ const INIT: &str = ", \"init\": true";
 
 /// What is measured of the job that is trained.
 const MEASURED: &str =
-    "SELECT concat_ws(' ', dataset, samples_seen, value, j.state) FROM measurement m JOIN job j USING (job_id)
-                        WHERE j.init IS NULL ORDER BY samples_seen";
+    "SELECT concat_ws(' ', dataset, m.samples_seen, value, j.state) FROM measurement m JOIN job j USING (job_id)
+                        WHERE j.init IS NULL ORDER BY m.samples_seen";
 
 fn gate(bench: &Bench, name: &str) {
     let made = Command::new("mkfifo").arg(bench.path().join(name)).status().expect("mkfifo is there");
@@ -180,7 +180,7 @@ fn contradictions_are_said_with_their_place() {
         "{unable}"
     );
     bench.change_runner(&[("[\"cpu\"]", "[\"cpu\"], \"init\": true")]);
-    assert!(plan(&bench).contains("2 checkpoints, about 2"), "{}", plan(&bench));
+    assert!(plan(&bench).contains("2 checkpoints, about 4.6 MB"), "{}", plan(&bench));
     bench.change_spec(&[("checkpoint_every: 32", "checkpoint_every: 32, keep_checkpoints: 3")]);
     let dropped = plan(&bench);
     assert!(dropped.contains("sweep.yaml:4:") && dropped.contains("`recipe.keep_checkpoints` is 3, and"), "{dropped}");

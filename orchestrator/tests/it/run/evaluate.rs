@@ -225,9 +225,9 @@ fn clip_runner_measures_its_checkpoints_as_it_did_in_training() {
         assert!(said.starts_with("exit: 0"), "{said}\n{}", bench.story());
     }
     let seen = bench.ask(
-        "SELECT concat_ws(' ', spec #>> '{recipe,preprocess,mean}', spec #>> '{recipe,preprocess,resize_mode}',
-                          spec #>> '{model,config,quick_gelu}', spec #>> '{model,config,text_cfg,context_length}')
-         FROM job_spec JOIN sweep_job USING (job_id) JOIN sweep USING (sweep_id) WHERE name LIKE 'other-evaluate-%'",
+        "SELECT concat_ws(' ', js.spec #>> '{recipe,preprocess,mean}', js.spec #>> '{recipe,preprocess,resize_mode}',
+                          js.spec #>> '{model,config,quick_gelu}', js.spec #>> '{model,config,text_cfg,context_length}')
+         FROM job_spec js JOIN sweep_job USING (job_id) JOIN sweep USING (sweep_id) WHERE name LIKE 'other-evaluate-%'",
     );
     assert_eq!(seen, ["[0.5, 0.25, 0.5] squash true 16"]);
     fs::write(run.join("params.txt"), more.replace("squash", "crop").replace("other", "third")).expect("it is ours");
