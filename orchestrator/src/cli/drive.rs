@@ -7,7 +7,7 @@ use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
 
-use super::output::{Failure, say};
+use super::output::Failure;
 use super::progress::{self, Progress};
 use crate::backend::{Aside, Backend, LocalBackend, SlurmBackend};
 use crate::plan::{BackendChoice, Plan, SlurmOptions};
@@ -131,7 +131,7 @@ pub(super) async fn drive_jobs<E>(
     let backend: Box<dyn Backend> = if driving.aside { Box::new(Aside::new(backend)) } else { backend };
     let parallel = plan.limits.parallel.unwrap_or(backend.slots()).max(1);
     let sweep = Sweep { detach: driving.detach, ..sweep_of(plan, driving.sweep_id, work_secs, spool_only) };
-    say(&format!("{}: {}, {} at a time ({each})", plan.name, driving.what, parallel.min(backend.slots())));
+    progress.line(&format!("{}: {}, {} at a time ({each})", plan.name, driving.what, parallel.min(backend.slots())));
     let mut policy = Policy::new(parallel, plan.limits.retries);
     if matches!(plan.backend, BackendChoice::Slurm(_)) {
         policy.intent_grace_secs = SUBMIT_SECS;

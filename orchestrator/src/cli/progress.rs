@@ -151,7 +151,8 @@ impl Progress {
         }
     }
 
-    fn line(&self, text: &str) {
+    /// A line of words, above the bars.
+    pub(super) fn line(&self, text: &str) {
         match &self.bars {
             Some(bars) => bars.all.suspend(|| say_line(text)),
             None => say_line(text),

@@ -388,3 +388,26 @@ fn a_job_that_only_measures_is_its_weights_and_what_is_measured() {
     let nothing = bad(spec.split("evaluations").next().expect("a head"));
     assert_eq!(nothing, "`grid.samples_seen[0]` is 0, and nothing is to be measured");
 }
+
+#[test]
+fn checkpoints_are_counted_as_runners_write_them() {
+    let planned = |samples: u64, more: &str| {
+        good(&format!(
+            "name: x\ndata: {{pool: train}}\ngrid: {{model: cpu-w32-l2, samples_seen: {samples}, data_size: 500}}\n\
+             recipe: {{global_batch: 100{more}}}\n"
+        ))
+    };
+    for samples in [100, 1_000, 1_050, 4_000] {
+        for every in [1, 99, 100, 101, 150, 250, 300, 999, 1_000, 3_999, 5_000] {
+            let plan = planned(samples, &format!(", checkpoint_every: {every}"));
+            let total = plan.jobs[0].spec.samples_seen;
+            let is_due = |seen: u64| seen / every > (seen - 100) / every || seen == total;
+            let written = (1..=total / 100).filter(|step| is_due(step * 100)).count();
+            assert_eq!(checkpoints_of(&plan.jobs[0].spec), written as u64, "{samples} samples, every {every}");
+            assert_eq!(kept_checkpoints(&plan.jobs[0]), None);
+        }
+    }
+    let kept = |keep: &str| kept_checkpoints(&planned(1_000, keep).jobs[0]).map(|kept| (kept.count, kept.bytes));
+    assert_eq!(kept(", keep_checkpoints: all"), Some((1, 12 * 191_873)));
+    assert_eq!(kept(", keep_checkpoints: 3, checkpoint_every: 10%"), Some((3, 36 * 191_873)));
+}
