@@ -153,8 +153,8 @@ impl Folder {
         })
     }
 
-    /// Writes a checkpoint and drops all but the newest good ones, unless all are to be kept. Returns its folder and the
-    /// sha256 of its manifest.
+    /// Writes a checkpoint and drops all but the newest good ones, unless all are to be kept.
+    /// Returns its folder and the sha256 of its manifest.
     pub fn write(
         &mut self,
         model: &Clip,

@@ -1,12 +1,11 @@
 //! `job.json`: everything a runner needs to know.
 
 use std::collections::BTreeMap;
-use std::num::NonZeroU64;
 use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
 
-use crate::{NamedModel, ProbePlan};
+use crate::{Keep, NamedModel, ProbePlan};
 
 /// One attempt at a job, as written to `job.json` by `sweep-worker`.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -180,24 +179,6 @@ impl Recipe {
             extra: BTreeMap::new(),
         }
     }
-}
-
-/// How many checkpoints of a job stay on disk. In JSON a number, or `all`.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(untagged, expecting = "a number of checkpoints, 1 or more, or `all`")]
-pub enum Keep {
-    /// The newest ones.
-    Newest(NonZeroU64),
-    /// Each, at whichever position.
-    All(All),
-}
-
-/// The word `all`.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-pub enum All {
-    /// It.
-    #[serde(rename = "all")]
-    All,
 }
 
 /// Learning rate after the warm-up.

@@ -14,6 +14,7 @@
 mod event;
 pub mod exit;
 mod job;
+mod keep;
 mod manifest;
 mod model;
 mod probe;
@@ -21,9 +22,10 @@ mod shipped;
 
 pub use event::{DataUsed, Description, Event, FailureKind, Measurement, ServeRequest};
 pub use job::{
-    All, Alpha, Augmentation, DataSource, EvaluationPlan, EvaluationTask, Interpolation, Job, JobSpec, Keep, Loss,
-    Precision, Preprocess, Ranks, Recipe, ResizeMode, Resources, RunnerIdentity, Schedule, WEIGHT_FILES, Weights,
+    Alpha, Augmentation, DataSource, EvaluationPlan, EvaluationTask, Interpolation, Job, JobSpec, Loss, Precision,
+    Preprocess, Ranks, Recipe, ResizeMode, Resources, RunnerIdentity, Schedule, WEIGHT_FILES, Weights,
 };
+pub use keep::{All, Keep};
 pub use manifest::{HASH_ORDER_DOC, PoolManifest, ShardEntry, SourceEntry};
 pub use model::{
     Approximate, Clean, Compute, GeluSettings, ImagePool, Layers, ModelConfig, ModelProblem, ModelSize, NamedModel,

@@ -9,9 +9,9 @@ use nix::sys::signal::Signal;
 use super::bench::Bench;
 use crate::harness::transcript;
 
-/// Trains two steps with a checkpoint after each, whose text is the recall that is measured of it, and waits at the
-/// gate `go` in between; the first attempt may fall at the gate `fall` after the second one, and the next goes on from the
-/// first.
+/// Trains two steps, with a checkpoint after each whose text is the recall that is measured of it.
+/// Between them it waits at the gate `go`. The first attempt may fall at the gate `fall` behind the second one; the
+/// next goes on from the first.
 const BODY: &str = r#"
 job=$3
 here=$(dirname "$0")
