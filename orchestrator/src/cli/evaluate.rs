@@ -8,9 +8,13 @@ use comfy_table::{CellAlignment, Table, presets};
 use protocol::EvaluationTask;
 use serde::Serialize;
 
+use super::companions::{self, Question};
+use super::drive::Requests;
+use super::follow::{Following, Seen};
 use super::launch::{self, Launch};
 use super::output::{Exit, Failure, data, json, say};
-use super::{companions, hashing, plan, site, slurm};
+use super::progress::Progress;
+use super::{hashing, plan, site, slurm, target};
 use crate::plan::{LoadError, OPEN_CLIP_CONFIG, Placement, Plan, file_of, load_spec, preprocess_of, recipe_keys};
 use crate::report::number::compact;
 use crate::spec::{self, Source};
@@ -30,7 +34,12 @@ A checkpoint of somebody else's, as open_clip has it (.safetensors, .pt, .bin, o
 
 A data set more for a finished sweep; results are rows of the jobs that were trained:
 
-  sweep evaluate emoji --pool data/coco --at every_checkpoint")]
+  sweep evaluate emoji --pool data/coco --at every_checkpoint
+
+The checkpoints of a sweep that still runs, in slots of their own:
+
+  sweep evaluate emoji --pool data/coco --follow --parallel 2")]
+#[expect(clippy::struct_excessive_bools, reason = "flags of a command are just that")]
 pub(super) struct Args {
     /// A sweep, whose finished jobs' checkpoints are measured.
     #[arg(required_unless_present = "checkpoint", conflicts_with = "checkpoint")]
@@ -64,6 +73,12 @@ pub(super) struct Args {
     /// Which checkpoints of a sweep's jobs.
     #[arg(long, value_enum, default_value = "final", requires = "sweep")]
     pub(super) at: At,
+    /// Measure every checkpoint as it is reported, until the sweep has no open job and all are measured.
+    #[arg(long, requires = "sweep", conflicts_with_all = ["dry_run", "detach"])]
+    pub(super) follow: bool,
+    /// Checkpoints measured at one time, with `--follow` [default: as `companions` of the sweep's spec says, or 1].
+    #[arg(long, value_name = "JOBS", requires = "follow", value_parser = clap::value_parser!(u32).range(1..))]
+    pub(super) parallel: Option<u32>,
     /// Name of the sweep that the measuring jobs make.
     #[arg(long, value_name = "NAME")]
     pub(super) name: Option<String>,
@@ -135,6 +150,9 @@ pub(super) async fn run(args: Args) -> Result<Exit, Failure> {
         return Err(Failure::bad_input("`--dataset` names the results of one pool").hint("give one `--pool`"));
     }
     let placement = site::placement(args.backend, args.site.as_deref())?;
+    if args.follow {
+        return follow(&args, &placement).await;
+    }
     let (mut measuring, again) = match (&args.checkpoint, &args.sweep) {
         (Some(checkpoint), _) => {
             let again = format!("sweep evaluate --checkpoint {} ...", checkpoint.display());
@@ -154,9 +172,44 @@ pub(super) async fn run(args: Args) -> Result<Exit, Failure> {
         say("nothing is left to measure");
         return show(&args, &measuring, "complete").await.map(|()| Exit::Done);
     }
-    let ended = launch::execute(&Launch { plan, companions, detach: args.detach, again: &again }).await?;
+    let launch = Launch { plan, companions, detach: args.detach, again: &again, heading: "" };
+    let ended = launch::execute(&launch).await?;
     show(&args, &measuring, ended.word()).await?;
     Ok(ended.exit(args.detach))
+}
+
+/// Measures checkpoints while they come in.
+async fn follow(args: &Args, placement: &Placement) -> Result<Exit, Failure> {
+    let sweep = args.sweep.as_deref().expect("clap asks for it");
+    let store = target::store().await?;
+    let sweep_id = companions::find(&store, sweep).await?;
+    let question = Question::of_command(args, sweep, sweep_id, placement).await?;
+    let open =
+        store.sweep_list(Some(sweep)).await?.pop().map_or(0, |found| found.counts.pending + found.counts.running);
+    if open > 0 {
+        say(&format!("following `{sweep}`, which has {open} open jobs; `sweep launch` runs them"));
+    }
+    let requests = Requests::listen()?;
+    let mut progress = Progress::new(&question.name, 0);
+    let mut following = Following::new(&question, sweep_id);
+    let driven = following.run(None, &requests, &mut progress).await;
+    progress.finish();
+    drop(requests);
+    let Seen { jobs, datasets, places } = following.seen;
+    let plan = question.plan_of(Vec::new());
+    let again = format!("sweep evaluate {sweep} --follow ...");
+    let launch = Launch { plan: &plan, companions: &[], detach: false, again: &again, heading: "" };
+    let ended = launch::conclude(&launch, driven?).await?;
+    let mut shown: Vec<String> = Vec::new();
+    for job in jobs {
+        if !shown.contains(&job) {
+            shown.push(job);
+        }
+    }
+    let datasets = datasets.into_iter().collect();
+    let measuring = Measuring { plan, companions: Vec::new(), shown, datasets, places: Some(places) };
+    show(args, &measuring, ended.word()).await?;
+    Ok(ended.exit(false))
 }
 
 /// The evaluations of the command line, as a spec writes them.

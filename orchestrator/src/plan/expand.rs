@@ -13,6 +13,7 @@ use sha2::{Digest, Sha256};
 use super::{
     BackendChoice, Limits, LocalOptions, Plan, PlannedJob, PlannedSpec, PoolInfo, Site, WeightsInfo,
     canonical::canonical,
+    companions,
     evaluations::{Measured, evaluations},
     memory::peak_bytes,
     slurm_options,
@@ -36,7 +37,9 @@ const CLIP_RUNNER: &str = "clip";
 pub struct Inputs {
     /// The runner's answer to `describe`.
     pub runner: Description,
-    /// Its executable.
+    /// That of whoever measures checkpoints, where the spec names another one.
+    pub companion_runner: Option<Description>,
+    /// The executable of who trains.
     pub runner_path: PathBuf,
     /// Pools, by folder as the spec writes it.
     pub pools: BTreeMap<String, PoolInfo>,
@@ -72,6 +75,7 @@ pub fn plan(spec: &Spec, inputs: &Inputs) -> Result<Plan, SpecError> {
     let mut problems = Vec::from_iter(too_many_nodes(spec, inputs));
     problems.extend(side_by_side_over_nodes(spec, inputs));
     problems.extend(no_init(spec, inputs));
+    problems.extend(companions::not_measured(spec, inputs));
     let training = training_pool(spec, inputs, &mut problems);
     let measured = evaluations(spec, inputs, &mut problems);
     let (Some(training), Some(measured)) = (training, measured) else {
@@ -147,6 +151,7 @@ pub(super) fn assembled(spec: &Spec, inputs: &Inputs, pools: Vec<PoolInfo>, jobs
         runner_devices: inputs.runner.devices.clone(),
         runner_serves: inputs.runner.serve,
         base_dir: inputs.base_dir.clone(),
+        companions: companions::planned(spec, inputs),
     }
 }
 
@@ -321,7 +326,7 @@ fn job(
         skipped_max,
         samples_seen,
         seed: cell.seed,
-        recipe: shared.recipe(&cell.recipe, samples_seen),
+        recipe: shared.recipe(spec, &cell.recipe, samples_seen),
         evaluations: shared.evaluations(spec, measured, samples_seen, recipe.global_batch),
         model: Arc::clone(&model),
     };
@@ -380,7 +385,7 @@ impl Shared {
         Arc::clone(self.models.entry((cell.model.clone(), image_size, context_length, sigmoid)).or_insert_with(make))
     }
 
-    fn recipe(&mut self, recipe: &Arc<spec::Recipe>, samples_seen: u64) -> Arc<Recipe> {
+    fn recipe(&mut self, spec: &Spec, recipe: &Arc<spec::Recipe>, samples_seen: u64) -> Arc<Recipe> {
         let make = || {
             Arc::new(Recipe {
                 global_batch: recipe.global_batch,
@@ -402,6 +407,7 @@ impl Shared {
                 preprocess: recipe.preprocess,
                 grad_clip_norm: recipe.grad_clip_norm,
                 checkpoint_every_samples: recipe.checkpoint_every.map(|every| every.of(samples_seen)),
+                keep_checkpoints: companions::kept(spec, recipe),
                 extra: recipe.extra.clone(),
             })
         };
@@ -417,7 +423,11 @@ impl Shared {
         global_batch: u64,
     ) -> Arc<Vec<EvaluationPlan>> {
         let make = || {
-            let plans = measured.iter().zip(&spec.evaluations).map(|((plan, _), evaluation)| EvaluationPlan {
+            let in_training = measured
+                .iter()
+                .zip(&spec.evaluations)
+                .filter(|(_, entry)| samples_seen == 0 || !entry.every_checkpoint);
+            let plans = in_training.map(|((plan, _), evaluation)| EvaluationPlan {
                 at_samples: points(&evaluation.at_samples, samples_seen, global_batch),
                 ..plan.clone()
             });

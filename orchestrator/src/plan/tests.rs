@@ -28,6 +28,7 @@ fn inputs() -> Inputs {
             init: false,
             branches: false,
         },
+        companion_runner: None,
         runner_path: "clip-runner".into(),
         pools: [("train".to_owned(), pool("train", 4_000)), ("val".to_owned(), pool("val", 600))].into(),
         model_files: BTreeMap::new(),
@@ -144,7 +145,8 @@ fn key_is_fixed() {
 #[test]
 fn every_field_of_a_job_changes_its_key() {
     let spec = "name: x\ndata: {pool: train}\ngrid: {model: cpu-w32-l2, samples_seen: 1k, data_size: 500}\n\
-                recipe: {global_batch: 100, grad_clip_norm: 1, accum_freq: 2, loss: reference, alpha: white, extra: {momentum: 0.5}}\n\
+                recipe: {global_batch: 100, grad_clip_norm: 1, accum_freq: 2, loss: reference, alpha: white, keep_checkpoints: 3, \
+                extra: {momentum: 0.5}}\n\
                 evaluations: [{pool: val, tasks: [linear_probe, fine_tuning], train: train, shots: 5, \
                 templates: ['a {}'], at_samples: [500]}]\n\
                 limits: {skipped: 10%}\n";
@@ -161,6 +163,7 @@ fn every_field_of_a_job_changes_its_key() {
         "/evaluations/0/fine_tuning/train/path",
         "/evaluations/0/fine_tuning/train/pool",
         "/recipe/checkpoint_every_samples",
+        "/recipe/keep_checkpoints",
         "/skipped_max",
     ];
     let mut leaves = Vec::new();
@@ -486,4 +489,27 @@ fn the_sigmoid_loss_gives_a_model_its_bias() {
     let config = &sigmoid[0].spec.model.config;
     assert_eq!((config.init_logit_bias, config.init_logit_scale), (Some(-10.0), Some(10_f64.ln())));
     assert_eq!(plain[0].spec.model.config.init_logit_bias, None);
+}
+
+#[test]
+fn checkpoints_are_counted_as_runners_write_them() {
+    let planned = |samples: u64, more: &str| {
+        good(&format!(
+            "name: x\ndata: {{pool: train}}\ngrid: {{model: cpu-w32-l2, samples_seen: {samples}, data_size: 500}}\n\
+             recipe: {{global_batch: 100{more}}}\n"
+        ))
+    };
+    for samples in [100, 1_000, 1_050, 4_000] {
+        for every in [1, 99, 100, 101, 150, 250, 300, 999, 1_000, 3_999, 5_000] {
+            let plan = planned(samples, &format!(", checkpoint_every: {every}"));
+            let total = plan.jobs[0].spec.samples_seen;
+            let is_due = |seen: u64| seen / every > (seen - 100) / every || seen == total;
+            let written = (1..=total / 100).filter(|step| is_due(step * 100)).count();
+            assert_eq!(checkpoints_of(&plan.jobs[0].spec), written as u64, "{samples} samples, every {every}");
+            assert_eq!(kept_checkpoints(&plan.jobs[0]), None);
+        }
+    }
+    let kept = |keep: &str| kept_checkpoints(&planned(1_000, keep).jobs[0]).map(|kept| (kept.count, kept.bytes));
+    assert_eq!(kept(", keep_checkpoints: all"), Some((1, 12 * 191_873)));
+    assert_eq!(kept(", keep_checkpoints: 3, checkpoint_every: 10%"), Some((3, 36 * 191_873)));
 }

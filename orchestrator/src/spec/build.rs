@@ -11,7 +11,8 @@ use super::evaluation_keys::{FINE_TUNING, PROBE};
 use super::keys::RECIPE;
 use super::read::Value;
 use super::{
-    Amount, Axes, Backend, Data, DataSize, Evaluation, FineTuning, Limits, Override, Probe, Recipe, Source, Spec, slurm,
+    Amount, Axes, Backend, Companions, Data, DataSize, Evaluation, FineTuning, Limits, Override, Probe, Recipe, Source,
+    Spec, slurm,
 };
 
 /// Seconds for which a worker goes on to the next job. Long enough for its start not to matter, short enough for other
@@ -55,6 +56,7 @@ impl RecipeChange {
                 ("context_length", Value::Count(value)) => recipe.context_length = Some(value),
                 ("grad_clip_norm", Value::Number(value)) => recipe.grad_clip_norm = Some(value),
                 ("checkpoint_every", Value::Amount(value)) => recipe.checkpoint_every = Some(value),
+                ("keep_checkpoints", Value::DataSize(value)) => recipe.keep_checkpoints = Some(value),
                 ("init", Value::Text(path)) => recipe.init = Some(path),
                 ("extra", Value::Numbers(numbers)) => recipe.extra.extend(numbers),
                 (field, value) => unreachable!("the table of recipes allows {field} to be {value:?}"),
@@ -105,7 +107,9 @@ pub(super) fn spec(source: &Source, value: Value) -> Spec {
             .into_iter()
             .map(|entry| evaluation(section(Some(entry))))
             .collect(),
-        backend: backend(root.remove("backend")),
+        states_companions: root.contains_key("companions"),
+        companions: companions(section(root.remove("companions"))),
+        backend: backend(root.remove("backend")).unwrap_or_else(Backend::local),
         limits: Limits {
             parallel: count(limits.remove("parallel")).map(|count| count as usize),
             retries: count(limits.remove("retries")).unwrap_or(2) as u32,
@@ -140,6 +144,7 @@ fn default_recipe() -> Recipe {
         context_length: None,
         grad_clip_norm: None,
         checkpoint_every: None,
+        keep_checkpoints: None,
         init: None,
         extra: BTreeMap::new(),
     }
@@ -170,6 +175,7 @@ fn evaluation(mut section: Section) -> Evaluation {
         probe: probe(&mut section, &tasks),
         fine_tuning: fine_tuning(&mut section, &tasks),
         tasks,
+        every_checkpoint: text(section.remove("evaluate")).as_deref() == Some("every_checkpoint"),
         templates: list(section.remove("templates")).into_iter().filter_map(|value| text(Some(value))).collect(),
         at_samples: list(section.remove("at_samples"))
             .into_iter()
@@ -262,18 +268,26 @@ impl Backend {
     }
 }
 
-fn backend(value: Option<Value>) -> Backend {
-    match value {
-        None => Backend::local(),
-        Some(Value::Variant("local", mut options)) => Backend::Local {
+fn companions(mut section: Section) -> Companions {
+    Companions {
+        parallel: count(section.remove("parallel")).unwrap_or(1) as usize,
+        backend: backend(section.remove("backend")),
+        runner: text(section.remove("runner")),
+        on_cpu: text(section.remove("device")).as_deref() == Some("cpu"),
+    }
+}
+
+fn backend(value: Option<Value>) -> Option<Backend> {
+    Some(match value? {
+        Value::Variant("local", mut options) => Backend::Local {
             slots: count(options.remove("slots")).map(|count| count as usize),
             threads_per_slot: count(options.remove("threads_per_slot")).map(|count| count as usize),
             work_secs: secs(options.remove("worker_time")).unwrap_or(WORK_SECS),
             spool_only: is_spool(options.remove("ship")).unwrap_or(false),
         },
-        Some(Value::Variant("slurm", options)) => Backend::Slurm(Box::new(slurm::build(options))),
-        Some(value) => unreachable!("no backend {value:?} in the table"),
-    }
+        Value::Variant("slurm", options) => Backend::Slurm(Box::new(slurm::build(options))),
+        value => unreachable!("no backend {value:?} in the table"),
+    })
 }
 
 /// Whether `ship` is `spool`, if it is said.

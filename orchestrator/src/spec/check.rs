@@ -8,7 +8,7 @@ use super::cells::{Cell, expand, matches};
 use super::error::{Path, Place, Problem};
 use super::models::{shipped, sized_for};
 use super::quantity::grouped;
-use super::{Amount, Backend, DataSize, Spec, slurm};
+use super::{Amount, Backend, DataSize, Spec, apart, slurm};
 
 /// Contradictions of a spec, each place once.
 pub(super) fn check(spec: &Spec) -> Vec<Problem> {
@@ -33,21 +33,25 @@ pub(super) fn check(spec: &Spec) -> Vec<Problem> {
     measurements(&cells, spec, &mut once);
     evaluation_names(spec, &mut once);
     training_tasks(spec, &mut once);
+    apart::check(&cells, spec, &mut once);
     let mut problems = once.problems;
     if let Backend::Slurm(keys) = &spec.backend {
         problems.extend(slurm::check(keys, &Path::keys(&["backend", "slurm"])));
+    }
+    if let Some(Backend::Slurm(keys)) = &spec.companions.backend {
+        problems.extend(slurm::check(keys, &Path::keys(&["companions", "backend", "slurm"])));
     }
     problems
 }
 
 /// Reports each place once, however many cells share it.
-struct Once {
+pub(super) struct Once {
     seen: HashSet<String>,
     problems: Vec<Problem>,
 }
 
 impl Once {
-    fn at(&mut self, place: Path, message: String, label: impl Into<String>) {
+    pub(super) fn at(&mut self, place: Path, message: String, label: impl Into<String>) {
         if self.seen.insert(place.to_string()) {
             self.problems.push(Problem::new(Place::Value(place), message, label));
         }

@@ -54,6 +54,12 @@ pub(super) static EVALUATION: &[Key] = &[
         "Samples seen at which to measure too; the end always is",
     ),
     key(
+        "evaluate",
+        Kind::Choice(&["training", "every_checkpoint"]),
+        Default("training"),
+        "Who measures: the job that trains; or one of its own for each checkpoint, while training goes on",
+    ),
+    key(
         "train",
         Kind::Text,
         Optional,

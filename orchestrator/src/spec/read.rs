@@ -18,7 +18,7 @@ pub(super) enum Value {
     Text(String),
     /// Whole number.
     Count(u64),
-    /// Unique samples.
+    /// Unique samples, or another number for which `all` can be said.
     DataSize(DataSize),
     /// Images that a probe trains on.
     Shots(Shots),
@@ -83,7 +83,9 @@ fn scalar(node: &Node, kind: &Kind) -> Result<Value, Option<String>> {
             let value = count_of(node)?;
             if (*min..=*max).contains(&value) { Ok(Value::Count(value)) } else { Err(None) }
         }
-        (Kind::DataSize, Node::Text(text)) if text == "all" => Ok(Value::DataSize(DataSize::All)),
+        (Kind::DataSize | Kind::CountOrAll { .. }, Node::Text(text)) if text == "all" => {
+            Ok(Value::DataSize(DataSize::All))
+        }
         (Kind::DataSize, _) => match count_of(node)? {
             0 => Err(None),
             value if value > super::keys::COUNT_MAX => Err(Some("too large".to_owned())),
@@ -95,6 +97,10 @@ fn scalar(node: &Node, kind: &Kind) -> Result<Value, Option<String>> {
             0 => Err(None),
             value if value > super::keys::COUNT_MAX => Err(Some("too large".to_owned())),
             value => Ok(Value::Shots(Shots::Each(value))),
+        },
+        (Kind::CountOrAll { max }, _) => match count_of(node)? {
+            value if (1..=*max).contains(&value) => Ok(Value::DataSize(DataSize::Samples(value))),
+            _ => Err(None),
         },
         (Kind::Amount, Node::Text(text)) if text.trim_end().ends_with('%') => match quantity::percent(text) {
             Ok(percent) if (0.0..=100.0).contains(&percent) => Ok(Value::Amount(Amount::Percent(percent))),

@@ -240,6 +240,7 @@ mod tests {
             preprocess: protocol::Preprocess::default(),
             grad_clip_norm: None,
             checkpoint_every_samples: None,
+            keep_checkpoints: None,
             extra: std::collections::BTreeMap::new(),
         }
     }

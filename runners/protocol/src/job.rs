@@ -251,9 +251,9 @@ pub struct Ranks {
 
 impl JobSpec {
     /// The spec as hashed: names and paths of pools are left out, since the digest
-    /// already says what the data are, and so is the distance
-    /// of checkpoints, since a job that was resumed gives the same result. Of a job that only measures, nothing counts
-    /// that is for training.
+    /// already says what the data are, and so are the distance
+    /// and number of checkpoints, since a job that was resumed gives the same result. Of a job that only measures,
+    /// nothing counts that is for training.
     #[must_use]
     pub fn identity(&self) -> JobSpec {
         let mut identity = self.clone();
@@ -264,6 +264,7 @@ impl JobSpec {
             init.path = PathBuf::new();
         }
         identity.recipe.checkpoint_every_samples = None;
+        identity.recipe.keep_checkpoints = None;
         identity.data.path = PathBuf::new();
         identity.data.pool.clear();
         identity.skipped_max = None;

@@ -15,6 +15,7 @@ mod event;
 pub mod exit;
 mod fine_tuning;
 mod job;
+mod keep;
 mod manifest;
 mod model;
 mod probe;
@@ -27,6 +28,7 @@ pub use job::{
     DataSource, EvaluationPlan, EvaluationTask, Job, JobSpec, ParentCheckpoint, Ranks, Resources, RunnerIdentity,
     WEIGHT_FILES, Weights,
 };
+pub use keep::{All, Keep};
 pub use manifest::{HASH_ORDER_DOC, PoolManifest, ShardEntry, SourceEntry};
 pub use model::{
     Approximate, Clean, Compute, GeluSettings, ImagePool, Layers, ModelConfig, ModelProblem, ModelSize, NamedModel,

@@ -4,6 +4,8 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
+use crate::Keep;
+
 /// How to train. Every field has a value here; defaults are the planner's business.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -45,6 +47,9 @@ pub struct Recipe {
     pub grad_clip_norm: Option<f64>,
     /// A checkpoint every so many samples (and one at the end and on request).
     pub checkpoint_every_samples: Option<u64>,
+    /// Checkpoints that stay on disk; left out: as the runner has it, at least the newest. No part of a job's identity.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub keep_checkpoints: Option<Keep>,
     /// Anything a foreign runner needs beside this; `clip-runner` takes none.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub extra: BTreeMap<String, f64>,
@@ -71,6 +76,7 @@ impl Recipe {
             preprocess: Preprocess::default(),
             grad_clip_norm: None,
             checkpoint_every_samples: None,
+            keep_checkpoints: None,
             extra: BTreeMap::new(),
         }
     }

@@ -45,6 +45,7 @@ pub(super) fn text(
         }
     }
     lines.extend(super::training::lines(plan));
+    lines.extend(super::checkpoints::checkpoints(plan));
     lines.push(String::new());
     lines.extend(table(plan, states, all));
     lines.push(String::new());

@@ -7,7 +7,8 @@ use crate::spec::quantity::grouped;
 
 /// A line a linear probe and a fine-tuning, as the cheapest job has them.
 pub(super) fn lines(plan: &Plan) -> Vec<String> {
-    let Some(job) = plan.jobs.first() else { return Vec::new() };
+    // Pieces of a trunk measure nothing.
+    let Some(job) = plan.jobs.iter().find(|job| !job.spec.evaluations.is_empty()) else { return Vec::new() };
     let mut lines = Vec::new();
     for evaluation in job.spec.evaluations.iter() {
         lines.extend(evaluation.probe.as_ref().map(|probe| of_probe(plan, evaluation, probe)));

@@ -215,6 +215,27 @@ fn clip_runner_measures_its_checkpoints_as_it_did_in_training() {
     let rows = bench.ask("SELECT count(*)::text FROM observation WHERE sweep = 'oc' AND dataset = 'again'");
     assert_eq!((observed, rows), (Vec::new(), vec!["12".to_owned()]));
 
+    // A run whose arguments say how its images were made ready, and what was changed of its model.
+    let arguments = "name: other\nforce_context_length: 16\nimage_mean: [0.5, 0.25, 0.5]\nimage_resize_mode: squash\n";
+    let more = params.replace("name: oc\n", arguments) + "force_quick_gelu: True\n";
+    fs::write(run.join("params.txt"), &more).expect("it is ours");
+    let other = ["evaluate", "other", "--pool", &val, "--task", "zeroshot_retrieval"];
+    for args in [&["import", "open-clip", "oc", "--name", "other"][..], &other] {
+        let said = said(&bench, args);
+        assert!(said.starts_with("exit: 0"), "{said}\n{}", bench.story());
+    }
+    let seen = bench.ask(
+        "SELECT concat_ws(' ', js.spec #>> '{recipe,preprocess,mean}', js.spec #>> '{recipe,preprocess,resize_mode}',
+                          js.spec #>> '{model,config,quick_gelu}', js.spec #>> '{model,config,text_cfg,context_length}')
+         FROM job_spec js JOIN sweep_job USING (job_id) JOIN sweep USING (sweep_id) WHERE name LIKE 'other-evaluate-%'",
+    );
+    assert_eq!(seen, ["[0.5, 0.25, 0.5] squash true 16"]);
+    fs::write(run.join("params.txt"), more.replace("squash", "crop").replace("other", "third")).expect("it is ours");
+    let imported = said(&bench, &["import", "open-clip", "oc", "--name", "third"]);
+    assert!(imported.starts_with("exit: 0"), "{imported}");
+    let refused = flat(&said(&bench, &["evaluate", "third", "--pool", &val, "--task", "zeroshot_retrieval"]));
+    assert!(refused.contains("exit: 2") && refused.contains("unknown variant `crop`"), "{refused}");
+
     // A sweep that starts from it, and is another one for that.
     fs::copy(Path::new(&path).join("model.safetensors"), bench.path().join("start.safetensors")).expect("it is ours");
     bench.change_spec(&[("name: clip\n", "name: on\n"), ("lr: 1e-3", "lr: 1e-3, init: start.safetensors")]);

@@ -126,6 +126,7 @@ fn recipe() -> Recipe {
         preprocess: protocol::Preprocess::default(),
         grad_clip_norm: None,
         checkpoint_every_samples: None,
+        keep_checkpoints: None,
         extra: std::collections::BTreeMap::new(),
     }
 }

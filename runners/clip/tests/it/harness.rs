@@ -208,6 +208,7 @@ fn recipe() -> Recipe {
         preprocess: protocol::Preprocess::default(),
         grad_clip_norm: Some(1.0),
         checkpoint_every_samples: None,
+        keep_checkpoints: None,
         extra: std::collections::BTreeMap::new(),
     }
 }

@@ -273,6 +273,24 @@ fn batches_are_listed_as_they_are_trained_on() {
 }
 
 #[test]
+fn a_job_says_how_many_checkpoints_stay() {
+    let bench = Bench::new();
+    for (keep, kept) in [(r#""all""#, 5), ("3", 3), ("1", 1)] {
+        let mut job = bench.job(&format!("kept-{kept}"));
+        job.spec.recipe.checkpoint_every_samples = Some(64);
+        job.spec.recipe.keep_checkpoints = Some(serde_json::from_str(keep).expect("it is allowed"));
+        job.spec.samples_seen = 320;
+        let (events, _) = run(&job);
+        let reported = events.iter().filter(|event| matches!(event, Event::Checkpoint { .. })).count();
+        let folder = last_checkpoint(&events);
+        let folder = folder.parent().expect("checkpoint folder");
+        assert_eq!((reported, fs::read_dir(folder).expect("folder").count()), (5, kept), "{keep}");
+    }
+    let none: Result<protocol::Keep, _> = serde_json::from_str("0");
+    assert!(none.is_err(), "{none:?}");
+}
+
+#[test]
 fn a_damaged_checkpoint_falls_back_to_the_one_before() {
     let bench = Bench::new();
     let mut job = bench.job("damaged");
