@@ -68,24 +68,25 @@ pub(super) fn kept(spec: &Spec, recipe: &spec::Recipe) -> Option<Keep> {
 }
 
 /// Checkpoints that a job writes: one after the first step at or past each multiple of their distance, and one at the
-/// end.
-pub fn checkpoints_of(spec: &PlannedSpec) -> u64 {
-    let (samples, batch) = (spec.samples_seen, spec.recipe.global_batch);
+/// end. A job with a parent begins where that ends.
+pub fn checkpoints_of(job: &PlannedJob) -> u64 {
+    let spec = &job.spec;
+    let (samples, batch, begun) = (spec.samples_seen, spec.recipe.global_batch, spec.samples_seen - job.own_samples());
     if spec.measures_only() {
         return 0;
     }
     let Some(every) = spec.recipe.checkpoint_every_samples.filter(|every| *every > 0) else { return 1 };
     if every <= batch {
-        return spec.steps();
+        return job.own_samples() / batch;
     }
     let multiples = samples / every;
     // Unless the last step reaches one.
-    multiples + u64::from(multiples * every + batch <= samples)
+    multiples - begun / every + u64::from(multiples * every + batch <= samples)
 }
 
 /// What stays of them where the job is told how many; `None`: that is up to the runner.
 pub fn kept_checkpoints(job: &PlannedJob) -> Option<KeptCheckpoints> {
-    let written = checkpoints_of(&job.spec);
+    let written = checkpoints_of(job);
     let count = match job.spec.recipe.keep_checkpoints? {
         Keep::All(_) => written,
         Keep::Newest(count) => count.get().min(written),

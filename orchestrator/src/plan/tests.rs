@@ -505,7 +505,7 @@ fn checkpoints_are_counted_as_runners_write_them() {
             let total = plan.jobs[0].spec.samples_seen;
             let is_due = |seen: u64| seen / every > (seen - 100) / every || seen == total;
             let written = (1..=total / 100).filter(|step| is_due(step * 100)).count();
-            assert_eq!(checkpoints_of(&plan.jobs[0].spec), written as u64, "{samples} samples, every {every}");
+            assert_eq!(checkpoints_of(&plan.jobs[0]), written as u64, "{samples} samples, every {every}");
             assert_eq!(kept_checkpoints(&plan.jobs[0]), None);
         }
     }

@@ -83,6 +83,8 @@ class Job:
             refuse("recipe.precision", recipe["precision"], "must be `fp32` or `amp_bf16`")
         if recipe["schedule"] not in ("cosine", "constant"):
             refuse("recipe.schedule", recipe["schedule"], "must be `cosine` or `constant`")
+        if recipe.get("loss", "fused") not in ("fused", "reference"):
+            refuse("recipe.loss", recipe["loss"], "must be `fused` or `reference`: this runner trains InfoNCE")
         if self.batch < 1 or self.batch % (self.ranks * self.accum):
             allowed = f"must be a multiple of {self.ranks} ranks x {self.accum} parts (`accum_freq`)"
             refuse("recipe.global_batch", self.batch, allowed)

@@ -330,6 +330,8 @@ def test_a_job_with_a_tokenizer_file_is_trained(spec, base, case):
 
 
 REFUSED = [
+    ("recipe", "loss", "siglip", "`recipe.loss` is siglip, but must be `fused` or `reference`"),
+    ("recipe", "schedule", "constant_cooldown", "`recipe.schedule` is constant_cooldown, but must be `cosine`"),
     ("recipe", "preprocess", {"fill": 1}, "`recipe.preprocess.fill` is 1, but is no setting that this runner knows"),
     ("recipe", "augmentation", "flip_shift", "`recipe.augmentation` is flip_shift, but must be `none`"),
     ("recipe", "global_batch", 70, "`samples_seen` is 1200, but must be a multiple"),
