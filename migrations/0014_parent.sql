@@ -57,6 +57,41 @@ WHERE NOT EXISTS (SELECT FROM job branch JOIN sweep_job branches ON branches.job
                   WHERE branch.parent = j.job_id AND branches.sweep_id = sj.sweep_id);
 COMMENT ON COLUMN observation.gpu_hours IS 'Hours of training x GPUs, all attempts, those of what it goes on from too; NULL where no GPU is known of.';
 
+-- Points of a cell; C up to them is the whole's, and so are GPU-hours.
+CREATE OR REPLACE VIEW checkpoint_observation AS
+SELECT s.name AS sweep, j.job_key, j.model, j.parameters, m.samples_seen, j.data_size,
+       CASE WHEN j.unique_samples IS NOT NULL THEN least(j.unique_samples, m.samples_seen) END AS unique_samples, j.seed,
+       share.of_d * j.gmacs_samples AS gmacs_samples, share.of_d * j.train_flops AS train_flops, share.of_d * j.six_nd AS six_nd,
+       m.dataset, m.metric, m.value,
+       CASE WHEN m.metric LIKE 'loss%' THEN m.value ELSE 1 - m.value END AS error,
+       m.standard_error, m.chance, m.count,
+       coalesce(j.exact_n, j.parameters) AS n,
+       position.d AS d,
+       position.u,
+       position.d / position.u AS epochs,
+       (SELECT p.name FROM pool p WHERE p.digest = j.pool) AS pool,
+       j.source,
+       CASE WHEN j.parent IS NULL THEN share.of_d * (SELECT c.gpu_hours FROM job_cost c WHERE c.job_id = j.job_id)
+            ELSE whole_gpu_hours(j.parent)
+                 + (SELECT c.gpu_hours FROM job_cost c WHERE c.job_id = j.job_id)
+                   * (m.samples_seen - j.parent_samples)::double precision / (j.samples_seen - j.parent_samples) END AS gpu_hours,
+       j.source_detail
+FROM measurement m
+JOIN job j USING (job_id)
+JOIN sweep_job sj USING (job_id)
+JOIN sweep s USING (sweep_id)
+CROSS JOIN LATERAL (SELECT CASE WHEN m.samples_seen = j.samples_seen THEN coalesce(j.exact_d, j.samples_seen)
+                                WHEN j.samples_seen IS NOT NULL THEN m.samples_seen END::double precision AS d) seen
+-- least() leaves NULLs out, so an unknown U has to be seen to.
+CROSS JOIN LATERAL (SELECT seen.d, CASE WHEN coalesce(j.exact_u, j.unique_samples) IS NOT NULL
+                                        THEN least(coalesce(j.exact_u, j.unique_samples), seen.d) END AS u) position
+CROSS JOIN LATERAL (SELECT CASE WHEN j.samples_seen IS NULL OR m.samples_seen = j.samples_seen THEN 1
+                                ELSE m.samples_seen::double precision / j.samples_seen END AS of_d) share
+WHERE j.state = 'done' AND (j.samples_seen IS NULL OR m.samples_seen BETWEEN 1 AND j.samples_seen)
+      AND NOT EXISTS (SELECT FROM job branch JOIN sweep_job branches ON branches.job_id = branch.job_id
+                      WHERE branch.parent = j.job_id AND branches.sweep_id = sj.sweep_id);
+COMMENT ON VIEW checkpoint_observation IS 'Like observation, but at every point of training that was measured: D, U, C and GPU-hours up to there. Checkpoints of one job share its key. No aggregates, and no trunks: their points belong to several cells.';
+
 CREATE OR REPLACE VIEW result AS
 SELECT s.name AS sweep, j.job_key, j.state, j.model, j.parameters, j.image_parameters, j.text_parameters,
        j.samples_seen, j.data_size, j.unique_samples, j.samples_seen::double precision / j.unique_samples AS epochs, j.seed,

@@ -273,7 +273,9 @@ fn kept(args: &Args, sweep: &str, all: Vec<CheckpointOf>) -> Result<Vec<Checkpoi
     }
     let asked: Vec<CheckpointOf> = all
         .into_iter()
-        .filter(|found| args.at == At::EveryCheckpoint || last.get(&found.job_key) == Some(&found.samples_seen))
+        .filter(|found| {
+            args.at == At::EveryCheckpoint || (last.get(&found.job_key) == Some(&found.samples_seen) && !found.is_trunk)
+        })
         .collect();
     let number = asked.len();
     let there: Vec<CheckpointOf> = asked.into_iter().filter(|found| Path::new(&found.path).exists()).collect();

@@ -191,7 +191,7 @@ async fn follow(args: &Args, placement: &Placement) -> Result<Exit, Failure> {
     }
     let requests = Requests::listen()?;
     let mut progress = Progress::new(&question.name, 0);
-    let mut following = Following::new(&question, sweep_id);
+    let mut following = Following::new(&question, sweep_id, None);
     let driven = following.run(None, &requests, &mut progress).await;
     progress.finish();
     drop(requests);

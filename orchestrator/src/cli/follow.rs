@@ -6,6 +6,7 @@
 
 use std::collections::BTreeSet;
 use std::path::Path;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use tokio::time::sleep;
@@ -15,7 +16,7 @@ use super::drive::{Driving, Requests, drive_jobs};
 use super::evaluate::CONTRADICTION;
 use super::launch::Driven;
 use super::output::{Failure, say};
-use super::progress::Progress;
+use super::progress::{self, Progress};
 use crate::plan::Plan;
 use crate::schedule::driver::Outcome;
 use crate::store::{CheckpointOf, EndListener, StateCounts, Store, StoreError};
@@ -30,6 +31,8 @@ pub(super) struct Following<'a> {
     question: &'a Question,
     /// The sweep that is followed.
     sweep_id: i64,
+    /// Whether this process still trains it.
+    training: Option<&'a AtomicBool>,
     /// Checkpoints that have been looked at, by attempt and samples seen.
     known: Vec<(i64, i64)>,
     /// Of which so many were not kept.
@@ -70,8 +73,9 @@ impl From<LookError> for Failure {
 }
 
 impl<'a> Following<'a> {
-    pub(super) fn new(question: &'a Question, sweep_id: i64) -> Following<'a> {
-        Following { question, sweep_id, known: Vec::new(), gone: 0, seen: Seen::default() }
+    /// `training`: whether a driver of the same process still stores and trains jobs of the sweep.
+    pub(super) fn new(question: &'a Question, sweep_id: i64, training: Option<&'a AtomicBool>) -> Following<'a> {
+        Following { question, sweep_id, training, known: Vec::new(), gone: 0, seen: Seen::default() }
     }
 
     /// Follows to the end. `launched` says how large the models are that are to come, where that is known.
@@ -125,7 +129,15 @@ impl<'a> Following<'a> {
                         store = again;
                     }
                 }
-                Err(error) => return Err(error.into()),
+                Err(error) => {
+                    // Said at once: what is stored goes on, and training may take days.
+                    let failure = Failure::from(error);
+                    progress::interject(&format!(
+                        "no more checkpoints are measured in this launch: {}",
+                        failure.message()
+                    ));
+                    return Err(failure);
+                }
             }
             let hint = async {
                 match &mut hints {
@@ -148,7 +160,8 @@ impl<'a> Following<'a> {
     /// Adds what measures the checkpoints that were not there at the last look. Whether more may come.
     async fn look(&mut self, store: &Store) -> Result<bool, LookError> {
         // Before the checkpoints: those of a job that has ended are all there.
-        let more = store.job_first_open(self.sweep_id).await?.is_some();
+        let training = self.training.is_some_and(|training| training.load(Ordering::SeqCst));
+        let more = training || store.job_first_open(self.sweep_id).await?.is_some();
         let found = store.companion_checkpoints(self.sweep_id, false, &self.known).await?;
         let places: Vec<(i64, i64)> = found.iter().map(|found| (found.attempt_id, found.samples_seen)).collect();
         let (there, gone): (Vec<CheckpointOf>, Vec<CheckpointOf>) =

@@ -1,6 +1,7 @@
 //! `sweep launch`: plan, store, run until every job has ended, say how it went.
 
 use std::path::PathBuf;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use serde::Serialize;
 
@@ -143,9 +144,11 @@ async fn both(launch: &Launch<'_>, question: &Question) -> Result<(Ended, Option
     let requests = Requests::listen()?;
     let mut bars = Progress::new(&launch.plan.name, begun.before.total());
     let mut beside = bars.beside(&question.name);
-    let mut following = Following::new(question, begun.stored.sweep_id);
+    let is_training = AtomicBool::new(!begun.idle);
+    let mut following = Following::new(question, begun.stored.sweep_id, Some(&is_training));
     let training = async {
         let trained = run_jobs(launch, begun, &requests, &mut bars).await;
+        is_training.store(false, Ordering::SeqCst);
         if trained.as_ref().is_ok_and(|trained| trained.outcome != Outcome::Complete) || trained.is_err() {
             // Nobody is left to write checkpoints.
             requests.stop();

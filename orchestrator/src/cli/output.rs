@@ -82,6 +82,11 @@ impl Failure {
         self
     }
 
+    /// What was wrong, without causes and hint.
+    pub fn message(&self) -> &str {
+        &self.message
+    }
+
     /// Writes `error: ...`, its causes and the hint to standard error, and gives the exit code.
     pub fn print(self) -> ExitCode {
         let (red, cyan, plain) = if color_stderr() { ("\x1b[1;31m", "\x1b[1;36m", "\x1b[0m") } else { ("", "", "") };

@@ -5,7 +5,7 @@ use std::num::NonZeroU64;
 
 use protocol::{All, Keep};
 
-use super::{Inputs, PlannedJob, PlannedSpec};
+use super::{Inputs, PlannedJob};
 use crate::spec::{self, DataSize, Path, Place, Problem, Spec};
 
 /// Bytes a parameter in a checkpoint: weights and AdamW's two moments, fp32.

@@ -82,7 +82,8 @@ pub(super) fn measured_too_early(spec: &Spec, jobs: &[PlannedJob]) -> Vec<Proble
     let mut problems: Vec<Problem> = Vec::new();
     for job in jobs {
         let Some(parent) = &job.parent else { continue };
-        for (index, (evaluation, planned)) in spec.evaluations.iter().zip(&*job.spec.evaluations).enumerate() {
+        let in_training = spec.evaluations.iter().enumerate().filter(|(_, evaluation)| !evaluation.every_checkpoint);
+        for ((index, evaluation), planned) in in_training.zip(&*job.spec.evaluations) {
             let Some(early) = planned.at_samples.iter().find(|&&at| at < parent.samples_seen) else { continue };
             let place = Path::keys(&["evaluations"]).index(index).key("at_samples");
             let message = format!(

@@ -356,7 +356,11 @@ fn cost(report: &Report) -> String {
             of.iter().filter(|job| job.state == "done").map(|job| value(job)).sum::<f64>()
         };
         let train = sum(&|job| job.train_secs.unwrap_or(0.0));
-        let samples = done(&|job| job.samples_seen.unwrap_or(0) as f64);
+        // What jobs share is trained once.
+        let samples = done(&|job| (job.samples_seen.unwrap_or(0) - job.parent_samples) as f64);
+        let own = |job: &StudyJob| {
+            job.samples_seen.map_or(1.0, |samples| 1.0 - job.parent_samples as f64 / samples.max(1) as f64)
+        };
         vec![
             name,
             of.len().to_string(),
@@ -365,8 +369,8 @@ fn cost(report: &Report) -> String {
             duration(sum(&|job| job.eval_secs.unwrap_or(0.0))),
             compact(samples),
             if train > 0.0 { compact(samples / train) } else { String::new() },
-            scientific(done(&|job| job.gmacs_samples.unwrap_or(0.0))),
-            scientific(done(&|job| job.train_flops.unwrap_or(0.0))),
+            scientific(done(&|job| own(job) * job.gmacs_samples.unwrap_or(0.0))),
+            scientific(done(&|job| own(job) * job.train_flops.unwrap_or(0.0))),
         ]
     };
     for (model, _) in &models {

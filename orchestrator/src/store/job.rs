@@ -187,7 +187,10 @@ impl Store {
                        WHERE a.job_id = j.job_id AND a.ended_at IS NOT NULL ORDER BY a.attempt_id DESC LIMIT 1) AS last_end,
                       (SELECT min(extract(epoch FROM now() - s.launcher_seen_at))::float8
                        FROM sweep s JOIN sweep_job USING (sweep_id) WHERE job_id = j.job_id) AS launcher_secs,
-                      (SELECT p.job_key FROM job p WHERE p.job_id = j.parent AND p.state <> 'done') AS waits_for
+                      (SELECT p.job_key FROM job p
+                       WHERE p.job_id = j.parent AND p.state <> 'done'
+                             AND EXISTS (SELECT FROM sweep_job own JOIN sweep_job parents USING (sweep_id)
+                                         WHERE own.job_id = j.job_id AND parents.job_id = p.job_id)) AS waits_for
                FROM job j
                LEFT JOIN LATERAL (SELECT * FROM attempt a WHERE a.job_id = j.job_id ORDER BY a.attempt_id DESC LIMIT 1) last
                          ON true

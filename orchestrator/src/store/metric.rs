@@ -123,7 +123,10 @@ impl Store {
     ) -> Result<Option<Stored>, StoreError> {
         let failed = doing("can't store events");
         let mut tx = self.pool.begin().await.map_err(&failed)?;
-        let Some(orders) = fenced(&mut tx, claim, end.is_some() || batch.data.is_some()).await.map_err(&failed)? else {
+        let Some(orders) = fenced(&mut tx, claim, end.is_some() || batch.data.is_some() || batch.started.is_some())
+            .await
+            .map_err(&failed)?
+        else {
             return match end.and_then(|end| end.next) {
                 // An earlier try may have got through, its answer lost.
                 Some(next) => {
@@ -213,7 +216,9 @@ async fn progress_update(
 ) -> Result<i64, sqlx::Error> {
     let (resumed_from, device) = batch.started.clone().unzip();
     let from = sqlx::query_scalar!(
-        "WITH alive AS (UPDATE attempt SET heartbeat_at = now() WHERE attempt_id = $6 AND attempt_id <> $1)
+        "WITH alive AS (UPDATE attempt SET heartbeat_at = now() WHERE attempt_id = $6 AND attempt_id <> $1),
+              -- It has begun before the parent's end: it goes on from nothing of the parent.
+              alone AS (UPDATE job SET parent = NULL, parent_samples = 0 WHERE job_id = $7 AND parent_samples > $4)
          UPDATE attempt SET acked_events = greatest(acked_events, $2), samples_seen = greatest(samples_seen, $3),
                 resumed_from_samples = coalesce($4, resumed_from_samples), device = coalesce($5, device),
                 heartbeat_at = CASE attempt_id WHEN $6 THEN now() ELSE heartbeat_at END
@@ -224,6 +229,7 @@ async fn progress_update(
         resumed_from,
         device,
         claim.attempt_id,
+        claim.job_id,
     )
     .fetch_optional(tx)
     .await?;

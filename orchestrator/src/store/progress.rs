@@ -113,7 +113,8 @@ impl Store {
             r#"SELECT j.job_key, j.state, j.reason, j.model, j.samples_seen AS samples_total, j.data_size, j.seed,
                       coalesce(j.gmacs_samples * (1 - j.parent_samples::float8 / j.samples_seen), 0) AS "gmacs!",
                       j.parent_samples,
-                      (SELECT p.job_key FROM job p WHERE p.job_id = j.parent AND p.state <> 'done') AS waits_for,
+                      (SELECT p.job_key FROM job p JOIN sweep_job parents USING (job_id)
+                       WHERE p.job_id = j.parent AND p.state <> 'done' AND parents.sweep_id = $1) AS waits_for,
                       EXISTS (SELECT FROM job branch JOIN sweep_job branches USING (job_id)
                               WHERE branch.parent = j.job_id AND branches.sweep_id = $1) AS "is_trunk!",
                       coalesce(a.samples_seen, j.parent_samples, 0) AS "samples_seen!",

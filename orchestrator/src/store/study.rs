@@ -64,6 +64,10 @@ pub struct StudyJob {
     pub train_flops: Option<f64>,
     /// C, 6ND.
     pub six_nd: Option<f64>,
+    /// Samples of these that its parent trains on; 0 without one.
+    pub parent_samples: i64,
+    /// Whether other jobs of the sweep go on from it: it is no cell.
+    pub is_trunk: bool,
     /// Training loss at the last report, nats.
     pub train_loss: Option<f64>,
     /// Seconds in training steps, all attempts.
@@ -195,7 +199,7 @@ impl Store {
             r#"SELECT j.job_key, j.state, j.reason, last.stderr_tail AS "stderr_tail?", j.runner, j.runner_version, j.model,
                       j.parameters, j.samples_seen, j.data_size, j.unique_samples, j.seed, j.gmacs_samples,
                         j.train_flops,
-                      j.six_nd, r.train_loss, r.train_secs, r.gpu_hours, j.source, r.pool, r.eval_secs, coalesce(r.attempts, 0) AS "attempts!",
+                      j.six_nd, j.parent_samples, r.is_trunk AS "is_trunk!", r.train_loss, r.train_secs, r.gpu_hours, j.source, r.pool, r.eval_secs, coalesce(r.attempts, 0) AS "attempts!",
                       last.device AS "device?", j.done_at
                FROM job j
                JOIN sweep_job sj USING (job_id)

@@ -280,10 +280,16 @@ pub(super) async fn jobs_upsert(
     let to_run: Vec<&PlannedJob> = jobs.iter().copied().filter(to_run).collect();
     if !to_run.is_empty() {
         sqlx::query!(
-            "UPDATE job_spec SET spec = given.spec::jsonb
+            // Another sweep may ask for all checkpoints of a job that they share: they stay.
+            r#"UPDATE job_spec SET spec = told.spec
              FROM unnest($1::text[], $2::text[]) AS given (job_key, spec) JOIN job USING (job_key)
+             JOIN job_spec was USING (job_id)
+             CROSS JOIN LATERAL (
+                 SELECT CASE WHEN was.spec #>> '{recipe,keep_checkpoints}' = 'all'
+                             THEN jsonb_set(given.spec::jsonb, '{recipe,keep_checkpoints}', '"all"')
+                             ELSE given.spec::jsonb END AS spec) told
              WHERE job_spec.job_id = job.job_id AND job.state IN ('pending', 'failed', 'cancelled')
-                   AND job_spec.spec <> given.spec::jsonb",
+                   AND job_spec.spec <> told.spec"#,
             &column(&to_run, |job| job.job_key.clone()),
             &column(&to_run, spec_of),
         )
@@ -305,7 +311,9 @@ async fn parents_set(tx: &mut PgConnection, jobs: &[&PlannedJob]) -> Result<(), 
         "WITH locked AS MATERIALIZED (
              SELECT job.job_id, given.parent_key
              FROM unnest($1::text[], $2::text[]) AS given (job_key, parent_key) JOIN job USING (job_key)
-             WHERE job.state = 'pending' AND job.fence = 0 ORDER BY job_key FOR UPDATE OF job)
+             WHERE job.state = 'pending' AND job.fence = 0
+                   AND NOT EXISTS (SELECT FROM attempt a WHERE a.job_id = job.job_id AND a.state IN ('intent', 'launched', 'running'))
+             ORDER BY job_key FOR UPDATE OF job)
          UPDATE job SET parent = p.job_id, parent_samples = p.samples_seen
          FROM locked JOIN job p ON p.job_key = locked.parent_key
          WHERE job.job_id = locked.job_id AND job.parent IS DISTINCT FROM p.job_id",

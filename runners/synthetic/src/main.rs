@@ -130,6 +130,7 @@ fn run(job_file: &Path, stop: &StopSignal) -> Result<i32> {
     let (steps, batch) = (spec.steps(), spec.recipe.global_batch);
     let mut ranks = Ranks::meet(&job)?;
     let own = checkpoint::newest(&job.checkpoint_dir, job.fence);
+    let begins = own.is_none();
     let state = own.or_else(|| checkpoint::of_parent(&job)).unwrap_or_default();
     let mut state = ranks.agree_on_start(state)?;
     let first = ranks.is_first();
@@ -140,6 +141,10 @@ fn run(job_file: &Path, stop: &StopSignal) -> Result<i32> {
         device: ranks.device(),
         data: None,
     })?;
+    if first && begins && state.step > 0 {
+        // What is due where the parent ends is this job's.
+        evaluate(&job, state.step * batch, false)?;
+    }
     let report_every = (steps / 50).max(1);
     let started = Instant::now();
     while state.step < steps && !spec.recipe.extra.contains_key(NOTHING) {

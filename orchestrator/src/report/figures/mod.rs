@@ -134,7 +134,9 @@ impl Legend {
         Legend {
             models,
             data_sizes: sorted(study.jobs.iter().filter_map(|job| job.data_size).collect()),
-            samples_seen: sorted(study.jobs.iter().filter_map(|job| job.samples_seen).collect()),
+            samples_seen: sorted(
+                study.jobs.iter().filter(|job| !job.is_trunk).filter_map(|job| job.samples_seen).collect(),
+            ),
         }
     }
 

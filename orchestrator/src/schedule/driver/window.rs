@@ -31,7 +31,7 @@ impl RoundDriver<'_> {
                     self.cursor = first - 1;
                     let mut jobs = window.jobs;
                     if jobs.len() < room {
-                        self.look_ahead(reached, rows, limit, &mut jobs).await?;
+                        self.look_ahead(reached, room, rows, limit, &mut jobs).await?;
                     }
                     return Ok((jobs, false));
                 }
@@ -56,22 +56,27 @@ impl RoundDriver<'_> {
     async fn look_ahead(
         &mut self,
         reached: Option<i32>,
+        room: usize,
         rows: i64,
         limit: i64,
         jobs: &mut Vec<OpenJob>,
     ) -> Result<(), StoreError> {
         self.ahead = self.ahead.max(reached);
+        // Windows with jobs are looked at again in the next round, until these have been started.
+        let mut first = None;
         for _ in 0..WINDOWS_AHEAD {
             let Some(after) = self.ahead else { break };
             let window = self.store.job_window(self.sweep.sweep_id, after, rows, limit).await?;
             self.ahead = window.reached;
             if !window.jobs.is_empty() {
-                // Not passed over before they have been started.
-                self.ahead = Some(after);
+                first.get_or_insert(after);
                 jobs.extend(window.jobs);
+            }
+            if jobs.len() >= room {
                 break;
             }
         }
+        self.ahead = first.or(self.ahead);
         Ok(())
     }
 }

@@ -71,6 +71,20 @@ fn write_runner_without_branches(folder: &Path) {
 }
 
 #[test]
+fn what_is_planned_where_the_cooldown_begins_is_measured_there() {
+    let bench = Bench::new(&SPEC.replace(
+        "backend:",
+        "evaluations: [{name: held, pool: held, tasks: zeroshot_retrieval, at_samples: [80%]}]\nbackend:",
+    ));
+    bench.finish();
+    bench.assert_each_done_once();
+    let places =
+        "SELECT DISTINCT concat_ws(' ', j.samples_seen, m.samples_seen) FROM measurement m JOIN job j USING (job_id)
+                  WHERE j.samples_seen = 5120 ORDER BY 1";
+    assert_eq!(bench.ask(places), ["5120 4096", "5120 5120"]);
+}
+
+#[test]
 fn launcher_and_workers_are_killed_and_the_same_rows_result() {
     let whole = Bench::new(SPEC);
     whole.finish();
@@ -151,7 +165,7 @@ fn a_trunk_whose_checkpoints_are_gone_is_not_waited_for() {
     bench.change_spec(&[("1280", "[1280, 2560]")]);
     bench.finish();
     bench.assert_each_done_once();
-    assert_eq!(bench.ask(COURSES)[2..], ["2048 1024 0", "2560 2048 2048"], "from the beginning, with the same result");
+    assert_eq!(bench.ask(COURSES)[2..], ["2048 0 0", "2560 2048 2048"], "from the beginning, and stored so");
     let whole = Bench::new(&SPEC.replace(", 5120", ""));
     whole.finish();
     assert_eq!(bench.ask(CELLS), whole.ask(CELLS));
