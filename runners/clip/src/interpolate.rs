@@ -139,7 +139,7 @@ impl Measuring {
     fn of(path: &Path) -> anyhow::Result<Measuring> {
         let (job, mut prepared) = (job::read(path)?, Prepared::default());
         ensure!(!job.spec.evaluations.is_empty(), "{} has no evaluations", path.display());
-        let device = device::open(&job.resources)?;
+        let device = device::open(&job.resources, None)?;
         let held_out =
             job.spec.evaluations.iter().map(|plan| prepared.held_out(&job, plan)).collect::<Result<_, _>>()?;
         let model = Clip::new(&job.spec.model.config, job.spec.recipe.precision, job.spec.seed, device);

@@ -3,10 +3,12 @@
 //! With unit embeddings u_i (images) and v_j (texts), s = exp(logit_scale) and logits l_ij = s u_i . v_j,
 //! L = 1/2 [ mean_i (logsumexp_j l_ij - l_ii) + mean_j (logsumexp_i l_ij - l_jj) ].
 
+use kernels::comm::Comm;
 use kernels::{Gradients, LossError, Options, Wanted};
 use protocol::Loss;
 use tch::{Kind, Tensor};
 
+use crate::ranks;
 use crate::step::StepOptions;
 
 /// L of a batch, shape (), float32, with autograd: embeddings (B, E) and `logit_scale` ().
@@ -22,26 +24,33 @@ pub fn info_nce(
     }
 }
 
-/// L and its gradients with respect to embeddings that carry no graph, and to `logit_scale` (as `scale`).
+/// L and its gradients with respect to embeddings that carry no graph, and to `logit_scale` (as `scale`). Over ranks:
+/// L of all pairs, gradients for this rank's embeddings, and its part of the scale's.
 pub fn info_nce_gradients(
     images: &Tensor,
     texts: &Tensor,
     logit_scale: &Tensor,
     options: StepOptions,
+    comm: Option<&dyn Comm>,
 ) -> Result<Gradients, LossError> {
     match options.loss {
         Loss::Fused => {
             let scale = logit_scale.detach().exp();
-            let mut found = kernels::clip_gradients(images, texts, &scale, &fused(options), Wanted::ALL, None)?;
+            let mut found = kernels::clip_gradients(images, texts, &scale, &fused(options), Wanted::ALL, comm)?;
             found.scale = found.scale.map(|slope| slope * scale);
             Ok(found)
         }
         Loss::Reference => {
             let leaf = |tensor: &Tensor| tensor.detach().set_requires_grad(true);
-            let leaves = [leaf(images), leaf(texts), leaf(logit_scale)];
+            // Every rank computes all of it, and takes what is its own: the scale's gradient is rank 0's.
+            let all = |rows: &Tensor| comm.map_or(Ok((rows.shallow_clone(), 0)), |comm| ranks::gather_rows(comm, rows));
+            let ((all_images, from), (all_texts, _)) = (all(images)?, all(texts)?);
+            let leaves = [leaf(&all_images), leaf(&all_texts), leaf(logit_scale)];
             let loss = reference(&leaves[0], &leaves[1], &leaves[2]);
             let mut gradients = Tensor::run_backward(&[&loss], &leaves, false, false).into_iter();
-            let (images, texts, scale) = (gradients.next(), gradients.next(), gradients.next());
+            let mut own = |rows: &Tensor| gradients.next().map(|all| all.narrow(0, from, rows.size()[0]));
+            let (images, texts) = (own(images), own(texts));
+            let scale = gradients.next().map(|scale| if from == 0 { scale } else { scale.zeros_like() });
             Ok(Gradients { loss: loss.detach(), images, texts, scale, bias: None })
         }
     }
@@ -82,7 +91,7 @@ mod tests {
             let options = StepOptions { loss, compute: kernels::Compute::Automatic, accum_freq: 1 };
             let value = info_nce(&images, &texts, &scale, options).expect("a loss");
             let walked = Tensor::run_backward(&[&value], &[&images, &texts, &scale], false, false);
-            let found = info_nce_gradients(&images.detach(), &texts.detach(), &scale, options).expect("gradients");
+            let found = info_nce_gradients(&images.detach(), &texts.detach(), &scale, options, None).expect("gradients");
             let direct = [found.images, found.texts, found.scale].map(|gradient| gradient.expect("wanted"));
             for (loss, gradients) in [(value, walked), (found.loss, direct.into())] {
                 assert!(near(loss.double_value(&[]), expected.loss));
