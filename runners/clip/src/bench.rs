@@ -2,6 +2,7 @@
 
 use std::io::Write;
 use std::net::TcpListener;
+use std::ops::Range;
 use std::process::Command;
 use std::time::{Duration, Instant};
 
@@ -92,11 +93,10 @@ pub fn bench(options: &BenchOptions, out: &mut impl Write) -> anyhow::Result<()>
     for (name, config) in models(options)? {
         let precision = if options.bf16 { Precision::AmpBf16 } else { Precision::Fp32 };
         let mut model = Clip::new(&config, precision, 0, device);
-        let inputs = {
-            let all = model.inputs(&batch(options, &config, &model));
-            let rows = ranks.as_ref().map_or(0..options.batch, |ranks| ranks.rows(options.batch));
-            all.rows(rows.start as i64, rows.end as i64)
-        };
+        let mut batch = batch(options, &config, &model);
+        if let Some(ranks) = &ranks {
+            batch = rows(&batch, &ranks.rows(options.batch));
+        }
         let recipe = recipe(options, precision);
         let step_options = StepOptions::new(&recipe, device);
         let mut optimizer = AdamW::new(&model.parameters);
@@ -112,7 +112,7 @@ pub fn bench(options: &BenchOptions, out: &mut impl Write) -> anyhow::Result<()>
             }
             let lr = learning_rate(&recipe, step, options.steps + WARM);
             let comm = ranks.as_ref().map(Ranks::comm);
-            let (loss, gradients) = step::gradients(&model, &inputs, step_options, comm)?;
+            let (loss, gradients) = step::gradients(&model, &model.inputs(&batch), step_options, comm)?;
             let (parameters, threads) = (&mut model.parameters, options.threads);
             if let Some(ranks) = &ranks {
                 ranks.step(parameters, &mut optimizer, &gradients, (&recipe, lr), threads, false)?;
@@ -265,5 +265,19 @@ fn batch(options: &BenchOptions, config: &ModelConfig, model: &Clip) -> Batch {
         tokens: (0..options.batch * context).map(|_| (draws.next_u64() % vocabulary) as i64).collect(),
         kept: Vec::new(),
         ends: (0..options.batch).map(|_| (draws.next_u64() % context) as i64).collect(),
+    }
+}
+
+fn rows(batch: &Batch, rows: &Range<u64>) -> Batch {
+    fn of<T: Copy>(values: &[T], pairs: usize, rows: &Range<u64>) -> Vec<T> {
+        let width = values.len() / pairs;
+        values[rows.start as usize * width..rows.end as usize * width].to_vec()
+    }
+    let pairs = batch.len();
+    Batch {
+        patches: of(&batch.patches, pairs, rows),
+        tokens: of(&batch.tokens, pairs, rows),
+        ends: of(&batch.ends, pairs, rows),
+        kept: of(&batch.kept, pairs, rows),
     }
 }
