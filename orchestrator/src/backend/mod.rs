@@ -227,7 +227,9 @@ pub enum BackendError {
         path: PathBuf,
     },
     /// Ranks on this machine, each of which takes a GPU.
-    #[error("a job has {ranks} ranks, each with a GPU, but this machine has {gpus}; allowed here: `ranks` up to {gpus}")]
+    #[error(
+        "a job has {ranks} ranks, each with a GPU, but this machine has {gpus}; allowed here: `ranks` up to {gpus}"
+    )]
     TooFewGpus {
         /// Of a job.
         ranks: usize,

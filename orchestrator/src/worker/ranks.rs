@@ -19,9 +19,9 @@ use tokio::io::{AsyncRead, BufReader};
 use tokio::process::Command;
 
 use super::lines::{Line, next_line};
+use super::local_ranks;
 use super::runner::{self, WORDS_GRACE};
 use super::stop::StopSignal;
-use super::local_ranks;
 use super::{WorkerError, log};
 
 /// First argument of the process that stands between Slurm and a rank's runner.

@@ -78,10 +78,8 @@ impl Runner {
         command.process_group(0);
         die_with_worker(&mut command);
         let is_srun = job.ranks.is_some() && !ranks_here;
-        let mut child = command.spawn().map_err(|error| match is_srun {
-            true => io::Error::new(error.kind(), format!("srun: {error}")),
-            false => error,
-        })?;
+        let named = |error: io::Error| io::Error::new(error.kind(), format!("srun: {error}"));
+        let mut child = command.spawn().map_err(|error| if is_srun { named(error) } else { error })?;
         let pid = Pid::from_raw(child.id().unwrap_or_default().cast_signed());
         let requests = child.stdin.take();
         let stdout = child.stdout.take().expect("it is piped");

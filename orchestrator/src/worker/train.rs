@@ -70,7 +70,8 @@ impl RunnerSeat<'_> {
             }
             runner.end().await;
         }
-        let (mut runner, lines) = Runner::start(&self.cli.runner, job, &self.cli.attempt, self.cli.serve, self.cli.ranks_here)?;
+        let (mut runner, lines) =
+            Runner::start(&self.cli.runner, job, &self.cli.attempt, self.cli.serve, self.cli.ranks_here)?;
         if self.cli.serve {
             // A runner that leaves at once says why on its standard error, and is judged by that.
             let _ = runner.give(job).await;

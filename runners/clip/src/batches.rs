@@ -166,11 +166,7 @@ impl<D: Images + 'static> Source<D> {
 }
 
 /// Images as they are, for evaluation: (B, T, 3 p^2).
-pub fn whole_images(
-    images: &impl Images,
-    patches: &Patches,
-    indices: Range<usize>,
-) -> Result<Vec<f32>, pool::Error> {
+pub fn whole_images(images: &impl Images, patches: &Patches, indices: Range<usize>) -> Result<Vec<f32>, pool::Error> {
     let mut pixels = vec![0; patches.image_bytes()];
     let mut out = Vec::with_capacity(indices.len() * patches.len());
     for index in indices {

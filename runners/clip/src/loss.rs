@@ -91,7 +91,8 @@ mod tests {
             let options = StepOptions { loss, compute: kernels::Compute::Automatic, accum_freq: 1 };
             let value = info_nce(&images, &texts, &scale, options).expect("a loss");
             let walked = Tensor::run_backward(&[&value], &[&images, &texts, &scale], false, false);
-            let found = info_nce_gradients(&images.detach(), &texts.detach(), &scale, options, None).expect("gradients");
+            let found =
+                info_nce_gradients(&images.detach(), &texts.detach(), &scale, options, None).expect("gradients");
             let direct = [found.images, found.texts, found.scale].map(|gradient| gradient.expect("wanted"));
             for (loss, gradients) in [(value, walked), (found.loss, direct.into())] {
                 assert!(near(loss.double_value(&[]), expected.loss));

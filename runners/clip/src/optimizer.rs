@@ -158,13 +158,7 @@ impl AdamW {
 /// Weights, moments and gradient of some floats, and the factor that those weights decay by.
 type Chunk<'a> = (&'a mut [f32], &'a mut [f32], &'a mut [f32], &'a [f32], f32);
 
-fn in_chunks<'a>(
-    w: &'a mut [f32],
-    m: &'a mut [f32],
-    v: &'a mut [f32],
-    g: &'a [f32],
-    decay: f32,
-) -> Vec<Chunk<'a>> {
+fn in_chunks<'a>(w: &'a mut [f32], m: &'a mut [f32], v: &'a mut [f32], g: &'a [f32], decay: f32) -> Vec<Chunk<'a>> {
     let [w, m, v] = [w, m, v].map(|all| all.chunks_mut(CHUNK));
     w.zip(m).zip(v).zip(g.chunks(CHUNK)).map(|(((w, m), v), g)| (w, m, v, g, decay)).collect()
 }

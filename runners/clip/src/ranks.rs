@@ -22,7 +22,10 @@ use crate::checkpoint::Position;
 use crate::optimizer::AdamW;
 use crate::parameters::Parameters;
 
-/// How long ranks wait for each other in one call. A peer that ends is noticed at once; this bounds the wait for one
+/// How long ranks wait for each other to come.
+const MEETING_LIMIT: Duration = Duration::from_mins(5);
+
+/// How long they wait in one call later. A peer that ends is noticed at once; this bounds the wait for one
 /// that is stuck or cut off, and has to cover what rank 0 does alone: opening a pool for the first time, measuring.
 const PEERS_LIMIT: Duration = Duration::from_mins(60);
 
@@ -42,7 +45,9 @@ pub enum RanksError {
         world: usize,
     },
     /// The launcher started another number of processes.
-    #[error("the environment variable WORLD_SIZE says {found}, the job says {world} ranks: start as many as the job says")]
+    #[error(
+        "the environment variable WORLD_SIZE says {found}, the job says {world} ranks: start as many as the job says"
+    )]
     World {
         /// By the environment.
         found: usize,
@@ -119,7 +124,7 @@ impl Ranks {
     /// Meets the others, if the job has any: over TCP, on GPUs over NCCL too.
     pub fn meet(job: &Job, device: Device) -> Result<Option<Ranks>, RanksError> {
         let Some(ranks) = &job.ranks else { return Ok(None) };
-        let ring = TcpRing::from_env(PEERS_LIMIT)?;
+        let ring = TcpRing::from_env(MEETING_LIMIT)?.with_timeout(PEERS_LIMIT);
         if ring.world() != ranks.world_size {
             return Err(RanksError::World { found: ring.world(), world: ranks.world_size });
         }

@@ -5,7 +5,7 @@ use std::net::TcpListener;
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
 
-use protocol::{Event, Weights, Job, Loss, ParentCheckpoint, Ranks, exit};
+use protocol::{Event, Job, Loss, ParentCheckpoint, Ranks, Weights, exit};
 use safetensors::SafeTensors;
 
 use crate::harness::{Bench, events, last_checkpoint, measured, run, start};
