@@ -1,4 +1,5 @@
-//! This machine: a slot a GPU, or a core, or as many of them as a job has ranks; each worker in a session of its own, so that it outlives `sweep launch`.
+//! This machine: a slot a GPU, or a core, or as many of them as a job has ranks; each worker in a session of its own, so
+//! that it outlives `sweep launch`.
 
 use std::collections::BTreeMap;
 use std::fs::{self, File, OpenOptions};
@@ -97,7 +98,7 @@ impl LocalBackend {
         let threads = self.threads.to_string();
         command.envs(THREADS.map(|name| (name, &threads)));
         if !self.gpus.is_empty() {
-            let of_rank = |rank| self.gpus[(request.slot * self.ranks + rank) % self.gpus.len()].as_str();
+            let of_rank = |rank: usize| self.gpus[(request.slot * self.ranks + rank) % self.gpus.len()].as_str();
             command.env("CUDA_VISIBLE_DEVICES", (0..self.ranks).map(of_rank).collect::<Vec<_>>().join(","));
         }
         let log = OpenOptions::new().create(true).append(true).open(request.folder.join("worker.log"))?;
