@@ -67,7 +67,7 @@ fn floats(checkpoint: &Path, file: &str) -> Vec<(String, Vec<f32>)> {
     all
 }
 
-/// The largest difference of two checkpoints' parameters, relative to the root mean square of the first's.
+/// The difference of two checkpoints' parameters, relative to their size (Euclidean norms over all of them).
 fn apart(one: &[Event], other: &[Event]) -> f64 {
     let read = |events: &[Event]| floats(&last_checkpoint(events), "model.safetensors");
     let (one, other) = (read(one), read(other));
@@ -76,8 +76,8 @@ fn apart(one: &[Event], other: &[Event]) -> f64 {
         all.iter().flat_map(|(_, values)| values).map(|value| f64::from(*value)).collect()
     };
     let (one, other) = (values(&one), values(&other));
-    let scale = (one.iter().map(|value| value * value).sum::<f64>() / one.len() as f64).sqrt();
-    one.iter().zip(&other).map(|(a, b)| (a - b).abs()).fold(0.0, f64::max) / scale
+    let norm = |values: &mut dyn Iterator<Item = f64>| values.map(|value| value * value).sum::<f64>().sqrt();
+    norm(&mut one.iter().zip(&other).map(|(a, b)| a - b)) / norm(&mut one.iter().copied())
 }
 
 /// What both measured at a position differs by one item of the test at most.
@@ -90,10 +90,12 @@ fn assert_same_numbers(one: &[Event], other: &[Event], at: u64) {
     }
 }
 
-/// 50 steps of `batch` samples.
+/// 50 steps of `batch` samples. At a rate of 1e-4: AdamW divides by the size of gradients, so that those which are
+/// nothing but rounding move parameters too, by up to the rate. (At the 2e-3 of other tests one process ends 1e-5 from
+/// itself when `accum_freq` changes the order of its sums.)
 fn fifty(bench: &Bench, name: &str, batch: u64) -> Job {
     let mut job = bench.job(name);
-    job.spec.recipe.global_batch = batch;
+    (job.spec.recipe.global_batch, job.spec.recipe.lr) = (batch, 1e-4);
     job.spec.samples_seen = batch * 50;
     job.spec.evaluations[0].at_samples = vec![batch * 20];
     job
@@ -195,12 +197,12 @@ fn ranks_whose_peer_is_killed_leave_and_the_job_resumes() {
     };
     let (alone, _) = run(&job("alone", 1));
     // Rank 1 dies, then rank 0, which is the one that speaks.
-    for (fence, dies) in [(1, 1), (2, 0)] {
+    for (fence, dies, at) in [(1, 1, 32 * 14), (2, 0, 32 * 21)] {
         let mut ranks = start_ranks(&job("killed", fence), 3);
         let mut said = Vec::new();
         for line in BufReader::new(ranks[0].stdout.take().expect("piped")).lines() {
             let Ok(event) = serde_json::from_str::<Event>(&line.expect("events")) else { break };
-            if matches!(event, Event::Checkpoint { samples_seen, .. } if samples_seen == 32 * 7 * (1 + fence)) {
+            if matches!(event, Event::Checkpoint { samples_seen, .. } if samples_seen == at) {
                 ranks[dies].kill().expect("kill");
             }
             said.push(event);
