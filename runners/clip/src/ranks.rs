@@ -27,7 +27,7 @@ const MEETING_LIMIT: Duration = Duration::from_mins(5);
 
 /// How long they wait in one call later. A peer that ends is noticed at once; this bounds the wait for one
 /// that is stuck or cut off, and has to cover what rank 0 does alone: opening a pool for the first time, measuring.
-const PEERS_LIMIT: Duration = Duration::from_mins(60);
+const PEERS_LIMIT: Duration = Duration::from_hours(1);
 
 /// Why ranks can't train together.
 #[derive(Debug, thiserror::Error)]
