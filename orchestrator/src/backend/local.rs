@@ -1,5 +1,5 @@
-//! This machine: a slot a GPU, or a core, or as many of them as a job has ranks; each worker in a session of its own, so
-//! that it outlives `sweep launch`.
+//! This machine: a slot a GPU, or a core, or as many of them as a job has ranks; each worker in a session of its own,
+//! so that it outlives `sweep launch`.
 
 use std::collections::BTreeMap;
 use std::fs::{self, File, OpenOptions};

@@ -33,7 +33,7 @@ const PORT_TRIES: usize = 100;
 pub(super) const NO_RANK: u8 = 70;
 
 /// Where the ranks of an attempt meet: on this machine, the first of the allocation, at a port that is free now. For
-/// ranks on other machines `MASTER_ADDR` in the environment is a name of this one that is to be used in place of its own.
+/// ranks on other machines `MASTER_ADDR` in the environment is a name of this one to be used in place of its own.
 pub(super) fn meeting(world_size: usize, here: bool) -> io::Result<Ranks> {
     let master_addr = match std::env::var("MASTER_ADDR") {
         _ if here => "127.0.0.1".to_owned(),

@@ -48,7 +48,8 @@ pub(super) struct Runner {
 
 impl Runner {
     /// Starts `runner serve`, or `runner run --job FOLDER/job.json`; that for each rank where the job has several, on
-    /// this machine if they are `ranks_here`. Gives its lines as they come; the channel closes with its standard output.
+    /// this machine if they are `ranks_here`. Gives its lines as they come; the channel closes with its standard
+    /// output.
     pub(super) fn start(
         runner: &Path,
         job: &Job,

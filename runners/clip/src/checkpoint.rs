@@ -155,7 +155,8 @@ impl Folder {
         })
     }
 
-    /// Writes a checkpoint, with the optimiser's moments, and drops all but the newest good ones. Returns its folder and the sha256 of its manifest.
+    /// Writes a checkpoint, with the optimiser's moments, and drops all but the newest good ones. Returns its folder and
+    /// the sha256 of its manifest.
     pub fn write(
         &mut self,
         model: &Clip,

@@ -149,8 +149,8 @@ fn train(
     training.run(&batches, stop.asked())
 }
 
-/// Brings model and optimiser to where the job starts: its own newest checkpoint, else its parent's, else given weights.
-/// Gives the losses since the last report.
+/// Brings model and optimiser to where the job starts: its own newest checkpoint, else its parent's, else given
+/// weights. Gives the losses since the last report.
 fn begin(
     job: &Job,
     folder: &mut Folder,
