@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # Fuzzes the readers of bytes that others wrote, one after another. What is found is a file in fuzz/artifacts/TARGET.
 #   FUZZ_SECS       seconds for each target (60)
-#   FUZZ_TARGETS    which (event shard spec table)
+#   FUZZ_TARGETS    which (event shard spec table weights)
 #   FUZZ_SANITIZER  address, or none: builds faster and finds what panics or hangs (address)
 set -euo pipefail
 cd "$(dirname "$0")/.."
@@ -15,7 +15,7 @@ if ! cargo +nightly --version >/dev/null 2>&1; then
   exit 3
 fi
 
-for target in ${FUZZ_TARGETS:-event shard spec table}; do
+for target in ${FUZZ_TARGETS:-event shard spec table weights}; do
   corpus="fuzz/corpus/$target"
   mkdir -p "$corpus"
   case "$target" in
@@ -30,14 +30,18 @@ for target in ${FUZZ_TARGETS:-event shard spec table}; do
     tar --format=gnu -C "$folder" -cf "$corpus/gnu" 0.jpg 0.txt
     rm -r "$folder"
     ;;
+  weights)
+    cp runners/clip/tests/weights.pt "$corpus/torch"
+    printf '\065\0\0\0\0\0\0\0{"a":{"dtype":"U8","shape":[4],"data_offsets":[0,4]}}1234' >"$corpus/safetensors"
+    ;;
   *)
-    echo "fuzz: there is no target $target; there are event, shard, spec and table" >&2
+    echo "fuzz: there is no target $target; there are event, shard, spec, table and weights" >&2
     exit 2
     ;;
   esac
   # It needs no data frames and no database's client, which take long to instrument.
   features=()
-  case "$target" in shard) features=(--no-default-features) ;; esac
+  case "$target" in shard | weights) features=(--no-default-features) ;; esac
   (
     cd fuzz
     cargo +nightly fuzz run "${features[@]}" --sanitizer "${FUZZ_SANITIZER:-address}" "$target" "corpus/$target" -- \

@@ -6,9 +6,10 @@
  * So each logit is made once (6 B^2 D operations) while all of E fits the budget, twice (8 B^2 D) beyond it, when only
  * a chunk of rows is kept. The products are oneDNN's batch-reduce kernels, generated at run time for the processor,
  * which ATen exports as `brgemm`: A row-major; B row-major, for bfloat16 in pairs of rows ("VNNI": b[k/2][n][k%2]); C
- * float32. Column sums are added thread by thread: the same bits for the same number of threads.
+ * float32. Without AVX-512 they are those of avx2.h, and B lies in strips of columns. Column sums are added thread by thread: the same bits for the same number of threads.
  */
 #include "../torch/engine.h"
+#include "avx2.h"
 #include "sweep.h"
 #include <ATen/Parallel.h>
 #include <ATen/native/CPUBlas.h>
@@ -160,7 +161,7 @@ template <typename T> class Tiles final : public Engine {
 public:
   explicit Tiles(const Towers &towers)
       : t(towers), rows(towers.rows()), cols(towers.cols()), width(towers.depth()), depth(even<T>(width)),
-        panels((rows + ROWS - 1) / ROWS), blocks((cols + COLS - 1) / COLS) {
+        panels((rows + ROWS - 1) / ROWS), blocks((cols + COLS - 1) / COLS), strips(!PAIRS<T> && use_avx2_products()) {
     images = even_columns(t.images);
     texts = even_columns(t.texts);
     pack_columns();
@@ -252,8 +253,9 @@ public:
 private:
   const Towers t;
   const int64_t rows, cols, width, depth, panels, blocks;
+  const bool strips;      /* products of avx2.h; T is float32 */
   Tensor images, texts;   /* with an even number of columns for bfloat16 */
-  std::vector<T> columns; /* V^T in blocks of COLS columns, each (depth, n) */
+  std::vector<T> columns; /* V^T in blocks of COLS columns, each (depth, n), or its strips */
   Tensor kept;            /* (b, B) float32: E, if it fits the budget */
 
   int64_t rows_of(int64_t panel) const { return std::min(ROWS, rows - panel * ROWS); }
@@ -277,9 +279,12 @@ private:
   static int64_t place(int64_t k, int64_t n, int64_t row) {
     return PAIRS<T> ? (k / 2) * 2 * row + 2 * n + (k & 1) : k * row + n;
   }
+  int64_t place_of_column(int64_t k, int64_t n, int64_t row) const {
+    return strips ? n / STRIP * STRIP * depth + k * STRIP + n % STRIP : place(k, n, row);
+  }
 
   void pack_columns() {
-    columns.resize(size_t(depth) * size_t(cols));
+    columns.resize(size_t(depth) * size_t(strips ? whole_strips(cols) : cols)); /* COLS are whole strips */
     const T *from = pointer(texts);
     in_parts(blocks, [&](int64_t, int64_t begin, int64_t end) {
       for (int64_t block = begin; block < end; ++block) {
@@ -287,15 +292,17 @@ private:
         T *to = columns.data() + j0 * depth;
         for (int64_t k0 = 0; k0 < depth; k0 += 16) /* 16 columns at a time: whole cache lines on both sides */
           for (int64_t j = 0; j < n; ++j)
-            for (int64_t k = k0; k < std::min(k0 + 16, depth); ++k) to[place(k, j, n)] = from[(j0 + j) * depth + k];
+            for (int64_t k = k0; k < std::min(k0 + 16, depth); ++k) to[place_of_column(k, j, n)] = from[(j0 + j) * depth + k];
       }
     });
   }
 
   void logits(int64_t panel, int64_t block, float *tile, int64_t stride) const {
     const int64_t n = cols_of(block);
-    product<T>(rows_of(panel), n, depth, pointer(images) + panel * ROWS * depth, depth,
-               columns.data() + block * COLS * depth, n, tile, stride, false);
+    const T *a = pointer(images) + panel * ROWS * depth, *b = columns.data() + block * COLS * depth;
+    if constexpr (!PAIRS<T>)
+      if (strips) avx2_product(rows_of(panel), n, depth, a, depth, b, STRIP * depth, tile, stride, false);
+    if (!strips) product<T>(rows_of(panel), n, depth, a, depth, b, n, tile, stride, false);
     if (t.takes()) take(panel, block, tile, stride);
   }
 
@@ -318,7 +325,7 @@ private:
     const bool whole = d_texts != nullptr; /* a chunk of G is needed whole for G^T U alone */
     Tensor buffer = kept;
     if (again && whole) buffer = at::empty({std::min(most, rows), cols}, at::kFloat);
-    std::vector<T> texts_pairs = PAIRS<T> && d_images ? pack_texts() : std::vector<T>();
+    std::vector<T> texts_packed = (PAIRS<T> || strips) && d_images ? pack_texts() : std::vector<T>();
     std::vector<float> texts_out(d_texts ? size_t(width) * size_t(cols) : 0);
     for (int64_t begin = 0; begin < panels; begin += most / ROWS) {
       const int64_t end = std::min(panels, begin + most / ROWS);
@@ -333,7 +340,7 @@ private:
                               : scratch.data();
             if (again) logits(panel, block, tile, stride);
             slope_tile(panel, block, tile, stride, factor.data(), slopes);
-            if (d_images) image_product(panel, block, tile, stride, factor.data(), texts_pairs, *d_images);
+            if (d_images) image_product(panel, block, tile, stride, factor.data(), texts_packed, *d_images);
           }
       });
       if (d_texts) text_products(begin, end, buffer, texts_out.data());
@@ -365,27 +372,37 @@ private:
   }
 
   void image_product(int64_t panel, int64_t block, const float *tile, int64_t stride, const T *factor,
-                     const std::vector<T> &texts_pairs, Tensor &out) const {
-    const int64_t j0 = block * COLS, n = cols_of(block), k = even<T>(n);
+                     const std::vector<T> &texts_packed, Tensor &out) const {
+    const int64_t j0 = block * COLS, n = cols_of(block), k = even<T>(n), m = rows_of(panel);
+    float *c = out.data_ptr<float>() + panel * ROWS * width;
     const T *a, *b;
     if constexpr (PAIRS<T>) {
       a = factor;
-      b = texts_pairs.data() + j0 * width;
+      b = texts_packed.data() + j0 * width;
     } else {
       a = tile;
       b = pointer(texts) + j0 * width;
+      if (strips) {
+        const float *packed = texts_packed.data() + j0 * whole_strips(width);
+        return avx2_product(m, width, n, tile, stride, packed, STRIP * n, c, width, block > 0);
+      }
     }
-    float *c = out.data_ptr<float>() + panel * ROWS * width;
     for (int64_t d = 0; d < width; d += DEPTH) /* pairs: column d of a pair of rows is element 2 d */
-      product<T>(rows_of(panel), std::min(DEPTH, width - d), k, a, PAIRS<T> ? k : stride, b + (PAIRS<T> ? 2 : 1) * d,
-                 width, c + d, width, block > 0);
+      product<T>(m, std::min(DEPTH, width - d), k, a, PAIRS<T> ? k : stride, b + (PAIRS<T> ? 2 : 1) * d, width, c + d,
+                 width, block > 0);
   }
 
-  /* V by pairs of rows, blocks of COLS rows, a row of zeros after an odd number. */
+  /* V in blocks of COLS rows: by pairs of rows, a row of zeros after an odd number; or the blocks' strips. */
   std::vector<T> pack_texts() const {
-    std::vector<T> out(size_t(cols + 1) * size_t(width), T(0.0f));
+    std::vector<T> out(size_t(cols + 1) * size_t(strips ? whole_strips(width) : width), T(0.0f));
     const T *from = pointer(texts);
     in_parts(blocks, [&](int64_t, int64_t begin, int64_t end) {
+      if constexpr (!PAIRS<T>) {
+        for (int64_t block = begin; block < end; ++block)
+          pack_strips(cols_of(block), width, from + block * COLS * depth, depth,
+                      out.data() + block * COLS * whole_strips(width));
+        return;
+      }
       for (int64_t j = begin * COLS; j < std::min(end * COLS, cols); ++j)
         for (int64_t d = 0; d < width; ++d) out[size_t(place(j, d, width))] = from[j * depth + d];
     });
@@ -407,8 +424,20 @@ private:
       }
     });
     in_parts(blocks, [&](int64_t, int64_t a, int64_t b) {
+      std::vector<float> packed(strips ? size_t(ROWS * COLS) : 0);
       for (int64_t block = a; block < b; ++block) {
         const int64_t n = cols_of(block);
+        if constexpr (!PAIRS<T>)
+          if (strips) {
+            for (int64_t panel = begin; panel < end; ++panel) {
+              const int64_t m = rows_of(panel);
+              pack_strips(m, n, buffer.data_ptr<float>() + (panel - begin) * ROWS * cols + block * COLS, cols,
+                          packed.data());
+              avx2_product(width, n, m, factor.data() + (panel - begin) * ROWS * width, m, packed.data(), STRIP * m,
+                           out + block * COLS * width, n, panel > 0);
+            }
+            continue;
+          }
         for (int64_t d = 0; d < width; d += DEPTH)
           for (int64_t panel = begin; panel < end; ++panel) {
             const int64_t m = even<T>(rows_of(panel));
@@ -438,11 +467,11 @@ private:
 } // namespace
 
 std::unique_ptr<Engine> tile_engine(const Towers &towers) {
-  /* For tests: 0 has the processor take the way of those without these products. */
+  /* For tests: 0 has the processor take the way of those without these products, avx2 that of those without AVX-512. */
   static const char *const asked = std::getenv("SWEEP_KERNELS_TILES");
   if (asked && asked[0] == '0') return nullptr;
   if (!towers.images.device().is_cpu() || towers.rows() == 0 || towers.cols() == 0) return nullptr;
-  if (towers.images.scalar_type() == at::kFloat && available<float>()) return std::make_unique<Tiles<float>>(towers);
+  if (towers.images.scalar_type() == at::kFloat && (use_avx2_products() || available<float>())) return std::make_unique<Tiles<float>>(towers);
   if (towers.images.scalar_type() == at::kBFloat16 && available<BFloat16>())
     return std::make_unique<Tiles<BFloat16>>(towers);
   return nullptr;

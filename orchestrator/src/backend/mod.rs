@@ -3,10 +3,12 @@
 //!
 //! It must not know the store: what it says of an end is a hint, the worker's own fenced record is the truth.
 
+mod aside;
 mod local;
 mod process;
 mod slurm;
 
+pub use aside::{Aside, aside_machine};
 pub use local::LocalBackend;
 pub use process::{Seen, host_name, kill_marked, kill_orphans, look_at};
 pub use slurm::{

@@ -4,11 +4,11 @@ use std::time::Duration;
 
 use super::output::{Exit, Failure, say};
 use super::target;
-use crate::backend::{Backend, EndCause, LocalBackend, Observed, SlurmBackend, WorkerId};
+use crate::backend::{Backend, EndCause, LocalBackend, Observed, SlurmBackend, WorkerId, aside_machine};
 use crate::plan::{LocalOptions, SlurmOptions};
 use crate::schedule::driver::{place_of, worker_ids};
 use crate::schedule::{SILENT_SECS, STALE_SECS};
-use crate::store::{self, Store};
+use crate::store::{self, Place, Store};
 
 /// How long Slurm may take to be told.
 const SLURM_LIMIT: Duration = Duration::from_secs(30);
@@ -37,7 +37,10 @@ pub(super) async fn run(args: Args) -> Result<Exit, Failure> {
     }
     // Workers ask the database now and then; those of this machine are told at once, and those that are gone end here.
     let backend = LocalBackend::new(&LocalOptions::default(), &store::home(), &[])?;
-    let attempts = store.attempt_of_jobs(&place_of(&backend), &rows).await?;
+    let mut attempts = Vec::new();
+    for place in places(&backend) {
+        attempts.extend(store.attempt_of_jobs(&place, &rows).await?);
+    }
     let workers = worker_ids(&attempts);
     let observed = backend.poll(&workers).await;
     for (attempt, worker) in attempts.iter().zip(&workers) {
@@ -55,6 +58,13 @@ pub(super) async fn run(args: Args) -> Result<Exit, Failure> {
     Ok(Exit::Done)
 }
 
+/// Where workers of a backend are: in its slots, or in those beside.
+fn places(backend: &dyn Backend) -> [Place; 2] {
+    let here = place_of(backend);
+    let aside = Place { machine: aside_machine(&here.machine), ..here.clone() };
+    [here, aside]
+}
+
 /// The cluster, where it has workers of these jobs, and these.
 async fn slurm_workers(store: &Store, rows: &[i64]) -> Result<Option<(SlurmBackend, Vec<WorkerId>)>, Failure> {
     if !store.attempt_exists(SlurmBackend::NAME, rows).await? {
@@ -62,7 +72,10 @@ async fn slurm_workers(store: &Store, rows: &[i64]) -> Result<Option<(SlurmBacke
     }
     match SlurmBackend::connect(&SlurmOptions::default(), &store::home(), None).await {
         Ok(slurm) => {
-            let workers = worker_ids(&store.attempt_of_jobs(&place_of(&slurm), rows).await?);
+            let mut workers = Vec::new();
+            for place in places(&slurm) {
+                workers.extend(worker_ids(&store.attempt_of_jobs(&place, rows).await?));
+            }
             Ok(Some((slurm, workers)))
         }
         Err(error) => {

@@ -3,78 +3,250 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 
-use protocol::{
-    DataSource, EvaluationPlan, EvaluationTask, JobSpec, NamedModel, ProbePlan, Recipe, RunnerIdentity, Weights,
-};
+use protocol::{EvaluationPlan, EvaluationTask, JobSpec, ProbePlan, Weights};
 
 use super::evaluate::{Args, At, Measuring, evaluations, quoted};
 use super::output::{Failure, say};
+use super::trained::trained_as;
 use super::{analysis, checkpoint, hashing, plan, target};
-use crate::events::complete::task_of;
+use crate::events::complete::has_task;
+use crate::plan::memory::measuring_bytes;
 use crate::plan::{
-    Inputs, Placement, PlannedJob, PoolInfo, file_of, look, measuring_job, measuring_plan, planned_evaluations,
+    Inputs, Placement, Plan, PlannedJob, PoolInfo, file_of, look, measuring_job, measuring_plan, planned_evaluations,
     weights_of,
 };
 use crate::spec::{self, Axes, Source, Spec};
 use crate::store::fit::sha256;
 use crate::store::{CheckpointOf, Companion, Store};
 
-/// The jobs that measure what is missing of the checkpoints of `sweep`.
+/// What is to be measured of the checkpoints of a sweep.
+pub(super) struct Question {
+    /// The sweep that they are of.
+    pub(super) sweep: String,
+    /// Where jobs run, and how many at a time.
+    spec: Spec,
+    inputs: Inputs,
+    asked: Vec<EvaluationPlan>,
+    pools: Vec<PoolInfo>,
+    /// Whether the data sets that the trained jobs have are measured too, or some tasks of them.
+    of_jobs: bool,
+    tasks: Vec<EvaluationTask>,
+    at: At,
+    /// The model of imported runs, in place of what they say.
+    model: Option<String>,
+    /// Name of the sweep that measures.
+    pub(super) name: String,
+    spec_source: String,
+}
+
+impl Question {
+    /// What the command line asks for; without a pool, what the sweep's spec has measured at every checkpoint, and what
+    /// its jobs measure themselves.
+    pub(super) async fn of_command(
+        args: &Args,
+        sweep: &str,
+        sweep_id: i64,
+        placement: &Placement,
+    ) -> Result<Question, Failure> {
+        let store = target::store().await?;
+        let trained = store.sweep_spec(sweep_id).await?;
+        let trained = trained.and_then(|text| spec::parse(&Source::new(sweep, &text)).ok());
+        let named = trained.as_ref().map_or("clip", |spec| spec.companions.runner.as_ref().unwrap_or(&spec.runner));
+        let runner = args.runner.as_deref().unwrap_or(named).to_owned();
+        let name = args.name.clone().unwrap_or_else(|| format!("{sweep}-evaluate"));
+        let parsed = spec::parse(&Source::new("(the command line)", &text(args, sweep, &runner, &name)));
+        let mut spec = parsed.map_err(|error| Failure::bad_input(plan::rendered(&error)))?;
+        spec.grid = Axes::default();
+        if let Some(mut trained) = trained {
+            if args.follow {
+                beside(&mut trained);
+            }
+            (spec.backend, spec.limits) = (trained.backend, trained.limits);
+            if args.follow {
+                spec.companions = trained.companions;
+            }
+            if args.pools.is_empty() {
+                spec.evaluations.extend(trained.evaluations.into_iter().filter(|entry| entry.every_checkpoint));
+            }
+        } else if args.follow {
+            beside(&mut spec);
+        }
+        if let Some(parallel) = args.parallel {
+            spec.limits.parallel = Some(parallel as usize);
+        }
+        let mut question = Question::look(spec, sweep, placement)?;
+        question.of_jobs = args.pools.is_empty();
+        (question.tasks, question.at, question.model) = (args.tasks.clone(), args.at, args.model.clone());
+        if args.follow {
+            question.at = At::EveryCheckpoint;
+        }
+        if args.name.is_none() {
+            question.name = question.usual_name(args.follow);
+            question.spec_source = text(args, sweep, &runner, &question.name);
+        }
+        Ok(question)
+    }
+
+    /// What a spec has measured at every checkpoint while its sweep is launched; `None`: nothing.
+    pub(super) fn of_plan(launched: &Plan, placement: &Placement) -> Result<Option<Question>, Failure> {
+        if launched.companions.is_none() {
+            return Ok(None);
+        }
+        let source = Source::new(&launched.name, &launched.spec_source);
+        let mut spec = spec::parse(&source).map_err(|error| Failure::bad_input(plan::rendered(&error)))?;
+        let placement = match spec.companions.backend {
+            Some(_) => Placement { backend: None, site: placement.site.clone() },
+            None => placement.clone(),
+        };
+        beside(&mut spec);
+        spec.evaluations.retain(|evaluation| evaluation.every_checkpoint);
+        if let Some(runner) = spec.companions.runner.take() {
+            spec.runner = runner;
+        }
+        spec.data = None;
+        spec.grid = Axes::default();
+        spec.include.clear();
+        let mut question = Question::look(spec, &launched.name, &placement)?;
+        question.name = question.usual_name(true);
+        question.spec_source = format!(
+            "# Measures the checkpoints of sweep `{}` where its spec, which this is, says `evaluate: every_checkpoint`.\n{}",
+            launched.name, launched.spec_source
+        );
+        Ok(Some(question))
+    }
+
+    fn look(mut spec: Spec, sweep: &str, placement: &Placement) -> Result<Question, Failure> {
+        let inputs = look(&mut spec, placement, &mut hashing::progress()).map_err(|error| plan::unplannable(&error))?;
+        if !inputs.runner.init {
+            return Err(Failure::bad_input(format!("runner `{}` can't measure given weights", inputs.runner.name))
+                .hint("`--runner clip` measures what clip-runner and open_clip have trained"));
+        }
+        let asked = planned_evaluations(&spec, &inputs).map_err(|error| Failure::bad_input(plan::rendered(&error)))?;
+        let (asked, pools): (Vec<EvaluationPlan>, Vec<Vec<PoolInfo>>) = asked.into_iter().unzip();
+        Ok(Question {
+            sweep: sweep.to_owned(),
+            name: spec.name.clone(),
+            spec_source: spec.source.text().to_owned(),
+            spec,
+            inputs,
+            asked,
+            pools: pools.into_iter().flatten().collect(),
+            of_jobs: false,
+            tasks: Vec::new(),
+            at: At::EveryCheckpoint,
+            model: None,
+        })
+    }
+
+    /// Another question is another sweep, so that one which goes on keeps its jobs in sight. One that follows training
+    /// is another one too: its jobs come in by and by.
+    fn usual_name(&self, follows: bool) -> String {
+        let plans: Vec<EvaluationPlan> = self.asked.iter().map(EvaluationPlan::identity).collect();
+        let mut question = serde_json::json!([plans, self.tasks, self.at == At::Final]);
+        if let (true, Some(words)) = (follows, question.as_array_mut()) {
+            words.push(serde_json::json!({"follows": true, "of_jobs": self.of_jobs}));
+        }
+        format!("{}-evaluate-{}", self.sweep, &sha256(&question.to_string())[..8])
+    }
+
+    /// A job that needs as much as the largest of these does when it is measured.
+    pub(super) fn largest(jobs: &[PlannedJob]) -> Option<PlannedJob> {
+        let bytes = |job: &PlannedJob| measuring_bytes(&job.spec.model.config, &job.size);
+        let largest = jobs.iter().max_by_key(|job| bytes(job))?;
+        Some(PlannedJob { memory_bytes: bytes(largest), secs: None, ..largest.clone() })
+    }
+
+    /// The plan of these jobs.
+    pub(super) fn plan_of(&self, jobs: Vec<PlannedJob>) -> Plan {
+        let mut plan = measuring_plan(&self.spec, &self.inputs, self.pools.clone(), jobs);
+        plan.name.clone_from(&self.name);
+        plan.spec_source.clone_from(&self.spec_source);
+        if self.spec.companions.on_cpu {
+            plan.runner_devices = vec!["cpu".to_owned()];
+        }
+        plan
+    }
+
+    /// The jobs that measure what is missing of these checkpoints.
+    pub(super) async fn measuring(&self, store: &Store, checkpoints: &[CheckpointOf]) -> Result<Measuring, Failure> {
+        let earlier = Earlier::read(store, checkpoints).await?;
+        let mut jobs = Vec::new();
+        let (mut companions, mut shown) = (Vec::new(), Vec::new());
+        let (mut datasets, mut places) = (BTreeSet::new(), BTreeSet::new());
+        for found in checkpoints {
+            let trained = trained_as(self.model.as_deref(), found, &self.inputs)?;
+            let weights = weights(found)?;
+            let of_job: &[EvaluationPlan] = if self.of_jobs { &trained.evaluations } else { &[] };
+            let mut wanted: Vec<EvaluationPlan> =
+                of_job.iter().map(|plan| narrowed(plan, &self.tasks)).collect::<Result<_, _>>()?;
+            if self.of_jobs {
+                for plan in &self.asked {
+                    wanted.push(narrowed(plan, &self.tasks)?);
+                }
+            } else {
+                wanted.extend(self.asked.iter().cloned());
+            }
+            if wanted.is_empty() && found.is_trunk {
+                continue;
+            }
+            if wanted.is_empty() {
+                let message = format!("job {} was not measured on anything", &found.job_key[..12]);
+                return Err(Failure::bad_input(message).hint("say on what to measure: `--pool FOLDER`"));
+            }
+            for plan in wanted {
+                datasets.insert(plan.dataset.clone());
+                if is_due_in_training(found, &trained, &plan) {
+                    continue;
+                }
+                earlier.same_pool(found, &trained, &plan)?;
+                let Some(plan) = earlier.missing(found, plan) else { continue };
+                let job = measuring_job(&self.inputs.runner, &trained, weights.clone(), plan);
+                companions.push(companion(&job, found));
+                jobs.push(job);
+            }
+            places.insert((found.job_key.clone(), found.samples_seen));
+            if shown.last() != Some(&found.job_key) {
+                shown.push(found.job_key.clone());
+            }
+        }
+        let plan = self.plan_of(jobs);
+        Ok(Measuring { plan, companions, shown, datasets: datasets.into_iter().collect(), places: Some(places) })
+    }
+}
+
+/// The jobs that measure what is missing of the checkpoints of finished jobs.
 pub(super) async fn plan(args: &Args, sweep: &str, placement: &Placement) -> Result<Measuring, Failure> {
     let store = target::store().await?;
-    let Some(sweep_id) = store.sweep_find(sweep).await? else {
-        let names = store.study_names().await?;
-        return Err(analysis::unknown("sweep", sweep, &names, "`sweep launch SPEC` starts one"));
-    };
-    let trained = store.sweep_spec(sweep_id).await?;
-    let mut spec = of_command_line(args, sweep, trained.as_deref())?;
-    let inputs = look(&mut spec, placement, &mut hashing::progress()).map_err(|error| plan::unplannable(&error))?;
-    if !inputs.runner.init {
-        return Err(Failure::bad_input(format!("runner `{}` can't measure given weights", inputs.runner.name))
-            .hint("`--runner clip` measures what clip-runner and open_clip have trained"));
-    }
-    let asked = planned_evaluations(&spec, &inputs).map_err(|error| Failure::bad_input(plan::rendered(&error)))?;
-    let checkpoints = kept(args, sweep, store.companion_checkpoints(sweep_id).await?)?;
-    let earlier = Earlier::read(&store, sweep_id).await?;
+    let sweep_id = find(&store, sweep).await?;
+    let question = Question::of_command(args, sweep, sweep_id, placement).await?;
+    let checkpoints = kept(args, sweep, store.companion_checkpoints(sweep_id, true, &[]).await?)?;
+    question.measuring(&store, &checkpoints).await
+}
 
-    let mut jobs = Vec::new();
-    let (mut companions, mut shown) = (Vec::new(), Vec::new());
-    let (mut datasets, mut places) = (BTreeSet::new(), BTreeSet::new());
-    for found in &checkpoints {
-        let trained = trained_as(args, found, &inputs)?;
-        let weights = weights(found)?;
-        let wanted: Vec<EvaluationPlan> = if args.pools.is_empty() {
-            trained.evaluations.iter().map(|plan| narrowed(plan, &args.tasks)).collect::<Result<_, _>>()?
-        } else {
-            asked.iter().map(|(plan, _)| plan.clone()).collect()
-        };
-        if wanted.is_empty() {
-            let message = format!("job {} was not measured on anything", &found.job_key[..12]);
-            return Err(Failure::bad_input(message).hint("say on what to measure: `--pool FOLDER`"));
-        }
-        for plan in wanted {
-            datasets.insert(plan.dataset.clone());
-            earlier.same_pool(found, &trained, &plan)?;
-            let Some(plan) = earlier.missing(found, plan) else { continue };
-            let job = measuring_job(&inputs.runner, &trained, weights.clone(), plan);
-            companions.push(companion(&job, found));
-            jobs.push(job);
-        }
-        places.insert((found.job_key.clone(), found.samples_seen));
-        if shown.last() != Some(&found.job_key) {
-            shown.push(found.job_key.clone());
-        }
+/// Row of the sweep with this name.
+pub(super) async fn find(store: &Store, sweep: &str) -> Result<i64, Failure> {
+    if let Some(sweep_id) = store.sweep_find(sweep).await? {
+        return Ok(sweep_id);
     }
-    // Another question is another sweep, so that one which goes on keeps its jobs in sight.
-    let plans: Vec<EvaluationPlan> = asked.iter().map(|(plan, _)| plan.identity()).collect();
-    let question = serde_json::json!([plans, args.tasks, args.at == At::Final]).to_string();
-    let pools = asked.into_iter().flat_map(|(_, pools)| pools).collect::<Vec<PoolInfo>>();
-    let mut plan = measuring_plan(&spec, &inputs, pools, jobs);
-    if args.name.is_none() {
-        plan.name = format!("{sweep}-evaluate-{}", &sha256(&question)[..8]);
-        plan.spec_source = text(args, sweep, &spec.runner, &plan.name);
+    let names = store.study_names().await?;
+    Err(analysis::unknown("sweep", sweep, &names, "`sweep launch SPEC` starts one"))
+}
+
+/// Slots of their own, where the spec has the measuring of checkpoints.
+fn beside(spec: &mut Spec) {
+    spec.limits.parallel = Some(spec.companions.parallel);
+    if let Some(backend) = &spec.companions.backend {
+        spec.backend = backend.clone();
     }
-    Ok(Measuring { plan, companions, shown, datasets: datasets.into_iter().collect(), places: Some(places) })
+}
+
+/// Whether a job that still runs is going to measure this itself.
+fn is_due_in_training(found: &CheckpointOf, trained: &JobSpec, plan: &EvaluationPlan) -> bool {
+    let due = |own: &EvaluationPlan| {
+        let at = |at: &u64| at.cast_signed() == found.samples_seen;
+        own.dataset == plan.dataset && (own.at_samples.iter().any(at) || at(&trained.samples_seen))
+    };
+    !found.done && trained.evaluations.iter().any(due)
 }
 
 fn companion(job: &PlannedJob, of: &CheckpointOf) -> Companion {
@@ -90,21 +262,6 @@ fn text(args: &Args, sweep: &str, runner: &str, name: &str) -> String {
         quoted(name),
         quoted(runner)
     )
-}
-
-/// The evaluations of the command line, and where jobs run as the sweep's spec has it.
-fn of_command_line(args: &Args, sweep: &str, trained: Option<&str>) -> Result<Spec, Failure> {
-    let trained = trained.and_then(|text| spec::parse(&Source::new(sweep, text)).ok());
-    let named = trained.as_ref().map_or("clip", |spec| &spec.runner);
-    let runner = args.runner.as_deref().unwrap_or(named);
-    let name = args.name.clone().unwrap_or_else(|| format!("{sweep}-evaluate"));
-    let parsed = spec::parse(&Source::new("(the command line)", &text(args, sweep, runner, &name)));
-    let mut spec = parsed.map_err(|error| Failure::bad_input(plan::rendered(&error)))?;
-    spec.grid = Axes::default();
-    if let Some(trained) = trained {
-        (spec.backend, spec.limits) = (trained.backend, trained.limits);
-    }
-    Ok(spec)
 }
 
 /// The checkpoints that are asked for and still there.
@@ -135,45 +292,6 @@ fn kept(args: &Args, sweep: &str, all: Vec<CheckpointOf>) -> Result<Vec<Checkpoi
     Ok(there)
 }
 
-/// What a checkpoint's job was trained as; of an imported one, its model, by its name or the command line.
-fn trained_as(args: &Args, found: &CheckpointOf, inputs: &Inputs) -> Result<JobSpec, Failure> {
-    if let Some(spec) = &found.spec {
-        return Ok(spec.clone());
-    }
-    // An imported run says its model's name, and these change the model or its images.
-    if let Some(sees) = found.sees.as_ref().filter(|sees| !sees.is_empty()) {
-        let said: Vec<String> = sees.iter().map(|(name, value)| format!("{name}: {value}")).collect();
-        let message = format!("job {} was trained with {}", &found.job_key[..12], said.join(", "));
-        return Err(Failure::bad_input(message).hint(
-            "measure its file by `sweep evaluate --checkpoint FILE` with an `open_clip_config.json` beside it that says so",
-        ));
-    }
-    let name = args.model.as_ref().unwrap_or(&found.model);
-    let model = if spec::is_model_file(name) {
-        let config = crate::plan::inputs::model_file(Path::new(""), name);
-        let config = config.map_err(|error| Failure::bad_input(error.to_string()))?;
-        NamedModel { name: found.model.clone(), config }
-    } else {
-        spec::shipped(name).ok_or_else(|| {
-            Failure::bad_input(format!("model `{name}` of job {} is not known here", &found.job_key[..12]))
-                .hint("name its configuration: `--model FILE.json`; `sweep model` lists those with a name")
-        })?
-    };
-    let (name, version) = (inputs.runner.name.clone(), inputs.runner.version.clone());
-    Ok(JobSpec {
-        runner: RunnerIdentity { name, version },
-        model,
-        init: None,
-        data: DataSource { pool: String::new(), path: "".into(), digest: String::new() },
-        data_size: 1,
-        skipped_max: None,
-        samples_seen: 0,
-        seed: 0,
-        recipe: Recipe::of_nothing(),
-        evaluations: Vec::new(),
-    })
-}
-
 /// The weights of a checkpoint. Its manifest, where it has one, says their hash, and was hashed when it was reported.
 fn weights(found: &CheckpointOf) -> Result<Weights, Failure> {
     let folder = Path::new(&found.path);
@@ -200,34 +318,28 @@ fn weights(found: &CheckpointOf) -> Result<Weights, Failure> {
 /// A plan with these tasks in place of its own, if any are given.
 fn narrowed(plan: &EvaluationPlan, tasks: &[EvaluationTask]) -> Result<EvaluationPlan, Failure> {
     let mut plan = plan.clone();
-    if tasks.contains(&EvaluationTask::LinearProbe) && plan.probe.is_none() {
-        let message = format!("`linear_probe` has nothing to train on for `{}`", plan.dataset);
-        return Err(Failure::bad_input(message).hint("name both: `--pool FOLDER --train FOLDER --task linear_probe`"));
+    for (task, is_told) in
+        [(EvaluationTask::LinearProbe, plan.probe.is_some()), (EvaluationTask::FineTuning, plan.fine_tuning.is_some())]
+    {
+        if tasks.contains(&task) && !is_told {
+            let message = format!("`{}` has nothing to train on for `{}`", task.name(), plan.dataset);
+            let hint = format!("name both: `--pool FOLDER --train FOLDER --task {}`", task.name());
+            return Err(Failure::bad_input(message).hint(hint));
+        }
     }
     if !tasks.is_empty() {
-        plan = with_tasks(plan, tasks.to_vec());
+        plan = plan.with_tasks(tasks.to_vec());
     }
     plan.at_samples.clear();
     Ok(plan)
 }
 
-/// The plan with these tasks: a probe that is not among them reads no pool.
-fn with_tasks(plan: EvaluationPlan, tasks: Vec<EvaluationTask>) -> EvaluationPlan {
-    let probe = plan.probe.filter(|_| tasks.contains(&EvaluationTask::LinearProbe));
-    EvaluationPlan { tasks, probe, ..plan }
-}
-
 /// Whether the metrics of a data set have all that a task of the plan gives.
 fn is_measured(task: EvaluationTask, plan: &EvaluationPlan, metrics: &[&str]) -> bool {
-    let has =
-        |wanted: &dyn Fn(&str) -> bool| metrics.iter().any(|metric| task_of(metric) == Some(task) && wanted(metric));
-    match (task, &plan.probe) {
-        (EvaluationTask::LinearProbe, Some(probe)) => {
-            probe.shots.iter().all(|shots| has(&|metric| metric.ends_with(&format!("@{}", shots.suffix()))))
-        }
+    match task {
         // Before clip-runner 0.5.0 there were grouped recalls alone.
-        (EvaluationTask::ZeroshotRetrieval, _) => has(&|metric| metric.contains("_retrieval_recall@")),
-        _ => has(&|_| true),
+        EvaluationTask::ZeroshotRetrieval => metrics.iter().any(|metric| metric.contains("_retrieval_recall@")),
+        _ => has_task(plan, task, metrics.iter().copied()),
     }
 }
 
@@ -235,8 +347,9 @@ fn is_measured(task: EvaluationTask, plan: &EvaluationPlan, metrics: &[&str]) ->
 struct Earlier(Vec<(Companion, JobSpec)>);
 
 impl Earlier {
-    async fn read(store: &Store, sweep_id: i64) -> Result<Earlier, Failure> {
-        Ok(Earlier(store.companion_specs(sweep_id).await?))
+    async fn read(store: &Store, checkpoints: &[CheckpointOf]) -> Result<Earlier, Failure> {
+        let attempts: BTreeSet<i64> = checkpoints.iter().map(|found| found.attempt_id).collect();
+        Ok(Earlier(store.companion_specs(&Vec::from_iter(attempts)).await?))
     }
 
     fn of<'a>(&'a self, found: &CheckpointOf) -> impl Iterator<Item = &'a EvaluationPlan> {
@@ -263,10 +376,16 @@ impl Earlier {
         }
         let training =
             |plan: &EvaluationPlan| plan.identity().probe.map(|probe| ProbePlan { shots: Vec::new(), ..probe });
-        let Some(ours) = training(plan) else { return Ok(()) };
-        if known().filter_map(training).any(|theirs| theirs != ours) {
-            let message = format!("the linear probes of `{}` in job {job} were trained otherwise", plan.dataset);
-            return Err(Failure::bad_input(message).hint(hint));
+        let otherwise = |what: &str| {
+            let message = format!("the {what} of `{}` in job {job} was trained otherwise", plan.dataset);
+            Err(Failure::bad_input(message).hint(hint))
+        };
+        if training(plan).is_some_and(|ours| known().filter_map(training).any(|theirs| theirs != ours)) {
+            return otherwise("linear probe");
+        }
+        let tuning = |plan: &EvaluationPlan| plan.identity().fine_tuning;
+        if tuning(plan).is_some_and(|ours| known().filter_map(tuning).any(|theirs| theirs != ours)) {
+            return otherwise("fine-tuned image tower");
         }
         Ok(())
     }
@@ -282,6 +401,7 @@ impl Earlier {
             known.dataset == plan.dataset
                 && known.templates == plan.templates
                 && known.identity().probe == plan.identity().probe
+                && known.identity().fine_tuning == plan.identity().fine_tuning
                 && tasks.iter().all(|task| known.tasks.contains(task))
         };
         if tasks.is_empty() {
@@ -290,6 +410,6 @@ impl Earlier {
         if let Some(known) = self.of(found).find(same) {
             return Some(known.clone());
         }
-        Some(with_tasks(plan, tasks))
+        Some(plan.with_tasks(tasks))
     }
 }

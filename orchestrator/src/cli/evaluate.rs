@@ -1,15 +1,20 @@
 //! `sweep evaluate`: measures weights that are there already, by jobs of their own: a checkpoint of whoever trained it,
 //! or those of a sweep.
 
+use std::fmt::Write as _;
 use std::path::{Path, PathBuf};
 
 use comfy_table::{CellAlignment, Table, presets};
 use protocol::EvaluationTask;
 use serde::Serialize;
 
+use super::companions::{self, Question};
+use super::drive::Requests;
+use super::follow::{Following, Seen};
 use super::launch::{self, Launch};
 use super::output::{Exit, Failure, data, json, say};
-use super::{companions, hashing, plan, site, slurm};
+use super::progress::Progress;
+use super::{hashing, plan, site, slurm, target};
 use crate::plan::{LoadError, OPEN_CLIP_CONFIG, Placement, Plan, file_of, load_spec, preprocess_of, recipe_keys};
 use crate::report::number::compact;
 use crate::spec::{self, Source};
@@ -29,7 +34,12 @@ A checkpoint of somebody else's, as open_clip has it (.safetensors, .pt, .bin, o
 
 A data set more for a finished sweep; results are rows of the jobs that were trained:
 
-  sweep evaluate emoji --pool data/coco --at every_checkpoint")]
+  sweep evaluate emoji --pool data/coco --at every_checkpoint
+
+The checkpoints of a sweep that still runs, in slots of their own:
+
+  sweep evaluate emoji --pool data/coco --follow --parallel 2")]
+#[expect(clippy::struct_excessive_bools, reason = "flags of a command are just that")]
 pub(super) struct Args {
     /// A sweep, whose finished jobs' checkpoints are measured.
     #[arg(required_unless_present = "checkpoint", conflicts_with = "checkpoint")]
@@ -45,21 +55,30 @@ pub(super) struct Args {
     #[arg(long = "pool", value_name = "FOLDER", required_unless_present = "sweep")]
     pub(super) pools: Vec<String>,
     /// What to measure; again for several [default: classification where the pool has class names, else retrieval; or
-    /// what the sweep's jobs measure]. `linear_probe` needs `--train`.
+    /// what the sweep's jobs measure]. `linear_probe` and `fine_tuning` need `--train`.
     #[arg(long = "task", value_name = "TASK", value_parser = task)]
     pub(super) tasks: Vec<EvaluationTask>,
-    /// Folder of shards with classes that a linear probe is trained on.
+    /// Folder of shards with classes that linear probes and fine-tuning train on.
     #[arg(long, value_name = "FOLDER", requires = "pools")]
     train: Option<String>,
-    /// Images of each class that a linear probe is trained on, or `all`; again for several [default: all].
+    /// Images of each class that a linear probe is trained on, `all` or `vtab1k`; again for several [default: all].
     #[arg(long = "shots", value_name = "N", requires = "train")]
     shots: Vec<String>,
+    /// How to fine-tune, a key of `ft_...` in a spec; again for several: `--ft steps=500 --ft lr=1e-4`.
+    #[arg(long = "ft", value_name = "KEY=VALUE", requires = "train", value_parser = fine_tuning_key)]
+    fine_tuning: Vec<(String, String)>,
     /// Name to store the results of a single pool under [default: the pool's].
     #[arg(long, value_name = "NAME")]
     dataset: Option<String>,
     /// Which checkpoints of a sweep's jobs.
     #[arg(long, value_enum, default_value = "final", requires = "sweep")]
     pub(super) at: At,
+    /// Measure every checkpoint as it is reported, until the sweep has no open job and all are measured.
+    #[arg(long, requires = "sweep", conflicts_with_all = ["dry_run", "detach"])]
+    pub(super) follow: bool,
+    /// Checkpoints measured at one time, with `--follow` [default: as `companions` of the sweep's spec says, or 1].
+    #[arg(long, value_name = "JOBS", requires = "follow", value_parser = clap::value_parser!(u32).range(1..))]
+    pub(super) parallel: Option<u32>,
     /// Name of the sweep that the measuring jobs make.
     #[arg(long, value_name = "NAME")]
     pub(super) name: Option<String>,
@@ -120,11 +139,20 @@ fn task(text: &str) -> Result<EvaluationTask, String> {
     EvaluationTask::named(text).ok_or_else(|| format!("allowed: {names}"))
 }
 
+fn fine_tuning_key(text: &str) -> Result<(String, String), String> {
+    let pair = text.split_once('=').map(|(key, value)| (key.trim().to_owned(), value.trim().to_owned()));
+    let named = |key: &str| key.bytes().all(|byte| byte == b'_' || byte.is_ascii_lowercase()) && !key.is_empty();
+    pair.filter(|(key, _)| named(key)).ok_or_else(|| "allowed: KEY=VALUE, such as `steps=500`".to_owned())
+}
+
 pub(super) async fn run(args: Args) -> Result<Exit, Failure> {
     if args.dataset.is_some() && args.pools.len() != 1 {
         return Err(Failure::bad_input("`--dataset` names the results of one pool").hint("give one `--pool`"));
     }
     let placement = site::placement(args.backend, args.site.as_deref())?;
+    if args.follow {
+        return follow(&args, &placement).await;
+    }
     let (mut measuring, again) = match (&args.checkpoint, &args.sweep) {
         (Some(checkpoint), _) => {
             let again = format!("sweep evaluate --checkpoint {} ...", checkpoint.display());
@@ -144,23 +172,66 @@ pub(super) async fn run(args: Args) -> Result<Exit, Failure> {
         say("nothing is left to measure");
         return show(&args, &measuring, "complete").await.map(|()| Exit::Done);
     }
-    let ended = launch::execute(&Launch { plan, companions, detach: args.detach, again: &again }).await?;
+    let launch = Launch { plan, companions, detach: args.detach, again: &again, heading: "" };
+    let ended = launch::execute(&launch).await?;
     show(&args, &measuring, ended.word()).await?;
     Ok(ended.exit(args.detach))
+}
+
+/// Measures checkpoints while they come in.
+async fn follow(args: &Args, placement: &Placement) -> Result<Exit, Failure> {
+    let sweep = args.sweep.as_deref().expect("clap asks for it");
+    let store = target::store().await?;
+    let sweep_id = companions::find(&store, sweep).await?;
+    let question = Question::of_command(args, sweep, sweep_id, placement).await?;
+    let open =
+        store.sweep_list(Some(sweep)).await?.pop().map_or(0, |found| found.counts.pending + found.counts.running);
+    if open > 0 {
+        say(&format!("following `{sweep}`, which has {open} open jobs; `sweep launch` runs them"));
+    }
+    let requests = Requests::listen()?;
+    let mut progress = Progress::new(&question.name, 0);
+    let mut following = Following::new(&question, sweep_id);
+    let driven = following.run(None, &requests, &mut progress).await;
+    progress.finish();
+    drop(requests);
+    let Seen { jobs, datasets, places } = following.seen;
+    let plan = question.plan_of(Vec::new());
+    let again = format!("sweep evaluate {sweep} --follow ...");
+    let launch = Launch { plan: &plan, companions: &[], detach: false, again: &again, heading: "" };
+    let ended = launch::conclude(&launch, driven?).await?;
+    let mut shown: Vec<String> = Vec::new();
+    for job in jobs {
+        if !shown.contains(&job) {
+            shown.push(job);
+        }
+    }
+    let datasets = datasets.into_iter().collect();
+    let measuring = Measuring { plan, companions: Vec::new(), shown, datasets, places: Some(places) };
+    show(args, &measuring, ended.word()).await?;
+    Ok(ended.exit(false))
 }
 
 /// The evaluations of the command line, as a spec writes them.
 pub(super) fn evaluations(args: &Args) -> String {
     let entries = args.pools.iter().map(|pool| {
         let chosen = if args.tasks.is_empty() { vec![usual_task(pool)] } else { args.tasks.clone() };
-        let tasks: Vec<&str> = chosen.into_iter().map(EvaluationTask::name).collect();
+        let tasks: Vec<&str> = chosen.iter().copied().map(EvaluationTask::name).collect();
         let name = args.dataset.as_ref().map_or(String::new(), |name| format!("name: {}, ", quoted(name)));
-        let probe = args.train.as_ref().filter(|_| tasks.contains(&EvaluationTask::LinearProbe.name()));
-        let probe = probe.map_or(String::new(), |train| {
+        let mut trained = String::new();
+        let (probes, tunes) =
+            (chosen.contains(&EvaluationTask::LinearProbe), chosen.contains(&EvaluationTask::FineTuning));
+        if let Some(train) = args.train.as_ref().filter(|_| probes || tunes) {
+            let _ = write!(trained, ", train: {}", quoted(train));
+        }
+        if probes && args.train.is_some() {
             let shots = if args.shots.is_empty() { "all".to_owned() } else { args.shots.join(", ") };
-            format!(", train: {}, shots: [{shots}]", quoted(train))
-        });
-        format!("- {{{name}pool: {}, tasks: [{}]{probe}}}\n", quoted(pool), tasks.join(", "))
+            let _ = write!(trained, ", shots: [{shots}]");
+        }
+        for (key, value) in args.fine_tuning.iter().filter(|_| tunes) {
+            let _ = write!(trained, ", ft_{key}: {}", quoted(value));
+        }
+        format!("- {{{name}pool: {}, tasks: [{}]{trained}}}\n", quoted(pool), tasks.join(", "))
     });
     format!("evaluations:\n{}", entries.collect::<String>())
 }

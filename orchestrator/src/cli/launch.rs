@@ -1,19 +1,19 @@
 //! `sweep launch`: plan, store, run until every job has ended, say how it went.
 
-use std::path::{Path, PathBuf};
-use std::time::Duration;
+use std::path::PathBuf;
 
 use serde::Serialize;
-use tokio::signal::unix::{SignalKind, signal};
-use tokio::sync::watch;
 
+use super::companions::Question;
+use super::drive::{Driving, Requests, drive_jobs, store_rest, sweep_of};
+use super::follow::Following;
 use super::output::{self, Exit, Failure, say, say_line};
 use super::progress::{self, Progress};
 use super::site;
-use crate::backend::{Backend, BackendError, LocalBackend, SlurmBackend};
-use crate::plan::{BackendChoice, Plan, SlurmOptions};
-use crate::schedule::driver::{DriveError, Outcome, StopRequest, Sweep, drive};
-use crate::schedule::{Policy, Scheduler};
+use super::status::CompanionLine;
+use crate::backend::{BackendError, SlurmBackend};
+use crate::plan::{BackendChoice, Plan};
+use crate::schedule::driver::{DriveError, Outcome};
 use crate::store::{self, Companion, JobProgress, ProgressFilter, StateCounts, Store, StoreError, StoredPlan};
 
 /// Options of `sweep launch`.
@@ -49,6 +49,9 @@ struct Summary<'a> {
     done: i64,
     failed: i64,
     cancelled: i64,
+    /// What measured its checkpoints apart from training, where the spec asks for that.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    companions: Option<CompanionLine>,
     failures: Vec<FailedJob<'a>>,
 }
 
@@ -59,20 +62,13 @@ struct FailedJob<'a> {
     stderr_tail: &'a str,
 }
 
-/// Between two tries to store a plan in a database that is away.
-const STORE_PAUSE: Duration = Duration::from_secs(1);
 /// Name of the batch of a dry run, which no attempt has.
 const DRY_RUN: &str = "dry-run";
-/// Age of arrays whose folders are removed, once none of their attempts lives.
-const ARRAYS_KEPT: Duration = Duration::from_hours(7 * 24);
-/// How long another launcher's `sbatch` may take before its attempts count as abandoned.
-const SUBMIT_SECS: f64 = 180.0;
-/// How long Slurm may take to say who ended a worker: nobody (preemption), or somebody by hand.
-const ANSWER_SECS: f64 = 10.0;
 /// Failed jobs that the last words list; `sweep status` has all.
 const FAILURES_MAX: i64 = 100;
 
 /// A plan to be run to its end.
+#[derive(Clone, Copy)]
 pub(super) struct Launch<'a> {
     pub(super) plan: &'a Plan,
     /// What its jobs measure for others.
@@ -80,6 +76,8 @@ pub(super) struct Launch<'a> {
     pub(super) detach: bool,
     /// The command that comes back to it.
     pub(super) again: &'a str,
+    /// What its last words begin with.
+    pub(super) heading: &'a str,
 }
 
 /// How a launch ended.
@@ -110,20 +108,93 @@ impl Ended {
 }
 
 pub(super) async fn run(args: Args) -> Result<Exit, Failure> {
-    let plan = super::plan::load_plan(&args.spec, &site::placement(args.backend, args.site.as_deref())?).await?;
+    let placement = site::placement(args.backend, args.site.as_deref())?;
+    let plan = super::plan::load_plan(&args.spec, &placement).await?;
     if args.dry_run {
         return dry_run(&plan, args.json).await;
     }
     let again = format!("sweep launch {}", args.spec.display());
-    let ended = execute(&Launch { plan: &plan, companions: &[], detach: args.detach, again: &again }).await?;
+    let launch = Launch { plan: &plan, companions: &[], detach: args.detach, again: &again, heading: "" };
+    let question = Question::of_plan(&plan, &placement)?;
+    let (ended, measured) = match question {
+        Some(question) if !args.detach => both(&launch, &question).await?,
+        question => {
+            let ended = execute(&launch).await?;
+            if question.is_some() {
+                say("\nhint: its checkpoints are measured when it is launched again without `--detach`, or by \
+                     `sweep evaluate SWEEP --follow`");
+            }
+            (ended, None)
+        }
+    };
+    let counts = measured.as_ref().map(|(name, measured)| CompanionLine::new(name, &measured.counts));
     if args.json {
-        summarise(&plan.name, ended.word(), &ended.counts, &ended.failures);
+        let failures: Vec<&JobProgress> =
+            ended.failures.iter().chain(measured.iter().flat_map(|(_, measured)| &measured.failures)).collect();
+        summarise(&plan.name, ended.word(), &ended.counts, &failures, counts);
     }
-    Ok(ended.exit(args.detach))
+    let measured = measured.map_or(Exit::Done, |(_, measured)| measured.exit(false));
+    Ok(if measured == Exit::Done { ended.exit(args.detach) } else { measured })
+}
+
+/// Runs a plan, and beside it what measures its checkpoints.
+async fn both(launch: &Launch<'_>, question: &Question) -> Result<(Ended, Option<(String, Ended)>), Failure> {
+    let begun = begin(launch).await?;
+    let requests = Requests::listen()?;
+    let mut bars = Progress::new(&launch.plan.name, begun.before.total());
+    let mut beside = bars.beside(&question.name);
+    let mut following = Following::new(question, begun.stored.sweep_id);
+    let training = async {
+        let trained = run_jobs(launch, begun, &requests, &mut bars).await;
+        if trained.as_ref().is_ok_and(|trained| trained.outcome != Outcome::Complete) || trained.is_err() {
+            // Nobody is left to write checkpoints.
+            requests.stop();
+        }
+        trained
+    };
+    let (trained, measured) = tokio::join!(training, following.run(Some(launch.plan), &requests, &mut beside));
+    bars.finish();
+    beside.finish();
+    drop(requests);
+    let ended = conclude(launch, trained?).await?;
+    let measured = measured?;
+    let plan = question.plan_of(Vec::new());
+    let measuring = Launch { plan: &plan, heading: "its checkpoints: ", ..*launch };
+    let measured = conclude(&measuring, measured).await?;
+    Ok((ended, Some((plan.name, measured))))
+}
+
+/// A plan that is stored, or the first of its jobs.
+struct Begun {
+    store: Store,
+    stored: StoredPlan,
+    before: StateCounts,
+    idle: bool,
+}
+
+/// How driving a sweep went.
+pub(super) struct Driven {
+    pub(super) sweep_id: i64,
+    /// Whether there was nothing to do.
+    pub(super) idle: bool,
+    pub(super) outcome: Outcome,
+    /// The last counts that were seen.
+    pub(super) reached: StateCounts,
 }
 
 /// Stores a plan, runs it until every job has ended, and says how it went.
 pub(super) async fn execute(launch: &Launch<'_>) -> Result<Ended, Failure> {
+    let begun = begin(launch).await?;
+    let requests = Requests::listen()?;
+    let mut progress = Progress::new(&launch.plan.name, begun.before.total());
+    let driven = run_jobs(launch, begun, &requests, &mut progress).await;
+    progress.finish();
+    drop(requests);
+    conclude(launch, driven?).await
+}
+
+/// Stores as much of a plan as has to be there before it is driven.
+async fn begin(launch: &Launch<'_>) -> Result<Begun, Failure> {
     let plan = launch.plan;
     store::private_postgres::check_name(&store::home()).map_err(StoreError::from)?;
     let store = Store::connect().await?;
@@ -135,28 +206,51 @@ pub(super) async fn execute(launch: &Launch<'_>) -> Result<Ended, Failure> {
         }
     }
     let (before, _) = counts_of(plan, Some(&store)).await?;
-    let sweep_id = stored.sweep_id;
     let mut idle = before.pending + before.running == 0;
     if idle {
         store.sweep_store_rest(plan, &mut stored).await?;
-        idle = store.job_first_open(sweep_id).await?.is_none();
+        idle = store.job_first_open(stored.sweep_id).await?.is_none();
     }
-    let outcome = if idle {
-        Outcome::Complete
-    } else {
-        let (outcome, reached) = Box::pin(run_jobs(plan, store, stored, &before, launch.detach)).await?;
-        if outcome == Outcome::Detached {
-            say("detached: the workers go on");
-            say(&format!("\nhint: `sweep status {}` shows them, `{}` comes back to them", plan.name, launch.again));
-            return Ok(Ended { outcome, counts: reached, failures: Vec::new() });
-        }
-        outcome
-    };
+    Ok(Begun { store, stored, before, idle })
+}
+
+/// Drives a plan that is stored, and stores the rest of it on the way: the first jobs of a large plan need not wait for
+/// the last.
+async fn run_jobs(
+    launch: &Launch<'_>,
+    begun: Begun,
+    requests: &Requests,
+    progress: &mut Progress,
+) -> Result<Driven, Failure> {
+    let Begun { store, mut stored, before, idle } = begun;
+    let sweep_id = stored.sweep_id;
+    if idle {
+        return Ok(Driven { sweep_id, idle, outcome: Outcome::Complete, reached: before });
+    }
+    let (plan, detach) = (launch.plan, launch.detach);
+    let what = format!("{} jobs ({})", before.total(), ended(&before));
+    let driving = Driving { plan, sweep_id, aside: false, detach, what };
+    let rest = store_rest(store.clone(), plan, &mut stored);
+    let (outcome, not_stored) = Box::pin(drive_jobs(&driving, &store, requests, progress, rest)).await?;
+    if let Some(error) = not_stored {
+        return Err(Failure::from(error).hint("launch again: what is stored stays, the rest is added"));
+    }
+    Ok(Driven { sweep_id, idle, outcome: outcome?, reached: progress.reached() })
+}
+
+/// Says how it went.
+pub(super) async fn conclude(launch: &Launch<'_>, driven: Driven) -> Result<Ended, Failure> {
+    let Driven { sweep_id, idle, outcome, reached } = driven;
+    if outcome == Outcome::Detached {
+        say("detached: the workers go on");
+        say(&format!("\nhint: `sweep status {}` shows them, `{}` comes back to them", launch.plan.name, launch.again));
+        return Ok(Ended { outcome, counts: reached, failures: Vec::new() });
+    }
     // Anew: the database may have moved while the driver ran.
     let store = Store::connect().await?;
     let counts = store.job_totals(sweep_id).await?.counts;
     let failures = store.job_progress(sweep_id, ProgressFilter::States(&["failed"], FAILURES_MAX)).await?;
-    let headline = format!("{}{}", if idle { "nothing left to do: " } else { "" }, ended(&counts));
+    let headline = format!("{}{}{}", launch.heading, if idle { "nothing left to do: " } else { "" }, ended(&counts));
     report(launch, outcome, &headline, &counts, &failures);
     Ok(Ended { outcome, counts, failures })
 }
@@ -197,167 +291,9 @@ pub(super) async fn dry_run(plan: &Plan, json: bool) -> Result<Exit, Failure> {
         say(&format!("\nthe batch script is {}\n{said}", script.display()));
     }
     if json {
-        summarise(&plan.name, "planned", &counts, &[]);
+        summarise(&plan.name, "planned", &counts, &[], None);
     }
     Ok(Exit::Done)
-}
-
-/// A plan, as a driver needs it.
-fn sweep_of(plan: &Plan, sweep_id: i64, work_secs: u64, spool_only: bool) -> Sweep {
-    Sweep {
-        sweep_id,
-        runner: plan.runner_path.clone(),
-        base_dir: plan.base_dir.clone(),
-        home: store::home(),
-        time_limit_secs: plan.limits.time_limit_secs,
-        // Whoever reaches no database can't ask for the next job.
-        work_secs: if spool_only { 0 } else { work_secs },
-        serve: plan.runner_serves,
-        spool_only,
-        detach: false,
-    }
-}
-
-/// Drives the sweep under the eyes of people. Ctrl-C or SIGTERM: stop after checkpoints; again: detach.
-async fn run_jobs(
-    plan: &Plan,
-    store: Store,
-    mut stored: StoredPlan,
-    before: &StateCounts,
-    detach: bool,
-) -> Result<(Outcome, StateCounts), Failure> {
-    let home = store::home();
-    let (backend, work_secs, spool_only, each): (Box<dyn Backend>, u64, bool, String) = match &plan.backend {
-        BackendChoice::Local(options) => {
-            let backend = LocalBackend::new(options, &home, &plan.runner_devices)?;
-            let each =
-                format!("{}{}", if backend.gpu_count() > 0 { "a GPU and " } else { "" }, threads(backend.threads()));
-            (Box::new(backend), options.work_secs, options.spool_only, format!("{each} each"))
-        }
-        BackendChoice::Slurm(options) => {
-            let backend = slurm_backend(options, &home).await?;
-            remove_old_arrays(&backend, &store).await?;
-            let each =
-                format!("Slurm jobs on cluster {} with {} each", backend.host(), super::plan::slurm_request(options));
-            (Box::new(backend), options.work_secs, options.spool_only, each)
-        }
-    };
-    let parallel = plan.limits.parallel.unwrap_or(backend.slots()).max(1);
-    let sweep = Sweep { detach, ..sweep_of(plan, stored.sweep_id, work_secs, spool_only) };
-    say(&format!(
-        "{}: {} jobs ({}), {} at a time ({each})",
-        plan.name,
-        before.total(),
-        ended(before),
-        parallel.min(backend.slots()),
-    ));
-    let (sender, requests) = watch::channel(StopRequest::None);
-    let listening = tokio::spawn(listen(sender)?);
-    let mut progress = Progress::new(&plan.name, before.total());
-    let mut policy = Policy::new(parallel, plan.limits.retries);
-    if matches!(plan.backend, BackendChoice::Slurm(_)) {
-        policy.intent_grace_secs = SUBMIT_SECS;
-        policy.stopped_pause_secs = ANSWER_SECS;
-    }
-    let scheduler = Scheduler::new(policy);
-    // Side by side: the first jobs of a large plan need not wait for the last to be stored.
-    let (store_sender, storing) = watch::channel(true);
-    let rest = async {
-        let result = store_rest(store.clone(), plan, &mut stored).await;
-        let _ = store_sender.send(false);
-        result
-    };
-    let driving =
-        drive(store.clone(), &*backend, scheduler, &sweep, storing, requests, |notice| progress.show(&notice));
-    let (outcome, not_stored) = {
-        tokio::pin!(rest, driving);
-        tokio::select! {
-            outcome = &mut driving => (outcome, None),
-            result = &mut rest => (driving.await, result.err()),
-        }
-    };
-    listening.abort();
-    let reached = progress.finish();
-    match not_stored {
-        Some(error) => Err(Failure::from(error).hint("launch again: what is stored stays, the rest is added")),
-        None => Ok((outcome?, reached)),
-    }
-}
-
-/// The cluster, whose workers are told how to reach the database. On other machines they don't reach a private one that
-/// does not listen.
-pub(super) async fn slurm_backend(options: &SlurmOptions, home: &Path) -> Result<SlurmBackend, Failure> {
-    let url = if options.spool_only { None } else { store::node_url().await? };
-    let slurm = SlurmBackend::connect(options, home, url.as_deref()).await?;
-    if url.is_none()
-        && !options.spool_only
-        && let Some(node) = slurm.other_machine().await?
-    {
-        return Err(Failure::environment(format!(
-            "the private database is reached on this machine alone, and workers would run on {node} and others"
-        ))
-        .hint(
-            "`sweep db start --listen ADDRESS` has it listen for them on an address of this machine; or set DATABASE_URL to a \
-             PostgreSQL database that the nodes reach, or say `ship: spool` below `slurm`; then try again",
-        ));
-    }
-    Ok(slurm)
-}
-
-/// Removes what is left of arrays that ended a while ago: Slurm writes a file a task, and never takes one away.
-async fn remove_old_arrays(slurm: &SlurmBackend, store: &Store) -> Result<(), Failure> {
-    let failed = |error: std::io::Error| Failure::environment(format!("can't remove folders of old arrays: {error}"));
-    let mut arrays = slurm.old_arrays(ARRAYS_KEPT).map_err(failed)?;
-    let tokens: Vec<String> = arrays.iter().flat_map(|array| array.tokens.iter().cloned()).collect();
-    if tokens.is_empty() {
-        return Ok(());
-    }
-    let live = store.attempts_live(&tokens).await?;
-    arrays.retain(|array| !array.tokens.iter().any(|token| live.contains(token)));
-    for array in arrays {
-        match std::fs::remove_dir_all(&array.path) {
-            // Another launcher was faster.
-            Err(error) if error.kind() == std::io::ErrorKind::NotFound => {}
-            result => result.map_err(failed)?,
-        }
-    }
-    Ok(())
-}
-
-fn threads(count: usize) -> String {
-    if count == 1 { "1 thread".to_owned() } else { format!("{count} threads") }
-}
-
-/// Stores what is left of a plan, however long the database is away.
-async fn store_rest(mut store: Store, plan: &Plan, stored: &mut StoredPlan) -> Result<(), StoreError> {
-    loop {
-        match store.sweep_store_rest(plan, stored).await {
-            Err(error) if error.is_transient() => tokio::time::sleep(STORE_PAUSE).await,
-            result => return result,
-        }
-        if let Ok(again) = Store::connect().await {
-            store = again;
-        }
-    }
-}
-
-/// Turns signals into requests.
-fn listen(requests: watch::Sender<StopRequest>) -> Result<impl Future<Output = ()>, Failure> {
-    let handler = |kind| signal(kind).map_err(|error| Failure::environment("can't handle signals").because(&error));
-    let (mut interrupt, mut terminate) = (handler(SignalKind::interrupt())?, handler(SignalKind::terminate())?);
-    Ok(async move {
-        loop {
-            tokio::select! {
-                _ = interrupt.recv() => {}
-                _ = terminate.recv() => {}
-            }
-            let next = if *requests.borrow() == StopRequest::None { StopRequest::Stop } else { StopRequest::Detach };
-            if next == StopRequest::Stop {
-                progress::interject("stopping after checkpoints (once more: leave the workers running)");
-            }
-            let _ = requests.send(next);
-        }
-    })
 }
 
 /// The last words of a launch.
@@ -392,7 +328,13 @@ fn ended(counts: &StateCounts) -> String {
     std::iter::once(done).chain(rest.map(|(number, what)| format!("{number} {what}"))).collect::<Vec<_>>().join(", ")
 }
 
-fn summarise(sweep: &str, outcome: &'static str, counts: &StateCounts, failures: &[JobProgress]) {
+fn summarise(
+    sweep: &str,
+    outcome: &'static str,
+    counts: &StateCounts,
+    failures: &[&JobProgress],
+    companions: Option<CompanionLine>,
+) {
     let failures = failures.iter().map(|job| FailedJob {
         job_key: &job.job_key,
         reason: job.reason.as_deref().unwrap_or_default(),
@@ -400,7 +342,8 @@ fn summarise(sweep: &str, outcome: &'static str, counts: &StateCounts, failures:
     });
     let StateCounts { pending, running, done, failed, cancelled } = *counts;
     let failures = failures.collect();
-    output::json("sweep.launch/1", &Summary { sweep, outcome, pending, running, done, failed, cancelled, failures });
+    let summary = Summary { sweep, outcome, pending, running, done, failed, cancelled, companions, failures };
+    output::json("sweep.launch/1", &summary);
 }
 
 impl From<BackendError> for Failure {

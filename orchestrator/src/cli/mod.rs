@@ -11,11 +11,13 @@ mod compare;
 mod completions;
 mod db;
 mod doctor;
+mod drive;
 mod evaluate;
 mod explain;
 mod export;
 mod extend;
 mod fit;
+mod follow;
 mod forecast;
 mod frontier;
 mod hashing;
@@ -44,6 +46,7 @@ mod sql;
 mod status;
 mod submit_script;
 mod target;
+mod trained;
 
 use std::process::ExitCode;
 

@@ -1,6 +1,8 @@
 //! `sweep plan`: what a spec comes to. Needs no database.
 
+mod checkpoints;
 mod text;
+mod training;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
@@ -188,6 +190,9 @@ struct Body<'a> {
     pools: Vec<PoolRow<'a>>,
     jobs: Vec<JobRow<'a>>,
     totals: Totals,
+    /// Those that stay on disk, where jobs are told how many.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    checkpoints: Option<checkpoints::Checkpoints>,
     limits: LimitsRow,
 }
 
@@ -317,6 +322,7 @@ fn body<'a>(plan: &'a Plan, states: Option<&BTreeMap<String, State>>, slurm: Opt
             })
             .collect(),
         totals: totals(plan),
+        checkpoints: checkpoints::kept(plan),
         limits: LimitsRow {
             parallel: plan.limits.parallel,
             retries: plan.limits.retries,

@@ -37,16 +37,15 @@ struct Bars {
 
 impl Progress {
     pub(super) fn new(name: &str, jobs: i64) -> Progress {
-        let bars = std::io::stderr().is_terminal().then(|| {
-            let all = MultiProgress::new();
-            let sweep = all.add(ProgressBar::new(0).with_style(style("{prefix} {bar:30} {pos}/{len} jobs  {msg}")));
-            sweep.set_prefix(name.to_owned());
-            Bars { all, sweep, jobs: BTreeMap::new() }
-        });
+        let bars = std::io::stderr().is_terminal().then(|| Bars::of(MultiProgress::new(), name));
+        Progress { bars, ..Progress::lines(jobs) }
+    }
+
+    fn lines(jobs: i64) -> Progress {
         let now = Instant::now();
         Progress {
             jobs,
-            bars,
+            bars: None,
             begun: now,
             gmacs_at_start: None,
             last_line: now,
@@ -54,6 +53,17 @@ impl Progress {
             lines_this_second: 0,
             reached: StateCounts::default(),
         }
+    }
+
+    /// Of another sweep that is driven by the same process.
+    pub(super) fn beside(&self, name: &str) -> Progress {
+        let bars = self.bars.as_ref().map(|bars| bars.of_another(name));
+        Progress { bars, ..Progress::lines(0) }
+    }
+
+    /// The last counts that were seen.
+    pub(super) fn reached(&self) -> StateCounts {
+        self.reached
     }
 
     pub(super) fn show(&mut self, notice: &Notice<'_>) {
@@ -93,14 +103,13 @@ impl Progress {
         self.lines_this_second <= LINES_PER_SEC
     }
 
-    /// Takes the bars away, and gives the last counts that were seen.
-    pub(super) fn finish(self) -> StateCounts {
+    /// Takes the bars away.
+    pub(super) fn finish(self) {
         if let Some(bars) = self.bars {
             for bar in bars.jobs.values().chain([&bars.sweep]) {
                 bar.finish_and_clear();
             }
         }
-        self.reached
     }
 
     fn progress(&mut self, totals: &Totals, running: &[JobProgress], ended: &[JobProgress]) {
@@ -141,7 +150,8 @@ impl Progress {
         }
     }
 
-    fn line(&self, text: &str) {
+    /// A line of words, above the bars.
+    pub(super) fn line(&self, text: &str) {
         match &self.bars {
             Some(bars) => bars.all.suspend(|| say_line(text)),
             None => say_line(text),
@@ -150,6 +160,16 @@ impl Progress {
 }
 
 impl Bars {
+    fn of(all: MultiProgress, name: &str) -> Bars {
+        let sweep = all.add(ProgressBar::new(0).with_style(style("{prefix} {bar:30} {pos}/{len} jobs  {msg}")));
+        sweep.set_prefix(name.to_owned());
+        Bars { all, sweep, jobs: BTreeMap::new() }
+    }
+
+    fn of_another(&self, name: &str) -> Bars {
+        Bars::of(self.all.clone(), name)
+    }
+
     fn update(&mut self, running: &[JobProgress]) {
         self.jobs.retain(|key, bar| {
             let runs = running.iter().any(|job| job.job_key == *key);

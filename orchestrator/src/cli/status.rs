@@ -60,7 +60,28 @@ struct Jobs<'a> {
     counted_secs_ago: f64,
     /// Jobs of the sweep that `jobs` leaves out (`--limit`, `--all`).
     left_out: i64,
+    /// Jobs that measure its checkpoints apart from training, by the sweeps that they are in.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    companions: Vec<CompanionLine>,
     jobs: Vec<JobLine<'a>>,
+}
+
+/// A sweep that measures checkpoints of another one, in `--json` of `status` and `launch`.
+#[derive(Debug, Serialize)]
+pub(super) struct CompanionLine {
+    pub(super) sweep: String,
+    pub(super) pending: i64,
+    pub(super) running: i64,
+    pub(super) done: i64,
+    pub(super) failed: i64,
+    pub(super) cancelled: i64,
+}
+
+impl CompanionLine {
+    pub(super) fn new(sweep: &str, counts: &StateCounts) -> CompanionLine {
+        let StateCounts { pending, running, done, failed, cancelled } = *counts;
+        CompanionLine { sweep: sweep.to_owned(), pending, running, done, failed, cancelled }
+    }
 }
 
 #[derive(Debug, Serialize)]
@@ -123,16 +144,40 @@ pub(super) async fn run(args: Args) -> Result<Exit, Failure> {
             let SweepSummary { sweep_id, counts, counted_secs_ago, .. } = find(&store, name).await?;
             let jobs = jobs(&store, sweep_id, &args, &counts).await?;
             let queue = queue_of(&jobs).await;
+            let companions = store.companion_progress(sweep_id).await?;
+            let companions: Vec<CompanionLine> =
+                companions.iter().map(|measuring| CompanionLine::new(&measuring.sweep, &measuring.counts)).collect();
             let left_out = counts.total() - i64::try_from(jobs.len()).unwrap_or(i64::MAX);
             if args.json {
                 let StateCounts { pending, running, done, failed, cancelled } = counts;
                 let jobs = jobs.iter().map(|job| job_line(job, &queue)).collect();
-                let body =
-                    Jobs { sweep: name, pending, running, done, failed, cancelled, counted_secs_ago, left_out, jobs };
+                let sweep = name;
+                let body = Jobs {
+                    sweep,
+                    pending,
+                    running,
+                    done,
+                    failed,
+                    cancelled,
+                    counted_secs_ago,
+                    left_out,
+                    companions,
+                    jobs,
+                };
                 output::json("sweep.status/1", &body);
             } else {
                 data(&job_table(&jobs, &queue));
                 warn_of_silence(&jobs);
+                for CompanionLine { sweep, pending, running, done, failed, cancelled } in companions {
+                    let given_up = if failed + cancelled > 0 {
+                        format!(", {} given up", failed + cancelled)
+                    } else {
+                        String::new()
+                    };
+                    output::say_line(&format!(
+                        "its checkpoints, by {sweep}: {done} measured, {running} running, {pending} waiting{given_up}"
+                    ));
+                }
                 if left_out > 0 {
                     say(&format!(
                         "{left_out} more jobs: {} pending, {} running, {} done, {} failed, {} cancelled in all\n\n\
@@ -270,7 +315,7 @@ fn job_table(jobs: &[JobProgress], queue: &Queue) -> String {
     for job in jobs {
         table.add_row([
             job.job_key[..12].to_owned(),
-            output::one_line(&job.model).into_owned(),
+            format!("{}{}", output::one_line(&job.model), if job.is_trunk { " (trunk)" } else { "" }),
             job.samples_total.map_or("-".to_owned(), short),
             job.data_size.map_or("-".to_owned(), short),
             job.seed.to_string(),

@@ -36,7 +36,7 @@ pub(super) async fn run(args: Args) -> Result<Exit, Failure> {
     }
     let job = named(&plan.jobs, &args.job)?;
     let home = store::home();
-    let slurm = super::launch::slurm_backend(options, &home).await?;
+    let slurm = super::drive::slurm_backend(options, &home).await?;
 
     let store = Store::connect().await?;
     let mut stored = store.sweep_begin(&plan).await?;

@@ -2,16 +2,23 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use protocol::{EvaluationTask, Event, JobSpec};
+use protocol::{EvaluationPlan, EvaluationTask, Event, JobSpec};
 
 use super::Range;
 
 /// Places that a reason names.
 const NAMED: usize = 3;
 
-/// What was measured, or said not to be.
+/// What was measured, or said not to be, by data set and position.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct Measured(BTreeMap<(String, u64), BTreeSet<EvaluationTask>>);
+pub struct Measured(BTreeMap<(String, u64), Found>);
+
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+struct Found {
+    metrics: BTreeSet<String>,
+    /// Tasks that a reason is known for.
+    unmeasured: BTreeSet<EvaluationTask>,
+}
 
 impl Measured {
     /// Takes an evaluation in.
@@ -21,19 +28,23 @@ impl Measured {
                 self.add_metric(dataset, *samples_seen, &measurement.metric);
             }
             for task in unmeasured.keys() {
-                self.add_task(dataset, *samples_seen, *task);
+                self.add_unmeasured(dataset, *samples_seen, *task);
             }
         }
     }
 
     /// A metric has a value there.
     pub fn add_metric(&mut self, dataset: &str, samples_seen: u64, metric: &str) {
-        self.0.entry((dataset.to_owned(), samples_seen)).or_default().extend(task_of(metric));
+        self.at(dataset, samples_seen).metrics.insert(metric.to_owned());
     }
 
-    /// A task is said not to be measured there.
-    pub fn add_task(&mut self, dataset: &str, samples_seen: u64, task: EvaluationTask) {
-        self.0.entry((dataset.to_owned(), samples_seen)).or_default().insert(task);
+    /// A task is said not to be measured there, or not in full.
+    pub fn add_unmeasured(&mut self, dataset: &str, samples_seen: u64, task: EvaluationTask) {
+        self.at(dataset, samples_seen).unmeasured.insert(task);
+    }
+
+    fn at(&mut self, dataset: &str, samples_seen: u64) -> &mut Found {
+        self.0.entry((dataset.to_owned(), samples_seen)).or_default()
     }
 }
 
@@ -47,19 +58,43 @@ pub fn task_of(metric: &str) -> Option<EvaluationTask> {
         Some(EvaluationTask::ZeroshotRetrieval)
     } else if metric.starts_with("lp_") {
         Some(EvaluationTask::LinearProbe)
+    } else if metric.starts_with("ft_") {
+        Some(EvaluationTask::FineTuning)
     } else {
         None
     }
 }
 
+/// Whether `metrics` have all that a task of a plan gives: of a probe, each of its numbers of shots.
+pub fn has_task<'a>(
+    plan: &EvaluationPlan,
+    task: EvaluationTask,
+    metrics: impl Iterator<Item = &'a str> + Clone,
+) -> bool {
+    let mut of_task = metrics.filter(|metric| task_of(metric) == Some(task));
+    match (task, &plan.probe) {
+        (EvaluationTask::LinearProbe, Some(probe)) => probe.shots.iter().all(|shots| {
+            let behind = format!("@{}", shots.suffix());
+            of_task.clone().any(|metric| metric.ends_with(&behind))
+        }),
+        _ => of_task.next().is_some(),
+    }
+}
+
 /// How metrics of a task are called.
-fn metrics_of(task: EvaluationTask) -> &'static str {
-    match task {
+fn metrics_of(plan: &EvaluationPlan, task: EvaluationTask) -> String {
+    if let (EvaluationTask::LinearProbe, Some(probe)) = (task, &plan.probe) {
+        let names: Vec<String> = probe.shots.iter().map(|shots| format!("`lp_acc1@{}`", shots.suffix())).collect();
+        return names.join(", ");
+    }
+    let names = match task {
         EvaluationTask::ZeroshotClassification => "`acc1`, `acc5`, `mean_per_class_recall` or `mean_average_precision`",
         EvaluationTask::ZeroshotRetrieval => "`image_retrieval_recall@K` or `text_retrieval_recall@K`",
         EvaluationTask::ContrastiveLoss => "`loss@1024`",
         EvaluationTask::LinearProbe => "`lp_acc1@full` or `lp_acc1@Kshot`",
-    }
+        EvaluationTask::FineTuning => "`ft_acc1`",
+    };
+    names.to_owned()
 }
 
 /// Positions at which a data set is to be measured; `None`: the job does not plan to.
@@ -80,8 +115,15 @@ pub fn missing(spec: &JobSpec, measured: &Measured, resumed_from: u64) -> Option
                 continue;
             }
             let found = measured.0.get(&(plan.dataset.clone(), position));
-            let lacking = plan.tasks.iter().filter(|task| found.is_none_or(|found| !found.contains(task)));
-            let lacking: Vec<String> = lacking.map(|task| format!("{} ({})", task.name(), metrics_of(*task))).collect();
+            let is_there = |task: EvaluationTask| {
+                found.is_some_and(|found| {
+                    let metrics = found.metrics.iter().map(String::as_str);
+                    found.unmeasured.contains(&task) || has_task(plan, task, metrics)
+                })
+            };
+            let lacking = plan.tasks.iter().filter(|task| !is_there(**task));
+            let lacking: Vec<String> =
+                lacking.map(|task| format!("{} ({})", task.name(), metrics_of(plan, *task))).collect();
             if found.is_none() || !lacking.is_empty() {
                 let of = if lacking.is_empty() { String::new() } else { format!(": {}", lacking.join(", ")) };
                 places.push(format!("`{}` at {position} samples{of}", plan.dataset));
@@ -98,4 +140,55 @@ pub fn missing(spec: &JobSpec, measured: &Measured, resumed_from: u64) -> Option
             places.join("; ")
         )
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use protocol::{Choose, ProbePlan, Shots};
+
+    use super::super::tests::spec;
+    use super::*;
+
+    #[test]
+    fn a_probe_is_measured_at_each_of_its_numbers_of_shots() {
+        let mut spec = spec();
+        let plan = &mut spec.evaluations[0];
+        plan.at_samples.clear();
+        plan.tasks = vec![EvaluationTask::LinearProbe, EvaluationTask::FineTuning];
+        plan.probe = Some(ProbePlan {
+            train: plan.data.clone(),
+            validation: None,
+            shots: vec![Shots::Each(5), Shots::Vtab1k, Shots::All],
+            choose: Choose::Validation,
+            lr: vec![0.1],
+            epochs: vec![1],
+            batch_size: 32,
+            seed: 0,
+        });
+        let (dataset, end) = (plan.dataset.clone(), spec.samples_seen);
+        let of = |metrics: &[&str]| {
+            let mut measured = Measured::default();
+            for metric in metrics {
+                measured.add_metric(&dataset, end, metric);
+            }
+            measured
+        };
+        let all = ["lp_acc1@5shot", "lp_acc1@vtab1k", "lp_acc1@full", "ft_acc1"];
+        assert_eq!(missing(&spec, &of(&all), 0), None);
+        for left_out in all {
+            let rest: Vec<&str> = all.into_iter().filter(|metric| *metric != left_out).collect();
+            let reason = missing(&spec, &of(&rest), 0).expect("one is missing");
+            let (task, named) = match left_out {
+                "ft_acc1" => (EvaluationTask::FineTuning, "fine_tuning (`ft_acc1`)"),
+                _ => (EvaluationTask::LinearProbe, "(`lp_acc1@5shot`, `lp_acc1@vtab1k`, `lp_acc1@full`)"),
+            };
+            assert!(reason.contains(named), "{reason}");
+            let mut said = of(&rest);
+            said.add_unmeasured(&dataset, end, task);
+            assert_eq!(missing(&spec, &said, 0), None, "{left_out}");
+        }
+        // Of a runner that is told nothing of shots, any probe will do.
+        spec.evaluations[0].probe = None;
+        assert_eq!(missing(&spec, &of(&["lp_acc1@full", "ft_acc1"]), 0), None);
+    }
 }

@@ -1,10 +1,10 @@
 //! What a spec says is to be measured, with the pools that are read for it.
 
-use protocol::{EvaluationPlan, ProbePlan, Shots};
+use protocol::{EvaluationPlan, FineTuningPlan, ProbePlan};
 
 use super::expand::unread;
 use super::{Inputs, PoolInfo};
-use crate::spec::{DataSize, Path, Place, Problem, Spec};
+use crate::spec::{self, Path, Place, Problem, Spec};
 
 /// An evaluation, without its positions, and the pools that it reads, its own first.
 pub(super) type Measured = (EvaluationPlan, Vec<PoolInfo>);
@@ -28,28 +28,29 @@ pub(super) fn evaluations(spec: &Spec, inputs: &Inputs, problems: &mut Vec<Probl
             let message = format!("two evaluations go by the name `{dataset}`, so their results would mix");
             problems.push(Problem::new(place("pool"), message, "give this one a `name` of its own"));
         }
-        let mut pools = vec![pool.clone()];
-        let probe = evaluation.probe.as_ref().and_then(|probe| {
-            let train = read(probe.train.as_ref()?, probe.train.as_ref()?);
-            let validation = probe.validation.as_ref().map(|written| read(written, written));
-            for (key, of_probe) in [("train", Some(&train)), ("validation", validation.as_ref())] {
-                if of_probe.is_some_and(|of_probe| of_probe.source.digest == pool.source.digest) {
-                    let message = format!("`{key}` holds the same images as `pool`: the probe would know its test");
-                    problems.push(Problem::new(place(key), message, "give it a pool of its own"));
-                }
+        let train = evaluation.train.as_ref().map(|written| read(written, written));
+        let validation = evaluation.probe.as_ref().and_then(|probe| probe.validation.as_ref());
+        let validation = validation.map(|written| read(written, written));
+        for (key, trains) in [("train", &train), ("validation", &validation)] {
+            if trains.as_ref().is_some_and(|trains| trains.source.digest == pool.source.digest) {
+                let message = format!("`{key}` holds the same images as `pool`: what is trained would know its test");
+                problems.push(Problem::new(place(key), message, "give it a pool of its own"));
             }
-            pools.extend([Some(train.clone()), validation.clone()].into_iter().flatten());
-            Some(ProbePlan {
-                train: train.source,
-                validation: validation.map(|pool| pool.source),
-                shots: probe.shots.iter().map(|shots| as_shots(*shots)).collect(),
-                choose: probe.choose,
-                lr: probe.lr.clone(),
-                epochs: probe.epochs.clone(),
-                batch_size: probe.batch_size,
-                seed: probe.seed,
-            })
+        }
+        let mut pools = vec![pool.clone()];
+        pools.extend([&train, &validation].into_iter().flatten().cloned());
+        let train = train.map(|pool| pool.source);
+        let probe = evaluation.probe.as_ref().zip(train.as_ref()).map(|(probe, train)| ProbePlan {
+            train: train.clone(),
+            validation: validation.map(|pool| pool.source),
+            shots: probe.shots.clone(),
+            choose: probe.choose,
+            lr: probe.lr.clone(),
+            epochs: probe.epochs.clone(),
+            batch_size: probe.batch_size,
+            seed: probe.seed,
         });
+        let fine_tuning = evaluation.fine_tuning.as_ref().zip(train).map(|(plan, train)| fine_tuning(plan, train));
         let plan = EvaluationPlan {
             dataset,
             data: pool.source,
@@ -57,15 +58,27 @@ pub(super) fn evaluations(spec: &Spec, inputs: &Inputs, problems: &mut Vec<Probl
             templates: evaluation.templates.clone(),
             at_samples: Vec::new(),
             probe,
+            fine_tuning,
         };
         plans.push((plan, pools));
     }
     (problems.len() == before).then_some(plans)
 }
 
-fn as_shots(size: DataSize) -> Shots {
-    match size {
-        DataSize::Samples(count) => Shots::Each(count),
-        DataSize::All => Shots::All,
+fn fine_tuning(written: &spec::FineTuning, train: protocol::DataSource) -> FineTuningPlan {
+    let spec::FineTuning { head, steps, warmup_steps, batch_size, lr, .. } = *written;
+    let spec::FineTuning { layer_decay, weight_decay, grad_clip_norm, augmentation, seed, .. } = *written;
+    FineTuningPlan {
+        train,
+        head,
+        steps,
+        warmup_steps,
+        batch_size,
+        lr,
+        layer_decay,
+        weight_decay,
+        grad_clip_norm,
+        augmentation,
+        seed,
     }
 }

@@ -6,15 +6,16 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use protocol::{
-    DataSource, Description, EvaluationPlan, JobSpec, ModelConfig, NamedModel, Recipe, RunnerIdentity, Schedule,
+    DataSource, Description, EvaluationPlan, JobSpec, Loss, ModelConfig, NamedModel, Recipe, RunnerIdentity, Schedule,
 };
 use sha2::{Digest, Sha256};
 
 use super::{
     BackendChoice, Limits, LocalOptions, Plan, PlannedJob, PlannedSpec, PoolInfo, Site, WeightsInfo,
     canonical::canonical,
+    companions,
     evaluations::{Measured, evaluations},
-    memory::{measuring_bytes, memory_bytes},
+    memory::peak_bytes,
     slurm_options,
     trunks::{measured_too_early, with_trunks},
     weights,
@@ -36,7 +37,9 @@ const CLIP_RUNNER: &str = "clip";
 pub struct Inputs {
     /// The runner's answer to `describe`.
     pub runner: Description,
-    /// Its executable.
+    /// That of whoever measures checkpoints, where the spec names another one.
+    pub companion_runner: Option<Description>,
+    /// The executable of who trains.
     pub runner_path: PathBuf,
     /// Pools, by folder as the spec writes it.
     pub pools: BTreeMap<String, PoolInfo>,
@@ -72,6 +75,7 @@ pub fn plan(spec: &Spec, inputs: &Inputs) -> Result<Plan, SpecError> {
     let mut problems = Vec::from_iter(too_many_ranks(spec, inputs));
     problems.extend(side_by_side_over_nodes(spec, inputs));
     problems.extend(no_init(spec, inputs));
+    problems.extend(companions::not_measured(spec, inputs));
     let training = training_pool(spec, inputs, &mut problems);
     let measured = evaluations(spec, inputs, &mut problems);
     let (Some(training), Some(measured)) = (training, measured) else {
@@ -147,6 +151,7 @@ pub(super) fn assembled(spec: &Spec, inputs: &Inputs, pools: Vec<PoolInfo>, jobs
         runner_devices: inputs.runner.devices.clone(),
         runner_serves: inputs.runner.serve,
         base_dir: inputs.base_dir.clone(),
+        companions: companions::planned(spec, inputs),
     }
 }
 
@@ -329,7 +334,7 @@ fn job(
         skipped_max,
         samples_seen,
         seed: cell.seed,
-        recipe: shared.recipe(&cell.recipe, samples_seen),
+        recipe: shared.recipe(spec, &cell.recipe, samples_seen),
         evaluations: shared.evaluations(spec, measured, samples_seen, recipe.global_batch),
         model: Arc::clone(&model),
     };
@@ -338,11 +343,7 @@ fn job(
         job_key: job_key(&planned.to_job_spec()),
         compute: config.training_size().compute(samples_seen),
         unique_samples: data_size.min(samples_seen),
-        memory_bytes: if planned.measures_only() {
-            measuring_bytes(config, &size)
-        } else {
-            memory_bytes(config, &size, &planned.recipe)
-        },
+        memory_bytes: peak_bytes(config, &size, &planned),
         secs: inputs.secs_per_sample.get(&model.name).map(|secs| secs * samples_seen as f64),
         parent: None,
         size,
@@ -350,13 +351,15 @@ fn job(
     })
 }
 
+/// Name in the spec, image size, context length, and whether the loss is the sigmoid one.
+type ModelInputs = (String, Option<u64>, Option<u64>, bool);
+
 /// What many jobs have in common, made once.
 #[derive(Default)]
 struct Shared {
     runner: Option<Arc<RunnerIdentity>>,
     data: Option<Arc<DataSource>>,
-    /// By name in the spec, image size and context length.
-    models: HashMap<(String, Option<u64>, Option<u64>), Arc<NamedModel>>,
+    models: HashMap<ModelInputs, Arc<NamedModel>>,
     /// By recipe of the spec and samples seen.
     recipes: HashMap<(usize, u64), Arc<Recipe>>,
     /// By samples seen and global batch.
@@ -376,14 +379,21 @@ impl Shared {
 
     fn model(&mut self, inputs: &Inputs, cell: &Cell) -> Arc<NamedModel> {
         let (image_size, context_length) = (cell.recipe.image_size, cell.recipe.context_length);
+        let sigmoid = cell.recipe.loss == Loss::Siglip;
         let make = || {
             let model = model(inputs, &cell.model);
-            Arc::new(NamedModel { config: sized_for(model.config, image_size, context_length), name: model.name })
+            let mut config = sized_for(model.config, image_size, context_length);
+            if sigmoid {
+                // As `open_clip_train --siglip` does, where the model does not say.
+                config.init_logit_scale.get_or_insert(10_f64.ln());
+                config.init_logit_bias.get_or_insert(-10.0);
+            }
+            Arc::new(NamedModel { config, name: model.name })
         };
-        Arc::clone(self.models.entry((cell.model.clone(), image_size, context_length)).or_insert_with(make))
+        Arc::clone(self.models.entry((cell.model.clone(), image_size, context_length, sigmoid)).or_insert_with(make))
     }
 
-    fn recipe(&mut self, recipe: &Arc<spec::Recipe>, samples_seen: u64) -> Arc<Recipe> {
+    fn recipe(&mut self, spec: &Spec, recipe: &Arc<spec::Recipe>, samples_seen: u64) -> Arc<Recipe> {
         let make = || {
             Arc::new(Recipe {
                 global_batch: recipe.global_batch,
@@ -405,6 +415,7 @@ impl Shared {
                 preprocess: recipe.preprocess,
                 grad_clip_norm: recipe.grad_clip_norm,
                 checkpoint_every_samples: recipe.checkpoint_every.map(|every| every.of(samples_seen)),
+                keep_checkpoints: companions::kept(spec, recipe),
                 extra: recipe.extra.clone(),
             })
         };
@@ -420,7 +431,11 @@ impl Shared {
         global_batch: u64,
     ) -> Arc<Vec<EvaluationPlan>> {
         let make = || {
-            let plans = measured.iter().zip(&spec.evaluations).map(|((plan, _), evaluation)| EvaluationPlan {
+            let in_training = measured
+                .iter()
+                .zip(&spec.evaluations)
+                .filter(|(_, entry)| samples_seen == 0 || !entry.every_checkpoint);
+            let plans = in_training.map(|((plan, _), evaluation)| EvaluationPlan {
                 at_samples: points(&evaluation.at_samples, samples_seen, global_batch),
                 ..plan.clone()
             });

@@ -126,6 +126,8 @@ pub fn read_spec(path: &Path) -> Result<Spec, LoadError> {
 pub fn gather(spec: &Spec, base_dir: &Path, hashing: Hashing) -> Result<Inputs, LoadError> {
     let runner_path = runner::find(&spec.runner, base_dir)?;
     let runner = runner::describe(&runner_path)?;
+    let of_companions = spec.companions.runner.as_ref().filter(|_| spec.measures_every_checkpoint());
+    let companion_runner = of_companions.map(|name| runner::describe(&runner::find(name, base_dir)?)).transpose()?;
     let mut problems = Vec::new();
 
     let mut pools = BTreeMap::new();
@@ -189,7 +191,8 @@ pub fn gather(spec: &Spec, base_dir: &Path, hashing: Hashing) -> Result<Inputs, 
         return Err(SpecError::new(&spec.source, problems).into());
     }
     let (secs_per_sample, base_dir) = (BTreeMap::new(), base_dir.to_owned());
-    Ok(Inputs { runner, runner_path, pools, model_files, weights, secs_per_sample, base_dir, site: None })
+    let site = None;
+    Ok(Inputs { runner, companion_runner, runner_path, pools, model_files, weights, secs_per_sample, base_dir, site })
 }
 
 /// The most often measured speed of each model. For Slurm, on slots that say something of its nodes: of the same kind

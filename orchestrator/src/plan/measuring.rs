@@ -6,7 +6,7 @@ use protocol::{Description, EvaluationPlan, JobSpec, RunnerIdentity, Weights};
 
 use super::evaluations::{Measured, evaluations};
 use super::expand::assembled;
-use super::memory::measuring_bytes;
+use super::memory::peak_bytes;
 use super::{Inputs, Plan, PlannedJob, PlannedSpec, PoolInfo, job_key};
 use crate::spec::{Spec, SpecError};
 
@@ -37,7 +37,7 @@ pub fn measuring_job(runner: &Description, spec: &JobSpec, init: Weights, evalua
         job_key: job_key(&planned.to_job_spec()),
         compute: size.compute(0),
         unique_samples: 0,
-        memory_bytes: measuring_bytes(&spec.model.config, &size),
+        memory_bytes: peak_bytes(&spec.model.config, &size, &planned),
         secs: None,
         parent: None,
         size,
@@ -49,5 +49,5 @@ pub fn measuring_job(runner: &Description, spec: &JobSpec, init: Weights, evalua
 pub fn measuring_plan(spec: &Spec, inputs: &Inputs, pools: Vec<PoolInfo>, mut jobs: Vec<PlannedJob>) -> Plan {
     let mut seen = std::collections::HashSet::new();
     jobs.retain(|job| seen.insert(job.job_key.clone()));
-    assembled(spec, inputs, pools, jobs)
+    Plan { companions: None, ..assembled(spec, inputs, pools, jobs) }
 }

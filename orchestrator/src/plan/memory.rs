@@ -1,6 +1,8 @@
 //! How much memory a job needs, from closed forms.
 
-use protocol::{Loss, ModelConfig, ModelSize, Precision, Recipe};
+use protocol::{FineTuningPlan, Loss, ModelConfig, ModelSize, Precision, Recipe};
+
+use super::PlannedSpec;
 
 /// What the fused loss keeps of the logits at most.
 const LOGITS_BYTES_MAX: f64 = (1_u64 << 30) as f64;
@@ -23,26 +25,58 @@ const MEASURED_AT_A_TIME: u64 = 256;
 /// (2 H), and the attention weights where no fused kernel makes them again. Counted by hand, not measured: good for
 /// "does it fit", not for the last 20 %. Activations of a ResNet are not counted.
 pub fn memory_bytes(config: &ModelConfig, size: &ModelSize, recipe: &Recipe) -> u64 {
-    let bytes = match recipe.precision {
-        Precision::Fp32 => 4.0,
-        Precision::AmpBf16 => 2.0,
-    };
+    let bytes = activation_bytes(recipe.precision);
     let (vision, text) = (&config.vision_cfg, &config.text_cfg);
-    let tower = |layers: u64, tokens: u64, width: u64, hidden: u64, heads: u64| {
-        layers as f64 * tokens as f64 * (8 * width + 2 * hidden + heads * tokens) as f64
-    };
-    let tokens = vision.patches_kept() + 1;
-    let activations = tower(vision.blocks(), tokens, vision.width, vision.hidden_width(), vision.heads())
-        + tower(text.layers, text.positions(), text.width, text.hidden_width(), text.heads);
+    let activations = image_activations(config, vision.patches_kept() + 1)
+        + activations(text.layers, text.positions(), text.width, text.hidden_width(), text.heads);
     let batch = recipe.global_batch as f64;
     let images = 4.0 * batch * 3.0 * (vision.image_size as f64).powi(2);
     let logits = match recipe.loss {
-        Loss::Fused => (4.0 * batch * batch).min(LOGITS_BYTES_MAX) + 32.0 * batch * config.embed_dim as f64,
+        Loss::Fused | Loss::Siglip => {
+            (4.0 * batch * batch).min(LOGITS_BYTES_MAX) + 32.0 * batch * config.embed_dim as f64
+        }
         Loss::Reference => 12.0 * batch * batch,
     };
     let part = batch / recipe.accum_freq as f64;
     let total = 16.0 * size.parameters() as f64 + part * bytes * activations + images + logits;
     total as u64
+}
+
+/// The same of a job with all that it measures: fine-tuning trains a copy of the image tower beside the model, and the
+/// moments of a training.
+pub fn peak_bytes(config: &ModelConfig, size: &ModelSize, spec: &PlannedSpec) -> u64 {
+    let precision = spec.recipe.precision;
+    let tunings = spec.evaluations.iter().filter_map(|evaluation| evaluation.fine_tuning.as_ref());
+    let tuning = tunings.map(|plan| tuning_bytes(config, size, precision, plan)).max().unwrap_or_default();
+    if spec.measures_only() {
+        measuring_bytes(config, size) + tuning
+    } else {
+        memory_bytes(config, size, &spec.recipe).max(12 * size.parameters() + tuning)
+    }
+}
+
+fn tuning_bytes(config: &ModelConfig, size: &ModelSize, precision: Precision, plan: &FineTuningPlan) -> u64 {
+    let vision = &config.vision_cfg;
+    let image = activation_bytes(precision) * image_activations(config, vision.patches() + 1)
+        + 12.0 * (vision.image_size as f64).powi(2);
+    16 * size.image_parameters + (plan.batch_size as f64 * image) as u64
+}
+
+fn activation_bytes(precision: Precision) -> f64 {
+    match precision {
+        Precision::Fp32 => 4.0,
+        Precision::AmpBf16 => 2.0,
+    }
+}
+
+/// Of one image that is seen as so many tokens.
+fn image_activations(config: &ModelConfig, tokens: u64) -> f64 {
+    let vision = &config.vision_cfg;
+    activations(vision.blocks(), tokens, vision.width, vision.hidden_width(), vision.heads())
+}
+
+fn activations(layers: u64, tokens: u64, width: u64, hidden: u64, heads: u64) -> f64 {
+    layers as f64 * tokens as f64 * (8 * width + 2 * hidden + heads * tokens) as f64
 }
 
 /// Estimated peak bytes of measuring with a model: its weights, and images and activations of one chunk.
@@ -84,6 +118,21 @@ mod tests {
         // At the 2022 study's batch the reference needs ten times an 80 GB GPU for its logits alone.
         let at = |loss| needs(&|recipe| (recipe.global_batch, recipe.loss) = (262_144, loss));
         assert_eq!(at(Loss::Reference) - at(Loss::Fused), 12 * (1 << 36) - (1 << 30) - 32 * 262_144 * 32);
+    }
+
+    #[test]
+    fn fine_tuning_adds_a_tower_and_its_batch() {
+        let config = shipped("cpu-w32-l2").expect("shipped").config;
+        let size = config.size();
+        let text = r#"{"train": {"pool": "p", "path": "p", "digest": ""}, "head": "zeroshot", "steps": 1,
+            "warmup_steps": 0, "batch_size": 64, "lr": 1, "layer_decay": 1, "weight_decay": 0, "grad_clip_norm": 1,
+            "augmentation": "none", "seed": 0}"#;
+        let plan: FineTuningPlan = serde_json::from_str(text).expect("a plan");
+        // 2 blocks x 17 tokens x (256 + 256 + 17), and 3 channels of 32 x 32 pixels.
+        let an_image = 4 * (2 * 17 * 529 + 3 * 32 * 32);
+        let found = tuning_bytes(&config, &size, Precision::Fp32, &plan);
+        assert_eq!(found, 16 * size.image_parameters + 64 * an_image);
+        assert!(tuning_bytes(&config, &size, Precision::AmpBf16, &plan) < found);
     }
 
     fn recipe() -> Recipe {

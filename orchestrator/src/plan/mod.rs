@@ -10,6 +10,8 @@ pub mod memory;
 
 mod measuring;
 
+mod companions;
+
 pub mod inputs;
 
 mod pool;
@@ -41,10 +43,11 @@ use protocol::{
 };
 
 pub use crate::spec::is_secret;
+pub use companions::{Companions, KeptCheckpoints, checkpoints_of, kept_checkpoints};
 pub use expand::{Inputs, OPEN_CLIP_CONFIG, job_key, plan};
 pub use inputs::{LoadError, Measured, Placement, load, load_spec, look, read_spec};
 pub use measuring::{measuring_job, measuring_plan, planned_evaluations};
-pub use preprocess::recipe_keys;
+pub use preprocess::{of_run as preprocess_of_run, recipe_keys};
 pub use runner::RunnerError;
 pub use slurm::{NodeRequest, Origin, Site, SlurmOptions, SlurmOrigins, slurm_options};
 pub use weights::{WeightsInfo, file_of, preprocess_of, weights_of};
@@ -74,6 +77,8 @@ pub struct Plan {
     pub runner_serves: bool,
     /// Folder that relative paths of the spec start from.
     pub base_dir: std::path::PathBuf,
+    /// What measures each checkpoint apart from training, if anything does.
+    pub companions: Option<Companions>,
 }
 
 /// One job before it runs.

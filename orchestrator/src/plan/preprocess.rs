@@ -2,6 +2,8 @@
 //!
 //! Source: open_clip 3.3.0, `transform.py`, `PreprocessCfg` and `image_transform` with `is_train=False`.
 
+use std::collections::BTreeMap;
+
 use protocol::Preprocess;
 use serde_json::{Value, json};
 
@@ -35,10 +37,33 @@ pub(super) fn parse(text: &str) -> Result<Option<Preprocess>, String> {
     if usable { Ok(Some(preprocess)) } else { Err("`preprocess_cfg`: a mean is negative, or a std not above 0".into()) }
 }
 
+/// The preprocessing that arguments of open_clip's trainer ask for, by their names in its `params.txt`.
+pub fn of_run(arguments: &BTreeMap<String, String>) -> Result<Preprocess, String> {
+    let mut fields = serde_json::Map::new();
+    for name in FIELDS {
+        let argument =
+            if name == "resize_mode" || name == "interpolation" { "image_".to_owned() + name } else { key(name) };
+        let Some(said) = arguments.get(&argument) else { continue };
+        // As Python prints a list, a tuple or a word.
+        let list = said.replace('(', "[").replace(')', "]");
+        let value = serde_json::from_str(&list).unwrap_or_else(|_| json!(said));
+        let value = match value.as_array().map(Vec::as_slice) {
+            Some([one]) => one.clone(),
+            _ => value,
+        };
+        fields.insert(name.to_owned(), value);
+    }
+    let preprocess = parse(&json!({ "preprocess_cfg": fields }).to_string())?;
+    Ok(preprocess.unwrap_or_default())
+}
+
+fn key(name: &str) -> String {
+    if name == "mean" || name == "std" { format!("image_{name}") } else { name.to_owned() }
+}
+
 /// The recipe's keys that say the same, as YAML: `image_mean: [0.5, 0.5, 0.5], ...`.
 pub fn recipe_keys(preprocess: &Preprocess) -> String {
     let fields = json!(preprocess);
-    let key = |name: &str| if name == "mean" || name == "std" { format!("image_{name}") } else { name.to_owned() };
     FIELDS.map(|name| format!("{}: {}", key(name), fields[name])).join(", ")
 }
 
@@ -61,6 +86,28 @@ mod tests {
         );
         assert_eq!(parse(r#"{"preprocess_cfg": {"mean": null}}"#).unwrap(), Some(Preprocess::default()));
         assert_eq!(parse(r#"{"model_cfg": {}}"#).unwrap(), None);
+    }
+
+    #[test]
+    fn arguments_of_the_trainer_are_honoured() {
+        let arguments =
+            |pairs: &[(&str, &str)]| of_run(&pairs.iter().map(|(k, v)| ((*k).into(), (*v).into())).collect());
+        assert_eq!(arguments(&[("force_quick_gelu", "True")]), Ok(Preprocess::default()));
+        let all = [
+            ("image_mean", "[0.5, 0.25, 0.5]"),
+            ("image_std", "(0.5, 0.5, 0.5)"),
+            ("image_interpolation", "bilinear"),
+            ("image_resize_mode", "longest"),
+        ];
+        let (interpolation, resize_mode) = (Interpolation::Bilinear, ResizeMode::Longest);
+        assert_eq!(
+            arguments(&all),
+            Ok(Preprocess { mean: [0.5, 0.25, 0.5], std: [0.5; 3], interpolation, resize_mode })
+        );
+        let one = arguments(&[("image_mean", "[0.5]"), ("image_interpolation", "random")]);
+        assert_eq!(one, Ok(Preprocess { mean: [0.5; 3], ..Preprocess::default() }));
+        let refused = arguments(&[("image_resize_mode", "crop")]).unwrap_err();
+        assert!(refused.contains("unknown variant `crop`"), "{refused}");
     }
 
     #[test]

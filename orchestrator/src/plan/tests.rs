@@ -28,6 +28,7 @@ fn inputs() -> Inputs {
             init: false,
             branches: false,
         },
+        companion_runner: None,
         runner_path: "clip-runner".into(),
         pools: [("train".to_owned(), pool("train", 4_000)), ("val".to_owned(), pool("val", 600))].into(),
         model_files: BTreeMap::new(),
@@ -86,7 +87,15 @@ fn what_a_probe_is_trained_on_is_part_of_the_job() {
     assert_eq!(trained_on("1").pools.len(), 3, "it is stored and shown");
     assert!(keys(&plan).is_disjoint(&keys(&good(&probed("train", ", choose: test")))));
     assert!(keys(&plan).is_disjoint(&keys(&good(SPEC))));
-    assert_eq!(bad(&probed("val", "")), ["`train` holds the same images as `pool`: the probe would know its test"]);
+    assert_eq!(
+        bad(&probed("val", "")),
+        ["`train` holds the same images as `pool`: what is trained would know its test"]
+    );
+    let both = good(&probed("train", ", ft_steps: 70").replace("linear_probe", "linear_probe, fine_tuning"));
+    let tuning = both.jobs[0].spec.evaluations[0].fine_tuning.clone().expect("a fine-tuning");
+    assert_eq!((tuning.train, tuning.steps, tuning.warmup_steps), (inputs().pools["train"].source.clone(), 70, 7));
+    assert_eq!(both.jobs[0].spec.evaluations[0].probe, Some(probe), "one `train` is both's");
+    assert_eq!(both.pools.len(), plan.pools.len());
 }
 
 fn pool_of(inputs: &Inputs) -> PoolInfo {
@@ -136,8 +145,10 @@ fn key_is_fixed() {
 #[test]
 fn every_field_of_a_job_changes_its_key() {
     let spec = "name: x\ndata: {pool: train}\ngrid: {model: cpu-w32-l2, samples_seen: 1k, data_size: 500}\n\
-                recipe: {global_batch: 100, grad_clip_norm: 1, accum_freq: 2, loss: reference, alpha: white, extra: {momentum: 0.5}}\n\
-                evaluations: [{pool: val, tasks: zeroshot_retrieval, templates: ['a {}'], at_samples: [500]}]\n\
+                recipe: {global_batch: 100, grad_clip_norm: 1, accum_freq: 2, loss: reference, alpha: white, keep_checkpoints: 3, \
+                extra: {momentum: 0.5}}\n\
+                evaluations: [{pool: val, tasks: [linear_probe, fine_tuning], train: train, shots: 5, \
+                templates: ['a {}'], at_samples: [500]}]\n\
                 limits: {skipped: 10%}\n";
     let job = good(spec).jobs[0].spec.to_job_spec();
     let before = job_key(&job);
@@ -147,12 +158,17 @@ fn every_field_of_a_job_changes_its_key() {
         "/data/pool",
         "/evaluations/0/data/path",
         "/evaluations/0/data/pool",
+        "/evaluations/0/probe/train/path",
+        "/evaluations/0/probe/train/pool",
+        "/evaluations/0/fine_tuning/train/path",
+        "/evaluations/0/fine_tuning/train/pool",
         "/recipe/checkpoint_every_samples",
+        "/recipe/keep_checkpoints",
         "/skipped_max",
     ];
     let mut leaves = Vec::new();
     collect(&job, String::new(), &mut leaves);
-    assert!(leaves.len() > 35 && free.iter().all(|path| leaves.iter().any(|leaf| leaf == path)), "{leaves:?}");
+    assert!(leaves.len() > 55 && free.iter().all(|path| leaves.iter().any(|leaf| leaf == path)), "{leaves:?}");
     for leaf in leaves {
         let mut changed = 0;
         let old = job.pointer(&leaf).expect("a leaf").clone();
@@ -194,6 +210,8 @@ fn others(path: &str, old: &serde_json::Value) -> Vec<serde_json::Value> {
         _ if path.ends_with("/schedule") => vec![json!("constant")],
         _ if path.ends_with("/augmentation") => vec![json!("none"), json!("flip_shift")],
         _ if path.ends_with("/alpha") => vec![json!("drop")],
+        _ if path.ends_with("/choose") => vec![json!("test")],
+        _ if path.ends_with("/head") => vec![json!("linear")],
         _ if path.contains("/tasks/") => vec![json!("contrastive_loss")],
         _ => vec![json!("another")],
     }
@@ -461,4 +479,37 @@ fn what_is_measured_in_the_trunk_is_refused() {
         "`val` is to be measured at 640 of 1,280 samples seen, which is before the cooldown begins at 1,024, in the trunk, \
          which nothing is measured in"
     );
+}
+
+#[test]
+fn the_sigmoid_loss_gives_a_model_its_bias() {
+    let jobs = |recipe: &str| good(&SPEC.replace("lr: 1e-3", &format!("lr: 1e-3{recipe}"))).jobs;
+    let (plain, sigmoid) = (jobs(""), jobs(", loss: siglip"));
+    assert_eq!(sigmoid[0].size.parameters(), plain[0].size.parameters() + 1);
+    let config = &sigmoid[0].spec.model.config;
+    assert_eq!((config.init_logit_bias, config.init_logit_scale), (Some(-10.0), Some(10_f64.ln())));
+    assert_eq!(plain[0].spec.model.config.init_logit_bias, None);
+}
+
+#[test]
+fn checkpoints_are_counted_as_runners_write_them() {
+    let planned = |samples: u64, more: &str| {
+        good(&format!(
+            "name: x\ndata: {{pool: train}}\ngrid: {{model: cpu-w32-l2, samples_seen: {samples}, data_size: 500}}\n\
+             recipe: {{global_batch: 100{more}}}\n"
+        ))
+    };
+    for samples in [100, 1_000, 1_050, 4_000] {
+        for every in [1, 99, 100, 101, 150, 250, 300, 999, 1_000, 3_999, 5_000] {
+            let plan = planned(samples, &format!(", checkpoint_every: {every}"));
+            let total = plan.jobs[0].spec.samples_seen;
+            let is_due = |seen: u64| seen / every > (seen - 100) / every || seen == total;
+            let written = (1..=total / 100).filter(|step| is_due(step * 100)).count();
+            assert_eq!(checkpoints_of(&plan.jobs[0].spec), written as u64, "{samples} samples, every {every}");
+            assert_eq!(kept_checkpoints(&plan.jobs[0]), None);
+        }
+    }
+    let kept = |keep: &str| kept_checkpoints(&planned(1_000, keep).jobs[0]).map(|kept| (kept.count, kept.bytes));
+    assert_eq!(kept(", keep_checkpoints: all"), Some((1, 12 * 191_873)));
+    assert_eq!(kept(", keep_checkpoints: 3, checkpoint_every: 10%"), Some((3, 36 * 191_873)));
 }

@@ -3,12 +3,17 @@
 use std::collections::BTreeMap;
 
 use protocol::{
-    Alpha, Augmentation, Choose, EvaluationTask, Interpolation, Loss, Precision, Preprocess, ResizeMode, Schedule,
+    Alpha, Augmentation, Choose, EvaluationTask, Head, Interpolation, Loss, Precision, Preprocess, ResizeMode,
+    Schedule, Shots,
 };
 
+use super::evaluation_keys::{FINE_TUNING, PROBE};
 use super::keys::RECIPE;
 use super::read::Value;
-use super::{Amount, Axes, Backend, Data, DataSize, Evaluation, Limits, Override, Probe, Recipe, Source, Spec, slurm};
+use super::{
+    Amount, Axes, Backend, Companions, Data, DataSize, Evaluation, FineTuning, Limits, Override, Probe, Recipe, Source,
+    Spec, slurm,
+};
 
 /// Seconds for which a worker goes on to the next job. Long enough for its start not to matter, short enough for other
 /// sweeps on the machine, and for jobs that are tried again, to get their turn.
@@ -51,6 +56,7 @@ impl RecipeChange {
                 ("context_length", Value::Count(value)) => recipe.context_length = Some(value),
                 ("grad_clip_norm", Value::Number(value)) => recipe.grad_clip_norm = Some(value),
                 ("checkpoint_every", Value::Amount(value)) => recipe.checkpoint_every = Some(value),
+                ("keep_checkpoints", Value::DataSize(value)) => recipe.keep_checkpoints = Some(value),
                 ("init", Value::Text(path)) => recipe.init = Some(path),
                 ("extra", Value::Numbers(numbers)) => recipe.extra.extend(numbers),
                 (field, value) => unreachable!("the table of recipes allows {field} to be {value:?}"),
@@ -101,7 +107,9 @@ pub(super) fn spec(source: &Source, value: Value) -> Spec {
             .into_iter()
             .map(|entry| evaluation(section(Some(entry))))
             .collect(),
-        backend: backend(root.remove("backend")),
+        states_companions: root.contains_key("companions"),
+        companions: companions(section(root.remove("companions"))),
+        backend: backend(root.remove("backend")).unwrap_or_else(Backend::local),
         limits: Limits {
             parallel: count(limits.remove("parallel")).map(|count| count as usize),
             retries: count(limits.remove("retries")).unwrap_or(2) as u32,
@@ -136,6 +144,7 @@ fn default_recipe() -> Recipe {
         context_length: None,
         grad_clip_norm: None,
         checkpoint_every: None,
+        keep_checkpoints: None,
         init: None,
         extra: BTreeMap::new(),
     }
@@ -152,17 +161,21 @@ fn axes(mut section: Section) -> Axes {
 
 fn evaluation(mut section: Section) -> Evaluation {
     let pool = text(section.remove("pool")).expect("required");
+    let tasks: Vec<EvaluationTask> = list(section.remove("tasks"))
+        .into_iter()
+        .map(|value| {
+            let name = text(Some(value)).unwrap_or_default();
+            EvaluationTask::named(&name).unwrap_or_else(|| unreachable!("no task {name:?} in the table"))
+        })
+        .collect();
     Evaluation {
         name: text(section.remove("name")),
         pool: text(section.remove("split")).map_or_else(|| pool.clone(), |split| format!("{pool}/{split}")),
-        probe: probe(&mut section),
-        tasks: list(section.remove("tasks"))
-            .into_iter()
-            .map(|value| {
-                let name = text(Some(value)).unwrap_or_default();
-                EvaluationTask::named(&name).unwrap_or_else(|| unreachable!("no task {name:?} in the table"))
-            })
-            .collect(),
+        train: text(section.remove("train")),
+        probe: probe(&mut section, &tasks),
+        fine_tuning: fine_tuning(&mut section, &tasks),
+        tasks,
+        every_checkpoint: text(section.remove("evaluate")).as_deref() == Some("every_checkpoint"),
         templates: list(section.remove("templates")).into_iter().filter_map(|value| text(Some(value))).collect(),
         at_samples: list(section.remove("at_samples"))
             .into_iter()
@@ -174,12 +187,12 @@ fn evaluation(mut section: Section) -> Evaluation {
     }
 }
 
-/// The linear probe, where one of its keys is there.
-fn probe(section: &mut Section) -> Option<Probe> {
-    super::evaluation_keys::PROBE.iter().any(|key| section.contains_key(key)).then(|| Probe {
-        train: text(section.remove("train")),
+/// The linear probe, where it is asked for or one of its keys is there.
+fn probe(section: &mut Section, tasks: &[EvaluationTask]) -> Option<Probe> {
+    let is_told = PROBE.iter().any(|key| section.contains_key(key)) || tasks.contains(&EvaluationTask::LinearProbe);
+    is_told.then(|| Probe {
         validation: text(section.remove("validation")),
-        shots: or(list(section.remove("shots")).into_iter().map(data_size).collect(), vec![DataSize::All]),
+        shots: or(list(section.remove("shots")).into_iter().map(shots).collect(), vec![Shots::All]),
         choose: match text(section.remove("choose")).as_deref() {
             Some("test") => Choose::Test,
             _ => Choose::Validation,
@@ -194,6 +207,34 @@ fn probe(section: &mut Section) -> Option<Probe> {
     })
 }
 
+/// Fine-tuning, likewise.
+fn fine_tuning(section: &mut Section, tasks: &[EvaluationTask]) -> Option<FineTuning> {
+    let is_told =
+        FINE_TUNING.iter().any(|key| section.contains_key(key)) || tasks.contains(&EvaluationTask::FineTuning);
+    is_told.then(|| {
+        let steps = count(section.remove("ft_steps")).unwrap_or(2000);
+        let mut or = |key: &str, default: f64| section.remove(key).map_or(default, |value| number(&value));
+        let [lr, layer_decay] = [or("ft_lr", 1e-5), or("ft_layer_decay", 1.0)];
+        let [weight_decay, grad_clip_norm] = [or("ft_weight_decay", 0.1), or("ft_grad_clip_norm", 1.0)];
+        FineTuning {
+            head: match text(section.remove("ft_head")).as_deref() {
+                Some("linear") => Head::Linear,
+                _ => Head::Zeroshot,
+            },
+            steps,
+            warmup_steps: count(section.remove("ft_warmup")).unwrap_or(steps / 10),
+            batch_size: count(section.remove("ft_batch")).unwrap_or(128),
+            lr,
+            layer_decay,
+            weight_decay,
+            grad_clip_norm,
+            augmentation: text(section.remove("ft_augmentation"))
+                .map_or(Augmentation::RandomResizedCrop, |word| augmentation(&word)),
+            seed: count(section.remove("ft_seed")).unwrap_or(0),
+        }
+    })
+}
+
 /// What is there, or the default for nothing.
 fn or<T>(given: Vec<T>, default: Vec<T>) -> Vec<T> {
     if given.is_empty() { default } else { given }
@@ -203,6 +244,13 @@ fn data_size(value: Value) -> DataSize {
     match value {
         Value::DataSize(size) => size,
         value => unreachable!("a data size is no {value:?}"),
+    }
+}
+
+fn shots(value: Value) -> Shots {
+    match value {
+        Value::Shots(shots) => shots,
+        value => unreachable!("shots are no {value:?}"),
     }
 }
 
@@ -220,19 +268,27 @@ impl Backend {
     }
 }
 
-fn backend(value: Option<Value>) -> Backend {
-    match value {
-        None => Backend::local(),
-        Some(Value::Variant("local", mut options)) => Backend::Local {
+fn companions(mut section: Section) -> Companions {
+    Companions {
+        parallel: count(section.remove("parallel")).unwrap_or(1) as usize,
+        backend: backend(section.remove("backend")),
+        runner: text(section.remove("runner")),
+        on_cpu: text(section.remove("device")).as_deref() == Some("cpu"),
+    }
+}
+
+fn backend(value: Option<Value>) -> Option<Backend> {
+    Some(match value? {
+        Value::Variant("local", mut options) => Backend::Local {
             ranks: count(options.remove("ranks")).map_or(1, |count| count as usize),
             slots: count(options.remove("slots")).map(|count| count as usize),
             threads_per_slot: count(options.remove("threads_per_slot")).map(|count| count as usize),
             work_secs: secs(options.remove("worker_time")).unwrap_or(WORK_SECS),
             spool_only: is_spool(options.remove("ship")).unwrap_or(false),
         },
-        Some(Value::Variant("slurm", options)) => Backend::Slurm(Box::new(slurm::build(options))),
-        Some(value) => unreachable!("no backend {value:?} in the table"),
-    }
+        Value::Variant("slurm", options) => Backend::Slurm(Box::new(slurm::build(options))),
+        value => unreachable!("no backend {value:?} in the table"),
+    })
 }
 
 /// Whether `ship` is `spool`, if it is said.
@@ -258,7 +314,12 @@ fn precision(word: &str) -> Precision {
 }
 
 fn loss(word: &str) -> Loss {
-    if word == "reference" { Loss::Reference } else { Loss::Fused }
+    match word {
+        "fused" => Loss::Fused,
+        "reference" => Loss::Reference,
+        "siglip" => Loss::Siglip,
+        word => unreachable!("no loss {word} in the table"),
+    }
 }
 
 fn augmentation(word: &str) -> Augmentation {

@@ -2,13 +2,13 @@
 
 use std::collections::{HashMap, HashSet};
 
-use protocol::{Choose, EvaluationTask, ModelProblem, Schedule};
+use protocol::{Choose, EvaluationTask, ModelProblem, Schedule, Shots};
 
 use super::cells::{Cell, expand, matches};
 use super::error::{Path, Place, Problem};
 use super::models::{shipped, sized_for};
 use super::quantity::grouped;
-use super::{Amount, Backend, DataSize, Spec, slurm};
+use super::{Amount, Backend, DataSize, Spec, apart, slurm};
 
 /// Contradictions of a spec, each place once.
 pub(super) fn check(spec: &Spec) -> Vec<Problem> {
@@ -32,22 +32,26 @@ pub(super) fn check(spec: &Spec) -> Vec<Problem> {
     models(&cells, spec, &mut once);
     measurements(&cells, spec, &mut once);
     evaluation_names(spec, &mut once);
-    probes(spec, &mut once);
+    training_tasks(spec, &mut once);
+    apart::check(&cells, spec, &mut once);
     let mut problems = once.problems;
     if let Backend::Slurm(keys) = &spec.backend {
         problems.extend(slurm::check(keys, &Path::keys(&["backend", "slurm"])));
+    }
+    if let Some(Backend::Slurm(keys)) = &spec.companions.backend {
+        problems.extend(slurm::check(keys, &Path::keys(&["companions", "backend", "slurm"])));
     }
     problems
 }
 
 /// Reports each place once, however many cells share it.
-struct Once {
+pub(super) struct Once {
     seen: HashSet<String>,
     problems: Vec<Problem>,
 }
 
 impl Once {
-    fn at(&mut self, place: Path, message: String, label: impl Into<String>) {
+    pub(super) fn at(&mut self, place: Path, message: String, label: impl Into<String>) {
         if self.seen.insert(place.to_string()) {
             self.problems.push(Problem::new(Place::Value(place), message, label));
         }
@@ -197,30 +201,41 @@ fn measurements(cells: &[Cell], spec: &Spec, once: &mut Once) {
     }
 }
 
-/// A probe has something to train on, and its keys stand beside its task.
-fn probes(spec: &Spec, once: &mut Once) {
+/// Probes and fine-tuning have something to train on, and their keys stand beside their tasks.
+fn training_tasks(spec: &Spec, once: &mut Once) {
     for (index, evaluation) in spec.evaluations.iter().enumerate() {
         let at = |key: &str| Path::keys(&["evaluations"]).index(index).key(key);
-        let is_asked = evaluation.tasks.contains(&EvaluationTask::LinearProbe);
-        match &evaluation.probe {
-            Some(probe) if is_asked && probe.choose == Choose::Test && probe.validation.is_some() => {
+        let is_asked = |task: EvaluationTask| evaluation.tasks.contains(&task);
+        let training = [EvaluationTask::LinearProbe, EvaluationTask::FineTuning];
+        match (&evaluation.train, training.into_iter().find(|task| is_asked(*task))) {
+            (None, Some(task)) => {
+                let message = format!("the task `{}` has nothing to train on", task.name());
+                once.at(at("tasks"), message, "add `train: FOLDER`, shards with classes");
+            }
+            (Some(_), None) => {
+                let message = "`train` stands without a task that trains".to_owned();
+                once.at(at("train"), message, "add `linear_probe` or `fine_tuning` to `tasks`, or take this out");
+            }
+            _ => {}
+        }
+        let probe = evaluation.probe.as_ref();
+        if probe.is_some() && !is_asked(EvaluationTask::LinearProbe) {
+            let message = "what speaks of a linear probe stands without its task".to_owned();
+            let label = "add `linear_probe`, or take out `validation`, `shots`, `choose`, `probe_...`";
+            once.at(at("tasks"), message, label);
+        } else if let Some(probe) = probe.filter(|probe| probe.choose == Choose::Test) {
+            if probe.validation.is_some() {
                 let message = "`choose: test` leaves `validation` without a use".to_owned();
                 once.at(at("validation"), message, "leave out one of the two");
             }
-            Some(probe) if is_asked && probe.train.is_some() => {}
-            _ if is_asked => {
-                let message = "the task `linear_probe` has nothing to train on".to_owned();
-                once.at(at("tasks"), message, "add `train: FOLDER`, shards with classes");
+            if probe.shots.contains(&Shots::Vtab1k) {
+                let message = "`shots: vtab1k` chooses on 200 of its own images, and `choose` says `test`".to_owned();
+                once.at(at("shots"), message, "leave out one of the two");
             }
-            Some(_) => {
-                let message = "`train` and what else speaks of a linear probe stands without its task".to_owned();
-                once.at(
-                    at("tasks"),
-                    message,
-                    "add `linear_probe`, or take out `train`, `validation`, `shots`, `choose`, `probe_...`",
-                );
-            }
-            None => {}
+        }
+        if evaluation.fine_tuning.is_some() && !is_asked(EvaluationTask::FineTuning) {
+            let message = "what speaks of fine-tuning stands without its task".to_owned();
+            once.at(at("tasks"), message, "add `fine_tuning`, or take out `ft_...`");
         }
     }
 }

@@ -45,6 +45,13 @@ pub enum Kind {
     },
     /// Whole number of samples, or `all`.
     DataSize,
+    /// Whole number of images a class, `all` or `vtab1k`.
+    Shots,
+    /// Whole number from 1, or `all`.
+    CountOrAll {
+        /// Largest.
+        max: u64,
+    },
     /// Whole number of samples, or a share such as `10%`.
     Amount,
     /// Real number.
@@ -137,6 +144,12 @@ pub static SPEC_KEYS: &[Key] = &[
         "Changes of the recipe for some cells; later ones win",
     ),
     key("evaluations", Kind::List(&Kind::Section(EVALUATION)), Optional, "What to measure, in order"),
+    key(
+        "companions",
+        Kind::Section(COMPANIONS),
+        Optional,
+        "How checkpoints are measured that say `evaluate: every_checkpoint`",
+    ),
     key("backend", Kind::Variant(BACKENDS), Default("local"), "Where jobs run"),
     key("limits", Kind::Section(LIMITS), Optional, "How far to go"),
 ];
@@ -223,9 +236,9 @@ pub static RECIPE: &[Key] = &[
     ),
     key(
         "loss",
-        Kind::Choice(&["fused", "reference"]),
+        Kind::Choice(&["fused", "reference", "siglip"]),
         Default("fused"),
-        "Who computes the contrastive loss: fused kernels, or the library's operators with all logits at once",
+        "InfoNCE by fused kernels, or by the library's operators with all logits at once; or the sigmoid loss, fused",
     ),
     key(
         "accum_freq",
@@ -294,12 +307,36 @@ pub static RECIPE: &[Key] = &[
         "Distance of checkpoints; there is always one at the end and on a stop",
     ),
     key(
+        "keep_checkpoints",
+        Kind::CountOrAll { max: 1_000_000 },
+        Optional,
+        "Checkpoints of a job that stay on disk, the newest first; else 2, or `all` where each is measured",
+    ),
+    key(
         "init",
         Kind::Text,
         Optional,
         "Weights to start from: a file of open_clip's, or a folder as its `local-dir:` has it; else random ones",
     ),
     key("extra", Kind::Numbers, Optional, "Numbers for a runner of your own"),
+];
+
+/// Of the jobs that measure checkpoints while training goes on.
+static COMPANIONS: &[Key] = &[
+    key(
+        "parallel",
+        Kind::Count { min: 1, max: 100_000 },
+        Default("1"),
+        "Checkpoints measured at one time, beside training",
+    ),
+    key("backend", Kind::Variant(BACKENDS), Optional, "Where that happens; else where training does"),
+    key("runner", Kind::Text, Optional, "Who measures; else who trains"),
+    key(
+        "device",
+        Kind::Choice(&["any", "cpu"]),
+        Default("any"),
+        "On this machine: `cpu` leaves its GPUs to training; else they are shared",
+    ),
 ];
 
 static OVERRIDE: &[Key] = &[
@@ -420,7 +457,9 @@ impl Kind {
                 format!("a whole number from {min} to 1e15, such as `500`, `128k`, `3e6` or `2B`")
             }
             Kind::Count { min, max } => format!("a whole number from {min} to {max}"),
+            Kind::CountOrAll { max } => format!("a whole number from 1 to {max}, or `all`"),
             Kind::DataSize => "a number of samples such as `500`, `16k` or `2B`, or `all`".to_owned(),
+            Kind::Shots => "a number of images of each class, `all` or `vtab1k`".to_owned(),
             Kind::Amount => "a number of samples such as `10k`, or a share such as `10%`".to_owned(),
             Kind::Number(range) => {
                 let min = match (range.min_allowed, range.below.is_finite()) {

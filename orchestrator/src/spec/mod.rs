@@ -24,6 +24,8 @@ mod edit;
 mod error;
 mod evaluation_keys;
 
+mod apart;
+
 mod models;
 
 mod aggregates;
@@ -40,7 +42,7 @@ mod tests;
 use std::sync::Arc;
 
 use miette::NamedSource;
-use protocol::{Alpha, Augmentation, Choose, EvaluationTask, Loss, Precision, Preprocess, Schedule};
+use protocol::{Alpha, Augmentation, Choose, EvaluationTask, Head, Loss, Precision, Preprocess, Schedule, Shots};
 
 pub use aggregates::aggregates;
 pub use build::RecipeChange;
@@ -86,6 +88,10 @@ pub struct Spec {
     pub overrides: Vec<Override>,
     /// What to measure.
     pub evaluations: Vec<Evaluation>,
+    /// How to measure checkpoints apart from training.
+    pub companions: Companions,
+    /// Whether the spec says anything of that.
+    pub states_companions: bool,
     /// Where attempts run.
     pub backend: Backend,
     /// How far to go.
@@ -96,6 +102,11 @@ impl Spec {
     /// Whether some cell starts from given weights.
     pub fn names_weights(&self) -> bool {
         self.recipe.init.is_some() || self.overrides.iter().any(|change| change.set.sets("init"))
+    }
+
+    /// Whether each checkpoint is measured on some data set, and so all are kept.
+    pub fn measures_every_checkpoint(&self) -> bool {
+        self.evaluations.iter().any(|evaluation| evaluation.every_checkpoint)
     }
 
     /// Whether it says anything of how images are made ready.
@@ -227,6 +238,8 @@ pub struct Recipe {
     pub grad_clip_norm: Option<f64>,
     /// Distance of checkpoints.
     pub checkpoint_every: Option<Amount>,
+    /// Checkpoints that stay on disk.
+    pub keep_checkpoints: Option<DataSize>,
     /// Weights to start from, as written.
     pub init: Option<String>,
     /// Numbers for runners of one's own.
@@ -265,19 +278,36 @@ pub struct Evaluation {
     pub templates: Vec<String>,
     /// Where to measure beside the end.
     pub at_samples: Vec<Amount>,
-    /// The linear probe, where the spec says anything of one.
+    /// Whether each checkpoint is measured by a job of its own, and not by the one that trains.
+    pub every_checkpoint: bool,
+    /// Folder of shards that probes and fine-tuning train on, as written; required for their tasks.
+    pub train: Option<String>,
+    /// The linear probe, where the spec asks for one or says anything of it.
     pub probe: Option<Probe>,
+    /// Fine-tuning, likewise.
+    pub fine_tuning: Option<FineTuning>,
+}
+
+/// How checkpoints are measured apart from training.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Companions {
+    /// At one time, in slots of their own.
+    pub parallel: usize,
+    /// Where; else where training runs.
+    pub backend: Option<Backend>,
+    /// Who measures; else who trains.
+    pub runner: Option<String>,
+    /// Whether GPUs of this machine are left alone.
+    pub on_cpu: bool,
 }
 
 /// How to probe.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Probe {
-    /// Folder of shards to train it on, as written; required for the task.
-    pub train: Option<String>,
     /// Folder of shards to choose its settings on.
     pub validation: Option<String>,
-    /// Images a class; one probe each.
-    pub shots: Vec<DataSize>,
+    /// Images to train on; one probe each.
+    pub shots: Vec<Shots>,
     /// What settles the choice.
     pub choose: Choose,
     /// Learning rates to choose from.
@@ -290,14 +320,37 @@ pub struct Probe {
     pub seed: u64,
 }
 
+/// How to fine-tune: [`protocol::FineTuningPlan`], but for its pool.
+#[derive(Debug, Clone, PartialEq)]
+pub struct FineTuning {
+    /// What gives classes.
+    pub head: Head,
+    /// Steps.
+    pub steps: u64,
+    /// Of these, warm-up.
+    pub warmup_steps: u64,
+    /// Images a step.
+    pub batch_size: u64,
+    /// Peak learning rate.
+    pub lr: f64,
+    /// Factor on it for each layer above.
+    pub layer_decay: f64,
+    /// Weight decay.
+    pub weight_decay: f64,
+    /// Largest gradient norm.
+    pub grad_clip_norm: f64,
+    /// Random change of an image.
+    pub augmentation: Augmentation,
+    /// Seed.
+    pub seed: u64,
+}
+
 impl Evaluation {
     /// All folders of shards that it names, with their keys.
     pub fn pools(&self) -> impl Iterator<Item = (&'static str, &String)> {
-        let of_probe = self.probe.iter().flat_map(|probe| {
-            let train = probe.train.iter().map(|pool| ("train", pool));
-            train.chain(probe.validation.iter().map(|pool| ("validation", pool)))
-        });
-        std::iter::once(("pool", &self.pool)).chain(of_probe)
+        let train = self.train.iter().map(|pool| ("train", pool));
+        let validation = self.probe.iter().flat_map(|probe| probe.validation.iter().map(|pool| ("validation", pool)));
+        std::iter::once(("pool", &self.pool)).chain(train).chain(validation)
     }
 }
 

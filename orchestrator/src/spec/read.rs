@@ -2,6 +2,8 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use protocol::Shots;
+
 use super::error::{Path, Place, Problem, Step};
 use super::keys::{Key, Kind, Need, names};
 use super::models::{is_model_file, model_names, nearest};
@@ -16,8 +18,10 @@ pub(super) enum Value {
     Text(String),
     /// Whole number.
     Count(u64),
-    /// Unique samples.
+    /// Unique samples, or another number for which `all` can be said.
     DataSize(DataSize),
+    /// Images that a probe trains on.
+    Shots(Shots),
     /// Samples or a share.
     Amount(Amount),
     /// Real number.
@@ -79,11 +83,24 @@ fn scalar(node: &Node, kind: &Kind) -> Result<Value, Option<String>> {
             let value = count_of(node)?;
             if (*min..=*max).contains(&value) { Ok(Value::Count(value)) } else { Err(None) }
         }
-        (Kind::DataSize, Node::Text(text)) if text == "all" => Ok(Value::DataSize(DataSize::All)),
+        (Kind::DataSize | Kind::CountOrAll { .. }, Node::Text(text)) if text == "all" => {
+            Ok(Value::DataSize(DataSize::All))
+        }
         (Kind::DataSize, _) => match count_of(node)? {
             0 => Err(None),
             value if value > super::keys::COUNT_MAX => Err(Some("too large".to_owned())),
             value => Ok(Value::DataSize(DataSize::Samples(value))),
+        },
+        (Kind::Shots, Node::Text(text)) if text == "all" => Ok(Value::Shots(Shots::All)),
+        (Kind::Shots, Node::Text(text)) if *text == Shots::Vtab1k.suffix() => Ok(Value::Shots(Shots::Vtab1k)),
+        (Kind::Shots, _) => match count_of(node)? {
+            0 => Err(None),
+            value if value > super::keys::COUNT_MAX => Err(Some("too large".to_owned())),
+            value => Ok(Value::Shots(Shots::Each(value))),
+        },
+        (Kind::CountOrAll { max }, _) => match count_of(node)? {
+            value if (1..=*max).contains(&value) => Ok(Value::DataSize(DataSize::Samples(value))),
+            _ => Err(None),
         },
         (Kind::Amount, Node::Text(text)) if text.trim_end().ends_with('%') => match quantity::percent(text) {
             Ok(percent) if (0.0..=100.0).contains(&percent) => Ok(Value::Amount(Amount::Percent(percent))),

@@ -51,6 +51,14 @@ fn of(kind: &Kind) -> Value {
             json!({"anyOf": [{"type": "integer", "minimum": min, "maximum": max}, text(COUNT_TEXT)]})
         }
         Kind::DataSize => json!({"anyOf": [{"const": "all"}, {"type": "integer", "minimum": 1}, text(COUNT_TEXT)]}),
+        Kind::Shots => {
+            json!({"anyOf": [{"enum": ["all", "vtab1k"]}, {"type": "integer", "minimum": 1}, text(COUNT_TEXT)]})
+        }
+        Kind::CountOrAll { max } => json!({"anyOf": [
+            {"const": "all"},
+            {"type": "integer", "minimum": 1, "maximum": max},
+            text(COUNT_TEXT),
+        ]}),
         Kind::Amount => json!({"anyOf": [
             {"type": "integer", "minimum": 0},
             text(COUNT_TEXT),

@@ -2,7 +2,8 @@
 
 use proptest::prelude::*;
 use protocol::{
-    Alpha, Augmentation, Choose, EvaluationTask, Interpolation, Loss, Precision, Preprocess, ResizeMode, Schedule,
+    Alpha, Augmentation, Choose, EvaluationTask, Head, Interpolation, Loss, Precision, Preprocess, ResizeMode,
+    Schedule, Shots,
 };
 
 use super::*;
@@ -180,10 +181,14 @@ fn probes_have_something_to_train_on_and_their_task() {
              evaluations: [{{pool: wds/cars, split: test, {text}}}]\n"
         )
     };
-    let spec = good(&evaluation("tasks: linear_probe, train: wds/cars/train, shots: [1, 10, all]"));
+    let spec = good(&evaluation("tasks: linear_probe, train: wds/cars/train, shots: [1, 10, vtab1k, all]"));
     assert_eq!(spec.evaluations[0].pool, "wds/cars/test");
     let probe = spec.evaluations[0].probe.as_ref().expect("a probe");
-    assert_eq!(probe.shots, [DataSize::Samples(1), DataSize::Samples(10), DataSize::All]);
+    assert_eq!(probe.shots, [Shots::Each(1), Shots::Each(10), Shots::Vtab1k, Shots::All]);
+    assert_eq!(
+        (spec.evaluations[0].train.as_deref(), &spec.evaluations[0].fine_tuning),
+        (Some("wds/cars/train"), &None)
+    );
     assert_eq!((&probe.lr[..], &probe.epochs[..]), (&[0.1, 0.01, 0.001][..], &[10, 20, 40][..]));
     assert_eq!((probe.batch_size, probe.seed, probe.choose), (256, 0, Choose::Validation));
     let all =
@@ -191,18 +196,44 @@ fn probes_have_something_to_train_on_and_their_task() {
     let spec = good(&evaluation(all));
     let probe = spec.evaluations[0].probe.as_ref().expect("a probe");
     assert_eq!((&probe.lr[..], &probe.epochs[..], probe.batch_size), (&[0.5][..], &[3][..], 64));
-    assert_eq!((probe.seed, probe.choose, &probe.shots[..]), (2, Choose::Test, &[DataSize::All][..]));
+    assert_eq!((probe.seed, probe.choose, &probe.shots[..]), (2, Choose::Test, &[Shots::All][..]));
+    let spec = good(&evaluation("tasks: fine_tuning, train: t, ft_steps: 1k"));
+    let tuning = spec.evaluations[0].fine_tuning.as_ref().expect("a fine-tuning");
+    let study = (tuning.head, tuning.batch_size, tuning.lr, tuning.weight_decay, tuning.grad_clip_norm);
+    assert_eq!((study, tuning.layer_decay), ((Head::Zeroshot, 128, 1e-5, 0.1, 1.0), 1.0), "the 2022 study's");
+    assert_eq!((tuning.steps, tuning.warmup_steps, spec.evaluations[0].probe.as_ref()), (1000, 100, None));
+    let all = "tasks: fine_tuning, train: t, ft_head: linear, ft_steps: 9, ft_warmup: 3, ft_lr: 1e-3, ft_layer_decay: 0.7, \
+               ft_weight_decay: 0, ft_grad_clip_norm: 5, ft_batch: 32, ft_augmentation: none, ft_seed: 4";
+    let spec = good(&evaluation(all));
+    let expected = FineTuning {
+        head: Head::Linear,
+        steps: 9,
+        warmup_steps: 3,
+        batch_size: 32,
+        lr: 1e-3,
+        layer_decay: 0.7,
+        weight_decay: 0.0,
+        grad_clip_norm: 5.0,
+        augmentation: Augmentation::None,
+        seed: 4,
+    };
+    assert_eq!(spec.evaluations[0].fine_tuning, Some(expected));
     for (text, message) in [
         ("tasks: linear_probe", "the task `linear_probe` has nothing to train on"),
         ("tasks: linear_probe, shots: 5", "the task `linear_probe` has nothing to train on"),
-        (
-            "tasks: zeroshot_classification, train: t",
-            "`train` and what else speaks of a linear probe stands without its task",
-        ),
+        ("tasks: zeroshot_classification, train: t", "`train` stands without a task that trains"),
         (
             "tasks: linear_probe, train: t, validation: v, choose: test",
             "`choose: test` leaves `validation` without a use",
         ),
+        (
+            "tasks: linear_probe, train: t, shots: vtab1k, choose: test",
+            "`shots: vtab1k` chooses on 200 of its own images, and `choose` says `test`",
+        ),
+        ("tasks: fine_tuning", "the task `fine_tuning` has nothing to train on"),
+        ("tasks: fine_tuning, train: t, shots: 5", "what speaks of a linear probe stands without its task"),
+        ("tasks: linear_probe, train: t, ft_lr: 1", "what speaks of fine-tuning stands without its task"),
+        ("tasks: fine_tuning, train: t, ft_steps: 0", "`evaluations[0].ft_steps` can't be `0`"),
         ("tasks: linear_probe, train: t, shots: 0", "`evaluations[0].shots` can't be `0`"),
         ("tasks: linear_probe, train: t, choose: best", "`evaluations[0].choose` can't be `best`"),
     ] {

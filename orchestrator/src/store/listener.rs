@@ -9,6 +9,9 @@ use super::{Store, StoreError, doing};
 /// Channel of the hints.
 const CHANNEL: &str = "sweep_attempt_ended";
 
+/// Channel of the hints that a checkpoint was reported.
+const CHECKPOINTS: &str = "sweep_checkpoint";
+
 /// Hears of attempts that end.
 #[derive(Debug)]
 pub struct EndListener {
@@ -23,6 +26,18 @@ impl Store {
         listener.listen(CHANNEL).await.map_err(&failed)?;
         Ok(EndListener { listener })
     }
+
+    /// The same, of checkpoints too.
+    pub async fn listen_for_checkpoints(&self) -> Result<EndListener, StoreError> {
+        let mut ends = self.listen_for_ends().await?;
+        ends.listener.listen(CHECKPOINTS).await.map_err(doing("can't listen to the database"))?;
+        Ok(ends)
+    }
+}
+
+/// Says that a checkpoint was reported, once the caller's transaction is committed.
+pub(super) async fn tell_of_checkpoint(tx: &mut PgConnection) -> Result<(), sqlx::Error> {
+    sqlx::query_scalar!("SELECT 1 AS told FROM pg_notify($1, '')", CHECKPOINTS).fetch_one(tx).await.map(drop)
 }
 
 /// Says that an attempt has ended, once the caller's transaction is committed.

@@ -135,6 +135,9 @@ impl Store {
         };
         metrics_insert(&mut tx, attempt_id, batch).await.map_err(&failed)?;
         checkpoint::insert(&mut tx, attempt_id, &batch.checkpoints).await.map_err(&failed)?;
+        if !batch.checkpoints.is_empty() {
+            listener::tell_of_checkpoint(&mut tx).await.map_err(&failed)?;
+        }
         evaluation::insert(&mut tx, attempt_id, &batch.evaluations).await.map_err(&failed)?;
         planned::unmeasured_insert(&mut tx, claim, attempt_id, &batch.unmeasured).await.map_err(&failed)?;
         let resumed_from = progress_update(&mut tx, claim, attempt_id, batch).await.map_err(&failed)?;

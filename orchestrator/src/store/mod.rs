@@ -29,7 +29,7 @@ pub mod throughput;
 pub use adopt::AdoptedAttempt;
 pub use attempt::{Claim, Ending, Orders, Predecessor};
 pub use checkpoint::CheckpointRow;
-pub use companion::{CheckpointOf, Companion, MeasurementRow};
+pub use companion::{CheckpointOf, Companion, CompanionProgress, MeasurementRow};
 pub use error::StoreError;
 pub use history::History;
 pub use job::{JobDetail, JobStory, StateCounts, Totals};

@@ -99,7 +99,7 @@ pub(super) async fn checked(
         measured.add_metric(&row.dataset, row.samples_seen.cast_unsigned(), &row.measurement.metric);
     }
     for row in batch.1 {
-        measured.add_task(&row.dataset, row.samples_seen.cast_unsigned(), row.task);
+        measured.add_unmeasured(&row.dataset, row.samples_seen.cast_unsigned(), row.task);
     }
     // Short jobs end with all that they have said.
     if missing(spec, &measured, 0).is_none() {
@@ -124,7 +124,7 @@ pub(super) async fn checked(
                 |task: &str, at: u64| detail.starts_with(&format!("{task} of {} at {at} samples: ", plan.dataset));
             for at in plan.at_samples.iter().copied().chain([spec.samples_seen]) {
                 for task in plan.tasks.iter().filter(|task| said(task.name(), at)) {
-                    measured.add_task(&plan.dataset, at, *task);
+                    measured.add_unmeasured(&plan.dataset, at, *task);
                 }
             }
         }

@@ -42,36 +42,8 @@ impl Store {
     pub async fn sweep_begin(&self, plan: &Plan) -> Result<StoredPlan, StoreError> {
         let failed = doing("can't store the plan");
         let mut tx = self.pool.begin().await.map_err(&failed)?;
-        let mut pools: Vec<_> = plan.pools.iter().collect();
-        pools.sort_by(|one, two| one.source.digest.cmp(&two.source.digest));
-        for pool in pools {
-            let manifest = pool.manifest.as_ref().map(|manifest| serde_json::json!(manifest));
-            sqlx::query!(
-                "INSERT INTO pool (digest, name, path, samples, manifest) VALUES ($1, $2, $3, $4, $5)
-                 ON CONFLICT DO NOTHING",
-                pool.source.digest,
-                pool.source.pool,
-                pool.source.path.display().to_string(),
-                pool.samples.cast_signed(),
-                manifest,
-            )
-            .execute(&mut *tx)
-            .await
-            .map_err(&failed)?;
-        }
-        let sweep_id = sqlx::query_scalar!(
-            "INSERT INTO sweep (name, question, spec) VALUES ($1, $2, $3)
-             ON CONFLICT (name) DO UPDATE SET question = excluded.question, spec = excluded.spec, updated_at = now()
-             WHERE sweep.source IS NULL
-             RETURNING sweep_id",
-            plan.name,
-            plan.question,
-            plan.spec_source,
-        )
-        .fetch_optional(&mut *tx)
-        .await
-        .map_err(&failed)?
-        .ok_or_else(|| StoreError::SweepImported { name: plan.name.clone() })?;
+        let sweep_id = upsert(&mut tx, plan).await.map_err(&failed)?;
+        let sweep_id = sweep_id.ok_or_else(|| StoreError::SweepImported { name: plan.name.clone() })?;
         let mut stored = StoredPlan { sweep_id, job_ids: Vec::with_capacity(plan.jobs.len()) };
         next_part(tx, plan, &mut stored).await.map_err(&failed)?;
         Ok(stored)
@@ -169,6 +141,37 @@ impl Store {
     }
 }
 
+/// Stores pools and sweep of a plan, and locks the sweep; `None`: one of that name was imported.
+pub(super) async fn upsert(tx: &mut PgConnection, plan: &Plan) -> Result<Option<i64>, sqlx::Error> {
+    let mut pools: Vec<_> = plan.pools.iter().collect();
+    pools.sort_by(|one, two| one.source.digest.cmp(&two.source.digest));
+    for pool in pools {
+        let manifest = pool.manifest.as_ref().map(|manifest| serde_json::json!(manifest));
+        sqlx::query!(
+            "INSERT INTO pool (digest, name, path, samples, manifest) VALUES ($1, $2, $3, $4, $5)
+             ON CONFLICT DO NOTHING",
+            pool.source.digest,
+            pool.source.pool,
+            pool.source.path.display().to_string(),
+            pool.samples.cast_signed(),
+            manifest,
+        )
+        .execute(&mut *tx)
+        .await?;
+    }
+    sqlx::query_scalar!(
+        "INSERT INTO sweep (name, question, spec) VALUES ($1, $2, $3)
+         ON CONFLICT (name) DO UPDATE SET question = excluded.question, spec = excluded.spec, updated_at = now()
+         WHERE sweep.source IS NULL
+         RETURNING sweep_id",
+        plan.name,
+        plan.question,
+        plan.spec_source,
+    )
+    .fetch_optional(tx)
+    .await
+}
+
 /// Stores the jobs of a plan that follow those of `stored`, and their places in the sweep, and commits. With the last
 /// of them, what is not in the plan leaves the sweep.
 async fn next_part(mut tx: Transaction<'_, Postgres>, plan: &Plan, stored: &mut StoredPlan) -> Result<(), sqlx::Error> {
@@ -214,7 +217,11 @@ async fn next_part(mut tx: Transaction<'_, Postgres>, plan: &Plan, stored: &mut 
 
 /// Stores jobs that are not there yet; where the data lie now counts for those that are still to run, since paths are
 /// no part of a job's key. A spec is written out only where it is needed: of many jobs that is what takes the time.
-async fn jobs_upsert(tx: &mut PgConnection, jobs: &[&PlannedJob], base_dir: &Path) -> Result<(), sqlx::Error> {
+pub(super) async fn jobs_upsert(
+    tx: &mut PgConnection,
+    jobs: &[&PlannedJob],
+    base_dir: &Path,
+) -> Result<(), sqlx::Error> {
     let known = sqlx::query!(
         "SELECT job_key, state FROM job WHERE job_key = ANY ($1)",
         &column(jobs, |job| job.job_key.clone())

@@ -6,6 +6,7 @@
 mod adopted;
 mod bench;
 mod checkpoint;
+mod companions;
 mod evaluate;
 mod faults;
 mod half_open;

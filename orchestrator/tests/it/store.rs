@@ -198,10 +198,40 @@ mod named_database {
         exit: 3
         ----- stdout -----
         ----- stderr -----
-        error: the database has schema version 9000; this `sweep` knows versions up to 14
+        error: the database has schema version 9000; this `sweep` knows versions up to 15
 
         hint: use the newer `sweep`, or another database
         ");
+    }
+}
+
+#[tokio::test]
+async fn old_fits_to_grouped_recalls_are_named_so() {
+    let project = Project::new();
+    project.store().await;
+    let fits = "INSERT INTO sweep (name, spec) VALUES ('s', '');
+        INSERT INTO pool (digest, name, path, samples) VALUES (repeat('a', 64), 'p', '/p', 100);
+        INSERT INTO job (job_key, state, spec, runner, runner_version, model, parameters, image_parameters, text_parameters, pool,
+                         data_size, samples_seen, unique_samples, seed, gmacs_samples, train_flops, six_nd)
+        SELECT repeat(n::text, 64), 'done', '{}', 'clip', version, 'm', 10, 5, 5, repeat('a', 64), 50, 100, 50, 0, 1000, 6000, 6000
+        FROM (VALUES (1, '0.4.0'), (2, '0.5.0')) AS given (n, version);
+        INSERT INTO fit (sweep_id, dataset, metric, points, compute, law, parameters, verdict, seed, code_version, input_hash, observations,
+                         identity, created_at)
+        SELECT 1, name, 'image_retrieval_recall@5', 'all', 'six_nd', 'law', '{}', 'scaling', 0, '1', 'hash',
+               jsonb_build_object('rows', (SELECT jsonb_agg(jsonb_build_object('job_key', repeat(n, 64))) FROM unnest(jobs) n)),
+               name, at
+        FROM (VALUES ('old', ARRAY['1'], '2020-01-01'::timestamptz), ('mixed', ARRAY['1', '2'], '2020-01-01'),
+                     ('foreign', ARRAY['3'], '2020-01-01'), ('new', ARRAY['1'], 'infinity')) AS given (name, jobs, at);";
+    script(&project, fits).await;
+    for _ in 0..2 {
+        script(&project, include_str!("../../../migrations/0015_fit_metric.sql")).await;
+        let said = project.ok(&["sql", "--format", "csv", "SELECT dataset, metric, identity FROM fit ORDER BY fit_id"]);
+        assert_eq!(
+            said,
+            "dataset,metric,identity\nold,image_retrieval_recall_grouped@5,before 0015: old\n\
+             mixed,image_retrieval_recall@5,mixed\nforeign,image_retrieval_recall@5,foreign\n\
+             new,image_retrieval_recall@5,new\n"
+        );
     }
 }
 

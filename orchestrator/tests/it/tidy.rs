@@ -107,13 +107,18 @@ fn crates_depend_on_what_they_may() {
         ["serde", "serde_json", "sha2", "thiserror"],
         "both sides read shards by one crate, so it decodes nothing"
     );
+    assert_eq!(
+        dependencies("runners/weights/Cargo.toml"),
+        ["serde", "serde_json", "thiserror"],
+        "files of weights are read, and fuzzed, without libtorch"
+    );
     for forbidden in ["tch", "pool", "kernels", "comm", "clip-runner", "synthetic-runner"] {
         assert!(
             !dependencies("orchestrator/Cargo.toml").contains(&forbidden.to_owned()),
             "the orchestrator uses {forbidden}"
         );
     }
-    for runner in ["clip", "synthetic", "pool", "shards"] {
+    for runner in ["clip", "synthetic", "pool", "shards", "weights"] {
         let used = dependencies(&format!("runners/{runner}/Cargo.toml"));
         for forbidden in ["sqlx", "sweep", "tokio"] {
             assert!(!used.contains(&forbidden.to_owned()), "runner {runner} uses {forbidden}");

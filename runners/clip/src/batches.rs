@@ -141,28 +141,40 @@ impl<D: Images + 'static> Source<D> {
         let start = start + self.share.start;
         let size = self.share.end - self.share.start;
         let indices = order.batch(start, size);
-        let mut patches = vec![0.0; indices.len() * self.patches.len()];
-        let rows = patches.par_chunks_mut(self.patches.len());
-        rows.zip(&indices).enumerate().try_for_each_init(
-            || vec![0; self.patches.image_bytes()],
-            |pixels, (at, (row, index))| {
-                // Augmentation draws from another stream than the order.
-                let mut draws = Draws::new(!self.seed, start + at as u64);
-                if self.augmentation == Augmentation::RandomResizedCrop {
-                    let choose = |width, height| augment::crop(width, height, || draws.uniform());
-                    self.images.read_crop(*index, choose, pixels)?;
-                } else {
-                    self.images.read(*index, pixels)?;
-                }
-                self.patches.write(pixels, augment::draw(self.augmentation, self.patches.side(), &mut draws), row);
-                Ok::<_, pool::Error>(())
-            },
-        )?;
+        let patches = augmented(&*self.images, &self.patches, self.augmentation, self.seed, start, &indices)?;
         let (tokens, ends) = self.captions.gather(indices.iter().copied());
         let positions = start..start + size;
         let kept = positions.flat_map(|position| self.dropout.rows(self.seed, position)).collect();
         Ok(Batch { patches, tokens, ends, kept })
     }
+}
+
+/// Images that are seen after `start` others, each changed as seed and position say: (B, T, 3 p^2).
+pub fn augmented(
+    images: &impl Images,
+    patches: &Patches,
+    augmentation: Augmentation,
+    seed: u64,
+    start: u64,
+    indices: &[usize],
+) -> Result<Vec<f32>, pool::Error> {
+    let mut out = vec![0.0; indices.len() * patches.len()];
+    out.par_chunks_mut(patches.len()).zip(indices).enumerate().try_for_each_init(
+        || vec![0; patches.image_bytes()],
+        |pixels, (at, (row, index))| {
+            // Augmentation draws from another stream than the order.
+            let mut draws = Draws::new(!seed, start + at as u64);
+            if augmentation == Augmentation::RandomResizedCrop {
+                let choose = |width, height| augment::crop(width, height, || draws.uniform());
+                images.read_crop(*index, choose, pixels)?;
+            } else {
+                images.read(*index, pixels)?;
+            }
+            patches.write(pixels, augment::draw(augmentation, patches.side(), &mut draws), row);
+            Ok::<_, pool::Error>(())
+        },
+    )?;
+    Ok(out)
 }
 
 /// Images as they are, for evaluation: (B, T, 3 p^2).

@@ -178,7 +178,7 @@ fn loss_secs(options: &BenchOptions, width: u64, model: &Clip, step: StepOptions
     let mut times = Vec::new();
     for _ in 0..options.steps + WARM {
         let started = Instant::now();
-        let found = loss::info_nce_gradients(&images, &texts, &model.logit_scale, step, None)?;
+        let found = loss::contrastive_gradients(&images, &texts, model.logits(), step, None)?;
         let _ = found.loss.double_value(&[]);
         times.push(started.elapsed().as_secs_f64());
     }
@@ -248,6 +248,7 @@ fn recipe(options: &BenchOptions, precision: Precision) -> Recipe {
         preprocess: protocol::Preprocess::default(),
         grad_clip_norm: None,
         checkpoint_every_samples: None,
+        keep_checkpoints: None,
         extra: std::collections::BTreeMap::new(),
     }
 }

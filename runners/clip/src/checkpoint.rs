@@ -9,7 +9,7 @@ use std::fs::{self, File};
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 
-use protocol::{Job, ModelConfig, ParentCheckpoint, Preprocess};
+use protocol::{Job, Keep, ModelConfig, ParentCheckpoint, Preprocess};
 use safetensors::tensor::{Dtype, SafeTensors, TensorView};
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
@@ -25,7 +25,7 @@ pub(crate) const MODEL_FILE: &str = "model.safetensors";
 const OPTIMIZER_FILE: &str = "optimizer.safetensors";
 const MANIFEST_FILE: &str = "manifest.json";
 
-/// Checkpoints kept: the newest, and one to fall back to.
+/// Checkpoints kept where the job says nothing of it: the newest, and one to fall back to.
 const KEPT: usize = 2;
 
 /// Why a checkpoint can't be written, or why one can't be used.
@@ -115,6 +115,8 @@ pub struct Folder {
     preprocess: Preprocess,
     /// Files of its tokenizer, if it has any, for open_clip.
     tokenizer: Vec<(String, Vec<u8>)>,
+    /// Good checkpoints to keep; `None`: all that there are.
+    kept: Option<usize>,
     /// Checkpoints known to be good, oldest first.
     good: Vec<PathBuf>,
 }
@@ -151,12 +153,17 @@ impl Folder {
             model: job.spec.model.config.clone(),
             preprocess: job.spec.recipe.preprocess,
             tokenizer,
+            kept: match job.spec.recipe.keep_checkpoints {
+                None => Some(KEPT),
+                Some(Keep::Newest(count)) => Some(usize::try_from(count.get()).unwrap_or(usize::MAX)),
+                Some(Keep::All(_)) => None,
+            },
             good: Vec::new(),
         })
     }
 
-    /// Writes a checkpoint, with the optimiser's moments, and drops all but the newest good ones. Returns its folder and
-    /// the sha256 of its manifest.
+    /// Writes a checkpoint, with the optimiser's moments, and drops all but the newest good ones, unless all are to be
+    /// kept. Returns its folder and the sha256 of its manifest.
     pub fn write(
         &mut self,
         model: &Clip,
@@ -285,7 +292,8 @@ impl Folder {
     }
 
     fn drop_old(&mut self) -> Result<(), CheckpointError> {
-        self.good.drain(..self.good.len().saturating_sub(KEPT));
+        let Some(kept) = self.kept else { return Ok(()) };
+        self.good.drain(..self.good.len().saturating_sub(kept));
         for (_, fence, path) in self.list()? {
             if fence <= self.fence && !self.good.contains(&path) {
                 remove_if_there(&path)?;
@@ -334,7 +342,7 @@ fn tensor_name(prefix: &str, name: &str) -> String {
 }
 
 /// Writes flat buffers as one named tensor a parameter, so that OpenCLIP can read the file.
-fn write_tensors(
+pub(crate) fn write_tensors(
     dir: &Path,
     name: &str,
     parameters: &Parameters,
@@ -418,7 +426,7 @@ pub(crate) fn write_flushed(path: &Path, bytes: &[u8]) -> Result<(), CheckpointE
     file.sync_all().map_err(io_error("flush", path))
 }
 
-fn flush_folder(path: &Path) -> Result<(), CheckpointError> {
+pub(crate) fn flush_folder(path: &Path) -> Result<(), CheckpointError> {
     File::open(path).and_then(|folder| folder.sync_all()).map_err(io_error("flush", path))
 }
 

@@ -4,8 +4,10 @@
 use std::fs;
 use std::io::Write;
 use std::path::{Path, PathBuf};
+use std::sync::atomic::AtomicBool;
 
 use anyhow::{Context as _, bail, ensure};
+use protocol::EvaluationTask;
 use safetensors::{Dtype, SafeTensors, tensor::TensorView};
 use serde_json::{Value, json};
 
@@ -32,11 +34,40 @@ pub struct InterpolateOptions {
     /// Write each to a folder of its own in here, `alpha-0.1`, that open_clip loads.
     #[arg(long)]
     out: Option<PathBuf>,
+    /// A data set of the job that is to stay as it was. The last line says where the others do best on average while
+    /// this one loses no more than `--lost` against alpha 0.
+    #[arg(long, value_name = "DATASET", requires = "job")]
+    control: Option<String>,
+    /// How much the control may lose, as a fraction.
+    #[arg(long, default_value_t = 0.01, requires = "control")]
+    lost: f64,
+    /// What is compared.
+    #[arg(long, default_value = "acc1", requires = "control")]
+    metric: String,
+}
+
+/// A measurement at one place.
+#[derive(Debug)]
+struct Point {
+    alpha: f64,
+    dataset: String,
+    value: f64,
+}
+
+/// Where to stop between two checkpoints.
+#[derive(Debug, PartialEq, serde::Serialize)]
+struct Choice {
+    alpha: f64,
+    /// Over the data sets but the control.
+    mean: f64,
+    control: f64,
+    /// Of the control, against alpha 0.
+    lost: f64,
 }
 
 /// Mixes, writes and measures.
 pub fn interpolate(options: &InterpolateOptions, to: &mut impl Write) -> anyhow::Result<()> {
-    let InterpolateOptions { a, b, alpha, job, out } = options;
+    let InterpolateOptions { a, b, alpha, job, out, control, lost, metric } = options;
     ensure!(
         alpha.iter().all(|alpha| alpha.is_finite()),
         "--alpha takes numbers, 0 for {} and 1 for {}",
@@ -44,6 +75,7 @@ pub fn interpolate(options: &InterpolateOptions, to: &mut impl Write) -> anyhow:
         b.display()
     );
     let (a_bytes, b_bytes) = (checkpoint::read_weights(a)?, checkpoint::read_weights(b)?);
+    let mut points = Vec::new();
     let mut measuring = job.as_ref().map(|job| Measuring::of(job)).transpose()?;
     for &alpha in alpha {
         let mixed =
@@ -56,10 +88,43 @@ pub fn interpolate(options: &InterpolateOptions, to: &mut impl Write) -> anyhow:
             for mut line in measuring.measure(&mixed)? {
                 line["alpha"] = json!(alpha);
                 writeln!(to, "{line}")?;
+                if let (true, Some(value)) = (line["metric"] == json!(metric), line["value"].as_f64()) {
+                    points.push(Point {
+                        alpha,
+                        dataset: line["dataset"].as_str().unwrap_or_default().to_owned(),
+                        value,
+                    });
+                }
             }
         }
     }
+    if let Some(control) = control {
+        let choice = choose(&points, control, *lost).with_context(|| format!("can't choose by {metric}"))?;
+        writeln!(to, "{}", json!({"metric": metric, "control_dataset": control, "chosen": choice}))?;
+    }
     Ok(())
+}
+
+/// The place with the best mean among those where the control loses no more than `lost`; of equal ones the nearest to
+/// A, and A itself where no other will do.
+fn choose(points: &[Point], control: &str, lost: f64) -> anyhow::Result<Choice> {
+    let at = |alpha: f64| points.iter().filter(move |point| point.alpha.total_cmp(&alpha).is_eq());
+    let control_at = |alpha: f64| at(alpha).find(|point| point.dataset == control).map(|point| point.value);
+    let before = control_at(0.0).with_context(|| {
+        format!("`{control}` has no value at alpha 0: name a data set of the job, and 0 in --alpha")
+    })?;
+    let mut alphas: Vec<f64> = points.iter().map(|point| point.alpha).collect();
+    alphas.sort_by(f64::total_cmp);
+    alphas.dedup();
+    let choices = alphas.into_iter().filter_map(|alpha| {
+        let others: Vec<f64> = at(alpha).filter(|point| point.dataset != control).map(|point| point.value).collect();
+        let (mean, control) = (others.iter().sum::<f64>() / others.len() as f64, control_at(alpha)?);
+        // Half of an item of a set of a million: what is lost to the very limit is allowed, whatever it rounds to.
+        let is_kept = before - control <= lost + 5e-7;
+        (is_kept && !others.is_empty()).then_some(Choice { alpha, mean, control, lost: before - control })
+    });
+    let better = |best: Choice, other: Choice| if other.mean > best.mean { other } else { best };
+    choices.reduce(better).with_context(|| format!("the job measures nothing beside `{control}`"))
 }
 
 /// Weights in safetensors' form, from two of the same names and shapes.
@@ -138,10 +203,17 @@ struct Measuring {
 impl Measuring {
     fn of(path: &Path) -> anyhow::Result<Measuring> {
         let (job, mut prepared) = (job::read(path)?, Prepared::default());
-        ensure!(!job.spec.evaluations.is_empty(), "{} has no evaluations", path.display());
         let device = device::open(&job.resources, None)?;
-        let held_out =
-            job.spec.evaluations.iter().map(|plan| prepared.held_out(&job, plan)).collect::<Result<_, _>>()?;
+        let mut held_out = Vec::new();
+        for plan in &job.spec.evaluations {
+            // What lies on the way to fine-tuned weights is measured, not tuned again.
+            let tasks = plan.tasks.iter().copied().filter(|task| *task != EvaluationTask::FineTuning).collect();
+            let plan = plan.clone().with_tasks(tasks);
+            if !plan.tasks.is_empty() {
+                held_out.push(prepared.held_out(&job, &plan)?);
+            }
+        }
+        ensure!(!held_out.is_empty(), "{} has no evaluations but fine-tuning", path.display());
         let model = Clip::new(&job.spec.model.config, job.spec.recipe.precision, job.spec.seed, device);
         Ok(Measuring { model, held_out })
     }
@@ -151,7 +223,10 @@ impl Measuring {
         tch::no_grad(|| self.model.parameters.flat.copy_(&flat));
         let mut lines = Vec::new();
         for held_out in &self.held_out {
-            for measurement in held_out.measure(&self.model)?.0 {
+            let Some((measurements, _)) = held_out.measure(&self.model, &AtomicBool::new(false))? else {
+                unreachable!("nobody stops it");
+            };
+            for measurement in measurements {
                 let mut line = json!(measurement);
                 line["dataset"] = json!(held_out.dataset);
                 lines.push(line);
@@ -172,6 +247,30 @@ mod tests {
             (*name, TensorView::new(Dtype::F32, vec![values.len()], bytes).expect("a view"))
         });
         safetensors::serialize(views, None).expect("encodes")
+    }
+
+    #[test]
+    fn the_best_mean_is_chosen_where_the_control_holds() {
+        let curve = |rows: &[(f64, f64, f64, f64)]| -> Vec<Point> {
+            let point = |alpha, dataset: &str, value| Point { alpha, dataset: dataset.to_owned(), value };
+            let of = |&(alpha, cars, dtd, control)| {
+                [point(alpha, "cars", cars), point(alpha, "dtd", dtd), point(alpha, "imagenet1k", control)]
+            };
+            rows.iter().flat_map(of).collect()
+        };
+        let rows = [(0.0, 0.5, 0.4, 0.63), (0.3, 0.6, 0.5, 0.625), (0.6, 0.7, 0.6, 0.62), (1.0, 0.9, 0.9, 0.5)];
+        for (lost, alpha) in [(0.0, 0.0), (0.005, 0.3), (0.01, 0.6), (0.2, 1.0)] {
+            let chosen = choose(&curve(&rows), "imagenet1k", lost).expect("a choice");
+            assert!(chosen.alpha.total_cmp(&alpha).is_eq(), "{lost}: {chosen:?}");
+        }
+        let chosen = choose(&curve(&rows), "imagenet1k", 0.01).expect("a choice");
+        assert!((chosen.mean - 0.65).abs() < 1e-12 && (chosen.lost - 0.01).abs() < 1e-12, "{chosen:?}");
+        let says =
+            |rows: &[(f64, f64, f64, f64)], control| choose(&curve(rows), control, 0.01).unwrap_err().to_string();
+        assert!(says(&rows[1..], "imagenet1k").contains("no value at alpha 0"));
+        assert!(says(&rows, "pets").contains("`pets` has no value"));
+        let alone: Vec<Point> = curve(&rows).into_iter().filter(|point| point.dataset == "imagenet1k").collect();
+        assert!(choose(&alone, "imagenet1k", 0.01).unwrap_err().to_string().contains("nothing beside"));
     }
 
     #[test]

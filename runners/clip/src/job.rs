@@ -2,7 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
-use protocol::{Description, Job, ModelConfig, ModelProblem, PROTOCOL_VERSION, Schedule};
+use protocol::{Description, Job, Loss, ModelConfig, ModelProblem, PROTOCOL_VERSION, Schedule};
 
 /// Name of this runner in job specs.
 pub const NAME: &str = "clip";
@@ -116,6 +116,8 @@ fn check(job: &Job) -> Result<(), JobError> {
     require("recipe.cooldown_samples", used, cooldown, || {
         "must be above 0 with the schedule constant_cooldown, and 0 with others".into()
     })?;
+    let with_bias = spec.recipe.loss != Loss::Siglip || spec.model.config.init_logit_bias.is_some();
+    require("recipe.loss", with_bias, "siglip", || "needs a model with `init_logit_bias`, -10 at first".into())?;
     let [b1, b2] = spec.recipe.betas;
     let betas = [b1, b2].iter().all(|beta| (0.0..1.0).contains(beta));
     require("recipe.betas", betas, format!("{b1}, {b2}"), || "both must be at least 0 and below 1".into())?;

@@ -5,8 +5,8 @@
 //! and [`augment`] say which and how, [`listing`] tells it), [`model`], [`loss`] and [`step`] make the loss and its
 //! gradients, [`optimizer`] takes the step, [`weights`] are what others trained, [`evaluate`] measures on held-out
 //! data, [`ranks`] are several processes at one job, [`checkpoint`] keeps what a resumed attempt needs, in folders that
-//! open_clip loads ([`open_clip`]), [`interpolate`] mixes two of them. This crate and `kernels` alone know tch; it knows
-//! no database, no scheduler and no spec file.
+//! open_clip loads ([`open_clip`]), [`finetune`] writes what a fine-tuning ends with to another, [`interpolate`] mixes
+//! two of them. This crate and `kernels` alone know tch; it knows no database, no scheduler and no spec file.
 
 #![expect(clippy::cast_possible_wrap, reason = "libtorch counts in i64, and no size here comes near 2^63")]
 
@@ -17,6 +17,7 @@ pub mod caption;
 pub mod checkpoint;
 pub mod device;
 pub mod evaluate;
+pub mod finetune;
 pub mod interpolate;
 pub mod job;
 pub mod listing;

@@ -7,6 +7,7 @@ use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
 use clip_runner::bench::{self, BenchOptions};
+use clip_runner::finetune::{self, FinetuneOptions};
 use clip_runner::interpolate::{self, InterpolateOptions};
 use clip_runner::{device, job, listing, serve};
 
@@ -30,6 +31,8 @@ enum Command {
     },
     /// Train the jobs that come on standard input, one a line, as `{"job": FILE}`.
     Serve,
+    /// Fine-tune as an evaluation of a job does, and write the weights.
+    Finetune(FinetuneOptions),
     /// Mix the weights of two checkpoints, and measure or write what lies between them.
     Interpolate(InterpolateOptions),
     /// List the keys of the samples that each step of a job trains on, one JSON object a line.
@@ -59,6 +62,7 @@ fn main() -> anyhow::Result<ExitCode> {
             device::die_with_parent();
             return Ok(ExitCode::from(u8::try_from(serve::serve(std::io::stdin().lines())?)?));
         }
+        Command::Finetune(options) => finetune::finetune(&options, &mut std::io::stdout().lock())?,
         Command::Interpolate(options) => interpolate::interpolate(&options, &mut std::io::stdout().lock())?,
         Command::Batches { job, steps } => listing::list(&job, steps, &mut std::io::stdout().lock())?,
         Command::BenchStep(options) => bench::bench(&options, &mut std::io::stdout().lock())?,

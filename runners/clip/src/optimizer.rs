@@ -47,6 +47,13 @@ struct StepSize {
     eps: f64,
 }
 
+impl StepSize {
+    /// Of a parameter whose learning rate is `scale` times the step's; at 1 the same to the bit.
+    fn scaled(self, scale: f64) -> StepSize {
+        StepSize { rate: self.rate * scale, decay: 1.0 - (1.0 - self.decay) * scale, ..self }
+    }
+}
+
 impl AdamW {
     /// Fresh state.
     pub fn new(parameters: &Parameters) -> AdamW {
@@ -78,6 +85,9 @@ impl AdamW {
 
     /// The step of [`AdamW::step`] on a share of the parameters' buffer, whose state alone is kept here. `gradient` is
     /// the share's own, `norm` that of all gradients.
+    ///
+    /// # Panics
+    /// If layers have learning rates of their own: only fine-tuning has those, in one process.
     pub fn step_share(
         &mut self,
         parameters: &mut Parameters,
@@ -87,19 +97,20 @@ impl AdamW {
         (recipe, lr): (&Recipe, f64),
         threads: usize,
     ) {
+        assert!(parameters.lr_scales.is_none(), "one learning rate for all layers");
         let size = self.next_size(recipe, lr, || norm);
         let decayed = parameters.decayed.clamp(share.start, share.end) - share.start;
         if parameters.flat.device() != Device::Cpu {
             let mut own = parameters.flat.narrow(0, share.start as i64, share.len() as i64);
-            return tch::no_grad(|| self.update_tensors(&mut own, decayed, gradient, size));
+            return tch::no_grad(|| self.update_tensors(&mut own, decayed, gradient, size, None));
         }
         let (decayed_w, w) = floats_mut(&mut parameters.flat)[share.clone()].split_at_mut(decayed);
         let (decayed_m, m) = floats_mut(&mut self.first).split_at_mut(decayed);
         let (decayed_v, v) = floats_mut(&mut self.second).split_at_mut(decayed);
         let (decayed_g, g) = floats(gradient).split_at(decayed);
-        let mut chunks = in_chunks(decayed_w, decayed_m, decayed_v, decayed_g, size.decay as f32);
-        chunks.append(&mut in_chunks(w, m, v, g, 1.0));
-        update_all(chunks, share.len(), size, threads);
+        let mut chunks = in_chunks(decayed_w, decayed_m, decayed_v, decayed_g, size.decay as f32, size);
+        chunks.append(&mut in_chunks(w, m, v, g, 1.0, size));
+        update_all(chunks, share.len(), threads);
     }
 
     /// Counts a step, and gives its numbers.
@@ -128,45 +139,69 @@ impl AdamW {
         for (parameter, gradient) in parameters.list.iter().zip(&gradients) {
             let gap = parameter.offset - taken;
             taken = parameter.offset + parameter.numel;
+            let size = size.scaled(parameter.lr_scale);
             let decay = if parameter.offset < parameters.decayed { size.decay as f32 } else { 1.0 };
             let end = gap + parameter.numel;
             let own = [weights.split_off_mut(..end), first.split_off_mut(..end), second.split_off_mut(..end)];
             let [w, m, v] = own.map(|own| &mut own.expect("buffers of one layout")[gap..]);
-            chunks.append(&mut in_chunks(w, m, v, floats(gradient), decay));
+            chunks.append(&mut in_chunks(w, m, v, floats(gradient), decay, size));
         }
-        update_all(chunks, taken, size, threads);
+        update_all(chunks, taken, threads);
     }
 
     fn step_on_tensors(&mut self, parameters: &mut Parameters, gradients: &[Tensor], size: StepSize) {
         let laid_out = parameters.zeros_like_flat();
         parameters.lay_out(gradients, &laid_out);
-        self.update_tensors(&mut parameters.flat, parameters.decayed, &laid_out, size);
+        let (decayed, scales) = (parameters.decayed, parameters.lr_scales.as_ref());
+        self.update_tensors(&mut parameters.flat, decayed, &laid_out, size, scales);
     }
 
     /// Of `weights` the first `decayed` decay.
-    fn update_tensors(&mut self, weights: &mut Tensor, decayed: usize, gradient: &Tensor, size: StepSize) {
+    fn update_tensors(
+        &mut self,
+        weights: &mut Tensor,
+        decayed: usize,
+        gradient: &Tensor,
+        size: StepSize,
+        scales: Option<&Tensor>,
+    ) {
         let gradient = gradient * size.clip;
         let [b1, b2] = size.betas;
-        let _ = weights.narrow(0, 0, decayed as i64).g_mul_scalar_(size.decay);
+        let mut decayed_part = weights.narrow(0, 0, decayed as i64);
+        let _ = match scales {
+            None => decayed_part.g_mul_scalar_(size.decay),
+            Some(scales) => decayed_part.g_mul_(&(scales.narrow(0, 0, decayed as i64) * (size.decay - 1.0) + 1.0)),
+        };
         let _ = self.first.g_mul_scalar_(b1).g_add_(&(&gradient * (1.0 - b1)));
         let _ = self.second.g_mul_scalar_(b2).g_add_(&(gradient.square() * (1.0 - b2)));
         let denominator = self.second.sqrt() * size.second_scale + size.eps;
-        let _ = weights.g_sub_(&(&self.first / denominator * size.rate));
+        let step = &self.first / denominator * size.rate;
+        let _ = match scales {
+            None => weights.g_sub_(&step),
+            Some(scales) => weights.g_sub_(&(step * scales)),
+        };
     }
 }
 
-/// Weights, moments and gradient of some floats, and the factor that those weights decay by.
-type Chunk<'a> = (&'a mut [f32], &'a mut [f32], &'a mut [f32], &'a [f32], f32);
+/// Weights, moments and gradient of some floats, the factor that those weights decay by, and the numbers of their step.
+type Chunk<'a> = (&'a mut [f32], &'a mut [f32], &'a mut [f32], &'a [f32], f32, StepSize);
 
-fn in_chunks<'a>(w: &'a mut [f32], m: &'a mut [f32], v: &'a mut [f32], g: &'a [f32], decay: f32) -> Vec<Chunk<'a>> {
+fn in_chunks<'a>(
+    w: &'a mut [f32],
+    m: &'a mut [f32],
+    v: &'a mut [f32],
+    g: &'a [f32],
+    decay: f32,
+    size: StepSize,
+) -> Vec<Chunk<'a>> {
     let [w, m, v] = [w, m, v].map(|all| all.chunks_mut(CHUNK));
-    w.zip(m).zip(v).zip(g.chunks(CHUNK)).map(|(((w, m), v), g)| (w, m, v, g, decay)).collect()
+    w.zip(m).zip(v).zip(g.chunks(CHUNK)).map(|(((w, m), v), g)| (w, m, v, g, decay, size)).collect()
 }
 
 /// Updates chunks of `total` floats, which no two threads share.
-fn update_all(chunks: Vec<Chunk<'_>>, total: usize, size: StepSize, threads: usize) {
+fn update_all(chunks: Vec<Chunk<'_>>, total: usize, threads: usize) {
     if threads < 2 || total < PARALLEL_FLOATS {
-        for (w, m, v, g, decay) in chunks {
+        for (w, m, v, g, decay, size) in chunks {
             update(w, m, v, g, decay, size);
         }
         return;
@@ -180,7 +215,7 @@ fn update_all(chunks: Vec<Chunk<'_>>, total: usize, size: StepSize, threads: usi
     std::thread::scope(|scope| {
         for (_, share) in shares {
             scope.spawn(move || {
-                for (w, m, v, g, decay) in share {
+                for (w, m, v, g, decay, size) in share {
                     update(w, m, v, g, decay, size);
                 }
             });
@@ -274,6 +309,7 @@ mod tests {
             preprocess: protocol::Preprocess::default(),
             grad_clip_norm: None,
             checkpoint_every_samples: None,
+            keep_checkpoints: None,
             extra: std::collections::BTreeMap::new(),
         }
     }
@@ -300,6 +336,63 @@ mod tests {
         assert!((parameters.get("b").double_value(&[0]) - (before[1] - 0.1)).abs() < 1e-5);
     }
 
+    /// Three steps by the formula in f64, parameter by parameter, against both ways over the flat buffer.
+    #[test]
+    fn each_layer_has_its_own_learning_rate() {
+        let scale = |name: &str| match name {
+            "w" => 0.25,
+            "v" => 1.0,
+            _ => 0.5,
+        };
+        let gradients: Vec<Vec<Tensor>> =
+            (2..5).map(|seed| drawn(seed).list.iter().map(|p| p.tensor.detach()).collect()).collect();
+        let mut expected: Vec<Tensor> = drawn(1).list.iter().map(|p| p.tensor.detach().to_kind(Kind::Double)).collect();
+        for (index, weight) in expected.iter_mut().enumerate() {
+            let name = drawn(1).list[index].name.clone();
+            let (mut m, mut v) = (weight.zeros_like(), weight.zeros_like());
+            for (taken, of_step) in gradients.iter().enumerate() {
+                let (g, t) = (of_step[index].to_kind(Kind::Double), taken as i32 + 1);
+                let lr = 0.1 * scale(&name);
+                let decay = if name == "b" { 0.0 } else { 0.2 };
+                m = m * 0.9 + &g * 0.1;
+                v = v * 0.98 + g.square() * 0.02;
+                let (m_hat, v_hat) = (&m / (1.0 - 0.9_f64.powi(t)), &v / (1.0 - 0.98_f64.powi(t)));
+                *weight = &*weight * (1.0 - lr * decay) - m_hat / (v_hat.sqrt() + 1e-6) * lr;
+            }
+        }
+        for threads in [1, 2, 0] {
+            let mut parameters = drawn(1);
+            parameters.scale_lr(scale);
+            let mut optimizer = AdamW::new(&parameters);
+            for of_step in &gradients {
+                if threads == 0 {
+                    optimizer.steps += 1;
+                    let size = unclipped(optimizer.steps);
+                    tch::no_grad(|| optimizer.step_on_tensors(&mut parameters, of_step, size));
+                } else {
+                    optimizer.step(&mut parameters, of_step, &recipe(), 0.1, threads);
+                }
+            }
+            for (parameter, expected) in parameters.list.iter().zip(&expected) {
+                let off = (parameter.tensor.detach() - expected).abs().max().double_value(&[]);
+                assert!(off < 1e-5, "{} with {threads} threads: {off}", parameter.name);
+            }
+        }
+    }
+
+    /// The numbers of step `t` at a learning rate of 0.1.
+    fn unclipped(t: u64) -> StepSize {
+        let t = t as f64;
+        StepSize {
+            rate: 0.1 / (1.0 - 0.9_f64.powf(t)),
+            second_scale: (1.0 - 0.98_f64.powf(t)).sqrt().recip(),
+            decay: 1.0 - 0.1 * 0.2,
+            clip: 1.0,
+            betas: [0.9, 0.98],
+            eps: 1e-6,
+        }
+    }
+
     #[test]
     fn slices_tensors_and_threads_agree() {
         let clipped = Recipe { grad_clip_norm: Some(1.0), ..recipe() };
@@ -311,15 +404,7 @@ mod tests {
                 if threads == 0 {
                     let clip = 1.0 / (norm(&gradients) + 1e-6);
                     optimizer.steps += 1;
-                    let t = optimizer.steps as f64;
-                    let size = StepSize {
-                        rate: 0.1 / (1.0 - 0.9_f64.powf(t)),
-                        second_scale: (1.0 - 0.98_f64.powf(t)).sqrt().recip(),
-                        decay: 1.0 - 0.1 * 0.2,
-                        clip,
-                        betas: [0.9, 0.98],
-                        eps: 1e-6,
-                    };
+                    let size = StepSize { clip, ..unclipped(optimizer.steps) };
                     tch::no_grad(|| optimizer.step_on_tensors(&mut parameters, &gradients, size));
                 } else {
                     optimizer.step(&mut parameters, &gradients, &clipped, 0.1, threads);

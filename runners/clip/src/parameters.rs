@@ -46,6 +46,8 @@ pub struct Parameter {
     pub numel: usize,
     /// Leaf of the gradient tape; shares the flat buffer's memory.
     pub tensor: Tensor,
+    /// What the learning rate is multiplied with for it: 1, unless layers are told apart.
+    pub lr_scale: f64,
 }
 
 /// All parameters of a model.
@@ -57,6 +59,8 @@ pub struct Parameters {
     pub list: Vec<Parameter>,
     /// Floats at the start of `flat` that weight decay applies to.
     pub decayed: usize,
+    /// `lr_scale` of each float, laid out as `flat`, where layers are told apart.
+    pub lr_scales: Option<Tensor>,
 }
 
 impl Parameters {
@@ -85,10 +89,20 @@ impl Parameters {
             .map(|(Declaration { name, shape, .. }, offset, numel)| {
                 let tensor =
                     flat.narrow(0, offset as i64, numel as i64).view(&shape[..]).detach().set_requires_grad(true);
-                Parameter { name, shape, offset, numel, tensor }
+                Parameter { name, shape, offset, numel, tensor, lr_scale: 1.0 }
             })
             .collect();
-        Parameters { flat, list, decayed }
+        Parameters { flat, list, decayed, lr_scales: None }
+    }
+
+    /// Gives each parameter its factor on the learning rate, by name.
+    pub fn scale_lr(&mut self, factor: impl Fn(&str) -> f64) {
+        let scales = self.zeros_like_flat();
+        for parameter in &mut self.list {
+            parameter.lr_scale = factor(&parameter.name);
+            let _ = scales.narrow(0, parameter.offset as i64, parameter.numel as i64).fill_(parameter.lr_scale);
+        }
+        self.lr_scales = Some(scales);
     }
 
     /// The leaf of that name.

@@ -8,7 +8,7 @@ use pool::{Dataset, Keep, OpenOptions, PoolInfo};
 use protocol::{Augmentation, DataSource, DataUsed, EvaluationPlan, Job, Preprocess, Recipe, TextConfig};
 
 use crate::augment::Patches;
-use crate::evaluate::{HeldOut, Probe};
+use crate::evaluate::{FineTuning, HeldOut, Probe};
 use crate::report;
 use crate::run::RunError;
 use crate::tokenizer::{Captions, Tokenizer};
@@ -49,10 +49,7 @@ impl Prepared {
         let spec = &job.spec;
         let text = &spec.model.config.text_cfg;
         let info = planned_pool(job, &spec.data)?;
-        let keep = match spec.recipe.augmentation {
-            Augmentation::RandomResizedCrop => Keep::Original,
-            Augmentation::None | Augmentation::FlipShift => Keep::Square,
-        };
+        let keep = kept_for(spec.recipe.augmentation);
         let key = format!(
             "{} {} {} {} {:?} {:?} {keep:?} {}",
             info.dir.display(),
@@ -77,16 +74,11 @@ impl Prepared {
     /// The data set of one of a job's evaluations.
     pub fn held_out(&mut self, job: &Job, plan: &EvaluationPlan) -> Result<Arc<HeldOut>, RunError> {
         let (vision, text) = (&job.spec.model.config.vision_cfg, &job.spec.model.config.text_cfg);
-        let info = planned_pool(job, &plan.data)?;
-        let probe_infos = match &plan.probe {
-            Some(probe) => std::iter::once(&probe.train)
-                .chain(&probe.validation)
-                .map(|source| planned_pool(job, source))
-                .collect::<Result<_, _>>()?,
-            None => Vec::new(),
-        };
+        let pools = plan.sources().map(|source| Ok((source, planned_pool(job, source)?)));
+        let pools: Vec<_> = pools.collect::<Result<_, RunError>>()?;
+        let info = &pools[0].1;
         let key = format!(
-            "{} {} {} {} {:?} {:?} {} {:?} {:?} {} {:?}",
+            "{} {} {} {} {:?} {:?} {} {:?} {:?} {} {:?} {:?}",
             info.dir.display(),
             info.identity.digest,
             vision.image_size,
@@ -97,23 +89,32 @@ impl Prepared {
             plan.tasks,
             plan.templates,
             plan.dataset,
-            plan.probe
+            plan.probe,
+            plan.fine_tuning
         );
         let tokenizer = self.tokenizer(job)?;
         self.held_out.get(key, || {
-            let data = measured_pool(job, &plan.data, &info)?;
+            let open = |source: &DataSource, keep| {
+                let (_, info) = pools.iter().find(|(known, _)| *known == source).expect("all pools of the plan");
+                measured_pool(job, source, info, keep)
+            };
+            let data = open(&plan.data, Keep::Square)?;
             let probe = plan.probe.as_ref().map(|probe| {
-                let train = measured_pool(job, &probe.train, &probe_infos[0])?;
-                let validation = probe.validation.as_ref().zip(probe_infos.get(1));
-                let validation = validation.map(|(source, info)| measured_pool(job, source, info)).transpose()?;
+                let train = open(&probe.train, Keep::Square)?;
+                let validation = probe.validation.as_ref().map(|source| open(source, Keep::Square)).transpose()?;
                 Ok::<_, RunError>(Probe { plan: probe.clone(), train, validation })
             });
-            let probe = probe.transpose()?;
+            let fine_tuning = plan.fine_tuning.as_ref().map(|tuning| {
+                let train = open(&tuning.train, kept_for(tuning.augmentation))?;
+                Ok::<_, RunError>(FineTuning { plan: tuning.clone(), train })
+            });
+            let (probe, fine_tuning) = (probe.transpose()?, fine_tuning.transpose()?);
             let recipe = &job.spec.recipe;
             let patches = Patches::new(vision.image_size as usize, vision.patch_size as usize, &recipe.preprocess);
             let of_probe = probe.as_ref().map_or(0, |probe| probe.train.len());
-            let pairs = data.len() + of_probe;
-            Ok((pairs, HeldOut::new(plan, data, probe, patches, &tokenizer, text.context_length as usize)?))
+            let pairs = data.len() + of_probe + fine_tuning.as_ref().map_or(0, |tuning| tuning.train.len());
+            let trained = (probe, fine_tuning);
+            Ok((pairs, HeldOut::new(plan, data, trained, patches, &tokenizer, text.context_length as usize)?))
         })
     }
 
@@ -124,10 +125,18 @@ impl Prepared {
     }
 }
 
+/// What of an image is kept for an augmentation: a random crop is cut from the original.
+fn kept_for(augmentation: Augmentation) -> Keep {
+    match augmentation {
+        Augmentation::RandomResizedCrop => Keep::Original,
+        Augmentation::None | Augmentation::FlipShift => Keep::Square,
+    }
+}
+
 /// All of a pool that is measured with. Fewer candidates make retrieval easier, so the same share of its pairs may be
 /// missing as in training.
-fn measured_pool(job: &Job, source: &DataSource, info: &Arc<PoolInfo>) -> Result<Dataset, RunError> {
-    let data = open_pool(job, source, info, None, Keep::Square)?;
+fn measured_pool(job: &Job, source: &DataSource, info: &Arc<PoolInfo>, keep: Keep) -> Result<Dataset, RunError> {
+    let data = open_pool(job, source, info, None, keep)?;
     let planned = data.info().identity.counts.pairs;
     let share = u128::from(job.spec.most_skipped()) * u128::from(planned) / u128::from(job.spec.data_size.max(1));
     enough(source, &data, planned, (share as u64).max(planned / 100))?;

@@ -194,7 +194,7 @@ fn measure(job: &Job, mut model: Clip, held_out: &[Arc<HeldOut>], stop: &AtomicB
         if stop.load(Ordering::Relaxed) {
             return Ok(Ending::Stopped);
         }
-        let (measurements, unmeasured) = held_out.measure(&model)?;
+        let Some((measurements, unmeasured)) = held_out.measure(&model, stop)? else { return Ok(Ending::Stopped) };
         emit(&Event::Eval { samples_seen: 0, dataset: held_out.dataset.clone(), measurements, unmeasured })?;
     }
     emit(&Event::Finished {
@@ -420,7 +420,9 @@ impl Training<'_> {
                 return Ok(Ending::Stopped);
             }
             let held_out = &self.held_out[index];
-            let (measurements, unmeasured) = held_out.measure(&self.model)?;
+            let Some((measurements, unmeasured)) = held_out.measure(&self.model, stop)? else {
+                return Ok(Ending::Stopped);
+            };
             let (dataset, samples_seen) = (held_out.dataset.clone(), self.position.samples_seen);
             emit(&Event::Eval { samples_seen, dataset, measurements, unmeasured })?;
         }

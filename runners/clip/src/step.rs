@@ -41,7 +41,7 @@ pub fn gradients(
         return in_parts(model, inputs, options, ranks);
     }
     let (images, texts) = model.forward(inputs);
-    let loss = loss::info_nce(&images, &texts, &model.logit_scale, options)?;
+    let loss = loss::contrastive(&images, &texts, model.logits(), options)?;
     let walked = with_bias(model, loss.shallow_clone());
     let gradients = Tensor::run_backward(&[&walked], &leaves(model), false, false);
     Ok((loss.detach(), gradients))
@@ -69,7 +69,7 @@ fn in_parts(
             tch::no_grad(|| bounds.clone().map(|(from, to)| model.forward(&inputs.rows(from, to))).unzip());
         (Tensor::cat(&images, 0), Tensor::cat(&texts, 0))
     };
-    let of_features = loss::info_nce_gradients(&images, &texts, &model.logit_scale, options, ranks)?;
+    let of_features = loss::contrastive_gradients(&images, &texts, model.logits(), options, ranks)?;
 
     let leaves = leaves(model);
     let mut sums: Vec<Tensor> = Vec::new();
@@ -92,10 +92,14 @@ fn in_parts(
             sums.iter_mut().zip(&gradients).for_each(|(sum, gradient)| drop(sum.g_add_(gradient)));
         }
     }
-    let scale = of_features.scale.expect("wanted");
     for (parameter, sum) in model.parameters.list.iter().zip(&mut sums) {
-        if parameter.name == "logit_scale" {
-            *sum = scale.view(&parameter.shape[..]);
+        let direct = match parameter.name.as_str() {
+            "logit_scale" => &of_features.scale,
+            "logit_bias" => &of_features.bias,
+            _ => &None,
+        };
+        if let Some(gradient) = direct {
+            *sum = gradient.view(&parameter.shape[..]);
         }
     }
     Ok((of_features.loss, sums))

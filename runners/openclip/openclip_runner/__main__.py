@@ -35,6 +35,7 @@ def describe():
     devices = ["cpu"] + [f"cuda:{index}" for index in range(torch.cuda.device_count())]
     return {
         "name": NAME, "version": described, "protocol": 1, "reads_data": True, "devices": devices, "ranks": True,
+        "init": True,
     }
 
 

@@ -15,6 +15,7 @@ from openclip_runner import events
 
 # open_clip_train's own file, for `--resume`. `sweep checkpoint` copies what is called optimizer on request alone.
 TRAINING, MODEL, CONFIG, MANIFEST = "optimizer.pt", "model.safetensors", "open_clip_config.json", "manifest.json"
+# Where the job says nothing of it.
 KEPT = 2
 
 
@@ -43,7 +44,8 @@ def publish(job, saved, step, losses, preprocess):
     shutil.rmtree(folder, ignore_errors=True)
     temporary.rename(folder)
     flush(job.checkpoint_dir)
-    for _, _, old in there(job)[:-KEPT]:
+    kept = job.kept(KEPT)
+    for _, _, old in there(job)[:-kept] if kept else []:
         shutil.rmtree(old, ignore_errors=True)
     return str(folder), hashlib.sha256(text).hexdigest()
 

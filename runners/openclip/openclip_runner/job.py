@@ -16,20 +16,23 @@ MODEL = "sweep-job"
 # Bytes in two forms, start and end of text: what a vocabulary has beside its merges.
 UNMERGED, VOCABULARY_MAX = 514, 49408
 EPOCHS = 200
+# Global batch up to which each of several processes computes all logits: 67 MB of them.
+WHOLE_LOSS_MAX = 4096
 # Of Hugging Face: a tokenizer, and beside it the names of its special tokens.
 TOKENIZER, SPECIAL = "tokenizer.json", "tokenizer_config.json"
 
 RECIPE = {
     "global_batch", "lr", "betas", "eps", "weight_decay", "warmup_samples", "schedule", "precision", "loss",
-    "accum_freq", "augmentation", "alpha", "preprocess", "grad_clip_norm", "checkpoint_every_samples", "extra",
+    "accum_freq", "augmentation", "alpha", "preprocess", "grad_clip_norm", "checkpoint_every_samples",
+    "keep_checkpoints", "extra",
 }
 PREPROCESS = {
     "mean": "--image-mean", "std": "--image-std", "interpolation": "--image-interpolation",
     "resize_mode": "--image-resize-mode",
 }
-EVALUATION = {"dataset", "data", "tasks", "templates", "at_samples", "probe"}
+EVALUATION = {"dataset", "data", "tasks", "templates", "at_samples", "probe", "fine_tuning"}
 SPEC = {
-    "runner", "model", "data", "data_size", "skipped_max", "samples_seen", "seed", "recipe", "evaluations",
+    "runner", "model", "init", "data", "data_size", "skipped_max", "samples_seen", "seed", "recipe", "evaluations",
 }
 
 
@@ -60,6 +63,7 @@ class Job:
         self.batch = self.recipe["global_batch"]
         self.accum = self.recipe.get("accum_freq", 1)
         self._check()
+        self.init = self._init()
         self.tokenizer_files = self._tokenizer_files()
         self.steps = self.spec["samples_seen"] // self.batch
 
@@ -82,10 +86,10 @@ class Job:
         if self.batch < 1 or self.batch % (self.ranks * self.accum):
             allowed = f"must be a multiple of {self.ranks} ranks x {self.accum} parts (`accum_freq`)"
             refuse("recipe.global_batch", self.batch, allowed)
-        if spec["samples_seen"] < self.batch or spec["samples_seen"] % self.batch:
+        if self.measures_only():
+            pass
+        elif spec["samples_seen"] < self.batch or spec["samples_seen"] % self.batch:
             refuse("samples_seen", spec["samples_seen"], f"must be a multiple of the global batch, {self.batch}")
-        if self.ranks > 1 and not self.device.startswith("cuda"):
-            refuse("resources.device", self.device, "must be `cuda`: open_clip_train takes several processes on GPUs")
         vocabulary = self._vocabulary()
         if not UNMERGED <= vocabulary <= VOCABULARY_MAX:
             refuse("model.text_cfg.vocab_size", vocabulary, f"must be {UNMERGED} to {VOCABULARY_MAX}")
@@ -94,6 +98,28 @@ class Job:
             for task in evaluation["tasks"]:
                 if task not in known:
                     refuse(f"evaluations.{evaluation['dataset']}.tasks", task, f"must be of {', '.join(sorted(known))}")
+
+    def measures_only(self):
+        """Whether nothing is trained: the weights of `init` are measured."""
+        return self.spec["samples_seen"] == 0 and bool(self.spec.get("init"))
+
+    def _init(self):
+        """The file of weights to start from, as it was planned; None: random ones."""
+        init = self.spec.get("init")
+        if not init:
+            return None
+        path = self.base / init["path"]
+        try:
+            with open(path, "rb") as file:
+                found = hashlib.file_digest(file, "sha256").hexdigest()
+        except OSError as error:
+            raise BadInput(f"cannot read the weights `{path}`: {error}; put them back, or plan again") from error
+        if found != init["sha256"]:
+            raise BadInput(
+                f"the weights `{path}` have changed since the job was planned: their sha256 is {found}, the job says "
+                f"{init['sha256']}; plan again"
+            )
+        return path
 
     def _vocabulary(self):
         """Of open_clip's own tokenizer, where that is the model's."""
@@ -139,6 +165,11 @@ class Job:
     def checkpoint_steps(self):
         every = self.recipe["checkpoint_every_samples"]
         return {self.steps} | (self.boundaries(every) if every else set())
+
+    def kept(self, default):
+        """How many checkpoints stay on disk; None: all."""
+        keep = self.recipe.get("keep_checkpoints", default)
+        return None if keep == "all" else keep
 
     def evaluation_steps(self, evaluation):
         points = {math.ceil(at / self.batch) for at in evaluation["at_samples"]}
@@ -186,9 +217,13 @@ class Job:
         if recipe["grad_clip_norm"] is not None:
             flags += ["--grad-clip-norm", repr(recipe["grad_clip_norm"])]
         if self.ranks > 1:
-            flags += ["--local-loss", "--gather-with-grad"]  # Gradients of the loss of the whole batch.
+            flags += ["--gather-with-grad"]  # Gradients of the loss of the whole batch.
+        if self.ranks > 1 and self.batch > WHOLE_LOSS_MAX:
+            flags += ["--local-loss"]  # The loss that is reported is then that of the first process's rows.
         if resume:
             flags += ["--resume", str(resume)]
+        elif self.init:
+            flags += ["--pretrained", str(self.init)]
         return flags
 
 

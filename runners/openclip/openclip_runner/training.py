@@ -1,7 +1,9 @@
 """Trains a job by `open_clip_train.main`, which is left as it is but for three names that it looks up when it runs:
-`get_data` gives our pairs, `tensorboard` takes its metrics, `evaluate` is called after each epoch. An epoch is a part
+`get_data` gives our pairs, `tensorboard` takes its metrics, `evaluate` is called after each epoch. On CPUs several
+processes need a fourth, `cpu_replicas`. An epoch is a part
 of the training after which something may be due, often one step: see `Job.epoch_steps`."""
 
+import contextlib
 import json
 import logging
 import math
@@ -50,14 +52,18 @@ class Training:
     def run(self):
         job = self.job
         pools = {}
-        for source in [job.spec["data"], *(plan["data"] for plan in job.spec["evaluations"])]:
+        trained_on = [] if job.measures_only() else [job.spec["data"]]
+        for source in [*trained_on, *(plan["data"] for plan in job.spec["evaluations"])]:
             if source["digest"] not in pools:
                 pools[source["digest"]] = open_pool(job.path(source), source["digest"], source["pool"])
-        self.pairs = pools[job.spec["data"]["digest"]].pairs[: job.spec["data_size"]]
-        if len(self.pairs) < job.spec["data_size"]:
-            raise BadInput(f"`data_size` is {job.spec['data_size']}, but the pool has {len(self.pairs)} pairs")
+        self.pairs = None
+        if trained_on:
+            self.pairs = pools[job.spec["data"]["digest"]].pairs[: job.spec["data_size"]]
+            if len(self.pairs) < job.spec["data_size"]:
+                raise BadInput(f"`data_size` is {job.spec['data_size']}, but the pool has {len(self.pairs)} pairs")
+        steps = job.evaluation_steps if trained_on else lambda _: set()
         self.held_out = [
-            measure.held_out(plan, pools[plan["data"]["digest"]], job.evaluation_steps(plan))
+            measure.held_out(plan, pools[plan["data"]["digest"]], steps(plan))
             for plan in job.spec["evaluations"]
         ]
         logs = job.attempt_dir / f"open_clip-{os.getpid()}"
@@ -67,6 +73,10 @@ class Training:
             (logs / name).write_bytes(content)
         (logs / f"{MODEL}.json").write_text(json.dumps(config))
         open_clip.add_model_config(logs / f"{MODEL}.json")
+        if job.init:
+            self._fits(job.init)
+        if job.measures_only():
+            return self._measure()
         found = checkpoint.newest(job)
         step = found[0]["step"] if found else 0
         self.losses = found[0]["losses"] if found else []
@@ -79,8 +89,10 @@ class Training:
             trainer.get_data = self.get_data
             trainer.evaluate = self.after_epoch
             trainer.tensorboard = types.SimpleNamespace(SummaryWriter=lambda _: self)
-            if trainer.main(job.flags(logs, self.epoch_steps, resume)) == -1:
-                raise Lost("open_clip_train refused its arguments: see standard error")
+            replicas = cpu_replicas() if job.ranks > 1 and job.device == "cpu" else contextlib.nullcontext()
+            with replicas:
+                if trainer.main(job.flags(logs, self.epoch_steps, resume)) == -1:
+                    raise Lost("open_clip_train refused its arguments: see standard error")
             self._publish(job.steps)
         self._say(
             "finished", samples_seen=job.spec["samples_seen"], train_secs=self.train_secs, eval_secs=self.eval_secs,
@@ -91,13 +103,57 @@ class Training:
         if self.is_first:
             events.emit(event, **fields)
 
-    def _started(self, step):
-        with torch.device("meta"):
-            model = open_clip.create_model(MODEL, device="meta", load_weights=False)
-        threads = f"cpu ({self.job.threads} thread{'s' * (self.job.threads != 1)})"
-        device = threads if self.job.device == "cpu" else torch.cuda.get_device_name()
+    def _fits(self, path):
+        """Refuses weights of other input sizes: open_clip would interpolate their positions without a word."""
+        state = open_clip.factory.load_state_dict(str(path))
+        for name, tensor in self._empty().state_dict().items():
+            if "positional_embedding" in name and name in state and state[name].shape != tensor.shape:
+                raise BadInput(
+                    f"`{name}` is {list(state[name].shape)} in `{path}`, {list(tensor.shape)} in the model: sizes of "
+                    "images and captions are `recipe.image_size` and `recipe.context_length`"
+                )
+
+    def _measure(self):
+        """Measures the weights that the job starts from, at 0 samples."""
+        job, began = self.job, time.monotonic()
         self._say(
-            "started", parameters=sum(p.numel() for p in model.parameters()), device=device,
+            "started", parameters=sum(p.numel() for p in self._empty().parameters()), device=self._device(),
+            resumed_from_samples=0,
+        )
+        told = job.recipe.get("preprocess", {})
+        precision = job.recipe["precision"]
+        model, _, preprocess = open_clip.create_model_and_transforms(
+            MODEL, str(job.init), precision=precision, device=job.device, image_mean=told.get("mean"),
+            image_std=told.get("std"), image_interpolation=told.get("interpolation"),
+            image_resize_mode=told.get("resize_mode"),
+        )
+        model.eval()
+        tokenizer = open_clip.get_tokenizer(MODEL)
+        measuring = measure.Measuring(
+            model, preprocess, tokenizer, job.recipe.get("alpha", "drop"), precision, job.device,
+        )
+        for data in self.held_out:
+            if self.stopping:
+                raise Stopped
+            rows, unmeasured = measuring.measure(data)
+            told = {"unmeasured": unmeasured} if unmeasured else {}
+            self._say("eval", samples_seen=0, dataset=data.name, measurements=rows, **told)
+        secs = time.monotonic() - began
+        self._say(
+            "finished", samples_seen=0, train_secs=0.0, eval_secs=secs, peak_memory_bytes=peak_memory(job.device),
+        )
+
+    def _empty(self):
+        with torch.device("meta"):
+            return open_clip.create_model(MODEL, device="meta", load_weights=False)
+
+    def _device(self):
+        threads = f"cpu ({self.job.threads} thread{'s' * (self.job.threads != 1)})"
+        return threads if self.job.device == "cpu" else torch.cuda.get_device_name()
+
+    def _started(self, step):
+        self._say(
+            "started", parameters=sum(p.numel() for p in self._empty().parameters()), device=self._device(),
             resumed_from_samples=step * self.job.batch, data={"pairs": len(self.pairs)},
         )
 
@@ -185,6 +241,18 @@ class Training:
         preprocess = open_clip.transform.PreprocessCfg(size=size, **self.job.recipe.get("preprocess", {})).__dict__
         path, sha256 = checkpoint.publish(self.job, saved, step, self.losses, preprocess)
         self._say("checkpoint", step=step, samples_seen=step * self.job.batch, path=path, sha256=sha256)
+
+
+@contextlib.contextmanager
+def cpu_replicas():
+    """open_clip_train names a device to DDP, which takes none on a CPU."""
+    parallel = torch.nn.parallel
+    replicated = parallel.DistributedDataParallel
+    parallel.DistributedDataParallel = lambda model, device_ids=None, **kwargs: replicated(model, **kwargs)
+    try:
+        yield
+    finally:
+        parallel.DistributedDataParallel = replicated
 
 
 def peak_memory(device):

@@ -11,11 +11,13 @@ import os
 import pathlib
 import shutil
 import signal
+import socket
 import subprocess
 import sys
 
 import open_clip
 import pytest
+import safetensors.torch
 import torch
 from PIL import Image
 
@@ -359,9 +361,92 @@ def test_a_python_without_open_clip_says_so(tmp_path):
     assert said.returncode == 1 and "lacks torch, open_clip" in said.stderr and "OPENCLIP_PYTHON" in said.stderr
 
 
-def test_processes_without_gpus_are_refused(spec, tmp_path):
-    code, events = finish(write_job(tmp_path, spec, ranks=2))
-    assert code == 2 and "`resources.device` is cpu, but must be `cuda`" in events[0]["reason"]
+def run_ranks(folder, spec, count, fence=1, stop_at=None):
+    """(exit codes, events of rank 0) of a job by several processes, started as `sweep-worker` starts them."""
+    path = write_job(folder, spec, fence=fence, ranks=count)
+    with socket.socket() as free:
+        free.bind(("localhost", 0))
+        port = str(free.getsockname()[1])
+    processes = []
+    for rank in range(count):
+        environment = ENVIRONMENT | {
+            "RANK": str(rank), "LOCAL_RANK": str(rank), "WORLD_SIZE": str(count), "MASTER_ADDR": "localhost",
+            "MASTER_PORT": port,
+        }
+        with open(path.with_name(f"stderr-{rank}.log"), "w") as stderr:
+            processes.append(subprocess.Popen(
+                [RUNNER, "run", "--job", path], stdout=subprocess.PIPE, stderr=stderr, text=True, env=environment,
+            ))
+    events = []
+    for line in processes[0].stdout:
+        events.append(json.loads(line))
+        if stop_at and events[-1].get("step") == stop_at:
+            processes[1].send_signal(signal.SIGTERM)
+    others = [process.communicate()[0] for process in processes[1:]]
+    assert not any(others), "rank 0 alone speaks"
+    return [process.wait() for process in processes], events
+
+
+def test_two_processes_train_what_one_does(whole, spec, tmp_path):
+    codes, events = run_ranks(tmp_path / "two", spec, 2)
+    assert codes == [0, 0], (tmp_path / "two/attempt-1/stderr-0.log").read_text()
+    one, two = curve(whole[1]), curve(events)
+    assert sorted(two) == sorted(one)
+    # DDP sums gradients in another order; the crops, the order and the loss are those of the whole batch.
+    assert [two[step][1] for step in two] == pytest.approx([one[step][1] for step in one], rel=1e-5)
+    ours, theirs = (safetensors.torch.load(weights(folder, 1200)) for folder in (tmp_path / "two", whole[0]))
+    for name, tensor in ours.items():
+        assert torch.allclose(tensor, theirs[name], atol=1e-4), name
+    # A stop of one is a stop of all, after the same step, and goes on to the same end.
+    codes, begun = run_ranks(tmp_path / "stopped", spec, 2, stop_at=6)
+    assert codes == [75, 75] and begun[-1]["event"] == "checkpoint"
+    codes, rest = run_ranks(tmp_path / "stopped", spec, 2, fence=2)
+    assert codes == [0, 0] and rest[0]["resumed_from_samples"] == begun[-1]["samples_seen"]
+    assert curve(begun + rest) == two
+    assert weights(tmp_path / "stopped", 1200) == weights(tmp_path / "two", 1200)
+
+
+def test_a_job_starts_from_weights_and_measures_them(whole, spec, tmp_path):
+    last = [event["path"] for event in whole[1] if event["event"] == "checkpoint"][-1]
+    file = pathlib.Path(last, "model.safetensors")
+    started = copy.deepcopy(spec)
+    started["init"] = {"path": str(file), "sha256": hashlib.sha256(file.read_bytes()).hexdigest()}
+    started["recipe"] |= {"lr": 0.0, "warmup_samples": 0}
+    started["samples_seen"] = 300
+    code, events = finish(write_job(tmp_path / "on", started))
+    assert code == 0, (tmp_path / "on/attempt-1/stderr.log").read_text()
+    assert curve(events)[1][1] < curve(whole[1])[1][1] - 0.3, "it goes on from what was learnt"
+
+    # Nothing is trained: the numbers are those of the end of training.
+    started["samples_seen"], started["data"] = 0, {"pool": "", "path": "", "digest": ""}
+    code, events = finish(write_job(tmp_path / "measured", started))
+    assert code == 0, (tmp_path / "measured/attempt-1/stderr.log").read_text()
+    assert [event["event"] for event in events] == ["started", "eval", "eval", "finished"]
+    trained = {event["dataset"]: event["measurements"] for event in whole[1] if event["event"] == "eval"}
+    for event in events[1:3]:
+        assert event["samples_seen"] == 0 and event["measurements"] == trained[event["dataset"]]
+
+    for change, words in (
+        ({"sha256": "0" * 64}, "have changed since the job was planned"),
+        ({"path": "gone"}, "cannot read the weights"),
+    ):
+        wrong = copy.deepcopy(started)
+        wrong["init"] |= change
+        code, events = finish(write_job(tmp_path / words[:4], wrong))
+        assert code == 2 and words in events[0]["reason"], events
+    started["model"]["config"]["text_cfg"]["context_length"] = 20
+    code, events = finish(write_job(tmp_path / "longer", started))
+    assert code == 2 and "`positional_embedding` is [16, 32] in" in events[0]["reason"], events
+
+
+def test_as_many_checkpoints_stay_as_the_job_says(spec, tmp_path):
+    for keep, kept in (("all", 3), (1, 1)):
+        changed = copy.deepcopy(spec)
+        changed["recipe"] |= {"keep_checkpoints": keep, "checkpoint_every_samples": 100}
+        changed |= {"samples_seen": 300, "evaluations": []}
+        code, _ = finish(write_job(tmp_path / str(keep), changed))
+        assert code == 0
+        assert len(list((tmp_path / str(keep) / "checkpoints").glob("samples-*"))) == kept
 
 
 def test_a_loss_that_is_no_number_is_a_divergence(spec, tmp_path):

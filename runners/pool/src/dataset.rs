@@ -274,6 +274,11 @@ fn form(options: &OpenOptions) -> Result<Form, Error> {
 /// Finds a cache that holds at least what is asked for, or makes one.
 fn open_or_build(info: &PoolInfo, form: Form, options: &OpenOptions) -> Result<Cache, Error> {
     let cache_dir = options.cache_dir.clone().unwrap_or_else(|| info.dir.join(".cache"));
+    if cache_dir.exists() && !cache_dir.is_dir() {
+        let reason = "it is no folder, and decoded images are kept in one of that name\nhint: move it away, or name another \
+                      folder: `sweep-pool inspect --cache-dir FOLDER`";
+        return Err(Error::Metadata { path: cache_dir, reason: reason.into() });
+    }
     fs::create_dir_all(&cache_dir).map_err(Error::io("create cache folder", &cache_dir))?;
     let stem = format!("{}-{}", &info.identity.digest[..32], form.name());
     // An index has offsets, which another packing of the same pool has elsewhere.

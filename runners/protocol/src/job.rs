@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
 
-use crate::{NamedModel, ProbePlan, Recipe, Schedule};
+use crate::{FineTuningPlan, NamedModel, ProbePlan, Recipe, Schedule};
 
 /// One attempt at a job, as written to `job.json` by `sweep-worker`.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -142,13 +142,25 @@ pub struct EvaluationPlan {
     /// How to probe, for [`EvaluationTask::LinearProbe`].
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub probe: Option<ProbePlan>,
+    /// How to fine-tune, for [`EvaluationTask::FineTuning`].
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub fine_tuning: Option<FineTuningPlan>,
 }
 
 impl EvaluationPlan {
     /// All pools that it reads.
     pub fn sources(&self) -> impl Iterator<Item = &DataSource> {
         let of_probe = self.probe.iter().flat_map(|probe| std::iter::once(&probe.train).chain(&probe.validation));
-        std::iter::once(&self.data).chain(of_probe)
+        let of_fine_tuning = self.fine_tuning.iter().map(|plan| &plan.train);
+        std::iter::once(&self.data).chain(of_probe).chain(of_fine_tuning)
+    }
+
+    /// The plan with these tasks in place of its own, without what is said of others.
+    #[must_use]
+    pub fn with_tasks(self, tasks: Vec<EvaluationTask>) -> EvaluationPlan {
+        let probe = self.probe.filter(|_| tasks.contains(&EvaluationTask::LinearProbe));
+        let fine_tuning = self.fine_tuning.filter(|_| tasks.contains(&EvaluationTask::FineTuning));
+        EvaluationPlan { tasks, probe, fine_tuning, ..self }
     }
 
     /// What of it changes a number: its pools by their digests, not by name and folder.
@@ -166,7 +178,8 @@ impl EvaluationPlan {
     pub fn sources_mut(&mut self) -> impl Iterator<Item = &mut DataSource> {
         let of_probe =
             self.probe.iter_mut().flat_map(|probe| std::iter::once(&mut probe.train).chain(&mut probe.validation));
-        std::iter::once(&mut self.data).chain(of_probe)
+        let of_fine_tuning = self.fine_tuning.iter_mut().map(|plan| &mut plan.train);
+        std::iter::once(&mut self.data).chain(of_probe).chain(of_fine_tuning)
     }
 }
 
@@ -180,17 +193,20 @@ pub enum EvaluationTask {
     ZeroshotRetrieval,
     /// `loss@1024`: InfoNCE over blocks of exactly 1,024 pairs, so that it compares across batch sizes.
     ContrastiveLoss,
-    /// `lp_acc1`, `lp_acc5` and `lp_mean_per_class_recall`, `@full` or `@5shot`: see [`ProbePlan`].
+    /// `lp_acc1`, `lp_acc5` and `lp_mean_per_class_recall`, `@full`, `@5shot` or `@vtab1k`: see [`ProbePlan`].
     LinearProbe,
+    /// `ft_acc1`, `ft_acc5` and `ft_mean_per_class_recall`: see [`FineTuningPlan`].
+    FineTuning,
 }
 
 impl EvaluationTask {
     /// All of them.
-    pub const ALL: [EvaluationTask; 4] = [
+    pub const ALL: [EvaluationTask; 5] = [
         EvaluationTask::ZeroshotClassification,
         EvaluationTask::ZeroshotRetrieval,
         EvaluationTask::ContrastiveLoss,
         EvaluationTask::LinearProbe,
+        EvaluationTask::FineTuning,
     ];
 
     /// As in job.json and in specs.
@@ -200,6 +216,7 @@ impl EvaluationTask {
             EvaluationTask::ZeroshotRetrieval => "zeroshot_retrieval",
             EvaluationTask::ContrastiveLoss => "contrastive_loss",
             EvaluationTask::LinearProbe => "linear_probe",
+            EvaluationTask::FineTuning => "fine_tuning",
         }
     }
 
@@ -234,9 +251,9 @@ pub struct Ranks {
 
 impl JobSpec {
     /// The spec as hashed: names and paths of pools are left out, since the digest
-    /// already says what the data are, and so is the distance
-    /// of checkpoints, since a job that was resumed gives the same result. Of a job that only measures, nothing counts
-    /// that is for training.
+    /// already says what the data are, and so are the distance
+    /// and number of checkpoints, since a job that was resumed gives the same result. Of a job that only measures,
+    /// nothing counts that is for training.
     #[must_use]
     pub fn identity(&self) -> JobSpec {
         let mut identity = self.clone();
@@ -247,6 +264,7 @@ impl JobSpec {
             init.path = PathBuf::new();
         }
         identity.recipe.checkpoint_every_samples = None;
+        identity.recipe.keep_checkpoints = None;
         identity.data.path = PathBuf::new();
         identity.data.pool.clear();
         identity.skipped_max = None;

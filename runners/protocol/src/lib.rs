@@ -13,7 +13,9 @@
 
 mod event;
 pub mod exit;
+mod fine_tuning;
 mod job;
+mod keep;
 mod manifest;
 mod model;
 mod probe;
@@ -21,10 +23,12 @@ mod recipe;
 mod shipped;
 
 pub use event::{DataUsed, Description, Event, FailureKind, Measurement, ServeRequest};
+pub use fine_tuning::{FineTuningPlan, Head};
 pub use job::{
     DataSource, EvaluationPlan, EvaluationTask, Job, JobSpec, ParentCheckpoint, Ranks, Resources, RunnerIdentity,
     WEIGHT_FILES, Weights,
 };
+pub use keep::{All, Keep};
 pub use manifest::{HASH_ORDER_DOC, PoolManifest, ShardEntry, SourceEntry};
 pub use model::{
     Approximate, Clean, Compute, GeluSettings, ImagePool, Layers, ModelConfig, ModelProblem, ModelSize, NamedModel,

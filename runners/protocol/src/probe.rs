@@ -4,6 +4,9 @@ use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
 
 use crate::DataSource;
 
+/// [`Shots::Vtab1k`] in JSON and behind the `@` of a metric.
+const VTAB_1K: &str = "vtab1k";
+
 /// What a probe is trained on, and how. The protocol is that of CLIP_benchmark: AdamW with a cosine to 0, unit
 /// features, whole sweeps of learning rates and epochs. Every field has a value here; defaults are the planner's
 /// business.
@@ -29,13 +32,15 @@ pub struct ProbePlan {
     pub seed: u64,
 }
 
-/// How much of the training set a probe sees. In JSON a number, or `all`.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+/// How much of the training set a probe sees. In JSON a number, `all` or `vtab1k`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Shots {
     /// So many images of each class.
     Each(u64),
     /// All.
     All,
+    /// 1,000 images, whatever their classes: 800 to train on and 200 to choose on, then all of them (Zhai et al. 2019).
+    Vtab1k,
 }
 
 /// What learning rate, epochs and weight decay are chosen by.
@@ -61,11 +66,12 @@ impl ProbePlan {
 }
 
 impl Shots {
-    /// Behind the `@` of a metric: `full`, `5shot`.
+    /// Behind the `@` of a metric: `full`, `5shot`, `vtab1k`.
     pub fn suffix(self) -> String {
         match self {
             Shots::All => "full".to_owned(),
             Shots::Each(count) => format!("{count}shot"),
+            Shots::Vtab1k => VTAB_1K.to_owned(),
         }
     }
 }
@@ -75,6 +81,7 @@ impl Serialize for Shots {
         match self {
             Shots::Each(count) => to.serialize_u64(*count),
             Shots::All => to.serialize_str("all"),
+            Shots::Vtab1k => to.serialize_str(VTAB_1K),
         }
     }
 }
@@ -86,7 +93,7 @@ impl<'de> Deserialize<'de> for Shots {
             type Value = Shots;
 
             fn expecting(&self, to: &mut std::fmt::Formatter) -> std::fmt::Result {
-                to.write_str("a number of images a class, 1 or more, or `all`")
+                to.write_str("a number of images a class, 1 or more, `all` or `vtab1k`")
             }
 
             fn visit_u64<E: de::Error>(self, count: u64) -> Result<Shots, E> {
@@ -98,7 +105,11 @@ impl<'de> Deserialize<'de> for Shots {
             }
 
             fn visit_str<E: de::Error>(self, text: &str) -> Result<Shots, E> {
-                if text == "all" { Ok(Shots::All) } else { Err(E::invalid_value(de::Unexpected::Str(text), &self)) }
+                match text {
+                    "all" => Ok(Shots::All),
+                    VTAB_1K => Ok(Shots::Vtab1k),
+                    _ => Err(E::invalid_value(de::Unexpected::Str(text), &self)),
+                }
             }
         }
         from.deserialize_any(Visitor)

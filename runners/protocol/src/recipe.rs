@@ -4,6 +4,8 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
+use crate::Keep;
+
 /// How to train. Every field has a value here; defaults are the planner's business.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -27,7 +29,7 @@ pub struct Recipe {
     pub cooldown_samples: u64,
     /// Arithmetic.
     pub precision: Precision,
-    /// Who computes InfoNCE.
+    /// The contrastive loss, and who computes it.
     #[serde(default, skip_serializing_if = "Loss::is_default")]
     pub loss: Loss,
     /// Parts that the towers take a global batch in, one after another; the loss is still that of the whole batch.
@@ -45,6 +47,9 @@ pub struct Recipe {
     pub grad_clip_norm: Option<f64>,
     /// A checkpoint every so many samples (and one at the end and on request).
     pub checkpoint_every_samples: Option<u64>,
+    /// Checkpoints that stay on disk; left out: as the runner has it, at least the newest. No part of a job's identity.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub keep_checkpoints: Option<Keep>,
     /// Anything a foreign runner needs beside this; `clip-runner` takes none.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub extra: BTreeMap<String, f64>,
@@ -71,6 +76,7 @@ impl Recipe {
             preprocess: Preprocess::default(),
             grad_clip_norm: None,
             checkpoint_every_samples: None,
+            keep_checkpoints: None,
             extra: BTreeMap::new(),
         }
     }
@@ -94,8 +100,8 @@ pub enum Schedule {
     Cosine,
     /// Stays at `lr`.
     Constant,
-    /// Stays at `lr`, then falls linearly to 0 over the last `cooldown_samples` (OpenCLIP's `const-cooldown`). Trainings
-    /// of several lengths are the same up to their cooldowns, which [`JobSpec::trunk`] says.
+    /// Stays at `lr`, then falls linearly to 0 over the last `cooldown_samples` (OpenCLIP's `const-cooldown`).
+    /// Trainings of several lengths are the same up to their cooldowns, which [`crate::JobSpec::trunk`] says.
     ConstantCooldown,
 }
 
@@ -109,15 +115,19 @@ pub enum Precision {
     AmpBf16,
 }
 
-/// Who computes the loss and its gradients. The numbers agree to rounding.
+/// The contrastive loss, and who computes it. The numbers of `fused` and `reference` agree to rounding.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Loss {
-    /// The project's kernels: logits stay in cache, or within a memory budget.
+    /// InfoNCE (Radford et al. 2021, figure 3) by the project's kernels: logits stay in cache, or within a memory
+    /// budget.
     #[default]
     Fused,
-    /// The formula as written, by the library's operators: all logits at once.
+    /// InfoNCE as written, by the library's operators: all logits at once.
     Reference,
+    /// The pairwise sigmoid loss (Zhai et al. 2023, "Sigmoid loss for language image pre-training", section 3.1) by the
+    /// project's kernels. The model has a `logit_bias`.
+    Siglip,
 }
 
 impl Loss {

@@ -2,8 +2,8 @@
 
 use proptest::prelude::*;
 use protocol::{
-    Choose, DataUsed, Description, EvaluationTask, Event, FailureKind, Job, Measurement, NamedModel, ProbePlan, Ranks,
-    ServeRequest, Shots, Weights, shipped_model,
+    Choose, DataUsed, Description, EvaluationPlan, EvaluationTask, Event, FailureKind, FineTuningPlan, Job,
+    Measurement, NamedModel, ProbePlan, Ranks, ServeRequest, Shots, Weights, shipped_model,
 };
 
 const README: &str = include_str!("../README.md");
@@ -65,9 +65,34 @@ fn readme_ranks() {
 fn readme_linear_probe() {
     let [text] = blocks("Linear probes")[..] else { panic!("one block") };
     let probe: ProbePlan = serde_json::from_str(text).expect("the example is a probe");
-    assert_eq!(probe.shots, [Shots::Each(1), Shots::Each(5), Shots::All]);
+    assert_eq!(probe.shots, [Shots::Each(1), Shots::Each(5), Shots::Vtab1k, Shots::All]);
     let written: serde_json::Value = serde_json::from_str(text).expect("JSON");
     assert_eq!(serde_json::to_value(&probe).expect("serialises"), written);
+}
+
+#[test]
+fn readme_fine_tuning() {
+    let [text] = blocks("Fine-tuning")[..] else { panic!("one block") };
+    let plan: FineTuningPlan = serde_json::from_str(text).expect("the example is a fine-tuning");
+    let written: serde_json::Value = serde_json::from_str(text).expect("JSON");
+    assert_eq!(serde_json::to_value(&plan).expect("serialises"), written, "the example shows every field");
+    // A job without one is written as ever; the pool's name and folder are no identity.
+    let mut job: Job = serde_json::from_str(blocks("job.json")[0]).expect("the example is a job");
+    let before = job.spec.identity();
+    assert!(!serde_json::to_string(&before).expect("serialises").contains("fine_tuning"));
+    let evaluation = job.spec.evaluations[0].clone();
+    let tasks = vec![EvaluationTask::FineTuning];
+    job.spec.evaluations[0] =
+        EvaluationPlan { fine_tuning: Some(plan), ..evaluation.clone() }.with_tasks(tasks.clone());
+    let tuned = job.spec.identity();
+    assert_ne!(tuned, before);
+    assert_eq!(job.spec.evaluations[0].sources().count(), 2);
+    for (at, source) in job.spec.evaluations[0].sources_mut().enumerate() {
+        (source.path, source.pool) = (format!("elsewhere {at}").into(), "another".to_owned());
+    }
+    assert_eq!(job.spec.identity(), tuned);
+    let others = job.spec.evaluations[0].clone().with_tasks(evaluation.tasks.clone());
+    assert_eq!(others.fine_tuning, None, "other tasks read no pool of it");
 }
 
 #[test]
@@ -112,7 +137,7 @@ fn paths_are_no_part_of_the_identity() {
     assert_eq!(serde_json::from_str::<protocol::JobSpec>(&text).expect("parses"), probed);
     for wrong in ["0", "\"five\"", "-1"] {
         assert!(
-            serde_json::from_str::<Shots>(wrong).is_err_and(|error| error.to_string().contains("or `all`")),
+            serde_json::from_str::<Shots>(wrong).is_err_and(|error| error.to_string().contains("`all` or `vtab1k`")),
             "{wrong}"
         );
     }

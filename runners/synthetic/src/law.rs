@@ -1,6 +1,6 @@
 //! The law, the noise, and what an evaluation gives. Pure: numbers depend on the job and the position in it alone.
 
-use protocol::{EvaluationTask, JobSpec, Measurement};
+use protocol::{EvaluationTask, JobSpec, Measurement, Shots};
 use rand::Rng;
 use rand::SeedableRng;
 use rand_chacha::ChaCha8Rng;
@@ -68,7 +68,14 @@ pub(crate) fn measure(spec: &JobSpec, dataset: &str, tasks: &[EvaluationTask], s
                 measurements.push(fraction("image_retrieval_recall@5", 1.5, -0.10, 5e-4));
                 measurements.push(fraction("text_retrieval_recall@5", 1.5, -0.10, 5e-4));
             }
-            EvaluationTask::LinearProbe => measurements.push(fraction("lp_acc1@full", 1.0, -0.12, 1e-3)),
+            EvaluationTask::LinearProbe => {
+                let probe =
+                    spec.evaluations.iter().find(|plan| plan.dataset == dataset).and_then(|plan| plan.probe.as_ref());
+                for shots in probe.map_or(&[Shots::All][..], |probe| &probe.shots) {
+                    measurements.push(fraction(&format!("lp_acc1@{}", shots.suffix()), 1.0, -0.12, 1e-3));
+                }
+            }
+            EvaluationTask::FineTuning => measurements.push(fraction("ft_acc1", 0.9, -0.12, 1e-3)),
             EvaluationTask::ContrastiveLoss => {
                 let truth = loss(size.parameters(), seen, spec.data_size.min(seen));
                 let z = normal(&mut noise(spec, dataset, "loss@1024", seen));

@@ -3,7 +3,6 @@
 use std::collections::BTreeMap;
 
 use comfy_table::{CellAlignment, Table, presets};
-use protocol::{EvaluationPlan, ProbePlan};
 
 use super::super::slurm;
 use super::{State, epochs, slurm_request, state_of, time, totals, trunks};
@@ -45,7 +44,8 @@ pub(super) fn text(
             lines.push(format!("       changed since it was read before: {changed}{more}; jobs on it are new jobs"));
         }
     }
-    lines.extend(probes(plan));
+    lines.extend(super::training::lines(plan));
+    lines.extend(super::checkpoints::checkpoints(plan));
     lines.push(String::new());
     lines.extend(table(plan, states, all));
     lines.push(String::new());
@@ -92,30 +92,6 @@ pub(super) fn text(
         lines.push(format!("in the database: {}", words.join(", ")));
     }
     lines.join("\n")
-}
-
-/// What each linear probe is trained on and costs, as the cheapest job has it.
-fn probes(plan: &Plan) -> Vec<String> {
-    let evaluations = plan.jobs.first().map(|job| job.spec.evaluations.iter());
-    let probed =
-        evaluations.into_iter().flatten().filter_map(|evaluation| Some((evaluation, evaluation.probe.as_ref()?)));
-    let line = |(evaluation, probe): (&EvaluationPlan, &ProbePlan)| {
-        let pairs =
-            plan.pools.iter().find(|pool| pool.source.digest == probe.train.digest).map_or(0, |pool| pool.samples);
-        let shots: Vec<String> = probe.shots.iter().map(|shots| shots.suffix()).collect();
-        format!(
-            "probe  {} ({}) on {}, {} pairs: embedded once a measurement, then at most {} passes over their features for \
-             each number of shots; {} measurement{} a job",
-            evaluation.dataset,
-            shots.join(", "),
-            probe.train.pool,
-            grouped(pairs),
-            grouped(probe.passes_max()),
-            evaluation.at_samples.len() + 1,
-            if evaluation.at_samples.is_empty() { "" } else { "s" }
-        )
-    };
-    probed.map(line).collect()
 }
 
 fn table(plan: &Plan, states: Option<&BTreeMap<String, State>>, all: bool) -> Vec<String> {

@@ -140,7 +140,8 @@ mod tests {
         ];
         // What CLIP_benchmark does not give is in no file of its form.
         let ours = ["loss@1024", "image_retrieval_recall_grouped@5", "text_retrieval_recall_grouped@1", "loss"];
-        let ours = ours.map(|metric| row("mscoco_captions@de", metric, 0.5));
+        let ours = [&ours[..], &["ft_acc1", "ft_mean_per_class_recall", "lp_acc1@vtab1k"]].concat();
+        let ours: Vec<Measured> = ours.into_iter().map(|metric| row("mscoco_captions@de", metric, 0.5)).collect();
         let files = files(&[&rows[..], &ours].concat());
         let names: Vec<&str> = files.iter().map(|(name, _)| name.as_str()).collect();
         assert_eq!(

@@ -130,6 +130,11 @@ finished() {{ echo '{{\"event\": \"finished\", \"samples_seen\": 64, \"train_sec
         Launch::start(&mut command)
     }
 
+    /// Starts any other command.
+    pub(super) fn start(&self, args: &[&str]) -> Launch {
+        Launch::start(&mut self.project.sweep(args))
+    }
+
     /// Starts `sweep launch sweep.yaml` with faults.
     pub(super) fn launch(&self, fault: &str) -> Launch {
         self.launch_spec("sweep.yaml", fault)

@@ -215,6 +215,27 @@ fn clip_runner_measures_its_checkpoints_as_it_did_in_training() {
     let rows = bench.ask("SELECT count(*)::text FROM observation WHERE sweep = 'oc' AND dataset = 'again'");
     assert_eq!((observed, rows), (Vec::new(), vec!["12".to_owned()]));
 
+    // A run whose arguments say how its images were made ready, and what was changed of its model.
+    let arguments = "name: other\nforce_context_length: 16\nimage_mean: [0.5, 0.25, 0.5]\nimage_resize_mode: squash\n";
+    let more = params.replace("name: oc\n", arguments) + "force_quick_gelu: True\n";
+    fs::write(run.join("params.txt"), &more).expect("it is ours");
+    let other = ["evaluate", "other", "--pool", &val, "--task", "zeroshot_retrieval"];
+    for args in [&["import", "open-clip", "oc", "--name", "other"][..], &other] {
+        let said = said(&bench, args);
+        assert!(said.starts_with("exit: 0"), "{said}\n{}", bench.story());
+    }
+    let seen = bench.ask(
+        "SELECT concat_ws(' ', js.spec #>> '{recipe,preprocess,mean}', js.spec #>> '{recipe,preprocess,resize_mode}',
+                          js.spec #>> '{model,config,quick_gelu}', js.spec #>> '{model,config,text_cfg,context_length}')
+         FROM job_spec js JOIN sweep_job USING (job_id) JOIN sweep USING (sweep_id) WHERE name LIKE 'other-evaluate-%'",
+    );
+    assert_eq!(seen, ["[0.5, 0.25, 0.5] squash true 16"]);
+    fs::write(run.join("params.txt"), more.replace("squash", "crop").replace("other", "third")).expect("it is ours");
+    let imported = said(&bench, &["import", "open-clip", "oc", "--name", "third"]);
+    assert!(imported.starts_with("exit: 0"), "{imported}");
+    let refused = flat(&said(&bench, &["evaluate", "third", "--pool", &val, "--task", "zeroshot_retrieval"]));
+    assert!(refused.contains("exit: 2") && refused.contains("unknown variant `crop`"), "{refused}");
+
     // A sweep that starts from it, and is another one for that.
     fs::copy(Path::new(&path).join("model.safetensors"), bench.path().join("start.safetensors")).expect("it is ours");
     bench.change_spec(&[("name: clip\n", "name: on\n"), ("lr: 1e-3", "lr: 1e-3, init: start.safetensors")]);
@@ -229,4 +250,41 @@ fn clip_runner_measures_its_checkpoints_as_it_did_in_training() {
     bench.change_spec(&[("context_length: 16", "context_length: 24")]);
     let misfit = flat(&said(&bench, &["plan", "sweep.yaml"]));
     assert!(misfit.contains("`positional_embedding` is [16, 32] in the file, [24, 32] in the model"), "{misfit}");
+}
+
+#[test]
+fn probes_and_fine_tuning_are_added_to_a_finished_sweep_once() {
+    if !Path::new(env!("CARGO_BIN_EXE_sweep")).with_file_name("clip-runner").exists() {
+        eprintln!("skipped: no clip-runner beside sweep (cargo build --workspace)");
+        return;
+    }
+    let pools = concat!(env!("CARGO_MANIFEST_DIR"), "/../runners/pool/fixture");
+    let bench = Bench::new(&CLIP.replace("POOLS", pools).replace("seed: [0, 1]", "seed: 0"));
+    bench.finish();
+    let (val, fluent) = (format!("{pools}/val"), format!("{pools}/fluent"));
+    let bare = said(&bench, &["evaluate", "clip", "--task", "fine_tuning"]);
+    assert!(bare.contains("exit: 2") && bare.contains("`fine_tuning` has nothing to train on for `val`"), "{bare}");
+    let tasks = ["--task", "fine_tuning", "--task", "linear_probe", "--shots", "1", "--shots", "vtab1k"];
+    let more = [&["evaluate", "clip", "--pool", &fluent, "--train", &val], &tasks[..], &["--ft", "lr=1e-3"]].concat();
+    let asked = |steps: &str| said(&bench, &[&more[..], &["--ft", steps]].concat());
+    let first = asked("steps=3");
+    assert!(first.starts_with("exit: 0") && first.contains("ft_acc1"), "{first}\n{}", bench.story());
+    let metrics = "SELECT DISTINCT metric FROM observation WHERE sweep = 'clip' AND dataset = 'fluent'
+                   AND (metric LIKE 'ft%' OR metric LIKE 'lp%') ORDER BY 1";
+    let measured = bench.ask(metrics);
+    assert_eq!(measured[..3], ["ft_acc1", "ft_acc5", "ft_mean_per_class_recall"], "{first}");
+    // There are no 1,000 images, and the reason is kept.
+    assert!(measured.iter().all(|metric| !metric.ends_with("@vtab1k")), "{measured:?}");
+    let reason = bench.ask("SELECT detail FROM event WHERE kind = 'unmeasured'");
+    assert!(reason.iter().any(|reason| reason.contains("vtab1k: left out: it takes 1000 images")), "{reason:?}");
+
+    let attempts = bench.ask("SELECT count(*)::text FROM attempt");
+    let again = asked("steps=3");
+    assert!(again.contains("nothing left to do: 1 job done"), "{again}");
+    let otherwise = flat(&asked("steps=4"));
+    assert!(otherwise.contains("the fine-tuned image tower of `fluent` in job"), "{otherwise}");
+    assert!(otherwise.contains("was trained otherwise") && otherwise.contains("`--dataset NAME`"), "{otherwise}");
+    let unknown = flat(&said(&bench, &[&more[..], &["--ft", "stepps=4"]].concat()));
+    assert!(unknown.contains("exit: 2") && unknown.contains("ft_stepps"), "{unknown}");
+    assert_eq!(bench.ask("SELECT count(*)::text FROM attempt"), attempts, "none of these started anything");
 }

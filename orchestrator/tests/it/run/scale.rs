@@ -240,6 +240,7 @@ fn many(jobs: usize) -> Plan {
     let inputs = Inputs {
         weights: BTreeMap::new(),
         runner,
+        companion_runner: None,
         runner_path: "made-up".into(),
         pools: BTreeMap::new(),
         model_files: BTreeMap::new(),

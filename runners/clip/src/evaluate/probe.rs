@@ -17,6 +17,9 @@ const HELD_OUT: usize = 5;
 /// Weight decays that the search moves on: 10^-6 to 10^2, 12 a decade.
 const DECAYS: usize = 97;
 
+/// Images of VTAB's protocol: to train on and to choose on.
+const VTAB_1K: [usize; 2] = [800, 200];
+
 const BETAS: (f64, f64) = (0.9, 0.999);
 const EPS: f64 = 1e-8;
 
@@ -38,6 +41,10 @@ impl Features {
     fn joined(&self, other: &Features) -> Features {
         let images = Tensor::cat(&[&self.images, &other.images], 0);
         Features { images, labels: [&self.labels[..], &other.labels].concat() }
+    }
+
+    fn shared(&self) -> Features {
+        Features { images: self.images.shallow_clone(), labels: self.labels.clone() }
     }
 
     fn on(&self, device: Device) -> Features {
@@ -78,47 +85,84 @@ pub(super) fn measure(
     device: Device,
 ) -> Probed {
     let (train, test) = (train.on(device), test.on(device));
+    let validation = validation.filter(|_| plan.choose == Choose::Validation).map(|validation| validation.on(device));
     let classes_of = |data: &Features| data.labels.iter().max().map_or(0, |last| last + 1);
-    // Before the split: the highest class may be in the part that is held out alone, and is trained on in the end.
-    let classes = classes_of(&train);
-    let (train, validation) = match (plan.choose, validation) {
-        (Choose::Test, _) => (train, None),
-        (Choose::Validation, Some(validation)) => (train, Some(validation.on(device))),
-        (Choose::Validation, None) => {
-            let (held_out, kept): (Vec<_>, Vec<_>) = (0..train.len()).partition(|row| row % HELD_OUT == HELD_OUT - 1);
-            (train.select(&kept), Some(train.select(&held_out)))
-        }
-    };
-    let classes = classes.max(validation.as_ref().map_or(0, classes_of));
+    // Before any split: the highest class may be in the part that is held out alone, and is trained on in the end.
+    let classes = classes_of(&train).max(validation.as_ref().map_or(0, classes_of));
+    let split = (plan.choose == Choose::Validation && validation.is_none()).then(|| {
+        let (held_out, kept): (Vec<_>, Vec<_>) = (0..train.len()).partition(|row| row % HELD_OUT == HELD_OUT - 1);
+        (train.select(&kept), train.select(&held_out))
+    });
     let mut probed = Probed::default();
     for shots in &plan.shots {
-        let rows = match chosen_shots(&train.labels, *shots, plan.seed) {
-            Ok(rows) => rows,
+        let suffix = shots.suffix();
+        let examples = match (shots, &split) {
+            (Shots::Vtab1k, _) => vtab_1k(&train, validation.as_ref(), plan.seed),
+            (_, Some((kept, held_out))) => few(kept, Some(held_out), *shots, plan.seed),
+            (_, None) => few(&train, validation.as_ref(), *shots, plan.seed),
+        };
+        let Examples { train, validation, last } = match examples {
+            Ok(examples) => examples,
             Err(reason) => {
-                let note = format!("{}: left out: {reason}", shots.suffix());
+                let note = format!("{suffix}: left out: {reason}");
                 probed.notes.push(note.clone());
                 probed.left_out.push(note);
                 continue;
             }
         };
-        let few = train.select(&rows);
         let fit = |data: &Features, settings: Settings| fit(data, classes, settings, plan.batch_size, plan.seed);
         let (settings, layer) = if let Some(validation) = &validation {
-            let settings = best_on(validation, plan, |settings| fit(&few, settings));
-            // All that is known, once nothing is left to choose; a few shots stay a few.
-            let all = if *shots == Shots::All { few.joined(validation) } else { few };
-            (settings, fit(&all, settings))
+            let settings = best_on(validation, plan, |settings| fit(&train, settings));
+            (settings, fit(last.as_ref().unwrap_or(&train), settings))
         } else {
-            let tried = grid(plan).map(|settings| (settings, fit(&few, settings)));
+            let tried = grid(plan).map(|settings| (settings, fit(&train, settings)));
             first_best(tried, |(_, layer)| hits(layer, &test))
         };
         let Settings { lr, epochs, weight_decay } = settings;
-        let suffix = shots.suffix();
-        let of = rows.len();
+        let of = train.len();
         probed.notes.push(format!("{suffix}: {of} images, lr {lr}, {epochs} epochs, weight decay {weight_decay:.3e}"));
         probed.measured.extend(accuracies(&layer, &test, &suffix));
     }
     probed
+}
+
+/// What one probe sees.
+struct Examples {
+    train: Features,
+    /// What its settings are chosen on; `None`: the test images.
+    validation: Option<Features>,
+    /// What it is trained on once nothing is left to choose; `None`: the same.
+    last: Option<Features>,
+}
+
+/// So many images of each class, or all of them; a few shots stay a few in the end too.
+fn few(data: &Features, validation: Option<&Features>, shots: Shots, seed: u64) -> Result<Examples, String> {
+    let train = data.select(&chosen_shots(&data.labels, shots, seed)?);
+    let last = validation.filter(|_| shots == Shots::All).map(|validation| train.joined(validation));
+    Ok(Examples { train, validation: validation.map(Features::shared), last })
+}
+
+/// VTAB's 1,000 examples (Zhai et al. 2019): the first of a random order whatever their classes, 800 to train on and
+/// 200 to choose on, which are the validation set's where there is one; then all of them.
+fn vtab_1k(data: &Features, validation: Option<&Features>, seed: u64) -> Result<Examples, String> {
+    let [of_train, of_validation] = VTAB_1K;
+    let first = |data: &Features, count: usize, what: &str| {
+        let mut rows = permutation(data.len(), seed, u64::MAX);
+        if rows.len() < count {
+            return Err(format!("it takes {count} images to {what}, and there are {}", rows.len()));
+        }
+        rows.truncate(count);
+        Ok(rows)
+    };
+    let (train, validation) = if let Some(validation) = validation {
+        let rows = first(data, of_train, "train on")?;
+        (data.select(&rows), validation.select(&first(validation, of_validation, "choose on")?))
+    } else {
+        let rows = first(data, of_train + of_validation, "train on")?;
+        (data.select(&rows[..of_train]), data.select(&rows[of_train..]))
+    };
+    let last = Some(train.joined(&validation));
+    Ok(Examples { train, validation: Some(validation), last })
 }
 
 /// All settings without weight decay, in the order of the plan.
@@ -170,7 +214,7 @@ fn first_best<T>(items: impl Iterator<Item = T>, score: impl Fn(&T) -> i64) -> T
 
 /// Rows of the training set that a probe sees: all, or of a random order the first of each class.
 fn chosen_shots(labels: &[i64], shots: Shots, seed: u64) -> Result<Vec<usize>, String> {
-    let Shots::Each(count) = shots else { return Ok((0..labels.len()).collect()) };
+    let Shots::Each(count) = shots else { return Ok((0..labels.len()).collect()) }; // All.
     let mut taken: BTreeMap<i64, u64> = BTreeMap::new();
     let mut rows = permutation(labels.len(), seed, u64::MAX);
     rows.retain(|row| {
@@ -300,6 +344,36 @@ mod tests {
         assert!(rows.iter().all(|row| more.contains(row)), "fewer shots lie in more");
         let error = chosen_shots(&[0, 0, 3], Shots::Each(2), 0).unwrap_err();
         assert_eq!(error, "class 3 has 1 images to train on");
+    }
+
+    #[test]
+    fn vtabs_examples_are_1000_whatever_their_classes() {
+        tch::set_num_threads(1);
+        // Class 5 is rare: so many of each class there are not.
+        let mut data = drawn(1_300, 1);
+        let rare: Vec<usize> = (0..data.len()).filter(|row| data.labels[*row] != 5 || row % 100 == 5).collect();
+        data = data.select(&rare);
+        let Examples { train, validation, last } = vtab_1k(&data, None, 3).expect("enough");
+        let (validation, last) = (validation.expect("200"), last.expect("1,000"));
+        assert_eq!([train.len(), validation.len(), last.len()], [800, 200, 1_000]);
+        // Each image once: the same row of features is drawn by no two.
+        let mut rows: Vec<Vec<u32>> =
+            to_vec(&last.images).chunks(16).map(|row| row.iter().map(|value| value.to_bits()).collect()).collect();
+        rows.sort_unstable();
+        rows.dedup();
+        assert_eq!(rows.len(), 1_000);
+        assert_ne!(vtab_1k(&data, None, 4).expect("enough").train.labels, train.labels, "by the seed");
+        let own = drawn(250, 2);
+        let with_own = vtab_1k(&data, Some(&own), 3).expect("enough");
+        assert!(with_own.train.labels == train.labels && with_own.validation.expect("200").len() == 200);
+        let reason = vtab_1k(&drawn(999, 1), None, 3).err().expect("one is lacking");
+        assert_eq!(reason, "it takes 1000 images to train on, and there are 999");
+        assert!(vtab_1k(&data, Some(&drawn(199, 2)), 3).err().is_some_and(|reason| reason.contains("choose on")));
+
+        let plan = ProbePlan { shots: vec![Shots::Vtab1k], ..plan(Choose::Validation) };
+        let probed = measure(&plan, &data, None, &drawn(120, 9), Device::Cpu);
+        assert_eq!(probed.measured[0].metric, "lp_acc1@vtab1k");
+        assert!(probed.measured[0].value > 0.7, "{:?}", probed.measured);
     }
 
     /// Three classes by the sign and place of what sticks out of 16 numbers.

@@ -25,6 +25,16 @@ struct Case {
     gradient_norm: f64,
     parameters: u64,
     losses: Vec<f64>,
+    /// With the sigmoid loss, of models that have a bias.
+    sigmoid: Option<Trained>,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Trained {
+    loss: f64,
+    gradient_norm: f64,
+    losses: Vec<f64>,
 }
 
 fn cases() -> Vec<(String, Case)> {
@@ -54,25 +64,44 @@ fn embeddings_and_gradients_are_those_of_open_clip() {
             let off = (squares.sqrt() / case.gradient_norm - 1.0).abs();
             assert!(off < 1e-5, "{name}, {options:?}: gradient norm off by {off}");
         }
+        for options in [options(Loss::Siglip, 1), options(Loss::Siglip, 3)] {
+            let Some(sigmoid) = &case.sigmoid else { continue };
+            let (loss, gradients) = step::gradients(&model, &inputs(&case, 0), options, None).expect("a step");
+            let off = (loss.double_value(&[]) / sigmoid.loss - 1.0).abs();
+            assert!(off < 1e-5, "{name}, {options:?}: loss off by {off}");
+            let squares: f64 = gradients.iter().map(|g| g.square().sum(Kind::Double).double_value(&[])).sum();
+            let off = (squares.sqrt() / sigmoid.gradient_norm - 1.0).abs();
+            assert!(off < 1e-5, "{name}, {options:?}: gradient norm off by {off}");
+        }
     }
 }
 
 #[test]
 fn fifty_steps_are_those_of_open_clip() {
+    let mut sigmoid = 0;
     for (name, case) in cases() {
-        let mut model = model(&case);
-        let mut optimizer = AdamW::new(&model.parameters);
-        let recipe = recipe();
-        for (step, expected) in case.losses.iter().enumerate() {
-            let inputs = inputs(&case, step);
-            let (loss, gradients) = step::gradients(&model, &inputs, options(Loss::Fused, 1), None).expect("a step");
-            optimizer.step(&mut model.parameters, &gradients, &recipe, recipe.lr, 1);
-            model.clamp_logit_scale();
-            let off = (loss.double_value(&[]) - expected).abs() / expected.max(1.0);
-            assert!(off < 1e-5, "{name}: the loss of step {step}, {expected}, is off by {off}");
+        fifty_steps(&name, &case, Loss::Fused, &case.losses);
+        if let Some(trained) = &case.sigmoid {
+            fifty_steps(&name, &case, Loss::Siglip, &trained.losses);
+            sigmoid += 1;
         }
-        assert_eq!(case.losses.len(), 50);
     }
+    assert_eq!(sigmoid, 2);
+}
+
+fn fifty_steps(name: &str, case: &Case, by: Loss, losses: &[f64]) {
+    let mut model = model(case);
+    let mut optimizer = AdamW::new(&model.parameters);
+    let recipe = recipe();
+    for (step, expected) in losses.iter().enumerate() {
+        let inputs = inputs(case, step);
+        let (loss, gradients) = step::gradients(&model, &inputs, options(by, 1), None).expect("a step");
+        optimizer.step(&mut model.parameters, &gradients, &recipe, recipe.lr, 1);
+        model.clamp_logit_scale();
+        let off = (loss.double_value(&[]) - expected).abs() / expected.max(1.0);
+        assert!(off < 1e-5, "{name}, {by:?}: the loss of step {step}, {expected}, is off by {off}");
+    }
+    assert_eq!(losses.len(), 50);
 }
 
 fn options(loss: Loss, accum_freq: u64) -> StepOptions {
@@ -97,6 +126,7 @@ fn recipe() -> Recipe {
         preprocess: protocol::Preprocess::default(),
         grad_clip_norm: None,
         checkpoint_every_samples: None,
+        keep_checkpoints: None,
         extra: std::collections::BTreeMap::new(),
     }
 }

@@ -1,7 +1,7 @@
 //! Image tower: a pre-LN vision transformer with a class token (`VisionTransformer`).
 
 use protocol::{ImagePool, ModelConfig};
-use tch::{Kind, Tensor};
+use tch::{Device, Kind, Tensor};
 
 use super::attention_pool::{self, AttentionPool};
 use super::block::{self, Block, BlockInit, BlockShape};
@@ -99,6 +99,11 @@ impl ImageTower {
             ln_post: LayerNorm::new(parameters, "visual.ln_post", shape.eps),
             projection: parameters.get("visual.proj"),
         }
+    }
+
+    /// Where it lives.
+    pub fn device(&self) -> Device {
+        self.projection.device()
     }
 
     /// Numbers in a patch, 3 p^2.

@@ -16,6 +16,7 @@ use protocol::{Approximate, ModelConfig, Precision};
 use tch::{Device, Kind, Tensor};
 
 use crate::batches::Batch;
+use crate::loss::LogitParameters;
 use crate::parameters::{Declaration, Init, Parameters};
 
 pub use image::ImageTower;
@@ -37,6 +38,9 @@ pub struct Clip {
     pub logit_scale: Tensor,
     /// A parameter that InfoNCE does not depend on: adding a number to all logits changes no softmax.
     pub logit_bias: Option<Tensor>,
+    config: ModelConfig,
+    /// Of matrix products.
+    kind: Kind,
 }
 
 /// One batch as tensors on the model's device.
@@ -88,8 +92,18 @@ impl Clip {
         let text = TextTower::new(config, &parameters, kind);
         let logit_scale = parameters.get("logit_scale");
         let logit_scale = if config.nonscalar_logit_scale { logit_scale.squeeze() } else { logit_scale };
-        let logit_bias = config.init_logit_bias.map(|_| parameters.get("logit_bias"));
-        Clip { parameters, image, text, logit_scale, logit_bias }
+        let logit_bias = config.init_logit_bias.map(|_| parameters.get("logit_bias").squeeze());
+        Clip { parameters, image, text, logit_scale, logit_bias, config: config.clone(), kind }
+    }
+
+    /// An image tower like this model's on other weights, which have the same names.
+    pub fn image_tower_on(&self, parameters: &Parameters) -> ImageTower {
+        ImageTower::new(&self.config, parameters, self.kind)
+    }
+
+    /// Blocks of the image tower.
+    pub fn image_blocks(&self) -> u64 {
+        self.config.vision_cfg.blocks()
     }
 
     /// Where the model lives.
@@ -115,6 +129,11 @@ impl Clip {
             self.image.forward_kept(&inputs.patches, inputs.kept.as_ref()),
             self.text.forward(&inputs.tokens, &inputs.ends),
         )
+    }
+
+    /// What its logits are made of beside embeddings.
+    pub fn logits(&self) -> LogitParameters<'_> {
+        LogitParameters { scale: &self.logit_scale, bias: self.logit_bias.as_ref() }
     }
 
     /// Brings `logit_scale` back into [0, ln 100]; called after each step.

@@ -51,6 +51,7 @@ impl Bench {
             templates: Vec::new(),
             at_samples: vec![96],
             probe: None,
+            fine_tuning: None,
         };
         Job {
             protocol: protocol::PROTOCOL_VERSION,
@@ -207,6 +208,7 @@ fn recipe() -> Recipe {
         preprocess: protocol::Preprocess::default(),
         grad_clip_norm: Some(1.0),
         checkpoint_every_samples: None,
+        keep_checkpoints: None,
         extra: std::collections::BTreeMap::new(),
     }
 }

@@ -7,4 +7,5 @@ mod ranks;
 mod refusals;
 mod serving;
 mod training;
+mod tuning;
 mod weights;

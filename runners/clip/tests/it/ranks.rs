@@ -128,6 +128,22 @@ fn one_two_and_four_ranks_train_the_same_parameters() {
     }
 }
 
+#[test]
+fn the_sigmoid_loss_over_ranks() {
+    let bench = Bench::new();
+    let job = |name: &str| {
+        let mut job = fifty(&bench, name, 32);
+        job.spec.recipe.loss = Loss::Siglip;
+        let config = &mut job.spec.model.config;
+        (config.init_logit_scale, config.init_logit_bias) = (Some(10_f64.ln()), Some(-10.0));
+        job
+    };
+    let (alone, code) = run(&job("alone"));
+    assert_eq!(code, exit::FINISHED);
+    let off = apart(&alone, &run_ranks(&job("three"), 3));
+    assert!(off < 1e-6, "{off}");
+}
+
 /// Loss and gradient norm of each step.
 fn steps(events: &[Event]) -> impl Iterator<Item = (f64, f64)> {
     events.iter().filter_map(|event| match event {

@@ -95,6 +95,28 @@ fn sixty_four_pairs_are_learnt_by_heart() {
 }
 
 #[test]
+fn the_sigmoid_loss_learns_too_and_needs_a_bias() {
+    let bench = Bench::new();
+    let mut job = bench.job("sigmoid");
+    job.spec.samples_seen = 64 * 150;
+    job.spec.recipe.global_batch = 64;
+    job.spec.recipe.loss = protocol::Loss::Siglip;
+    job.spec.recipe.augmentation = protocol::Augmentation::None;
+    let (events, code) = run(&job);
+    let said = format!("{events:?}");
+    assert!(code == exit::BAD_INPUT && said.contains("needs a model with `init_logit_bias`"), "{said}");
+    let config = &mut job.spec.model.config;
+    (config.init_logit_scale, config.init_logit_bias) = (Some(10_f64.ln()), Some(-10.0));
+    let (events, code) = run(&job);
+    assert_eq!(code, exit::FINISHED, "{events:?}");
+    let losses: Vec<f64> =
+        events.iter().filter_map(|e| if let Event::Step { loss, .. } = e { Some(*loss) } else { None }).collect();
+    let (first, last) = (losses[0], *losses.last().expect("a step"));
+    assert!(first > 5.0 && last < 2.0, "from {first}, about 10 of the pairs, to {last}");
+    assert!(measured(&events, job.spec.samples_seen)[0].value > 0.5);
+}
+
+#[test]
 fn a_stopped_and_resumed_job_ends_with_the_same_bytes() {
     stopped_and_resumed(|_| ());
 }
@@ -248,6 +270,24 @@ fn batches_are_listed_as_they_are_trained_on() {
     let beyond = listed(&["--steps", "5..7"]);
     let said = String::from_utf8_lossy(&beyond.stderr).into_owned();
     assert!(!beyond.status.success() && said.contains("`--steps` is 5..7, but the job has the steps 1..6"), "{said}");
+}
+
+#[test]
+fn a_job_says_how_many_checkpoints_stay() {
+    let bench = Bench::new();
+    for (keep, kept) in [(r#""all""#, 5), ("3", 3), ("1", 1)] {
+        let mut job = bench.job(&format!("kept-{kept}"));
+        job.spec.recipe.checkpoint_every_samples = Some(64);
+        job.spec.recipe.keep_checkpoints = Some(serde_json::from_str(keep).expect("it is allowed"));
+        job.spec.samples_seen = 320;
+        let (events, _) = run(&job);
+        let reported = events.iter().filter(|event| matches!(event, Event::Checkpoint { .. })).count();
+        let folder = last_checkpoint(&events);
+        let folder = folder.parent().expect("checkpoint folder");
+        assert_eq!((reported, fs::read_dir(folder).expect("folder").count()), (5, kept), "{keep}");
+    }
+    let none: Result<protocol::Keep, _> = serde_json::from_str("0");
+    assert!(none.is_err(), "{none:?}");
 }
 
 #[test]

@@ -1,5 +1,5 @@
 """Numbers of open_clip that clip-runner's own tests hold it against: for each way a model can be built a small one, its
-embeddings, loss, gradient norm, and the losses of 50 steps of AdamW.
+embeddings, loss, gradient norm, and the losses of 50 steps of AdamW; with a bias of the logits those of the sigmoid loss too.
 
     scripts/kernels-python.sh runners/clip/tests/python/golden.py      writes runners/clip/src/model/golden.json
 
@@ -12,7 +12,7 @@ import json
 import pathlib
 
 import torch
-from open_clip.loss import ClipLoss
+from open_clip.loss import ClipLoss, SigLipLoss
 from open_clip.model import CLIP, CLIPTextCfg, CLIPVisionCfg, CustomTextCLIP
 
 FILE = pathlib.Path(__file__).parents[2] / "src/model/golden.json"
@@ -101,9 +101,10 @@ def places(text):
     return [{"first": 0, "last": 6}.get(kind, row.index(max(row))) for row in TOKENS]
 
 
-def loss_of(model, images):
+def loss_of(model, images, sigmoid=False):
     out = model(images, torch.tensor(TOKENS))
-    return (*out[:2], ClipLoss()(out[0], out[1], out[2], out[3] if len(out) > 3 else None))
+    loss = SigLipLoss() if sigmoid else ClipLoss()
+    return (*out[:2], loss(out[0], out[1], out[2], out[3] if len(out) > 3 else None))
 
 
 def rounded(values):
@@ -114,7 +115,7 @@ def gradient_norm(model):
     return sum(p.grad.double().square().sum() for p in model.parameters() if p.grad is not None).sqrt().item()
 
 
-def numbers(config):
+def prepared(config):
     torch.manual_seed(0)
     model = model_of(config).double().train()
     set_weights(model)
@@ -123,32 +124,44 @@ def numbers(config):
         embeds = model.visual._embeds
         # LayerNorm is a token's own, so rows may be left out behind it.
         model.visual._embeds = lambda x: embeds(x)[:, KEPT]
-    images, texts, loss = loss_of(model, pixels(0))
+    return model
+
+
+def trained(model, sigmoid=False):
+    """The loss and gradient norm of the first step, and the losses of 50."""
+    loss = loss_of(model, pixels(0), sigmoid)[2]
     loss.backward()
-    found = {
-        "config": config,
-        "ends": places(config["text_cfg"]),
-        "images": rounded(images.detach().flatten().tolist()),
-        "texts": rounded(texts.detach().flatten().tolist()),
-        "loss": loss.item(),
-        "gradient_norm": gradient_norm(model),
-        "parameters": sum(p.numel() for p in model.parameters()),
-        "losses": [],
-    }
-    if config["vision_cfg"].get("patch_dropout"):
-        found["kept"] = KEPT
+    found = {"loss": loss.item(), "gradient_norm": gradient_norm(model), "losses": []}
     decayed = [p for p in model.parameters() if p.ndim >= 2]
     others = [p for p in model.parameters() if p.ndim < 2]
     groups = [{"params": decayed, "weight_decay": DECAY}, {"params": others, "weight_decay": 0.0}]
     optimizer = torch.optim.AdamW(groups, lr=LR, betas=BETAS, eps=EPS)
     for step in range(STEPS):
         optimizer.zero_grad()
-        loss = loss_of(model, pixels(step))[2]
+        loss = loss_of(model, pixels(step), sigmoid)[2]
         loss.backward()
         optimizer.step()
         with torch.no_grad():
             model.logit_scale.clamp_(0, 4.605170185988092)
         found["losses"] += rounded([loss.item()])
+    return found
+
+
+def numbers(config):
+    model = prepared(config)
+    images, texts, _ = loss_of(model, pixels(0))
+    found = {
+        "config": config,
+        "ends": places(config["text_cfg"]),
+        "images": rounded(images.detach().flatten().tolist()),
+        "texts": rounded(texts.detach().flatten().tolist()),
+        "parameters": sum(p.numel() for p in model.parameters()),
+        **trained(model),
+    }
+    if config["vision_cfg"].get("patch_dropout"):
+        found["kept"] = KEPT
+    if "init_logit_bias" in config:
+        found["sigmoid"] = trained(prepared(config), sigmoid=True)
     return found
 
 

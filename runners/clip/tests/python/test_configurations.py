@@ -73,3 +73,5 @@ def test_golden_numbers_are_open_clip_s(name):
     assert kept.keys() == fresh.keys() and kept["config"] == fresh["config"] and kept["ends"] == fresh["ends"]
     for key in ("images", "texts", "loss", "gradient_norm", "parameters", "losses"):
         assert kept[key] == pytest.approx(fresh[key], rel=2e-6, abs=2e-6), key
+    for key, values in fresh.get("sigmoid", {}).items():
+        assert kept["sigmoid"][key] == pytest.approx(values, rel=2e-6, abs=2e-6), key

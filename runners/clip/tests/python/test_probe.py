@@ -5,21 +5,17 @@ First weights, order and shots are drawn as clip-runner draws them, so that both
     make test-openclip
 """
 
-import hashlib
-import io
 import math
-import random
-import subprocess
-import tarfile
 
 import open_clip
 import pytest
 import torch
-from PIL import Image
 
-from clip_job import SWEEP_POOL, evaluation, job_spec, source, trained
+import colours
+from clip_job import evaluation, job_spec, source, trained
+from colours import CLASSES
 
-CLASSES, WORD = 7, (1 << 64) - 1
+WORD = (1 << 64) - 1
 SHOTS, LR, EPOCHS, BATCH, SEED = [3, "all"], [0.1, 0.01], [4, 12], 32, 5
 
 
@@ -110,43 +106,18 @@ def probe(train, validation, test, shots):
     return {k: hits(layer, *test, k) / len(test[1]) for k in (1, 5)}
 
 
-def draw(folder, each, rng):
-    """Noise around a colour a class, so that some are hard to tell apart."""
-    for label in range(CLASSES):
-        (folder / f"class-{label}").mkdir(parents=True)
-        for nth in range(each):
-            base = [90 + 14 * label, 200 - 11 * label, 128]
-            pixels = bytes(max(0, min(255, round(rng.gauss(base[at % 3], 60)))) for at in range(32 * 32 * 3))
-            Image.frombytes("RGB", (32, 32), pixels).save(folder / f"class-{label}" / f"{nth}.png")
-
-
-def images(folder):
-    """(picture, class) of a split, in hash order of the keys."""
-    samples = {}
-    with tarfile.open(folder / "0.tar") as archive:
-        for member in archive:
-            key, _, extension = member.name.partition(".")
-            samples.setdefault(key, {})[extension] = archive.extractfile(member).read()
-    order = sorted(samples, key=lambda key: hashlib.sha256(key.encode()).digest())
-    return [(Image.open(io.BytesIO(samples[key]["png"])), int(samples[key]["cls"])) for key in order]
-
-
 @pytest.fixture(scope="module")
 def probed(tmp_path_factory):
     """(folder of a checkpoint, what clip-runner measured with it, folder of the splits)"""
     folder = tmp_path_factory.mktemp("probe")
-    rng = random.Random(2)
-    for split, each in [("train", 30), ("test", 15)]:
-        draw(folder / "images" / split, each, rng)
-        command = ["pack", "images", folder / "images" / split, "--out", folder / "set", "--split", split]
-        subprocess.run([SWEEP_POOL, *command], check=True, capture_output=True)
+    splits = colours.packed(folder)
     path, measured = trained(folder, job_spec(samples_seen=1000, evaluations=[
-        evaluation("colours", folder / "set/test", "linear_probe", probe={
-            "train": source(folder / "set/train"), "shots": SHOTS, "choose": "validation", "lr": LR, "epochs": EPOCHS,
+        evaluation("colours", splits / "test", "linear_probe", probe={
+            "train": source(splits / "train"), "shots": SHOTS, "choose": "validation", "lr": LR, "epochs": EPOCHS,
             "batch_size": BATCH, "seed": SEED,
         }),
     ]))
-    return path, measured["colours"], folder / "set"
+    return path, measured["colours"], splits
 
 
 def test_a_probe_is_pytorchs(probed):
@@ -155,10 +126,10 @@ def test_a_probe_is_pytorchs(probed):
     model.eval()
 
     def embedded(split):
-        pairs = images(splits / split)
+        pairs = colours.images(splits / split)
         with torch.no_grad():
-            features = model.encode_image(torch.stack([preprocess(image) for image, _ in pairs]), normalize=True)
-        return features, torch.tensor([label for _, label in pairs])
+            features = model.encode_image(torch.stack([preprocess(image) for _, image, _ in pairs]), normalize=True)
+        return features, torch.tensor([label for _, _, label in pairs])
 
     (features, labels), test = embedded("train"), embedded("test")
     held_out = torch.arange(len(labels)) % 5 == 4

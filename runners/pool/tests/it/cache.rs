@@ -52,6 +52,15 @@ fn a_cache_of_the_whole_pool_serves_every_data_size() {
 }
 
 #[test]
+fn a_file_in_the_place_of_the_cache_is_said_with_the_way_out() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("cache");
+    fs::write(&file, "").unwrap();
+    let error = Dataset::open(&fixture("val"), &options(&file)).map(drop).unwrap_err().to_string();
+    assert!(error.contains("it is no folder") && error.contains("hint: move it away"), "{error}");
+}
+
+#[test]
 fn a_cache_that_is_not_whole_is_made_again() {
     let cache = tempfile::tempdir().unwrap();
     let before = content(&Dataset::open(&fixture("val"), &options(cache.path())).unwrap());

@@ -1,14 +1,7 @@
 //! Weights that others trained: open_clip's checkpoints, read without running anything of them.
 //!
-//! A file is a safetensors file or what `torch.save` wrote of a state dict or a training checkpoint. Both come down to
-//! tensors by name, each at a place in the file, so that one tensor at a time is in memory. Every length is compared
-//! with the file's before anything is allocated. Names and shapes have to be those of the model, all of them: nothing
-//! is left as it was initialised, and nothing is interpolated.
-
-mod pickle;
-mod safetensors_file;
-mod torch_file;
-mod zip;
+//! Where in a file which tensor lies, the crate `weights` knows: one tensor at a time is in memory. Names and shapes
+//! have to be those of the model, all of them: nothing is left as it was initialised, and nothing is interpolated.
 
 #[cfg(test)]
 mod tests;
@@ -22,6 +15,7 @@ use std::path::{Path, PathBuf};
 use protocol::Weights;
 use sha2::{Digest as _, Sha256};
 use tch::{Kind, Tensor};
+use weights::{Stored, bytes_of, tensors, without_module};
 
 use crate::parameters::Parameters;
 use crate::report;
@@ -74,31 +68,6 @@ pub enum WeightsError {
     },
 }
 
-/// A tensor in a file.
-#[derive(Debug, Clone, PartialEq, Eq)]
-struct Stored {
-    /// Its name in safetensors.
-    dtype: String,
-    shape: Vec<u64>,
-    /// In numbers; `None`: one after another.
-    strides: Option<Vec<u64>>,
-    /// Its first number's place in the file.
-    offset: u64,
-    /// From there to behind its last number.
-    bytes: u64,
-}
-
-/// Bytes of a number of that type; `None`: it is not read.
-fn bytes_of(dtype: &str) -> Option<u64> {
-    match dtype {
-        "F64" | "I64" => Some(8),
-        "F32" | "I32" => Some(4),
-        "F16" | "BF16" | "I16" => Some(2),
-        "I8" | "U8" | "BOOL" => Some(1),
-        _ => None,
-    }
-}
-
 /// Gives a model the weights that a job starts from, after comparing the file's sha256 with the job's.
 pub fn load(weights: &Weights, base_dir: &Path, parameters: &mut Parameters) -> Result<(), WeightsError> {
     let path = base_dir.join(&weights.path);
@@ -136,32 +105,6 @@ pub fn load(weights: &Weights, base_dir: &Path, parameters: &mut Parameters) -> 
         return Err(refused("it was written to while it was read".to_owned()));
     }
     Ok(())
-}
-
-/// Tensors of a file by name.
-fn tensors(file: &File, length: u64) -> Result<BTreeMap<String, Stored>, String> {
-    let mut start = [0; 8];
-    let read = file.read_at(&mut start, 0).map_err(|error| error.to_string())?;
-    if start.starts_with(b"PK\x03\x04") {
-        return torch_file::tensors(file, length);
-    }
-    if start.starts_with(b"\x80\x02\x8a\x0a") {
-        return Err("it was saved in PyTorch's old form, without a zip archive; with Python: \
-                    `torch.save(torch.load(PATH, \"cpu\", weights_only=True), \"weights.pt\")`"
-            .to_owned());
-    }
-    if read < 8 {
-        return Err(format!("it has {length} bytes"));
-    }
-    safetensors_file::tensors(file, length)
-}
-
-/// Names without the `module.` that DistributedDataParallel puts before all of them.
-fn without_module(tensors: BTreeMap<String, Stored>) -> BTreeMap<String, Stored> {
-    if !tensors.keys().all(|name| name.starts_with("module.")) {
-        return tensors;
-    }
-    tensors.into_iter().map(|(name, tensor)| (name["module.".len()..].to_owned(), tensor)).collect()
 }
 
 /// What keeps the tensors from being those of a model.

@@ -284,7 +284,7 @@ impl<'a> Machine<'a> {
     }
 
     fn int(&mut self, bytes: u64) -> Result<(), PickleError> {
-        let number = self.number(bytes)? as i64;
+        let number = self.number(bytes)?.cast_signed();
         self.push(Value::Int(number))
     }
 
