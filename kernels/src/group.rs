@@ -116,6 +116,22 @@ fn element(tensor: &Tensor) -> Element {
     }
 }
 
+/// A contiguous tensor's numbers, to be sent: on the host, or on its device, in the order of the current stream.
+///
+/// # Panics
+/// If the tensor is not contiguous, or of a type that no [`Comm`] moves.
+pub fn buffer(tensor: &Tensor) -> Buffer<'_> {
+    read(tensor)
+}
+
+/// Likewise, to be received into or changed.
+///
+/// # Panics
+/// As [`buffer`].
+pub fn buffer_mut(tensor: &mut Tensor) -> BufferMut<'_> {
+    write(tensor)
+}
+
 /// A contiguous tensor's numbers.
 #[expect(unsafe_code, reason = "the memory of a tensor")]
 fn read(tensor: &Tensor) -> Buffer<'_> {

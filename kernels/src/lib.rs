@@ -17,6 +17,8 @@ mod group;
 mod loss;
 
 #[cfg(feature = "torch")]
+pub use group::{buffer, buffer_mut};
+#[cfg(feature = "torch")]
 pub use loss::{
     Compute, Gradients, LossError, Options, Wanted, clip_gradients, clip_loss, siglip_gradients, siglip_loss,
 };

@@ -90,6 +90,12 @@ impl TcpRing {
         Self::connect(rank, world, &address, timeout)
     }
 
+    /// The same group, with another limit for each collective from now on.
+    #[must_use]
+    pub fn with_timeout(self, timeout: Duration) -> Self {
+        Self { timeout, ..self }
+    }
+
     fn start(
         rank: usize,
         world: usize,

@@ -1,4 +1,5 @@
-//! This machine: a slot a GPU, or a core; each worker in a session of its own, so that it outlives `sweep launch`.
+//! This machine: a slot a GPU, or a core, or as many of them as a job has ranks; each worker in a session of its own,
+//! so that it outlives `sweep launch`.
 
 use std::collections::BTreeMap;
 use std::fs::{self, File, OpenOptions};
@@ -32,7 +33,10 @@ pub struct LocalBackend {
     worker: PathBuf,
     home: PathBuf,
     slots: usize,
+    /// Of each process of the runner.
     threads: usize,
+    /// Processes of a job.
+    ranks: usize,
     gpus: Vec<String>,
 }
 
@@ -58,14 +62,18 @@ impl LocalBackend {
         let cores = std::thread::available_parallelism().map_err(machine("the number of cores"))?.get();
         let cuda = runner_devices.iter().any(|device| device.starts_with("cuda"));
         let gpus = if cuda { visible_gpus() } else { Vec::new() };
-        let slots = options.slots.unwrap_or(if gpus.is_empty() { cores } else { gpus.len() }).max(1);
-        let threads = options.threads_per_slot.unwrap_or(cores / slots).max(1);
+        let ranks = options.ranks.max(1);
+        if (1..ranks).contains(&gpus.len()) {
+            return Err(BackendError::TooFewGpus { ranks, gpus: gpus.len() });
+        }
+        let slots = options.slots.unwrap_or(if gpus.is_empty() { cores } else { gpus.len() } / ranks).max(1);
+        let threads = (options.threads_per_slot.unwrap_or(cores / slots) / ranks).max(1);
         let machine = machine_identity();
         let exits = Arc::default();
-        Ok(LocalBackend { host, machine, exits, worker, home: home.to_owned(), slots, threads, gpus })
+        Ok(LocalBackend { host, machine, exits, worker, home: home.to_owned(), slots, threads, ranks, gpus })
     }
 
-    /// Threads a slot.
+    /// Threads of a job's process, or of each of its ranks.
     pub fn threads(&self) -> usize {
         self.threads
     }
@@ -84,10 +92,14 @@ impl LocalBackend {
         }
         // DATABASE_URL, where there is one, is inherited: a password has no place on a command line.
         command.env("SWEEP_HOME", &self.home);
+        if self.ranks > 1 {
+            command.arg("--ranks").arg(self.ranks.to_string()).arg("--ranks-here");
+        }
         let threads = self.threads.to_string();
         command.envs(THREADS.map(|name| (name, &threads)));
         if !self.gpus.is_empty() {
-            command.env("CUDA_VISIBLE_DEVICES", &self.gpus[request.slot % self.gpus.len()]);
+            let of_rank = |rank: usize| self.gpus[(request.slot * self.ranks + rank) % self.gpus.len()].as_str();
+            command.env("CUDA_VISIBLE_DEVICES", (0..self.ranks).map(of_rank).collect::<Vec<_>>().join(","));
         }
         let log = OpenOptions::new().create(true).append(true).open(request.folder.join("worker.log"))?;
         command.stdin(Stdio::null()).stdout(File::try_clone(&log)?).stderr(log);
@@ -131,7 +143,7 @@ impl Backend for LocalBackend {
     }
 
     fn slot_resources(&self) -> Resources {
-        // One GPU is visible to each worker, so it is `cuda` to every runner.
+        // One GPU a rank is visible to each worker, so it is `cuda` to every runner.
         let device = if self.gpus.is_empty() { "cpu" } else { "cuda" };
         Resources { device: device.to_owned(), threads: self.threads }
     }

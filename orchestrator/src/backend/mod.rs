@@ -228,6 +228,16 @@ pub enum BackendError {
         /// Where it was looked for.
         path: PathBuf,
     },
+    /// Ranks on this machine, each of which takes a GPU.
+    #[error(
+        "a job has {ranks} ranks, each with a GPU, but this machine has {gpus}; allowed here: `ranks` up to {gpus}"
+    )]
+    TooFewGpus {
+        /// Of a job.
+        ranks: usize,
+        /// That can be seen.
+        gpus: usize,
+    },
     /// The worker can't be started.
     #[error("can't start the worker of attempt {token}")]
     Launch {

@@ -72,7 +72,7 @@ pub(super) fn hex(bytes: &[u8]) -> String {
 
 /// Expands, sizes, costs and names the jobs of a spec, cheapest first. Pure.
 pub fn plan(spec: &Spec, inputs: &Inputs) -> Result<Plan, SpecError> {
-    let mut problems = Vec::from_iter(too_many_nodes(spec, inputs));
+    let mut problems = Vec::from_iter(too_many_ranks(spec, inputs));
     problems.extend(side_by_side_over_nodes(spec, inputs));
     problems.extend(no_init(spec, inputs));
     problems.extend(companions::not_measured(spec, inputs));
@@ -129,8 +129,8 @@ pub fn plan(spec: &Spec, inputs: &Inputs) -> Result<Plan, SpecError> {
 /// The plan of these jobs, with all else as the spec has it.
 pub(super) fn assembled(spec: &Spec, inputs: &Inputs, pools: Vec<PoolInfo>, jobs: Vec<PlannedJob>) -> Plan {
     let backend = match &spec.backend {
-        &Backend::Local { slots, threads_per_slot, work_secs, spool_only } => {
-            BackendChoice::Local(LocalOptions { slots, threads_per_slot, work_secs, spool_only })
+        &Backend::Local { ranks, slots, threads_per_slot, work_secs, spool_only } => {
+            BackendChoice::Local(LocalOptions { ranks, slots, threads_per_slot, work_secs, spool_only })
         }
         Backend::Slurm(keys) => BackendChoice::Slurm(Box::new(slurm_options(keys, inputs.site.as_ref(), &jobs))),
     };
@@ -155,9 +155,21 @@ pub(super) fn assembled(spec: &Spec, inputs: &Inputs, pools: Vec<PoolInfo>, jobs
     }
 }
 
-/// Several nodes for a runner that can't share a job, or in a container.
-fn too_many_nodes(spec: &Spec, inputs: &Inputs) -> Option<Problem> {
-    let Backend::Slurm(keys) = &spec.backend else { return None };
+/// Several processes a job for a runner that can't share one, or over nodes in a container.
+fn too_many_ranks(spec: &Spec, inputs: &Inputs) -> Option<Problem> {
+    let alone = |place: Place, of: &str, count: usize| {
+        let message = format!("{of} is {count}, but runner `{}` trains a job in one process", inputs.runner.name);
+        Problem::new(place, message, "allowed with this runner: 1")
+            .help("a runner that shares a job says `\"ranks\": true` in `describe`: runners/protocol")
+    };
+    let keys = match &spec.backend {
+        Backend::Slurm(keys) => keys,
+        &Backend::Local { ranks, .. } => {
+            let place = Path::keys(&["backend", "local", "ranks"]);
+            let refused = ranks > 1 && !inputs.runner.ranks;
+            return refused.then(|| alone(Place::Value(place.clone()), &format!("`{place}`"), ranks));
+        }
+    };
     let (nodes, place, of) = match (keys.nodes, &inputs.site) {
         (Some(nodes), _) => {
             let place = Path::keys(&["backend", "slurm", "nodes"]);
@@ -170,11 +182,7 @@ fn too_many_nodes(spec: &Spec, inputs: &Inputs) -> Option<Problem> {
         return None;
     }
     if !inputs.runner.ranks {
-        let message = format!("{of} is {nodes}, but runner `{}` trains a job in one process", inputs.runner.name);
-        return Some(
-            Problem::new(place, message, "allowed with this runner: 1")
-                .help("a runner that shares a job says `\"ranks\": true` in `describe`: runners/protocol"),
-        );
+        return Some(alone(place, &of, nodes));
     }
     let of_site = inputs.site.as_ref().and_then(|site| site.keys.container.as_ref());
     keys.container.as_ref().or(of_site).map(|_| {

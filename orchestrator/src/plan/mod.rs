@@ -216,6 +216,8 @@ pub enum BackendChoice {
 /// Slots of the local backend.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct LocalOptions {
+    /// Processes of a job; 0 and 1: one.
+    pub ranks: usize,
     /// Slots; `None`: one a GPU, else one a two cores... the backend decides.
     pub slots: Option<usize>,
     /// Threads a slot; `None`: cores over slots.

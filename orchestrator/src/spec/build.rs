@@ -264,7 +264,7 @@ pub(super) fn secs(value: Option<Value>) -> Option<u64> {
 impl Backend {
     /// This machine, with nothing said of it.
     pub fn local() -> Backend {
-        Backend::Local { slots: None, threads_per_slot: None, work_secs: WORK_SECS, spool_only: false }
+        Backend::Local { ranks: 1, slots: None, threads_per_slot: None, work_secs: WORK_SECS, spool_only: false }
     }
 }
 
@@ -280,6 +280,7 @@ fn companions(mut section: Section) -> Companions {
 fn backend(value: Option<Value>) -> Option<Backend> {
     Some(match value? {
         Value::Variant("local", mut options) => Backend::Local {
+            ranks: count(options.remove("ranks")).map_or(1, |count| count as usize),
             slots: count(options.remove("slots")).map(|count| count as usize),
             threads_per_slot: count(options.remove("threads_per_slot")).map(|count| count as usize),
             work_secs: secs(options.remove("worker_time")).unwrap_or(WORK_SECS),

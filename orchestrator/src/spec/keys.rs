@@ -350,6 +350,12 @@ static BACKENDS: &[Key] = &[
 ];
 
 static LOCAL: &[Key] = &[
+    key(
+        "ranks",
+        Kind::Count { min: 1, max: 4_096 },
+        Default("1"),
+        "Processes of one job, each with its share of every batch; a job's threads are divided among them",
+    ),
     key("slots", Kind::Count { min: 1, max: 4_096 }, Optional, "Jobs at one time; else one a GPU, or by cores"),
     key("threads_per_slot", Kind::Count { min: 1, max: 4_096 }, Optional, "Threads of each; else cores over slots"),
     key(

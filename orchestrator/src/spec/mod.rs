@@ -359,6 +359,8 @@ impl Evaluation {
 pub enum Backend {
     /// This machine.
     Local {
+        /// Processes of one job.
+        ranks: usize,
         /// Attempts at one time; else the backend decides.
         slots: Option<usize>,
         /// Threads of each; else cores over slots.

@@ -39,7 +39,10 @@ fn small_spec() {
     let cells = cells(&spec);
     assert_eq!(cells.len(), 8);
     assert_eq!(cells[0].samples_rounded(), 8_064);
-    assert_eq!(spec.backend, Backend::Local { slots: None, threads_per_slot: None, work_secs: 60, spool_only: false });
+    assert_eq!(
+        spec.backend,
+        Backend::Local { ranks: 1, slots: None, threads_per_slot: None, work_secs: 60, spool_only: false }
+    );
     assert_eq!(spec.limits.retries, 2);
 }
 
@@ -96,7 +99,7 @@ fn every_field() {
          resize_mode: squash, image_size: 224, context_length: 77, grad_clip_norm: 1, checkpoint_every: 10%, extra: {noise: 0.1}}\n\
          overrides: [{where: {model: ViT-H-14}, set: {lr: 5e-4, extra: {law: 2}}}]\n\
          evaluations: [{pool: c, tasks: contrastive_loss, templates: ['a {}'], at_samples: [1B, 50%]}]\n\
-         backend: {local: {slots: 2, threads_per_slot: 1, worker_time: 0s}}\n\
+         backend: {local: {ranks: 4, slots: 2, threads_per_slot: 1, worker_time: 0s}}\n\
          limits: {parallel: 3, retries: 0, time: 1h30m, compute: 1e21, skipped: 0.5%}\n",
     );
     let cells = cells(&spec);
@@ -116,7 +119,7 @@ fn every_field() {
     assert_eq!(spec.evaluations[0].at_samples, [Amount::Samples(1_000_000_000), Amount::Percent(50.0)]);
     assert_eq!(
         spec.backend,
-        Backend::Local { slots: Some(2), threads_per_slot: Some(1), work_secs: 0, spool_only: false }
+        Backend::Local { ranks: 4, slots: Some(2), threads_per_slot: Some(1), work_secs: 0, spool_only: false }
     );
     assert_eq!(spec.limits.compute_flops, Some(1e21));
     assert_eq!(spec.limits.skipped, Some(Amount::Percent(0.5)));

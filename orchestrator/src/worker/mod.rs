@@ -12,6 +12,7 @@ mod adopt;
 mod checkpoints;
 mod judge;
 mod lines;
+mod local_ranks;
 mod log;
 mod memory;
 mod ranks;
@@ -74,6 +75,9 @@ struct Cli {
     /// Processes that train a job together, one on each node of the Slurm job that this worker is in.
     #[arg(long, default_value_t = 1)]
     ranks: usize,
+    /// They are all on this machine.
+    #[arg(long)]
+    ranks_here: bool,
 }
 
 /// Holds several workers of one Slurm job, side by side. Started by its batch script, never by hand.
@@ -146,6 +150,9 @@ pub fn main() -> ExitCode {
     let arguments: Vec<OsString> = std::env::args_os().skip(1).collect();
     if arguments.first().is_some_and(|first| first == ranks::COMMAND) {
         return ranks::main(&arguments[1..]);
+    }
+    if arguments.first().is_some_and(|first| first == local_ranks::COMMAND) {
+        return local_ranks::main(&arguments[1..]);
     }
     // One thread: the runner dies with the thread that started it, which has to be the one that lives to the end.
     let runtime =

@@ -1,6 +1,7 @@
-//! A job by several processes, a rank each, one on every node of a Slurm allocation.
+//! A job by several processes, a rank each: one on every node of a Slurm allocation, or all on this machine.
 //!
-//! The worker starts `srun sweep-worker rank FOLDER RUNNER ...`; `srun` starts that on every node. It tells the runner
+//! The worker starts `srun sweep-worker rank FOLDER RUNNER ...`; `srun` starts that on every node. On one machine
+//! [`local_ranks`](super::local_ranks) does so. It tells the runner
 //! who it is, passes stops on, keeps other ranks' words apart from rank 0's events, and leaves how its runner left in
 //! the attempt's folder: of all ranks' exit codes, `srun` gives only the highest, those of killed peers among them.
 
@@ -18,6 +19,7 @@ use tokio::io::{AsyncRead, BufReader};
 use tokio::process::Command;
 
 use super::lines::{Line, next_line};
+use super::local_ranks;
 use super::runner::{self, WORDS_GRACE};
 use super::stop::StopSignal;
 use super::{WorkerError, log};
@@ -28,12 +30,13 @@ pub(super) const COMMAND: &str = "rank";
 const PORTS: std::ops::Range<u16> = 10_000..32_768;
 const PORT_TRIES: usize = 100;
 /// Exit code of the process between, where it has none to pass on.
-const NO_RANK: u8 = 70;
+pub(super) const NO_RANK: u8 = 70;
 
-/// Where the ranks of an attempt meet: on this machine, the first of the allocation, at a port that is free now.
-/// `MASTER_ADDR` in the environment is a name of this machine that is to be used in place of its own.
-pub(super) fn meeting(world_size: usize) -> io::Result<Ranks> {
+/// Where the ranks of an attempt meet: on this machine, the first of the allocation, at a port that is free now. For
+/// ranks on other machines `MASTER_ADDR` in the environment is a name of this one to be used in place of its own.
+pub(super) fn meeting(world_size: usize, here: bool) -> io::Result<Ranks> {
     let master_addr = match std::env::var("MASTER_ADDR") {
+        _ if here => "127.0.0.1".to_owned(),
         Ok(name) if !name.is_empty() => name,
         _ => crate::backend::host_name()?,
     };
@@ -48,8 +51,15 @@ pub(super) fn meeting(world_size: usize) -> io::Result<Ranks> {
     Err(last.unwrap_or_else(|| io::ErrorKind::AddrInUse.into()))
 }
 
-/// `runner` on every node; its arguments are the caller's to add.
-pub(super) fn srun(runner: &Path, job: &Job, ranks: &Ranks) -> io::Result<Command> {
+/// `runner` on every node, or for every rank `here`; its arguments are the caller's to add.
+pub(super) fn command(runner: &Path, job: &Job, ranks: &Ranks, here: bool) -> io::Result<Command> {
+    let mut command = if here { local_ranks::command(runner, job, ranks)? } else { srun(runner, job, ranks)? };
+    command.env("WORLD_SIZE", ranks.world_size.to_string());
+    command.env("MASTER_ADDR", &ranks.master_addr).env("MASTER_PORT", ranks.master_port.to_string());
+    Ok(command)
+}
+
+fn srun(runner: &Path, job: &Job, ranks: &Ranks) -> io::Result<Command> {
     let mut command = Command::new("srun");
     let world = ranks.world_size;
     command.arg(format!("--nodes={world}")).arg(format!("--ntasks={world}"));
@@ -59,8 +69,6 @@ pub(super) fn srun(runner: &Path, job: &Job, ranks: &Ranks) -> io::Result<Comman
     command.arg(std::env::current_exe()?).arg(COMMAND).arg(&job.attempt_dir).arg(runner);
     // Labels would make events unreadable.
     command.env_remove("SLURM_LABELIO");
-    command.env("WORLD_SIZE", world.to_string());
-    command.env("MASTER_ADDR", &ranks.master_addr).env("MASTER_PORT", ranks.master_port.to_string());
     Ok(command)
 }
 
@@ -82,7 +90,7 @@ fn status_file(folder: &Path, rank: usize) -> PathBuf {
     folder.join(format!("rank-{rank}.status"))
 }
 
-/// `sweep-worker rank FOLDER RUNNER ARGUMENTS...`, as `srun` starts it on a node.
+/// `sweep-worker rank FOLDER RUNNER ARGUMENTS...`, as `srun` starts it on a node, or `local-ranks` here.
 pub(super) fn main(arguments: &[OsString]) -> ExitCode {
     let [folder, runner, arguments @ ..] = arguments else {
         log::line("`sweep-worker rank` is started by `srun`, from a worker: FOLDER RUNNER ARGUMENTS...");
@@ -204,7 +212,8 @@ mod tests {
 
     #[test]
     fn a_meeting_is_on_this_machine_at_a_port_that_is_free() {
-        let ranks = meeting(3).expect("a port is free");
+        assert_eq!(meeting(2, true).expect("a port is free").master_addr, "127.0.0.1");
+        let ranks = meeting(3, false).expect("a port is free");
         assert!(ranks.world_size == 3 && !ranks.master_addr.is_empty() && PORTS.contains(&ranks.master_port));
     }
 }

@@ -37,26 +37,30 @@ pub(super) struct Runner {
     token: String,
     /// Where one that serves is told its jobs.
     requests: Option<ChildStdin>,
-    /// The attempt's folder and the number of ranks, where it has several: the child is `srun` then.
+    /// The attempt's folder and the number of ranks, where it has several: the child holds them then.
     several: Option<(PathBuf, usize)>,
+    /// Whether the child is `srun`.
+    is_srun: bool,
     /// Its standard error, and the task that copies it.
     log: Arc<Mutex<StderrLog>>,
     copying: Option<JoinHandle<()>>,
 }
 
 impl Runner {
-    /// Starts `runner serve`, or `runner run --job FOLDER/job.json`. Gives its lines as they come; the channel closes
-    /// with its standard output.
+    /// Starts `runner serve`, or `runner run --job FOLDER/job.json`; that for each rank where the job has several, on
+    /// this machine if they are `ranks_here`. Gives its lines as they come; the channel closes with its standard
+    /// output.
     pub(super) fn start(
         runner: &Path,
         job: &Job,
         token: &str,
         serve: bool,
+        ranks_here: bool,
     ) -> io::Result<(Runner, mpsc::Receiver<Line>)> {
         let folder = &job.attempt_dir;
         let threads = job.resources.threads.to_string();
         let mut command = match &job.ranks {
-            Some(ranks) => ranks::srun(runner, job, ranks)?,
+            Some(ranks) => ranks::command(runner, job, ranks, ranks_here)?,
             None => Command::new(runner),
         };
         if serve {
@@ -74,10 +78,9 @@ impl Runner {
         let log = Arc::new(Mutex::new(StderrLog::new(folder)));
         command.process_group(0);
         die_with_worker(&mut command);
-        let mut child = command.spawn().map_err(|error| match job.ranks {
-            Some(_) => io::Error::new(error.kind(), format!("srun: {error}")),
-            None => error,
-        })?;
+        let is_srun = job.ranks.is_some() && !ranks_here;
+        let named = |error: io::Error| io::Error::new(error.kind(), format!("srun: {error}"));
+        let mut child = command.spawn().map_err(|error| if is_srun { named(error) } else { error })?;
         let pid = Pid::from_raw(child.id().unwrap_or_default().cast_signed());
         let requests = child.stdin.take();
         let stdout = child.stdout.take().expect("it is piped");
@@ -86,7 +89,7 @@ impl Runner {
         let (sender, lines) = mpsc::channel(32);
         tokio::spawn(read_lines(stdout, sender));
         let several = job.ranks.as_ref().map(|ranks| (folder.clone(), ranks.world_size));
-        Ok((Runner { child, pid, token: token.to_owned(), requests, several, log, copying }, lines))
+        Ok((Runner { child, pid, token: token.to_owned(), requests, several, is_srun, log, copying }, lines))
     }
 
     /// Whether it takes one job after another.
@@ -126,7 +129,7 @@ impl Runner {
     /// Kills it and what it started: its process group, and what carries its mark where orphans don't fall to this
     /// process ([`Runner::clean_up`]).
     pub(super) fn kill_all(&self) {
-        if self.several.is_some() && self.child.id().is_some() {
+        if self.is_srun && self.child.id().is_some() {
             // Has `srun` kill all ranks on all nodes and wait for their end; dead, it would leave that to a helper.
             let _ = kill(self.pid, Signal::SIGQUIT);
             return;

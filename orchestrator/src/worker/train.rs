@@ -70,7 +70,8 @@ impl RunnerSeat<'_> {
             }
             runner.end().await;
         }
-        let (mut runner, lines) = Runner::start(&self.cli.runner, job, &self.cli.attempt, self.cli.serve)?;
+        let (mut runner, lines) =
+            Runner::start(&self.cli.runner, job, &self.cli.attempt, self.cli.serve, self.cli.ranks_here)?;
         if self.cli.serve {
             // A runner that leaves at once says why on its standard error, and is judged by that.
             let _ = runner.give(job).await;
@@ -382,12 +383,12 @@ fn job_of(cli: &Cli, claim: &Claim) -> Result<Job, WorkerError> {
             threads: usize::try_from(claim.threads).unwrap_or(1).max(1),
         },
         parent: claim.parent.clone(),
-        ranks: if cli.ranks > 1 { Some(ranks::meeting(cli.ranks).map_err(no_port)?) } else { None },
+        ranks: if cli.ranks > 1 { Some(ranks::meeting(cli.ranks, cli.ranks_here).map_err(no_port)?) } else { None },
     })
 }
 
 /// Waits for `instant`, or for ever.
-async fn until(instant: Option<Instant>) {
+pub(super) async fn until(instant: Option<Instant>) {
     match instant {
         Some(instant) => tokio::time::sleep_until(instant).await,
         None => std::future::pending().await,

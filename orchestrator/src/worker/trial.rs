@@ -36,7 +36,7 @@ pub async fn run(
 ) -> io::Result<Ending> {
     runner::write_job(job)?;
     let token = format!("check-{:032x}", rand::random::<u128>());
-    let (mut runner, mut lines) = Runner::start(runner, job, &token, false)?;
+    let (mut runner, mut lines) = Runner::start(runner, job, &token, false, false)?;
     let mut listener = Listener { attempt: Attempt::new(&job.spec), output: RunnerOutput::default(), parameters };
     let result = listen(&mut runner, &mut lines, &mut listener, limit, &mut tell).await;
     let asked = match result {

@@ -69,6 +69,10 @@ fn several_nodes_need_a_runner_that_shares_a_job() {
 
     error: x.yaml: 1 mistake
     "#);
+    let local = plain.replacen("limits:", "backend: {local: {ranks: 2}}\nlimits:", 1);
+    fs::write(&spec, local).expect("ours");
+    let said = shown(dir.path(), &["plan", "x.yaml"]);
+    assert!(said.contains("`backend.local.ranks` is 2, but runner `own` trains a job in one process"), "{said}");
     let sites = dir.path().join("sites.yaml");
     fs::write(&sites, "home: {nodes: 2}\n").expect("ours");
     fs::write(&spec, &plain).expect("ours");

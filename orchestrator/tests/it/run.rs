@@ -12,6 +12,7 @@ mod faults;
 mod half_open;
 mod history;
 mod hostile;
+mod local_ranks;
 mod memory;
 mod pilots;
 mod plain;

@@ -1,5 +1,6 @@
 //! Training batches, assembled on a thread of their own, one ahead of the step that uses them.
 
+use std::ops::Range;
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, sync_channel};
 
@@ -113,12 +114,14 @@ pub struct Source<D> {
     pub seed: u64,
     /// B.
     pub global_batch: u64,
+    /// Pairs of each batch that are taken here: all, or those of this rank.
+    pub share: Range<u64>,
     /// Images that are decoded and cut at once.
     pub threads: usize,
 }
 
 impl<D: Images + 'static> Source<D> {
-    /// Batches from sample position `from` to `to`, both multiples of the batch.
+    /// Batches, or this rank's share of each, from sample position `from` to `to`, both multiples of the batch.
     pub fn stream(self, from: u64, to: u64) -> Receiver<Result<Batch, pool::Error>> {
         let (sender, receiver) = sync_channel(1);
         std::thread::spawn(move || {
@@ -135,10 +138,12 @@ impl<D: Images + 'static> Source<D> {
     }
 
     fn assemble(&self, order: &mut Order, start: u64) -> Result<Batch, pool::Error> {
-        let indices = order.batch(start, self.global_batch);
+        let start = start + self.share.start;
+        let size = self.share.end - self.share.start;
+        let indices = order.batch(start, size);
         let patches = augmented(&*self.images, &self.patches, self.augmentation, self.seed, start, &indices)?;
         let (tokens, ends) = self.captions.gather(indices.iter().copied());
-        let positions = start..start + self.global_batch;
+        let positions = start..start + size;
         let kept = positions.flat_map(|position| self.dropout.rows(self.seed, position)).collect();
         Ok(Batch { patches, tokens, ends, kept })
     }
@@ -173,11 +178,7 @@ pub fn augmented(
 }
 
 /// Images as they are, for evaluation: (B, T, 3 p^2).
-pub fn whole_images(
-    images: &impl Images,
-    patches: &Patches,
-    indices: std::ops::Range<usize>,
-) -> Result<Vec<f32>, pool::Error> {
+pub fn whole_images(images: &impl Images, patches: &Patches, indices: Range<usize>) -> Result<Vec<f32>, pool::Error> {
     let mut pixels = vec![0; patches.image_bytes()];
     let mut out = Vec::with_capacity(indices.len() * patches.len());
     for index in indices {

@@ -1,8 +1,12 @@
 //! Samples a second of a full training step (forward, loss, backward, AdamW) on made-up data, and the loss's share.
 
 use std::io::Write;
-use std::time::Instant;
+use std::net::TcpListener;
+use std::ops::Range;
+use std::process::Command;
+use std::time::{Duration, Instant};
 
+use kernels::comm::TcpRing;
 use protocol::{
     Augmentation, Layers, Loss, ModelConfig, Precision, Recipe, Resources, Schedule, TextConfig, VisionConfig,
 };
@@ -15,6 +19,7 @@ use crate::loss;
 use crate::model::Clip;
 use crate::optimizer::{AdamW, learning_rate};
 use crate::order::Draws;
+use crate::ranks::{Ranks, Start};
 use crate::step::{self, StepOptions};
 
 /// What to measure.
@@ -39,7 +44,10 @@ pub struct BenchOptions {
     /// Timed steps, after three others.
     #[arg(long, default_value_t = 10)]
     pub steps: u64,
-    /// Threads for arithmetic.
+    /// Processes that share a batch.
+    #[arg(long, default_value_t = 1)]
+    pub ranks: usize,
+    /// Threads for arithmetic, of each process.
     #[arg(long, default_value_t = 2)]
     pub threads: usize,
     /// `cpu`, `cuda` or `cuda:N`.
@@ -65,15 +73,36 @@ pub fn bench(options: &BenchOptions, out: &mut impl Write) -> anyhow::Result<()>
         options.batch
     );
     anyhow::ensure!(options.steps > 0, "--steps must be at least 1");
+    anyhow::ensure!(
+        (1..=options.batch).contains(&(options.ranks as u64)),
+        "--ranks {} must be 1 to --batch {}",
+        options.ranks,
+        options.batch
+    );
+    let place = std::env::var("RANK").ok().filter(|_| options.ranks > 1);
+    if options.ranks > 1 && place.is_none() {
+        return start_ranks(options.ranks);
+    }
     let resources = Resources { device: options.device.clone(), threads: options.threads };
-    let device = device::open(&resources)?;
+    let local_rank = place.map(|rank| rank.parse()).transpose()?;
+    let device = device::open(&resources, local_rank)?;
+    let ranks = match local_rank {
+        Some(_) => Some(Ranks::over(TcpRing::from_env(PEERS_LIMIT)?, device)?),
+        None => None,
+    };
     for (name, config) in models(options)? {
         let precision = if options.bf16 { Precision::AmpBf16 } else { Precision::Fp32 };
         let mut model = Clip::new(&config, precision, 0, device);
-        let batch = batch(options, &config, &model);
+        let mut batch = batch(options, &config, &model);
+        if let Some(ranks) = &ranks {
+            batch = rows(&batch, &ranks.rows(options.batch));
+        }
         let recipe = recipe(options, precision);
         let step_options = StepOptions::new(&recipe, device);
         let mut optimizer = AdamW::new(&model.parameters);
+        if let Some(ranks) = &ranks {
+            ranks.spread(&mut model.parameters, &mut optimizer, Start::default())?;
+        }
         let mut last = Tensor::new();
         let mut started = (Instant::now(), device::processor_secs());
         for step in 0..options.steps + WARM {
@@ -82,21 +111,30 @@ pub fn bench(options: &BenchOptions, out: &mut impl Write) -> anyhow::Result<()>
                 started = (Instant::now(), device::processor_secs());
             }
             let lr = learning_rate(&recipe, step, options.steps + WARM);
-            let (loss, gradients) = step::gradients(&model, &model.inputs(&batch), step_options)?;
-            optimizer.step(&mut model.parameters, &gradients, &recipe, lr, options.threads);
+            let comm = ranks.as_ref().map(Ranks::comm);
+            let (loss, gradients) = step::gradients(&model, &model.inputs(&batch), step_options, comm)?;
+            let (parameters, threads) = (&mut model.parameters, options.threads);
+            if let Some(ranks) = &ranks {
+                ranks.step(parameters, &mut optimizer, &gradients, (&recipe, lr), threads, false)?;
+            } else {
+                optimizer.step(parameters, &gradients, &recipe, lr, threads);
+            }
             model.clamp_logit_scale();
             last = loss;
         }
         let _ = last.double_value(&[]);
         let secs = started.0.elapsed().as_secs_f64() / options.steps as f64;
         let processor = device::processor_secs().zip(started.1).map_or(f64::NAN, |(now, then)| now - then);
+        if ranks.as_ref().is_some_and(|ranks| !ranks.is_first()) {
+            continue;
+        }
         let loss_secs = loss_secs(options, config.embed_dim, &model, step_options)?;
         writeln!(
             out,
             "{name} batch {} params {:.2}M {}: {:.1} samples/s, {:.1} ms/step, {:.1} ms of processor time, {} loss {:.2} ms = {:.4} %",
             options.batch,
             model.parameters.count() as f64 / 1e6,
-            device::name(device, options.threads),
+            device::name(device, options.threads, options.ranks),
             options.batch as f64 / secs,
             1e3 * secs,
             1e3 * processor / options.steps as f64,
@@ -104,6 +142,25 @@ pub fn bench(options: &BenchOptions, out: &mut impl Write) -> anyhow::Result<()>
             1e3 * loss_secs,
             1e2 * loss_secs / secs,
         )?;
+    }
+    Ok(())
+}
+
+/// How long ranks wait for each other; long enough for rank 0 to time the loss alone.
+const PEERS_LIMIT: Duration = Duration::from_mins(5);
+
+/// Starts this very command once for each rank, and waits for all.
+fn start_ranks(ranks: usize) -> anyhow::Result<()> {
+    let port = TcpListener::bind(("127.0.0.1", 0))?.local_addr()?.port().to_string();
+    let start = |rank: usize| {
+        let mut command = Command::new(std::env::current_exe()?);
+        command.args(std::env::args_os().skip(1)).env("RANK", rank.to_string()).env("WORLD_SIZE", ranks.to_string());
+        command.env("MASTER_ADDR", "127.0.0.1").env("MASTER_PORT", &port).spawn()
+    };
+    let started: Vec<_> = (0..ranks).map(start).collect::<Result<_, _>>()?;
+    for (rank, mut process) in started.into_iter().enumerate() {
+        let status = process.wait()?;
+        anyhow::ensure!(status.success(), "rank {rank} left with {status}");
     }
     Ok(())
 }
@@ -121,7 +178,7 @@ fn loss_secs(options: &BenchOptions, width: u64, model: &Clip, step: StepOptions
     let mut times = Vec::new();
     for _ in 0..options.steps + WARM {
         let started = Instant::now();
-        let found = loss::contrastive_gradients(&images, &texts, model.logits(), step)?;
+        let found = loss::contrastive_gradients(&images, &texts, model.logits(), step, None)?;
         let _ = found.loss.double_value(&[]);
         times.push(started.elapsed().as_secs_f64());
     }
@@ -209,5 +266,19 @@ fn batch(options: &BenchOptions, config: &ModelConfig, model: &Clip) -> Batch {
         tokens: (0..options.batch * context).map(|_| (draws.next_u64() % vocabulary) as i64).collect(),
         kept: Vec::new(),
         ends: (0..options.batch).map(|_| (draws.next_u64() % context) as i64).collect(),
+    }
+}
+
+fn rows(batch: &Batch, rows: &Range<u64>) -> Batch {
+    fn of<T: Copy>(values: &[T], pairs: usize, rows: &Range<u64>) -> Vec<T> {
+        let width = values.len() / pairs;
+        values[rows.start as usize * width..rows.end as usize * width].to_vec()
+    }
+    let pairs = batch.len();
+    Batch {
+        patches: of(&batch.patches, pairs, rows),
+        tokens: of(&batch.tokens, pairs, rows),
+        ends: of(&batch.ends, pairs, rows),
+        kept: of(&batch.kept, pairs, rows),
     }
 }

@@ -162,12 +162,12 @@ impl Folder {
         })
     }
 
-    /// Writes a checkpoint and drops all but the newest good ones, unless all are to be kept.
-    /// Returns its folder and the sha256 of its manifest.
+    /// Writes a checkpoint, with the optimiser's moments, and drops all but the newest good ones, unless all are to be
+    /// kept. Returns its folder and the sha256 of its manifest.
     pub fn write(
         &mut self,
         model: &Clip,
-        optimizer: &AdamW,
+        [first, second]: [&Tensor; 2],
         position: Position,
         losses: &[f64],
     ) -> Result<(PathBuf, String), CheckpointError> {
@@ -175,7 +175,7 @@ impl Folder {
         let (path, temporary) = (self.dir.join(&name), self.dir.join(format!(".{name}.tmp")));
         remove_if_there(&temporary)?;
         fs::create_dir(&temporary).map_err(io_error("create", &temporary))?;
-        let moments = [("exp_avg", &optimizer.first), ("exp_avg_sq", &optimizer.second)];
+        let moments = [("exp_avg", first), ("exp_avg_sq", second)];
         let mut files = vec![
             write_tensors(&temporary, MODEL_FILE, &model.parameters, &[("", &model.parameters.flat)])?,
             write_tensors(&temporary, OPTIMIZER_FILE, &model.parameters, &moments)?,

@@ -25,6 +25,14 @@ pub enum DeviceError {
         /// CUDA devices.
         count: i64,
     },
+    /// A device that this process can't take as its own.
+    #[error("device `{name}` can't be made the current one ({wrong}), which the ranks of a job need")]
+    NotCurrent {
+        /// The device asked for.
+        name: String,
+        /// What CUDA said.
+        wrong: String,
+    },
     /// No threads.
     #[error("`resources.threads` is 0: give at least 1")]
     NoThreads,
@@ -33,8 +41,9 @@ pub enum DeviceError {
 /// libtorch takes this number once in a process.
 static INTEROP_THREADS: Once = Once::new();
 
-/// Opens the device a job asks for and sets up arithmetic threads, before any tensor of the job is made.
-pub fn open(resources: &Resources) -> Result<Device, DeviceError> {
+/// Opens the device a job asks for and sets up arithmetic threads, before any tensor of the job is made. Of several
+/// ranks on a machine (`local_rank`) each takes the GPU of its number where the job says `cuda`.
+pub fn open(resources: &Resources, local_rank: Option<usize>) -> Result<Device, DeviceError> {
     keep_freed_memory();
     if resources.threads == 0 {
         return Err(DeviceError::NoThreads);
@@ -43,13 +52,18 @@ pub fn open(resources: &Resources) -> Result<Device, DeviceError> {
     INTEROP_THREADS.call_once(|| tch::set_num_interop_threads(1));
     let name = resources.device.as_str();
     let Device::Cuda(index) = parse(name)? else { return Ok(Device::Cpu) };
+    let index = local_rank.filter(|_| name == "cuda").unwrap_or(index);
     load_cuda();
     if !Cuda::is_available() {
         return Err(DeviceError::NoCuda(name.into()));
     }
     let count = Cuda::device_count();
     if index as i64 >= count {
-        return Err(DeviceError::NoSuchDevice { name: name.into(), count });
+        return Err(DeviceError::NoSuchDevice { name: format!("cuda:{index}"), count });
+    }
+    if local_rank.is_some() {
+        let name = || format!("cuda:{index}");
+        make_current(index).map_err(|wrong| DeviceError::NotCurrent { name: name(), wrong })?;
     }
     Ok(Device::Cuda(index))
 }
@@ -71,13 +85,15 @@ pub fn devices() -> Vec<String> {
     (0..count).map(|index| format!("cuda:{index}")).chain(["cpu".to_owned()]).collect()
 }
 
-/// A device in words, for `started`.
-pub fn name(device: Device, threads: usize) -> String {
-    match device {
+/// A device in words, for `started`: of one process, or of each of several ranks.
+pub fn name(device: Device, threads: usize, ranks: usize) -> String {
+    let of_one = match device {
+        Device::Cuda(_) if ranks > 1 => "cuda".to_owned(),
         Device::Cuda(index) => format!("cuda:{index}"),
         _ if threads == 1 => "cpu (1 thread)".to_owned(),
         _ => format!("cpu ({threads} threads)"),
-    }
+    };
+    if ranks > 1 { format!("{ranks} ranks, each {of_one}") } else { of_one }
 }
 
 /// Largest resident memory of this process since [`reset_peak_memory`], bytes.
@@ -120,6 +136,23 @@ fn load_cuda() {
     const LIBRARY: &CStr = c"libtorch_cuda.so";
     // SAFETY: runs libtorch's own initialisers, as linking it would. A null handle means that it is not there.
     unsafe { libc::dlopen(LIBRARY.as_ptr(), libc::RTLD_NOW | libc::RTLD_GLOBAL) };
+}
+
+/// Makes a device this thread's current one, which is the one that NCCL takes. tch has no call for it; the CUDA runtime
+/// came in with libtorch.
+#[expect(unsafe_code, reason = "a function of a library that was loaded by hand")]
+fn make_current(index: usize) -> Result<(), String> {
+    const FUNCTION: &CStr = c"cudaSetDevice";
+    // SAFETY: looks a name up; where it is found it is CUDA's `cudaError_t cudaSetDevice(int)`.
+    let code = unsafe {
+        let function = libc::dlsym(libc::RTLD_DEFAULT, FUNCTION.as_ptr());
+        if function.is_null() {
+            return Err("no cudaSetDevice was loaded with libtorch".to_owned());
+        }
+        let set: unsafe extern "C" fn(libc::c_int) -> libc::c_int = std::mem::transmute(function);
+        set(index as libc::c_int)
+    };
+    if code == 0 { Ok(()) } else { Err(format!("cudaSetDevice gives {code}")) }
 }
 
 /// Keeps freed memory in the process. A step frees and asks for the same hundred megabytes again; by default glibc

@@ -42,7 +42,7 @@ pub fn finetune(options: &FinetuneOptions, to: &mut impl Write) -> anyhow::Resul
     if plan.fine_tuning.as_ref().is_some_and(|tuning| tuning.head == Head::Linear) {
         bail!("`head: linear` trains a layer that has no place in a model's folder: plan it with `ft_head: zeroshot`");
     }
-    let device = device::open(&job.resources)?;
+    let device = device::open(&job.resources, None)?;
     let mut model = Clip::new(&job.spec.model.config, job.spec.recipe.precision, job.spec.seed, device);
     begin(&job, from.as_deref(), &mut model)?;
     let held_out = prepared.held_out(&job, &plan)?;

@@ -203,7 +203,7 @@ struct Measuring {
 impl Measuring {
     fn of(path: &Path) -> anyhow::Result<Measuring> {
         let (job, mut prepared) = (job::read(path)?, Prepared::default());
-        let device = device::open(&job.resources)?;
+        let device = device::open(&job.resources, None)?;
         let mut held_out = Vec::new();
         for plan in &job.spec.evaluations {
             // What lies on the way to fine-tuned weights is measured, not tuned again.

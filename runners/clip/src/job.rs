@@ -70,7 +70,7 @@ pub fn describe(devices: Vec<String>) -> Description {
         reads_data: true,
         devices,
         serve: true,
-        ranks: false,
+        ranks: true,
         init: true,
         branches: true,
     }
@@ -97,11 +97,11 @@ fn check(job: &Job) -> Result<(), JobError> {
         let planned = format!("{} {}", spec.runner.name, spec.runner.version);
         return Err(JobError::Runner { planned });
     }
-    // Each of several would train all of it.
-    let several = job.ranks.as_ref().map_or(1, |ranks| ranks.world_size);
-    require("ranks.world_size", job.ranks.is_none(), several, || "clip-runner trains a job in one process".into())?;
     let batch = spec.recipe.global_batch;
     require("recipe.global_batch", batch > 0, batch, || "must be at least 1".into())?;
+    let ranks = job.ranks.as_ref().map_or(1, |ranks| ranks.world_size);
+    let some_for_each = ranks > 0 && ranks as u64 <= batch;
+    require("ranks.world_size", some_for_each, ranks, || format!("must be 1 to the global batch, {batch}"))?;
     let parts = spec.recipe.accum_freq;
     let equal = parts > 0 && batch.is_multiple_of(parts);
     require("recipe.accum_freq", equal, parts, || format!("must divide the global batch, {batch}"))?;

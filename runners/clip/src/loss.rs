@@ -7,10 +7,12 @@
 //! The sigmoid loss (Zhai et al. 2023, section 3.1; `SigLipLoss`):
 //! L = 1/B sum_ij softplus(-z_ij (l_ij + b)), z_ij = 1 for i = j and -1 else.
 
+use kernels::comm::Comm;
 use kernels::{Gradients, LossError, Options, Wanted};
 use protocol::Loss;
 use tch::{Kind, Tensor};
 
+use crate::ranks;
 use crate::step::StepOptions;
 
 /// What logits are made of beside features: parameters of the model.
@@ -43,33 +45,44 @@ pub fn contrastive(
 }
 
 /// L and its gradients with respect to embeddings that carry no graph, to `logit_scale` (as `scale`) and to
-/// `logit_bias`.
+/// `logit_bias`. Over ranks: L of all pairs, gradients for this rank's embeddings, and its parts of the others.
 pub fn contrastive_gradients(
     images: &Tensor,
     texts: &Tensor,
     logits: LogitParameters<'_>,
     options: StepOptions,
+    comm: Option<&dyn Comm>,
 ) -> Result<Gradients, LossError> {
     let scale = logits.scale.detach().exp();
     let mut found = match options.loss {
-        Loss::Fused => kernels::clip_gradients(images, texts, &scale, &fused(options), Wanted::ALL, None)?,
+        Loss::Fused => kernels::clip_gradients(images, texts, &scale, &fused(options), Wanted::ALL, comm)?,
         Loss::Siglip => {
             let bias = logits.bias()?.detach();
-            kernels::siglip_gradients(images, texts, &scale, &bias, &fused(options), Wanted::ALL, None)?
+            kernels::siglip_gradients(images, texts, &scale, &bias, &fused(options), Wanted::ALL, comm)?
         }
-        Loss::Reference => return Ok(reference_gradients(images, texts, logits.scale)),
+        Loss::Reference => return reference_gradients(images, texts, logits.scale, comm),
     };
     found.scale = found.scale.map(|slope| slope * scale);
     Ok(found)
 }
 
-fn reference_gradients(images: &Tensor, texts: &Tensor, logit_scale: &Tensor) -> Gradients {
+/// Every rank computes all of it, and takes what is its own: the scale's gradient is rank 0's.
+fn reference_gradients(
+    images: &Tensor,
+    texts: &Tensor,
+    logit_scale: &Tensor,
+    comm: Option<&dyn Comm>,
+) -> Result<Gradients, LossError> {
     let leaf = |tensor: &Tensor| tensor.detach().set_requires_grad(true);
-    let leaves = [leaf(images), leaf(texts), leaf(logit_scale)];
+    let all = |rows: &Tensor| comm.map_or(Ok((rows.shallow_clone(), 0)), |comm| ranks::gather_rows(comm, rows));
+    let ((all_images, from), (all_texts, _)) = (all(images)?, all(texts)?);
+    let leaves = [leaf(&all_images), leaf(&all_texts), leaf(logit_scale)];
     let loss = reference(&leaves[0], &leaves[1], &leaves[2]);
     let mut gradients = Tensor::run_backward(&[&loss], &leaves, false, false).into_iter();
-    let (images, texts, scale) = (gradients.next(), gradients.next(), gradients.next());
-    Gradients { loss: loss.detach(), images, texts, scale, bias: None }
+    let mut own = |rows: &Tensor| gradients.next().map(|all| all.narrow(0, from, rows.size()[0]));
+    let (images, texts) = (own(images), own(texts));
+    let scale = gradients.next().map(|scale| if from == 0 { scale } else { scale.zeros_like() });
+    Ok(Gradients { loss: loss.detach(), images, texts, scale, bias: None })
 }
 
 fn fused(options: StepOptions) -> Options<'static> {
@@ -115,7 +128,8 @@ mod tests {
             let logits = LogitParameters { scale: &scale, bias: None };
             let value = contrastive(&images, &texts, logits, options).expect("a loss");
             let walked = Tensor::run_backward(&[&value], &[&images, &texts, &scale], false, false);
-            let found = contrastive_gradients(&images.detach(), &texts.detach(), logits, options).expect("gradients");
+            let found =
+                contrastive_gradients(&images.detach(), &texts.detach(), logits, options, None).expect("gradients");
             let direct = [found.images, found.texts, found.scale].map(|gradient| gradient.expect("wanted"));
             for (loss, gradients) in [(value, walked), (found.loss, direct.into())] {
                 assert!(near(loss.double_value(&[]), expected.loss));
@@ -146,7 +160,7 @@ mod tests {
         let logits = LogitParameters { scale: &scale, bias: Some(&bias) };
         let value = contrastive(&images, &texts, logits, options).expect("a loss");
         let walked = Tensor::run_backward(&[&value], &[&images, &texts, &scale, &bias], false, false);
-        let found = contrastive_gradients(&images.detach(), &texts.detach(), logits, options).expect("gradients");
+        let found = contrastive_gradients(&images.detach(), &texts.detach(), logits, options, None).expect("gradients");
         let direct = [found.images, found.texts, found.scale, found.bias].map(|gradient| gradient.expect("wanted"));
         for (loss, gradients) in [(value, walked), (found.loss, direct.into())] {
             assert!(near(loss.double_value(&[]), expected.loss));

@@ -8,6 +8,8 @@
 //! w <- w - lr / (1 - b1^t) m / (sqrt(v / (1 - b2^t)) + eps)
 //! ```
 
+use std::ops::Range;
+
 use protocol::{Recipe, Schedule};
 use tch::{Device, Kind, Tensor};
 
@@ -19,7 +21,7 @@ const CHUNK: usize = 1 << 16;
 /// Below this many floats a second thread costs more than it saves.
 const PARALLEL_FLOATS: usize = 1 << 18;
 
-/// State of AdamW.
+/// State of AdamW: of all parameters, or of this rank's share of their buffer ([`AdamW::keep`]).
 #[derive(Debug)]
 pub struct AdamW {
     /// First moment m, laid out as the parameters.
@@ -67,22 +69,62 @@ impl AdamW {
         lr: f64,
         threads: usize,
     ) {
-        self.steps += 1;
-        let t = self.steps as f64;
-        let [b1, b2] = recipe.betas;
-        let clip = recipe.grad_clip_norm.map_or(1.0, |largest| (largest / (norm(gradients) + 1e-6)).min(1.0));
-        let size = StepSize {
-            rate: lr / (1.0 - b1.powf(t)),
-            second_scale: (1.0 - b2.powf(t)).sqrt().recip(),
-            decay: 1.0 - lr * recipe.weight_decay,
-            clip,
-            betas: recipe.betas,
-            eps: recipe.eps,
-        };
+        let size = self.next_size(recipe, lr, || norm(gradients));
         if parameters.flat.device() == Device::Cpu {
             self.step_on_slices(parameters, gradients, size, threads);
         } else {
             tch::no_grad(|| self.step_on_tensors(parameters, gradients, size));
+        }
+    }
+
+    /// Forgets the state of all but these floats of the parameters' buffer (ZeRO, Rajbhandari et al. 2020, stage 1).
+    pub fn keep(&mut self, share: &Range<usize>) {
+        let own = |all: &Tensor| all.narrow(0, share.start as i64, share.len() as i64).copy();
+        (self.first, self.second) = (own(&self.first), own(&self.second));
+    }
+
+    /// The step of [`AdamW::step`] on a share of the parameters' buffer, whose state alone is kept here. `gradient` is
+    /// the share's own, `norm` that of all gradients.
+    ///
+    /// # Panics
+    /// If layers have learning rates of their own: only fine-tuning has those, in one process.
+    pub fn step_share(
+        &mut self,
+        parameters: &mut Parameters,
+        share: &Range<usize>,
+        gradient: &Tensor,
+        norm: f64,
+        (recipe, lr): (&Recipe, f64),
+        threads: usize,
+    ) {
+        assert!(parameters.lr_scales.is_none(), "one learning rate for all layers");
+        let size = self.next_size(recipe, lr, || norm);
+        let decayed = parameters.decayed.clamp(share.start, share.end) - share.start;
+        if parameters.flat.device() != Device::Cpu {
+            let mut own = parameters.flat.narrow(0, share.start as i64, share.len() as i64);
+            return tch::no_grad(|| self.update_tensors(&mut own, decayed, gradient, size, None));
+        }
+        let (decayed_w, w) = floats_mut(&mut parameters.flat)[share.clone()].split_at_mut(decayed);
+        let (decayed_m, m) = floats_mut(&mut self.first).split_at_mut(decayed);
+        let (decayed_v, v) = floats_mut(&mut self.second).split_at_mut(decayed);
+        let (decayed_g, g) = floats(gradient).split_at(decayed);
+        let mut chunks = in_chunks(decayed_w, decayed_m, decayed_v, decayed_g, size.decay as f32, size);
+        chunks.append(&mut in_chunks(w, m, v, g, 1.0, size));
+        update_all(chunks, share.len(), threads);
+    }
+
+    /// Counts a step, and gives its numbers.
+    fn next_size(&mut self, recipe: &Recipe, lr: f64, norm: impl FnOnce() -> f64) -> StepSize {
+        self.steps += 1;
+        let t = self.steps as f64;
+        let [b1, b2] = recipe.betas;
+        StepSize {
+            rate: lr / (1.0 - b1.powf(t)),
+            second_scale: (1.0 - b2.powf(t)).sqrt().recip(),
+            decay: 1.0 - lr * recipe.weight_decay,
+            clip: recipe.grad_clip_norm.map_or(1.0, |largest| (largest / (norm() + 1e-6)).min(1.0)),
+            betas: recipe.betas,
+            eps: recipe.eps,
         }
     }
 
@@ -101,57 +143,84 @@ impl AdamW {
             let decay = if parameter.offset < parameters.decayed { size.decay as f32 } else { 1.0 };
             let end = gap + parameter.numel;
             let own = [weights.split_off_mut(..end), first.split_off_mut(..end), second.split_off_mut(..end)];
-            let [w, m, v] = own.map(|own| own.expect("buffers of one layout")[gap..].chunks_mut(CHUNK));
-            let g = floats(gradient).chunks(CHUNK);
-            chunks.extend(w.zip(m).zip(v).zip(g).map(|(((w, m), v), g)| (w, m, v, g, decay, size)));
+            let [w, m, v] = own.map(|own| &mut own.expect("buffers of one layout")[gap..]);
+            chunks.append(&mut in_chunks(w, m, v, floats(gradient), decay, size));
         }
-        if threads < 2 || taken < PARALLEL_FLOATS {
-            for (w, m, v, g, decay, size) in chunks {
-                update(w, m, v, g, decay, size);
-            }
-            return;
-        }
-        let mut shares: Vec<(usize, Vec<_>)> = (0..threads).map(|_| (0, Vec::new())).collect();
-        for chunk in chunks {
-            let lightest = shares.iter_mut().min_by_key(|share| share.0).expect("at least two threads");
-            lightest.0 += chunk.0.len();
-            lightest.1.push(chunk);
-        }
-        std::thread::scope(|scope| {
-            for (_, share) in shares {
-                scope.spawn(move || {
-                    for (w, m, v, g, decay, size) in share {
-                        update(w, m, v, g, decay, size);
-                    }
-                });
-            }
-        });
+        update_all(chunks, taken, threads);
     }
 
     fn step_on_tensors(&mut self, parameters: &mut Parameters, gradients: &[Tensor], size: StepSize) {
         let laid_out = parameters.zeros_like_flat();
-        for (parameter, gradient) in parameters.list.iter().zip(gradients) {
-            let mut place = laid_out.narrow(0, parameter.offset as i64, parameter.numel as i64);
-            place.copy_(&gradient.flatten(0, -1));
-        }
-        let gradient = laid_out * size.clip;
+        parameters.lay_out(gradients, &laid_out);
+        let (decayed, scales) = (parameters.decayed, parameters.lr_scales.as_ref());
+        self.update_tensors(&mut parameters.flat, decayed, &laid_out, size, scales);
+    }
+
+    /// Of `weights` the first `decayed` decay.
+    fn update_tensors(
+        &mut self,
+        weights: &mut Tensor,
+        decayed: usize,
+        gradient: &Tensor,
+        size: StepSize,
+        scales: Option<&Tensor>,
+    ) {
+        let gradient = gradient * size.clip;
         let [b1, b2] = size.betas;
-        let mut decayed = parameters.flat.narrow(0, 0, parameters.decayed as i64);
-        let _ = match &parameters.lr_scales {
-            None => decayed.g_mul_scalar_(size.decay),
-            Some(scales) => {
-                decayed.g_mul_(&(scales.narrow(0, 0, parameters.decayed as i64) * (size.decay - 1.0) + 1.0))
-            }
+        let mut decayed_part = weights.narrow(0, 0, decayed as i64);
+        let _ = match scales {
+            None => decayed_part.g_mul_scalar_(size.decay),
+            Some(scales) => decayed_part.g_mul_(&(scales.narrow(0, 0, decayed as i64) * (size.decay - 1.0) + 1.0)),
         };
         let _ = self.first.g_mul_scalar_(b1).g_add_(&(&gradient * (1.0 - b1)));
         let _ = self.second.g_mul_scalar_(b2).g_add_(&(gradient.square() * (1.0 - b2)));
         let denominator = self.second.sqrt() * size.second_scale + size.eps;
         let step = &self.first / denominator * size.rate;
-        let _ = match &parameters.lr_scales {
-            None => parameters.flat.g_sub_(&step),
-            Some(scales) => parameters.flat.g_sub_(&(step * scales)),
+        let _ = match scales {
+            None => weights.g_sub_(&step),
+            Some(scales) => weights.g_sub_(&(step * scales)),
         };
     }
+}
+
+/// Weights, moments and gradient of some floats, the factor that those weights decay by, and the numbers of their step.
+type Chunk<'a> = (&'a mut [f32], &'a mut [f32], &'a mut [f32], &'a [f32], f32, StepSize);
+
+fn in_chunks<'a>(
+    w: &'a mut [f32],
+    m: &'a mut [f32],
+    v: &'a mut [f32],
+    g: &'a [f32],
+    decay: f32,
+    size: StepSize,
+) -> Vec<Chunk<'a>> {
+    let [w, m, v] = [w, m, v].map(|all| all.chunks_mut(CHUNK));
+    w.zip(m).zip(v).zip(g.chunks(CHUNK)).map(|(((w, m), v), g)| (w, m, v, g, decay, size)).collect()
+}
+
+/// Updates chunks of `total` floats, which no two threads share.
+fn update_all(chunks: Vec<Chunk<'_>>, total: usize, threads: usize) {
+    if threads < 2 || total < PARALLEL_FLOATS {
+        for (w, m, v, g, decay, size) in chunks {
+            update(w, m, v, g, decay, size);
+        }
+        return;
+    }
+    let mut shares: Vec<(usize, Vec<_>)> = (0..threads).map(|_| (0, Vec::new())).collect();
+    for chunk in chunks {
+        let lightest = shares.iter_mut().min_by_key(|share| share.0).expect("at least two threads");
+        lightest.0 += chunk.0.len();
+        lightest.1.push(chunk);
+    }
+    std::thread::scope(|scope| {
+        for (_, share) in shares {
+            scope.spawn(move || {
+                for (w, m, v, g, decay, size) in share {
+                    update(w, m, v, g, decay, size);
+                }
+            });
+        }
+    });
 }
 
 #[inline]
@@ -346,6 +415,32 @@ mod tests {
         let one = after(1);
         assert!(one.equal(&after(2)), "threads change nothing");
         assert!((one - after(0)).abs().max().double_value(&[]) < 1e-5);
+    }
+
+    #[test]
+    fn shares_of_the_buffer_take_the_step_of_the_whole() {
+        let gradients: Vec<Tensor> = drawn(2).list.iter().map(|p| p.tensor.detach()).collect();
+        let clipped = Recipe { grad_clip_norm: Some(1.0), ..recipe() };
+        let mut whole = drawn(1);
+        let len = whole.flat.numel();
+        let mut optimizer = AdamW::new(&whole);
+        (0..3).for_each(|_| optimizer.step(&mut whole, &gradients, &clipped, 0.1, 1));
+        let laid_out = whole.zeros_like_flat();
+        whole.lay_out(&gradients, &laid_out);
+        // Cut within a matrix, at the end of what decays, and within the rest.
+        let bounds = [0, 70_001, whole.decayed, len - 3, len];
+        let mut parts = drawn(1);
+        for bounds in bounds.windows(2) {
+            let share = bounds[0]..bounds[1];
+            let mut own = AdamW::new(&parts);
+            own.keep(&share);
+            let gradient = laid_out.narrow(0, share.start as i64, share.len() as i64);
+            for _ in 0..3 {
+                own.step_share(&mut parts, &share, &gradient, norm(&gradients), (&clipped, 0.1), 2);
+            }
+            assert!(own.first.equal(&optimizer.first.narrow(0, share.start as i64, share.len() as i64)));
+        }
+        assert!(parts.flat.equal(&whole.flat));
     }
 
     #[test]

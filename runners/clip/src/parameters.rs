@@ -119,6 +119,13 @@ impl Parameters {
         self.list.iter().map(|parameter| parameter.numel as u64).sum()
     }
 
+    /// Writes a tensor for each parameter, in order, into a buffer of their layout.
+    pub fn lay_out(&self, tensors: &[Tensor], flat: &Tensor) {
+        for (parameter, tensor) in self.list.iter().zip(tensors) {
+            flat.narrow(0, parameter.offset as i64, parameter.numel as i64).copy_(&tensor.flatten(0, -1));
+        }
+    }
+
     /// A buffer of the same layout filled with zeros: a moment of the optimiser.
     pub fn zeros_like_flat(&self) -> Tensor {
         Tensor::zeros(self.flat.size(), (Kind::Float, self.flat.device()))

@@ -1,6 +1,7 @@
 //! Trains one job: the loop, its reports, checkpoints and evaluations, and how it ends.
 
-use std::io;
+mod error;
+
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -11,129 +12,26 @@ use tch::{Kind, Tensor};
 
 use crate::augment::Patches;
 use crate::batches::{Batch, PatchDropout, Source};
-use crate::checkpoint::{CheckpointError, Folder, Position};
-use crate::device::{self, DeviceError};
-use crate::evaluate::{EvaluateError, HeldOut};
-use crate::job::{self, JobError};
+use crate::checkpoint::{Folder, Position};
+use crate::device;
+use crate::evaluate::HeldOut;
+use crate::job;
 use crate::model::Clip;
 use crate::optimizer::{self, AdamW, learning_rate};
 use crate::prepared::Prepared;
+use crate::ranks::{Place, Ranks, Start};
 use crate::report;
 use crate::serve::StopSignal;
 use crate::step::{self, StepOptions};
-use crate::tokenizer::TokenizerError;
-use crate::weights::{self, WeightsError};
+use crate::weights;
+
+pub use error::RunError;
 
 /// Steps are reported at least this often.
 const REPORT_INTERVAL: Duration = Duration::from_secs(10);
 
 /// Reports over a training, if steps are quick.
 const REPORTS: u64 = 100;
-
-/// Why a job ended before its end.
-#[derive(Debug, thiserror::Error)]
-pub enum RunError {
-    /// The job.
-    #[error(transparent)]
-    Job(#[from] JobError),
-    /// Its device.
-    #[error(transparent)]
-    Device(#[from] DeviceError),
-    /// Its data.
-    #[error(transparent)]
-    Pool(#[from] pool::Error),
-    /// Other data than those the job was planned for.
-    #[error(
-        "pool `{pool}` has changed since the job was planned{shards}: its digest is {found}, the job says {planned}; plan again"
-    )]
-    PoolChanged {
-        /// Name of the pool.
-        pool: String,
-        /// ` (in 00000.tar)`, where it is known in which shards.
-        shards: String,
-        /// As it is now.
-        found: String,
-        /// As the job says.
-        planned: String,
-    },
-    /// Its tokenizer.
-    #[error(transparent)]
-    Tokenizer(#[from] TokenizerError),
-    /// An evaluation.
-    #[error(transparent)]
-    Evaluate(#[from] EvaluateError),
-    /// The loss.
-    #[error(transparent)]
-    Loss(#[from] kernels::LossError),
-    /// More of the pool can't be used than may be.
-    #[error(
-        "pool `{pool}`: {pairs} pairs can be used, {planned} were planned, and at most {most} may be missing ({skipped}); mend the pool, or raise `limits.skipped`"
-    )]
-    Skipped {
-        /// The pool.
-        pool: String,
-        /// Pairs there are.
-        pairs: u64,
-        /// Pairs that the plan counted.
-        planned: u64,
-        /// How many of them may be missing.
-        most: u64,
-        /// Reasons with their counts.
-        skipped: String,
-    },
-    /// A checkpoint.
-    #[error(transparent)]
-    Checkpoint(#[from] CheckpointError),
-    /// The weights to start from.
-    #[error(transparent)]
-    Weights(#[from] WeightsError),
-    /// The loss is no longer a number.
-    #[error(
-        "the loss of step {step} is {loss}: training diverged; try a lower learning rate, a longer warmup or `grad_clip_norm`"
-    )]
-    Diverged {
-        /// The step, counted from 1.
-        step: u64,
-        /// NaN or infinite.
-        loss: f64,
-    },
-    /// Nobody reads events any more.
-    #[error("cannot write an event")]
-    Report(#[source] io::Error),
-    /// The data thread ended early.
-    #[error("the thread that reads the data ended before the training")]
-    DataThread,
-}
-
-impl RunError {
-    fn kind(&self) -> FailureKind {
-        match self {
-            RunError::Diverged { .. } => FailureKind::Diverged,
-            RunError::Pool(error) | RunError::Evaluate(EvaluateError::Pool(error)) => match error {
-                pool::Error::Io { .. } => FailureKind::Crash,
-                _ => FailureKind::BadInput,
-            },
-            // The file may lie on a disk that is away for a moment.
-            RunError::Weights(WeightsError::Io { source, .. }) if source.kind() != io::ErrorKind::NotFound => {
-                FailureKind::Crash
-            }
-            RunError::Job(_)
-            | RunError::Weights(_)
-            | RunError::Tokenizer(_)
-            | RunError::Device(_)
-            | RunError::PoolChanged { .. }
-            | RunError::Skipped { .. }
-            | RunError::Evaluate(_) => FailureKind::BadInput,
-            _ => FailureKind::Crash,
-        }
-    }
-
-    /// The error and its causes in one line.
-    fn reason(&self) -> String {
-        let causes = std::iter::successors(std::error::Error::source(self), |error| error.source());
-        causes.fold(self.to_string(), |reason, cause| format!("{reason}: {cause}"))
-    }
-}
 
 /// How a training that did not fail ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -142,9 +40,11 @@ enum Ending {
     Stopped,
 }
 
-/// Runs the job in a file and returns the process's exit code. What went wrong is told as an event.
+/// Runs the job in a file and returns the process's exit code. What went wrong is told as an event, by rank 0 where
+/// there are several.
 pub fn run(path: &Path, prepared: &mut Prepared, stop: &StopSignal) -> i32 {
-    let training = std::panic::AssertUnwindSafe(|| train(path, prepared, stop));
+    let mut place = None;
+    let training = std::panic::AssertUnwindSafe(|| train(path, prepared, stop, &mut place));
     let (reason, kind) = match std::panic::catch_unwind(training) {
         Ok(Ok(Ending::Finished)) => return exit::FINISHED,
         Ok(Ok(Ending::Stopped)) => return exit::STOPPED,
@@ -157,43 +57,61 @@ pub fn run(path: &Path, prepared: &mut Prepared, stop: &StopSignal) -> i32 {
         }
     };
     report::say(format_args!("{reason}"));
-    if report::event(&Event::Failed { reason, kind }).is_err() {
+    if place.is_none_or(|place| place.rank == 0) && report::event(&Event::Failed { reason, kind }).is_err() {
         report::say(format_args!("nobody reads standard output"));
     }
     if kind == FailureKind::BadInput { exit::BAD_INPUT } else { exit::FAILED }
 }
 
-fn train(path: &Path, prepared: &mut Prepared, stop: &StopSignal) -> Result<Ending, RunError> {
+fn train(
+    path: &Path,
+    prepared: &mut Prepared,
+    stop: &StopSignal,
+    place: &mut Option<Place>,
+) -> Result<Ending, RunError> {
     device::reset_peak_memory();
     let job = job::read(path)?;
-    let device = device::open(&job.resources)?;
+    *place = Place::of(&job)?;
+    let device = device::open(&job.resources, place.map(|place| place.local_rank))?;
+    let ranks = Ranks::meet(&job, device)?;
+    let is_first = ranks.as_ref().is_none_or(Ranks::is_first);
     let spec = &job.spec;
     let config = &spec.model.config;
-    let pairs = if spec.measures_only() { None } else { Some(prepared.pairs(&job)?) };
-    let held_out: Vec<_> =
-        spec.evaluations.iter().map(|plan| prepared.held_out(&job, plan)).collect::<Result<_, _>>()?;
+    let mut open = || if spec.measures_only() { Ok(None) } else { prepared.pairs(&job).map(Some) };
+    let pairs = match &ranks {
+        None => open()?,
+        Some(ranks) => ranks.first_then_others(open)?,
+    };
+    // Rank 0 measures.
+    let plans = if is_first { &spec.evaluations[..] } else { &[] };
+    let held_out: Vec<_> = plans.iter().map(|plan| prepared.held_out(&job, plan)).collect::<Result<_, _>>()?;
 
     let mut model = Clip::new(config, spec.recipe.precision, spec.seed, device);
-    let Some(pairs) = pairs else { return measure(&job, model, &held_out, stop.asked()) };
+    let Some(pairs) = pairs else {
+        let ending = if is_first { measure(&job, model, &held_out, stop.asked())? } else { Ending::Finished };
+        return told(ranks.as_ref(), ending);
+    };
     let mut optimizer = AdamW::new(&model.parameters);
     let folder = job.base_dir.join(&job.checkpoint_dir);
     let mut folder = Folder::open(&folder, &job, prepared.tokenizer(&job)?.files())?;
-    let mut resumed = folder.resume(&mut model, &mut optimizer)?;
-    let saved = resumed.is_some();
-    if let (None, Some(parent)) = (&resumed, &job.parent) {
-        let branched = folder.branch(parent, &job.base_dir, &mut model, &mut optimizer)?;
-        resumed = branched.map(|position| (position, Vec::new()));
+    let (mut start, mut losses) = (Start { pairs: pairs.used().pairs, ..Start::default() }, Vec::new());
+    if is_first {
+        losses = begin(&job, &mut folder, &mut model, &mut optimizer, &mut start)?;
     }
-    if let (None, Some(init)) = (&resumed, &spec.init) {
-        weights::load(init, &job.base_dir, &mut model.parameters)?;
+    if let Some(ranks) = &ranks {
+        start = ranks.spread(&mut model.parameters, &mut optimizer, start)?;
     }
-    let (position, losses) = resumed.unwrap_or_default();
-    emit(&Event::Started {
+    let position = start.position;
+    let world = ranks.as_ref().map_or(1, Ranks::world);
+    let started = Event::Started {
         parameters: model.parameters.count(),
         resumed_from_samples: position.samples_seen,
-        device: device::name(device, job.resources.threads),
+        device: device::name(device, job.resources.threads, world),
         data: Some(pairs.used()),
-    })?;
+    };
+    if is_first {
+        emit(&started)?;
+    }
     let source = Source {
         images: Arc::clone(&pairs.images),
         captions: Arc::clone(&pairs.captions),
@@ -206,6 +124,10 @@ fn train(path: &Path, prepared: &mut Prepared, stop: &StopSignal) -> Result<Endi
         dropout: PatchDropout::new(&config.vision_cfg),
         seed: spec.seed,
         global_batch: spec.recipe.global_batch,
+        share: match &ranks {
+            Some(ranks) => ranks.rows(spec.recipe.global_batch),
+            None => 0..spec.recipe.global_batch,
+        },
         threads: job.resources.threads,
     };
     let batches = source.stream(position.samples_seen, spec.samples_seen);
@@ -215,7 +137,9 @@ fn train(path: &Path, prepared: &mut Prepared, stop: &StopSignal) -> Result<Endi
         optimizer,
         folder,
         position,
-        saved,
+        saved: start.saved,
+        ranks,
+        is_first,
         held_out,
         losses,
         unread: Vec::new(),
@@ -223,6 +147,35 @@ fn train(path: &Path, prepared: &mut Prepared, stop: &StopSignal) -> Result<Endi
         eval_time: Duration::ZERO,
     };
     training.run(&batches, stop.asked())
+}
+
+/// Brings model and optimiser to where the job starts: its own newest checkpoint, else its parent's, else given
+/// weights. Gives the losses since the last report.
+fn begin(
+    job: &Job,
+    folder: &mut Folder,
+    model: &mut Clip,
+    optimizer: &mut AdamW,
+    start: &mut Start,
+) -> Result<Vec<f64>, RunError> {
+    let mut resumed = folder.resume(model, optimizer)?;
+    start.saved = resumed.is_some();
+    if let (None, Some(parent)) = (&resumed, &job.parent) {
+        let branched = folder.branch(parent, &job.base_dir, model, optimizer)?;
+        resumed = branched.map(|position| (position, Vec::new()));
+    }
+    if let (None, Some(init)) = (&resumed, &job.spec.init) {
+        weights::load(init, &job.base_dir, &mut model.parameters)?;
+    }
+    let (position, losses) = resumed.unwrap_or_default();
+    start.position = position;
+    Ok(losses)
+}
+
+/// How rank 0 came to an end of what it does alone, on every rank.
+fn told(ranks: Option<&Ranks>, ending: Ending) -> Result<Ending, RunError> {
+    let Some(ranks) = ranks else { return Ok(ending) };
+    Ok(if ranks.told(ending == Ending::Stopped)? { Ending::Stopped } else { Ending::Finished })
 }
 
 /// Measures the weights that a job begins with, and trains nothing. What was asked to stop is measured again later.
@@ -233,7 +186,7 @@ fn measure(job: &Job, mut model: Clip, held_out: &[Arc<HeldOut>], stop: &AtomicB
     emit(&Event::Started {
         parameters: model.parameters.count(),
         resumed_from_samples: 0,
-        device: device::name(model.device(), job.resources.threads),
+        device: device::name(model.device(), job.resources.threads, 1),
         data: None,
     })?;
     let started = Instant::now();
@@ -266,6 +219,10 @@ struct Training<'a> {
     position: Position,
     /// Whether a checkpoint of this very position is on disk.
     saved: bool,
+    /// The other processes, if there are any.
+    ranks: Option<Ranks>,
+    /// Whether this one speaks, writes and measures.
+    is_first: bool,
     held_out: Vec<Arc<HeldOut>>,
     /// Losses since the last report that was due by its step. They are kept in checkpoints, so that a report's mean is
     /// the same after one. Reports between those, of slow steps, leave them: what is due must not depend on the clock.
@@ -297,10 +254,11 @@ impl Training<'_> {
             let scheduled = step.is_multiple_of(report_every) || step == steps;
             let reporting = scheduled || reported.elapsed() >= REPORT_INTERVAL;
             let batch = batches.recv().map_err(|_| RunError::DataThread)??;
-            let grad_norm = self.step(&batch, lr, reporting)?;
-            let stopping = stop.load(Ordering::Relaxed);
+            let (grad_norm, stopping) = self.step(&batch, lr, reporting, stop)?;
             let (saving, evaluating) = (self.checkpoint_is_due(), self.evaluation_is_due());
-            if reporting || stopping || saving || evaluating {
+            if !self.is_first {
+                self.unread.clear();
+            } else if reporting || stopping || saving || evaluating {
                 let loss = self.mean_loss()?;
                 self.train_time += started.elapsed();
                 if let Some(grad_norm) = grad_norm {
@@ -327,29 +285,47 @@ impl Training<'_> {
             }
             reported += before.elapsed(); // Evaluation is not training: it does not count into samples a second.
         }
-        emit(&Event::Finished {
-            samples_seen: self.position.samples_seen,
-            train_secs: self.train_time.as_secs_f64(),
-            eval_secs: self.eval_time.as_secs_f64(),
-            peak_memory_bytes: device::peak_memory_bytes(),
-        })?;
+        if self.is_first {
+            emit(&Event::Finished {
+                samples_seen: self.position.samples_seen,
+                train_secs: self.train_time.as_secs_f64(),
+                eval_secs: self.eval_time.as_secs_f64(),
+                peak_memory_bytes: device::peak_memory_bytes(),
+            })?;
+        }
         Ok(Ending::Finished)
     }
 
-    /// Takes a step; gives the norm of its gradient, before clipping, where it is `reported`.
-    fn step(&mut self, batch: &Batch, lr: f64, reported: bool) -> Result<Option<f64>, RunError> {
-        let model = &mut self.model;
-        let options = StepOptions::new(&self.job.spec.recipe, model.device());
-        let (loss, gradients) = step::gradients(model, &model.inputs(batch), options)?;
-        let grad_norm = reported.then(|| optimizer::norm(&gradients));
+    /// Takes a step; gives the norm of its gradient, before clipping, where it is `reported`, and whether it is to be
+    /// the last.
+    fn step(
+        &mut self,
+        batch: &Batch,
+        lr: f64,
+        reported: bool,
+        stop: &AtomicBool,
+    ) -> Result<(Option<f64>, bool), RunError> {
+        let (model, recipe) = (&mut self.model, &self.job.spec.recipe);
+        let options = StepOptions::new(recipe, model.device());
+        let comm = self.ranks.as_ref().map(Ranks::comm);
+        let (loss, gradients) = step::gradients(model, &model.inputs(batch), options, comm)?;
         let threads = self.job.resources.threads;
-        self.optimizer.step(&mut model.parameters, &gradients, &self.job.spec.recipe, lr, threads);
+        let (grad_norm, stopping) = if let Some(ranks) = &self.ranks {
+            let stop = stop.load(Ordering::Relaxed);
+            let parameters = &mut model.parameters;
+            let agreed = ranks.step(parameters, &mut self.optimizer, &gradients, (recipe, lr), threads, stop)?;
+            (reported.then_some(agreed.grad_norm), agreed.stop)
+        } else {
+            let grad_norm = reported.then(|| optimizer::norm(&gradients));
+            self.optimizer.step(&mut model.parameters, &gradients, recipe, lr, threads);
+            (grad_norm, stop.load(Ordering::Relaxed))
+        };
         model.clamp_logit_scale();
         self.unread.push(loss);
         self.position.step += 1;
-        self.position.samples_seen += batch.len() as u64;
+        self.position.samples_seen += recipe.global_batch;
         self.saved = false;
-        Ok(grad_norm)
+        Ok((grad_norm, stopping))
     }
 
     /// Mean of the losses since the last report that was due.
@@ -391,8 +367,15 @@ impl Training<'_> {
     }
 
     fn checkpoint(&mut self) -> Result<(), RunError> {
-        let (path, sha256) = self.folder.write(&self.model, &self.optimizer, self.position, &self.losses)?;
         self.saved = true;
+        let moments = match &self.ranks {
+            Some(ranks) => ranks.moments(&self.optimizer, &self.model.parameters)?,
+            None => [self.optimizer.first.shallow_clone(), self.optimizer.second.shallow_clone()],
+        };
+        if !self.is_first {
+            return Ok(());
+        }
+        let (path, sha256) = self.folder.write(&self.model, moments.each_ref(), self.position, &self.losses)?;
         let Position { step, samples_seen, .. } = self.position;
         emit(&Event::Checkpoint { step, samples_seen, path, sha256 })
     }
@@ -405,7 +388,7 @@ impl Training<'_> {
     }
 
     fn evaluation_is_due(&self) -> bool {
-        (0..self.held_out.len()).any(|index| self.is_due(index))
+        (0..self.job.spec.evaluations.len()).any(|index| self.is_due(index))
     }
 
     /// Whether an evaluation has a point at or before here that is not done yet.
@@ -416,12 +399,22 @@ impl Training<'_> {
         points.any(|point| point <= now && self.position.evaluated_samples.is_none_or(|done| point > done))
     }
 
-    /// Measures what is due. A stop between two data sets leaves the rest to the next attempt.
+    /// Has rank 0 measure what is due. A stop between two data sets leaves the rest to the next attempt.
     fn evaluate(&mut self, stop: &AtomicBool) -> Result<Ending, RunError> {
         if !self.evaluation_is_due() {
             return Ok(Ending::Finished);
         }
         let started = Instant::now();
+        let measured = if self.is_first { self.measure(stop)? } else { Ending::Finished };
+        let ending = told(self.ranks.as_ref(), measured)?;
+        if ending == Ending::Finished {
+            self.position.evaluated_samples = Some(self.position.samples_seen);
+            self.eval_time += started.elapsed();
+        }
+        Ok(ending)
+    }
+
+    fn measure(&self, stop: &AtomicBool) -> Result<Ending, RunError> {
         for index in (0..self.held_out.len()).filter(|index| self.is_due(*index)) {
             if stop.load(Ordering::Relaxed) {
                 return Ok(Ending::Stopped);
@@ -433,8 +426,6 @@ impl Training<'_> {
             let (dataset, samples_seen) = (held_out.dataset.clone(), self.position.samples_seen);
             emit(&Event::Eval { samples_seen, dataset, measurements, unmeasured })?;
         }
-        self.position.evaluated_samples = Some(self.position.samples_seen);
-        self.eval_time += started.elapsed();
         Ok(Ending::Finished)
     }
 }

@@ -1,5 +1,6 @@
 //! The loss of a batch and its gradients, in one pass through the towers or in parts.
 
+use kernels::comm::Comm;
 use kernels::{Compute, Gradients, LossError};
 use protocol::{Loss, Precision, Recipe};
 use tch::{Device, Kind, Tensor};
@@ -28,10 +29,16 @@ impl StepOptions {
     }
 }
 
-/// L of a batch, shape (), and its gradient for every parameter in order.
-pub fn gradients(model: &Clip, inputs: &Inputs, options: StepOptions) -> Result<(Tensor, Vec<Tensor>), LossError> {
-    if options.accum_freq > 1 {
-        return in_parts(model, inputs, options);
+/// L of a batch, shape (), and its gradient for every parameter in order. With `ranks` the batch is that of all of
+/// them: `inputs` are this one's pairs, L is that of all, and gradients are to be summed over ranks.
+pub fn gradients(
+    model: &Clip,
+    inputs: &Inputs,
+    options: StepOptions,
+    ranks: Option<&dyn Comm>,
+) -> Result<(Tensor, Vec<Tensor>), LossError> {
+    if options.accum_freq > 1 || ranks.is_some() {
+        return in_parts(model, inputs, options, ranks);
     }
     let (images, texts) = model.forward(inputs);
     let loss = loss::contrastive(&images, &texts, model.logits(), options)?;
@@ -43,15 +50,26 @@ pub fn gradients(model: &Clip, inputs: &Inputs, options: StepOptions) -> Result<
 /// The same with the activations of one part alone in memory (Gao et al. 2021, "Scaling deep contrastive learning batch
 /// size under memory limited setup", section 3): embeddings of all parts without a graph; the loss and its gradients
 /// with respect to them, once; then each part again, walked back from those. Costs one more forward pass of the towers.
-/// They draw no random numbers, so the second pass sees what the first saw.
-fn in_parts(model: &Clip, inputs: &Inputs, options: StepOptions) -> Result<(Tensor, Vec<Tensor>), LossError> {
+/// They draw no random numbers, so the second pass sees what the first saw. One part alone keeps its activations, and
+/// needs no second pass: that is a rank's share of a batch that is not taken in parts.
+fn in_parts(
+    model: &Clip,
+    inputs: &Inputs,
+    options: StepOptions,
+    ranks: Option<&dyn Comm>,
+) -> Result<(Tensor, Vec<Tensor>), LossError> {
     let batch = inputs.ends.size()[0];
     let parts = i64::try_from(options.accum_freq).unwrap_or(batch).clamp(1, batch);
     let bounds = (0..parts).map(|part| (batch * part / parts, batch * (part + 1) / parts));
-    let (images, texts): (Vec<Tensor>, Vec<Tensor>) =
-        tch::no_grad(|| bounds.clone().map(|(from, to)| model.forward(&inputs.rows(from, to))).unzip());
-    let (images, texts) = (Tensor::cat(&images, 0), Tensor::cat(&texts, 0));
-    let of_features = loss::contrastive_gradients(&images, &texts, model.logits(), options)?;
+    let mut only = (parts == 1).then(|| model.forward(inputs));
+    let (images, texts) = if let Some((images, texts)) = &only {
+        (images.detach(), texts.detach())
+    } else {
+        let (images, texts): (Vec<Tensor>, Vec<Tensor>) =
+            tch::no_grad(|| bounds.clone().map(|(from, to)| model.forward(&inputs.rows(from, to))).unzip());
+        (Tensor::cat(&images, 0), Tensor::cat(&texts, 0))
+    };
+    let of_features = loss::contrastive_gradients(&images, &texts, model.logits(), options, ranks)?;
 
     let leaves = leaves(model);
     let mut sums: Vec<Tensor> = Vec::new();
@@ -64,7 +82,7 @@ fn in_parts(model: &Clip, inputs: &Inputs, options: StepOptions) -> Result<(Tens
             scale: None,
             bias: None,
         };
-        let (images, texts) = model.forward(&inputs.rows(from, to));
+        let (images, texts) = only.take().unwrap_or_else(|| model.forward(&inputs.rows(from, to)));
         // The scale does not enter the surrogate; times 0 it has a gradient for `run_backward` all the same.
         let surrogate = part.surrogate(&images, &texts) + &model.logit_scale * 0.0;
         let gradients = Tensor::run_backward(&[&with_bias(model, surrogate)], &leaves, false, false);
@@ -121,11 +139,11 @@ mod tests {
     fn parts_and_either_loss_give_the_gradients_of_the_whole_batch() {
         let (model, inputs) = model_and_inputs();
         let options = |loss, accum_freq| StepOptions { loss, compute: Compute::Automatic, accum_freq };
-        let (loss, gradients) = gradients(&model, &inputs, options(Loss::Reference, 1)).expect("a step");
+        let (loss, gradients) = gradients(&model, &inputs, options(Loss::Reference, 1), None).expect("a step");
         for (by, parts) in
             [(Loss::Fused, 1), (Loss::Fused, 2), (Loss::Fused, 3), (Loss::Fused, 12), (Loss::Reference, 4)]
         {
-            let (found, parted) = super::gradients(&model, &inputs, options(by, parts)).expect("a step");
+            let (found, parted) = super::gradients(&model, &inputs, options(by, parts), None).expect("a step");
             let off = (&found - &loss).abs().double_value(&[]) / loss.double_value(&[]);
             assert!(off < 1e-6, "{by:?} in {parts} parts: loss {off}");
             assert_eq!(parted.len(), gradients.len());

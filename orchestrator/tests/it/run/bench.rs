@@ -331,6 +331,29 @@ pub(super) fn kill_runner(token: &str) -> usize {
     sweep::backend::kill_marked(&format!("SWEEP_ATTEMPT={token}"))
 }
 
+/// What the ranks of an attempt said, that of rank 0 first in file order.
+pub(super) fn words_of_ranks(bench: &Bench, token: &str) -> String {
+    let jobs = fs::read_dir(bench.path().join(".sweep/jobs")).expect("it is there");
+    let logs = jobs.map(|job| job.expect("it is readable").path().join(token).join("stderr.log"));
+    logs.filter_map(|log| fs::read_to_string(log).ok()).collect()
+}
+
+/// Processes of an attempt's runner, as `/proc` shows them: rank and id.
+pub(super) fn ranks_of(token: &str) -> Vec<(String, i32)> {
+    let entries = fs::read_dir("/proc").expect("this is Linux");
+    let pids = entries.filter_map(|entry| entry.ok()?.file_name().to_str()?.parse::<i32>().ok());
+    let rank = |pid: i32| {
+        let block = fs::read(format!("/proc/{pid}/environ")).ok()?;
+        let text = String::from_utf8_lossy(&block).into_owned();
+        let value = |name: &str| text.split('\0').find_map(|entry| entry.strip_prefix(name).map(str::to_owned));
+        let rank = value("RANK=").filter(|_| value("SWEEP_ATTEMPT=").as_deref() == Some(token))?;
+        Some((rank, pid))
+    };
+    let mut found: Vec<_> = pids.filter_map(rank).collect();
+    found.sort();
+    found
+}
+
 /// Outcome of [`SPEC`] when nothing goes wrong.
 fn reference() -> &'static String {
     static REFERENCE: OnceLock<String> = OnceLock::new();

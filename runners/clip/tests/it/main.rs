@@ -3,6 +3,7 @@
 mod branching;
 mod harness;
 mod probing;
+mod ranks;
 mod refusals;
 mod serving;
 mod training;

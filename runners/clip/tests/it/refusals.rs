@@ -36,8 +36,8 @@ fn jobs_that_cannot_work() {
         &refused(|job| job.spec.recipe.accum_freq = 3),
         &["`recipe.accum_freq` is 3", "must divide the global batch, 32"],
     );
-    let ranks = Ranks { world_size: 2, master_addr: "localhost".into(), master_port: 29_500 };
-    assert_says(&refused(|job| job.ranks = Some(ranks)), &["`ranks.world_size` is 2", "one process"]);
+    let ranks = Ranks { world_size: 33, master_addr: "localhost".into(), master_port: 29_500 };
+    assert_says(&refused(|job| job.ranks = Some(ranks)), &["`ranks.world_size` is 33", "1 to the global batch, 32"]);
     let extra = |job: &mut Job| {
         job.spec.recipe.extra.insert("momentum".into(), 0.5);
     };

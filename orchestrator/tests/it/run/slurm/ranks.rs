@@ -1,13 +1,11 @@
 //! Jobs over several nodes on a real cluster: a process of the runner a node.
 
-use std::fs;
-
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 
 use super::{SLOW, SlurmBench, preempt, wait_until};
 use crate::harness::transcript;
-use crate::run::bench::kill_worker;
+use crate::run::bench::{kill_worker, ranks_of, words_of_ranks};
 
 const THREE_NODES: &str = "nodes: 3, worker_time: 0s";
 
@@ -16,36 +14,13 @@ fn preempted_jobs_over_three_nodes_go_on_from_their_checkpoints() {
     preempt(THREE_NODES);
 }
 
-/// What the ranks of an attempt said, that of rank 0 first in file order.
-fn words_of_ranks(slurm: &SlurmBench, token: &str) -> String {
-    let jobs = fs::read_dir(slurm.bench.path().join(".sweep/jobs")).expect("it is there");
-    let logs = jobs.map(|job| job.expect("it is readable").path().join(token).join("stderr.log"));
-    logs.filter_map(|log| fs::read_to_string(log).ok()).collect()
-}
-
-/// Processes of an attempt's runner, as `/proc` shows them: rank and id.
-fn ranks_of(token: &str) -> Vec<(String, i32)> {
-    let entries = fs::read_dir("/proc").expect("this is Linux");
-    let pids = entries.filter_map(|entry| entry.ok()?.file_name().to_str()?.parse::<i32>().ok());
-    let rank = |pid: i32| {
-        let block = fs::read(format!("/proc/{pid}/environ")).ok()?;
-        let text = String::from_utf8_lossy(&block).into_owned();
-        let value = |name: &str| text.split('\0').find_map(|entry| entry.strip_prefix(name).map(str::to_owned));
-        let rank = value("RANK=").filter(|_| value("SWEEP_ATTEMPT=").as_deref() == Some(token))?;
-        Some((rank, pid))
-    };
-    let mut found: Vec<_> = pids.filter_map(rank).collect();
-    found.sort();
-    found
-}
-
 #[test]
 fn a_job_over_three_nodes_gives_the_numbers_of_one_process() {
     let Some(slurm) = SlurmBench::new(THREE_NODES) else { return };
     slurm.finish(slurm.launch(""));
     assert_eq!(slurm.ends(), ["4 finished"], "{}", slurm.story());
     for token in slurm.bench.ask("SELECT token FROM attempt JOIN job USING (job_id) WHERE job.samples_seen = 1280") {
-        let words = words_of_ranks(&slurm, &token);
+        let words = words_of_ranks(&slurm.bench, &token);
         for line in
             ["rank 0 of 3 drew 6 losses", "[rank 1] rank 1 of 3 drew 7 losses", "[rank 2] rank 2 of 3 drew 7 losses"]
         {
@@ -85,7 +60,7 @@ fn a_rank_that_is_killed_ends_its_attempt_and_the_job_goes_on() {
     let reason =
         slurm.bench.ask("SELECT concat_ws(' ', state, failure_kind, reason) FROM attempt WHERE state <> 'finished'");
     assert_eq!(reason, ["failed crash the runner was killed by SIGKILL"], "{}", slurm.story());
-    let words = words_of_ranks(&slurm, &token);
+    let words = words_of_ranks(&slurm.bench, &token);
     assert!(words.contains("[rank 1] the runner was killed by SIGKILL"), "{words}");
     assert_eq!(ranks_of(&token), [], "nothing is left");
     let resumed = "SELECT count(*)::text FROM attempt WHERE state = 'finished' AND resumed_from_samples > 0";
@@ -124,7 +99,7 @@ fn a_stop_reaches_all_ranks() {
     slurm.stop(launch);
     assert_eq!(slurm.ends(), ["4 stopped asked to stop"], "{}", slurm.story());
     for token in slurm.bench.ask("SELECT token FROM attempt") {
-        let words = words_of_ranks(&slurm, &token);
+        let words = words_of_ranks(&slurm.bench, &token);
         let stopped = words.lines().filter(|line| line.contains("stopped on request")).count();
         assert_eq!((stopped, ranks_of(&token)), (3, Vec::new()), "{words}\n{}", slurm.story());
     }
