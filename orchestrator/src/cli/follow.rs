@@ -9,7 +9,7 @@ use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use tokio::time::sleep;
+use tokio::time::{Instant, sleep};
 
 use super::companions::Question;
 use super::drive::{Driving, Requests, drive_jobs};
@@ -25,6 +25,9 @@ use crate::store::{CheckpointOf, EndListener, StateCounts, Store, StoreError};
 const LOOK_EVERY: Duration = Duration::from_secs(2);
 /// After a hint, for others that come with it.
 const HINT_PAUSE: Duration = Duration::from_millis(200);
+
+/// Or so many times what the last look took.
+const LOOK_SHARE: u32 = 20;
 
 /// What is known of the checkpoints of a sweep that is followed.
 pub(super) struct Following<'a> {
@@ -120,7 +123,11 @@ impl<'a> Following<'a> {
                 // Before the look, so that nothing falls between the two.
                 hints = store.listen_for_checkpoints().await.ok();
             }
-            match self.look(&store).await {
+            let begun = Instant::now();
+            let looked = self.look(&store).await;
+            // Of a large sweep a look takes its time: it is to take a small share.
+            let pause = begun.elapsed() * LOOK_SHARE;
+            match looked {
                 Ok(true) => {}
                 Ok(false) => return Ok(()),
                 Err(LookError::Store(error)) if error.is_transient() => {
@@ -146,12 +153,12 @@ impl<'a> Following<'a> {
                 }
             };
             tokio::select! {
-                () = sleep(LOOK_EVERY) => {}
+                () = sleep(LOOK_EVERY.max(pause)) => {}
                 heard = hint => {
                     if heard.is_err() {
                         hints = None;
                     }
-                    sleep(HINT_PAUSE).await;
+                    sleep(HINT_PAUSE.max(pause)).await;
                 }
             }
         }
