@@ -20,6 +20,28 @@ COMMENT ON COLUMN lineage.part_key IS 'The job that trained the part: itself, it
 COMMENT ON COLUMN lineage.from_samples IS 'Samples seen where the part begins.';
 COMMENT ON COLUMN lineage.to_samples IS 'Samples seen where it ends.';
 
+CREATE VIEW branch AS
+SELECT sj.sweep_id, j.parent AS trunk, j.job_id FROM job j JOIN sweep_job sj USING (job_id) WHERE j.parent IS NOT NULL;
+COMMENT ON VIEW branch IS 'Jobs of a sweep that go on from another job: one row a sweep and job. The other one is a trunk of that sweep.';
+COMMENT ON COLUMN branch.sweep_id IS 'The sweep.';
+COMMENT ON COLUMN branch.trunk IS 'The job that it goes on from.';
+COMMENT ON COLUMN branch.job_id IS 'The job.';
+
+-- A checkpoint counts as other rows of its attempt do.
+CREATE VIEW checkpoint_current AS
+SELECT a.job_id, c.attempt_id, a.fence, c.samples_seen, c.step, c.path, c.sha256
+FROM checkpoint c
+JOIN attempt_current a USING (attempt_id)
+WHERE a.superseded_after_samples IS NULL OR c.samples_seen <= a.superseded_after_samples;
+COMMENT ON VIEW checkpoint_current IS 'Checkpoints without those of which a later attempt did the same part again. Where attempts meet, both may have one: the later has the higher fence.';
+COMMENT ON COLUMN checkpoint_current.job_id IS 'The job.';
+COMMENT ON COLUMN checkpoint_current.attempt_id IS 'The attempt that wrote it.';
+COMMENT ON COLUMN checkpoint_current.fence IS 'Fence of that attempt.';
+COMMENT ON COLUMN checkpoint_current.samples_seen IS 'Samples seen.';
+COMMENT ON COLUMN checkpoint_current.step IS 'Optimiser steps taken.';
+COMMENT ON COLUMN checkpoint_current.path IS 'Its folder, as the runner said it.';
+COMMENT ON COLUMN checkpoint_current.sha256 IS 'sha256 of its manifest.';
+
 -- What training a job cost with all that it goes on from.
 CREATE FUNCTION whole_gpu_hours(of_job bigint) RETURNS double precision
     LANGUAGE sql STABLE PARALLEL SAFE
@@ -53,8 +75,7 @@ FROM (SELECT * FROM final_measurement UNION ALL SELECT * FROM aggregate_measurem
 JOIN job j USING (job_id)
 JOIN sweep_job sj USING (job_id)
 JOIN sweep s USING (sweep_id)
-WHERE NOT EXISTS (SELECT FROM job branch JOIN sweep_job branches ON branches.job_id = branch.job_id
-                  WHERE branch.parent = j.job_id AND branches.sweep_id = sj.sweep_id);
+WHERE NOT EXISTS (SELECT FROM branch WHERE branch.trunk = j.job_id AND branch.sweep_id = sj.sweep_id);
 COMMENT ON COLUMN observation.gpu_hours IS 'Hours of training x GPUs, all attempts, those of what it goes on from too; NULL where no GPU is known of.';
 
 -- Points of a cell; C up to them is the whole's, and so are GPU-hours.
@@ -88,8 +109,7 @@ CROSS JOIN LATERAL (SELECT seen.d, CASE WHEN coalesce(j.exact_u, j.unique_sample
 CROSS JOIN LATERAL (SELECT CASE WHEN j.samples_seen IS NULL OR m.samples_seen = j.samples_seen THEN 1
                                 ELSE m.samples_seen::double precision / j.samples_seen END AS of_d) share
 WHERE j.state = 'done' AND (j.samples_seen IS NULL OR m.samples_seen BETWEEN 1 AND j.samples_seen)
-      AND NOT EXISTS (SELECT FROM job branch JOIN sweep_job branches ON branches.job_id = branch.job_id
-                      WHERE branch.parent = j.job_id AND branches.sweep_id = sj.sweep_id);
+      AND NOT EXISTS (SELECT FROM branch WHERE branch.trunk = j.job_id AND branch.sweep_id = sj.sweep_id);
 COMMENT ON VIEW checkpoint_observation IS 'Like observation, but at every point of training that was measured: D, U, C and GPU-hours up to there. Checkpoints of one job share its key. No aggregates, and no trunks: their points belong to several cells.';
 
 CREATE OR REPLACE VIEW result AS
@@ -110,8 +130,7 @@ SELECT s.name AS sweep, j.job_key, j.state, j.model, j.parameters, j.image_param
        j.skipped,
        (SELECT p.job_key FROM job p WHERE p.job_id = j.parent) AS parent,
        j.parent_samples,
-       EXISTS (SELECT FROM job branch JOIN sweep_job branches ON branches.job_id = branch.job_id
-               WHERE branch.parent = j.job_id AND branches.sweep_id = sj.sweep_id) AS is_trunk
+       EXISTS (SELECT FROM branch WHERE branch.trunk = j.job_id AND branch.sweep_id = sj.sweep_id) AS is_trunk
 FROM job j
 JOIN sweep_job sj USING (job_id)
 JOIN sweep s USING (sweep_id);

@@ -50,11 +50,9 @@ pub(super) async fn last_checkpoint(
     job_id: i64,
 ) -> Result<Option<ParentCheckpoint>, sqlx::Error> {
     let row = sqlx::query!(
-        "SELECT c.path, c.sha256, c.samples_seen
-         FROM job j JOIN attempt_current a USING (job_id) JOIN checkpoint c USING (attempt_id)
-         WHERE j.job_id = $1 AND j.state = 'done' AND c.samples_seen = j.samples_seen
-               AND (a.superseded_after_samples IS NULL OR c.samples_seen <= a.superseded_after_samples)
-         ORDER BY a.fence DESC LIMIT 1",
+        r#"SELECT c.path AS "path!", c.sha256 AS "sha256!", c.samples_seen AS "samples_seen!"
+         FROM job j JOIN checkpoint_current c USING (job_id, samples_seen)
+         WHERE j.job_id = $1 AND j.state = 'done' ORDER BY c.fence DESC LIMIT 1"#,
         job_id
     )
     .fetch_optional(tx)
@@ -102,8 +100,7 @@ impl Store {
     /// Samples seen at the checkpoints of a job that no later attempt did again.
     pub async fn checkpoint_positions(&self, job_id: i64) -> Result<Vec<i64>, StoreError> {
         sqlx::query_scalar!(
-            "SELECT c.samples_seen FROM checkpoint c JOIN attempt_current a USING (attempt_id)
-             WHERE a.job_id = $1 AND (a.superseded_after_samples IS NULL OR c.samples_seen <= a.superseded_after_samples)",
+            r#"SELECT samples_seen AS "samples_seen!" FROM checkpoint_current WHERE job_id = $1"#,
             job_id
         )
         .fetch_all(&self.pool)

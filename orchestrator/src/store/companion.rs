@@ -106,8 +106,7 @@ impl Store {
                                                 'force_context_length', j.source_detail->'params'->'force_context_length'))
                       END AS "sees?",
                       j.state = 'done' AS "done!", j.samples_seen AS samples_total,
-                      EXISTS (SELECT FROM job branch JOIN sweep_job branches ON branches.job_id = branch.job_id
-                              WHERE branch.parent = j.job_id AND branches.sweep_id = sj.sweep_id) AS "is_trunk!",
+                      EXISTS (SELECT FROM branch WHERE branch.trunk = j.job_id AND branch.sweep_id = $1) AS "is_trunk!",
                       c.attempt_id AS "attempt_id!", c.samples_seen AS "samples_seen!", c.path AS "path!", c.sha256 AS "sha256!",
                       ARRAY(SELECT m.dataset FROM measurement m WHERE m.job_id = j.job_id AND m.samples_seen = c.samples_seen
                             ORDER BY m.dataset, m.metric) AS "datasets!",
@@ -116,10 +115,7 @@ impl Store {
                FROM sweep_job sj JOIN job j USING (job_id) LEFT JOIN job_spec js USING (job_id)
                CROSS JOIN LATERAL (
                    SELECT DISTINCT ON (c.samples_seen) c.attempt_id, c.samples_seen, c.path, c.sha256
-                   FROM checkpoint c JOIN attempt_current a USING (attempt_id)
-                   WHERE a.job_id = j.job_id
-                         AND (a.superseded_after_samples IS NULL OR c.samples_seen <= a.superseded_after_samples)
-                   ORDER BY c.samples_seen, a.fence DESC) c
+                   FROM checkpoint_current c WHERE c.job_id = j.job_id ORDER BY c.samples_seen, c.fence DESC) c
                WHERE sj.sweep_id = $1 AND (j.state = 'done' OR NOT $2)
                      AND NOT EXISTS (SELECT FROM unnest($3::bigint[], $4::bigint[]) AS known (attempt_id, samples_seen)
                                      WHERE known.attempt_id = c.attempt_id AND known.samples_seen = c.samples_seen)

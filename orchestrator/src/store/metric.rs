@@ -123,9 +123,8 @@ impl Store {
     ) -> Result<Option<Stored>, StoreError> {
         let failed = doing("can't store events");
         let mut tx = self.pool.begin().await.map_err(&failed)?;
-        let Some(orders) = fenced(&mut tx, claim, end.is_some() || batch.data.is_some() || batch.started.is_some())
-            .await
-            .map_err(&failed)?
+        // A start changes the job too: the data used, and the parent of one that begins before its end.
+        let Some(orders) = fenced(&mut tx, claim, end.is_some() || batch.started.is_some()).await.map_err(&failed)?
         else {
             return match end.and_then(|end| end.next) {
                 // An earlier try may have got through, its answer lost.

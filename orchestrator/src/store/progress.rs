@@ -115,8 +115,7 @@ impl Store {
                       j.parent_samples,
                       (SELECT p.job_key FROM job p JOIN sweep_job parents USING (job_id)
                        WHERE p.job_id = j.parent AND p.state <> 'done' AND parents.sweep_id = $1) AS waits_for,
-                      EXISTS (SELECT FROM job branch JOIN sweep_job branches USING (job_id)
-                              WHERE branch.parent = j.job_id AND branches.sweep_id = $1) AS "is_trunk!",
+                      EXISTS (SELECT FROM branch WHERE branch.trunk = j.job_id AND branch.sweep_id = $1) AS "is_trunk!",
                       coalesce(a.samples_seen, j.parent_samples, 0) AS "samples_seen!",
                       (a.samples_seen - coalesce(a.resumed_from_samples, 0))
                           / nullif(extract(epoch FROM coalesce(a.ended_at, now()) - a.claimed_at)::float8, 0)
