@@ -10,7 +10,7 @@ use super::output::{Exit, Failure, say};
 use super::plan::{self, rendered, unplannable};
 use crate::backend::write_whole;
 use crate::plan::{Placement, Plan, read_spec};
-use crate::spec::{self, EditError, Spec};
+use crate::spec::{self, EditError, Spec, whole_batches};
 
 /// Options of `sweep extend`.
 #[derive(Debug, clap::Args)]
@@ -67,12 +67,11 @@ pub(super) async fn run(args: Args) -> Result<Exit, Failure> {
 /// Where the new cells begin, and why not further on.
 fn from_where(before: &Spec, after: &Spec, plan: &Plan) -> Vec<String> {
     let is_new = |samples: u64| !before.grid.samples_seen.contains(&samples);
-    let batch = |samples: u64, batch: u64| samples.div_ceil(batch) * batch;
     let new: Vec<_> = plan
         .jobs
         .iter()
         .filter(|job| {
-            let of = |samples: &u64| batch(*samples, job.spec.recipe.global_batch) == job.spec.samples_seen;
+            let of = |samples: &u64| whole_batches(*samples, job.spec.recipe.global_batch) == job.spec.samples_seen;
             after.grid.samples_seen.iter().filter(|samples| is_new(**samples)).any(of)
         })
         .collect();

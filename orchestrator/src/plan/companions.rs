@@ -5,6 +5,7 @@ use std::num::NonZeroU64;
 
 use protocol::{All, Keep};
 
+use super::evaluations::Measured;
 use super::{Inputs, PlannedJob};
 use crate::spec::{self, DataSize, Path, Place, Problem, Spec};
 
@@ -29,14 +30,10 @@ pub struct KeptCheckpoints {
     pub bytes: u64,
 }
 
-/// Those of a spec; `None`: it asks for none.
-pub(super) fn planned(spec: &Spec, inputs: &Inputs) -> Option<Companions> {
-    let every = spec.evaluations.iter().filter(|evaluation| evaluation.every_checkpoint);
-    let name = |evaluation: &spec::Evaluation| {
-        let of_pool = || inputs.pools.get(&evaluation.pool).map(|pool| pool.source.pool.clone());
-        evaluation.name.clone().or_else(of_pool).unwrap_or_else(|| evaluation.pool.clone())
-    };
-    let datasets: Vec<String> = every.map(name).collect();
+/// Those of a spec, whose evaluations are `measured`; `None`: it asks for none.
+pub(super) fn planned(spec: &Spec, measured: &[Measured]) -> Option<Companions> {
+    let every = measured.iter().zip(&spec.evaluations).filter(|(_, evaluation)| evaluation.every_checkpoint);
+    let datasets: Vec<String> = every.map(|((plan, _), _)| plan.dataset.clone()).collect();
     (!datasets.is_empty()).then_some(Companions { datasets, parallel: spec.companions.parallel })
 }
 

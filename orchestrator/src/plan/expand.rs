@@ -23,7 +23,7 @@ use super::{
 use crate::spec::quantity::grouped;
 use crate::spec::{
     self, Amount, Backend, Cell, DataSize, Path, Place, Problem, Spec, SpecError, cells, is_model_file, model_place,
-    recipe_place, shipped, sized_for,
+    recipe_place, shipped, sized_for, whole_batches,
 };
 
 /// The configuration in a folder that open_clip loads.
@@ -116,6 +116,7 @@ pub fn plan(spec: &Spec, inputs: &Inputs) -> Result<Plan, SpecError> {
     // Stable, so that jobs of one cost keep the order of the spec. A job's parent, which is shorter, stands before it.
     jobs.sort_by(|a, b| a.compute.train_flops.total_cmp(&b.compute.train_flops));
 
+    let companions = companions::planned(spec, &measured);
     let trains = jobs.iter().any(|job| !job.spec.measures_only());
     let mut pools = if trains { vec![training] } else { Vec::new() };
     for pool in measured.into_iter().flat_map(|(_, pools)| pools) {
@@ -123,10 +124,10 @@ pub fn plan(spec: &Spec, inputs: &Inputs) -> Result<Plan, SpecError> {
             pools.push(pool);
         }
     }
-    Ok(assembled(spec, inputs, pools, jobs))
+    Ok(Plan { companions, ..assembled(spec, inputs, pools, jobs) })
 }
 
-/// The plan of these jobs, with all else as the spec has it.
+/// The plan of these jobs, with all else as the spec has it but what measures their checkpoints.
 pub(super) fn assembled(spec: &Spec, inputs: &Inputs, pools: Vec<PoolInfo>, jobs: Vec<PlannedJob>) -> Plan {
     let backend = match &spec.backend {
         &Backend::Local { ranks, slots, threads_per_slot, work_secs, spool_only } => {
@@ -151,7 +152,7 @@ pub(super) fn assembled(spec: &Spec, inputs: &Inputs, pools: Vec<PoolInfo>, jobs
         runner_devices: inputs.runner.devices.clone(),
         runner_serves: inputs.runner.serve,
         base_dir: inputs.base_dir.clone(),
-        companions: companions::planned(spec, inputs),
+        companions: None,
     }
 }
 
@@ -449,7 +450,7 @@ impl Shared {
 fn points(at_samples: &[Amount], samples_seen: u64, global_batch: u64) -> Vec<u64> {
     let mut points: Vec<u64> = at_samples
         .iter()
-        .map(|at| at.of(samples_seen).div_ceil(global_batch) * global_batch)
+        .map(|at| whole_batches(at.of(samples_seen), global_batch))
         .filter(|at| *at < samples_seen)
         .collect();
     points.sort_unstable();

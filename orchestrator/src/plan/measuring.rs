@@ -49,5 +49,5 @@ pub fn measuring_job(runner: &Description, spec: &JobSpec, init: Weights, evalua
 pub fn measuring_plan(spec: &Spec, inputs: &Inputs, pools: Vec<PoolInfo>, mut jobs: Vec<PlannedJob>) -> Plan {
     let mut seen = std::collections::HashSet::new();
     jobs.retain(|job| seen.insert(job.job_key.clone()));
-    Plan { companions: None, ..assembled(spec, inputs, pools, jobs) }
+    assembled(spec, inputs, pools, jobs)
 }

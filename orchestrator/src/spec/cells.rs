@@ -62,8 +62,13 @@ impl Cell {
 
     /// Samples of the job: whole global batches, as OpenCLIP's epochs are rounded up.
     pub fn samples_rounded(&self) -> u64 {
-        self.samples_seen.div_ceil(self.recipe.global_batch) * self.recipe.global_batch
+        whole_batches(self.samples_seen, self.recipe.global_batch)
     }
+}
+
+/// Samples of so many whole global batches that `samples` are seen.
+pub fn whole_batches(samples: u64, global_batch: u64) -> u64 {
+    samples.div_ceil(global_batch) * global_batch
 }
 
 /// Cells of one spec.

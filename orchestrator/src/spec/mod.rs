@@ -46,7 +46,7 @@ use protocol::{Alpha, Augmentation, Choose, EvaluationTask, Head, Loss, Precisio
 
 pub use aggregates::aggregates;
 pub use build::RecipeChange;
-pub use cells::{CELLS_MAX, Cell, Origin, cells};
+pub use cells::{CELLS_MAX, Cell, Origin, cells, whole_batches};
 pub(crate) use check::model_place;
 pub use check::recipe_place;
 pub use edit::{EditError, with_samples_seen};
