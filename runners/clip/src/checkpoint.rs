@@ -171,44 +171,34 @@ impl Folder {
         position: Position,
         losses: &[f64],
     ) -> Result<(PathBuf, String), CheckpointError> {
-        let name = format!("samples-{}-fence-{}", position.samples_seen, self.fence);
-        let (path, temporary) = (self.dir.join(&name), self.dir.join(format!(".{name}.tmp")));
-        remove_if_there(&temporary)?;
-        fs::create_dir(&temporary).map_err(io_error("create", &temporary))?;
+        let path = self.dir.join(format!("samples-{}-fence-{}", position.samples_seen, self.fence));
         let moments = [("exp_avg", first), ("exp_avg_sq", second)];
-        let mut files = vec![
-            write_tensors(&temporary, MODEL_FILE, &model.parameters, &[("", &model.parameters.flat)])?,
-            write_tensors(&temporary, OPTIMIZER_FILE, &model.parameters, &moments)?,
-        ];
-        let absolute = std::path::absolute(&path).map_err(io_error("find", &path))?;
-        for (name, bytes) in open_clip::files(&self.model, &self.preprocess, &self.tokenizer, &absolute) {
-            write_flushed(&temporary.join(&name), &bytes)?;
-            files.push(FileEntry { name, bytes: bytes.len() as u64, sha256: hex(&Sha256::digest(&bytes)) });
-        }
-        let manifest = Manifest {
-            schema: 1,
-            job_key: self.job_key.clone(),
-            fence: self.fence,
-            step: position.step,
-            samples_seen: position.samples_seen,
-            evaluated_samples: position.evaluated_samples,
-            seed: self.seed,
-            losses: losses.to_vec(),
-            files,
-        };
-        let manifest_path = temporary.join(MANIFEST_FILE);
-        let text = serde_json::to_vec_pretty(&manifest)
-            .map_err(|source| CheckpointError::Manifest { path: manifest_path.clone(), source })?;
-        write_flushed(&manifest_path, &text)?;
-        flush_folder(&temporary)?;
-        // Only a damaged checkpoint of this very attempt can stand here.
-        remove_if_there(&path)?;
-        fs::rename(&temporary, &path).map_err(io_error("rename", &temporary))?;
-        flush_folder(&self.dir)?;
+        let sha256 = write_folder(&path, |folder| {
+            let mut files = write_model(folder, &path, model, (&self.model, &self.preprocess), &self.tokenizer)?;
+            files.push(write_tensors(folder, OPTIMIZER_FILE, &model.parameters, &moments)?);
+            let manifest = Manifest {
+                schema: 1,
+                job_key: self.job_key.clone(),
+                fence: self.fence,
+                step: position.step,
+                samples_seen: position.samples_seen,
+                evaluated_samples: position.evaluated_samples,
+                seed: self.seed,
+                losses: losses.to_vec(),
+                files,
+            };
+            let manifest_path = folder.join(MANIFEST_FILE);
+            let text = serde_json::to_vec_pretty(&manifest)
+                .map_err(|source| CheckpointError::Manifest { path: manifest_path.clone(), source })?;
+            write_flushed(&manifest_path, &text)?;
+            // Only a damaged checkpoint of this very attempt can stand there.
+            remove_if_there(&path)?;
+            Ok::<_, CheckpointError>(hex(&Sha256::digest(&text)))
+        })?;
         self.good.retain(|good| *good != path);
         self.good.push(path.clone());
         self.drop_old()?;
-        Ok((path, hex(&Sha256::digest(&text))))
+        Ok((path, sha256))
     }
 
     /// Brings model and optimiser to the newest checkpoint that verifies and whose fence is not above this attempt's.
@@ -228,19 +218,12 @@ impl Folder {
                 ));
                 continue;
             }
-            match self.load(&path, Expected::Own(samples), model, optimizer) {
+            match unless_unusable(self.load(&path, Expected::Own(samples), model, optimizer))? {
                 Ok(found) => {
                     self.good = vec![path];
                     return Ok(Some(found));
                 }
-                // Trouble with the disk may pass, and falling back would drop what is good.
-                Err(CheckpointError::Io { action, path, source }) if source.kind() != io::ErrorKind::NotFound => {
-                    return Err(CheckpointError::Io { action, path, source });
-                }
-                Err(error) => {
-                    let source = std::error::Error::source(&error).map(|source| format!(": {source}"));
-                    report::say(format_args!("passing over checkpoint: {error}{}", source.unwrap_or_default()));
-                }
+                Err(reason) => report::say(format_args!("passing over checkpoint: {reason}")),
             }
         }
         Ok(None)
@@ -256,20 +239,15 @@ impl Folder {
         optimizer: &mut AdamW,
     ) -> Result<Option<Position>, CheckpointError> {
         let path = base_dir.join(&parent.path);
-        match self.load(&path, Expected::Parent(parent), model, optimizer) {
+        match unless_unusable(self.load(&path, Expected::Parent(parent), model, optimizer))? {
             Ok((position, _)) => {
                 // What is planned here is this job's to measure.
                 let evaluated_samples = Some(position.samples_seen.saturating_sub(1));
                 Ok(Some(Position { evaluated_samples, ..position }))
             }
-            Err(CheckpointError::Io { action, path, source }) if source.kind() != io::ErrorKind::NotFound => {
-                Err(CheckpointError::Io { action, path, source })
-            }
-            Err(error) => {
-                let source = std::error::Error::source(&error).map(|source| format!(": {source}"));
+            Err(reason) => {
                 report::say(format_args!(
-                    "starting from the beginning: the parent's checkpoint can't be used: {error}{}",
-                    source.unwrap_or_default()
+                    "starting from the beginning: the parent's checkpoint can't be used: {reason}"
                 ));
                 Ok(None)
             }
@@ -337,12 +315,62 @@ impl Folder {
     }
 }
 
+/// What was loaded, or why a checkpoint that is gone or damaged can't be. Trouble with the disk stays an error: it may
+/// pass, and to fall back would drop what is good.
+fn unless_unusable<T>(loaded: Result<T, CheckpointError>) -> Result<Result<T, String>, CheckpointError> {
+    match loaded {
+        Ok(loaded) => Ok(Ok(loaded)),
+        Err(CheckpointError::Io { action, path, source }) if source.kind() != io::ErrorKind::NotFound => {
+            Err(CheckpointError::Io { action, path, source })
+        }
+        Err(error) => {
+            let source = std::error::Error::source(&error).map(|source| format!(": {source}"));
+            Ok(Err(format!("{error}{}", source.unwrap_or_default())))
+        }
+    }
+}
+
 fn tensor_name(prefix: &str, name: &str) -> String {
     if prefix.is_empty() { name.to_owned() } else { format!("{prefix}.{name}") }
 }
 
+/// A folder that is whole or not there: `write` fills it under a temporary name beside it; it is flushed to disk and
+/// renamed.
+pub(crate) fn write_folder<T, E: From<CheckpointError>>(
+    path: &Path,
+    write: impl FnOnce(&Path) -> Result<T, E>,
+) -> Result<T, E> {
+    let parent = path.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    let temporary = parent.join(format!(".{}.tmp", path.file_name().unwrap_or_default().to_string_lossy()));
+    remove_if_there(&temporary)?;
+    fs::create_dir(&temporary).map_err(io_error("create", &temporary))?;
+    let written = write(&temporary)?;
+    flush_folder(&temporary)?;
+    fs::rename(&temporary, path).map_err(io_error("rename", &temporary))?;
+    flush_folder(parent)?;
+    Ok(written)
+}
+
+/// Writes what open_clip loads, weights first, into a folder that is going to be `path`.
+pub(crate) fn write_model(
+    folder: &Path,
+    path: &Path,
+    model: &Clip,
+    (config, preprocess): (&ModelConfig, &Preprocess),
+    tokenizer: &[(String, Vec<u8>)],
+) -> Result<Vec<FileEntry>, CheckpointError> {
+    let weights = [("", &model.parameters.flat)];
+    let mut files = vec![write_tensors(folder, MODEL_FILE, &model.parameters, &weights)?];
+    let absolute = std::path::absolute(path).map_err(io_error("find", path))?;
+    for (name, bytes) in open_clip::files(config, preprocess, tokenizer, &absolute) {
+        write_flushed(&folder.join(&name), &bytes)?;
+        files.push(FileEntry { name, bytes: bytes.len() as u64, sha256: hex(&Sha256::digest(&bytes)) });
+    }
+    Ok(files)
+}
+
 /// Writes flat buffers as one named tensor a parameter, so that OpenCLIP can read the file.
-pub(crate) fn write_tensors(
+fn write_tensors(
     dir: &Path,
     name: &str,
     parameters: &Parameters,
@@ -400,12 +428,14 @@ fn read_verified(dir: &Path, name: &str, manifest: &Manifest) -> Result<Vec<u8>,
     Ok(bytes)
 }
 
-pub(crate) fn read_tensors(
-    path: &Path,
-    bytes: &[u8],
-    parameters: &Parameters,
-    prefix: &str,
-) -> Result<Tensor, CheckpointError> {
+/// Gives a model weights in safetensors' form; `path` is what an error calls them.
+pub(crate) fn put_weights(path: &Path, bytes: &[u8], parameters: &mut Parameters) -> Result<(), CheckpointError> {
+    let flat = read_tensors(path, bytes, parameters, "")?;
+    tch::no_grad(|| parameters.flat.copy_(&flat));
+    Ok(())
+}
+
+fn read_tensors(path: &Path, bytes: &[u8], parameters: &Parameters, prefix: &str) -> Result<Tensor, CheckpointError> {
     let tensors = SafeTensors::deserialize(bytes).map_err(|error| damaged(path, error.to_string()))?;
     let mut flat = vec![0; 4 * parameters.flat.numel()];
     for parameter in &parameters.list {
@@ -426,7 +456,7 @@ pub(crate) fn write_flushed(path: &Path, bytes: &[u8]) -> Result<(), CheckpointE
     file.sync_all().map_err(io_error("flush", path))
 }
 
-pub(crate) fn flush_folder(path: &Path) -> Result<(), CheckpointError> {
+fn flush_folder(path: &Path) -> Result<(), CheckpointError> {
     File::open(path).and_then(|folder| folder.sync_all()).map_err(io_error("flush", path))
 }
 

@@ -14,7 +14,7 @@ use crate::checkpoint::{self, MODEL_FILE};
 use crate::evaluate::fine_tuning::Ended;
 use crate::model::Clip;
 use crate::prepared::Prepared;
-use crate::{device, job, open_clip, weights};
+use crate::{device, job, weights};
 
 /// Which job's, and where to.
 #[derive(Debug, clap::Args)]
@@ -57,8 +57,12 @@ pub fn finetune(options: &FinetuneOptions, to: &mut impl Write) -> anyhow::Resul
         writeln!(to, "{line}")?;
     }
     tuned.put_into(&mut model);
-    write(out, &job, &model, &prepared.tokenizer(&job)?.files())
-        .with_context(|| format!("can't write {}", out.display()))
+    fs::create_dir_all(out.parent().unwrap_or(Path::new("")))
+        .with_context(|| format!("can't write {}", out.display()))?;
+    let (of_model, tokenizer) = ((&job.spec.model.config, &job.spec.recipe.preprocess), prepared.tokenizer(&job)?);
+    let write = |folder: &Path| checkpoint::write_model(folder, out, &model, of_model, &tokenizer.files());
+    checkpoint::write_folder(out, write).with_context(|| format!("can't write {}", out.display()))?;
+    Ok(())
 }
 
 /// The one evaluation that is meant, with its fine-tuning alone.
@@ -79,31 +83,10 @@ fn begin(job: &Job, from: Option<&Path>, model: &mut Clip) -> anyhow::Result<()>
     match (from, &job.spec.init) {
         (Some(folder), _) => {
             let bytes = checkpoint::read_weights(folder)?;
-            let flat = checkpoint::read_tensors(&folder.join(MODEL_FILE), &bytes, &model.parameters, "")?;
-            tch::no_grad(|| model.parameters.flat.copy_(&flat));
+            checkpoint::put_weights(&folder.join(MODEL_FILE), &bytes, &mut model.parameters)?;
         }
         (None, Some(init)) => weights::load(init, &job.base_dir, &mut model.parameters)?,
         (None, None) => bail!("the job begins with random weights: say which to fine-tune with --from FOLDER"),
     }
     Ok(())
-}
-
-/// The model's folder, under another name until it is whole and on disk.
-fn write(out: &Path, job: &Job, model: &Clip, tokenizer: &[(String, Vec<u8>)]) -> anyhow::Result<()> {
-    let parent = out.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
-    fs::create_dir_all(parent)?;
-    let temporary = parent.join(format!(".{}.tmp", out.file_name().unwrap_or_default().to_string_lossy()));
-    if temporary.exists() {
-        fs::remove_dir_all(&temporary)?;
-    }
-    fs::create_dir(&temporary)?;
-    checkpoint::write_tensors(&temporary, MODEL_FILE, &model.parameters, &[("", &model.parameters.flat)])?;
-    let absolute = std::path::absolute(out)?;
-    let spec = &job.spec;
-    for (name, bytes) in open_clip::files(&spec.model.config, &spec.recipe.preprocess, tokenizer, &absolute) {
-        checkpoint::write_flushed(&temporary.join(name), &bytes)?;
-    }
-    checkpoint::flush_folder(&temporary)?;
-    fs::rename(&temporary, out)?;
-    Ok(checkpoint::flush_folder(parent)?)
 }

@@ -157,41 +157,35 @@ fn mix(a: &[u8], b: &[u8], alpha: f64) -> anyhow::Result<Vec<u8>> {
 }
 
 /// A folder as open_clip loads it: what lies beside A's weights goes along, with the vocabulary's path set right.
-fn write(folder: &Path, a: &Path, weights: &[u8]) -> anyhow::Result<()> {
-    let parent = folder.parent().unwrap_or(Path::new("."));
-    fs::create_dir_all(parent)?;
-    ensure!(!folder.exists(), "it is there already: delete it, or give another --out");
-    let name = folder.file_name().unwrap_or_default().to_string_lossy();
-    let temporary = parent.join(format!(".{name}.tmp"));
-    if temporary.exists() {
-        fs::remove_dir_all(&temporary)?;
-    }
-    fs::create_dir(&temporary)?;
-    checkpoint::write_flushed(&temporary.join(MODEL_FILE), weights)?;
-    let text =
-        fs::read(a.join(CONFIG_FILE)).with_context(|| format!("there is no {CONFIG_FILE} in {}", a.display()))?;
-    let mut config: Value = serde_json::from_slice(&text)?;
-    let vocabulary = "/model_cfg/text_cfg/tokenizer_kwargs/bpe_path";
-    if let Some(path) = config.pointer_mut(vocabulary) {
-        let name =
-            path.as_str().and_then(|path| Path::new(path).file_name()).context("`bpe_path` is no path")?.to_owned();
-        checkpoint::write_flushed(&temporary.join(&name), &fs::read(a.join(&name))?)?;
-        *path = json!(std::path::absolute(folder)?.join(&name));
-    }
-    // A tokenizer of Hugging Face, in A's own folder unless the name is one of their hub.
-    if let Some(tokenizer) = config.pointer("/model_cfg/text_cfg/hf_tokenizer_name").and_then(Value::as_str) {
-        for name in [TOKENIZER_FILE, TOKENIZER_CONFIG_FILE] {
-            let (from, is_needed) = (a.join(name), name == tokenizer);
-            if is_needed || from.exists() {
-                let bytes = fs::read(&from).with_context(|| {
-                    format!("can't read {}, which {CONFIG_FILE} beside it names: put it there", from.display())
-                })?;
-                checkpoint::write_flushed(&temporary.join(name), &bytes)?;
+fn write(path: &Path, a: &Path, weights: &[u8]) -> anyhow::Result<()> {
+    ensure!(!path.exists(), "it is there already: delete it, or give another --out");
+    fs::create_dir_all(path.parent().unwrap_or(Path::new("")))?;
+    checkpoint::write_folder(path, |folder| {
+        checkpoint::write_flushed(&folder.join(MODEL_FILE), weights)?;
+        let text =
+            fs::read(a.join(CONFIG_FILE)).with_context(|| format!("there is no {CONFIG_FILE} in {}", a.display()))?;
+        let mut config: Value = serde_json::from_slice(&text)?;
+        let vocabulary = "/model_cfg/text_cfg/tokenizer_kwargs/bpe_path";
+        if let Some(written) = config.pointer_mut(vocabulary) {
+            let name = written.as_str().and_then(|path| Path::new(path).file_name());
+            let name = name.context("`bpe_path` is no path")?.to_owned();
+            checkpoint::write_flushed(&folder.join(&name), &fs::read(a.join(&name))?)?;
+            *written = json!(std::path::absolute(path)?.join(&name));
+        }
+        // A tokenizer of Hugging Face, in A's own folder unless the name is one of their hub.
+        if let Some(tokenizer) = config.pointer("/model_cfg/text_cfg/hf_tokenizer_name").and_then(Value::as_str) {
+            for name in [TOKENIZER_FILE, TOKENIZER_CONFIG_FILE] {
+                let (from, is_needed) = (a.join(name), name == tokenizer);
+                if is_needed || from.exists() {
+                    let bytes = fs::read(&from).with_context(|| {
+                        format!("can't read {}, which {CONFIG_FILE} beside it names: put it there", from.display())
+                    })?;
+                    checkpoint::write_flushed(&folder.join(name), &bytes)?;
+                }
             }
         }
-    }
-    checkpoint::write_flushed(&temporary.join(CONFIG_FILE), &serde_json::to_vec_pretty(&config)?)?;
-    Ok(fs::rename(&temporary, folder)?)
+        Ok(checkpoint::write_flushed(&folder.join(CONFIG_FILE), &serde_json::to_vec_pretty(&config)?)?)
+    })
 }
 
 /// A job's evaluations, and a model of its architecture.
@@ -219,8 +213,7 @@ impl Measuring {
     }
 
     fn measure(&mut self, weights: &[u8]) -> anyhow::Result<Vec<Value>> {
-        let flat = checkpoint::read_tensors(Path::new("the mixed weights"), weights, &self.model.parameters, "")?;
-        tch::no_grad(|| self.model.parameters.flat.copy_(&flat));
+        checkpoint::put_weights(Path::new("the mixed weights"), weights, &mut self.model.parameters)?;
         let mut lines = Vec::new();
         for held_out in &self.held_out {
             let Some((measurements, _)) = held_out.measure(&self.model, &AtomicBool::new(false))? else {

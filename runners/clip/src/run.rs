@@ -88,7 +88,7 @@ fn train(
 
     let mut model = Clip::new(config, spec.recipe.precision, spec.seed, device);
     let Some(pairs) = pairs else {
-        let ending = if is_first { measure(&job, model, &held_out, stop.asked())? } else { Ending::Finished };
+        let ending = if is_first { measure_only(&job, model, &held_out, stop.asked())? } else { Ending::Finished };
         return told(ranks.as_ref(), ending);
     };
     let mut optimizer = AdamW::new(&model.parameters);
@@ -139,7 +139,6 @@ fn train(
         position,
         saved: start.saved,
         ranks,
-        is_first,
         held_out,
         losses,
         unread: Vec::new(),
@@ -179,7 +178,7 @@ fn told(ranks: Option<&Ranks>, ending: Ending) -> Result<Ending, RunError> {
 }
 
 /// Measures the weights that a job begins with, and trains nothing. What was asked to stop is measured again later.
-fn measure(job: &Job, mut model: Clip, held_out: &[Arc<HeldOut>], stop: &AtomicBool) -> Result<Ending, RunError> {
+fn measure_only(job: &Job, mut model: Clip, held_out: &[Arc<HeldOut>], stop: &AtomicBool) -> Result<Ending, RunError> {
     if let Some(init) = &job.spec.init {
         weights::load(init, &job.base_dir, &mut model.parameters)?;
     }
@@ -190,12 +189,8 @@ fn measure(job: &Job, mut model: Clip, held_out: &[Arc<HeldOut>], stop: &AtomicB
         data: None,
     })?;
     let started = Instant::now();
-    for held_out in held_out {
-        if stop.load(Ordering::Relaxed) {
-            return Ok(Ending::Stopped);
-        }
-        let Some((measurements, unmeasured)) = held_out.measure(&model, stop)? else { return Ok(Ending::Stopped) };
-        emit(&Event::Eval { samples_seen: 0, dataset: held_out.dataset.clone(), measurements, unmeasured })?;
+    if measure(&model, held_out, 0, stop)? == Ending::Stopped {
+        return Ok(Ending::Stopped);
     }
     emit(&Event::Finished {
         samples_seen: 0,
@@ -203,6 +198,23 @@ fn measure(job: &Job, mut model: Clip, held_out: &[Arc<HeldOut>], stop: &AtomicB
         eval_secs: started.elapsed().as_secs_f64(),
         peak_memory_bytes: device::peak_memory_bytes(),
     })?;
+    Ok(Ending::Finished)
+}
+
+/// Measures weights on data sets, one after another, and tells what each says. After a stop the rest is left out.
+fn measure<'a>(
+    model: &Clip,
+    held_out: impl IntoIterator<Item = &'a Arc<HeldOut>>,
+    samples_seen: u64,
+    stop: &AtomicBool,
+) -> Result<Ending, RunError> {
+    for held_out in held_out {
+        if stop.load(Ordering::Relaxed) {
+            return Ok(Ending::Stopped);
+        }
+        let Some((measurements, unmeasured)) = held_out.measure(model, stop)? else { return Ok(Ending::Stopped) };
+        emit(&Event::Eval { samples_seen, dataset: held_out.dataset.clone(), measurements, unmeasured })?;
+    }
     Ok(Ending::Finished)
 }
 
@@ -221,8 +233,6 @@ struct Training<'a> {
     saved: bool,
     /// The other processes, if there are any.
     ranks: Option<Ranks>,
-    /// Whether this one speaks, writes and measures.
-    is_first: bool,
     held_out: Vec<Arc<HeldOut>>,
     /// Losses since the last report that was due by its step. They are kept in checkpoints, so that a report's mean is
     /// the same after one. Reports between those, of slow steps, leave them: what is due must not depend on the clock.
@@ -234,6 +244,11 @@ struct Training<'a> {
 }
 
 impl Training<'_> {
+    /// Whether this process speaks, writes and measures.
+    fn is_first(&self) -> bool {
+        self.ranks.as_ref().is_none_or(Ranks::is_first)
+    }
+
     fn run(
         mut self,
         batches: &std::sync::mpsc::Receiver<Result<Batch, pool::Error>>,
@@ -256,7 +271,7 @@ impl Training<'_> {
             let batch = batches.recv().map_err(|_| RunError::DataThread)??;
             let (grad_norm, stopping) = self.step(&batch, lr, reporting, stop)?;
             let (saving, evaluating) = (self.checkpoint_is_due(), self.evaluation_is_due());
-            if !self.is_first {
+            if !self.is_first() {
                 self.unread.clear();
             } else if reporting || stopping || saving || evaluating {
                 let loss = self.mean_loss()?;
@@ -285,7 +300,7 @@ impl Training<'_> {
             }
             reported += before.elapsed(); // Evaluation is not training: it does not count into samples a second.
         }
-        if self.is_first {
+        if self.is_first() {
             emit(&Event::Finished {
                 samples_seen: self.position.samples_seen,
                 train_secs: self.train_time.as_secs_f64(),
@@ -372,7 +387,7 @@ impl Training<'_> {
             Some(ranks) => ranks.moments(&self.optimizer, &self.model.parameters)?,
             None => [self.optimizer.first.shallow_clone(), self.optimizer.second.shallow_clone()],
         };
-        if !self.is_first {
+        if !self.is_first() {
             return Ok(());
         }
         let (path, sha256) = self.folder.write(&self.model, moments.each_ref(), self.position, &self.losses)?;
@@ -405,27 +420,17 @@ impl Training<'_> {
             return Ok(Ending::Finished);
         }
         let started = Instant::now();
-        let measured = if self.is_first { self.measure(stop)? } else { Ending::Finished };
+        let measured = if self.is_first() {
+            let due = (0..self.held_out.len()).filter(|index| self.is_due(*index)).map(|index| &self.held_out[index]);
+            measure(&self.model, due, self.position.samples_seen, stop)?
+        } else {
+            Ending::Finished
+        };
         let ending = told(self.ranks.as_ref(), measured)?;
         if ending == Ending::Finished {
             self.position.evaluated_samples = Some(self.position.samples_seen);
             self.eval_time += started.elapsed();
         }
         Ok(ending)
-    }
-
-    fn measure(&self, stop: &AtomicBool) -> Result<Ending, RunError> {
-        for index in (0..self.held_out.len()).filter(|index| self.is_due(*index)) {
-            if stop.load(Ordering::Relaxed) {
-                return Ok(Ending::Stopped);
-            }
-            let held_out = &self.held_out[index];
-            let Some((measurements, unmeasured)) = held_out.measure(&self.model, stop)? else {
-                return Ok(Ending::Stopped);
-            };
-            let (dataset, samples_seen) = (held_out.dataset.clone(), self.position.samples_seen);
-            emit(&Event::Eval { samples_seen, dataset, measurements, unmeasured })?;
-        }
-        Ok(Ending::Finished)
     }
 }
