@@ -365,6 +365,15 @@ fn reference() -> &'static String {
 }
 
 /// `synthetic-runner` belongs to another package, so it may not be there yet.
+/// Whether clip-runner lies beside the program under test; if not, says that the test is skipped.
+pub(super) fn clip_runner_is_built() -> bool {
+    let is_built = Path::new(env!("CARGO_BIN_EXE_sweep")).with_file_name("clip-runner").exists();
+    if !is_built {
+        eprintln!("skipped: no clip-runner beside sweep (cargo build --workspace)");
+    }
+    is_built
+}
+
 fn ensure_synthetic_runner() {
     static BUILT: OnceLock<()> = OnceLock::new();
     BUILT.get_or_init(|| {

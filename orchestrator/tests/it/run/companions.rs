@@ -1,12 +1,11 @@
 //! Checkpoints measured apart from training, while it goes on: each once, whatever is killed, and to the same values.
 
 use std::fs;
-use std::path::Path;
 use std::process::Command;
 
 use nix::sys::signal::Signal;
 
-use super::bench::Bench;
+use super::bench::{Bench, clip_runner_is_built};
 use crate::harness::transcript;
 
 /// Trains two steps, with a checkpoint after each whose text is the recall that is measured of it.
@@ -211,8 +210,7 @@ backend: {local: {slots: 1, threads_per_slot: 1}}
 
 #[test]
 fn companions_of_clip_runner_measure_what_training_does() {
-    if !Path::new(env!("CARGO_BIN_EXE_sweep")).with_file_name("clip-runner").exists() {
-        eprintln!("skipped: no clip-runner beside sweep (cargo build --workspace)");
+    if !clip_runner_is_built() {
         return;
     }
     let bench = Bench::new(&CLIP.replace("POOLS", concat!(env!("CARGO_MANIFEST_DIR"), "/../runners/pool/fixture")));

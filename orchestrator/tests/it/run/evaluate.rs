@@ -4,7 +4,7 @@
 use std::fs;
 use std::path::Path;
 
-use super::bench::{Bench, SHELL_SPEC};
+use super::bench::{Bench, SHELL_SPEC, clip_runner_is_built};
 use crate::harness::transcript;
 
 /// Trains, with a checkpoint at 32 samples that is dropped and one at 64, and measures `held` at the end; or measures
@@ -155,8 +155,7 @@ backend: {local: {slots: 1, threads_per_slot: 1}}
 
 #[test]
 fn clip_runner_measures_its_checkpoints_as_it_did_in_training() {
-    if !Path::new(env!("CARGO_BIN_EXE_sweep")).with_file_name("clip-runner").exists() {
-        eprintln!("skipped: no clip-runner beside sweep (cargo build --workspace)");
+    if !clip_runner_is_built() {
         return;
     }
     let pools = concat!(env!("CARGO_MANIFEST_DIR"), "/../runners/pool/fixture");
@@ -254,8 +253,7 @@ fn clip_runner_measures_its_checkpoints_as_it_did_in_training() {
 
 #[test]
 fn probes_and_fine_tuning_are_added_to_a_finished_sweep_once() {
-    if !Path::new(env!("CARGO_BIN_EXE_sweep")).with_file_name("clip-runner").exists() {
-        eprintln!("skipped: no clip-runner beside sweep (cargo build --workspace)");
+    if !clip_runner_is_built() {
         return;
     }
     let pools = concat!(env!("CARGO_MANIFEST_DIR"), "/../runners/pool/fixture");

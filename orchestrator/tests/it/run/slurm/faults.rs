@@ -8,7 +8,7 @@ use nix::sys::signal::Signal;
 
 use super::{Cluster, SlurmBench, on_slurm, wait_until};
 use crate::harness::transcript;
-use crate::run::bench::{Bench, SPEC, kill_worker};
+use crate::run::bench::{Bench, SPEC, clip_runner_is_built, kill_worker};
 use crate::run::hostile::SmallDisk;
 
 /// Where there are cgroups, Slurm calls it OUT_OF_MEMORY; here its own watch over processes kills them, and calls it
@@ -114,9 +114,7 @@ limits: {retries: 20}
 ";
 
 fn clip(spec: &str) -> Option<Bench> {
-    let runner = Path::new(env!("CARGO_BIN_EXE_sweep")).with_file_name("clip-runner");
-    if !runner.exists() {
-        eprintln!("skipped: no clip-runner beside sweep (cargo build --workspace)");
+    if !clip_runner_is_built() {
         return None;
     }
     let bench = Bench::new(spec);
