@@ -73,18 +73,18 @@ class Training:
             (logs / name).write_bytes(content)
         (logs / f"{MODEL}.json").write_text(json.dumps(config))
         open_clip.add_model_config(logs / f"{MODEL}.json")
-        if job.init:
-            self._fits(job.init)
         if job.measures_only():
             return self._measure()
         found = checkpoint.newest(job)
+        if job.init and not found:
+            self._fits(job.init)
         step = found[0]["step"] if found else 0
         self.losses = found[0]["losses"] if found else []
         self.epoch_steps = job.epoch_steps(step)
         self.start = step // self.epoch_steps
         self.reported_step, self.saved_steps = step, job.checkpoint_steps()
         resume = found and checkpoint.resumable(job, found[1], self.start, logs)
-        self._started(step)
+        self._started(step * job.batch, data={"pairs": len(self.pairs)})
         if step < job.steps:
             trainer.get_data = self.get_data
             trainer.evaluate = self.after_epoch
@@ -115,11 +115,10 @@ class Training:
 
     def _measure(self):
         """Measures the weights that the job starts from, at 0 samples."""
-        job, began = self.job, time.monotonic()
-        self._say(
-            "started", parameters=sum(p.numel() for p in self._empty().parameters()), device=self._device(),
-            resumed_from_samples=0,
-        )
+        job = self.job
+        self._fits(job.init)
+        began = time.monotonic()
+        self._started(0)
         told = job.recipe.get("preprocess", {})
         precision = job.recipe["precision"]
         model, _, preprocess = open_clip.create_model_and_transforms(
@@ -135,9 +134,7 @@ class Training:
         for data in self.held_out:
             if self.stopping:
                 raise Stopped
-            rows, unmeasured = measuring.measure(data)
-            told = {"unmeasured": unmeasured} if unmeasured else {}
-            self._say("eval", samples_seen=0, dataset=data.name, measurements=rows, **told)
+            self._evaluate(measuring, data, 0)
         secs = time.monotonic() - began
         self._say(
             "finished", samples_seen=0, train_secs=0.0, eval_secs=secs, peak_memory_bytes=peak_memory(job.device),
@@ -147,15 +144,18 @@ class Training:
         with torch.device("meta"):
             return open_clip.create_model(MODEL, device="meta", load_weights=False)
 
-    def _device(self):
+    def _started(self, samples_seen, **more):
         threads = f"cpu ({self.job.threads} thread{'s' * (self.job.threads != 1)})"
-        return threads if self.job.device == "cpu" else torch.cuda.get_device_name()
-
-    def _started(self, step):
+        device = threads if self.job.device == "cpu" else torch.cuda.get_device_name()
         self._say(
-            "started", parameters=sum(p.numel() for p in self._empty().parameters()), device=self._device(),
-            resumed_from_samples=step * self.job.batch, data={"pairs": len(self.pairs)},
+            "started", parameters=sum(p.numel() for p in self._empty().parameters()), device=device,
+            resumed_from_samples=samples_seen, **more,
         )
+
+    def _evaluate(self, measuring, data, samples_seen):
+        rows, unmeasured = measuring.measure(data)
+        more = {"unmeasured": unmeasured} if unmeasured else {}
+        self._say("eval", samples_seen=samples_seen, dataset=data.name, measurements=rows, **more)
 
     # What open_clip_train calls.
 
@@ -213,11 +213,7 @@ class Training:
                 args.device,
             )
             for data in due:
-                rows, unmeasured = measuring.measure(data)
-                self._say(
-                    "eval", samples_seen=step * self.job.batch, dataset=data.name, measurements=rows,
-                    **({"unmeasured": unmeasured} if unmeasured else {}),
-                )
+                self._evaluate(measuring, data, step * self.job.batch)
             self.eval_secs += time.monotonic() - now
         self.reported += time.monotonic() - now  # Measuring is not training.
         self.stop_agreed = self._agree(args)
