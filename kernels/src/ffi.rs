@@ -45,12 +45,30 @@ unsafe extern "C" {
         wanted: i32,
         out: *mut TensorPointer,
     ) -> c_int;
+    pub(crate) fn sweep_linear(
+        x: *const c_void,
+        weight: *const c_void,
+        bias: *const c_void,
+        half: i32,
+        out: *mut TensorPointer,
+    ) -> c_int;
 }
 
 /// Words of the error that this thread's last call ended with.
 pub(crate) fn last_error() -> String {
     // SAFETY: the library returns a string that ends with 0 and lives until this thread's next call.
     unsafe { CStr::from_ptr(sweep_last_error()) }.to_string_lossy().into_owned()
+}
+
+/// What tch's tensor points to.
+pub(crate) fn pointer(tensor: &tch::Tensor) -> *const c_void {
+    tensor.as_ptr().cast()
+}
+
+/// A tensor that csrc/ gave away, if it did.
+pub(crate) fn owned(pointer: TensorPointer) -> Option<tch::Tensor> {
+    // SAFETY: csrc/ makes each with `new at::Tensor` and keeps no pointer to it.
+    (!pointer.is_null()).then(|| unsafe { tch::Tensor::from_ptr(pointer.cast()) })
 }
 
 /// The current stream of a tensor's device (a `cudaStream_t`); null on the CPU.

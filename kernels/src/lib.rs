@@ -14,10 +14,14 @@ mod ffi;
 #[cfg(feature = "torch")]
 mod group;
 #[cfg(feature = "torch")]
+mod linear;
+#[cfg(feature = "torch")]
 mod loss;
 
 #[cfg(feature = "torch")]
 pub use group::{buffer, buffer_mut};
+#[cfg(feature = "torch")]
+pub use linear::linear;
 #[cfg(feature = "torch")]
 pub use loss::{
     Compute, Gradients, LossError, Options, Wanted, clip_gradients, clip_loss, siglip_gradients, siglip_loss,

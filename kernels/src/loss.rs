@@ -1,12 +1,11 @@
 //! The losses on tensors.
 
-use std::ffi::c_void;
 use std::ptr;
 
 use tch::Tensor;
 
 use crate::comm::{Comm, CommError};
-use crate::ffi::{self, Inputs, TensorPointer};
+use crate::ffi::{self, Inputs, TensorPointer, owned, pointer};
 use crate::group;
 
 /// What both towers are multiplied in. Sums are float64 and the loss is float32 (float64 of `Fp64`) in every case.
@@ -235,14 +234,4 @@ fn gradients(
         Some(loss) if code == 0 => Ok(Gradients { loss, images, texts, scale, bias }),
         _ => Err(LossError::Rejected(ffi::last_error())),
     }
-}
-
-fn pointer(tensor: &Tensor) -> *const c_void {
-    tensor.as_ptr().cast()
-}
-
-#[expect(unsafe_code, reason = "a tensor that csrc/ gave away")]
-fn owned(pointer: TensorPointer) -> Option<Tensor> {
-    // SAFETY: csrc/ makes each with `new at::Tensor` and keeps no pointer to it.
-    (!pointer.is_null()).then(|| unsafe { Tensor::from_ptr(pointer.cast()) })
 }

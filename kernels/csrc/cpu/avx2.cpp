@@ -1,4 +1,5 @@
 #include "avx2.h"
+#include "brgemm.h"
 #include <ATen/Version.h>
 #include <algorithm>
 #include <cstdlib>
@@ -55,9 +56,8 @@ void rows_of_strip(int64_t m, int64_t k, const float *a, int64_t lda, const floa
 
 bool use_avx2_products() {
   static const bool yes = [] {
-    const char *asked = std::getenv("SWEEP_KERNELS_TILES");
     const bool can = __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma");
-    return can && ((asked && !std::strcmp(asked, "avx2")) || at::get_cpu_capability() == "AVX2");
+    return can && !asked("0") && (asked("avx2") || at::get_cpu_capability() == "AVX2");
   }();
   return yes;
 }

@@ -23,6 +23,7 @@ constexpr double LOG2E = 1.4426950408889634;
 /* Sixteen numbers at a time; the compiler maps them to what a processor has. */
 using floats = float __attribute__((vector_size(4 * LANES)));
 using words = uint32_t __attribute__((vector_size(4 * LANES)));
+using halves = uint16_t __attribute__((vector_size(2 * LANES)));
 
 SWEEP_INLINE floats load(const float *x) {
   floats v;
@@ -40,6 +41,14 @@ SWEEP_INLINE double sum_of(floats v, int64_t n = LANES) {
   for (int64_t lane = 0; lane < n; ++lane) sum += v[lane];
   return sum;
 }
+
+/* bfloat16 to nearest even; a NaN stays one. */
+SWEEP_INLINE words bfloat16_of(floats x) {
+  const words bits = (words)x;
+  const words rounded = (bits + 0x7fffu + (bits >> 16 & 1u)) >> 16;
+  return x == x ? rounded : words{} + 0x7fc0u;
+}
+SWEEP_INLINE halves halves_of(words bits) { return __builtin_convertvector(bits, halves); }
 
 /* 2^t: below 2^-126 it is 0, from 2^128 on infinite; NaN stays NaN. 2^t = 2^n 2^f, n the nearest whole number, 2^f by the minimax
  * polynomial of degree 6 on [-1/2, 1/2] (Remez; 1.9e-9 relative, 1.0e-7 with float32 rounding). */

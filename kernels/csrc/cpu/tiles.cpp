@@ -4,15 +4,13 @@
  *   gradients  E (kept, or made again) -> G in place, and G V while the tile is in cache; then G^T U by column tiles
  *
  * So each logit is made once (6 B^2 D operations) while all of E fits the budget, twice (8 B^2 D) beyond it, when only
- * a chunk of rows is kept. The products are oneDNN's batch-reduce kernels, generated at run time for the processor,
- * which ATen exports as `brgemm`: A row-major; B row-major, for bfloat16 in pairs of rows ("VNNI": b[k/2][n][k%2]); C
- * float32. Without AVX-512 they are those of avx2.h, and B lies in strips of columns. Column sums are added thread by thread: the same bits for the same number of threads.
+ * a chunk of rows is kept. The products are oneDNN's (brgemm.h). Without AVX-512 they are those of avx2.h, and B lies in strips of columns. Column sums are added thread by thread: the same bits for the same number of threads.
  */
 #include "../torch/engine.h"
 #include "avx2.h"
+#include "brgemm.h"
 #include "sweep.h"
 #include <ATen/Parallel.h>
-#include <ATen/native/CPUBlas.h>
 #include <algorithm>
 #include <cstdlib>
 #include <type_traits>
@@ -22,30 +20,9 @@ namespace sweep {
 namespace {
 
 using at::BFloat16;
-using at::native::cpublas::brgemm;
 
 constexpr int64_t ROWS = 64, COLS = 256; /* of a tile */
 constexpr int64_t DEPTH = 512;           /* of one product, so that both factors stay in the second-level cache */
-
-template <typename T> constexpr bool PAIRS = std::is_same<T, BFloat16>::value;
-template <typename T> int64_t even(int64_t n) { return PAIRS<T> ? n + (n & 1) : n; }
-
-/* Whether ATen has these kernels for this processor: asked by using one. */
-template <typename T> bool available() {
-  static const bool yes = [] {
-    try {
-      T a[4] = {T(1.0f), T(2.0f), T(0.0f), T(1.0f)}, b[4] = {T(3.0f), T(4.0f), T(5.0f), T(6.0f)};
-      if (PAIRS<T>) std::swap(b[1], b[2]); /* (3 4; 5 6) in pairs of rows */
-      float c[4];
-      brgemm(2, 2, 2, 2, 2, 2, false, a, b, c, PAIRS<T>);
-      at::native::cpublas::brgemm_release(PAIRS<T>);
-      return c[0] == 13.0f && c[1] == 16.0f && c[2] == 5.0f && c[3] == 6.0f;
-    } catch (const std::exception &) {
-      return false;
-    }
-  }();
-  return yes;
-}
 
 /* C (m, n) (+)= A (m, k) B (k, n), k in slices that fit the cache. */
 template <typename T>
@@ -127,12 +104,6 @@ SWEEP_CLONES void sigmoid_row(const float *x, int64_t n, float scale, float bias
   }
 }
 
-/* bfloat16 to nearest even; a NaN stays one. */
-SWEEP_INLINE words bfloat16_of(floats x) {
-  const words bits = (words)x;
-  const words rounded = (bits + 0x7fffu + (bits >> 16 & 1u)) >> 16;
-  return x == x ? rounded : words{} + 0x7fc0u;
-}
 /* One row of G, and the pair of rows that it makes with the one before it; buffers are whole vectors long. */
 SWEEP_CLONES void round_row(const float *g, int64_t n, uint16_t *out) {
   for (int64_t j = 0; j < n; j += LANES) {
@@ -467,9 +438,6 @@ private:
 } // namespace
 
 std::unique_ptr<Engine> tile_engine(const Towers &towers) {
-  /* For tests: 0 has the processor take the way of those without these products, avx2 that of those without AVX-512. */
-  static const char *const asked = std::getenv("SWEEP_KERNELS_TILES");
-  if (asked && asked[0] == '0') return nullptr;
   if (!towers.images.device().is_cpu() || towers.rows() == 0 || towers.cols() == 0) return nullptr;
   if (towers.images.scalar_type() == at::kFloat && (use_avx2_products() || available<float>())) return std::make_unique<Tiles<float>>(towers);
   if (towers.images.scalar_type() == at::kBFloat16 && available<BFloat16>())

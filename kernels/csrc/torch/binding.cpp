@@ -1,5 +1,6 @@
-/* The losses for Rust: a C interface on at::Tensor pointers, which are what tch's tensors are. No exception crosses it. */
+/* The losses and layers for Rust: a C interface on at::Tensor pointers, which are what tch's tensors are. No exception crosses it. */
 #include "binding.h"
+#include "linear.h"
 #include "operators.h"
 #include <exception>
 #include <string>
@@ -64,5 +65,9 @@ int sweep_gradients(const sweep_inputs *in, const sweep_group *group, int32_t wa
     const at::Tensor *each[] = {&g.loss, &g.images, &g.texts, &g.scale, &g.bias};
     for (int i = 0; i < 5; ++i) out[i] = owned(*each[i]);
   });
+}
+
+int sweep_linear(const at::Tensor *x, const at::Tensor *weight, const at::Tensor *bias, int32_t half, at::Tensor **out) {
+  return guarded([&] { *out = owned(sweep::linear(*x, *weight, optional(bias), half != 0)); });
 }
 }

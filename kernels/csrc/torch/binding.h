@@ -33,5 +33,7 @@ void *sweep_stream(const at::Tensor *tensor);
 int sweep_loss(const sweep_inputs *in, at::Tensor **out);
 /* Loss and gradients (loss, images, texts, scale, bias; null where not wanted). `wanted`: bits 1, 2, 4, 8. */
 int sweep_gradients(const sweep_inputs *in, const sweep_group *group, int32_t wanted, at::Tensor **out);
+/* x W^T + b with autograd; `bias` may be null. See linear.h. */
+int sweep_linear(const at::Tensor *x, const at::Tensor *weight, const at::Tensor *bias, int32_t half, at::Tensor **out);
 }
 #pragma GCC visibility pop

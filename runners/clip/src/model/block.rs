@@ -128,7 +128,7 @@ impl Block {
             Some(hidden) => scores.masked_fill(hidden, f64::NEG_INFINITY),
             None => scores,
         };
-        let weights = scores.softmax(-1, Kind::Float).to_kind(kind);
+        let weights = scores.softmax(-1, Kind::Float).to_kind(key_value[1].kind());
         let mixed = weights.matmul(&key_value[1]).reshape([-1, width]);
         self.mlp(&self.attended(&x.index_select(0, rows), &mixed))
     }

@@ -155,10 +155,10 @@ fn normalise(features: &Tensor) -> Tensor {
     features / norm
 }
 
-/// x Wᵀ + b with matrix products in `kind`.
+/// x Wᵀ + b with matrix products in `kind`. On a CPU what is stored is fp32 all the same.
 fn linear(x: &Tensor, weight: &Tensor, bias: Option<&Tensor>, kind: Kind) -> Tensor {
-    if kind == Kind::Float {
-        return x.linear(weight, bias);
+    if x.device() == Device::Cpu {
+        return kernels::linear(x, weight, bias, kind == Kind::BFloat16);
     }
     x.to_kind(kind).linear(&weight.to_kind(kind), bias.map(|bias| bias.to_kind(kind)).as_ref())
 }
