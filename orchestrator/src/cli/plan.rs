@@ -188,6 +188,9 @@ struct Body<'a> {
     /// What is asked of Slurm.
     slurm: Option<slurm::Request>,
     pools: Vec<PoolRow<'a>>,
+    /// Fields of the recipe that rules give; each job's recipe has the numbers.
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    rules: &'a BTreeMap<&'static str, Vec<String>>,
     jobs: Vec<JobRow<'a>>,
     totals: Totals,
     /// Those that stay on disk, where jobs are told how many.
@@ -292,6 +295,7 @@ fn body<'a>(plan: &'a Plan, states: Option<&BTreeMap<String, State>>, slurm: Opt
                 changed: &pool.changed,
             })
             .collect(),
+        rules: &plan.rules,
         jobs: plan
             .jobs
             .iter()

@@ -28,6 +28,10 @@ mod evaluations;
 
 mod expand;
 
+mod rules;
+
+mod shared;
+
 mod slurm;
 
 mod trunks;
@@ -79,6 +83,8 @@ pub struct Plan {
     pub base_dir: std::path::PathBuf,
     /// What measures each checkpoint apart from training, if anything does.
     pub companions: Option<Companions>,
+    /// Fields of the recipe that rules give, with the rules as written.
+    pub rules: BTreeMap<&'static str, Vec<String>>,
 }
 
 /// One job before it runs.

@@ -8,6 +8,7 @@ use protocol::{DataSource, Description, Preprocess, ResizeMode, Shots};
 use super::*;
 use crate::spec::{self, Source, SpecError};
 
+mod rules;
 mod trunks;
 
 fn inputs() -> Inputs {

@@ -11,8 +11,8 @@ use super::evaluation_keys::{FINE_TUNING, PROBE};
 use super::keys::RECIPE;
 use super::read::Value;
 use super::{
-    Amount, Axes, Backend, Companions, Data, DataSize, Evaluation, FineTuning, Limits, Override, Probe, Recipe, Source,
-    Spec, slurm,
+    Amount, Axes, Backend, Companions, Data, DataSize, Evaluation, FineTuning, Limits, Override, Probe, Recipe, Rule,
+    Source, Spec, slurm,
 };
 
 /// Seconds for which a worker goes on to the next job. Long enough for its start not to matter, short enough for other
@@ -31,10 +31,20 @@ impl RecipeChange {
         self.0.contains_key(field)
     }
 
+    /// Fields that it gives by a rule.
+    pub fn rules(&self) -> impl Iterator<Item = (&'static str, &Rule)> {
+        self.0.iter().filter_map(|(field, value)| match value {
+            Value::Rule(rule) => Some((*field, &**rule)),
+            _ => None,
+        })
+    }
+
     /// Changes `recipe`.
     pub fn apply(&self, recipe: &mut Recipe) {
         for (field, value) in &self.0 {
+            recipe.rules.remove(field);
             match (*field, value.clone()) {
+                (field, Value::Rule(rule)) => recipe.rule(field, rule),
                 ("global_batch", Value::Count(value)) => recipe.global_batch = value,
                 ("lr", Value::Number(value)) => recipe.lr = value,
                 ("betas", Value::List(values)) => recipe.betas = [number(&values[0]), number(&values[1])],
@@ -147,6 +157,7 @@ fn default_recipe() -> Recipe {
         keep_checkpoints: None,
         init: None,
         extra: BTreeMap::new(),
+        rules: BTreeMap::new(),
     }
 }
 

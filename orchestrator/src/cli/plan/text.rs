@@ -6,13 +6,15 @@ use comfy_table::{CellAlignment, Table, presets};
 
 use super::super::slurm;
 use super::{State, epochs, slurm_request, state_of, time, totals, trunks};
-use crate::plan::{BackendChoice, Plan};
+use crate::plan::{BackendChoice, Plan, PlannedJob};
 use crate::spec::quantity::grouped;
 
 /// Changed shards that are named.
 const CHANGED_MAX: usize = 8;
 /// Jobs that a table shows before it skips the middle.
 const SHOWN_MAX: usize = 60;
+/// Columns of what rules give.
+const RULED: [(&str, &str); 2] = [("global_batch", "batch"), ("weight_decay", "decay")];
 /// Last jobs of a table that skips the middle.
 const SHOWN_LAST: usize = 10;
 
@@ -43,6 +45,9 @@ pub(super) fn text(
         if !changed.is_empty() {
             lines.push(format!("       changed since it was read before: {changed}{more}; jobs on it are new jobs"));
         }
+    }
+    for (field, rules) in &plan.rules {
+        lines.extend(rules.iter().map(|rule| format!("rule   {field} = {rule}")));
     }
     lines.extend(super::training::lines(plan));
     lines.extend(super::checkpoints::checkpoints(plan));
@@ -102,6 +107,11 @@ fn table(plan: &Plan, states: Option<&BTreeMap<String, State>>, all: bool) -> Ve
     header.extend((!trunks.is_empty()).then_some("from"));
     header.extend(["seen", "data", "unique", "epochs"]);
     header.extend(many_seeds.then_some("seed"));
+    header.extend(
+        plan.rules
+            .keys()
+            .map(|field| RULED.iter().find(|(ruled, _)| ruled == field).map_or(*field, |(_, short)| short)),
+    );
     header.extend(["steps", "GMACs x seen", "train FLOPs", "memory"]);
     header.extend(timed.then_some("time"));
     header.extend(states.is_some().then_some("state"));
@@ -125,6 +135,7 @@ fn table(plan: &Plan, states: Option<&BTreeMap<String, State>>, all: bool) -> Ve
             format!("{:.1}", epochs(job)),
         ]);
         row.extend(many_seeds.then(|| job.spec.seed.to_string()));
+        row.extend(plan.rules.keys().map(|field| by_rule(job, field)));
         row.extend([
             grouped(job.spec.steps()),
             format!("{:.3e}", job.compute.gmacs_samples),
@@ -144,6 +155,23 @@ fn table(plan: &Plan, states: Option<&BTreeMap<String, State>>, all: bool) -> Ve
         lines.insert(1 + skip.start, note);
     }
     lines
+}
+
+/// What a rule gives a job.
+fn by_rule(job: &PlannedJob, field: &str) -> String {
+    let recipe = &job.spec.recipe;
+    match field {
+        "global_batch" => grouped(recipe.global_batch),
+        "lr" => number(recipe.lr),
+        "weight_decay" => number(recipe.weight_decay),
+        "warmup" => grouped(recipe.warmup_samples),
+        other => unreachable!("no rule gives {other}"),
+    }
+}
+
+/// All digits of a number that a rule gives, which are few.
+fn number(value: f64) -> String {
+    if (1e-2..1e4).contains(&value) || value == 0.0 { value.to_string() } else { format!("{value:e}") }
 }
 
 fn word(state: State) -> &'static str {
