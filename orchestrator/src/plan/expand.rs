@@ -18,7 +18,7 @@ use super::{
     shared::Shared,
     slurm_options,
     trunks::{measured_too_early, with_trunks},
-    weights,
+    tune, weights,
 };
 use crate::spec::quantity::grouped;
 use crate::spec::{Backend, Cell, DataSize, Path, Place, Problem, Spec, SpecError, cells, model_place, recipe_place};
@@ -50,6 +50,8 @@ pub struct Inputs {
     pub base_dir: PathBuf,
     /// The site's profile, for Slurm.
     pub site: Option<Site>,
+    /// Factors on learning rates that ladders have chosen, by the ladder's [`Group::key`](super::Group).
+    pub tuned: BTreeMap<String, f64>,
 }
 
 /// Name of a job everywhere: sha256 of the canonical JSON of what changes its result, 64 hex digits.
@@ -88,19 +90,23 @@ pub fn plan(spec: &Spec, inputs: &Inputs) -> Result<Plan, SpecError> {
             return Err(SpecError::new(&spec.source, problems));
         }
     };
+    let mut plan_cell =
+        |cell: &Cell, problems: &mut Vec<Problem>| job(spec, inputs, cell, &training, &measured, &mut shared, problems);
+    let (mut ladder, cells) = tune::tuned(spec, inputs, &measured, cells, &mut plan_cell, &mut problems);
     let mut keys: HashMap<String, usize> = HashMap::with_capacity(cells.len());
     for (index, cell) in cells.iter().enumerate() {
-        let Some(job) = job(spec, inputs, cell, &training, &measured, &mut shared, &mut problems) else { continue };
+        let Some(job) = plan_cell(cell, &mut problems) else { continue };
         if let Some(twin) = keys.insert(job.job_key.clone(), index) {
             problems.push(same_job(cell, &cells[twin], &job));
         } else {
             jobs.push(job);
         }
     }
-    drop(keys);
     let mut jobs = with_trunks(inputs, jobs);
     problems.extend(measured_too_early(spec, &jobs));
-    let total: f64 = jobs.iter().map(|job| job.own_share() * job.compute.train_flops).sum();
+    let rungs = ladder.iter().flat_map(|ladder| &ladder.plan.jobs).filter(|rung| !keys.contains_key(&rung.job_key));
+    let total: f64 = jobs.iter().chain(rungs).map(|job| job.own_share() * job.compute.train_flops).sum();
+    drop(keys);
     if let Some(budget) = spec.limits.compute_flops
         && total > budget
     {
@@ -127,7 +133,10 @@ pub fn plan(spec: &Spec, inputs: &Inputs) -> Result<Plan, SpecError> {
             pools.push(pool);
         }
     }
-    Ok(Plan { companions, ..assembled(spec, inputs, pools, jobs) })
+    if let Some(ladder) = &mut ladder {
+        ladder.plan.pools.clone_from(&pools);
+    }
+    Ok(Plan { companions, tune: ladder, ..assembled(spec, inputs, pools, jobs) })
 }
 
 /// The plan of these jobs, with all else as the spec has it but what measures their checkpoints.
@@ -157,6 +166,7 @@ pub(super) fn assembled(spec: &Spec, inputs: &Inputs, pools: Vec<PoolInfo>, jobs
         base_dir: inputs.base_dir.clone(),
         companions: None,
         rules: rules::stated(spec),
+        tune: None,
     }
 }
 

@@ -18,8 +18,8 @@ pub(super) struct Shared {
     runner: Option<Arc<RunnerIdentity>>,
     data: Option<Arc<DataSource>>,
     models: HashMap<ModelInputs, Arc<NamedModel>>,
-    /// By recipe of the spec and samples seen.
-    recipes: HashMap<(usize, u64), Arc<Recipe>>,
+    /// By the address of the spec's recipe, which stays with it so that no other one gets that, and samples seen.
+    recipes: HashMap<(usize, u64), (Arc<spec::Recipe>, Arc<Recipe>)>,
     /// By samples seen and global batch.
     evaluations: HashMap<(u64, u64), Arc<Vec<EvaluationPlan>>>,
 }
@@ -53,7 +53,7 @@ impl Shared {
 
     pub(super) fn recipe(&mut self, spec: &Spec, recipe: &Arc<spec::Recipe>, samples_seen: u64) -> Arc<Recipe> {
         let make = || {
-            Arc::new(Recipe {
+            let planned = Recipe {
                 global_batch: recipe.global_batch,
                 lr: recipe.lr,
                 betas: recipe.betas,
@@ -75,10 +75,10 @@ impl Shared {
                 checkpoint_every_samples: recipe.checkpoint_every.map(|every| every.of(samples_seen)),
                 keep_checkpoints: companions::kept(spec, recipe),
                 extra: recipe.extra.clone(),
-            })
+            };
+            (Arc::clone(recipe), Arc::new(planned))
         };
-        // By address: the cells keep their recipes until all are planned.
-        Arc::clone(self.recipes.entry((Arc::as_ptr(recipe) as usize, samples_seen)).or_insert_with(make))
+        Arc::clone(&self.recipes.entry((Arc::as_ptr(recipe) as usize, samples_seen)).or_insert_with(make).1)
     }
 
     pub(super) fn evaluations(

@@ -12,7 +12,7 @@ use super::keys::RECIPE;
 use super::read::Value;
 use super::{
     Amount, Axes, Backend, Companions, Data, DataSize, Evaluation, FineTuning, Limits, Override, Probe, Recipe, Rule,
-    Source, Spec, slurm,
+    Source, Spec, Tune, slurm,
 };
 
 /// Seconds for which a worker goes on to the next job. Long enough for its start not to matter, short enough for other
@@ -113,6 +113,7 @@ pub(super) fn spec(source: &Source, value: Value) -> Spec {
                 }
             })
             .collect(),
+        tune: root.remove("tune").map(|tune| self::tune(section(Some(tune)))),
         evaluations: list(root.remove("evaluations"))
             .into_iter()
             .map(|entry| evaluation(section(Some(entry))))
@@ -167,6 +168,18 @@ fn axes(mut section: Section) -> Axes {
         samples_seen: list(section.remove("samples_seen")).into_iter().filter_map(|value| count(Some(value))).collect(),
         data_size: list(section.remove("data_size")).into_iter().map(data_size).collect(),
         seed: list(section.remove("seed")).into_iter().filter_map(|value| count(Some(value))).collect(),
+    }
+}
+
+fn tune(mut section: Section) -> Tune {
+    let factors = list(section.remove("lr_factors")).iter().map(number).collect();
+    let mut factors = or(factors, vec![0.25, 0.5, 1.0, 2.0, 4.0]);
+    factors.sort_by(f64::total_cmp);
+    Tune {
+        factors,
+        evaluation: text(section.remove("evaluation")),
+        metric: text(section.remove("metric")).unwrap_or_else(|| "loss@1024".to_owned()),
+        seeds: count(section.remove("seeds")).unwrap_or(1),
     }
 }
 

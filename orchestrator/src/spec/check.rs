@@ -8,7 +8,7 @@ use super::cells::{Cell, expand, matches};
 use super::error::{Path, Place, Problem};
 use super::models::{shipped, sized_for};
 use super::quantity::grouped;
-use super::{Amount, Backend, DataSize, Spec, apart, slurm};
+use super::{Amount, Backend, DataSize, Spec, apart, slurm, tune};
 
 /// Contradictions of a spec, each place once.
 pub(super) fn check(spec: &Spec) -> Vec<Problem> {
@@ -36,6 +36,7 @@ pub(super) fn check(spec: &Spec) -> Vec<Problem> {
     evaluation_names(spec, &mut once);
     training_tasks(spec, &mut once);
     apart::check(&cells, spec, &mut once);
+    tune::check(&cells, spec, &mut once);
     let mut problems = once.problems;
     if let Backend::Slurm(keys) = &spec.backend {
         problems.extend(slurm::check(keys, &Path::keys(&["backend", "slurm"])));

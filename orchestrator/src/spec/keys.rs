@@ -4,6 +4,7 @@
 use super::backend_keys::BACKENDS;
 use super::evaluation_keys::EVALUATION;
 use super::rule::{RULE, RULE_WHOLE};
+use super::tune::TUNE;
 
 /// One key.
 #[derive(Debug)]
@@ -148,6 +149,12 @@ pub static SPEC_KEYS: &[Key] = &[
         Kind::List(&Kind::Section(OVERRIDE)),
         Optional,
         "Changes of the recipe for some cells; later ones win",
+    ),
+    key(
+        "tune",
+        Kind::Section(TUNE),
+        Optional,
+        "A ladder of learning rates for each model at its fewest samples seen: the best is taken for its cells",
     ),
     key("evaluations", Kind::List(&Kind::Section(EVALUATION)), Optional, "What to measure, in order"),
     key(

@@ -12,6 +12,8 @@ pub mod expression;
 
 mod rule;
 
+mod tune;
+
 mod parse;
 
 mod locate;
@@ -58,9 +60,10 @@ pub use edit::{EditError, with_samples_seen};
 pub use error::{Path, Place, Problem, SpecError, Step};
 pub use include::{Added, IncludeError, with_included};
 pub use models::{is_model_file, model_names, nearest, shipped, sized_for};
-pub use rule::{Quantities, Rule, RuleError};
+pub use rule::{Quantities, Rule, RuleError, six_digits};
 pub use schema::{SCHEMA_ID, schema};
 pub use slurm::{SlurmKeys, is_secret, nearest_site, sites};
+pub use tune::Tune;
 
 /// A commented spec to start from: what `sweep init` writes.
 pub const TEMPLATE: &str = include_str!("template.yaml");
@@ -92,6 +95,8 @@ pub struct Spec {
     pub recipe_stated: Vec<&'static str>,
     /// Changes of the recipe for some cells, in order; later ones win.
     pub overrides: Vec<Override>,
+    /// How to choose the learning rates of models, where cells do not have the recipe's own.
+    pub tune: Option<Tune>,
     /// What to measure.
     pub evaluations: Vec<Evaluation>,
     /// How to measure checkpoints apart from training.

@@ -119,7 +119,7 @@ impl Rule {
         let kind = &RECIPE.iter().find(|key| key.name == field).expect("rules stand at keys of the recipe").kind;
         match kind {
             Kind::Ruled(Kind::Number(range), _) => {
-                let value = digits(exact, DIGITS);
+                let value = six_digits(exact);
                 let is_good = value.is_finite() && range.contains(value);
                 if is_good { Ok(value) } else { Err(refused(kind_allowed(*range))) }
             }
@@ -144,6 +144,11 @@ impl Rule {
 
 fn kind_allowed(range: Range) -> String {
     Kind::Number(range).allowed()
+}
+
+/// Rounded as a rule's result is.
+pub fn six_digits(value: f64) -> f64 {
+    digits(value, DIGITS)
 }
 
 /// Rounded to so many significant digits.

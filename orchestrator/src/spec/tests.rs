@@ -9,6 +9,7 @@ use protocol::{
 use super::*;
 
 mod rules;
+mod tune;
 
 const SMALL: &str = "\
 name: small

@@ -1,6 +1,6 @@
 //! A plan for people.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use comfy_table::{CellAlignment, Table, presets};
 
@@ -49,10 +49,17 @@ pub(super) fn text(
     for (field, rules) in &plan.rules {
         lines.extend(rules.iter().map(|rule| format!("rule   {field} = {rule}")));
     }
+    lines.extend(super::ladder::lines(plan, states));
     lines.extend(super::training::lines(plan));
     lines.extend(super::checkpoints::checkpoints(plan));
     lines.push(String::new());
-    lines.extend(table(plan, states, all));
+    let fields = fields(plan);
+    if let Some(ladder) = plan.tune.as_ref().filter(|ladder| !ladder.is_chosen) {
+        lines.push(format!("{}:", ladder.plan.name));
+        lines.extend(table(&ladder.plan, &fields, states, all));
+        lines.extend([String::new(), format!("{}:", plan.name)]);
+    }
+    lines.extend(table(plan, &fields, states, all));
     lines.push(String::new());
 
     let totals = totals(plan);
@@ -99,7 +106,12 @@ pub(super) fn text(
     lines.join("\n")
 }
 
-fn table(plan: &Plan, states: Option<&BTreeMap<String, State>>, all: bool) -> Vec<String> {
+fn table(
+    plan: &Plan,
+    fields: &BTreeSet<&'static str>,
+    states: Option<&BTreeMap<String, State>>,
+    all: bool,
+) -> Vec<String> {
     let many_seeds = plan.jobs.iter().any(|job| job.spec.seed != plan.jobs[0].spec.seed);
     let timed = plan.jobs.iter().any(|job| job.secs.is_some());
     let trunks = trunks(plan);
@@ -107,11 +119,7 @@ fn table(plan: &Plan, states: Option<&BTreeMap<String, State>>, all: bool) -> Ve
     header.extend((!trunks.is_empty()).then_some("from"));
     header.extend(["seen", "data", "unique", "epochs"]);
     header.extend(many_seeds.then_some("seed"));
-    header.extend(
-        plan.rules
-            .keys()
-            .map(|field| RULED.iter().find(|(ruled, _)| ruled == field).map_or(*field, |(_, short)| short)),
-    );
+    header.extend(fields.iter().map(|field| RULED.iter().find(|(of, _)| of == field).map_or(*field, |(_, of)| of)));
     header.extend(["steps", "GMACs x seen", "train FLOPs", "memory"]);
     header.extend(timed.then_some("time"));
     header.extend(states.is_some().then_some("state"));
@@ -135,7 +143,7 @@ fn table(plan: &Plan, states: Option<&BTreeMap<String, State>>, all: bool) -> Ve
             format!("{:.1}", epochs(job)),
         ]);
         row.extend(many_seeds.then(|| job.spec.seed.to_string()));
-        row.extend(plan.rules.keys().map(|field| by_rule(job, field)));
+        row.extend(fields.iter().map(|field| of_recipe(job, field)));
         row.extend([
             grouped(job.spec.steps()),
             format!("{:.3e}", job.compute.gmacs_samples),
@@ -157,8 +165,13 @@ fn table(plan: &Plan, states: Option<&BTreeMap<String, State>>, all: bool) -> Ve
     lines
 }
 
-/// What a rule gives a job.
-fn by_rule(job: &PlannedJob, field: &str) -> String {
+/// Fields of the recipe that are given by rules or by a ladder.
+fn fields(plan: &Plan) -> BTreeSet<&'static str> {
+    plan.rules.keys().copied().chain(plan.tune.as_ref().map(|_| "lr")).collect()
+}
+
+/// What a job has there.
+fn of_recipe(job: &PlannedJob, field: &str) -> String {
     let recipe = &job.spec.recipe;
     match field {
         "global_batch" => grouped(recipe.global_batch),
