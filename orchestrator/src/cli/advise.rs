@@ -11,7 +11,7 @@ use super::candidates::{Asked, Cell, of_plan, of_rows};
 use super::hashing;
 use super::output::{Exit, Failure, data, json, say};
 use super::place::{Job, Place, positive};
-use super::plan::{rendered, unplannable};
+use super::plan::{rendered, unplannable, with_choices};
 use super::search::{Search, end};
 use crate::fit::advise::{Advice, AdviseError, AdviseOptions, Candidate, PICKS_MAX, Pick, Stop, advise};
 use crate::fit::cost::{Cost, Currency};
@@ -19,7 +19,7 @@ use crate::fit::{
     Axis, Fit, FitError, Interval, LawName, Objective, Observation, Options, Points, RESAMPLES, Response, STARTS,
 };
 use crate::plan::inputs::{gather, read_spec};
-use crate::plan::{LoadError, Plan, plan};
+use crate::plan::{LoadError, Plan};
 use crate::report::number::{compact, significant, with_interval};
 use crate::spec::{Added, IncludeError, Source, Spec, quantity, with_included};
 use crate::store::Store;
@@ -158,7 +158,7 @@ struct Body<'a> {
 }
 
 pub(super) async fn run(args: Args) -> Result<Exit, Failure> {
-    let study = study(&args)?;
+    let study = study(&args).await?;
     if args.rows.checkpoints {
         return Err(Failure::bad_input("advice is on whole jobs, so --checkpoints can't be used").hint("leave it out"));
     }
@@ -187,7 +187,7 @@ pub(super) async fn run(args: Args) -> Result<Exit, Failure> {
     let advice = advise(&only, &[target.input()], &candidates, &options).map_err(|error| unadvised(&error))?;
     let rows: Vec<Row> = advice.picks.iter().map(|pick| row(pick, &mut cells, study.is_some())).collect();
     let written = match (&args.output, &study) {
-        (Some(output), Some(study)) => write(output, study, &rows)?.then_some(output.as_path()),
+        (Some(output), Some(study)) => write(output, study, &rows).await?.then_some(output.as_path()),
         _ => None,
     };
     if args.json {
@@ -236,7 +236,7 @@ pub(super) async fn run(args: Args) -> Result<Exit, Failure> {
 }
 
 /// The spec that the first argument names, planned; `None`: it is the name of a sweep.
-fn study(args: &Args) -> Result<Option<Study>, Failure> {
+async fn study(args: &Args) -> Result<Option<Study>, Failure> {
     let path = Path::new(&args.spec);
     let like_a_path = args.spec.contains('/') || path.extension().is_some_and(|end| end == "yaml" || end == "yml");
     if !like_a_path && !path.is_file() {
@@ -256,14 +256,14 @@ fn study(args: &Args) -> Result<Option<Study>, Failure> {
         return Err(failure.hint("give another name; only SPEC itself is written over"));
     }
     let spec = read_spec(path).map_err(|error| unplannable(&error))?;
-    let plan = planned(&spec).map_err(|error| unplannable(&error))?;
+    let plan = planned(&spec).await?;
     Ok(Some(Study { path: path.to_owned(), spec, plan }))
 }
 
-fn planned(spec: &Spec) -> Result<Plan, LoadError> {
-    let base_dir = std::env::current_dir().map_err(LoadError::CurrentDir)?;
-    let inputs = gather(spec, &base_dir, &mut hashing::progress())?;
-    Ok(plan(spec, &inputs)?)
+async fn planned(spec: &Spec) -> Result<Plan, Failure> {
+    let base_dir = std::env::current_dir().map_err(|error| unplannable(&LoadError::CurrentDir(error)))?;
+    let mut inputs = gather(spec, &base_dir, &mut hashing::progress()).map_err(|error| unplannable(&error))?;
+    with_choices(spec, &mut inputs, Store::connect_stored().await?.as_ref()).await
 }
 
 /// The laws asked for; or the richest usual one that the rows can tell.
@@ -359,7 +359,7 @@ fn unadvised(error: &AdviseError) -> Failure {
 }
 
 /// Writes the spec with the picks that it does not have yet. `false`: there are none.
-fn write(output: &Path, study: &Study, rows: &[Row]) -> Result<bool, Failure> {
+async fn write(output: &Path, study: &Study, rows: &[Row]) -> Result<bool, Failure> {
     let added: Vec<Added> = rows
         .iter()
         .filter(|row| row.kind != "planned")
@@ -381,7 +381,7 @@ fn write(output: &Path, study: &Study, rows: &[Row]) -> Result<bool, Failure> {
     })?;
     let source = Source::new(&output.display().to_string(), &text);
     let spec = crate::spec::parse(&source).map_err(|error| Failure::bad_input(rendered(&error)))?;
-    let plan = planned(&spec).map_err(|error| unplannable(&error))?;
+    let plan = planned(&spec).await?;
     let has = |key: &String| plan.jobs.iter().any(|job| job.job_key == *key);
     if plan.jobs.len() != study.plan.jobs.len() + added.len() || !study.plan.jobs.iter().all(|job| has(&job.job_key)) {
         let failure = Failure::bad_input(format!("{} with the jobs added plans other jobs", study.path.display()));

@@ -215,7 +215,7 @@ fn unreadable(error: &ReadError) -> Failure {
     let failure = Failure::bad_input(error.to_string()).because(error);
     match error {
         ReadError::Map(mapping::MapError::Expression { .. }) => {
-            failure.hint("allowed are columns, numbers, + - * / and ( ); `sweep import csv --help` has examples")
+            failure.hint("allowed are columns, numbers, + - * / ^ ( ), min(x, y) and max(x, y); `sweep import csv --help` has examples")
         }
         _ => failure,
     }

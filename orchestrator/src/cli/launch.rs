@@ -12,6 +12,7 @@ use super::output::{self, Exit, Failure, say, say_line};
 use super::progress::{self, Progress};
 use super::site;
 use super::status::CompanionLine;
+use super::tune;
 use crate::backend::{BackendError, SlurmBackend};
 use crate::plan::{BackendChoice, Plan};
 use crate::schedule::driver::{DriveError, Outcome};
@@ -110,11 +111,29 @@ impl Ended {
 
 pub(super) async fn run(args: Args) -> Result<Exit, Failure> {
     let placement = site::placement(args.backend, args.site.as_deref())?;
-    let plan = super::plan::load_plan(&args.spec, &placement).await?;
+    let mut plan = super::plan::load_plan(&args.spec, &placement).await?;
+    let again = format!("sweep launch {}", args.spec.display());
+    if let Some(ladder) = plan.tune.take_if(|ladder| !ladder.is_chosen) {
+        if args.dry_run {
+            say("the ladder comes first, and what it chooses decides what the cells are:");
+            return dry_run(&ladder.plan, args.json).await;
+        }
+        let launch = Launch { plan: &plan, companions: &[], detach: args.detach, again: &again, heading: "" };
+        let replan = super::plan::load_plan(&args.spec, &placement);
+        match Box::pin(tune::climb(&launch, &ladder, replan)).await? {
+            tune::Climbed::Tuned(tuned) => plan = *tuned,
+            tune::Climbed::Left(ended) => {
+                if args.json {
+                    let failures: Vec<&JobProgress> = ended.failures.iter().collect();
+                    summarise(&ladder.plan.name, ended.word(), &ended.counts, &failures, None);
+                }
+                return Ok(ended.exit(args.detach));
+            }
+        }
+    }
     if args.dry_run {
         return dry_run(&plan, args.json).await;
     }
-    let again = format!("sweep launch {}", args.spec.display());
     let launch = Launch { plan: &plan, companions: &[], detach: args.detach, again: &again, heading: "" };
     let question = Question::of_plan(&plan, &placement)?;
     let (ended, measured) = match question {
@@ -207,6 +226,11 @@ async fn begin(launch: &Launch<'_>) -> Result<Begun, Failure> {
         if let Some(contradiction) = store.companion_record(launch.companions).await? {
             return Err(Failure::failed(contradiction).hint(super::evaluate::CONTRADICTION));
         }
+    }
+    if let Some(ladder) = &plan.tune {
+        let keys: Vec<String> = ladder.groups.iter().map(|group| group.key.clone()).collect();
+        store.tuning_use(stored.sweep_id, &keys).await?;
+        tune::say_choices(&store.tuning_list(&plan.name).await?);
     }
     let (before, _) = counts_of(plan, Some(&store)).await?;
     let mut idle = before.pending + before.running == 0;

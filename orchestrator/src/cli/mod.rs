@@ -47,6 +47,7 @@ mod status;
 mod submit_script;
 mod target;
 mod trained;
+mod tune;
 
 use std::process::ExitCode;
 
@@ -154,7 +155,7 @@ async fn dispatch(command: Command) -> Result<Exit, Failure> {
         Command::Init(args) => init::run(&args),
         Command::Plan(args) => plan::run(args).await,
         Command::Extend(args) => extend::run(args).await,
-        Command::Launch(args) => launch::run(args).await,
+        Command::Launch(args) => Box::pin(launch::run(args)).await,
         Command::SubmitScript(args) => submit_script::run(args).await,
         Command::Status(args) => status::run(args).await,
         Command::Explain(args) => explain::run(args).await,

@@ -1,6 +1,7 @@
 //! `sweep plan`: what a spec comes to. Needs no database.
 
 mod checkpoints;
+mod ladder;
 mod text;
 mod training;
 
@@ -13,7 +14,8 @@ use serde::Serialize;
 use super::output::{Exit, Failure, color_stderr, data, json, say};
 use super::{hashing, site, slurm};
 use crate::plan::{
-    BackendChoice, LoadError, Measured, Origin, Placement, Plan, PlannedJob, SlurmOptions, load, load_spec, read_spec,
+    BackendChoice, Inputs, LoadError, Measured, Origin, Placement, Plan, PlannedJob, SlurmOptions, gathered, plan,
+    read_spec,
 };
 use crate::spec::quantity::grouped;
 use crate::spec::{Spec, SpecError};
@@ -81,8 +83,7 @@ pub(super) async fn show(spec: Spec, placement: &Placement, as_json: bool, all: 
         Some(store) => measured(store).await?,
         None => Vec::new(),
     };
-    let mut plan =
-        load_spec(spec, &measured, placement, &mut hashing::progress()).map_err(|error| unplannable(&error))?;
+    let mut plan = planned(spec, &measured, placement, store.as_ref()).await?;
     let request = slurm::request(&mut plan).await?;
     let states = match &store {
         Some(store) => Some(existing_states(store, &plan).await?),
@@ -121,7 +122,8 @@ async fn measured(store: &Store) -> Result<Vec<Measured>, Failure> {
 }
 
 async fn existing_states(store: &Store, plan: &Plan) -> Result<BTreeMap<String, State>, Failure> {
-    let keys: Vec<String> = plan.jobs.iter().map(|job| job.job_key.clone()).collect();
+    let rungs = plan.tune.iter().flat_map(|ladder| &ladder.plan.jobs);
+    let keys: Vec<String> = plan.jobs.iter().chain(rungs).map(|job| job.job_key.clone()).collect();
     let state = |word: &str| match word {
         "done" => State::Done,
         "running" => State::Running,
@@ -135,19 +137,40 @@ async fn existing_states(store: &Store, plan: &Plan) -> Result<BTreeMap<String, 
 /// Reads, checks and plans a spec, in the current folder, for a launch. For Slurm, with what speed the database knows,
 /// and within what the cluster can give.
 pub(super) async fn load_plan(path: &Path, placement: &Placement) -> Result<Plan, Failure> {
-    let mut plan = load_with(path, &[], placement)?;
+    let spec = read_spec(path).map_err(|error| unplannable(&error))?;
+    // What ladders have chosen decides what the cells are: a database that is stopped is started for that.
+    let stored = if spec.tune.is_some() { Store::connect_stored().await? } else { None };
+    let mut plan = planned(spec.clone(), &[], placement, stored.as_ref()).await?;
     if let BackendChoice::Slurm(options) = &plan.backend
         && matches!(options.from.time, Origin::Default(_))
         && let Ok(Some(store)) = Store::connect_existing().await
     {
-        plan = load_with(path, &measured(&store).await?, placement)?;
+        plan = planned(spec, &measured(&store).await?, placement, stored.as_ref()).await?;
     }
     slurm::fit_to_cluster(&mut plan).await?;
     Ok(plan)
 }
 
-fn load_with(path: &Path, measured: &[Measured], placement: &Placement) -> Result<Plan, Failure> {
-    load(path, measured, placement, &mut hashing::progress()).map_err(|error| unplannable(&error))
+/// Plans a spec in the current folder, with what the database knows of its ladder, if it has one.
+async fn planned(
+    spec: Spec,
+    measured: &[Measured],
+    placement: &Placement,
+    store: Option<&Store>,
+) -> Result<Plan, Failure> {
+    let (spec, mut inputs) =
+        gathered(spec, measured, placement, &mut hashing::progress()).map_err(|error| unplannable(&error))?;
+    with_choices(&spec, &mut inputs, store).await
+}
+
+/// The same with inputs that are there.
+pub(super) async fn with_choices(spec: &Spec, inputs: &mut Inputs, store: Option<&Store>) -> Result<Plan, Failure> {
+    let planned = |inputs: &Inputs| plan(spec, inputs).map_err(|error| unplannable(&LoadError::Spec(error)));
+    let first = planned(inputs)?;
+    let (Some(ladder), Some(store)) = (&first.tune, store) else { return Ok(first) };
+    let keys: Vec<String> = ladder.groups.iter().map(|group| group.key.clone()).collect();
+    inputs.tuned = store.tuning_factors(&keys).await?;
+    if inputs.tuned.is_empty() { Ok(first) } else { planned(inputs) }
 }
 
 /// Why a spec can't be planned, and the way out.
@@ -188,6 +211,12 @@ struct Body<'a> {
     /// What is asked of Slurm.
     slurm: Option<slurm::Request>,
     pools: Vec<PoolRow<'a>>,
+    /// What chooses the learning rates of the models, where the spec says `tune`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    tune: Option<ladder::LadderRow<'a>>,
+    /// Fields of the recipe that rules give; each job's recipe has the numbers.
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    rules: &'a BTreeMap<&'static str, Vec<String>>,
     jobs: Vec<JobRow<'a>>,
     totals: Totals,
     /// Those that stay on disk, where jobs are told how many.
@@ -292,6 +321,8 @@ fn body<'a>(plan: &'a Plan, states: Option<&BTreeMap<String, State>>, slurm: Opt
                 changed: &pool.changed,
             })
             .collect(),
+        tune: plan.tune.as_ref().map(|tune| ladder::row(plan, tune, states)),
+        rules: &plan.rules,
         jobs: plan
             .jobs
             .iter()

@@ -10,7 +10,7 @@ use super::progress::{short, time};
 use super::slurm;
 use crate::backend::{QueueWord, SlurmBackend};
 use crate::schedule::{SILENT_SECS, STALE_SECS};
-use crate::store::{JobProgress, ProgressFilter, StateCounts, Store, SweepSummary};
+use crate::store::{JobProgress, ProgressFilter, StateCounts, Store, SweepSummary, Tuning};
 
 /// Options of `sweep status`.
 #[derive(Debug, clap::Args)]
@@ -63,6 +63,9 @@ struct Jobs<'a> {
     /// Jobs that measure its checkpoints apart from training, by the sweeps that they are in.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     companions: Vec<CompanionLine>,
+    /// What ladders have chosen for its models, with which its cells were planned.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    tuned: Vec<Tuning>,
     jobs: Vec<JobLine<'a>>,
 }
 
@@ -147,6 +150,7 @@ pub(super) async fn run(args: Args) -> Result<Exit, Failure> {
             let companions = store.companion_progress(sweep_id).await?;
             let companions: Vec<CompanionLine> =
                 companions.iter().map(|measuring| CompanionLine::new(&measuring.sweep, &measuring.counts)).collect();
+            let tuned = store.tuning_list(name).await?;
             let left_out = counts.total() - i64::try_from(jobs.len()).unwrap_or(i64::MAX);
             if args.json {
                 let StateCounts { pending, running, done, failed, cancelled } = counts;
@@ -162,6 +166,7 @@ pub(super) async fn run(args: Args) -> Result<Exit, Failure> {
                     counted_secs_ago,
                     left_out,
                     companions,
+                    tuned,
                     jobs,
                 };
                 output::json("sweep.status/1", &body);
@@ -178,6 +183,7 @@ pub(super) async fn run(args: Args) -> Result<Exit, Failure> {
                         "its checkpoints, by {sweep}: {done} measured, {running} running, {pending} waiting{given_up}"
                     ));
                 }
+                super::tune::say_choices(&tuned);
                 if left_out > 0 {
                     say(&format!(
                         "{left_out} more jobs: {} pending, {} running, {} done, {} failed, {} cancelled in all\n\n\

@@ -27,6 +27,14 @@ pub(super) struct Args {
 pub(super) async fn run(args: Args) -> Result<Exit, Failure> {
     let placement = site::placement(Some(plan::BackendName::Slurm), args.site.as_deref())?;
     let plan = plan::load_plan(&args.spec, &placement).await?;
+    if plan.tune.as_ref().is_some_and(|ladder| !ladder.is_chosen) {
+        return Err(Failure::bad_input("the spec says `tune`, and no learning rate has been chosen yet").hint(
+            format!(
+                "`sweep launch {}` runs the ladder first; what it chooses decides what the cells are",
+                args.spec.display()
+            ),
+        ));
+    }
     let BackendChoice::Slurm(options) = &plan.backend else { unreachable!("the backend is Slurm by the placement") };
     if options.spool_only {
         return Err(Failure::bad_input(

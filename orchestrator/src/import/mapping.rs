@@ -2,10 +2,10 @@
 
 use std::fmt;
 
-use super::expression::{Expression, ExpressionError};
 use super::{did_you_mean, list_of};
 use crate::dataset::table::Table;
 use crate::fit::Convention;
+use crate::spec::expression::{Expression, ExpressionError};
 
 /// A quantity.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -269,7 +269,7 @@ fn numbers(key: &Key, value: &str, given: &[(Key, &str)], table: &Table, depth: 
         return Err(MapError::Circle { key: key.to_string() });
     }
     if table.column(value).is_some() {
-        return Ok(Expression::Column(value.to_owned()));
+        return Ok(Expression::Name(value.to_owned()));
     }
     let expression = Expression::parse(value).map_err(|source| {
         // A plain name that is no column says more as such than as bad arithmetic.
@@ -284,7 +284,7 @@ fn numbers(key: &Key, value: &str, given: &[(Key, &str)], table: &Table, depth: 
         let (name, may_be_column, may_be_key) = match leaf {
             Expression::OfTable(name) => (name, true, false),
             Expression::Mapped(name) => (name, false, true),
-            Expression::Column(name) => (name, true, true),
+            Expression::Name(name) => (name, true, true),
             _ => continue,
         };
         let is_column = may_be_column && table.column(name).is_some();
@@ -302,7 +302,7 @@ fn numbers(key: &Key, value: &str, given: &[(Key, &str)], table: &Table, depth: 
                 });
             }
             Some((other, text)) if !is_column => numbers(other, text, given, table, depth + 1)?,
-            _ if is_column => Expression::Column(name.clone()),
+            _ if is_column => Expression::Name(name.clone()),
             _ => return Err(no_column(key, name, table)),
         };
         replacements.push((leaf.clone(), with));

@@ -1,14 +1,12 @@
 //! What others published, read into plain jobs and measurements. Pure: bytes in, [`Imported`] out.
 //!
 //! One file a source: [`openclip_2022`] the CSVs of the 2022 study, [`clip_benchmark`] JSON and CSV of CLIP_benchmark
-//! and its probes, [`open_clip`] run folders of the trainer, [`table`] any table by a [`mapping`] of [`expression`]s.
+//! and its probes, [`open_clip`] run folders of the trainer, [`table`] any table by a [`mapping`] of expressions.
 //! Nothing is left out silently: what can't be read is an error or a warning that names the rows.
 
 mod benchmarks;
 
 pub mod clip_benchmark;
-
-pub mod expression;
 
 pub mod mapping;
 

@@ -5,9 +5,7 @@ use std::fmt::Write;
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use protocol::{
-    DataSource, Description, EvaluationPlan, JobSpec, Loss, ModelConfig, NamedModel, Recipe, RunnerIdentity, Schedule,
-};
+use protocol::{DataSource, Description, JobSpec, ModelConfig};
 use sha2::{Digest, Sha256};
 
 use super::{
@@ -16,15 +14,14 @@ use super::{
     companions,
     evaluations::{Measured, evaluations},
     memory::peak_bytes,
+    rules,
+    shared::Shared,
     slurm_options,
     trunks::{measured_too_early, with_trunks},
-    weights,
+    tune, weights,
 };
 use crate::spec::quantity::grouped;
-use crate::spec::{
-    self, Amount, Backend, Cell, DataSize, Path, Place, Problem, Spec, SpecError, cells, is_model_file, model_place,
-    recipe_place, shipped, sized_for, whole_batches,
-};
+use crate::spec::{Backend, Cell, DataSize, Path, Place, Problem, Spec, SpecError, cells, model_place, recipe_place};
 
 /// The configuration in a folder that open_clip loads.
 pub const OPEN_CLIP_CONFIG: &str = "open_clip_config.json";
@@ -53,6 +50,8 @@ pub struct Inputs {
     pub base_dir: PathBuf,
     /// The site's profile, for Slurm.
     pub site: Option<Site>,
+    /// Factors on learning rates that ladders have chosen, by the ladder's [`Group::key`](super::Group).
+    pub tuned: BTreeMap<String, f64>,
 }
 
 /// Name of a job everywhere: sha256 of the canonical JSON of what changes its result, 64 hex digits.
@@ -83,21 +82,31 @@ pub fn plan(spec: &Spec, inputs: &Inputs) -> Result<Plan, SpecError> {
     };
 
     let mut jobs: Vec<PlannedJob> = Vec::new();
-    let cells = cells(spec);
-    let mut keys: HashMap<String, usize> = HashMap::with_capacity(cells.len());
     let mut shared = Shared::default();
+    let cells = match rules::resolved(spec, inputs, &training, &mut shared) {
+        Ok(cells) => cells,
+        Err(wrong) => {
+            problems.extend(wrong);
+            return Err(SpecError::new(&spec.source, problems));
+        }
+    };
+    let mut plan_cell =
+        |cell: &Cell, problems: &mut Vec<Problem>| job(spec, inputs, cell, &training, &measured, &mut shared, problems);
+    let (mut ladder, cells) = tune::tuned(spec, inputs, &measured, cells, &mut plan_cell, &mut problems);
+    let mut keys: HashMap<String, usize> = HashMap::with_capacity(cells.len());
     for (index, cell) in cells.iter().enumerate() {
-        let Some(job) = job(spec, inputs, cell, &training, &measured, &mut shared, &mut problems) else { continue };
+        let Some(job) = plan_cell(cell, &mut problems) else { continue };
         if let Some(twin) = keys.insert(job.job_key.clone(), index) {
             problems.push(same_job(cell, &cells[twin], &job));
         } else {
             jobs.push(job);
         }
     }
-    drop(keys);
     let mut jobs = with_trunks(inputs, jobs);
     problems.extend(measured_too_early(spec, &jobs));
-    let total: f64 = jobs.iter().map(|job| job.own_share() * job.compute.train_flops).sum();
+    let rungs = ladder.iter().flat_map(|ladder| &ladder.plan.jobs).filter(|rung| !keys.contains_key(&rung.job_key));
+    let total: f64 = jobs.iter().chain(rungs).map(|job| job.own_share() * job.compute.train_flops).sum();
+    drop(keys);
     if let Some(budget) = spec.limits.compute_flops
         && total > budget
     {
@@ -124,7 +133,10 @@ pub fn plan(spec: &Spec, inputs: &Inputs) -> Result<Plan, SpecError> {
             pools.push(pool);
         }
     }
-    Ok(Plan { companions, ..assembled(spec, inputs, pools, jobs) })
+    if let Some(ladder) = &mut ladder {
+        ladder.plan.pools.clone_from(&pools);
+    }
+    Ok(Plan { companions, tune: ladder, ..assembled(spec, inputs, pools, jobs) })
 }
 
 /// The plan of these jobs, with all else as the spec has it but what measures their checkpoints.
@@ -153,6 +165,8 @@ pub(super) fn assembled(spec: &Spec, inputs: &Inputs, pools: Vec<PoolInfo>, jobs
         runner_serves: inputs.runner.serve,
         base_dir: inputs.base_dir.clone(),
         companions: None,
+        rules: rules::stated(spec),
+        tune: None,
     }
 }
 
@@ -260,6 +274,29 @@ pub(super) fn unread(name: &str, path: &str, samples: u64) -> PoolInfo {
     PoolInfo { source, samples, skipped: BTreeMap::new(), changed: Vec::new(), manifest: None }
 }
 
+/// Unique samples that a cell may see.
+pub(super) fn data_size(spec: &Spec, inputs: &Inputs, cell: &Cell, training: &PoolInfo) -> Result<u64, Problem> {
+    match cell.data_size {
+        DataSize::Samples(size) if inputs.runner.reads_data && size > training.samples => {
+            let place = cell.origin.place("data_size");
+            let message = format!(
+                "`{place}` is {}, but pool `{}` holds {} pairs",
+                grouped(size),
+                training.source.pool,
+                grouped(training.samples)
+            );
+            Err(Problem::new(Place::Value(place), message, "at most the pool's size, or `all`"))
+        }
+        DataSize::Samples(size) => Ok(size),
+        DataSize::All if inputs.runner.reads_data => Ok(training.samples),
+        DataSize::All => {
+            let place = cell.origin.place("data_size");
+            let message = format!("runner `{}` reads no pool, so `all` of it is no number", spec.runner);
+            Err(Problem::new(Place::Value(place), message, "say how many: `500`, `16k`"))
+        }
+    }
+}
+
 fn job(
     spec: &Spec,
     inputs: &Inputs,
@@ -269,24 +306,10 @@ fn job(
     shared: &mut Shared,
     problems: &mut Vec<Problem>,
 ) -> Option<PlannedJob> {
-    let data_size = match cell.data_size {
-        DataSize::Samples(size) if inputs.runner.reads_data && size > training.samples => {
-            let place = cell.origin.place("data_size");
-            let message = format!(
-                "`{place}` is {}, but pool `{}` holds {} pairs",
-                grouped(size),
-                training.source.pool,
-                grouped(training.samples)
-            );
-            push_once(problems, Problem::new(Place::Value(place), message, "at most the pool's size, or `all`"));
-            return None;
-        }
-        DataSize::Samples(size) => size,
-        DataSize::All if inputs.runner.reads_data => training.samples,
-        DataSize::All => {
-            let place = cell.origin.place("data_size");
-            let message = format!("runner `{}` reads no pool, so `all` of it is no number", spec.runner);
-            push_once(problems, Problem::new(Place::Value(place), message, "say how many: `500`, `16k`"));
+    let data_size = match data_size(spec, inputs, cell, training) {
+        Ok(size) => size,
+        Err(problem) => {
+            push_once(problems, problem);
             return None;
         }
     };
@@ -350,126 +373,6 @@ fn job(
         size,
         spec: planned,
     })
-}
-
-/// Name in the spec, image size, context length, and whether the loss is the sigmoid one.
-type ModelInputs = (String, Option<u64>, Option<u64>, bool);
-
-/// What many jobs have in common, made once.
-#[derive(Default)]
-struct Shared {
-    runner: Option<Arc<RunnerIdentity>>,
-    data: Option<Arc<DataSource>>,
-    models: HashMap<ModelInputs, Arc<NamedModel>>,
-    /// By recipe of the spec and samples seen.
-    recipes: HashMap<(usize, u64), Arc<Recipe>>,
-    /// By samples seen and global batch.
-    evaluations: HashMap<(u64, u64), Arc<Vec<EvaluationPlan>>>,
-}
-
-impl Shared {
-    fn runner(&mut self, inputs: &Inputs) -> Arc<RunnerIdentity> {
-        let (name, version) = (&inputs.runner.name, &inputs.runner.version);
-        let make = || Arc::new(RunnerIdentity { name: name.clone(), version: version.clone() });
-        Arc::clone(self.runner.get_or_insert_with(make))
-    }
-
-    fn data(&mut self, training: &PoolInfo) -> Arc<DataSource> {
-        Arc::clone(self.data.get_or_insert_with(|| Arc::new(training.source.clone())))
-    }
-
-    fn model(&mut self, inputs: &Inputs, cell: &Cell) -> Arc<NamedModel> {
-        let (image_size, context_length) = (cell.recipe.image_size, cell.recipe.context_length);
-        let sigmoid = cell.recipe.loss == Loss::Siglip;
-        let make = || {
-            let model = model(inputs, &cell.model);
-            let mut config = sized_for(model.config, image_size, context_length);
-            if sigmoid {
-                // As `open_clip_train --siglip` does, where the model does not say.
-                config.init_logit_scale.get_or_insert(10_f64.ln());
-                config.init_logit_bias.get_or_insert(-10.0);
-            }
-            Arc::new(NamedModel { config, name: model.name })
-        };
-        Arc::clone(self.models.entry((cell.model.clone(), image_size, context_length, sigmoid)).or_insert_with(make))
-    }
-
-    fn recipe(&mut self, spec: &Spec, recipe: &Arc<spec::Recipe>, samples_seen: u64) -> Arc<Recipe> {
-        let make = || {
-            Arc::new(Recipe {
-                global_batch: recipe.global_batch,
-                lr: recipe.lr,
-                betas: recipe.betas,
-                eps: recipe.eps,
-                weight_decay: recipe.weight_decay,
-                warmup_samples: recipe.warmup.of(samples_seen),
-                schedule: recipe.schedule,
-                cooldown_samples: match recipe.schedule {
-                    Schedule::ConstantCooldown => recipe.cooldown_of(samples_seen),
-                    Schedule::Cosine | Schedule::Constant => 0,
-                },
-                precision: recipe.precision,
-                loss: recipe.loss,
-                accum_freq: recipe.accum_freq,
-                augmentation: recipe.augmentation,
-                alpha: recipe.alpha,
-                preprocess: recipe.preprocess,
-                grad_clip_norm: recipe.grad_clip_norm,
-                checkpoint_every_samples: recipe.checkpoint_every.map(|every| every.of(samples_seen)),
-                keep_checkpoints: companions::kept(spec, recipe),
-                extra: recipe.extra.clone(),
-            })
-        };
-        // By address: the cells keep their recipes until all are planned.
-        Arc::clone(self.recipes.entry((Arc::as_ptr(recipe) as usize, samples_seen)).or_insert_with(make))
-    }
-
-    fn evaluations(
-        &mut self,
-        spec: &Spec,
-        measured: &[Measured],
-        samples_seen: u64,
-        global_batch: u64,
-    ) -> Arc<Vec<EvaluationPlan>> {
-        let make = || {
-            let in_training = measured
-                .iter()
-                .zip(&spec.evaluations)
-                .filter(|(_, entry)| samples_seen == 0 || !entry.every_checkpoint);
-            let plans = in_training.map(|((plan, _), evaluation)| EvaluationPlan {
-                at_samples: points(&evaluation.at_samples, samples_seen, global_batch),
-                ..plan.clone()
-            });
-            Arc::new(plans.collect())
-        };
-        Arc::clone(self.evaluations.entry((samples_seen, global_batch)).or_insert_with(make))
-    }
-}
-
-/// Points of measurement before the end, on whole batches, ascending. The end is measured anyway.
-fn points(at_samples: &[Amount], samples_seen: u64, global_batch: u64) -> Vec<u64> {
-    let mut points: Vec<u64> = at_samples
-        .iter()
-        .map(|at| whole_batches(at.of(samples_seen), global_batch))
-        .filter(|at| *at < samples_seen)
-        .collect();
-    points.sort_unstable();
-    points.dedup();
-    points
-}
-
-fn model(inputs: &Inputs, name: &str) -> NamedModel {
-    if !is_model_file(name) {
-        return shipped(name).expect("a spec names models that are shipped");
-    }
-    let file = std::path::Path::new(name);
-    // A model's folder gives its name to what lies in it under open_clip's fixed name.
-    let named = match (file.file_name(), file.parent()) {
-        (Some(name), Some(folder)) if name == OPEN_CLIP_CONFIG && folder.file_name().is_some() => folder.file_name(),
-        _ => file.file_stem(),
-    };
-    let stem = named.map_or_else(|| name.to_owned(), |stem| stem.to_string_lossy().into_owned());
-    NamedModel { name: stem, config: inputs.model_files.get(name).expect("inputs hold every model file").clone() }
 }
 
 fn same_job(cell: &Cell, twin: &Cell, job: &PlannedJob) -> Problem {

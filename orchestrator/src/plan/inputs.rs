@@ -83,26 +83,27 @@ impl Placement {
 /// Told while a pool is hashed: as the spec calls it, bytes of shards that are done, and of all to be hashed.
 pub type Hashing<'a> = &'a mut dyn FnMut(&str, u64, u64);
 
-/// Reads, checks and plans a spec, in the current folder.
-pub fn load(
-    spec_path: &Path,
+/// Plans a spec that has been read, in the current folder.
+pub fn load_spec(
+    spec: Spec,
     measured: &[Measured],
     placement: &Placement,
     hashing: Hashing,
 ) -> Result<Plan, LoadError> {
-    load_spec(read_spec(spec_path)?, measured, placement, hashing)
+    let (spec, inputs) = gathered(spec, measured, placement, hashing)?;
+    Ok(plan(&spec, &inputs)?)
 }
 
-/// Plans a spec that has been read, in the current folder.
-pub fn load_spec(
+/// What a spec that has been read is planned from, in the current folder: itself with its placement, and the inputs.
+pub fn gathered(
     mut spec: Spec,
     measured: &[Measured],
     placement: &Placement,
     hashing: Hashing,
-) -> Result<Plan, LoadError> {
+) -> Result<(Spec, Inputs), LoadError> {
     let mut inputs = look(&mut spec, placement, hashing)?;
     inputs.secs_per_sample = speeds(&spec, &inputs, measured);
-    Ok(plan(&spec, &inputs)?)
+    Ok((spec, inputs))
 }
 
 /// Takes a placement over and looks for all that a spec names, from the current folder.
@@ -191,8 +192,19 @@ pub fn gather(spec: &Spec, base_dir: &Path, hashing: Hashing) -> Result<Inputs, 
         return Err(SpecError::new(&spec.source, problems).into());
     }
     let (secs_per_sample, base_dir) = (BTreeMap::new(), base_dir.to_owned());
-    let site = None;
-    Ok(Inputs { runner, companion_runner, runner_path, pools, model_files, weights, secs_per_sample, base_dir, site })
+    let (site, tuned) = (None, BTreeMap::new());
+    Ok(Inputs {
+        runner,
+        companion_runner,
+        runner_path,
+        pools,
+        model_files,
+        weights,
+        secs_per_sample,
+        base_dir,
+        site,
+        tuned,
+    })
 }
 
 /// The most often measured speed of each model. For Slurm, on slots that say something of its nodes: of the same kind

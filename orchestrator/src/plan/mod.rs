@@ -28,6 +28,14 @@ mod evaluations;
 
 mod expand;
 
+mod rules;
+
+mod shared;
+
+mod choice;
+
+mod tune;
+
 mod slurm;
 
 mod trunks;
@@ -43,13 +51,15 @@ use protocol::{
 };
 
 pub use crate::spec::is_secret;
+pub use choice::{Chosen, NoiseOf, Open, RungResult, Unchosen, choose};
 pub use companions::{Companions, KeptCheckpoints, checkpoints_of, kept_checkpoints};
 pub use expand::{Inputs, OPEN_CLIP_CONFIG, job_key, plan};
-pub use inputs::{LoadError, Measured, Placement, load, load_spec, look, read_spec};
+pub use inputs::{LoadError, Measured, Placement, gathered, load_spec, look, read_spec};
 pub use measuring::{measuring_job, measuring_plan, planned_evaluations};
 pub use preprocess::{of_run as preprocess_of_run, recipe_keys};
 pub use runner::RunnerError;
 pub use slurm::{NodeRequest, Origin, Site, SlurmOptions, SlurmOrigins, slurm_options};
+pub use tune::{Group, Ladder, Rung};
 pub use weights::{WeightsInfo, file_of, preprocess_of, weights_of};
 
 /// Jobs of a sweep, in the order they are to start: cheapest first.
@@ -79,6 +89,10 @@ pub struct Plan {
     pub base_dir: std::path::PathBuf,
     /// What measures each checkpoint apart from training, if anything does.
     pub companions: Option<Companions>,
+    /// Fields of the recipe that rules give, with the rules as written.
+    pub rules: BTreeMap<&'static str, Vec<String>>,
+    /// What chooses the learning rates of its models, if anything does.
+    pub tune: Option<Ladder>,
 }
 
 /// One job before it runs.

@@ -8,7 +8,9 @@ use protocol::{DataSource, Description, Preprocess, ResizeMode, Shots};
 use super::*;
 use crate::spec::{self, Source, SpecError};
 
+mod rules;
 mod trunks;
+mod tune;
 
 fn inputs() -> Inputs {
     let pool = |name: &str, samples| PoolInfo {
@@ -37,6 +39,7 @@ fn inputs() -> Inputs {
         weights: BTreeMap::new(),
         secs_per_sample: [("cpu-w32-l2".to_owned(), 1e-3)].into(),
         site: None,
+        tuned: BTreeMap::new(),
         base_dir: ".".into(),
     }
 }

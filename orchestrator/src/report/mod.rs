@@ -9,6 +9,7 @@ mod provenance;
 mod sections;
 mod stamp;
 mod style;
+mod tuned;
 
 use std::path::{Path, PathBuf};
 

@@ -6,7 +6,7 @@ use std::fmt::Write as _;
 use super::figures::{Drawn, Place};
 use super::html::{escape, figure, table};
 use super::number::{compact, duration, scientific, significant, with_interval};
-use super::{Panel, Report, provenance};
+use super::{Panel, Report, provenance, tuned};
 use crate::fit::{Fit, Response, Verdict};
 use crate::store::study::StudyJob;
 
@@ -20,6 +20,7 @@ pub(super) fn all(report: &Report, figures: &[Drawn]) -> String {
         curves(figures),
         grid(figures),
         jobs(report),
+        tuned::tuned(report),
         cost(report),
         failures(report),
         provenance::provenance(report),

@@ -11,8 +11,8 @@ use super::evaluation_keys::{FINE_TUNING, PROBE};
 use super::keys::RECIPE;
 use super::read::Value;
 use super::{
-    Amount, Axes, Backend, Companions, Data, DataSize, Evaluation, FineTuning, Limits, Override, Probe, Recipe, Source,
-    Spec, slurm,
+    Amount, Axes, Backend, Companions, Data, DataSize, Evaluation, FineTuning, Limits, Override, Probe, Recipe, Rule,
+    Source, Spec, Tune, slurm,
 };
 
 /// Seconds for which a worker goes on to the next job. Long enough for its start not to matter, short enough for other
@@ -31,10 +31,20 @@ impl RecipeChange {
         self.0.contains_key(field)
     }
 
+    /// Fields that it gives by a rule.
+    pub fn rules(&self) -> impl Iterator<Item = (&'static str, &Rule)> {
+        self.0.iter().filter_map(|(field, value)| match value {
+            Value::Rule(rule) => Some((*field, &**rule)),
+            _ => None,
+        })
+    }
+
     /// Changes `recipe`.
     pub fn apply(&self, recipe: &mut Recipe) {
         for (field, value) in &self.0 {
+            recipe.rules.remove(field);
             match (*field, value.clone()) {
+                (field, Value::Rule(rule)) => recipe.rule(field, rule),
                 ("global_batch", Value::Count(value)) => recipe.global_batch = value,
                 ("lr", Value::Number(value)) => recipe.lr = value,
                 ("betas", Value::List(values)) => recipe.betas = [number(&values[0]), number(&values[1])],
@@ -103,6 +113,7 @@ pub(super) fn spec(source: &Source, value: Value) -> Spec {
                 }
             })
             .collect(),
+        tune: root.remove("tune").map(|tune| self::tune(section(Some(tune)))),
         evaluations: list(root.remove("evaluations"))
             .into_iter()
             .map(|entry| evaluation(section(Some(entry))))
@@ -147,6 +158,7 @@ fn default_recipe() -> Recipe {
         keep_checkpoints: None,
         init: None,
         extra: BTreeMap::new(),
+        rules: BTreeMap::new(),
     }
 }
 
@@ -156,6 +168,18 @@ fn axes(mut section: Section) -> Axes {
         samples_seen: list(section.remove("samples_seen")).into_iter().filter_map(|value| count(Some(value))).collect(),
         data_size: list(section.remove("data_size")).into_iter().map(data_size).collect(),
         seed: list(section.remove("seed")).into_iter().filter_map(|value| count(Some(value))).collect(),
+    }
+}
+
+fn tune(mut section: Section) -> Tune {
+    let factors = list(section.remove("lr_factors")).iter().map(number).collect();
+    let mut factors = or(factors, vec![0.25, 0.5, 1.0, 2.0, 4.0]);
+    factors.sort_by(f64::total_cmp);
+    Tune {
+        factors,
+        evaluation: text(section.remove("evaluation")),
+        metric: text(section.remove("metric")).unwrap_or_else(|| "loss@1024".to_owned()),
+        seeds: count(section.remove("seeds")).unwrap_or(1),
     }
 }
 

@@ -8,7 +8,7 @@ use super::cells::{Cell, expand, matches};
 use super::error::{Path, Place, Problem};
 use super::models::{shipped, sized_for};
 use super::quantity::grouped;
-use super::{Amount, Backend, DataSize, Spec, apart, slurm};
+use super::{Amount, Backend, DataSize, Spec, apart, slurm, tune};
 
 /// Contradictions of a spec, each place once.
 pub(super) fn check(spec: &Spec) -> Vec<Problem> {
@@ -30,10 +30,13 @@ pub(super) fn check(spec: &Spec) -> Vec<Problem> {
         sizes(cell, spec, &mut once);
     }
     models(&cells, spec, &mut once);
-    measurements(&cells, spec, &mut once);
+    if cells.iter().all(|cell| cell.recipe.rules.is_empty()) {
+        measurements(&cells, spec, &mut once);
+    }
     evaluation_names(spec, &mut once);
     training_tasks(spec, &mut once);
     apart::check(&cells, spec, &mut once);
+    tune::check(&cells, spec, &mut once);
     let mut problems = once.problems;
     if let Backend::Slurm(keys) = &spec.backend {
         problems.extend(slurm::check(keys, &Path::keys(&["backend", "slurm"])));
@@ -42,6 +45,16 @@ pub(super) fn check(spec: &Spec) -> Vec<Problem> {
         problems.extend(slurm::check(keys, &Path::keys(&["companions", "backend", "slurm"])));
     }
     problems
+}
+
+/// What only numbers can contradict, of cells whose rules are resolved.
+pub(crate) fn sizes_once_known(cells: &[Cell], spec: &Spec) -> Vec<Problem> {
+    let mut once = Once { seen: HashSet::new(), problems: Vec::new() };
+    for cell in cells {
+        sizes(cell, spec, &mut once);
+    }
+    measurements(cells, spec, &mut once);
+    once.problems
 }
 
 /// Reports each place once, however many cells share it.
@@ -81,6 +94,10 @@ fn sizes(cell: &Cell, spec: &Spec, once: &mut Once) {
         }
         return;
     }
+    if !cell.recipe.rules.is_empty() {
+        rules_of_trunks(cell, spec, once);
+        return;
+    }
     if cell.samples_seen < batch {
         let place = cell.origin.place("samples_seen");
         let message = format!("`{place}` is {}, less than one global batch of {}", cell.samples_seen, grouped(batch));
@@ -118,6 +135,22 @@ fn sizes(cell: &Cell, spec: &Spec, once: &mut Once) {
         let place = recipe_place(spec, cell, "checkpoint_every");
         let message = format!("`{place}` comes to no sample at all");
         once.at(place, message, "more than zero; leave it out for a checkpoint at the end only");
+    }
+}
+
+/// Nothing of a trunk may depend on how long the cells are that share it.
+fn rules_of_trunks(cell: &Cell, spec: &Spec, once: &mut Once) {
+    if cell.recipe.schedule != Schedule::ConstantCooldown {
+        return;
+    }
+    for (&field, rule) in &cell.recipe.rules {
+        let Some(quantity) = rule.by_length() else { continue };
+        let place = recipe_place(spec, cell, field).key("rule");
+        let message = format!(
+            "`{place}` names `{quantity}`, which is another one for each length, and cells with \
+             `schedule: constant-cooldown` are the same training up to their cooldowns"
+        );
+        once.at(place, message, "a rule without `samples_seen`, `unique_samples` and `steps`, or `schedule: cosine`");
     }
 }
 

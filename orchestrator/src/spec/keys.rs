@@ -1,7 +1,10 @@
 //! Every key of a spec: its name, what it may be, its default and what it means. The parser, the JSON Schema and the
 //! errors all read these tables, so they can't disagree.
 
+use super::backend_keys::BACKENDS;
 use super::evaluation_keys::EVALUATION;
+use super::rule::{RULE, RULE_WHOLE};
+use super::tune::TUNE;
 
 /// One key.
 #[derive(Debug)]
@@ -56,6 +59,8 @@ pub enum Kind {
     Amount,
     /// Real number.
     Number(Range),
+    /// One value of that kind, or a map with these keys: an expression that gives it.
+    Ruled(&'static Kind, &'static [Key]),
     /// Time with a unit.
     Duration {
         /// Seconds at least.
@@ -108,6 +113,8 @@ pub const COUNT_MAX: u64 = 1_000_000_000_000_000;
 
 const SAMPLES: Kind = Kind::Count { min: 1, max: COUNT_MAX };
 
+const NOT_NEGATIVE: Kind = Kind::Number(Range { min: 0.0, min_allowed: true, below: f64::INFINITY });
+
 pub(super) const fn key(name: &'static str, kind: Kind, need: Need, doc: &'static str) -> Key {
     Key { name, kind, need, doc }
 }
@@ -142,6 +149,12 @@ pub static SPEC_KEYS: &[Key] = &[
         Kind::List(&Kind::Section(OVERRIDE)),
         Optional,
         "Changes of the recipe for some cells; later ones win",
+    ),
+    key(
+        "tune",
+        Kind::Section(TUNE),
+        Optional,
+        "A ladder of learning rates for each model at its fewest samples seen: the best is taken for its cells",
     ),
     key("evaluations", Kind::List(&Kind::Section(EVALUATION)), Optional, "What to measure, in order"),
     key(
@@ -190,10 +203,15 @@ pub static GRID: &[Key] = &[
 /// The recipe. Defaults are OpenCLIP's for ViT models, but for the warm-up (there 10,000 steps) and precision (there
 /// amp_bf16).
 pub static RECIPE: &[Key] = &[
-    key("global_batch", SAMPLES, Required, "Samples a step, over all devices; also the number of contrasts"),
+    key(
+        "global_batch",
+        Kind::Ruled(&SAMPLES, RULE_WHOLE),
+        Required,
+        "Samples a step, over all devices; also the number of contrasts",
+    ),
     key(
         "lr",
-        Kind::Number(Range { min: 0.0, min_allowed: true, below: f64::INFINITY }),
+        Kind::Ruled(&NOT_NEGATIVE, RULE),
         Default("5e-4"),
         "Peak learning rate; 0 trains nothing, which tells what a model measures untrained",
     ),
@@ -204,15 +222,10 @@ pub static RECIPE: &[Key] = &[
         "AdamW betas",
     ),
     key("eps", Kind::Number(Range::positive()), Default("1e-6"), "AdamW epsilon"),
-    key(
-        "weight_decay",
-        Kind::Number(Range { min: 0.0, min_allowed: true, below: f64::INFINITY }),
-        Default("0.2"),
-        "AdamW weight decay, on matrices only",
-    ),
+    key("weight_decay", Kind::Ruled(&NOT_NEGATIVE, RULE), Default("0.2"), "AdamW weight decay, on matrices only"),
     key(
         "warmup",
-        Kind::Amount,
+        Kind::Ruled(&Kind::Amount, RULE_WHOLE),
         Default("10%"),
         "Linear rise of the learning rate: samples, or a share of the samples seen",
     ),
@@ -344,90 +357,6 @@ static OVERRIDE: &[Key] = &[
     key("set", Kind::Some(RECIPE), Required, "Fields of the recipe and their values there"),
 ];
 
-static BACKENDS: &[Key] = &[
-    key("local", Kind::Section(LOCAL), Optional, "This machine"),
-    key("slurm", Kind::Section(SLURM), Optional, "A Slurm cluster, with `sbatch` and `squeue` on PATH"),
-];
-
-static LOCAL: &[Key] = &[
-    key(
-        "ranks",
-        Kind::Count { min: 1, max: 4_096 },
-        Default("1"),
-        "Processes of one job, each with its share of every batch; a job's threads are divided among them",
-    ),
-    key("slots", Kind::Count { min: 1, max: 4_096 }, Optional, "Jobs at one time; else one a GPU, or by cores"),
-    key("threads_per_slot", Kind::Count { min: 1, max: 4_096 }, Optional, "Threads of each; else cores over slots"),
-    key(
-        "worker_time",
-        Kind::Duration { min: 0 },
-        Default("1m"),
-        "A worker goes on to the next job until it is so old; `0s`: a worker process a job",
-    ),
-    key(
-        "ship",
-        Kind::Choice(&["database", "spool"]),
-        Default("database"),
-        "Who stores results: the worker; or, where it reaches no database, the launcher, from the job's folder",
-    ),
-];
-
-/// What is asked of a Slurm cluster, in a spec and in a site's profile.
-pub static SLURM: &[Key] = &[
-    key("partition", Kind::Text, Optional, "`sbatch --partition`; else the cluster's default"),
-    key("account", Kind::Text, Optional, "`sbatch --account`"),
-    key("qos", Kind::Text, Optional, "`sbatch --qos`"),
-    key("constraint", Kind::Text, Optional, "`sbatch --constraint`: features that nodes must have"),
-    key("gpus", Kind::Count { min: 0, max: 1_024 }, Default("0"), "GPUs of one job (`--gres=gpu:N`)"),
-    key("cpus", Kind::Count { min: 1, max: 4_096 }, Default("1"), "CPUs of one job, which are its threads"),
-    key(
-        "memory",
-        Kind::Text,
-        Optional,
-        "Memory of one job, such as `500M` or `16G` (`--mem`); else by estimate, without GPUs",
-    ),
-    key(
-        "time",
-        Kind::Duration { min: 60 },
-        Optional,
-        "Wall-clock time of one submission; longer jobs go on from their checkpoints in the next; else by measured speed, else 1h",
-    ),
-    key(
-        "nodes",
-        Kind::Count { min: 1, max: 4_096 },
-        Default("1"),
-        "Nodes of one job, a process of the runner on each; CPUs, GPUs and memory are those of one node",
-    ),
-    key(
-        "side_by_side",
-        Kind::Count { min: 1, max: 1_024 },
-        Default("1"),
-        "Jobs at one time in one Slurm job, each with its share of it; CPUs, GPUs and memory stay those of one of them",
-    ),
-    key("jobs", Kind::Count { min: 1, max: 100_000 }, Default("100"), "Slurm jobs in the queue at one time"),
-    key(
-        "worker_time",
-        Kind::Duration { min: 0 },
-        Optional,
-        "A worker goes on to the next job until it is so old; else for half of `time`; `0s`: a Slurm job a job",
-    ),
-    key(
-        "ship",
-        Kind::Choice(&["database", "spool"]),
-        Default("database"),
-        "Who stores results: the worker; or, where it reaches no database, the launcher, from the job's folder",
-    ),
-    key("setup", Kind::List(&Kind::Text), Default("[]"), "Shell lines before the worker, such as `module load cuda`"),
-    key("options", Kind::List(&Kind::Text), Default("[]"), "Further options of `sbatch`, such as `--exclusive`"),
-    key("environment", Kind::Texts, Optional, "Variables of workers, exported before `setup`; no secrets"),
-    key(
-        "container",
-        Kind::List(&Kind::Text),
-        Optional,
-        "Words before `sweep-worker`, such as `[apptainer, exec, --nv, image.sif]`",
-    ),
-];
-
 static LIMITS: &[Key] = &[
     key("parallel", Kind::Count { min: 1, max: 100_000 }, Optional, "Jobs at one time, whatever the backend could do"),
     key("retries", Kind::Count { min: 0, max: 1_000 }, Default("2"), "New attempts at a job that crashed"),
@@ -468,6 +397,7 @@ impl Kind {
                 };
                 if range.below.is_finite() { format!("{min} and below {}", range.below) } else { min }
             }
+            Kind::Ruled(kind, _) => format!("{}; or `{{rule: \"...\"}}` with an expression", kind.allowed()),
             Kind::Duration { min } => {
                 let least = if *min > 1 { format!(", at least {min}s") } else { String::new() };
                 format!("a time with its unit, such as `90s`, `30m`, `2h` or `1d`{least}")

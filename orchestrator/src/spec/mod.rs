@@ -8,6 +8,12 @@ pub mod keys;
 
 pub mod quantity;
 
+pub mod expression;
+
+mod rule;
+
+mod tune;
+
 mod parse;
 
 mod locate;
@@ -20,6 +26,7 @@ mod cells;
 
 mod check;
 
+mod backend_keys;
 mod edit;
 mod error;
 mod evaluation_keys;
@@ -47,14 +54,16 @@ use protocol::{Alpha, Augmentation, Choose, EvaluationTask, Head, Loss, Precisio
 pub use aggregates::aggregates;
 pub use build::RecipeChange;
 pub use cells::{CELLS_MAX, Cell, Origin, cells, whole_batches};
-pub(crate) use check::model_place;
 pub use check::recipe_place;
+pub(crate) use check::{model_place, sizes_once_known};
 pub use edit::{EditError, with_samples_seen};
 pub use error::{Path, Place, Problem, SpecError, Step};
 pub use include::{Added, IncludeError, with_included};
 pub use models::{is_model_file, model_names, nearest, shipped, sized_for};
+pub use rule::{Quantities, Rule, RuleError, six_digits};
 pub use schema::{SCHEMA_ID, schema};
 pub use slurm::{SlurmKeys, is_secret, nearest_site, sites};
+pub use tune::Tune;
 
 /// A commented spec to start from: what `sweep init` writes.
 pub const TEMPLATE: &str = include_str!("template.yaml");
@@ -86,6 +95,8 @@ pub struct Spec {
     pub recipe_stated: Vec<&'static str>,
     /// Changes of the recipe for some cells, in order; later ones win.
     pub overrides: Vec<Override>,
+    /// How to choose the learning rates of models, where cells do not have the recipe's own.
+    pub tune: Option<Tune>,
     /// What to measure.
     pub evaluations: Vec<Evaluation>,
     /// How to measure checkpoints apart from training.
@@ -244,6 +255,8 @@ pub struct Recipe {
     pub init: Option<String>,
     /// Numbers for runners of one's own.
     pub extra: std::collections::BTreeMap<String, f64>,
+    /// Fields that a rule gives, and what they hold here means nothing: see [`Recipe::resolved`].
+    pub rules: std::collections::BTreeMap<&'static str, Arc<Rule>>,
 }
 
 /// What the cooldown of `constant-cooldown` is where nobody says.

@@ -1,6 +1,7 @@
 //! The tree against the tables: every mistake of form at once.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
 
 use protocol::Shots;
 
@@ -9,6 +10,7 @@ use super::keys::{Key, Kind, Need, names};
 use super::models::{is_model_file, model_names, nearest};
 use super::parse::Node;
 use super::quantity::{self, QuantityError};
+use super::rule::Rule;
 use super::{Amount, DataSize};
 
 /// A value that its [`Kind`] allows.
@@ -26,6 +28,8 @@ pub(super) enum Value {
     Amount(Amount),
     /// Real number.
     Number(f64),
+    /// What gives a number.
+    Rule(Arc<Rule>),
     /// Seconds.
     Secs(u64),
     /// Names to numbers.
@@ -55,6 +59,10 @@ pub(super) fn read(node: &Node, kind: &Kind, path: &mut Path, problems: &mut Vec
             _ => refuse(node, kind, None, path, problems),
         },
         Kind::OneOrMore(of) => one_or_more(node, of, path, problems),
+        Kind::Ruled(plain, keys) => match node {
+            Node::Map(_) => ruled(node, keys, path, problems),
+            _ => scalar(node, plain).or_else(|reason| refuse(node, kind, reason, path, problems).ok_or(())).ok(),
+        },
         Kind::Numbers => numbers(node, kind, path, problems),
         Kind::Texts => texts(node, kind, path, problems),
         _ => scalar(node, kind).or_else(|reason| refuse(node, kind, reason, path, problems).ok_or(())).ok(),
@@ -182,6 +190,26 @@ fn shown(node: &Node) -> String {
         Node::Text(text) => format!("`{}`", text.escape_debug()),
         Node::List(list) => format!("a list of {}", list.len()),
         Node::Map(_) => "a map".to_owned(),
+    }
+}
+
+/// The rule at a key of the recipe.
+fn ruled(node: &Node, keys: &'static [Key], path: &mut Path, problems: &mut Vec<Problem>) -> Option<Value> {
+    let mut values = section(node, keys, true, path, problems)?;
+    let Some(Value::Text(text)) = values.remove("rule") else { unreachable!("a rule is text, and required") };
+    let round = match values.remove("round") {
+        Some(Value::Count(round)) => round,
+        _ => 1,
+    };
+    let Some(Step::Key(field)) = path.0.last() else { unreachable!("a rule stands at a key") };
+    match Rule::read(field, text, round) {
+        Ok(rule) => Some(Value::Rule(Arc::new(rule))),
+        Err((what, label, help)) => {
+            let place = path.key("rule");
+            let problem = Problem::new(Place::Value(place.clone()), format!("`{place}` {what}"), label);
+            problems.push(Problem { help, ..problem });
+            None
+        }
     }
 }
 

@@ -72,6 +72,7 @@ fn of(kind: &Kind) -> Value {
             }
             json!({"anyOf": [number, text(NUMBER_TEXT)]})
         }
+        Kind::Ruled(plain, keys) => json!({"anyOf": [of(plain), section(keys, true)]}),
         Kind::Duration { .. } => text(DURATION_TEXT),
         Kind::Choice(words) => json!({"enum": words}),
         Kind::Numbers => json!({"type": "object", "additionalProperties": {"type": "number"}}),

@@ -4,9 +4,10 @@ use std::collections::BTreeMap;
 use std::ffi::OsStr;
 
 use super::Source;
+use super::backend_keys::SLURM;
 use super::build::{Section, count, is_spool, list, secs, text};
 use super::error::{Path, Place, Problem, SpecError};
-use super::keys::{Kind, SLURM};
+use super::keys::Kind;
 use super::models::nearest;
 use super::parse::{self, Node};
 use super::read::{self, Value};

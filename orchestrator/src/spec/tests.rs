@@ -8,6 +8,9 @@ use protocol::{
 
 use super::*;
 
+mod rules;
+mod tune;
+
 const SMALL: &str = "\
 name: small
 runner: synthetic
@@ -311,7 +314,7 @@ fn schema_and_parser_know_the_same_keys() {
                 keys::Kind::List(keys::Kind::Section(keys) | keys::Kind::Some(keys)) => {
                     walk(keys, &schema["items"], &place)
                 }
-                keys::Kind::Variant(keys) => walk(keys, &schema["anyOf"][1], &place),
+                keys::Kind::Variant(keys) | keys::Kind::Ruled(_, keys) => walk(keys, &schema["anyOf"][1], &place),
                 _ => 0,
             }
         };

@@ -25,6 +25,7 @@ pub mod sql;
 pub mod study;
 mod sweep;
 pub mod throughput;
+mod tuning;
 
 pub use adopt::AdoptedAttempt;
 pub use attempt::{Claim, Ending, Orders, Predecessor};
@@ -41,6 +42,7 @@ pub use nodes::FailingNode;
 pub use progress::{JobProgress, ProgressFilter};
 pub use spooled::SeenWorker;
 pub use sweep::{StoredPlan, SweepSummary};
+pub use tuning::{NewTuning, TunedCell, Tuning};
 
 use std::cmp::Ordering;
 use std::path::PathBuf;

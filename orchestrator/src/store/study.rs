@@ -3,6 +3,7 @@
 use chrono::{DateTime, Utc};
 use serde_json::Value;
 
+use super::tuning::{self, TunedCell, Tuning};
 use super::{Store, StoreError, doing};
 use crate::fit::Convention;
 
@@ -24,6 +25,10 @@ pub struct Study {
     pub measurements: Vec<StudyMeasurement>,
     /// Pools that jobs train on or are measured on.
     pub pools: Vec<StudyPool>,
+    /// What ladders have chosen for its models.
+    pub tuned: Vec<Tuning>,
+    /// Its cells beside that.
+    pub tuned_cells: Vec<TunedCell>,
     /// The database's clock when this was read.
     pub read_at: DateTime<Utc>,
 }
@@ -162,6 +167,8 @@ impl Store {
                              FROM metric m WHERE m.attempt_id IN (SELECT attempt_id FROM attempts) GROUP BY m.attempt_id
                    UNION ALL SELECT md5(e::text) FROM evaluation e WHERE e.attempt_id IN (SELECT attempt_id FROM attempts)
                    UNION ALL SELECT md5(p::text) FROM pool p
+                   UNION ALL SELECT md5(concat_ws('|', s.name, t::text)) FROM tuning t JOIN sweep_tuning USING (tuning_id)
+                             JOIN sweep s USING (sweep_id) WHERE s.name = ANY ($1)
                    UNION ALL SELECT md5(concat_ws('|', name, dataset)) FROM aggregate_member)
                SELECT coalesce(md5(string_agg(digest, '' ORDER BY digest)), '') AS "digest!" FROM part"#,
             &names
@@ -248,6 +255,8 @@ impl Store {
         )
         .fetch_all(&mut *snapshot)
         .await?;
+        let tuned = tuning::list(&mut snapshot, name).await?;
+        let tuned_cells = tuning::cells(&mut snapshot, name).await?;
         snapshot.commit().await?;
         Ok(Some(Study {
             name: name.to_owned(),
@@ -257,6 +266,8 @@ impl Store {
             curves,
             measurements,
             pools,
+            tuned,
+            tuned_cells,
             read_at: sweep.now,
         }))
     }

@@ -329,7 +329,7 @@ fn wrong_word() {
 
 #[test]
 fn missing_key() {
-    insta::assert_snapshot!(changed("global_batch: 128, ", ""), @r"
+    insta::assert_snapshot!(changed("global_batch: 128, ", ""), @r#"
     exit: 2
     ----- stdout -----
     ----- stderr -----
@@ -342,10 +342,11 @@ fn missing_key() {
        ·    ╰── add `global_batch:` here
      7 │ evaluations: [{pool: data/val, tasks: [zeroshot_retrieval]}]
        ╰────
-      help: allowed: a whole number from 1 to 1e15, such as `500`, `128k`, `3e6` or `2B`
+      help: allowed: a whole number from 1 to 1e15, such as `500`, `128k`, `3e6` or `2B`; or `{rule:
+            "..."}` with an expression
 
     error: x.yaml: 1 mistake
-    ");
+    "#);
 }
 
 #[test]

@@ -14,6 +14,7 @@ mod import_again;
 mod listen;
 mod plan_models;
 mod plan_pools;
+mod plan_rules;
 mod plot;
 mod postmaster;
 mod report;

@@ -23,3 +23,4 @@ mod spooled;
 mod stops;
 mod torture;
 mod trunks;
+mod tune;

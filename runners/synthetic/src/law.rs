@@ -20,6 +20,25 @@ pub(crate) fn loss(parameters: u64, samples_seen: u64, unique_samples: u64) -> f
         + 8.0 / (unique_samples as f64).powf(0.30)
 }
 
+/// Name in the recipe's `extra`: the learning rate that a model of width 64 learns best with; others by 64 / width.
+const LR_BEST: &str = "lr_best";
+/// Above it, scaled in the same way, training diverges.
+const LR_MAX: &str = "lr_max";
+/// Rise of the loss, nats, by the square of ln(lr / best).
+const LR_CURVATURE: f64 = 0.05;
+
+/// What a learning rate beside the best one adds to the loss, where a job says which that is.
+fn mistuned(spec: &JobSpec) -> f64 {
+    let best = |best: &f64| best * 64.0 / spec.model.config.vision_cfg.width as f64;
+    spec.recipe.extra.get(LR_BEST).map_or(0.0, |at| LR_CURVATURE * (spec.recipe.lr / best(at)).ln().powi(2))
+}
+
+/// Whether a job's learning rate is one that it diverges with.
+pub(crate) fn diverges(spec: &JobSpec) -> bool {
+    let most = spec.recipe.extra.get(LR_MAX);
+    most.is_some_and(|most| spec.recipe.lr > most * 64.0 / spec.model.config.vision_cfg.width as f64)
+}
+
 /// E(C) = beta C^alpha, C in forward GMACs x samples; 1 - E is the accuracy or recall.
 pub(crate) fn error(beta: f64, alpha: f64, gmacs_samples: f64) -> f64 {
     (beta * gmacs_samples.powf(alpha)).clamp(0.0, 0.99)
@@ -77,7 +96,7 @@ pub(crate) fn measure(spec: &JobSpec, dataset: &str, tasks: &[EvaluationTask], s
             }
             EvaluationTask::FineTuning => measurements.push(fraction("ft_acc1", 0.9, -0.12, 1e-3)),
             EvaluationTask::ContrastiveLoss => {
-                let truth = loss(size.parameters(), seen, spec.data_size.min(seen));
+                let truth = loss(size.parameters(), seen, spec.data_size.min(seen)) + mistuned(spec);
                 let z = normal(&mut noise(spec, dataset, "loss@1024", seen));
                 measurements.push(Measurement {
                     metric: "loss@1024".to_owned(),

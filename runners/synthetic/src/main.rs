@@ -151,7 +151,7 @@ fn run(job_file: &Path, stop: &StopSignal) -> Result<i32> {
         let step = state.step + 1;
         faults.before_step(step, &job.checkpoint_dir)?;
         let seen = step * batch;
-        let draw = || if faults.nan_at(step) { f64::NAN } else { law::step_loss(spec, step) };
+        let draw = || if faults.nan_at(step) || law::diverges(spec) { f64::NAN } else { law::step_loss(spec, step) };
         let (loss, stop_asked) = ranks.share(step, draw, stop.asked.load(Ordering::Relaxed))?;
         state = State { step, loss_sum: state.loss_sum + loss, loss_count: state.loss_count + 1 };
         if step.is_multiple_of(report_every) || step == steps {

@@ -1,18 +1,20 @@
 //! A plan for people.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use comfy_table::{CellAlignment, Table, presets};
 
 use super::super::slurm;
 use super::{State, epochs, slurm_request, state_of, time, totals, trunks};
-use crate::plan::{BackendChoice, Plan};
+use crate::plan::{BackendChoice, Plan, PlannedJob};
 use crate::spec::quantity::grouped;
 
 /// Changed shards that are named.
 const CHANGED_MAX: usize = 8;
 /// Jobs that a table shows before it skips the middle.
 const SHOWN_MAX: usize = 60;
+/// Columns of what rules give.
+const RULED: [(&str, &str); 2] = [("global_batch", "batch"), ("weight_decay", "decay")];
 /// Last jobs of a table that skips the middle.
 const SHOWN_LAST: usize = 10;
 
@@ -44,10 +46,20 @@ pub(super) fn text(
             lines.push(format!("       changed since it was read before: {changed}{more}; jobs on it are new jobs"));
         }
     }
+    for (field, rules) in &plan.rules {
+        lines.extend(rules.iter().map(|rule| format!("rule   {field} = {rule}")));
+    }
+    lines.extend(super::ladder::lines(plan, states));
     lines.extend(super::training::lines(plan));
     lines.extend(super::checkpoints::checkpoints(plan));
     lines.push(String::new());
-    lines.extend(table(plan, states, all));
+    let fields = fields(plan);
+    if let Some(ladder) = plan.tune.as_ref().filter(|ladder| !ladder.is_chosen) {
+        lines.push(format!("{}:", ladder.plan.name));
+        lines.extend(table(&ladder.plan, &fields, states, all));
+        lines.extend([String::new(), format!("{}:", plan.name)]);
+    }
+    lines.extend(table(plan, &fields, states, all));
     lines.push(String::new());
 
     let totals = totals(plan);
@@ -94,7 +106,12 @@ pub(super) fn text(
     lines.join("\n")
 }
 
-fn table(plan: &Plan, states: Option<&BTreeMap<String, State>>, all: bool) -> Vec<String> {
+fn table(
+    plan: &Plan,
+    fields: &BTreeSet<&'static str>,
+    states: Option<&BTreeMap<String, State>>,
+    all: bool,
+) -> Vec<String> {
     let many_seeds = plan.jobs.iter().any(|job| job.spec.seed != plan.jobs[0].spec.seed);
     let timed = plan.jobs.iter().any(|job| job.secs.is_some());
     let trunks = trunks(plan);
@@ -102,6 +119,7 @@ fn table(plan: &Plan, states: Option<&BTreeMap<String, State>>, all: bool) -> Ve
     header.extend((!trunks.is_empty()).then_some("from"));
     header.extend(["seen", "data", "unique", "epochs"]);
     header.extend(many_seeds.then_some("seed"));
+    header.extend(fields.iter().map(|field| RULED.iter().find(|(of, _)| of == field).map_or(*field, |(_, of)| of)));
     header.extend(["steps", "GMACs x seen", "train FLOPs", "memory"]);
     header.extend(timed.then_some("time"));
     header.extend(states.is_some().then_some("state"));
@@ -125,6 +143,7 @@ fn table(plan: &Plan, states: Option<&BTreeMap<String, State>>, all: bool) -> Ve
             format!("{:.1}", epochs(job)),
         ]);
         row.extend(many_seeds.then(|| job.spec.seed.to_string()));
+        row.extend(fields.iter().map(|field| of_recipe(job, field)));
         row.extend([
             grouped(job.spec.steps()),
             format!("{:.3e}", job.compute.gmacs_samples),
@@ -144,6 +163,28 @@ fn table(plan: &Plan, states: Option<&BTreeMap<String, State>>, all: bool) -> Ve
         lines.insert(1 + skip.start, note);
     }
     lines
+}
+
+/// Fields of the recipe that are given by rules or by a ladder.
+fn fields(plan: &Plan) -> BTreeSet<&'static str> {
+    plan.rules.keys().copied().chain(plan.tune.as_ref().map(|_| "lr")).collect()
+}
+
+/// What a job has there.
+fn of_recipe(job: &PlannedJob, field: &str) -> String {
+    let recipe = &job.spec.recipe;
+    match field {
+        "global_batch" => grouped(recipe.global_batch),
+        "lr" => number(recipe.lr),
+        "weight_decay" => number(recipe.weight_decay),
+        "warmup" => grouped(recipe.warmup_samples),
+        other => unreachable!("no rule gives {other}"),
+    }
+}
+
+/// All digits of a number that a rule gives, which are few.
+fn number(value: f64) -> String {
+    if (1e-2..1e4).contains(&value) || value == 0.0 { value.to_string() } else { format!("{value:e}") }
 }
 
 fn word(state: State) -> &'static str {

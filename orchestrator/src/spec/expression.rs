@@ -1,9 +1,11 @@
-//! Arithmetic over the columns of a table: `c/(6*n)`, `` `Training FLOP` / 6e9 ``.
+//! Arithmetic over names, which are columns of a table (`c/(6*n)`, `` `Training FLOP` / 6e9 ``) or quantities of a cell
+//! (`1e-3 * (width/64)^-1`).
 //!
 //! ```text
 //! sum     = product { ("+" | "-") product }
 //! product = factor { ("*" | "/") factor }
-//! factor  = number | ["column:" | "axis:"] ( name | "`" any "`" ) | "(" sum ")" | "-" factor
+//! factor  = "-" factor | operand [ "^" factor ]
+//! operand = number | ["column:" | "axis:"] ( name | "`" any "`" ) | "(" sum ")" | ("min" | "max") "(" sum "," sum ")"
 //! ```
 
 use std::fmt;
@@ -16,8 +18,8 @@ const DEPTH_MAX: usize = 100;
 pub enum Expression {
     /// A number.
     Number(f64),
-    /// A column, or a quantity that is mapped, by name.
-    Column(String),
+    /// A quantity: for a table a column, or what is mapped, by name.
+    Name(String),
     /// A column of the table, whatever is mapped.
     OfTable(String),
     /// A quantity that is mapped, whatever columns there are.
@@ -39,6 +41,12 @@ pub enum Operator {
     Times,
     /// `/`
     Over,
+    /// `^`
+    Power,
+    /// `min(x, y)`
+    Min,
+    /// `max(x, y)`
+    Max,
 }
 
 /// Why a text is no expression.
@@ -60,35 +68,38 @@ impl Expression {
         match parser.peek() {
             None => Ok(expression),
             Some(c) => Err(parser.error(format!(
-                "`{c}` is not expected here; a column whose name has other signs than letters, digits, `_` and `.` is \
-                 written in backticks"
+                "`{c}` is not expected here; a name with other signs than letters, digits, `_` and `.` is written in \
+                 backticks"
             ))),
         }
     }
 
-    /// What stands for a number of the row in it, left to right.
+    /// What stands for a number in it, left to right.
     pub fn names(&self) -> Vec<&Expression> {
         match self {
             Expression::Number(_) => Vec::new(),
-            Expression::Column(_) | Expression::OfTable(_) | Expression::Mapped(_) => vec![self],
+            Expression::Name(_) | Expression::OfTable(_) | Expression::Mapped(_) => vec![self],
             Expression::Negated(of) => of.names(),
             Expression::Binary(_, one, other) => [one.names(), other.names()].concat(),
         }
     }
 
-    /// Its value, with `column` giving those of columns; stops at the first that has none.
-    pub fn value<E>(&self, column: &mut impl FnMut(&str) -> Result<f64, E>) -> Result<f64, E> {
+    /// Its value, with `named` giving those of names; stops at the first that has none.
+    pub fn value<E>(&self, named: &mut impl FnMut(&str) -> Result<f64, E>) -> Result<f64, E> {
         Ok(match self {
             Expression::Number(value) => *value,
-            Expression::Column(name) | Expression::OfTable(name) | Expression::Mapped(name) => column(name)?,
-            Expression::Negated(of) => -of.value(column)?,
+            Expression::Name(name) | Expression::OfTable(name) | Expression::Mapped(name) => named(name)?,
+            Expression::Negated(of) => -of.value(named)?,
             Expression::Binary(operator, one, other) => {
-                let (one, other) = (one.value(column)?, other.value(column)?);
+                let (one, other) = (one.value(named)?, other.value(named)?);
                 match operator {
                     Operator::Plus => one + other,
                     Operator::Minus => one - other,
                     Operator::Times => one * other,
                     Operator::Over => one / other,
+                    Operator::Power => one.powf(other),
+                    Operator::Min => one.min(other),
+                    Operator::Max => one.max(other),
                 }
             }
         })
@@ -99,7 +110,7 @@ impl Expression {
     pub fn replaced(&self, with: &impl Fn(&Expression) -> Option<Expression>) -> Expression {
         match self {
             Expression::Number(_) => self.clone(),
-            Expression::Column(_) | Expression::OfTable(_) | Expression::Mapped(_) => {
+            Expression::Name(_) | Expression::OfTable(_) | Expression::Mapped(_) => {
                 with(self).unwrap_or_else(|| self.clone())
             }
             Expression::Negated(of) => Expression::Negated(Box::new(of.replaced(with))),
@@ -115,19 +126,20 @@ impl fmt::Display for Expression {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Expression::Number(value) => write!(f, "{value:?}"),
-            Expression::Column(name) => write!(f, "`{name}`"),
+            Expression::Name(name) => write!(f, "`{name}`"),
             Expression::OfTable(name) => write!(f, "column:`{name}`"),
             Expression::Mapped(name) => write!(f, "axis:`{name}`"),
             Expression::Negated(of) => write!(f, "-{of}"),
-            Expression::Binary(operator, one, other) => {
-                let sign = match operator {
-                    Operator::Plus => '+',
-                    Operator::Minus => '-',
-                    Operator::Times => '*',
-                    Operator::Over => '/',
-                };
-                write!(f, "({one} {sign} {other})")
-            }
+            Expression::Binary(operator, one, other) => match operator {
+                Operator::Plus => write!(f, "({one} + {other})"),
+                Operator::Minus => write!(f, "({one} - {other})"),
+                Operator::Times => write!(f, "({one} * {other})"),
+                Operator::Over => write!(f, "({one} / {other})"),
+                // `-x ^ y` is -(x ^ y).
+                Operator::Power => write!(f, "(({one}) ^ {other})"),
+                Operator::Min => write!(f, "min({one}, {other})"),
+                Operator::Max => write!(f, "max({one}, {other})"),
+            },
         }
     }
 }
@@ -176,43 +188,76 @@ impl Parser<'_> {
         }
     }
 
+    /// `^` binds tighter than a sign before it, and to the right: -2^2 is -4, 2^-1 a half, 2^3^2 is 2^9.
     fn factor(&mut self, depth: usize) -> Result<Expression, ExpressionError> {
         if depth > DEPTH_MAX {
-            return Err(self.error(format!("more than {DEPTH_MAX} parentheses or signs in one another")));
+            return Err(self.error(format!("more than {DEPTH_MAX} parentheses, signs or powers in one another")));
         }
+        if self.peek() == Some('-') {
+            self.at += 1;
+            return Ok(Expression::Negated(Box::new(self.factor(depth + 1)?)));
+        }
+        let base = self.operand(depth)?;
+        if self.peek() != Some('^') {
+            return Ok(base);
+        }
+        self.at += 1;
+        Ok(Expression::Binary(Operator::Power, Box::new(base), Box::new(self.factor(depth + 1)?)))
+    }
+
+    fn operand(&mut self, depth: usize) -> Result<Expression, ExpressionError> {
         match self.peek() {
-            Some('-') => {
-                self.at += 1;
-                Ok(Expression::Negated(Box::new(self.factor(depth + 1)?)))
-            }
             Some('(') => {
                 self.at += 1;
                 let inner = self.sum(depth + 1)?;
-                if self.peek() != Some(')') {
-                    return Err(self.error("a `)` is missing"));
-                }
-                self.at += 1;
+                self.expect(')')?;
                 Ok(inner)
             }
             Some(c) if c.is_ascii_digit() || c == '.' => self.number(),
             Some(c) if c.is_alphabetic() || c == '_' || c == '`' => {
                 let first = self.name()?;
-                if c == '`' || self.chars.get(self.at) != Some(&':') {
-                    return Ok(Expression::Column(first));
+                match (c, self.chars.get(self.at)) {
+                    ('`', _) => return Ok(Expression::Name(first)),
+                    (_, Some('(')) => return self.call(&first, depth),
+                    (_, Some(':')) => {}
+                    _ => return Ok(Expression::Name(first)),
                 }
                 self.at += 1;
                 match first.as_str() {
                     "column" => Ok(Expression::OfTable(self.name()?)),
                     "axis" => Ok(Expression::Mapped(self.name()?)),
                     _ => Err(self.error(format!(
-                        "`{first}:` is not known; `column:NAME` is a column of the table, `axis:KEY` what \
-                                                 is mapped to that key"
+                        "`{first}:` is not known; `column:NAME` is a column of the table, `axis:KEY` what is mapped to \
+                         that key"
                     ))),
                 }
             }
-            Some(c) => Err(self.error(format!("`{c}` where a number, a column or `(` is expected"))),
-            None => Err(self.error("it ends where a number, a column or `(` is expected")),
+            Some(c) => Err(self.error(format!("`{c}` where a number, a name or `(` is expected"))),
+            None => Err(self.error("it ends where a number, a name or `(` is expected")),
         }
+    }
+
+    /// The function that is called so, of two operands; at its `(`.
+    fn call(&mut self, function: &str, depth: usize) -> Result<Expression, ExpressionError> {
+        let operator = match function {
+            "min" => Operator::Min,
+            "max" => Operator::Max,
+            _ => return Err(self.error(format!("`{function}` is no function; those are `min(x, y)` and `max(x, y)`"))),
+        };
+        self.at += 1;
+        let one = self.sum(depth + 1)?;
+        self.expect(',')?;
+        let other = self.sum(depth + 1)?;
+        self.expect(')')?;
+        Ok(Expression::Binary(operator, Box::new(one), Box::new(other)))
+    }
+
+    fn expect(&mut self, sign: char) -> Result<(), ExpressionError> {
+        if self.peek() != Some(sign) {
+            return Err(self.error(format!("a `{sign}` is missing")));
+        }
+        self.at += 1;
+        Ok(())
     }
 
     /// A name, plain or in backticks.
@@ -245,7 +290,8 @@ impl Parser<'_> {
             length += 1;
         }
         let text: String = rest[..length].iter().collect();
-        let value = super::number(&text).ok_or_else(|| self.error(format!("`{text}` is no number")))?;
+        let value = text.parse().ok().filter(|value: &f64| value.is_finite());
+        let value = value.ok_or_else(|| self.error(format!("`{text}` is no number")))?;
         self.at += length;
         Ok(Expression::Number(value))
     }
@@ -258,12 +304,12 @@ mod tests {
 
     fn value(text: &str) -> f64 {
         let expression = Expression::parse(text).expect(text);
-        let mut column = |name: &str| match name {
+        let mut named = |name: &str| match name {
             "n" => Ok(2.0),
             "Training FLOP" => Ok(120.0),
             other => Err(other.to_owned()),
         };
-        expression.value(&mut column).expect(text)
+        expression.value(&mut named).expect(text)
     }
 
     #[test]
@@ -275,6 +321,9 @@ mod tests {
             ("2+3*4", 14.0),
             ("-(1)--2", 1.0),
             ("1e3*.5e-1", 50.0),
+            ("-2^2 + 2^-1 + 2^3^2", 508.5),
+            ("(-2)^2 * 3", 12.0),
+            ("min(n, 1) + max(n*n, 3 )", 5.0),
         ];
         for (text, wanted) in cases {
             assert!((value(text) - wanted).abs() < 1e-12, "{text} is {}", value(text));
@@ -284,24 +333,29 @@ mod tests {
     #[test]
     fn mistakes_are_placed() {
         let said = |text: &str| Expression::parse(text).expect_err(text).to_string();
-        assert_eq!(said("6*"), "at character 3: it ends where a number, a column or `(` is expected");
+        assert_eq!(said("6*"), "at character 3: it ends where a number, a name or `(` is expected");
         assert_eq!(said("(1"), "at character 3: a `)` is missing");
-        assert!(said("Model Size").starts_with("at character 7: `S` is not expected here; a column whose name"));
+        assert!(said("Model Size").starts_with("at character 7: `S` is not expected here; a name with other signs"));
         assert_eq!(said("1.2.3"), "at character 1: `1.2.3` is no number");
         assert_eq!(said("`a"), "at character 2: a backtick is missing");
         assert!(said("colum:n*2").starts_with("at character 7: `colum:` is not known; `column:NAME`"));
         assert_eq!(said("axis:*2"), "at character 6: a name is missing");
-        assert!(said(&"(".repeat(5000)).contains("more than 100"));
+        assert_eq!(said("sqrt(n)"), "at character 5: `sqrt` is no function; those are `min(x, y)` and `max(x, y)`");
+        assert_eq!(said("min(1)"), "at character 6: a `,` is missing");
+        for deep in ["(", "-", "2^", "min("] {
+            assert!(said(&deep.repeat(5000)).contains("more than 100"), "{deep}");
+        }
     }
 
     fn expressions() -> impl Strategy<Value = Expression> {
+        use Operator::{Max, Min, Minus, Over, Plus, Power, Times};
         let leaf = prop_oneof![
             (0.0..1e12_f64).prop_map(Expression::Number),
-            "[a-zA-Z @/-]{1,8}".prop_map(Expression::Column),
+            "[a-zA-Z @/-]{1,8}".prop_map(Expression::Name),
             "[a-zA-Z @/-]{1,8}".prop_map(Expression::OfTable),
             "[a-z]{1,8}".prop_map(Expression::Mapped),
         ];
-        let operators = prop::sample::select(vec![Operator::Plus, Operator::Minus, Operator::Times, Operator::Over]);
+        let operators = prop::sample::select(vec![Plus, Minus, Times, Over, Power, Min, Max]);
         leaf.prop_recursive(5, 40, 2, move |inner| {
             prop_oneof![
                 inner.clone().prop_map(|of| Expression::Negated(Box::new(of))),
