@@ -99,6 +99,8 @@ struct JobLine<'a> {
     samples_per_sec: Option<f64>,
     /// Training loss at the last report.
     loss: Option<f64>,
+    /// Seconds that training waited for its data, all attempts.
+    data_wait_secs: Option<f64>,
     attempts: i64,
     /// Of a live attempt: the host, or the cluster.
     host: Option<&'a str>,
@@ -375,6 +377,7 @@ fn job_line<'a>(job: &'a JobProgress, queue: &'a Queue) -> JobLine<'a> {
         is_trunk: job.is_trunk,
         samples_per_sec: job.samples_per_sec,
         loss: job.loss,
+        data_wait_secs: job.data_wait_secs,
         attempts: job.attempts,
         host: job.host.as_deref(),
         handle: job.handle.as_deref(),

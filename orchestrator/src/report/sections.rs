@@ -366,6 +366,7 @@ fn cost(report: &Report) -> String {
             of.len().to_string(),
             of.iter().map(|job| job.attempts).sum::<i64>().to_string(),
             duration(train),
+            known(&of, |job| job.data_wait_secs).map_or(DASH.to_owned(), duration),
             duration(sum(&|job| job.eval_secs.unwrap_or(0.0))),
             compact(samples),
             if train > 0.0 { compact(samples / train) } else { String::new() },
@@ -390,6 +391,7 @@ fn cost(report: &Report) -> String {
                 "jobs",
                 "attempts",
                 "training",
+                "of it waiting for data",
                 "evaluation",
                 "samples seen",
                 "samples/s",
@@ -400,6 +402,11 @@ fn cost(report: &Report) -> String {
             &rows
         )
     )
+}
+
+/// Sum over the jobs that know; `None`: none does.
+fn known(jobs: &[&StudyJob], value: impl Fn(&StudyJob) -> Option<f64>) -> Option<f64> {
+    jobs.iter().filter_map(|job| value(job)).reduce(|sum, value| sum + value)
 }
 
 fn failures(report: &Report) -> String {

@@ -33,6 +33,8 @@ pub struct JobProgress {
     pub samples_per_sec: Option<f64>,
     /// Training loss at the last report.
     pub loss: Option<f64>,
+    /// Seconds that training waited for its data, all attempts; `None`: the runner does not say.
+    pub data_wait_secs: Option<f64>,
     /// Attempts.
     pub attempts: i64,
     /// Last words of the runner, where it failed.
@@ -122,6 +124,7 @@ impl Store {
                           AS samples_per_sec,
                       (SELECT m.value FROM metric m JOIN metric_name n USING (metric_id)
                        WHERE m.attempt_id = a.attempt_id AND n.name = 'loss' ORDER BY m.step DESC LIMIT 1) AS loss,
+                      metric_sum(j.job_id, 'data_wait_secs') AS data_wait_secs,
                       (SELECT count(*) FROM attempt every WHERE every.job_id = j.job_id) AS "attempts!",
                       a.stderr_tail AS "stderr_tail?",
                       live.host AS "host?", live.backend AS "backend?", live.worker AS "worker?", live.handle AS "handle?",

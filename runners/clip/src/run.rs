@@ -262,13 +262,16 @@ impl Training<'_> {
         }
         let mut reported = Instant::now();
         let mut reported_step = self.position.step;
+        let mut data_wait = Duration::ZERO; // Since the last report.
         while self.position.step < steps {
             let started = Instant::now();
             let lr = learning_rate(&self.job.spec.recipe, self.position.step, steps);
             let step = self.position.step + 1;
             let scheduled = step.is_multiple_of(report_every) || step == steps;
             let reporting = scheduled || reported.elapsed() >= REPORT_INTERVAL;
+            let asked = Instant::now();
             let batch = batches.recv().map_err(|_| RunError::DataThread)??;
+            data_wait += asked.elapsed();
             let (grad_norm, stopping) = self.step(&batch, lr, reporting, stop)?;
             let (saving, evaluating) = (self.checkpoint_is_due(), self.evaluation_is_due());
             if !self.is_first() {
@@ -279,8 +282,14 @@ impl Training<'_> {
                 if let Some(grad_norm) = grad_norm {
                     let samples = (step - reported_step) * self.job.spec.recipe.global_batch;
                     let samples_per_sec = samples as f64 / reported.elapsed().as_secs_f64();
-                    self.report(loss, &[("lr", lr), ("grad_norm", grad_norm), ("samples_per_sec", samples_per_sec)])?;
-                    (reported, reported_step) = (Instant::now(), step);
+                    let metrics = [
+                        ("lr", lr),
+                        ("grad_norm", grad_norm),
+                        ("samples_per_sec", samples_per_sec),
+                        ("data_wait_secs", data_wait.as_secs_f64()),
+                    ];
+                    self.report(loss, &metrics)?;
+                    (reported, reported_step, data_wait) = (Instant::now(), step, Duration::ZERO);
                     if scheduled {
                         self.losses.clear();
                     }

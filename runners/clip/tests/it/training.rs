@@ -16,6 +16,7 @@ fn curve(events: &[Event]) -> BTreeMap<u64, Event> {
         let mut row = event.clone();
         if let Event::Step { metrics, .. } = &mut row {
             metrics.remove("samples_per_sec").expect("steps say how fast they were");
+            metrics.remove("data_wait_secs").expect("and how long they waited for data");
         }
         Some((*step, row))
     });
