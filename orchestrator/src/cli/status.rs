@@ -101,6 +101,10 @@ struct JobLine<'a> {
     loss: Option<f64>,
     /// Seconds that training waited for its data, all attempts.
     data_wait_secs: Option<f64>,
+    /// Joules of its GPUs, all attempts; null: not known of all of them.
+    gpu_joules: Option<f64>,
+    /// Joules of processor packages by its share of their machines; likewise.
+    cpu_joules: Option<f64>,
     attempts: i64,
     /// Of a live attempt: the host, or the cluster.
     host: Option<&'a str>,
@@ -378,6 +382,8 @@ fn job_line<'a>(job: &'a JobProgress, queue: &'a Queue) -> JobLine<'a> {
         samples_per_sec: job.samples_per_sec,
         loss: job.loss,
         data_wait_secs: job.data_wait_secs,
+        gpu_joules: job.gpu_joules,
+        cpu_joules: job.cpu_joules,
         attempts: job.attempts,
         host: job.host.as_deref(),
         handle: job.handle.as_deref(),
