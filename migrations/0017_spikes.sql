@@ -1,4 +1,4 @@
--- What training says of itself beside the loss: time that waits for data; and energy.
+-- What training says of itself beside the loss: time that waits for data, energy, loss spikes and what became of them.
 
 ALTER TABLE attempt
     ADD COLUMN gpu_joules         double precision CHECK (gpu_joules >= 0),
@@ -28,6 +28,13 @@ AS $$
 $$;
 COMMENT ON FUNCTION metric_sum IS 'Sum of what all attempts at a job have reported of a metric, parts that were trained twice included; NULL: nothing.';
 
+CREATE FUNCTION metric_last(of_key text, wanted text) RETURNS double precision
+    LANGUAGE sql STABLE PARALLEL SAFE
+AS $$
+    SELECT c.value FROM curve c WHERE c.job_key = of_key AND c.metric = wanted ORDER BY c.step DESC LIMIT 1
+$$;
+COMMENT ON FUNCTION metric_last IS 'A metric at the last step of a job''s curve that reported it; NULL: none did.';
+
 CREATE OR REPLACE VIEW result AS
 SELECT s.name AS sweep, j.job_key, j.state, j.model, j.parameters, j.image_parameters, j.text_parameters,
        j.samples_seen, j.data_size, j.unique_samples, j.samples_seen::double precision / j.unique_samples AS epochs, j.seed,
@@ -49,12 +56,18 @@ SELECT s.name AS sweep, j.job_key, j.state, j.model, j.parameters, j.image_param
        EXISTS (SELECT FROM branch WHERE branch.trunk = j.job_id AND branch.sweep_id = sj.sweep_id) AS is_trunk,
        metric_sum(j.job_id, 'data_wait_secs') AS data_wait_secs,
        (SELECT c.gpu_joules FROM job_cost c WHERE c.job_id = j.job_id) AS gpu_joules,
-       (SELECT c.cpu_joules FROM job_cost c WHERE c.job_id = j.job_id) AS cpu_joules
+       (SELECT c.cpu_joules FROM job_cost c WHERE c.job_id = j.job_id) AS cpu_joules,
+       metric_last(j.job_key, 'spikes')::bigint AS spikes,
+       metric_last(j.job_key, 'rollbacks')::bigint AS rollbacks,
+       metric_last(j.job_key, 'skipped_samples')::bigint AS skipped_samples
 FROM job j
 JOIN sweep_job sj USING (job_id)
 JOIN sweep s USING (sweep_id);
 COMMENT ON COLUMN result.data_wait_secs IS 'Seconds of train_secs in which training waited for its data, as far as reported, all attempts; NULL where the runner does not say.';
 COMMENT ON COLUMN result.gpu_joules IS 'Energy of its GPUs, training and evaluation, all attempts, without those of its parent; NULL: not known of all of them.';
 COMMENT ON COLUMN result.cpu_joules IS 'Energy of processor packages while it ran, by its share of their machines'' CPUs (threads over CPUs), all attempts; NULL: not known of all of them.';
-COMMENT ON COLUMN curve.metric IS 'loss (nats), lr, grad_norm (before clipping), logit_scale (ln of the factor), samples_per_sec, data_wait_secs (seconds since the last report that waited for data), ...';
+COMMENT ON COLUMN result.spikes IS 'Loss spikes so far, as the runner defines them (clip-runner: seven robust deviations above the median of the last 128 steps); NULL: it has not said.';
+COMMENT ON COLUMN result.rollbacks IS 'How often training went back to a checkpoint after one (recipe.on_spike: rollback); NULL: it is not asked to.';
+COMMENT ON COLUMN result.skipped_samples IS 'Samples that it passed over then: they were trained on and forgotten, and are in no C.';
+COMMENT ON COLUMN curve.metric IS 'loss (nats), lr, grad_norm (before clipping), logit_scale (ln of the factor), samples_per_sec, data_wait_secs (seconds since the last report that waited for data), spikes (loss spikes so far), ...';
 COMMENT ON TABLE metric_name IS 'Names of training metrics: loss, lr, grad_norm, logit_scale, samples_per_sec, data_wait_secs, ...';

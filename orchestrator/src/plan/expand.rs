@@ -16,6 +16,7 @@ use super::{
     companions,
     evaluations::{Measured, evaluations},
     memory::peak_bytes,
+    rollback::no_rollback,
     slurm_options,
     trunks::{measured_too_early, with_trunks},
     weights,
@@ -74,7 +75,7 @@ pub(super) fn hex(bytes: &[u8]) -> String {
 pub fn plan(spec: &Spec, inputs: &Inputs) -> Result<Plan, SpecError> {
     let mut problems = Vec::from_iter(too_many_ranks(spec, inputs));
     problems.extend(side_by_side_over_nodes(spec, inputs));
-    problems.extend(no_init(spec, inputs));
+    problems.extend(no_init(spec, inputs).into_iter().chain(no_rollback(spec, inputs)));
     problems.extend(companions::not_measured(spec, inputs));
     let training = training_pool(spec, inputs, &mut problems);
     let measured = evaluations(spec, inputs, &mut problems);
@@ -415,6 +416,7 @@ impl Shared {
                 alpha: recipe.alpha,
                 preprocess: recipe.preprocess,
                 grad_clip_norm: recipe.grad_clip_norm,
+                on_spike: recipe.on_spike,
                 checkpoint_every_samples: recipe.checkpoint_every.map(|every| every.of(samples_seen)),
                 keep_checkpoints: companions::kept(spec, recipe),
                 extra: recipe.extra.clone(),

@@ -318,10 +318,28 @@ fn jobs(report: &Report) -> String {
         .collect();
     format!(
         "<h2>Jobs</h2>\n<p class=\"quiet\">N parameters; C in {}; accuracies and recalls in %, ± one standard error; \
-         losses in nats.</p>\n{}",
+         losses in nats.</p>\n{}{}",
         escape(report.compute.unit()),
-        table(&head, 3, &rows)
+        table(&head, 3, &rows),
+        spikes(report)
     )
+}
+
+/// Which jobs' losses spiked; empty: none of those that know.
+fn spikes(report: &Report) -> String {
+    let spiked: Vec<String> = report
+        .study
+        .jobs
+        .iter()
+        .filter(|job| job.spikes.is_some_and(|spikes| spikes > 0))
+        .map(|job| {
+            let back = job.rollbacks.filter(|&count| count > 0).map_or(String::new(), |count| {
+                format!(" ({count} rollbacks, {} samples passed over)", whole(job.skipped_samples))
+            });
+            format!("{} in <code>{}</code>{back}", job.spikes.unwrap_or(0), escape(short(&job.job_key)))
+        })
+        .collect();
+    if spiked.is_empty() { String::new() } else { format!("<p>Loss spikes: {}.</p>\n", spiked.join(", ")) }
 }
 
 fn state(state: &str) -> String {

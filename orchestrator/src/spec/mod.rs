@@ -13,6 +13,7 @@ mod parse;
 mod locate;
 
 mod read;
+mod recipe_keys;
 
 mod build;
 
@@ -42,7 +43,9 @@ mod tests;
 use std::sync::Arc;
 
 use miette::NamedSource;
-use protocol::{Alpha, Augmentation, Choose, EvaluationTask, Head, Loss, Precision, Preprocess, Schedule, Shots};
+use protocol::{
+    Alpha, Augmentation, Choose, EvaluationTask, Head, Loss, OnSpike, Precision, Preprocess, Schedule, Shots,
+};
 
 pub use aggregates::aggregates;
 pub use build::RecipeChange;
@@ -236,6 +239,8 @@ pub struct Recipe {
     pub context_length: Option<u64>,
     /// Largest gradient norm.
     pub grad_clip_norm: Option<f64>,
+    /// What follows a loss spike.
+    pub on_spike: OnSpike,
     /// Distance of checkpoints.
     pub checkpoint_every: Option<Amount>,
     /// Checkpoints that stay on disk.

@@ -35,6 +35,10 @@ pub struct JobProgress {
     pub loss: Option<f64>,
     /// Seconds that training waited for its data, all attempts; `None`: the runner does not say.
     pub data_wait_secs: Option<f64>,
+    /// Loss spikes so far; `None`: the runner has not said.
+    pub spikes: Option<i64>,
+    /// How often it went back after one; `None`: it is not asked to.
+    pub rollbacks: Option<i64>,
     /// Joules of its GPUs, all attempts that have ended; `None`: not known of all attempts.
     pub gpu_joules: Option<f64>,
     /// Joules of processor packages by its share of their machines; likewise.
@@ -129,6 +133,8 @@ impl Store {
                       (SELECT m.value FROM metric m JOIN metric_name n USING (metric_id)
                        WHERE m.attempt_id = a.attempt_id AND n.name = 'loss' ORDER BY m.step DESC LIMIT 1) AS loss,
                       metric_sum(j.job_id, 'data_wait_secs') AS data_wait_secs,
+                      metric_last(j.job_key, 'spikes')::bigint AS spikes,
+                      metric_last(j.job_key, 'rollbacks')::bigint AS rollbacks,
                       cost.gpu_joules AS "gpu_joules?", cost.cpu_joules AS "cpu_joules?",
                       (SELECT count(*) FROM attempt every WHERE every.job_id = j.job_id) AS "attempts!",
                       a.stderr_tail AS "stderr_tail?",

@@ -10,7 +10,8 @@ use std::time::Duration;
 use super::Cli;
 use crate::store::{Claim, Energy};
 
-/// Between two looks at counters. One of a package turns over after tens of kilojoules, which takes a large one minutes.
+/// Between two looks at counters. One of a package turns over after tens of kilojoules, which takes a large one
+/// minutes.
 const SAMPLE_EVERY: Duration = Duration::from_secs(20);
 
 /// Where Linux has the counters of packages.

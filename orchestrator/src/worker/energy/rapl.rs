@@ -1,5 +1,5 @@
-//! Counters of processor packages (RAPL), as Linux shows them in `/sys/class/powercap`: microjoules, which begin again at
-//! 0 after `max_energy_range_uj`. Since 2020 root alone may read them.
+//! Counters of processor packages (RAPL), as Linux shows them in `/sys/class/powercap`: microjoules, which begin again
+//! at 0 after `max_energy_range_uj`. Since 2020 root alone may read them.
 
 use std::path::{Path, PathBuf};
 

@@ -229,6 +229,7 @@ fn many(jobs: usize) -> Plan {
     let runner = Description {
         init: false,
         branches: false,
+        rolls_back: false,
         name: "made-up".to_owned(),
         version: "1".to_owned(),
         protocol: protocol::PROTOCOL_VERSION,

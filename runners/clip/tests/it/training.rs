@@ -204,7 +204,7 @@ fn a_killed_jobs_curve_is_that_of_one_that_ran_through() {
     events.extend(resumed);
     assert_eq!(curve(&whole), curve(&events));
     let Event::Step { metrics, .. } = &curve(&whole)[&400] else { panic!("a step") };
-    assert!(metrics["grad_norm"] > 0.0 && metrics.len() == 3, "{metrics:?}");
+    assert!(metrics["grad_norm"] > 0.0 && metrics["spikes"] == 0.0 && metrics.len() == 4, "{metrics:?}");
 }
 
 #[test]
