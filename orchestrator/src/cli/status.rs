@@ -283,7 +283,10 @@ fn tell_spikes(jobs: &[JobProgress]) {
         .filter_map(|job| {
             let spikes = job.spikes.filter(|&spikes| spikes > 0)?;
             let back = job.rollbacks.filter(|&count| count > 0);
-            let back = back.map_or(String::new(), |count| format!(" (went back {count} times)"));
+            let back = back.map_or(String::new(), |count| match count {
+                1 => " (went back once)".to_owned(),
+                count => format!(" (went back {count} times)"),
+            });
             Some(format!("{spikes} in {}{back}", &job.job_key[..12]))
         })
         .collect();

@@ -12,7 +12,7 @@ use super::read::Value;
 use super::recipe_keys::RECIPE;
 use super::{
     Amount, Axes, Backend, Companions, Data, DataSize, Evaluation, FineTuning, Limits, Override, Probe, Recipe, Source,
-    Spec, slurm,
+    Spec, fits, slurm,
 };
 
 /// Seconds for which a worker goes on to the next job. Long enough for its start not to matter, short enough for other
@@ -108,6 +108,7 @@ pub(super) fn spec(source: &Source, value: Value) -> Spec {
             .into_iter()
             .map(|entry| evaluation(section(Some(entry))))
             .collect(),
+        fits: list(root.remove("fits")).into_iter().map(|entry| fits::build(section(Some(entry)))).collect(),
         states_companions: root.contains_key("companions"),
         companions: companions(section(root.remove("companions"))),
         backend: backend(root.remove("backend")).unwrap_or_else(Backend::local),

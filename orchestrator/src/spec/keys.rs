@@ -2,6 +2,7 @@
 //! errors all read these tables, so they can't disagree.
 
 use super::evaluation_keys::EVALUATION;
+use super::fits::FITS;
 use super::recipe_keys::RECIPE;
 
 /// One key.
@@ -62,6 +63,8 @@ pub enum Kind {
         /// Seconds at least.
         min: u64,
     },
+    /// Text that another module reads: whether it can, or why not; and what is allowed.
+    Checked(fn(&str) -> Result<(), String>, &'static str),
     /// One of these words.
     Choice(&'static [&'static str]),
     /// Map of one's own names to numbers.
@@ -150,6 +153,12 @@ pub static SPEC_KEYS: &[Key] = &[
         Kind::Section(COMPANIONS),
         Optional,
         "How checkpoints are measured that say `evaluate: every_checkpoint`",
+    ),
+    key(
+        "fits",
+        Kind::List(&Kind::Section(FITS)),
+        Optional,
+        "Laws that `sweep launch` fits when the last result is there",
     ),
     key("backend", Kind::Variant(BACKENDS), Default("local"), "Where jobs run"),
     key("limits", Kind::Section(LIMITS), Optional, "How far to go"),
@@ -339,6 +348,7 @@ impl Kind {
                 let least = if *min > 1 { format!(", at least {min}s") } else { String::new() };
                 format!("a time with its unit, such as `90s`, `30m`, `2h` or `1d`{least}")
             }
+            Kind::Checked(_, allowed) => (*allowed).to_owned(),
             Kind::Choice(words) => one_of(words.iter().copied()),
             Kind::Numbers => "a map of names to numbers".to_owned(),
             Kind::Texts => "a map of names to text".to_owned(),

@@ -24,6 +24,7 @@ mod check;
 mod edit;
 mod error;
 mod evaluation_keys;
+mod fits;
 
 mod apart;
 
@@ -54,6 +55,7 @@ pub(crate) use check::model_place;
 pub use check::recipe_place;
 pub use edit::{EditError, with_samples_seen};
 pub use error::{Path, Place, Problem, SpecError, Step};
+pub use fits::FitAsked;
 pub use include::{Added, IncludeError, with_included};
 pub use models::{is_model_file, model_names, nearest, shipped, sized_for};
 pub use schema::{SCHEMA_ID, schema};
@@ -91,6 +93,8 @@ pub struct Spec {
     pub overrides: Vec<Override>,
     /// What to measure.
     pub evaluations: Vec<Evaluation>,
+    /// Laws to fit when the last result is there.
+    pub fits: Vec<FitAsked>,
     /// How to measure checkpoints apart from training.
     pub companions: Companions,
     /// Whether the spec says anything of that.

@@ -73,6 +73,7 @@ fn of(kind: &Kind) -> Value {
             json!({"anyOf": [number, text(NUMBER_TEXT)]})
         }
         Kind::Duration { .. } => text(DURATION_TEXT),
+        Kind::Checked(_, allowed) => json!({"type": "string", "description": allowed}),
         Kind::Choice(words) => json!({"enum": words}),
         Kind::Numbers => json!({"type": "object", "additionalProperties": {"type": "number"}}),
         Kind::Texts => json!({"type": "object", "additionalProperties": {"type": "string"}}),

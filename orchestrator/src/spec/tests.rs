@@ -434,3 +434,20 @@ fn a_rollback_needs_checkpoints() {
         ["`recipe.on_spike` goes back to the last checkpoint, and nothing says how often there is one"]
     );
 }
+
+#[test]
+fn laws_to_fit_have_the_defaults_of_the_command() {
+    let with = |fits: &str| {
+        format!("name: x\ngrid: {{model: cpu-w32-l2, samples_seen: 8k}}\nrecipe: {{global_batch: 100}}\nfits: {fits}\n")
+    };
+    let spec = good(&with("[{metric: val/acc1}, {metric: a/b, law: additive, points: 'bins:3', rows: checkpoints, seed: 7}]"));
+    let [first, second] = &spec.fits[..] else { panic!("{:?}", spec.fits) };
+    let usual = crate::fit::Options::new(crate::fit::Response::Fraction);
+    assert_eq!((first.law, &first.points, first.objective), (usual.law, &usual.points, usual.objective));
+    assert_eq!((first.resamples, first.seed, first.checkpoints), (usual.resamples, usual.seed, false));
+    assert_eq!((second.law.as_str(), second.points.to_string().as_str()), ("additive", "bins:3"));
+    assert_eq!((second.seed, second.checkpoints), (7, true));
+    assert_eq!(good(&with("[]")).fits, []);
+    let wrong = bad(&with("[{metric: acc1, law: powerr, points: 'bins:x', compute: flops}, {law: power}]"));
+    assert_eq!(wrong.len(), 5, "{wrong:?}");
+}
