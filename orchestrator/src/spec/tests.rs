@@ -440,7 +440,8 @@ fn laws_to_fit_have_the_defaults_of_the_command() {
     let with = |fits: &str| {
         format!("name: x\ngrid: {{model: cpu-w32-l2, samples_seen: 8k}}\nrecipe: {{global_batch: 100}}\nfits: {fits}\n")
     };
-    let spec = good(&with("[{metric: val/acc1}, {metric: a/b, law: additive, points: 'bins:3', rows: checkpoints, seed: 7}]"));
+    let spec =
+        good(&with("[{metric: val/acc1}, {metric: a/b, law: additive, points: 'bins:3', rows: checkpoints, seed: 7}]"));
     let [first, second] = &spec.fits[..] else { panic!("{:?}", spec.fits) };
     let usual = crate::fit::Options::new(crate::fit::Response::Fraction);
     assert_eq!((first.law, &first.points, first.objective), (usual.law, &usual.points, usual.objective));

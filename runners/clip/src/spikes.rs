@@ -1,10 +1,10 @@
 //! Loss spikes: steps whose loss lies far above those before them.
 //!
 //! A loss is high if it is more than [`DEVIATIONS`] deviations above the median of the last [`WINDOW`] losses; a spike
-//! begins with a high loss after one that was not. Seven deviations from a rolling mean are the spike score of OLMo 2
-//! (Walsh et al. 2024, "2 OLMo 2 Furious"). Median and median absolute deviation stand for mean and deviation here, so
-//! that a spike does not hide the next one, and only losses above count. High losses enter the window too: a loss that
-//! stays is no spike any more once it is half of the window.
+//! begins with a high loss, and lasts until one is less than half as far above. Seven deviations from a rolling mean
+//! are the spike score of OLMo 2 (Walsh et al. 2024, "2 OLMo 2 Furious"). Median and median absolute deviation stand
+//! for mean and deviation here, so that a spike does not hide the next one, and only losses above count. High losses
+//! enter the window too: a loss that stays is no spike any more once it is half of the window.
 
 use std::collections::VecDeque;
 
@@ -27,8 +27,8 @@ const SHARE_LEAST: f64 = 0.01;
 pub struct Spikes {
     /// Spikes so far.
     pub count: u64,
-    /// Whether the last loss was high.
-    high: bool,
+    /// Whether one lasts.
+    lasts: bool,
     /// The last losses, oldest first.
     recent: VecDeque<f64>,
 }
@@ -49,9 +49,10 @@ pub struct History {
 impl Spikes {
     /// Takes the next step's loss, a finite number. `true`: a spike begins with it.
     pub fn take(&mut self, loss: f64) -> bool {
-        let high = self.recent.len() >= LEAST && loss > self.limit();
-        let begins = high && !self.high;
-        self.high = high;
+        let share = if self.lasts { 0.5 } else { 1.0 };
+        let high = self.recent.len() >= LEAST && loss > self.limit(share);
+        let begins = high && !self.lasts;
+        self.lasts = high;
         self.count += u64::from(begins);
         if self.recent.len() == WINDOW {
             self.recent.pop_front();
@@ -60,11 +61,11 @@ impl Spikes {
         begins
     }
 
-    /// What lies above it is high.
-    fn limit(&self) -> f64 {
+    /// So much of the way to where losses are high.
+    fn limit(&self, share: f64) -> f64 {
         let middle = median(self.recent.iter().copied().collect());
         let deviation = OF_MAD * median(self.recent.iter().map(|loss| (loss - middle).abs()).collect());
-        middle + DEVIATIONS * deviation.max(SHARE_LEAST * middle.abs())
+        middle + share * DEVIATIONS * deviation.max(SHARE_LEAST * middle.abs())
     }
 
     /// Whether nothing was taken.
