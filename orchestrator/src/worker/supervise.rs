@@ -87,7 +87,7 @@ async fn attempt(
     let (order_sender, orders) = mpsc::unbounded_channel();
     let training = async {
         let meter = Meter::start(seat.cli(), claim);
-        let (ending, energy) = meter.alongside(train(seat, claim, orders, stop)).await;
+        let (ending, energy) = meter.alongside(Box::pin(train(seat, claim, orders, stop))).await;
         let ending = ending.unwrap_or_else(|error| {
             log::error(&error);
             Some(ending_of(&error))

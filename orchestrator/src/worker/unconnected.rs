@@ -44,7 +44,7 @@ pub(super) async fn supervise(cli: &Cli, folder: &Path) -> Result<u8, WorkerErro
             return Some((ending_of(&error), Energy::default()));
         }
         let meter = Meter::start(cli, claim);
-        let (ending, energy) = meter.alongside(train(&mut seat, claim, orders, &stop)).await;
+        let (ending, energy) = meter.alongside(Box::pin(train(&mut seat, claim, orders, &stop))).await;
         let ending = ending.unwrap_or_else(|error| {
             log::error(&error);
             Some(ending_of(&error))

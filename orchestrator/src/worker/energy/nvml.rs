@@ -119,14 +119,13 @@ impl Api {
 
     fn find(self, gpu: &str) -> Option<Device> {
         let mut device = std::ptr::null_mut();
-        let code = match gpu.parse::<c_uint>() {
+        let code = if let Ok(index) = gpu.parse::<c_uint>() {
             // SAFETY: writes one device.
-            Ok(index) => unsafe { (self.by_index)(index, &raw mut device) },
-            Err(_) => {
-                let uuid = CString::new(gpu).ok()?;
-                // SAFETY: a C string; writes one device.
-                unsafe { (self.by_uuid)(uuid.as_ptr(), &raw mut device) }
-            }
+            unsafe { (self.by_index)(index, &raw mut device) }
+        } else {
+            let uuid = CString::new(gpu).ok()?;
+            // SAFETY: a C string; writes one device.
+            unsafe { (self.by_uuid)(uuid.as_ptr(), &raw mut device) }
         };
         (code == SUCCESS).then_some(device)
     }
