@@ -267,21 +267,19 @@ impl Training<'_> {
                 (reported, reported_step, data_wait) = (Instant::now(), self.position.step, Duration::ZERO);
                 continue;
             }
-            if self.is_first() && reading {
-                if let Some(grad_norm) = grad_norm {
-                    let samples = (step - reported_step) * self.job.spec.recipe.global_batch;
-                    let samples_per_sec = samples as f64 / reported.elapsed().as_secs_f64();
-                    let metrics = [
-                        ("lr", lr),
-                        ("grad_norm", grad_norm),
-                        ("samples_per_sec", samples_per_sec),
-                        ("data_wait_secs", data_wait.as_secs_f64()),
-                    ];
-                    self.report(&metrics)?;
-                    (reported, reported_step, data_wait) = (Instant::now(), step, Duration::ZERO);
-                    if scheduled {
-                        self.history.losses.clear();
-                    }
+            if let (Some(grad_norm), true) = (grad_norm, self.is_first()) {
+                let samples = (step - reported_step) * self.job.spec.recipe.global_batch;
+                let samples_per_sec = samples as f64 / reported.elapsed().as_secs_f64();
+                let metrics = [
+                    ("lr", lr),
+                    ("grad_norm", grad_norm),
+                    ("samples_per_sec", samples_per_sec),
+                    ("data_wait_secs", data_wait.as_secs_f64()),
+                ];
+                self.report(&metrics)?;
+                (reported, reported_step, data_wait) = (Instant::now(), step, Duration::ZERO);
+                if scheduled {
+                    self.history.losses.clear();
                 }
             }
             if stopping {
