@@ -7,6 +7,7 @@ use serde::Serialize;
 
 use super::companions::Question;
 use super::drive::{Driving, Requests, drive_jobs, store_rest, sweep_of};
+use super::fits::{Refit, refit};
 use super::follow::Following;
 use super::output::{self, Exit, Failure, say, say_line};
 use super::progress::{self, Progress};
@@ -54,6 +55,9 @@ struct Summary<'a> {
     /// What measured its checkpoints apart from training, where the spec asks for that.
     #[serde(skip_serializing_if = "Option::is_none")]
     companions: Option<CompanionLine>,
+    /// The laws that its spec names, once all results are there.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    fits: Vec<Refit>,
     failures: Vec<FailedJob<'a>>,
 }
 
@@ -147,11 +151,14 @@ pub(super) async fn run(args: Args) -> Result<Exit, Failure> {
             (ended, None)
         }
     };
+    let complete = |ended: &Ended| ended.outcome == Outcome::Complete;
+    let all_there = complete(&ended) && measured.as_ref().is_none_or(|(_, measured)| complete(measured));
+    let fits = if all_there && !args.detach { refit(&plan).await? } else { Vec::new() };
     let counts = measured.as_ref().map(|(name, measured)| CompanionLine::new(name, &measured.counts));
     if args.json {
         let failures: Vec<&JobProgress> =
             ended.failures.iter().chain(measured.iter().flat_map(|(_, measured)| &measured.failures)).collect();
-        summarise(&plan.name, ended.word(), &ended.counts, &failures, counts);
+        summarise(&plan.name, ended.word(), &ended.counts, &failures, (counts, fits));
     }
     let measured = measured.map_or(Exit::Done, |(_, measured)| measured.exit(false));
     Ok(if measured == Exit::Done { ended.exit(args.detach) } else { measured })
@@ -318,7 +325,7 @@ pub(super) async fn dry_run(plan: &Plan, json: bool) -> Result<Exit, Failure> {
         say(&format!("\nthe batch script is {}\n{said}", script.display()));
     }
     if json {
-        summarise(&plan.name, "planned", &counts, &[], None);
+        summarise(&plan.name, "planned", &counts, &[], (None, Vec::new()));
     }
     Ok(Exit::Done)
 }
@@ -360,7 +367,7 @@ fn summarise(
     outcome: &'static str,
     counts: &StateCounts,
     failures: &[&JobProgress],
-    companions: Option<CompanionLine>,
+    (companions, fits): (Option<CompanionLine>, Vec<Refit>),
 ) {
     let failures = failures.iter().map(|job| FailedJob {
         job_key: &job.job_key,
@@ -369,7 +376,7 @@ fn summarise(
     });
     let StateCounts { pending, running, done, failed, cancelled } = *counts;
     let failures = failures.collect();
-    let summary = Summary { sweep, outcome, pending, running, done, failed, cancelled, companions, failures };
+    let summary = Summary { sweep, outcome, pending, running, done, failed, cancelled, companions, fits, failures };
     output::json("sweep.launch/1", &summary);
 }
 

@@ -17,6 +17,7 @@ mod explain;
 mod export;
 mod extend;
 mod fit;
+mod fits;
 mod follow;
 mod forecast;
 mod frontier;

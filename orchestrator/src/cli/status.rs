@@ -102,6 +102,16 @@ struct JobLine<'a> {
     samples_per_sec: Option<f64>,
     /// Training loss at the last report.
     loss: Option<f64>,
+    /// Seconds that training waited for its data, all attempts.
+    data_wait_secs: Option<f64>,
+    /// Loss spikes so far.
+    spikes: Option<i64>,
+    /// How often it went back after one; null: it is not asked to.
+    rollbacks: Option<i64>,
+    /// Joules of its GPUs, all attempts; null: not known of all of them.
+    gpu_joules: Option<f64>,
+    /// Joules of processor packages by its share of their machines; likewise.
+    cpu_joules: Option<f64>,
     attempts: i64,
     /// Of a live attempt: the host, or the cluster.
     host: Option<&'a str>,
@@ -173,6 +183,7 @@ pub(super) async fn run(args: Args) -> Result<Exit, Failure> {
             } else {
                 data(&job_table(&jobs, &queue));
                 warn_of_silence(&jobs);
+                tell_spikes(&jobs);
                 for CompanionLine { sweep, pending, running, done, failed, cancelled } in companions {
                     let given_up = if failed + cancelled > 0 {
                         format!(", {} given up", failed + cancelled)
@@ -267,6 +278,28 @@ fn warn_of_silence(jobs: &[JobProgress]) {
             time(silent),
             time(SILENT_SECS)
         ));
+    }
+}
+
+/// Names the jobs whose loss spiked, and what they did about it.
+fn tell_spikes(jobs: &[JobProgress]) {
+    const SHOWN: usize = 10;
+    let spiked: Vec<String> = jobs
+        .iter()
+        .filter_map(|job| {
+            let spikes = job.spikes.filter(|&spikes| spikes > 0)?;
+            let back = job.rollbacks.filter(|&count| count > 0);
+            let back = back.map_or(String::new(), |count| match count {
+                1 => " (went back once)".to_owned(),
+                count => format!(" (went back {count} times)"),
+            });
+            Some(format!("{spikes} in {}{back}", &job.job_key[..12]))
+        })
+        .collect();
+    if !spiked.is_empty() {
+        let more = spiked.len().saturating_sub(SHOWN);
+        let more = if more > 0 { format!(", and in {more} more jobs") } else { String::new() };
+        output::say_line(&format!("loss spikes: {}{more}", spiked[..spiked.len().min(SHOWN)].join(", ")));
     }
 }
 
@@ -381,6 +414,11 @@ fn job_line<'a>(job: &'a JobProgress, queue: &'a Queue) -> JobLine<'a> {
         is_trunk: job.is_trunk,
         samples_per_sec: job.samples_per_sec,
         loss: job.loss,
+        data_wait_secs: job.data_wait_secs,
+        spikes: job.spikes,
+        rollbacks: job.rollbacks,
+        gpu_joules: job.gpu_joules,
+        cpu_joules: job.cpu_joules,
         attempts: job.attempts,
         host: job.host.as_deref(),
         handle: job.handle.as_deref(),

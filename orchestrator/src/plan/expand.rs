@@ -14,6 +14,7 @@ use super::{
     companions,
     evaluations::{Measured, evaluations},
     memory::peak_bytes,
+    rollback::no_rollback,
     rules,
     shared::Shared,
     slurm_options,
@@ -73,7 +74,7 @@ pub(super) fn hex(bytes: &[u8]) -> String {
 pub fn plan(spec: &Spec, inputs: &Inputs) -> Result<Plan, SpecError> {
     let mut problems = Vec::from_iter(too_many_ranks(spec, inputs));
     problems.extend(side_by_side_over_nodes(spec, inputs));
-    problems.extend(no_init(spec, inputs));
+    problems.extend(no_init(spec, inputs).into_iter().chain(no_rollback(spec, inputs)));
     problems.extend(companions::not_measured(spec, inputs));
     let training = training_pool(spec, inputs, &mut problems);
     let measured = evaluations(spec, inputs, &mut problems);

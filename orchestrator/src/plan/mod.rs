@@ -23,6 +23,7 @@ pub mod runner;
 mod weights;
 
 mod preprocess;
+mod rollback;
 
 mod evaluations;
 

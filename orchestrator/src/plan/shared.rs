@@ -72,6 +72,7 @@ impl Shared {
                 alpha: recipe.alpha,
                 preprocess: recipe.preprocess,
                 grad_clip_norm: recipe.grad_clip_norm,
+                on_spike: recipe.on_spike,
                 checkpoint_every_samples: recipe.checkpoint_every.map(|every| every.of(samples_seen)),
                 keep_checkpoints: companions::kept(spec, recipe),
                 extra: recipe.extra.clone(),

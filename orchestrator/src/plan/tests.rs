@@ -31,6 +31,7 @@ fn inputs() -> Inputs {
             ranks: false,
             init: false,
             branches: false,
+            rolls_back: false,
         },
         companion_runner: None,
         runner_path: "clip-runner".into(),
@@ -441,4 +442,33 @@ fn checkpoints_are_counted_as_runners_write_them() {
     let kept = |keep: &str| kept_checkpoints(&planned(1_000, keep).jobs[0]).map(|kept| (kept.count, kept.bytes));
     assert_eq!(kept(", keep_checkpoints: all"), Some((1, 12 * 191_873)));
     assert_eq!(kept(", keep_checkpoints: 3, checkpoint_every: 10%"), Some((3, 36 * 191_873)));
+}
+
+#[test]
+fn where_a_rollback_goes_back_to_is_part_of_the_job() {
+    let mut inputs = inputs();
+    inputs.runner.rolls_back = true;
+    let plan = |inputs: &Inputs, recipe: &str| {
+        let text = SPEC.replace("lr: 1e-3", &format!("lr: 1e-3, {recipe}"));
+        let text = text.replace(", at_samples: [50%, 4k, 8064]", "");
+        let spec = spec::parse(&Source::new("x.yaml", &text)).unwrap_or_else(|error| panic!("{:?}", error.mistakes));
+        super::plan(&spec, inputs)
+    };
+    let keys = |recipe: &str| keys(&plan(&inputs, recipe).unwrap_or_else(|error| panic!("{:?}", error.mistakes)));
+    let plain = keys("checkpoint_every: 512");
+    assert_eq!(plain, keys("checkpoint_every: 256, on_spike: go_on"));
+    let back = keys("checkpoint_every: 512, on_spike: rollback");
+    assert!(back.is_disjoint(&plain) && back.is_disjoint(&keys("checkpoint_every: 256, on_spike: rollback")));
+    assert_eq!(back, keys("checkpoint_every: 512, on_spike: rollback, keep_checkpoints: all"));
+    // A spike in a cooldown leads back into what would be the trunk.
+    let cooling = "checkpoint_every: 256, warmup: 128, schedule: constant-cooldown";
+    inputs.runner.branches = true;
+    let jobs = |recipe: &str| plan(&inputs, recipe).expect("a plan").jobs;
+    assert!(jobs(cooling).iter().any(|job| job.parent.is_some()));
+    assert!(jobs(&format!("{cooling}, on_spike: rollback")).iter().all(|job| job.parent.is_none()));
+
+    inputs.runner.rolls_back = false;
+    let refused = plan(&inputs, "checkpoint_every: 512, on_spike: rollback").expect_err("it can't");
+    let message = "`recipe.on_spike` is `rollback`, but runner `clip` does not go back after a spike";
+    assert_eq!(refused.mistakes[0].message, message);
 }

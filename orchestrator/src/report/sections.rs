@@ -319,10 +319,28 @@ fn jobs(report: &Report) -> String {
         .collect();
     format!(
         "<h2>Jobs</h2>\n<p class=\"quiet\">N parameters; C in {}; accuracies and recalls in %, ± one standard error; \
-         losses in nats.</p>\n{}",
+         losses in nats.</p>\n{}{}",
         escape(report.compute.unit()),
-        table(&head, 3, &rows)
+        table(&head, 3, &rows),
+        spikes(report)
     )
+}
+
+/// Which jobs' losses spiked; empty: none of those that know.
+fn spikes(report: &Report) -> String {
+    let spiked: Vec<String> = report
+        .study
+        .jobs
+        .iter()
+        .filter(|job| job.spikes.is_some_and(|spikes| spikes > 0))
+        .map(|job| {
+            let back = job.rollbacks.filter(|&count| count > 0).map_or(String::new(), |count| {
+                format!(" ({count} rollbacks, {} samples passed over)", whole(job.skipped_samples))
+            });
+            format!("{} in <code>{}</code>{back}", job.spikes.unwrap_or(0), escape(short(&job.job_key)))
+        })
+        .collect();
+    if spiked.is_empty() { String::new() } else { format!("<p>Loss spikes: {}.</p>\n", spiked.join(", ")) }
 }
 
 fn state(state: &str) -> String {
@@ -350,6 +368,7 @@ fn cost(report: &Report) -> String {
         jobs.iter().map(|job| (job.model.as_str(), job.parameters.unwrap_or(0))).collect();
     models.sort_unstable_by_key(|(name, parameters)| (*parameters, *name));
     models.dedup();
+    let with_energy = jobs.iter().any(|job| job.gpu_joules.or(job.cpu_joules).is_some());
     let row = |name: String, of: &dyn Fn(&&StudyJob) -> bool| {
         let of: Vec<&StudyJob> = jobs.iter().filter(|job| job.attempts > 0).filter(of).collect();
         let sum = |value: &dyn Fn(&StudyJob) -> f64| of.iter().map(|job| value(job)).sum::<f64>();
@@ -362,17 +381,26 @@ fn cost(report: &Report) -> String {
         let own = |job: &StudyJob| {
             job.samples_seen.map_or(1.0, |samples| 1.0 - job.parent_samples as f64 / samples.max(1) as f64)
         };
-        vec![
+        let mut row = vec![
             name,
             of.len().to_string(),
             of.iter().map(|job| job.attempts).sum::<i64>().to_string(),
             duration(train),
+            known(&of, |job| job.data_wait_secs).map_or(DASH.to_owned(), duration),
             duration(sum(&|job| job.eval_secs.unwrap_or(0.0))),
             compact(samples),
             if train > 0.0 { compact(samples / train) } else { String::new() },
             scientific(done(&|job| own(job) * job.gmacs_samples.unwrap_or(0.0))),
             scientific(done(&|job| own(job) * job.train_flops.unwrap_or(0.0))),
-        ]
+        ];
+        if with_energy {
+            let joules = |value: &dyn Fn(&StudyJob) -> Option<f64>| {
+                let sum = of.iter().map(|job| value(job)).sum::<Option<f64>>();
+                sum.map_or(DASH.to_owned(), |sum| format!("{} kJ", significant(sum / 1e3, 3)))
+            };
+            row.extend([joules(&|job| job.gpu_joules), joules(&|job| job.cpu_joules)]);
+        }
+        row
     };
     for (model, _) in &models {
         rows.push(row(escape(model), &|job| job.model == *model));
@@ -382,25 +410,34 @@ fn cost(report: &Report) -> String {
     devices.sort_unstable();
     devices.dedup();
     let on = if devices.is_empty() { String::new() } else { format!(" Ran on: {}.", escape(&devices.join("; "))) };
+    let mut head = vec![
+        "model",
+        "jobs",
+        "attempts",
+        "training",
+        "of it waiting for data",
+        "evaluation",
+        "samples seen",
+        "samples/s",
+        "GMACs × samples",
+        "training FLOPs",
+    ];
+    let mut energy = "";
+    if with_energy {
+        head.extend(["energy of GPUs", "energy of CPUs"]);
+        energy = " Energy is of all attempts, that of CPUs by the jobs' share of their machines; a dash: it could not be \
+                  read for all of them.";
+    }
     format!(
         "<h2>Cost</h2>\n<p class=\"quiet\">Seconds are of all attempts, retries included; samples and compute of \
-         finished jobs.{on}</p>\n{}",
-        table(
-            &[
-                "model",
-                "jobs",
-                "attempts",
-                "training",
-                "evaluation",
-                "samples seen",
-                "samples/s",
-                "GMACs × samples",
-                "training FLOPs"
-            ],
-            1,
-            &rows
-        )
+         finished jobs.{energy}{on}</p>\n{}",
+        table(&head, 1, &rows)
     )
+}
+
+/// Sum over the jobs that know; `None`: none does.
+fn known(jobs: &[&StudyJob], value: impl Fn(&StudyJob) -> Option<f64>) -> Option<f64> {
+    jobs.iter().filter_map(|job| value(job)).reduce(|sum, value| sum + value)
 }
 
 fn failures(report: &Report) -> String {

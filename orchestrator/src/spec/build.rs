@@ -3,16 +3,16 @@
 use std::collections::BTreeMap;
 
 use protocol::{
-    Alpha, Augmentation, Choose, EvaluationTask, Head, Interpolation, Loss, Precision, Preprocess, ResizeMode,
+    Alpha, Augmentation, Choose, EvaluationTask, Head, Interpolation, Loss, OnSpike, Precision, Preprocess, ResizeMode,
     Schedule, Shots,
 };
 
 use super::evaluation_keys::{FINE_TUNING, PROBE};
-use super::keys::RECIPE;
 use super::read::Value;
+use super::recipe_keys::RECIPE;
 use super::{
     Amount, Axes, Backend, Companions, Data, DataSize, Evaluation, FineTuning, Limits, Override, Probe, Recipe, Rule,
-    Source, Spec, Tune, slurm,
+    Source, Spec, Tune, fits, slurm,
 };
 
 /// Seconds for which a worker goes on to the next job. Long enough for its start not to matter, short enough for other
@@ -65,6 +65,7 @@ impl RecipeChange {
                 ("image_size", Value::Count(value)) => recipe.image_size = Some(value),
                 ("context_length", Value::Count(value)) => recipe.context_length = Some(value),
                 ("grad_clip_norm", Value::Number(value)) => recipe.grad_clip_norm = Some(value),
+                ("on_spike", Value::Text(word)) => recipe.on_spike = on_spike(&word),
                 ("checkpoint_every", Value::Amount(value)) => recipe.checkpoint_every = Some(value),
                 ("keep_checkpoints", Value::DataSize(value)) => recipe.keep_checkpoints = Some(value),
                 ("init", Value::Text(path)) => recipe.init = Some(path),
@@ -118,6 +119,7 @@ pub(super) fn spec(source: &Source, value: Value) -> Spec {
             .into_iter()
             .map(|entry| evaluation(section(Some(entry))))
             .collect(),
+        fits: list(root.remove("fits")).into_iter().map(|entry| fits::build(section(Some(entry)))).collect(),
         states_companions: root.contains_key("companions"),
         companions: companions(section(root.remove("companions"))),
         backend: backend(root.remove("backend")).unwrap_or_else(Backend::local),
@@ -154,6 +156,7 @@ fn default_recipe() -> Recipe {
         image_size: None,
         context_length: None,
         grad_clip_norm: None,
+        on_spike: OnSpike::GoOn,
         checkpoint_every: None,
         keep_checkpoints: None,
         init: None,
@@ -357,6 +360,10 @@ fn augmentation(word: &str) -> Augmentation {
 
 fn alpha(word: &str) -> Alpha {
     if word == "white" { Alpha::White } else { Alpha::Drop }
+}
+
+fn on_spike(word: &str) -> OnSpike {
+    if word == "rollback" { OnSpike::Rollback } else { OnSpike::GoOn }
 }
 
 fn rgb(values: &[Value]) -> [f64; 3] {

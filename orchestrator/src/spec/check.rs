@@ -2,7 +2,7 @@
 
 use std::collections::{HashMap, HashSet};
 
-use protocol::{Choose, EvaluationTask, ModelProblem, Schedule, Shots};
+use protocol::{Choose, EvaluationTask, ModelProblem, OnSpike, Schedule, Shots};
 
 use super::cells::{Cell, expand, matches};
 use super::error::{Path, Place, Problem};
@@ -131,6 +131,7 @@ fn sizes(cell: &Cell, spec: &Spec, once: &mut Once) {
         once.at(place, message, "at most the samples seen, or a share of them such as `10%`");
     }
     cooldown(cell, spec, samples, once);
+    rollback(cell, spec, once);
     if cell.recipe.checkpoint_every.is_some_and(|every| every.of(samples) == 0) {
         let place = recipe_place(spec, cell, "checkpoint_every");
         let message = format!("`{place}` comes to no sample at all");
@@ -151,6 +152,15 @@ fn rules_of_trunks(cell: &Cell, spec: &Spec, once: &mut Once) {
              `schedule: constant-cooldown` are the same training up to their cooldowns"
         );
         once.at(place, message, "a rule without `samples_seen`, `unique_samples` and `steps`, or `schedule: cosine`");
+    }
+}
+
+/// There is a checkpoint to go back to.
+fn rollback(cell: &Cell, spec: &Spec, once: &mut Once) {
+    if cell.recipe.on_spike == OnSpike::Rollback && cell.recipe.checkpoint_every.is_none() {
+        let place = recipe_place(spec, cell, "on_spike");
+        let message = format!("`{place}` goes back to the last checkpoint, and nothing says how often there is one");
+        once.at(place, message, "not without `recipe.checkpoint_every`, or leave it out: spikes are counted then");
     }
 }
 

@@ -3,7 +3,8 @@
 
 use super::backend_keys::BACKENDS;
 use super::evaluation_keys::EVALUATION;
-use super::rule::{RULE, RULE_WHOLE};
+use super::fits::FITS;
+use super::recipe_keys::RECIPE;
 use super::tune::TUNE;
 
 /// One key.
@@ -66,6 +67,8 @@ pub enum Kind {
         /// Seconds at least.
         min: u64,
     },
+    /// Text that another module reads: whether it can, or why not; and what is allowed.
+    Checked(fn(&str) -> Result<(), String>, &'static str),
     /// One of these words.
     Choice(&'static [&'static str]),
     /// Map of one's own names to numbers.
@@ -111,9 +114,7 @@ impl Range {
 /// Largest count: every whole number up to here is exact as a 64-bit float too.
 pub const COUNT_MAX: u64 = 1_000_000_000_000_000;
 
-const SAMPLES: Kind = Kind::Count { min: 1, max: COUNT_MAX };
-
-const NOT_NEGATIVE: Kind = Kind::Number(Range { min: 0.0, min_allowed: true, below: f64::INFINITY });
+pub(super) const SAMPLES: Kind = Kind::Count { min: 1, max: COUNT_MAX };
 
 pub(super) const fn key(name: &'static str, kind: Kind, need: Need, doc: &'static str) -> Key {
     Key { name, kind, need, doc }
@@ -163,6 +164,12 @@ pub static SPEC_KEYS: &[Key] = &[
         Optional,
         "How checkpoints are measured that say `evaluate: every_checkpoint`",
     ),
+    key(
+        "fits",
+        Kind::List(&Kind::Section(FITS)),
+        Optional,
+        "Laws that `sweep launch` fits when the last result is there",
+    ),
     key("backend", Kind::Variant(BACKENDS), Default("local"), "Where jobs run"),
     key("limits", Kind::Section(LIMITS), Optional, "How far to go"),
 ];
@@ -198,140 +205,6 @@ pub static GRID: &[Key] = &[
         Default("0"),
         "Seeds of initialisation, order and augmentation",
     ),
-];
-
-/// The recipe. Defaults are OpenCLIP's for ViT models, but for the warm-up (there 10,000 steps) and precision (there
-/// amp_bf16).
-pub static RECIPE: &[Key] = &[
-    key(
-        "global_batch",
-        Kind::Ruled(&SAMPLES, RULE_WHOLE),
-        Required,
-        "Samples a step, over all devices; also the number of contrasts",
-    ),
-    key(
-        "lr",
-        Kind::Ruled(&NOT_NEGATIVE, RULE),
-        Default("5e-4"),
-        "Peak learning rate; 0 trains nothing, which tells what a model measures untrained",
-    ),
-    key(
-        "betas",
-        Kind::Tuple(&Kind::Number(Range { min: 0.0, min_allowed: true, below: 1.0 }), 2),
-        Default("[0.9, 0.98]"),
-        "AdamW betas",
-    ),
-    key("eps", Kind::Number(Range::positive()), Default("1e-6"), "AdamW epsilon"),
-    key("weight_decay", Kind::Ruled(&NOT_NEGATIVE, RULE), Default("0.2"), "AdamW weight decay, on matrices only"),
-    key(
-        "warmup",
-        Kind::Ruled(&Kind::Amount, RULE_WHOLE),
-        Default("10%"),
-        "Linear rise of the learning rate: samples, or a share of the samples seen",
-    ),
-    key(
-        "schedule",
-        Kind::Choice(&["cosine", "constant", "constant-cooldown"]),
-        Default("cosine"),
-        "Learning rate after the warm-up; with `constant-cooldown`, cells that differ in samples seen share a trunk",
-    ),
-    key(
-        "cooldown",
-        Kind::Amount,
-        Optional,
-        "Linear fall of the learning rate at the end of `constant-cooldown`: samples, or a share; else 20 %",
-    ),
-    key(
-        "precision",
-        Kind::Choice(&["fp32", "amp_bf16"]),
-        Default("fp32"),
-        "Arithmetic of the forward and backward pass",
-    ),
-    key(
-        "loss",
-        Kind::Choice(&["fused", "reference", "siglip"]),
-        Default("fused"),
-        "InfoNCE by fused kernels, or by the library's operators with all logits at once; or the sigmoid loss, fused",
-    ),
-    key(
-        "accum_freq",
-        Kind::Count { min: 1, max: 1_000_000 },
-        Default("1"),
-        "Parts that the towers take a global batch in, to save memory; the loss is still that of the whole batch",
-    ),
-    key(
-        "augmentation",
-        Kind::Choice(&["none", "random_resized_crop", "flip_shift"]),
-        Default("random_resized_crop"),
-        "Random change of a training image",
-    ),
-    key(
-        "alpha",
-        Kind::Choice(&["drop", "white"]),
-        Default("drop"),
-        "What becomes of an image's alpha channel: left out, or the picture is laid on white",
-    ),
-    key(
-        "image_mean",
-        Kind::Tuple(&Kind::Number(Range { min: 0.0, min_allowed: true, below: f64::INFINITY }), 3),
-        Default("[0.48145466, 0.4578275, 0.40821073]"),
-        "Subtracted from red, green and blue, which are 0 to 1",
-    ),
-    key(
-        "image_std",
-        Kind::Tuple(&Kind::Number(Range::positive()), 3),
-        Default("[0.26862954, 0.26130258, 0.27577711]"),
-        "What red, green and blue are divided by then",
-    ),
-    key(
-        "interpolation",
-        Kind::Choice(&["bicubic", "bilinear"]),
-        Default("bicubic"),
-        "Of resizing; random crops are bicubic always, as OpenCLIP's are",
-    ),
-    key(
-        "resize_mode",
-        Kind::Choice(&["shortest", "longest", "squash"]),
-        Default("shortest"),
-        "Pictures that are not square: their centre, all of them on black, or stretched; random crops are stretched",
-    ),
-    key(
-        "image_size",
-        Kind::Count { min: 1, max: 8_192 },
-        Optional,
-        "Side of the images in place of the model's own, pixels",
-    ),
-    key(
-        "context_length",
-        Kind::Count { min: 3, max: 65_536 },
-        Optional,
-        "Tokens a caption in place of the model's own",
-    ),
-    key(
-        "grad_clip_norm",
-        Kind::Number(Range::positive()),
-        Optional,
-        "Largest gradient norm; else gradients are not clipped",
-    ),
-    key(
-        "checkpoint_every",
-        Kind::Amount,
-        Optional,
-        "Distance of checkpoints; there is always one at the end and on a stop",
-    ),
-    key(
-        "keep_checkpoints",
-        Kind::CountOrAll { max: 1_000_000 },
-        Optional,
-        "Checkpoints of a job that stay on disk, the newest first; else 2, or `all` where each is measured",
-    ),
-    key(
-        "init",
-        Kind::Text,
-        Optional,
-        "Weights to start from: a file of open_clip's, or a folder as its `local-dir:` has it; else random ones",
-    ),
-    key("extra", Kind::Numbers, Optional, "Numbers for a runner of your own"),
 ];
 
 /// Of the jobs that measure checkpoints while training goes on.
@@ -402,6 +275,7 @@ impl Kind {
                 let least = if *min > 1 { format!(", at least {min}s") } else { String::new() };
                 format!("a time with its unit, such as `90s`, `30m`, `2h` or `1d`{least}")
             }
+            Kind::Checked(_, allowed) => (*allowed).to_owned(),
             Kind::Choice(words) => one_of(words.iter().copied()),
             Kind::Numbers => "a map of names to numbers".to_owned(),
             Kind::Texts => "a map of names to text".to_owned(),

@@ -19,6 +19,7 @@ mod parse;
 mod locate;
 
 mod read;
+mod recipe_keys;
 
 mod build;
 
@@ -30,6 +31,7 @@ mod backend_keys;
 mod edit;
 mod error;
 mod evaluation_keys;
+mod fits;
 
 mod apart;
 
@@ -49,7 +51,9 @@ mod tests;
 use std::sync::Arc;
 
 use miette::NamedSource;
-use protocol::{Alpha, Augmentation, Choose, EvaluationTask, Head, Loss, Precision, Preprocess, Schedule, Shots};
+use protocol::{
+    Alpha, Augmentation, Choose, EvaluationTask, Head, Loss, OnSpike, Precision, Preprocess, Schedule, Shots,
+};
 
 pub use aggregates::aggregates;
 pub use build::RecipeChange;
@@ -58,6 +62,7 @@ pub use check::recipe_place;
 pub(crate) use check::{model_place, sizes_once_known};
 pub use edit::{EditError, with_samples_seen};
 pub use error::{Path, Place, Problem, SpecError, Step};
+pub use fits::FitAsked;
 pub use include::{Added, IncludeError, with_included};
 pub use models::{is_model_file, model_names, nearest, shipped, sized_for};
 pub use rule::{Quantities, Rule, RuleError, six_digits};
@@ -99,6 +104,8 @@ pub struct Spec {
     pub tune: Option<Tune>,
     /// What to measure.
     pub evaluations: Vec<Evaluation>,
+    /// Laws to fit when the last result is there.
+    pub fits: Vec<FitAsked>,
     /// How to measure checkpoints apart from training.
     pub companions: Companions,
     /// Whether the spec says anything of that.
@@ -247,6 +254,8 @@ pub struct Recipe {
     pub context_length: Option<u64>,
     /// Largest gradient norm.
     pub grad_clip_norm: Option<f64>,
+    /// What follows a loss spike.
+    pub on_spike: OnSpike,
     /// Distance of checkpoints.
     pub checkpoint_every: Option<Amount>,
     /// Checkpoints that stay on disk.

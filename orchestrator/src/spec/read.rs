@@ -16,7 +16,7 @@ use super::{Amount, DataSize};
 /// A value that its [`Kind`] allows.
 #[derive(Debug, Clone, PartialEq)]
 pub(super) enum Value {
-    /// Text, name, model or one of the words of a choice.
+    /// Text, name, model, one of the words of a choice, or text that was checked.
     Text(String),
     /// Whole number.
     Count(u64),
@@ -82,6 +82,9 @@ fn scalar(node: &Node, kind: &Kind) -> Result<Value, Option<String>> {
                 return Ok(Value::Text(text.clone()));
             }
             Err(did_you_mean(text, model_names()))
+        }
+        (Kind::Checked(check, _), Node::Text(text)) => {
+            check(text.trim()).map(|()| Value::Text(text.trim().to_owned())).map_err(Some)
         }
         (Kind::Choice(words), Node::Text(text)) => match words.iter().find(|word| *word == text) {
             Some(word) => Ok(Value::Text((*word).to_owned())),

@@ -74,6 +74,7 @@ fn of(kind: &Kind) -> Value {
         }
         Kind::Ruled(plain, keys) => json!({"anyOf": [of(plain), section(keys, true)]}),
         Kind::Duration { .. } => text(DURATION_TEXT),
+        Kind::Checked(_, allowed) => json!({"type": "string", "description": allowed}),
         Kind::Choice(words) => json!({"enum": words}),
         Kind::Numbers => json!({"type": "object", "additionalProperties": {"type": "number"}}),
         Kind::Texts => json!({"type": "object", "additionalProperties": {"type": "string"}}),

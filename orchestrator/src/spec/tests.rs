@@ -2,7 +2,7 @@
 
 use proptest::prelude::*;
 use protocol::{
-    Alpha, Augmentation, Choose, EvaluationTask, Head, Interpolation, Loss, Precision, Preprocess, ResizeMode,
+    Alpha, Augmentation, Choose, EvaluationTask, Head, Interpolation, Loss, OnSpike, Precision, Preprocess, ResizeMode,
     Schedule, Shots,
 };
 
@@ -74,7 +74,7 @@ fn template_is_a_spec() {
 /// The table of the recipe states the defaults that the code has.
 #[test]
 fn defaults_are_those_of_the_table() {
-    let stated: String = keys::RECIPE
+    let stated: String = recipe_keys::RECIPE
         .iter()
         .filter_map(|key| match key.need {
             keys::Need::Default(value) => Some(format!("  {}: {value}\n", key.name)),
@@ -99,7 +99,7 @@ fn every_field() {
          recipe: {global_batch: 32k, lr: 1e-3, betas: [0.9, 0.95], eps: 1e-8, weight_decay: 0, warmup: 2M, \
          schedule: constant, precision: amp_bf16, loss: reference, accum_freq: 4, augmentation: none, \
          alpha: white, image_mean: [0.5, 0.5, 0.5], image_std: [0.5, 0.25, 0.5], interpolation: bilinear, \
-         resize_mode: squash, image_size: 224, context_length: 77, grad_clip_norm: 1, checkpoint_every: 10%, extra: {noise: 0.1}}\n\
+         resize_mode: squash, image_size: 224, context_length: 77, grad_clip_norm: 1, on_spike: rollback, checkpoint_every: 10%, extra: {noise: 0.1}}\n\
          overrides: [{where: {model: ViT-H-14}, set: {lr: 5e-4, extra: {law: 2}}}]\n\
          evaluations: [{pool: c, tasks: contrastive_loss, templates: ['a {}'], at_samples: [1B, 50%]}]\n\
          backend: {local: {ranks: 4, slots: 2, threads_per_slot: 1, worker_time: 0s}}\n\
@@ -118,6 +118,7 @@ fn every_field() {
     let (interpolation, resize_mode) = (Interpolation::Bilinear, ResizeMode::Squash);
     let preprocess = Preprocess { mean: [0.5; 3], std: [0.5, 0.25, 0.5], interpolation, resize_mode };
     assert_eq!(spec.recipe.preprocess, preprocess);
+    assert_eq!(spec.recipe.on_spike, OnSpike::Rollback);
     assert_eq!(spec.evaluations[0].tasks, [EvaluationTask::ContrastiveLoss]);
     assert_eq!(spec.evaluations[0].at_samples, [Amount::Samples(1_000_000_000), Amount::Percent(50.0)]);
     assert_eq!(
@@ -419,4 +420,38 @@ fn a_cooldown_fits_and_its_warm_up_is_a_number_of_samples() {
         ["a cooldown of 600 samples after a warm-up of 500 does not fit into the 1,000 samples that `cpu-w32-l2` sees"]
     );
     assert_eq!(with("warmup: 100, cooldown: 10%"), ["`recipe.cooldown` is for `schedule: constant-cooldown` alone"]);
+}
+
+#[test]
+fn a_rollback_needs_checkpoints() {
+    let with = |recipe: &str| {
+        format!(
+            "name: x\ngrid: {{model: cpu-w32-l2, samples_seen: 8k}}\nrecipe: {{global_batch: 100, on_spike: {recipe}}}\n"
+        )
+    };
+    assert_eq!(good(&with("rollback, checkpoint_every: 1k")).recipe.on_spike, OnSpike::Rollback);
+    assert_eq!(good(&with("go_on")).recipe.on_spike, OnSpike::GoOn);
+    let without = bad(&with("rollback"));
+    assert_eq!(
+        without,
+        ["`recipe.on_spike` goes back to the last checkpoint, and nothing says how often there is one"]
+    );
+}
+
+#[test]
+fn laws_to_fit_have_the_defaults_of_the_command() {
+    let with = |fits: &str| {
+        format!("name: x\ngrid: {{model: cpu-w32-l2, samples_seen: 8k}}\nrecipe: {{global_batch: 100}}\nfits: {fits}\n")
+    };
+    let spec =
+        good(&with("[{metric: val/acc1}, {metric: a/b, law: additive, points: 'bins:3', rows: checkpoints, seed: 7}]"));
+    let [first, second] = &spec.fits[..] else { panic!("{:?}", spec.fits) };
+    let usual = crate::fit::Options::new(crate::fit::Response::Fraction);
+    assert_eq!((first.law, &first.points, first.objective), (usual.law, &usual.points, usual.objective));
+    assert_eq!((first.resamples, first.seed, first.checkpoints), (usual.resamples, usual.seed, false));
+    assert_eq!((second.law.as_str(), second.points.to_string().as_str()), ("additive", "bins:3"));
+    assert_eq!((second.seed, second.checkpoints), (7, true));
+    assert_eq!(good(&with("[]")).fits, []);
+    let wrong = bad(&with("[{metric: acc1, law: powerr, points: 'bins:x', compute: flops}, {law: power}]"));
+    assert_eq!(wrong.len(), 5, "{wrong:?}");
 }

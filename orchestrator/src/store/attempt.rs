@@ -96,6 +96,17 @@ pub enum Ending {
     },
 }
 
+/// What an attempt took, as far as it could be read.
+#[derive(Debug, Clone, Copy, PartialEq, Default, Serialize, Deserialize)]
+pub struct Energy {
+    /// Joules of the GPUs that it was given, while it ran.
+    pub gpu_joules: Option<f64>,
+    /// Joules of all processor packages of its machine meanwhile, whatever else ran there.
+    pub machine_cpu_joules: Option<f64>,
+    /// Its threads over the machine's CPUs: the part of those that is counted as its own.
+    pub cpu_share: Option<f64>,
+}
+
 impl Ending {
     /// Reason of an attempt that was stopped by a signal or by request.
     pub const ASKED: &'static str = "asked to stop";
@@ -317,7 +328,7 @@ impl ClaimRow {
 pub(super) async fn attempt_end(
     tx: &mut PgConnection,
     claim: &Claim,
-    ending: &Ending,
+    (ending, energy): (&Ending, Energy),
     cancelled: bool,
 ) -> Result<(), sqlx::Error> {
     let end = match ending {
@@ -360,7 +371,8 @@ pub(super) async fn attempt_end(
     sqlx::query!(
         "WITH ended AS (
              UPDATE attempt SET state = $2, failure_kind = $3, reason = $4, exit_code = $5, stderr_tail = $6,
-                    train_secs = $7, eval_secs = $8, peak_memory_bytes = $9, ended_at = now()
+                    train_secs = $7, eval_secs = $8, peak_memory_bytes = $9, gpu_joules = $12, machine_cpu_joules = $13,
+                    cpu_share = $14, ended_at = now()
              WHERE attempt_id = $1),
          moved AS (
              UPDATE job SET state = $11, reason = CASE $11 WHEN 'failed' THEN $4 ELSE reason END,
@@ -378,6 +390,9 @@ pub(super) async fn attempt_end(
         end.peak_memory_bytes,
         claim.job_id,
         end.job,
+        energy.gpu_joules,
+        energy.machine_cpu_joules,
+        energy.cpu_share,
     )
     .execute(tx)
     .await

@@ -3,7 +3,7 @@
 use protocol::{DataUsed, Event};
 use sqlx::PgConnection;
 
-use super::attempt::{Claim, Ending, Orders, attempt_end, claimed_by};
+use super::attempt::{Claim, Ending, Energy, Orders, attempt_end, claimed_by};
 use super::next::{NextRequest, take_next};
 use super::{Store, StoreError, checkpoint, companion, doing, evaluation, listener, planned};
 
@@ -29,6 +29,8 @@ pub struct Batch {
 pub struct End<'a> {
     /// How it ended.
     pub ending: &'a Ending,
+    /// What it took.
+    pub energy: Energy,
     /// Asks for another job; it is given only after one that finished.
     pub next: Option<&'a NextRequest>,
 }
@@ -157,7 +159,7 @@ impl Store {
                 not_done = contradiction.map(planned::failed);
             }
             let ending = not_done.as_ref().unwrap_or(end.ending);
-            attempt_end(&mut tx, claim, ending, orders.cancel).await.map_err(&failed)?;
+            attempt_end(&mut tx, claim, (ending, end.energy), orders.cancel).await.map_err(&failed)?;
             if measuring && not_done.is_none() && !orders.cancel {
                 companion::copy(&mut tx, claim.job_id).await.map_err(&failed)?;
             }

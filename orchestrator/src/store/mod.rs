@@ -28,7 +28,7 @@ pub mod throughput;
 mod tuning;
 
 pub use adopt::AdoptedAttempt;
-pub use attempt::{Claim, Ending, Orders, Predecessor};
+pub use attempt::{Claim, Ending, Energy, Orders, Predecessor};
 pub use checkpoint::CheckpointRow;
 pub use companion::{CheckpointOf, Companion, CompanionProgress, MeasurementRow};
 pub use error::StoreError;

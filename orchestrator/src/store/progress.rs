@@ -33,6 +33,16 @@ pub struct JobProgress {
     pub samples_per_sec: Option<f64>,
     /// Training loss at the last report.
     pub loss: Option<f64>,
+    /// Seconds that training waited for its data, all attempts; `None`: the runner does not say.
+    pub data_wait_secs: Option<f64>,
+    /// Loss spikes so far; `None`: the runner has not said.
+    pub spikes: Option<i64>,
+    /// How often it went back after one; `None`: it is not asked to.
+    pub rollbacks: Option<i64>,
+    /// Joules of its GPUs, all attempts that have ended; `None`: not known of all attempts.
+    pub gpu_joules: Option<f64>,
+    /// Joules of processor packages by its share of their machines; likewise.
+    pub cpu_joules: Option<f64>,
     /// Attempts.
     pub attempts: i64,
     /// Last words of the runner, where it failed.
@@ -122,6 +132,10 @@ impl Store {
                           AS samples_per_sec,
                       (SELECT m.value FROM metric m JOIN metric_name n USING (metric_id)
                        WHERE m.attempt_id = a.attempt_id AND n.name = 'loss' ORDER BY m.step DESC LIMIT 1) AS loss,
+                      metric_sum(j.job_id, 'data_wait_secs') AS data_wait_secs,
+                      metric_last(j.job_key, 'spikes')::bigint AS spikes,
+                      metric_last(j.job_key, 'rollbacks')::bigint AS rollbacks,
+                      cost.gpu_joules AS "gpu_joules?", cost.cpu_joules AS "cpu_joules?",
                       (SELECT count(*) FROM attempt every WHERE every.job_id = j.job_id) AS "attempts!",
                       a.stderr_tail AS "stderr_tail?",
                       live.host AS "host?", live.backend AS "backend?", live.worker AS "worker?", live.handle AS "handle?",
@@ -131,6 +145,7 @@ impl Store {
                JOIN job j USING (job_id) JOIN sweep_job sj USING (job_id)
                LEFT JOIN LATERAL (SELECT * FROM attempt last WHERE last.job_id = j.job_id AND last.fence IS NOT NULL
                                   ORDER BY last.fence DESC LIMIT 1) a ON true
+               LEFT JOIN LATERAL (SELECT c.gpu_joules, c.cpu_joules FROM job_cost c WHERE c.job_id = j.job_id) cost ON true
                LEFT JOIN LATERAL (SELECT host, backend, coalesce(worker, token) AS worker, handle, node,
                                          greatest(created_at, launched_at, claimed_at, heartbeat_at) AS seen_at
                                   FROM attempt WHERE attempt.job_id = j.job_id AND state IN ('intent', 'launched', 'running'))

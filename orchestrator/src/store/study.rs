@@ -77,8 +77,20 @@ pub struct StudyJob {
     pub train_loss: Option<f64>,
     /// Seconds in training steps, all attempts.
     pub train_secs: Option<f64>,
+    /// Loss spikes; `None`: the runner does not say.
+    pub spikes: Option<i64>,
+    /// How often it went back after one, and the samples that it passed over then.
+    pub rollbacks: Option<i64>,
+    /// See `rollbacks`.
+    pub skipped_samples: Option<i64>,
+    /// Seconds of these that waited for data; `None`: the runner does not say.
+    pub data_wait_secs: Option<f64>,
     /// Training seconds x GPUs, hours; `None`: no GPU is known of.
     pub gpu_hours: Option<f64>,
+    /// Joules of its GPUs, all attempts; `None`: not known of all of them.
+    pub gpu_joules: Option<f64>,
+    /// Joules of processor packages by its share of their machines; likewise.
+    pub cpu_joules: Option<f64>,
     /// What it was imported from; `None`: trained by us.
     pub source: Option<String>,
     /// Name of the data set trained on.
@@ -206,7 +218,7 @@ impl Store {
             r#"SELECT j.job_key, j.state, j.reason, last.stderr_tail AS "stderr_tail?", j.runner, j.runner_version, j.model,
                       j.parameters, j.samples_seen, j.data_size, j.unique_samples, j.seed, j.gmacs_samples,
                         j.train_flops,
-                      j.six_nd, j.parent_samples, r.is_trunk AS "is_trunk!", r.train_loss, r.train_secs, r.gpu_hours, j.source, r.pool, r.eval_secs, coalesce(r.attempts, 0) AS "attempts!",
+                      j.six_nd, j.parent_samples, r.is_trunk AS "is_trunk!", r.train_loss, r.train_secs, r.spikes, r.rollbacks, r.skipped_samples, r.data_wait_secs, r.gpu_hours, r.gpu_joules, r.cpu_joules, j.source, r.pool, r.eval_secs, coalesce(r.attempts, 0) AS "attempts!",
                       last.device AS "device?", j.done_at
                FROM job j
                JOIN sweep_job sj USING (job_id)

@@ -12,7 +12,7 @@ use super::ship::{BATCH_EVENTS, Destination, RetryingStore};
 use super::spool::Tail;
 use super::supervise::{deliver, finished_in};
 use super::ticket::{self, EndReport, Ticket};
-use crate::store::{Claim, End, Ending, Orders, Store, StoreError};
+use crate::store::{Claim, End, Ending, Energy, Orders, Store, StoreError};
 
 /// An attempt whose worker reaches no database.
 #[derive(Debug, Clone)]
@@ -167,7 +167,7 @@ impl Ingest {
         let Some(reading) = self.attempts.get(&attempt.token) else { return Ok(false) };
         let Some(ending) = reading.finished.clone().filter(|_| reading.refused.is_none()) else { return Ok(false) };
         let to = Destination { claim: &reading.claim, attempt_id: reading.claim.attempt_id };
-        let end = Some(End { ending: &ending, next: None });
+        let end = Some(End { ending: &ending, energy: Energy::default(), next: None });
         let mut database = RetryingStore::once(store.clone());
         match database.store_events(None, &to, &[], reading.tail.lines(), end, &mut None).await {
             Ok(stored) => Ok(stored.is_some()),
@@ -216,7 +216,7 @@ impl Ingest {
             let mut finished = reading.finished.clone();
             finished_in(&events, &reading.claim, &mut finished);
             let to = Destination { claim: &reading.claim, attempt_id: reading.claim.attempt_id };
-            let last = end.map(|end| End { ending: &end.ending, next: None });
+            let last = end.map(|end| End { ending: &end.ending, energy: end.energy, next: None });
             let stored = database.store_events(None, &to, &events, tail.lines(), last, &mut reading.refused).await?;
             (reading.tail, reading.finished) = (tail, finished);
             if stored.is_none() {

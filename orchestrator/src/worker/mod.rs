@@ -10,6 +10,7 @@ pub mod trial;
 
 mod adopt;
 mod checkpoints;
+mod energy;
 mod judge;
 mod lines;
 mod local_ranks;

@@ -12,7 +12,7 @@ use tokio::time::Instant;
 
 use super::spool::Tail;
 use super::{WorkerError, log};
-use crate::store::{Batch, Claim, End, Ending, NextRequest, Orders, Store, StoreError, Stored};
+use crate::store::{Batch, Claim, End, Ending, Energy, NextRequest, Orders, Store, StoreError, Stored};
 
 /// Events of one transaction at most.
 pub(super) const BATCH_EVENTS: usize = 1000;
@@ -123,7 +123,7 @@ impl RetryingStore {
         let mut stored = None;
         while let Some((part, lines)) = parts.pop() {
             let ending = end.filter(|_| parts.is_empty()).map(|end| unless_refused(end.ending, refused.as_deref()));
-            let last = ending.as_ref().map(|ending| End { ending, next: end.and_then(|end| end.next) });
+            let last = ending.as_ref().zip(end).map(|(ending, end)| End { ending, ..end });
             let only: Vec<Event> = part.iter().map(|(_, event)| event.clone()).collect();
             let batch = Batch::new(&only, lines);
             let call = async |store: &Store| store.events_store(to.claim, to.attempt_id, &batch, last).await;
@@ -192,7 +192,7 @@ fn set_aside(folder: &Path, line: i64, event: &Event, reason: &str) {
 pub(super) async fn ship(
     database: &mut RetryingStore,
     claim: &Claim,
-    mut ending: oneshot::Receiver<Ending>,
+    mut ending: oneshot::Receiver<(Ending, Energy)>,
     orders: mpsc::UnboundedSender<Orders>,
     next_job: &impl Fn() -> Option<NextRequest>,
 ) -> Result<Shipped, WorkerError> {
@@ -226,7 +226,11 @@ pub(super) async fn ship(
         refused = refused.or_else(|| tail.unread().map(str::to_owned));
         behind = events.len() == BATCH_EVENTS;
         // The last batch carries the ending.
-        let last = end.as_ref().filter(|_| tail.exhausted()).map(|ending| End { ending, next: next.as_ref() });
+        let last = end.as_ref().filter(|_| tail.exhausted()).map(|(ending, energy)| End {
+            ending,
+            energy: *energy,
+            next: next.as_ref(),
+        });
         let answer = if events.is_empty() && last.is_none() {
             if told.elapsed() < BEAT_EVERY {
                 continue;

@@ -9,13 +9,14 @@ use tokio::sync::{mpsc, oneshot};
 use tokio::time::Instant;
 
 use super::adopt::Inheritance;
+use super::energy::Meter;
 use super::ship::{BATCH_EVENTS, DELIVERY_LIMIT, Destination, RetryingStore, Shipped, ship};
 use super::spool::Tail;
 use super::stop::StopSignal;
 use super::train::{RunnerSeat, train};
 use super::{Cli, SUPERSEDED, WorkerError, adopt, checkpoints, log, runner};
 use crate::events;
-use crate::store::{self, Batch, Claim, End, Ending, NextRequest, Store};
+use crate::store::{self, Batch, Claim, End, Ending, Energy, NextRequest, Store};
 
 /// How long a worker that has nothing to train yet waits for the database.
 const CLAIM_LIMIT: Duration = Duration::from_mins(10);
@@ -85,7 +86,9 @@ async fn attempt(
     let (end_sender, end) = oneshot::channel();
     let (order_sender, orders) = mpsc::unbounded_channel();
     let training = async {
-        let ending = train(seat, claim, orders, stop).await.unwrap_or_else(|error| {
+        let meter = Meter::start(seat.cli(), claim);
+        let (ending, energy) = meter.alongside(Box::pin(train(seat, claim, orders, stop))).await;
+        let ending = ending.unwrap_or_else(|error| {
             log::error(&error);
             Some(ending_of(&error))
         });
@@ -94,7 +97,7 @@ async fn attempt(
                 log::move_to_next_folder();
             }
             log::line(&format!("ended: {ending:?}"));
-            let _ = end_sender.send(ending);
+            let _ = end_sender.send((ending, energy));
         }
     };
     // Side by side in one thread; without an ending to deliver, shipping stops too.
@@ -146,7 +149,7 @@ pub(super) async fn deliver(
         Ending::Finished { .. } => Batch::takeover(claim.spec.samples_seen, &claim.device),
         _ => Batch::default(),
     };
-    let end = Some(End { ending, next: None });
+    let end = Some(End { ending, energy: Energy::default(), next: None });
     let call = async |store: &Store| store.events_store(claim, claim.attempt_id, &batch, end).await;
     let deadline = Some(Instant::now() + DELIVERY_LIMIT);
     Ok(database.run(deadline, call).await?.map_or(Shipped::Superseded, |_| Shipped::Everything(None)))

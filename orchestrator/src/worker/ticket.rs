@@ -18,7 +18,7 @@ use std::path::{Path, PathBuf};
 use serde::{Deserialize, Serialize};
 
 use crate::backend::write_whole;
-use crate::store::{Claim, Ending, Orders};
+use crate::store::{Claim, Ending, Energy, Orders};
 
 const TICKET_FILE: &str = "ticket.json";
 const BEAT_FILE: &str = "beat";
@@ -44,6 +44,9 @@ pub(super) struct Ticket {
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub(super) struct EndReport {
     pub(super) ending: Ending,
+    /// What it took.
+    #[serde(default)]
+    pub(super) energy: Energy,
     /// Lines of `events.jsonl`.
     pub(super) lines: i64,
 }

@@ -52,6 +52,11 @@ impl RunnerSeat<'_> {
         RunnerSeat { cli, worker_begun, waiting: None }
     }
 
+    /// What the worker was told.
+    pub(super) fn cli(&self) -> &Cli {
+        self.cli
+    }
+
     /// When an attempt that began then is to stop, and after how many seconds: by its own limit, or at the end of this
     /// worker's time.
     fn limit(&self, begun: Instant) -> Option<(Instant, u64)> {

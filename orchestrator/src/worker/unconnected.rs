@@ -7,6 +7,7 @@ use std::time::Duration;
 use tokio::sync::mpsc;
 use tokio::time::Instant;
 
+use super::energy::Meter;
 use super::ship::BEAT_EVERY;
 use super::spool::Tail;
 use super::stop::StopSignal;
@@ -14,7 +15,7 @@ use super::supervise::{ending_of, file, is_disk_full};
 use super::ticket::{self, EndReport, Ticket};
 use super::train::{RunnerSeat, SYNC_AFTER, train};
 use super::{Cli, SUPERSEDED, WorkerError, checkpoints, log, runner};
-use crate::store::{Claim, Ending, Orders};
+use crate::store::{Claim, Ending, Energy, Orders};
 
 /// Between two looks for orders and for a higher fence.
 const LOOK_EVERY: Duration = Duration::from_secs(1);
@@ -40,12 +41,15 @@ pub(super) async fn supervise(cli: &Cli, folder: &Path) -> Result<u8, WorkerErro
     let (order_sender, orders) = mpsc::unbounded_channel();
     let training = async {
         if let Err(error) = clean_up(&ticket) {
-            return Some(ending_of(&error));
+            return Some((ending_of(&error), Energy::default()));
         }
-        train(&mut seat, claim, orders, &stop).await.unwrap_or_else(|error| {
+        let meter = Meter::start(cli, claim);
+        let (ending, energy) = meter.alongside(Box::pin(train(&mut seat, claim, orders, &stop))).await;
+        let ending = ending.unwrap_or_else(|error| {
             log::error(&error);
             Some(ending_of(&error))
-        })
+        });
+        ending.map(|ending| (ending, energy))
     };
     let watching = async {
         look_for_orders(claim, order_sender).await;
@@ -57,12 +61,12 @@ pub(super) async fn supervise(cli: &Cli, folder: &Path) -> Result<u8, WorkerErro
         () = watching => None,
     };
     seat.leave().await;
-    let Some(ending) = ending else {
+    let Some((ending, energy)) = ending else {
         log::line("superseded: a later attempt was started");
         return Ok(SUPERSEDED);
     };
     log::line(&format!("ended: {ending:?}"));
-    report(claim, ending, begun.elapsed() > SYNC_AFTER).await?;
+    report(claim, (ending, energy), begun.elapsed() > SYNC_AFTER).await?;
     Ok(0)
 }
 
@@ -106,7 +110,7 @@ async fn look_for_orders(claim: &Claim, orders: mpsc::UnboundedSender<Orders>) {
 }
 
 /// Writes the end, as soon as there is room for it.
-async fn report(claim: &Claim, ending: Ending, durable: bool) -> Result<(), WorkerError> {
+async fn report(claim: &Claim, (ending, energy): (Ending, Energy), durable: bool) -> Result<(), WorkerError> {
     let writing = file("write the end in", &claim.folder);
     let mut tail = Tail::new(&claim.folder, claim.spec.samples_seen);
     loop {
@@ -116,7 +120,7 @@ async fn report(claim: &Claim, ending: Ending, durable: bool) -> Result<(), Work
             break;
         }
     }
-    let report = EndReport { ending, lines: tail.lines() };
+    let report = EndReport { ending, energy, lines: tail.lines() };
     let deadline = Instant::now() + END_LIMIT;
     loop {
         match report.write(&claim.folder, durable) {

@@ -9,6 +9,7 @@ mod checkpoint;
 mod companions;
 mod evaluate;
 mod faults;
+mod fits;
 mod half_open;
 mod history;
 mod hostile;

@@ -198,7 +198,7 @@ mod named_database {
         exit: 3
         ----- stdout -----
         ----- stderr -----
-        error: the database has schema version 9000; this `sweep` knows versions up to 16
+        error: the database has schema version 9000; this `sweep` knows versions up to 17
 
         hint: use the newer `sweep`, or another database
         ");
@@ -502,6 +502,41 @@ mod schema {
         let throughput = store.throughput_list().await.expect("it is read");
         let speeds: Vec<_> = throughput.iter().map(|row| (&*row.model, row.secs_per_sample, row.attempts)).collect();
         assert_eq!(speeds, [("m1", 16.0 / 80.0, 1), ("m2", 0.5, 1)]);
+    }
+
+    #[tokio::test]
+    async fn spikes_waits_and_energy_are_summed_as_they_should() {
+        let project = Project::new();
+        let _store = project.store().await;
+        script(&project, RUNS).await;
+        // Both attempts of the second job waited; the first of them counts no more, and its spike neither.
+        let said = "
+            INSERT INTO metric_name (name) VALUES ('data_wait_secs'), ('spikes'), ('rollbacks'), ('skipped_samples');
+            INSERT INTO metric (attempt_id, metric_id, step, samples_seen, value)
+            SELECT attempt_id, metric_id, step, 10 * step, value
+            FROM (VALUES (4, 'data_wait_secs', 5, 0.5), (5, 'data_wait_secs', 5, 0.25), (4, 'spikes', 5, 4), (5, 'spikes', 5, 1),
+                         (5, 'spikes', 10, 2), (5, 'rollbacks', 10, 2), (5, 'skipped_samples', 10, 60))
+                 given (attempt_id, name, step, value) JOIN metric_name USING (name);
+            UPDATE attempt SET gpu_joules = 50, machine_cpu_joules = 100, cpu_share = 0.25 WHERE job_id = 2 AND fence IS NOT NULL;
+            UPDATE attempt SET gpu_joules = 50 WHERE attempt_id = 1;";
+        script(&project, said).await;
+        let csv = |query: &str| project.ok(&["sql", "-f", "csv", query]);
+        assert_snapshot!(
+            csv("SELECT model, data_wait_secs, spikes, rollbacks, skipped_samples, gpu_joules, cpu_joules FROM result ORDER BY 1"), @r"
+        model,data_wait_secs,spikes,rollbacks,skipped_samples,gpu_joules,cpu_joules
+        m1,,,,,,
+        m2,0.75,2,2,60,100.0,50.0
+        ");
+        let json: serde_json::Value = serde_json::from_str(&project.ok(&["status", "s", "--json"])).expect("JSON");
+        let jobs = json["jobs"].as_array().expect("jobs");
+        let job = |model: &str| jobs.iter().find(|job| job["model"] == model).expect("it is there");
+        for field in ["data_wait_secs", "spikes", "rollbacks", "gpu_joules", "cpu_joules"] {
+            assert!(job("m1")[field].is_null(), "{field}: {json}");
+        }
+        assert_eq!((&job("m2")["spikes"], &job("m2")["gpu_joules"]), (&2.into(), &100.0.into()));
+        let words = project.output(&["status", "s"]);
+        let words = String::from_utf8_lossy(&words.stderr).into_owned();
+        assert_eq!(words.trim(), "loss spikes: 2 in 222222222222 (went back 2 times)");
     }
 
     #[tokio::test]

@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 /// Modules of the orchestrator and those each may use. Nothing points upwards.
 const MAY_USE: &[(&str, &[&str])] = &[
     ("events", &[]),
-    ("spec", &[]),
+    ("spec", &["fit"]),
     ("plan", &["spec"]),
     ("fit", &[]),
     ("backend", &["plan"]),

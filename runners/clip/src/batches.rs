@@ -122,14 +122,15 @@ pub struct Source<D> {
 
 impl<D: Images + 'static> Source<D> {
     /// Batches, or this rank's share of each, from sample position `from` to `to`, both multiples of the batch.
-    pub fn stream(self, from: u64, to: u64) -> Receiver<Result<Batch, pool::Error>> {
+    pub fn stream(self: &Arc<Self>, from: u64, to: u64) -> Receiver<Result<Batch, pool::Error>> {
         let (sender, receiver) = sync_channel(1);
+        let source = Arc::clone(self);
         std::thread::spawn(move || {
-            let mut order = Order::new(self.seed, self.captions.len() as u64);
-            let workers = rayon::ThreadPoolBuilder::new().num_threads(self.threads.max(1)).build();
+            let mut order = Order::new(source.seed, source.captions.len() as u64);
+            let workers = rayon::ThreadPoolBuilder::new().num_threads(source.threads.max(1)).build();
             let workers = workers.expect("threads for the data");
-            for start in (from..to).step_by(self.global_batch as usize) {
-                if sender.send(workers.install(|| self.assemble(&mut order, start))).is_err() {
+            for start in (from..to).step_by(source.global_batch as usize) {
+                if sender.send(workers.install(|| source.assemble(&mut order, start))).is_err() {
                     return; // Training stopped early.
                 }
             }

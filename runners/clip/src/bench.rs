@@ -247,6 +247,7 @@ fn recipe(options: &BenchOptions, precision: Precision) -> Recipe {
         alpha: protocol::Alpha::Drop,
         preprocess: protocol::Preprocess::default(),
         grad_clip_norm: None,
+        on_spike: protocol::OnSpike::GoOn,
         checkpoint_every_samples: None,
         keep_checkpoints: None,
         extra: std::collections::BTreeMap::new(),

@@ -20,6 +20,7 @@ use crate::open_clip;
 use crate::optimizer::AdamW;
 use crate::parameters::Parameters;
 use crate::report;
+use crate::spikes::{self, History, Spikes};
 
 pub(crate) const MODEL_FILE: &str = "model.safetensors";
 const OPTIMIZER_FILE: &str = "optimizer.safetensors";
@@ -88,6 +89,15 @@ pub struct Manifest {
     /// Losses of the steps since the last report.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub losses: Vec<f64>,
+    /// The last losses, and the spikes among them.
+    #[serde(default, skip_serializing_if = "Spikes::is_empty")]
+    pub spikes: Spikes,
+    /// How often training went back after one.
+    #[serde(default, skip_serializing_if = "spikes::is_zero")]
+    pub rollbacks: u64,
+    /// Samples that were passed over then.
+    #[serde(default, skip_serializing_if = "spikes::is_zero")]
+    pub skipped_samples: u64,
     /// The other files.
     pub files: Vec<FileEntry>,
 }
@@ -169,7 +179,7 @@ impl Folder {
         model: &Clip,
         [first, second]: [&Tensor; 2],
         position: Position,
-        losses: &[f64],
+        history: &History,
     ) -> Result<(PathBuf, String), CheckpointError> {
         let path = self.dir.join(format!("samples-{}-fence-{}", position.samples_seen, self.fence));
         let moments = [("exp_avg", first), ("exp_avg_sq", second)];
@@ -184,7 +194,10 @@ impl Folder {
                 samples_seen: position.samples_seen,
                 evaluated_samples: position.evaluated_samples,
                 seed: self.seed,
-                losses: losses.to_vec(),
+                losses: history.losses.clone(),
+                spikes: history.spikes.clone(),
+                rollbacks: history.rollbacks,
+                skipped_samples: history.skipped_samples,
                 files,
             };
             let manifest_path = folder.join(MANIFEST_FILE);
@@ -203,12 +216,12 @@ impl Folder {
 
     /// Brings model and optimiser to the newest checkpoint that verifies and whose fence is not above this attempt's.
     /// `None`: there is none, training starts afresh. Damaged ones are passed over and told on standard error.
-    /// Gives where it was taken, and the losses since the last report.
+    /// Gives where it was taken, and what it keeps of the steps before.
     pub fn resume(
         &mut self,
         model: &mut Clip,
         optimizer: &mut AdamW,
-    ) -> Result<Option<(Position, Vec<f64>)>, CheckpointError> {
+    ) -> Result<Option<(Position, History)>, CheckpointError> {
         for (samples, fence, path) in self.list()?.into_iter().rev() {
             if fence > self.fence {
                 report::say(format_args!(
@@ -230,20 +243,20 @@ impl Folder {
     }
 
     /// Brings model and optimiser to where another job left them. `None`, and words on standard error: its checkpoint
-    /// is gone or damaged, and training starts afresh. Neither evaluations nor losses of that job are this one's.
+    /// is gone or damaged, and training starts afresh. Neither evaluations nor losses to be reported are this one's.
     pub fn branch(
         &self,
         parent: &ParentCheckpoint,
         base_dir: &Path,
         model: &mut Clip,
         optimizer: &mut AdamW,
-    ) -> Result<Option<Position>, CheckpointError> {
+    ) -> Result<Option<(Position, History)>, CheckpointError> {
         let path = base_dir.join(&parent.path);
         match unless_unusable(self.load(&path, Expected::Parent(parent), model, optimizer))? {
-            Ok((position, _)) => {
+            Ok((position, history)) => {
                 // What is planned here is this job's to measure.
                 let evaluated_samples = Some(position.samples_seen.saturating_sub(1));
-                Ok(Some(Position { evaluated_samples, ..position }))
+                Ok(Some((Position { evaluated_samples, ..position }, History { losses: Vec::new(), ..history })))
             }
             Err(reason) => {
                 report::say(format_args!(
@@ -286,7 +299,7 @@ impl Folder {
         expected: Expected<'_>,
         model: &mut Clip,
         optimizer: &mut AdamW,
-    ) -> Result<(Position, Vec<f64>), CheckpointError> {
+    ) -> Result<(Position, History), CheckpointError> {
         let manifest_path = path.join(MANIFEST_FILE);
         let text = fs::read(&manifest_path).map_err(io_error("read", &manifest_path))?;
         let manifest: Manifest = serde_json::from_slice(&text)
@@ -310,8 +323,10 @@ impl Folder {
             optimizer.second.copy_(&second);
         });
         optimizer.steps = manifest.step;
-        let Manifest { step, samples_seen, evaluated_samples, losses, .. } = manifest;
-        Ok((Position { step, samples_seen, evaluated_samples }, losses))
+        let Manifest { step, samples_seen, evaluated_samples, losses, spikes, rollbacks, skipped_samples, .. } =
+            manifest;
+        let history = History { losses, spikes, rollbacks, skipped_samples };
+        Ok((Position { step, samples_seen, evaluated_samples }, history))
     }
 }
 

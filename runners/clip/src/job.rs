@@ -2,7 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
-use protocol::{Description, Job, Loss, ModelConfig, ModelProblem, PROTOCOL_VERSION, Schedule};
+use protocol::{Description, Job, Loss, ModelConfig, ModelProblem, OnSpike, PROTOCOL_VERSION, Schedule};
 
 /// Name of this runner in job specs.
 pub const NAME: &str = "clip";
@@ -73,6 +73,7 @@ pub fn describe(devices: Vec<String>) -> Description {
         ranks: true,
         init: true,
         branches: true,
+        rolls_back: true,
     }
 }
 
@@ -127,6 +128,8 @@ fn check(job: &Job) -> Result<(), JobError> {
     let every = spec.recipe.checkpoint_every_samples;
     let positive = every.is_none_or(|every| every > 0);
     require("recipe.checkpoint_every_samples", positive, every.unwrap_or_default(), || "must be above 0".into())?;
+    let can_go_back = spec.recipe.on_spike == OnSpike::GoOn || every.is_some();
+    require("recipe.on_spike", can_go_back, "rollback", || "needs `checkpoint_every_samples`".into())?;
     let extra: Vec<&str> = spec.recipe.extra.keys().map(String::as_str).collect();
     require("recipe.extra", extra.is_empty(), extra.join(", "), || "clip-runner takes no extra settings".into())?;
     check_model(&spec.model.config)

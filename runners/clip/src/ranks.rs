@@ -102,6 +102,10 @@ pub struct Start {
     pub saved: bool,
     /// Distinct pairs of the pool.
     pub pairs: u64,
+    /// How often training went back after a loss spike.
+    pub rollbacks: u64,
+    /// Samples that were passed over then.
+    pub skipped_samples: u64,
 }
 
 /// What ranks agree on in a step.
@@ -181,9 +185,11 @@ impl Ranks {
     ) -> Result<Start, RanksError> {
         let Position { step, samples_seen, evaluated_samples } = start.position;
         let evaluated = evaluated_samples.map_or(-1, |samples| samples as i64);
-        let mut words = [step as i64, samples_seen as i64, evaluated, start.saved.into(), start.pairs as i64];
+        let passed = [start.rollbacks, start.skipped_samples].map(|number| number as i64);
+        let mut words =
+            [step as i64, samples_seen as i64, evaluated, start.saved.into(), start.pairs as i64, passed[0], passed[1]];
         self.comm.broadcast(words.as_mut_slice().into(), 0)?;
-        let [step, samples_seen, evaluated, saved, pairs] = words;
+        let [step, samples_seen, evaluated, saved, pairs, rollbacks, skipped] = words;
         if pairs as u64 != start.pairs {
             let rank = self.comm.rank();
             return Err(RanksError::Pairs { rank, found: start.pairs, first: pairs as u64 });
@@ -195,7 +201,8 @@ impl Ranks {
         optimizer.keep(&self.share(parameters.flat.numel()));
         let evaluated_samples = u64::try_from(evaluated).ok();
         let position = Position { step: step as u64, samples_seen: samples_seen as u64, evaluated_samples };
-        Ok(Start { position, saved: saved != 0, ..start })
+        let (rollbacks, skipped_samples) = (rollbacks as u64, skipped as u64);
+        Ok(Start { position, saved: saved != 0, rollbacks, skipped_samples, ..start })
     }
 
     /// Takes a step with `gradients`, this rank's part of each, and tells the others whether it is to be the last.
@@ -237,9 +244,14 @@ impl Ranks {
 
     /// Rank 0's word to all.
     pub fn told(&self, word: bool) -> Result<bool, RanksError> {
-        let mut words = [i64::from(word)];
-        self.comm.broadcast(words.as_mut_slice().into(), 0)?;
-        Ok(words[0] != 0)
+        Ok(self.told_number(i64::from(word))? != 0)
+    }
+
+    /// Rank 0's number to all.
+    pub fn told_number(&self, number: i64) -> Result<i64, RanksError> {
+        let mut numbers = [number];
+        self.comm.broadcast(numbers.as_mut_slice().into(), 0)?;
+        Ok(numbers[0])
     }
 
     fn share(&self, len: usize) -> Range<usize> {

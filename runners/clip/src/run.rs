@@ -1,10 +1,13 @@
 //! Trains one job: the loop, its reports, checkpoints and evaluations, and how it ends.
 
 mod error;
+mod measuring;
+mod rollback;
 
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::mpsc::Receiver;
 use std::time::{Duration, Instant};
 
 use protocol::{Event, FailureKind, Job, exit};
@@ -22,10 +25,13 @@ use crate::prepared::Prepared;
 use crate::ranks::{Place, Ranks, Start};
 use crate::report;
 use crate::serve::StopSignal;
+use crate::spikes::History;
 use crate::step::{self, StepOptions};
 use crate::weights;
 
 pub use error::RunError;
+use measuring::{measure, measure_only};
+use rollback::Rollback;
 
 /// Steps are reported at least this often.
 const REPORT_INTERVAL: Duration = Duration::from_secs(10);
@@ -94,12 +100,13 @@ fn train(
     let mut optimizer = AdamW::new(&model.parameters);
     let folder = job.base_dir.join(&job.checkpoint_dir);
     let mut folder = Folder::open(&folder, &job, prepared.tokenizer(&job)?.files())?;
-    let (mut start, mut losses) = (Start { pairs: pairs.used().pairs, ..Start::default() }, Vec::new());
+    let (mut start, mut history) = (Start { pairs: pairs.used().pairs, ..Start::default() }, History::default());
     if is_first {
-        losses = begin(&job, &mut folder, &mut model, &mut optimizer, &mut start)?;
+        history = begin(&job, &mut folder, &mut model, &mut optimizer, &mut start)?;
     }
     if let Some(ranks) = &ranks {
         start = ranks.spread(&mut model.parameters, &mut optimizer, start)?;
+        (history.rollbacks, history.skipped_samples) = (start.rollbacks, start.skipped_samples);
     }
     let position = start.position;
     let world = ranks.as_ref().map_or(1, Ranks::world);
@@ -130,9 +137,12 @@ fn train(
         },
         threads: job.resources.threads,
     };
-    let batches = source.stream(position.samples_seen, spec.samples_seen);
+    let source = Arc::new(source);
+    let rollback = Rollback::of(&job, &model, &optimizer, position, &history);
     let training = Training {
         job: &job,
+        batches: stream(&source, position, &history, spec.samples_seen),
+        source,
         model,
         optimizer,
         folder,
@@ -140,35 +150,41 @@ fn train(
         saved: start.saved,
         ranks,
         held_out,
-        losses,
+        history,
+        rollback,
         unread: Vec::new(),
         train_time: Duration::ZERO,
         eval_time: Duration::ZERO,
     };
-    training.run(&batches, stop.asked())
+    training.run(stop.asked())
+}
+
+/// Batches from a position of training on, behind the samples that were passed over.
+fn stream(source: &Arc<Source<pool::Dataset>>, position: Position, history: &History, to: u64) -> Batches {
+    source.stream(position.samples_seen + history.skipped_samples, to + history.skipped_samples)
 }
 
 /// Brings model and optimiser to where the job starts: its own newest checkpoint, else its parent's, else given
-/// weights. Gives the losses since the last report.
+/// weights. Gives what is known of the steps before.
 fn begin(
     job: &Job,
     folder: &mut Folder,
     model: &mut Clip,
     optimizer: &mut AdamW,
     start: &mut Start,
-) -> Result<Vec<f64>, RunError> {
+) -> Result<History, RunError> {
     let mut resumed = folder.resume(model, optimizer)?;
     start.saved = resumed.is_some();
     if let (None, Some(parent)) = (&resumed, &job.parent) {
-        let branched = folder.branch(parent, &job.base_dir, model, optimizer)?;
-        resumed = branched.map(|position| (position, Vec::new()));
+        resumed = folder.branch(parent, &job.base_dir, model, optimizer)?;
     }
     if let (None, Some(init)) = (&resumed, &job.spec.init) {
         weights::load(init, &job.base_dir, &mut model.parameters)?;
     }
-    let (position, losses) = resumed.unwrap_or_default();
+    let (position, history) = resumed.unwrap_or_default();
     start.position = position;
-    Ok(losses)
+    (start.rollbacks, start.skipped_samples) = (history.rollbacks, history.skipped_samples);
+    Ok(history)
 }
 
 /// How rank 0 came to an end of what it does alone, on every rank.
@@ -177,54 +193,17 @@ fn told(ranks: Option<&Ranks>, ending: Ending) -> Result<Ending, RunError> {
     Ok(if ranks.told(ending == Ending::Stopped)? { Ending::Stopped } else { Ending::Finished })
 }
 
-/// Measures the weights that a job begins with, and trains nothing. What was asked to stop is measured again later.
-fn measure_only(job: &Job, mut model: Clip, held_out: &[Arc<HeldOut>], stop: &AtomicBool) -> Result<Ending, RunError> {
-    if let Some(init) = &job.spec.init {
-        weights::load(init, &job.base_dir, &mut model.parameters)?;
-    }
-    emit(&Event::Started {
-        parameters: model.parameters.count(),
-        resumed_from_samples: 0,
-        device: device::name(model.device(), job.resources.threads, 1),
-        data: None,
-    })?;
-    let started = Instant::now();
-    if measure(&model, held_out, 0, stop)? == Ending::Stopped {
-        return Ok(Ending::Stopped);
-    }
-    emit(&Event::Finished {
-        samples_seen: 0,
-        train_secs: 0.0,
-        eval_secs: started.elapsed().as_secs_f64(),
-        peak_memory_bytes: device::peak_memory_bytes(),
-    })?;
-    Ok(Ending::Finished)
-}
-
-/// Measures weights on data sets, one after another, and tells what each says. After a stop the rest is left out.
-fn measure<'a>(
-    model: &Clip,
-    held_out: impl IntoIterator<Item = &'a Arc<HeldOut>>,
-    samples_seen: u64,
-    stop: &AtomicBool,
-) -> Result<Ending, RunError> {
-    for held_out in held_out {
-        if stop.load(Ordering::Relaxed) {
-            return Ok(Ending::Stopped);
-        }
-        let Some((measurements, unmeasured)) = held_out.measure(model, stop)? else { return Ok(Ending::Stopped) };
-        emit(&Event::Eval { samples_seen, dataset: held_out.dataset.clone(), measurements, unmeasured })?;
-    }
-    Ok(Ending::Finished)
-}
-
 fn emit(event: &Event) -> Result<(), RunError> {
     report::event(event).map_err(RunError::Report)
 }
 
+type Batches = Receiver<Result<Batch, pool::Error>>;
+
 /// A training under way.
 struct Training<'a> {
     job: &'a Job,
+    source: Arc<Source<pool::Dataset>>,
+    batches: Batches,
     model: Clip,
     optimizer: AdamW,
     folder: Folder,
@@ -234,10 +213,12 @@ struct Training<'a> {
     /// The other processes, if there are any.
     ranks: Option<Ranks>,
     held_out: Vec<Arc<HeldOut>>,
-    /// Losses since the last report that was due by its step. They are kept in checkpoints, so that a report's mean is
-    /// the same after one. Reports between those, of slow steps, leave them: what is due must not depend on the clock.
-    losses: Vec<f64>,
-    /// The newest of them, which have not been read: reading one waits for the device.
+    /// Kept in checkpoints, so that reports are the same after one. Those between the reports that are due, of slow
+    /// steps, leave its losses: what is due must not depend on the clock.
+    history: History,
+    /// If a spike leads back to a checkpoint.
+    rollback: Option<Rollback>,
+    /// The newest losses, which have not been read: reading one waits for the device.
     unread: Vec<Tensor>,
     train_time: Duration,
     eval_time: Duration,
@@ -249,11 +230,15 @@ impl Training<'_> {
         self.ranks.as_ref().is_none_or(Ranks::is_first)
     }
 
-    fn run(
-        mut self,
-        batches: &std::sync::mpsc::Receiver<Result<Batch, pool::Error>>,
-        stop: &AtomicBool,
-    ) -> Result<Ending, RunError> {
+    fn run(mut self, stop: &AtomicBool) -> Result<Ending, RunError> {
+        let ending = self.train(stop);
+        if let (Err(_), Some(rollback)) = (&ending, &mut self.rollback) {
+            rollback.tell_all()?; // What led to it is worth to be seen.
+        }
+        ending
+    }
+
+    fn train(&mut self, stop: &AtomicBool) -> Result<Ending, RunError> {
         let steps = self.job.spec.steps();
         let report_every = steps.div_ceil(REPORTS);
         // A stop between a checkpoint and its evaluations leaves them to the next attempt: here.
@@ -262,31 +247,40 @@ impl Training<'_> {
         }
         let mut reported = Instant::now();
         let mut reported_step = self.position.step;
+        let mut data_wait = Duration::ZERO; // Since the last report.
         while self.position.step < steps {
             let started = Instant::now();
             let lr = learning_rate(&self.job.spec.recipe, self.position.step, steps);
             let step = self.position.step + 1;
             let scheduled = step.is_multiple_of(report_every) || step == steps;
-            let reporting = scheduled || reported.elapsed() >= REPORT_INTERVAL;
-            let batch = batches.recv().map_err(|_| RunError::DataThread)??;
+            // What leads back is seen at the same steps in any run, and told later anyway.
+            let reporting = scheduled || (self.rollback.is_none() && reported.elapsed() >= REPORT_INTERVAL);
+            let asked = Instant::now();
+            let batch = self.batches.recv().map_err(|_| RunError::DataThread)??;
+            data_wait += asked.elapsed();
             let (grad_norm, stopping) = self.step(&batch, lr, reporting, stop)?;
             let (saving, evaluating) = (self.checkpoint_is_due(), self.evaluation_is_due());
-            if !self.is_first() {
-                self.unread.clear();
-            } else if reporting || stopping || saving || evaluating {
-                let loss = self.mean_loss()?;
-                self.train_time += started.elapsed();
-                if let Some(grad_norm) = grad_norm {
-                    let samples = (step - reported_step) * self.job.spec.recipe.global_batch;
-                    let samples_per_sec = samples as f64 / reported.elapsed().as_secs_f64();
-                    self.report(loss, &[("lr", lr), ("grad_norm", grad_norm), ("samples_per_sec", samples_per_sec)])?;
-                    (reported, reported_step) = (Instant::now(), step);
-                    if scheduled {
-                        self.losses.clear();
-                    }
+            let reading = reporting || stopping || saving || evaluating;
+            let spike = if reading { self.read_losses()? } else { None };
+            self.train_time += started.elapsed();
+            if self.rollback.is_some() && (reporting || saving || evaluating) && self.went_back(spike)? {
+                (reported, reported_step, data_wait) = (Instant::now(), self.position.step, Duration::ZERO);
+                continue;
+            }
+            if let (Some(grad_norm), true) = (grad_norm, self.is_first()) {
+                let samples = (step - reported_step) * self.job.spec.recipe.global_batch;
+                let samples_per_sec = samples as f64 / reported.elapsed().as_secs_f64();
+                let metrics = [
+                    ("lr", lr),
+                    ("grad_norm", grad_norm),
+                    ("samples_per_sec", samples_per_sec),
+                    ("data_wait_secs", data_wait.as_secs_f64()),
+                ];
+                self.report(&metrics)?;
+                (reported, reported_step, data_wait) = (Instant::now(), step, Duration::ZERO);
+                if scheduled {
+                    self.history.losses.clear();
                 }
-            } else {
-                self.train_time += started.elapsed();
             }
             if stopping {
                 return self.stop();
@@ -343,34 +337,80 @@ impl Training<'_> {
         Ok((grad_norm, stopping))
     }
 
-    /// Mean of the losses since the last report that was due.
-    fn mean_loss(&mut self) -> Result<f64, RunError> {
+    /// Has rank 0 look at the losses since it last did. Gives the step of the first spike that leads back; those behind
+    /// it count for nothing then.
+    fn read_losses(&mut self) -> Result<Option<u64>, RunError> {
         let unread = std::mem::take(&mut self.unread);
+        if !self.is_first() {
+            return Ok(None);
+        }
         let read = Vec::<f64>::try_from(Tensor::stack(&unread, 0).to_kind(Kind::Double)).unwrap_or_default();
         let first = self.position.step + 1 - read.len() as u64;
-        if let Some(bad) = read.iter().position(|loss| !loss.is_finite()) {
-            return Err(RunError::Diverged { step: first + bad as u64, loss: read[bad] });
+        for (step, loss) in (first..).zip(read) {
+            if !loss.is_finite() {
+                return Err(RunError::Diverged { step, loss });
+            }
+            if self.history.spikes.take(loss) {
+                report::say(format_args!("the loss of step {step} is {loss}: a spike"));
+                if self.rollback.is_some() {
+                    return Ok(Some(step));
+                }
+            }
+            self.history.losses.push(loss);
         }
-        self.losses.extend(read);
-        Ok(self.losses.iter().sum::<f64>() / self.losses.len() as f64)
+        Ok(None)
     }
 
-    fn report(&self, loss: f64, metrics: &[(&str, f64)]) -> Result<(), RunError> {
+    /// After a spike that rank 0 has seen, goes back to the last planned checkpoint, all ranks alike. `false`: there
+    /// was none.
+    fn went_back(&mut self, spike: Option<u64>) -> Result<bool, RunError> {
+        let seen = spike.map_or(-1, |step| step as i64);
+        let seen = self.ranks.as_ref().map_or(Ok(seen), |ranks| ranks.told_number(seen))?;
+        let (Ok(step), Some(rollback)) = (u64::try_from(seen), &mut self.rollback) else { return Ok(false) };
+        let batch = self.job.spec.recipe.global_batch;
+        (self.position, self.history) = rollback.go_back(step, batch, &mut self.model, &mut self.optimizer)?;
+        self.saved = true;
+        self.batches = stream(&self.source, self.position, &self.history, self.job.spec.samples_seen);
+        if self.is_first() {
+            let (position, skipped) = (self.position.samples_seen, self.history.skipped_samples);
+            report::say(format_args!("back at {position} samples, with {skipped} passed over so far"));
+        }
+        Ok(true)
+    }
+
+    /// Tells the step just taken, with the mean of the losses since the last report that was due.
+    fn report(&mut self, metrics: &[(&str, f64)]) -> Result<(), RunError> {
+        let losses = &self.history.losses;
+        let loss = losses.iter().sum::<f64>() / losses.len() as f64;
         let logit_scale = self.model.logit_scale.double_value(&[]);
         // The losses were fine, the step after them was not: the next loss would be no number either.
         if !logit_scale.is_finite() {
             return Err(RunError::Diverged { step: self.position.step, loss: logit_scale });
         }
-        emit(&Event::Step {
+        let counts = [
+            ("spikes", self.history.spikes.count),
+            ("rollbacks", self.history.rollbacks),
+            ("skipped_samples", self.history.skipped_samples),
+        ];
+        let is_last = self.position.step == self.job.spec.steps();
+        let told = if self.rollback.is_some() { &counts[..] } else { &counts[..1] };
+        let told = told.iter().filter(|(_, count)| is_last || *count > 0);
+        let metrics = metrics.iter().copied().chain([("logit_scale", logit_scale)]);
+        let metrics = metrics.chain(told.map(|&(name, count)| (name, count as f64)));
+        self.tell(Event::Step {
             step: self.position.step,
             samples_seen: self.position.samples_seen,
             loss,
-            metrics: metrics
-                .iter()
-                .chain(&[("logit_scale", logit_scale)])
-                .map(|(name, value)| ((*name).to_owned(), *value))
-                .collect(),
+            metrics: metrics.map(|(name, value)| (name.to_owned(), value)).collect(),
         })
+    }
+
+    /// At once, or when the next checkpoint is written.
+    fn tell(&mut self, event: Event) -> Result<(), RunError> {
+        match &mut self.rollback {
+            Some(rollback) => rollback.tell(event, self.position),
+            None => emit(&event),
+        }
     }
 
     /// Whether the step just taken crossed a multiple of `checkpoint_every_samples`, or was the last one.
@@ -383,6 +423,9 @@ impl Training<'_> {
 
     fn checkpoint(&mut self) -> Result<(), RunError> {
         self.saved = true;
+        if let Some(rollback) = &mut self.rollback {
+            rollback.confirm(&self.model, &self.optimizer, self.position, &self.history)?;
+        }
         let moments = match &self.ranks {
             Some(ranks) => ranks.moments(&self.optimizer, &self.model.parameters)?,
             None => [self.optimizer.first.shallow_clone(), self.optimizer.second.shallow_clone()],
@@ -390,13 +433,13 @@ impl Training<'_> {
         if !self.is_first() {
             return Ok(());
         }
-        let (path, sha256) = self.folder.write(&self.model, moments.each_ref(), self.position, &self.losses)?;
+        let (path, sha256) = self.folder.write(&self.model, moments.each_ref(), self.position, &self.history)?;
         let Position { step, samples_seen, .. } = self.position;
         emit(&Event::Checkpoint { step, samples_seen, path, sha256 })
     }
 
-    fn stop(mut self) -> Result<Ending, RunError> {
-        if !self.saved {
+    fn stop(&mut self) -> Result<Ending, RunError> {
+        if !self.saved && self.rollback.is_none() {
             self.checkpoint()?;
         }
         Ok(Ending::Stopped)
@@ -421,14 +464,22 @@ impl Training<'_> {
         }
         let started = Instant::now();
         let measured = if self.is_first() {
-            let due = (0..self.held_out.len()).filter(|index| self.is_due(*index)).map(|index| &self.held_out[index]);
-            measure(&self.model, due, self.position.samples_seen, stop)?
+            let due = (0..self.held_out.len()).filter(|index| self.is_due(*index));
+            let due: Vec<_> = due.map(|index| Arc::clone(&self.held_out[index])).collect();
+            let (position, rollback) = (self.position, &mut self.rollback);
+            measure(&self.model, &due, position.samples_seen, stop, |event| match rollback {
+                Some(rollback) => rollback.tell(event, position),
+                None => emit(&event),
+            })?
         } else {
             Ending::Finished
         };
         let ending = told(self.ranks.as_ref(), measured)?;
         if ending == Ending::Finished {
             self.position.evaluated_samples = Some(self.position.samples_seen);
+            if let Some(rollback) = &mut self.rollback {
+                rollback.evaluated(self.position);
+            }
             self.eval_time += started.elapsed();
         }
         Ok(ending)

@@ -44,6 +44,7 @@ class Training:
             os.environ["WORLD_SIZE"] = "1"  # open_clip_train also asks Slurm's variables, which count other tasks.
         torch.set_num_threads(max(1, job.threads))
         self.losses, self.reported_step, self.reported, self.scalars = [], 0, time.monotonic(), {}
+        self.data_wait = 0.0  # Seconds since the last report.
         self.train_secs, self.eval_secs, self.model = 0.0, 0.0, None
 
     def ask_to_stop(self, *_):
@@ -189,16 +190,17 @@ class Training:
                 "`grad_clip_norm`"
             )
         self.losses.append(value)
+        self.data_wait += self.scalars["train/data_time"]
         if step % math.ceil(self.job.steps / REPORTS) == 0 or step == self.job.steps:
             now = time.monotonic()
             rate = (step - self.reported_step) * self.job.batch / (now - self.reported)
             metrics = {
                 "lr": self.scalars["train/lr"], "logit_scale": math.log(self.scalars["train/scale"]),
-                "samples_per_sec": rate,
+                "samples_per_sec": rate, "data_wait_secs": self.data_wait,
             }
             loss = sum(self.losses) / len(self.losses)
             self._say("step", step=step, samples_seen=step * self.job.batch, loss=loss, metrics=metrics)
-            self.losses, self.reported, self.reported_step = [], now, step
+            self.losses, self.reported, self.reported_step, self.data_wait = [], now, step, 0.0
 
     def after_epoch(self, model, data, epoch, args, tb_writer=None, tokenizer=None):
         """Measures what is due, and says whether open_clip_train is to save."""

@@ -89,7 +89,8 @@ def curve(events):
     rows = {}
     for event in events:
         if event["event"] == "step":
-            metrics = {name: value for name, value in event["metrics"].items() if name != "samples_per_sec"}
+            timed = ("samples_per_sec", "data_wait_secs")
+            metrics = {name: value for name, value in event["metrics"].items() if name not in timed}
             rows[event["step"]] = (event["samples_seen"], event["loss"], metrics)
     return rows
 

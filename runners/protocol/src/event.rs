@@ -155,6 +155,9 @@ pub struct Description {
     /// Whether it can go on from a checkpoint of another job: [`crate::Job::parent`].
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub branches: bool,
+    /// Whether it can go back to a checkpoint after a loss spike: [`crate::OnSpike::Rollback`].
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub rolls_back: bool,
 }
 
 /// One line on standard input of `RUNNER serve`: train this job next.

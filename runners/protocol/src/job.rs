@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
 
-use crate::{FineTuningPlan, NamedModel, ProbePlan, Recipe, Schedule};
+use crate::{FineTuningPlan, NamedModel, OnSpike, ProbePlan, Recipe, Schedule};
 
 /// One attempt at a job, as written to `job.json` by `sweep-worker`.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -252,7 +252,8 @@ pub struct Ranks {
 impl JobSpec {
     /// The spec as hashed: names and paths of pools are left out, since the digest
     /// already says what the data are, and so are the distance
-    /// and number of checkpoints, since a job that was resumed gives the same result. Of a job that only measures,
+    /// and number of checkpoints, since a job that was resumed gives the same result (the distance counts where a loss
+    /// spike leads back to a checkpoint). Of a job that only measures,
     /// nothing counts that is for training.
     #[must_use]
     pub fn identity(&self) -> JobSpec {
@@ -263,7 +264,10 @@ impl JobSpec {
         if let Some(init) = &mut identity.init {
             init.path = PathBuf::new();
         }
-        identity.recipe.checkpoint_every_samples = None;
+        // Where a rollback goes back to decides what is trained on.
+        if identity.recipe.on_spike == OnSpike::GoOn {
+            identity.recipe.checkpoint_every_samples = None;
+        }
         identity.recipe.keep_checkpoints = None;
         identity.data.path = PathBuf::new();
         identity.data.pool.clear();
@@ -302,12 +306,14 @@ impl JobSpec {
     }
 
     /// The training that this one is the end of, with [`Schedule::ConstantCooldown`]: all before the cooldown, which
-    /// does not depend on the samples seen. It measures nothing. `None`: there is no such part.
+    /// does not depend on the samples seen. It measures nothing. `None`: there is no such part, or a spike may lead
+    /// back across its end.
     #[must_use]
     pub fn trunk(&self) -> Option<JobSpec> {
         let cooldown = self.recipe.cooldown_steps(self.steps());
         let steps = self.steps() - cooldown;
-        (self.recipe.schedule == Schedule::ConstantCooldown && cooldown > 0 && steps > 0).then(|| JobSpec {
+        let is_cut = self.recipe.schedule == Schedule::ConstantCooldown && self.recipe.on_spike == OnSpike::GoOn;
+        (is_cut && cooldown > 0 && steps > 0).then(|| JobSpec {
             samples_seen: steps * self.recipe.global_batch,
             recipe: Recipe { schedule: Schedule::Constant, cooldown_samples: 0, ..self.recipe.clone() },
             evaluations: Vec::new(),

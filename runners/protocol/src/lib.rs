@@ -36,7 +36,9 @@ pub use model::{
     VisionConfig,
 };
 pub use probe::{Choose, ProbePlan, Shots};
-pub use recipe::{Alpha, Augmentation, Interpolation, Loss, Precision, Preprocess, Recipe, ResizeMode, Schedule};
+pub use recipe::{
+    Alpha, Augmentation, Interpolation, Loss, OnSpike, Precision, Preprocess, Recipe, ResizeMode, Schedule,
+};
 pub use shipped::{MODEL_ALIASES, SHIPPED_MODELS, shipped_model};
 
 /// Version of the JSON described here. A runner that speaks another one is refused before anything starts.

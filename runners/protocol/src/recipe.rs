@@ -45,6 +45,9 @@ pub struct Recipe {
     pub preprocess: Preprocess,
     /// Largest gradient norm, if clipped.
     pub grad_clip_norm: Option<f64>,
+    /// What follows a loss spike.
+    #[serde(default, skip_serializing_if = "OnSpike::is_default")]
+    pub on_spike: OnSpike,
     /// A checkpoint every so many samples (and one at the end and on request).
     pub checkpoint_every_samples: Option<u64>,
     /// Checkpoints that stay on disk; left out: as the runner has it, at least the newest. No part of a job's identity.
@@ -75,6 +78,7 @@ impl Recipe {
             alpha: Alpha::default(),
             preprocess: Preprocess::default(),
             grad_clip_norm: None,
+            on_spike: OnSpike::GoOn,
             checkpoint_every_samples: None,
             keep_checkpoints: None,
             extra: BTreeMap::new(),
@@ -134,6 +138,24 @@ impl Loss {
     #[expect(clippy::trivially_copy_pass_by_ref, reason = "serde's signature")]
     fn is_default(&self) -> bool {
         *self == Loss::default()
+    }
+}
+
+/// What follows a loss spike, as the runner defines it.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum OnSpike {
+    /// Nothing: it is counted.
+    #[default]
+    GoOn,
+    /// Training goes back to the last checkpoint of `checkpoint_every_samples`, and on with the data behind the spike.
+    Rollback,
+}
+
+impl OnSpike {
+    #[expect(clippy::trivially_copy_pass_by_ref, reason = "serde's signature")]
+    fn is_default(&self) -> bool {
+        *self == OnSpike::default()
     }
 }
 

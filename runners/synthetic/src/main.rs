@@ -75,6 +75,7 @@ fn describe() -> Result<()> {
         ranks: true,
         init: false,
         branches: true,
+        rolls_back: false,
     };
     writeln!(std::io::stdout(), "{}", serde_json::to_string(&description)?).context("can't write to standard output")
 }

@@ -17,7 +17,7 @@ use sweep::plan::{Inputs, Plan, plan};
 use sweep::schedule::driver::{Outcome, StopRequest, Sweep, drive};
 use sweep::schedule::{Policy, Scheduler};
 use sweep::spec::{self, Source};
-use sweep::store::{Batch, Claim, End, Ending, NextRequest, Store};
+use sweep::store::{Batch, Claim, End, Ending, Energy, NextRequest, Store};
 use tokio::sync::{Notify, watch};
 
 use crate::harness::Project;
@@ -105,7 +105,7 @@ impl World {
             };
             let next = (nth < JOBS_A_WORKER).then_some(&next);
             let batch = Batch::new(&events(&held), 4);
-            let end = Some(End { ending: &ending, next });
+            let end = Some(End { ending: &ending, energy: Energy::default(), next });
             let mut stored = self.store.events_store(&held, held.attempt_id, &batch, end).await?;
             if self.happens("answer to an end is lost", 100) {
                 let again = self.store.events_store(&held, held.attempt_id, &batch, end).await?;
@@ -229,6 +229,7 @@ fn many(jobs: usize) -> Plan {
     let runner = Description {
         init: false,
         branches: false,
+        rolls_back: false,
         name: "made-up".to_owned(),
         version: "1".to_owned(),
         protocol: protocol::PROTOCOL_VERSION,

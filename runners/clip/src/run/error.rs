@@ -12,6 +12,8 @@ use crate::ranks::RanksError;
 use crate::tokenizer::TokenizerError;
 use crate::weights::WeightsError;
 
+use super::rollback::ROLLBACKS_MAX;
+
 /// Why a job ended before its end.
 #[derive(Debug, thiserror::Error)]
 pub enum RunError {
@@ -82,6 +84,14 @@ pub enum RunError {
         /// NaN or infinite.
         loss: f64,
     },
+    /// Going back after spikes does not help.
+    #[error(
+        "the loss spiked at step {step}, after {ROLLBACKS_MAX} rollbacks: training diverged; try a lower learning rate, a longer warmup or `grad_clip_norm`"
+    )]
+    Spiking {
+        /// The step, counted from 1.
+        step: u64,
+    },
     /// Nobody reads events any more.
     #[error("cannot write an event")]
     Report(#[source] io::Error),
@@ -94,7 +104,7 @@ impl RunError {
     /// Whether another try may help.
     pub(super) fn kind(&self) -> FailureKind {
         match self {
-            RunError::Diverged { .. } => FailureKind::Diverged,
+            RunError::Diverged { .. } | RunError::Spiking { .. } => FailureKind::Diverged,
             RunError::Pool(error) | RunError::Evaluate(EvaluateError::Pool(error)) => match error {
                 pool::Error::Io { .. } => FailureKind::Crash,
                 _ => FailureKind::BadInput,

@@ -207,6 +207,7 @@ fn recipe() -> Recipe {
         alpha: protocol::Alpha::Drop,
         preprocess: protocol::Preprocess::default(),
         grad_clip_norm: Some(1.0),
+        on_spike: protocol::OnSpike::GoOn,
         checkpoint_every_samples: None,
         keep_checkpoints: None,
         extra: std::collections::BTreeMap::new(),

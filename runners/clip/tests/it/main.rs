@@ -6,6 +6,7 @@ mod probing;
 mod ranks;
 mod refusals;
 mod serving;
+mod spiking;
 mod training;
 mod tuning;
 mod weights;

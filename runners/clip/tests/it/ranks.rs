@@ -11,7 +11,7 @@ use safetensors::SafeTensors;
 use crate::harness::{Bench, events, last_checkpoint, measured, run, start};
 
 /// Starts `world` processes on a job.
-fn start_ranks(job: &Job, world: usize) -> Vec<Child> {
+pub(crate) fn start_ranks(job: &Job, world: usize) -> Vec<Child> {
     let socket = TcpListener::bind(("127.0.0.1", 0)).expect("a free port");
     let master_port = socket.local_addr().expect("it is bound").port();
     drop(socket);
@@ -33,7 +33,7 @@ fn start_ranks(job: &Job, world: usize) -> Vec<Child> {
 }
 
 /// Exit codes of all ranks; all but the first have said nothing on standard output.
-fn codes_of(ranks: impl IntoIterator<Item = Child>) -> Vec<Option<i32>> {
+pub(crate) fn codes_of(ranks: impl IntoIterator<Item = Child>) -> Vec<Option<i32>> {
     let code = |child: Child| {
         let output = child.wait_with_output().expect("clip-runner ends");
         assert!(output.stdout.is_empty(), "events are rank 0's: {}", String::from_utf8_lossy(&output.stdout));
@@ -43,7 +43,7 @@ fn codes_of(ranks: impl IntoIterator<Item = Child>) -> Vec<Option<i32>> {
 }
 
 /// Runs a job on `world` ranks to its end, and gives rank 0's events.
-fn run_ranks(job: &Job, world: usize) -> Vec<Event> {
+pub(crate) fn run_ranks(job: &Job, world: usize) -> Vec<Event> {
     let mut ranks = start_ranks(job, world);
     let first = ranks.remove(0).wait_with_output().expect("clip-runner ends");
     assert_eq!(codes_of(ranks), vec![Some(exit::FINISHED); world - 1]);

@@ -38,6 +38,10 @@ fn jobs_that_cannot_work() {
     );
     let ranks = Ranks { world_size: 33, master_addr: "localhost".into(), master_port: 29_500 };
     assert_says(&refused(|job| job.ranks = Some(ranks)), &["`ranks.world_size` is 33", "1 to the global batch, 32"]);
+    assert_says(
+        &refused(|job| job.spec.recipe.on_spike = protocol::OnSpike::Rollback),
+        &["`recipe.on_spike` is rollback", "needs `checkpoint_every_samples`"],
+    );
     let extra = |job: &mut Job| {
         job.spec.recipe.extra.insert("momentum".into(), 0.5);
     };
