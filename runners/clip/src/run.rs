@@ -269,7 +269,7 @@ impl Training<'_> {
             let scheduled = step.is_multiple_of(report_every) || step == steps;
             let reporting = scheduled || reported.elapsed() >= REPORT_INTERVAL;
             let batch = batches.recv().map_err(|_| RunError::DataThread)??;
-            let (grad_norm, stopping) = self.step(&batch, lr, reporting, stop)?;
+            let (grad_norm, stopping) = self.step(batch, lr, reporting, stop)?;
             let (saving, evaluating) = (self.checkpoint_is_due(), self.evaluation_is_due());
             if !self.is_first() {
                 self.unread.clear();
@@ -315,7 +315,7 @@ impl Training<'_> {
     /// the last.
     fn step(
         &mut self,
-        batch: &Batch,
+        batch: Batch,
         lr: f64,
         reported: bool,
         stop: &AtomicBool,
@@ -323,7 +323,10 @@ impl Training<'_> {
         let (model, recipe) = (&mut self.model, &self.job.spec.recipe);
         let options = StepOptions::new(recipe, model.device());
         let comm = self.ranks.as_ref().map(Ranks::comm);
-        let (loss, gradients) = step::gradients(model, &model.inputs(batch), options, comm)?;
+        let inputs = model.inputs(&batch);
+        drop(batch); // A copy less while activations are kept.
+        let (loss, gradients) = step::gradients(model, &inputs, options, comm)?;
+        drop(inputs);
         let threads = self.job.resources.threads;
         let (grad_norm, stopping) = if let Some(ranks) = &self.ranks {
             let stop = stop.load(Ordering::Relaxed);

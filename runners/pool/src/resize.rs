@@ -4,6 +4,8 @@
 //! Pillow resamples one direction, rounds to bytes, then the other, and rounds again; weights are whole numbers of
 //! 2^-22. The kernel is widened when shrinking, and weights that fall outside of the image go to those inside.
 
+#![expect(clippy::inline_always, reason = "the loops are compiled for the processor that their caller asks for")]
+
 use std::ops::Range;
 
 use protocol::Interpolation;
