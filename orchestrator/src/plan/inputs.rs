@@ -10,7 +10,7 @@ use sha2::{Digest, Sha256};
 
 use super::expand::{Inputs, plan};
 use super::model_file::{self, FormError};
-use super::{Plan, Site, pool, runner, runner::RunnerError, slurm_options, weights};
+use super::{Plan, Site, machine, pool, runner, runner::RunnerError, slurm_options, weights};
 use crate::spec::{self, Backend, Place, Problem, Source, Spec, SpecError};
 
 /// Why a spec can't be planned.
@@ -111,6 +111,7 @@ pub fn look(spec: &mut Spec, placement: &Placement, hashing: Hashing) -> Result<
     let base_dir = std::env::current_dir().map_err(LoadError::CurrentDir)?;
     let mut inputs = gather(spec, &base_dir, hashing)?;
     inputs.site.clone_from(&placement.site);
+    inputs.memory = machine::memory(spec, &inputs);
     Ok(inputs)
 }
 
@@ -191,8 +192,19 @@ pub fn gather(spec: &Spec, base_dir: &Path, hashing: Hashing) -> Result<Inputs, 
         return Err(SpecError::new(&spec.source, problems).into());
     }
     let (secs_per_sample, base_dir) = (BTreeMap::new(), base_dir.to_owned());
-    let site = None;
-    Ok(Inputs { runner, companion_runner, runner_path, pools, model_files, weights, secs_per_sample, base_dir, site })
+    let (site, memory) = (None, None);
+    Ok(Inputs {
+        runner,
+        companion_runner,
+        runner_path,
+        pools,
+        model_files,
+        weights,
+        secs_per_sample,
+        memory,
+        base_dir,
+        site,
+    })
 }
 
 /// The most often measured speed of each model. For Slurm, on slots that say something of its nodes: of the same kind

@@ -246,6 +246,7 @@ fn many(jobs: usize) -> Plan {
         model_files: BTreeMap::new(),
         secs_per_sample: BTreeMap::new(),
         site: None,
+        memory: None,
         base_dir: "/".into(),
     };
     plan(&spec, &inputs).expect("it can be planned")
