@@ -89,6 +89,14 @@ sqlx-check: setup ## Fail if .sqlx/ is not what the queries need
 bench-step: build ## A training step beside open_clip's on three small models, 15 minutes (needs 2.5 GB of PyTorch, once)
 	@CLIP_RUNNER="$(TARGET)/debug/clip-runner" scripts/kernels-python.sh runners/clip/bench/step.py
 
+.PHONY: bench-data
+bench-data: build ## The loader beside webdataset, Pillow and torchvision, one core each (fetches 173 MB; 2.5 GB of PyTorch, once)
+	@CLIP_RUNNER="$(TARGET)/debug/clip-runner" SWEEP_POOL="$(TARGET)/debug/sweep-pool" scripts/bench-data.sh
+
+.PHONY: bench-memory
+bench-memory: build ## Peak memory of trainings on this CPU beside what `sweep plan` says of them: one table
+	@SWEEP="$(SWEEP)" SWEEP_POOL="$(TARGET)/debug/sweep-pool" scripts/bench-memory.sh
+
 .PHONY: bench-orchestrator
 bench-orchestrator: build ## Planning, starting, storing at 100,000 jobs, beside HyperQueue: one table, 3 minutes
 	@scripts/bench-orchestrator.sh "$(SWEEP)"

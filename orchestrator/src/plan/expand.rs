@@ -13,6 +13,7 @@ use super::{
     canonical::canonical,
     companions,
     evaluations::{Measured, evaluations},
+    fits::{self, MemoryLimit},
     memory::peak_bytes,
     rollback::no_rollback,
     rules,
@@ -28,7 +29,7 @@ use crate::spec::{Backend, Cell, DataSize, Path, Place, Problem, Spec, SpecError
 pub const OPEN_CLIP_CONFIG: &str = "open_clip_config.json";
 
 /// The name by which clip-runner goes in plans.
-const CLIP_RUNNER: &str = "clip";
+pub(super) const CLIP_RUNNER: &str = "clip";
 
 /// What a plan needs from outside.
 #[derive(Debug, Clone)]
@@ -47,6 +48,8 @@ pub struct Inputs {
     pub weights: BTreeMap<String, WeightsInfo>,
     /// Measured seconds a sample on one slot, by model name, where there are any.
     pub secs_per_sample: BTreeMap<String, f64>,
+    /// Memory that a job can have, where it is known.
+    pub memory: Option<MemoryLimit>,
     /// Folder that relative paths of the spec start from.
     pub base_dir: PathBuf,
     /// The site's profile, for Slurm.
@@ -74,7 +77,7 @@ pub(super) fn hex(bytes: &[u8]) -> String {
 pub fn plan(spec: &Spec, inputs: &Inputs) -> Result<Plan, SpecError> {
     let mut problems = Vec::from_iter(too_many_ranks(spec, inputs));
     problems.extend(side_by_side_over_nodes(spec, inputs));
-    problems.extend(no_init(spec, inputs).into_iter().chain(no_rollback(spec, inputs)));
+    problems.extend(weights::none_taken(spec, inputs).into_iter().chain(no_rollback(spec, inputs)));
     problems.extend(companions::not_measured(spec, inputs));
     let training = training_pool(spec, inputs, &mut problems);
     let measured = evaluations(spec, inputs, &mut problems);
@@ -223,18 +226,6 @@ fn side_by_side_over_nodes(spec: &Spec, inputs: &Inputs) -> Option<Problem> {
     Some(problem.help("leave one of the two out: jobs side by side share one node"))
 }
 
-/// Weights to start from, for a runner that takes none.
-fn no_init(spec: &Spec, inputs: &Inputs) -> Option<Problem> {
-    if inputs.runner.init || !spec.names_weights() {
-        return None;
-    }
-    let cell = cells(spec).into_iter().find(|cell| cell.recipe.init.is_some())?;
-    let place = recipe_place(spec, &cell, "init");
-    let message = format!("`{place}` names weights, but runner `{}` starts from random ones", inputs.runner.name);
-    let problem = Problem::new(Place::Value(place), message, "not with this runner");
-    Some(problem.help("a runner that takes weights says `\"init\": true` in `describe`: runners/protocol"))
-}
-
 /// The pool to train on, under the spec's name for it. A runner that reads no data gets a stand-in, known by its name.
 fn training_pool(spec: &Spec, inputs: &Inputs, problems: &mut Vec<Problem>) -> Option<PoolInfo> {
     if !inputs.runner.reads_data {
@@ -364,11 +355,15 @@ fn job(
         model: Arc::clone(&model),
     };
     let size = config.size();
+    if let Some(problem) = fits::problem(spec, inputs, cell, &planned, &size) {
+        push_once(problems, problem);
+        return None;
+    }
     Some(PlannedJob {
         job_key: job_key(&planned.to_job_spec()),
         compute: config.training_size().compute(samples_seen),
         unique_samples: data_size.min(samples_seen),
-        memory_bytes: peak_bytes(config, &size, &planned),
+        memory_bytes: peak_bytes(config, &size, &planned, fits::device(spec, inputs)),
         secs: inputs.secs_per_sample.get(&model.name).map(|secs| secs * samples_seen as f64),
         parent: None,
         size,

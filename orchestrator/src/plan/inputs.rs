@@ -10,7 +10,7 @@ use sha2::{Digest, Sha256};
 
 use super::expand::{Inputs, plan};
 use super::model_file::{self, FormError};
-use super::{Plan, Site, pool, runner, runner::RunnerError, slurm_options, weights};
+use super::{Plan, Site, machine, pool, runner, runner::RunnerError, slurm_options, weights};
 use crate::spec::{self, Backend, Place, Problem, Source, Spec, SpecError};
 
 /// Why a spec can't be planned.
@@ -112,6 +112,7 @@ pub fn look(spec: &mut Spec, placement: &Placement, hashing: Hashing) -> Result<
     let base_dir = std::env::current_dir().map_err(LoadError::CurrentDir)?;
     let mut inputs = gather(spec, &base_dir, hashing)?;
     inputs.site.clone_from(&placement.site);
+    inputs.memory = machine::memory(spec, &inputs);
     Ok(inputs)
 }
 
@@ -192,7 +193,7 @@ pub fn gather(spec: &Spec, base_dir: &Path, hashing: Hashing) -> Result<Inputs, 
         return Err(SpecError::new(&spec.source, problems).into());
     }
     let (secs_per_sample, base_dir) = (BTreeMap::new(), base_dir.to_owned());
-    let (site, tuned) = (None, BTreeMap::new());
+    let (site, memory, tuned) = (None, None, BTreeMap::new());
     Ok(Inputs {
         runner,
         companion_runner,
@@ -201,6 +202,7 @@ pub fn gather(spec: &Spec, base_dir: &Path, hashing: Hashing) -> Result<Inputs, 
         model_files,
         weights,
         secs_per_sample,
+        memory,
         base_dir,
         site,
         tuned,

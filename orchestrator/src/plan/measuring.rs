@@ -6,7 +6,7 @@ use protocol::{Description, EvaluationPlan, JobSpec, RunnerIdentity, Weights};
 
 use super::evaluations::{Measured, evaluations};
 use super::expand::assembled;
-use super::memory::peak_bytes;
+use super::memory::{Device, peak_bytes};
 use super::{Inputs, Plan, PlannedJob, PlannedSpec, PoolInfo, job_key};
 use crate::spec::{Spec, SpecError};
 
@@ -37,7 +37,7 @@ pub fn measuring_job(runner: &Description, spec: &JobSpec, init: Weights, evalua
         job_key: job_key(&planned.to_job_spec()),
         compute: size.compute(0),
         unique_samples: 0,
-        memory_bytes: peak_bytes(&spec.model.config, &size, &planned),
+        memory_bytes: peak_bytes(&spec.model.config, &size, &planned, Device::Cpu),
         secs: None,
         parent: None,
         size,

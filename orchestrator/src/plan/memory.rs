@@ -1,8 +1,18 @@
-//! How much memory a job needs, from closed forms.
+//! How much memory a job needs, from closed forms that are held against real runs: `make bench-memory`,
+//! `runners/clip/RESULTS.md`.
 
-use protocol::{FineTuningPlan, Loss, ModelConfig, ModelSize, Precision, Recipe};
+use protocol::{FineTuningPlan, ImagePool, Loss, ModelConfig, ModelSize, Precision, Recipe};
 
 use super::PlannedSpec;
+
+/// Where a job's arithmetic happens, and so whose memory is counted.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Device {
+    /// The process's own: code, loader and what the heap can't use again are in it.
+    Cpu,
+    /// A GPU's: what libtorch holds there. CUDA's own context is not in it.
+    Gpu,
+}
 
 /// What the fused loss keeps of the logits at most.
 const LOGITS_BYTES_MAX: f64 = (1_u64 << 30) as f64;
@@ -10,56 +20,187 @@ const LOGITS_BYTES_MAX: f64 = (1_u64 << 30) as f64;
 /// Images or texts that clip-runner embeds at a time.
 const MEASURED_AT_A_TIME: u64 = 256;
 
-/// Estimated peak bytes of training on one device:
+/// clip-runner before it has a model, with libtorch, tokenizer and thread pools loaded. Measured.
+const PROCESS_BYTES: f64 = 148e6;
+
+/// A batch that is being made, one that waits, and the one of the step.
+const BATCHES_ON_CPU: f64 = 3.0;
+
+/// Bytes of decoded pixels that the loader maps at most: `pool::OpenOptions::cache_bytes`. More are decoded as needed.
+const PIXELS_BYTES_MAX: f64 = (4_u64 << 30) as f64;
+
+/// Keys, captions and tokens of a pair.
+const PAIR_BYTES: f64 = 300.0;
+
+/// What of a CPU's heap can't be used again, in numbers of 4 bytes for each token of a block and W: libtorch asks for
+/// aligned blocks, which need a little more room than the same block left when it was freed. So what lives for one
+/// operation leaves holes. Measured, as the difference to the same run with every block mapped on its own (which needs
+/// none, and half as much processor time again): 4 to 6 for 2 to 6 blocks.
+const HOLES: f64 = 4.5;
+
+/// The same of a batch in parts, once for each tower: a block's two inputs and both sides of its activation, which the
+/// pass without a graph took one after another, and the pass with one keeps.
+const HOLES_OF_PARTS: f64 = 10.0;
+
+/// Estimated peak bytes of training in one process:
 ///
 /// ```text
-/// 16 N                                   weights, gradients and AdamW's two moments, fp32
-/// + B/k b (sum over towers of L T (8 W + 2 H + heads T))    activations kept for the backward pass
-/// + 4 B 3 S^2 + 4 B x 8 E                images; embeddings, their gradients and copies
+/// 16 N                      weights, gradients and AdamW's two moments, fp32
+/// + 4 N if k > 1            gradients of a part beside their sum
+/// + 2 N if amp_bf16, GPU    weights as the products saw them
+/// + B/k (image + text)      activations kept for the backward pass
+/// + 4 B 8 E                 embeddings, their gradients and copies
 /// + min(4 B^2, 1 GiB), or 3 x 4 B^2      logits: fused, or by reference with their gradients
+/// + 12 B (S^2 + p^2)        images as patches: once on a GPU, in three batches on a CPU
+///
+/// a tower of L blocks on T tokens of width W, H hidden, b bytes an activation (4, or 2 with amp_bf16 on a GPU):
+///   (L - 1) T (8 W + b (6 W + 2 H) + 4 heads)    a block's two inputs, fp32; norms, queries, keys, values, mixed
+///                                                values, both sides of the activation; log-sums of attention
+///   + T (4 W + 5 b W)                            the last block, of whose tokens one is pooled: input, norm, keys
+///                                                and values, and these once more, laid out for the product
 /// ```
 ///
-/// N parameters, B global batch in k parts (`accum_freq`), b bytes of an activation (4, or 2 with `amp_bf16`), L
-/// blocks, T tokens, W width, H hidden width, S image side, E embedding width. A pre-LN block keeps its two inputs and
-/// their norms (4 W), queries, keys and values (3 W), the attention's output (W), both sides of the activation function
-/// (2 H), and the attention weights where no fused kernel makes them again. Counted by hand, not measured: good for
-/// "does it fit", not for the last 20 %. Activations of a ResNet are not counted.
-pub fn memory_bytes(config: &ModelConfig, size: &ModelSize, recipe: &Recipe) -> u64 {
-    let bytes = activation_bytes(recipe.precision);
-    let (vision, text) = (&config.vision_cfg, &config.text_cfg);
-    let activations = image_activations(config, vision.patches_kept() + 1)
-        + activations(text.layers, text.positions(), text.width, text.hidden_width(), text.heads);
-    let batch = recipe.global_batch as f64;
-    let images = 4.0 * batch * 3.0 * (vision.image_size as f64).powi(2);
+/// Attention weights are not kept: libtorch's fused kernels make them again, on CPUs, too. On a CPU there are also the
+/// process, the pixels of the pool as far as they are mapped (the kernel can take those back), and holes in the heap.
+/// Not counted: activations of a ResNet, originals that random crops are cut from, CUDA's context.
+pub fn memory_bytes(config: &ModelConfig, size: &ModelSize, recipe: &Recipe, pairs: u64, device: Device) -> u64 {
+    let vision = &config.vision_cfg;
+    let (parameters, batch) = (size.parameters() as f64, recipe.global_batch as f64);
+    let part = batch / recipe.accum_freq as f64;
+    let precision = stored(recipe.precision, device);
+    let half = precision == Precision::AmpBf16;
+    let states = 16.0 + if recipe.accum_freq > 1 { 4.0 } else { 0.0 } + if half { 2.0 } else { 0.0 };
+    let (image_tower, text_tower) = (image_tower(config, vision.patches_kept() + 1), text_tower(config));
+    let side = (vision.image_size.pow(2) + vision.patch_size.pow(2)) as f64;
+    // Products in bfloat16 keep patches as they saw them.
+    let activations =
+        image_tower.kept(precision) + text_tower.kept(precision) + if half { 6.0 * side } else { 0.0 };
     let logits = match recipe.loss {
         Loss::Fused | Loss::Siglip => {
             (4.0 * batch * batch).min(LOGITS_BYTES_MAX) + 32.0 * batch * config.embed_dim as f64
         }
         Loss::Reference => 12.0 * batch * batch,
     };
-    let part = batch / recipe.accum_freq as f64;
-    let total = 16.0 * size.parameters() as f64 + part * bytes * activations + images + logits;
+    let images = 12.0 * batch * side;
+    let total = states * parameters + part * activations + logits;
+    let total = match device {
+        Device::Gpu => total + images,
+        Device::Cpu => {
+            let holes_of = |tower: &Tower| {
+                let of_parts = if recipe.accum_freq > 1 { HOLES_OF_PARTS } else { 0.0 };
+                4.0 * (HOLES * tower.layers as f64 + of_parts) * (tower.tokens * tower.width) as f64
+            };
+            let holes = part * (holes_of(&image_tower) + holes_of(&text_tower));
+            let pixels = pairs as f64 * 3.0 * (vision.image_size as f64).powi(2);
+            let mapped = if pixels > PIXELS_BYTES_MAX { 0.0 } else { pixels };
+            total + BATCHES_ON_CPU * images + holes + PROCESS_BYTES + mapped + pairs as f64 * PAIR_BYTES
+        }
+    };
     total as u64
+}
+
+/// What activations are kept in: products of bfloat16 round their factors in the cache on a CPU, and keep nothing of it.
+fn stored(precision: Precision, device: Device) -> Precision {
+    if device == Device::Cpu { Precision::Fp32 } else { precision }
 }
 
 /// The same of a job with all that it measures: fine-tuning trains a copy of the image tower beside the model, and the
 /// moments of a training.
-pub fn peak_bytes(config: &ModelConfig, size: &ModelSize, spec: &PlannedSpec) -> u64 {
-    let precision = spec.recipe.precision;
+pub fn peak_bytes(config: &ModelConfig, size: &ModelSize, spec: &PlannedSpec, device: Device) -> u64 {
+    let precision = stored(spec.recipe.precision, device);
+    let process = if device == Device::Cpu { PROCESS_BYTES as u64 } else { 0 };
     let tunings = spec.evaluations.iter().filter_map(|evaluation| evaluation.fine_tuning.as_ref());
     let tuning = tunings.map(|plan| tuning_bytes(config, size, precision, plan)).max().unwrap_or_default();
     if spec.measures_only() {
-        measuring_bytes(config, size) + tuning
+        process + measuring_bytes(config, size) + tuning
     } else {
-        memory_bytes(config, size, &spec.recipe).max(12 * size.parameters() + tuning)
+        let training = memory_bytes(config, size, &spec.recipe, spec.data_size, device);
+        training.max(process + 12 * size.parameters() + tuning)
     }
+}
+
+/// The smallest number of parts of a batch with which a job needs no more than so many bytes, and what it needs then.
+pub fn accum_freq_that_fits(
+    config: &ModelConfig,
+    size: &ModelSize,
+    spec: &PlannedSpec,
+    device: Device,
+    bytes: u64,
+) -> Option<(u64, u64)> {
+    let batch = spec.recipe.global_batch;
+    let needed = |accum_freq: u64| {
+        let recipe = std::sync::Arc::new(Recipe { accum_freq, ..Recipe::clone(&spec.recipe) });
+        (accum_freq, peak_bytes(config, size, &PlannedSpec { recipe, ..spec.clone() }, device))
+    };
+    let mut parts = (spec.recipe.accum_freq + 1..=batch).filter(|parts| batch.is_multiple_of(*parts));
+    parts.find_map(|parts| Some(needed(parts)).filter(|(_, needs)| *needs <= bytes))
 }
 
 fn tuning_bytes(config: &ModelConfig, size: &ModelSize, precision: Precision, plan: &FineTuningPlan) -> u64 {
     let vision = &config.vision_cfg;
-    let image = activation_bytes(precision) * image_activations(config, vision.patches() + 1)
-        + 12.0 * (vision.image_size as f64).powi(2);
+    let image = image_tower(config, vision.patches() + 1).kept(precision) + 12.0 * (vision.image_size as f64).powi(2);
     16 * size.image_parameters + (plan.batch_size as f64 * image) as u64
+}
+
+/// Sizes of a tower.
+struct Tower {
+    layers: u64,
+    tokens: u64,
+    width: u64,
+    heads: u64,
+    /// What a token keeps of the MLP: H on each side of GELU, and once more between the factors of QuickGELU.
+    hidden: u64,
+    /// Whether of the last block one token alone is made.
+    pooled: bool,
+    /// Whether a norm stands before the blocks.
+    normed: bool,
+    scaled: bool,
+}
+
+impl Tower {
+    /// Bytes of activations that one sequence keeps.
+    fn kept(&self, precision: Precision) -> f64 {
+        let bytes = activation_bytes(precision);
+        let (width, tokens) = (self.width as f64, self.tokens as f64);
+        let scaled = if self.scaled { 2.0 * width } else { 0.0 };
+        let full = 8.0 * width + bytes * (6.0 * width + self.hidden as f64 + scaled) + 4.0 * self.heads as f64;
+        let last = if self.pooled { 4.0 * width + 5.0 * bytes * width } else { full };
+        let norm = if self.normed { 4.0 * width } else { 0.0 };
+        tokens * (self.layers.saturating_sub(1) as f64 * full + last + norm)
+    }
+}
+
+/// Of an image that is seen as so many tokens.
+fn image_tower(config: &ModelConfig, tokens: u64) -> Tower {
+    let vision = &config.vision_cfg;
+    Tower {
+        layers: vision.blocks(),
+        tokens,
+        width: vision.width,
+        heads: vision.heads(),
+        hidden: vision.hidden_width() * sides(config),
+        pooled: !vision.attentional_pool && vision.pool_type == ImagePool::Tok,
+        normed: !vision.no_ln_pre,
+        scaled: vision.ls_init_value.is_some(),
+    }
+}
+
+fn text_tower(config: &ModelConfig) -> Tower {
+    let text = &config.text_cfg;
+    Tower {
+        layers: text.layers,
+        tokens: text.positions(),
+        width: text.width,
+        heads: text.heads,
+        hidden: text.hidden_width() * sides(config),
+        pooled: true,
+        normed: false,
+        scaled: text.ls_init_value.is_some(),
+    }
+}
+
+fn sides(config: &ModelConfig) -> u64 {
+    if config.quick_gelu { 3 } else { 2 }
 }
 
 fn activation_bytes(precision: Precision) -> f64 {
@@ -67,16 +208,6 @@ fn activation_bytes(precision: Precision) -> f64 {
         Precision::Fp32 => 4.0,
         Precision::AmpBf16 => 2.0,
     }
-}
-
-/// Of one image that is seen as so many tokens.
-fn image_activations(config: &ModelConfig, tokens: u64) -> f64 {
-    let vision = &config.vision_cfg;
-    activations(vision.blocks(), tokens, vision.width, vision.hidden_width(), vision.heads())
-}
-
-fn activations(layers: u64, tokens: u64, width: u64, hidden: u64, heads: u64) -> f64 {
-    layers as f64 * tokens as f64 * (8 * width + 2 * hidden + heads * tokens) as f64
 }
 
 /// Estimated peak bytes of measuring with a model: its weights, and images and activations of one chunk.
@@ -101,22 +232,24 @@ mod tests {
     fn by_hand() {
         let config = shipped("cpu-w32-l2").expect("shipped").config;
         let size = config.size();
-        // Image: 2 blocks x 17 tokens x (256 + 256 + 17); text: 2 x 32 x (256 + 256 + 32).
-        let activations = 2 * 17 * 529 + 2 * 32 * 544;
-        let (weights, images) = (16 * size.parameters(), 4 * 128 * 3 * 32 * 32);
-        let needs = |change: &dyn Fn(&mut Recipe)| {
+        // Image: a block, the last one for its pooled token, and the first norm, of 17 tokens; text: of 32.
+        let activations = 17 * ((256 + 4 * (192 + 256) + 4) + (128 + 640) + 128) + 32 * (2_052 + 768);
+        let (n, patches) = (size.parameters(), 12 * 128 * (32 * 32 + 8 * 8));
+        let needs = |device, change: &dyn Fn(&mut Recipe)| {
             let mut recipe = recipe();
             change(&mut recipe);
-            memory_bytes(&config, &size, &recipe)
+            memory_bytes(&config, &size, &recipe, 500, device)
         };
-        let fused = weights + 128 * 4 * activations + images + 4 * 128 * 128 + 32 * 128 * 32;
-        assert_eq!(needs(&|_| ()), fused);
-        let reference = weights + 128 * 4 * activations + images + 12 * 128 * 128;
-        assert_eq!(needs(&|recipe| recipe.loss = Loss::Reference), reference);
-        assert_eq!(needs(&|recipe| recipe.accum_freq = 4), fused - 96 * 4 * activations);
-        assert!(needs(&|recipe| recipe.precision = Precision::AmpBf16) < fused);
+        let fused = 16 * n + 128 * activations + patches + 4 * 128 * 128 + 32 * 128 * 32;
+        assert_eq!(needs(Device::Gpu, &|_| ()), fused);
+        let of_process = 148_000_000 + 500 * (3 * 32 * 32 + 300) + 2 * patches + 128 * 18 * 2 * 32 * (17 + 32);
+        assert_eq!(needs(Device::Cpu, &|_| ()), fused + of_process);
+        let reference = needs(Device::Gpu, &|recipe| recipe.loss = Loss::Reference);
+        assert_eq!(reference, fused - 4 * 128 * 128 - 32 * 128 * 32 + 12 * 128 * 128);
+        assert_eq!(needs(Device::Gpu, &|recipe| recipe.accum_freq = 4), fused + 4 * n - 96 * activations);
+        assert!(needs(Device::Gpu, &|recipe| recipe.precision = Precision::AmpBf16) < fused);
         // At the 2022 study's batch the reference needs ten times an 80 GB GPU for its logits alone.
-        let at = |loss| needs(&|recipe| (recipe.global_batch, recipe.loss) = (262_144, loss));
+        let at = |loss| needs(Device::Gpu, &|recipe| (recipe.global_batch, recipe.loss) = (262_144, loss));
         assert_eq!(at(Loss::Reference) - at(Loss::Fused), 12 * (1 << 36) - (1 << 30) - 32 * 262_144 * 32);
     }
 
@@ -128,8 +261,7 @@ mod tests {
             "warmup_steps": 0, "batch_size": 64, "lr": 1, "layer_decay": 1, "weight_decay": 0, "grad_clip_norm": 1,
             "augmentation": "none", "seed": 0}"#;
         let plan: FineTuningPlan = serde_json::from_str(text).expect("a plan");
-        // 2 blocks x 17 tokens x (256 + 256 + 17), and 3 channels of 32 x 32 pixels.
-        let an_image = 4 * (2 * 17 * 529 + 3 * 32 * 32);
+        let an_image = 17 * (2_052 + 768 + 128) + 12 * 32 * 32;
         let found = tuning_bytes(&config, &size, Precision::Fp32, &plan);
         assert_eq!(found, 16 * size.image_parameters + 64 * an_image);
         assert!(tuning_bytes(&config, &size, Precision::AmpBf16, &plan) < found);

@@ -39,6 +39,10 @@ mod tune;
 
 mod slurm;
 
+mod fits;
+
+mod machine;
+
 mod trunks;
 
 #[cfg(test)]
@@ -55,6 +59,7 @@ pub use crate::spec::is_secret;
 pub use choice::{Chosen, NoiseOf, Open, RungResult, Unchosen, choose};
 pub use companions::{Companions, KeptCheckpoints, checkpoints_of, kept_checkpoints};
 pub use expand::{Inputs, OPEN_CLIP_CONFIG, job_key, plan};
+pub use fits::MemoryLimit;
 pub use inputs::{LoadError, Measured, Placement, gathered, load_spec, look, read_spec};
 pub use measuring::{measuring_job, measuring_plan, planned_evaluations};
 pub use preprocess::{of_run as preprocess_of_run, recipe_keys};

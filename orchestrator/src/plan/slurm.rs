@@ -140,9 +140,9 @@ const ESTIMATED_SECS_MIN: u64 = 600;
 const START_SECS: f64 = 120.0;
 /// The longest job by estimate counts so often: nodes differ, and evaluations are not in it.
 const TIME_MARGIN: f64 = 1.5;
-/// Memory by estimate: the closed form times this, for what it leaves out, and what a process takes before it trains
-/// (clip-runner with libtorch loaded, 116 MiB as measured; the worker) and while it reads data.
-const MEMORY_MARGIN: f64 = 1.5;
+/// Memory by estimate: the closed form, which is within a tenth of what is measured, times this, for what it leaves
+/// out, and what the worker takes, and a runner while it decodes a pool.
+const MEMORY_MARGIN: f64 = 1.25;
 const PROCESS_BYTES: f64 = (512_u64 << 20) as f64;
 
 /// What to ask of Slurm for these jobs.
@@ -207,7 +207,7 @@ fn memory(gpus: usize, jobs: &[PlannedJob]) -> (Option<String>, Origin) {
     let mib = ((mib / step).ceil() * step) as u64;
     let text = if mib.is_multiple_of(1024) { format!("{}G", mib / 1024) } else { format!("{mib}M") };
     let said = format!(
-        "{:.0} MiB of the largest job x {MEMORY_MARGIN}, {:.0} MiB of the process",
+        "{:.0} MiB of the largest job x {MEMORY_MARGIN}, {:.0} MiB for the worker and for decoding",
         largest as f64 / f64::from(1 << 20),
         PROCESS_BYTES / f64::from(1 << 20)
     );

@@ -11,10 +11,10 @@ use protocol::{ModelConfig, Preprocess, WEIGHT_FILES, Weights};
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
-use super::OPEN_CLIP_CONFIG;
 use super::pool::Stat;
 use super::preprocess::{self, recipe_keys};
-use crate::spec::{Cell, Place, Problem, Spec, recipe_place};
+use super::{Inputs, OPEN_CLIP_CONFIG};
+use crate::spec::{Cell, Place, Problem, Spec, cells, recipe_place};
 
 /// Where hashes are remembered.
 const REMEMBERED: &str = ".sweep/weights";
@@ -226,6 +226,18 @@ fn misfit(shapes: &BTreeMap<String, Vec<u64>>, config: &ModelConfig) -> Option<S
     });
     let (name, found, expected) = other?;
     Some(format!("`{name}` is {found:?} in the file, {expected:?} in the model"))
+}
+
+/// Weights to start from, for a runner that takes none.
+pub(super) fn none_taken(spec: &Spec, inputs: &Inputs) -> Option<Problem> {
+    if inputs.runner.init || !spec.names_weights() {
+        return None;
+    }
+    let cell = cells(spec).into_iter().find(|cell| cell.recipe.init.is_some())?;
+    let place = recipe_place(spec, &cell, "init");
+    let message = format!("`{place}` names weights, but runner `{}` starts from random ones", inputs.runner.name);
+    let problem = Problem::new(Place::Value(place), message, "not with this runner");
+    Some(problem.help("a runner that takes weights says `\"init\": true` in `describe`: runners/protocol"))
 }
 
 #[cfg(test)]

@@ -10,7 +10,7 @@ use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 
 use protocol::{Job, Keep, ModelConfig, ParentCheckpoint, Preprocess};
-use safetensors::tensor::{Dtype, SafeTensors, TensorView};
+use safetensors::tensor::{Dtype, SafeTensors};
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 use tch::{Kind, Tensor};
@@ -384,7 +384,8 @@ pub(crate) fn write_model(
     Ok(files)
 }
 
-/// Writes flat buffers as one named tensor a parameter, so that OpenCLIP can read the file.
+/// Writes flat buffers as one named tensor a parameter, so that OpenCLIP can read the file. Holds one tensor beside
+/// them at a time: a checkpoint needs no more memory than the training that it is of.
 fn write_tensors(
     dir: &Path,
     name: &str,
@@ -392,25 +393,16 @@ fn write_tensors(
     buffers: &[(&str, &Tensor)],
 ) -> Result<FileEntry, CheckpointError> {
     let path = dir.join(name);
-    let mut contents = Vec::new();
-    for (prefix, flat) in buffers {
-        let mut bytes = vec![0; 4 * flat.numel()];
-        flat.to_device(tch::Device::Cpu).copy_data_u8(&mut bytes, flat.numel());
-        contents.push((*prefix, bytes));
-    }
-    let encode = |source| CheckpointError::Encode { path: path.clone(), source };
-    let mut views = Vec::new();
-    for (prefix, bytes) in &contents {
-        for parameter in &parameters.list {
-            let shape = parameter.shape.iter().map(|side| *side as usize).collect();
-            let own = &bytes[4 * parameter.offset..4 * (parameter.offset + parameter.numel)];
-            let view = TensorView::new(Dtype::F32, shape, own).map_err(encode)?;
-            views.push((tensor_name(prefix, &parameter.name), view));
-        }
-    }
-    let encoded = safetensors::serialize(views, None).map_err(encode)?;
-    write_flushed(&path, &encoded)?;
-    Ok(FileEntry { name: name.to_owned(), bytes: encoded.len() as u64, sha256: hex(&Sha256::digest(&encoded)) })
+    let stored = buffers.iter().flat_map(|(prefix, flat)| {
+        parameters.stored(flat).map(move |(name, stored)| (tensor_name(prefix, name), stored))
+    });
+    safetensors::serialize_to_file(stored, None, &path)
+        .map_err(|source| CheckpointError::Encode { path: path.clone(), source })?;
+    let mut file = File::open(&path).map_err(io_error("read", &path))?;
+    let mut sha256 = Sha256::new();
+    let bytes = io::copy(&mut file, &mut sha256).map_err(io_error("read", &path))?;
+    file.sync_all().map_err(io_error("flush", &path))?;
+    Ok(FileEntry { name: name.to_owned(), bytes, sha256: hex(&sha256.finalize()) })
 }
 
 /// The weights in a checkpoint's folder, or in any that open_clip loads, as they lie there: checked where there is a

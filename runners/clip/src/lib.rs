@@ -14,6 +14,7 @@
 pub mod augment;
 pub mod batches;
 pub mod bench;
+pub mod bench_data;
 pub mod caption;
 pub mod checkpoint;
 pub mod device;

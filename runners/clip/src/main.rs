@@ -7,6 +7,7 @@ use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
 use clip_runner::bench::{self, BenchOptions};
+use clip_runner::bench_data::{self, BenchDataOptions};
 use clip_runner::finetune::{self, FinetuneOptions};
 use clip_runner::interpolate::{self, InterpolateOptions};
 use clip_runner::{device, job, listing, serve};
@@ -46,6 +47,8 @@ enum Command {
     },
     /// Time a full training step on made-up data.
     BenchStep(BenchOptions),
+    /// Time what makes batches out of shards: reading, decoding, random crops, normalising.
+    BenchData(BenchDataOptions),
 }
 
 fn main() -> anyhow::Result<ExitCode> {
@@ -66,6 +69,7 @@ fn main() -> anyhow::Result<ExitCode> {
         Command::Interpolate(options) => interpolate::interpolate(&options, &mut std::io::stdout().lock())?,
         Command::Batches { job, steps } => listing::list(&job, steps, &mut std::io::stdout().lock())?,
         Command::BenchStep(options) => bench::bench(&options, &mut std::io::stdout().lock())?,
+        Command::BenchData(options) => bench_data::bench(&options, &mut std::io::stdout().lock())?,
     }
     Ok(ExitCode::SUCCESS)
 }

@@ -3,8 +3,11 @@
 //! One buffer makes an optimiser step, a gradient norm and a checkpoint one pass over memory. Parameters of two or more
 //! dimensions come first: they are the ones that weight decay applies to (`open_clip_train/main.py`, `exclude`).
 
+use std::borrow::Cow;
+
 use rand::{Rng, SeedableRng};
 use rand_chacha::ChaCha8Rng;
+use safetensors::{Dtype, View};
 use sha2::{Digest, Sha256};
 use tch::{Device, Kind, Tensor};
 
@@ -126,9 +129,44 @@ impl Parameters {
         }
     }
 
+    /// The parameters in a buffer of their layout, by name, to be written to a file.
+    pub(crate) fn stored(&self, flat: &Tensor) -> impl Iterator<Item = (&str, Stored)> {
+        self.list.iter().map(|parameter| {
+            let shape = parameter.shape.iter().map(|side| *side as usize).collect();
+            let tensor = flat.narrow(0, parameter.offset as i64, parameter.numel as i64);
+            (parameter.name.as_str(), Stored { shape, tensor })
+        })
+    }
+
     /// A buffer of the same layout filled with zeros: a moment of the optimiser.
     pub fn zeros_like_flat(&self) -> Tensor {
         Tensor::zeros(self.flat.size(), (Kind::Float, self.flat.device()))
+    }
+}
+
+/// Floats on any device, copied to main memory when they are written, and no sooner.
+pub(crate) struct Stored {
+    shape: Vec<usize>,
+    tensor: Tensor,
+}
+
+impl View for Stored {
+    fn dtype(&self) -> Dtype {
+        Dtype::F32
+    }
+
+    fn shape(&self) -> &[usize] {
+        &self.shape
+    }
+
+    fn data(&self) -> Cow<'_, [u8]> {
+        let mut bytes = vec![0; self.data_len()];
+        self.tensor.to_device(Device::Cpu).copy_data_u8(&mut bytes, self.tensor.numel());
+        Cow::Owned(bytes)
+    }
+
+    fn data_len(&self) -> usize {
+        4 * self.tensor.numel()
     }
 }
 

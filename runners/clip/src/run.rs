@@ -258,7 +258,7 @@ impl Training<'_> {
             let asked = Instant::now();
             let batch = self.batches.recv().map_err(|_| RunError::DataThread)??;
             data_wait += asked.elapsed();
-            let (grad_norm, stopping) = self.step(&batch, lr, reporting, stop)?;
+            let (grad_norm, stopping) = self.step(batch, lr, reporting, stop)?;
             let (saving, evaluating) = (self.checkpoint_is_due(), self.evaluation_is_due());
             let reading = reporting || stopping || saving || evaluating;
             let spike = if reading { self.read_losses()? } else { None };
@@ -309,7 +309,7 @@ impl Training<'_> {
     /// the last.
     fn step(
         &mut self,
-        batch: &Batch,
+        batch: Batch,
         lr: f64,
         reported: bool,
         stop: &AtomicBool,
@@ -317,7 +317,10 @@ impl Training<'_> {
         let (model, recipe) = (&mut self.model, &self.job.spec.recipe);
         let options = StepOptions::new(recipe, model.device());
         let comm = self.ranks.as_ref().map(Ranks::comm);
-        let (loss, gradients) = step::gradients(model, &model.inputs(batch), options, comm)?;
+        let inputs = model.inputs(&batch);
+        drop(batch); // A copy less while activations are kept.
+        let (loss, gradients) = step::gradients(model, &inputs, options, comm)?;
+        drop(inputs);
         let threads = self.job.resources.threads;
         let (grad_norm, stopping) = if let Some(ranks) = &self.ranks {
             let stop = stop.load(Ordering::Relaxed);

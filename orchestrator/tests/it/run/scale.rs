@@ -248,6 +248,7 @@ fn many(jobs: usize) -> Plan {
         secs_per_sample: BTreeMap::new(),
         site: None,
         tuned: BTreeMap::new(),
+        memory: None,
         base_dir: "/".into(),
     };
     plan(&spec, &inputs).expect("it can be planned")

@@ -1,0 +1,80 @@
+//! Whether a job fits where it is planned to run, and with which `accum_freq` it would. Pure.
+
+use protocol::ModelSize;
+
+use super::expand::{CLIP_RUNNER, Inputs};
+use super::memory::{Device, accum_freq_that_fits, peak_bytes};
+use super::{PlannedSpec, slurm_options};
+use crate::spec::quantity::grouped;
+use crate::spec::{Backend, Cell, Place, Problem, Spec, recipe_place};
+
+/// Memory that one job can have.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct MemoryLimit {
+    /// Of this machine, of its smallest GPU, or what Slurm is asked for.
+    pub bytes: u64,
+    /// Whose it is, in words: `this machine has`.
+    pub of: String,
+}
+
+/// Where jobs of this spec compute.
+pub(super) fn device(spec: &Spec, inputs: &Inputs) -> Device {
+    let gpu = match &spec.backend {
+        Backend::Local { .. } => inputs.runner.devices.first().is_some_and(|device| device.starts_with("cuda")),
+        Backend::Slurm(keys) => slurm_options(keys, inputs.site.as_ref(), &[]).gpus > 0,
+    };
+    if gpu { Device::Gpu } else { Device::Cpu }
+}
+
+/// What is wrong with a job that needs more than there is. Of clip-runner alone, whose memory the estimate is of, and
+/// of jobs of one process: ranks share a batch.
+pub(super) fn problem(
+    spec: &Spec,
+    inputs: &Inputs,
+    cell: &Cell,
+    planned: &PlannedSpec,
+    size: &ModelSize,
+) -> Option<Problem> {
+    let limit = inputs.memory.as_ref().filter(|_| inputs.runner.name == CLIP_RUNNER && processes(spec, inputs) == 1)?;
+    let (config, device) = (&planned.model.config, device(spec, inputs));
+    let needed = peak_bytes(config, size, planned, device);
+    if needed <= limit.bytes {
+        return None;
+    }
+    let batch = planned.recipe.global_batch;
+    let message = if planned.measures_only() {
+        format!("measuring `{}` needs {}, {} {}", cell.model, size_of(needed), limit.of, size_of(limit.bytes))
+    } else {
+        let (batch, parts) = (grouped(batch), planned.recipe.accum_freq);
+        let parts = if parts > 1 { format!(" in {} parts", grouped(parts)) } else { String::new() };
+        format!(
+            "`{}` at a global batch of {batch}{parts} needs {}, {} {}",
+            cell.model,
+            size_of(needed),
+            limit.of,
+            size_of(limit.bytes)
+        )
+    };
+    let help = match accum_freq_that_fits(config, size, planned, device, limit.bytes) {
+        _ if planned.measures_only() => "choose a smaller model, or a machine with more memory".to_owned(),
+        Some((parts, needs)) => format!("`accum_freq: {parts}` is the smallest that fits: {}", size_of(needs)),
+        None => {
+            "no `accum_freq` makes it fit: choose a smaller model or batch, or a machine with more memory".to_owned()
+        }
+    };
+    let place = Place::Value(recipe_place(spec, cell, "global_batch"));
+    Some(Problem::new(place, message, "more than there is").help(help))
+}
+
+fn processes(spec: &Spec, inputs: &Inputs) -> usize {
+    match &spec.backend {
+        &Backend::Local { ranks, .. } => ranks.max(1),
+        Backend::Slurm(keys) => slurm_options(keys, inputs.site.as_ref(), &[]).nodes,
+    }
+}
+
+/// `850 MB`, `1.5 GB`.
+fn size_of(bytes: u64) -> String {
+    let mb = bytes as f64 / 1e6;
+    if mb < 1e3 { format!("{mb:.0} MB") } else { format!("{:.1} GB", mb / 1e3) }
+}

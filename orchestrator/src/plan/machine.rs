@@ -1,0 +1,68 @@
+//! How much memory a job can have where it is planned to run.
+
+use std::fs;
+use std::process::Command;
+
+use super::fits::{MemoryLimit, device};
+use super::memory::Device;
+use super::{Inputs, slurm_options};
+use crate::spec::{Backend, Spec};
+
+/// Of this machine or its smallest GPU; on a cluster what is asked of it for a node's memory. `None`: nobody knows.
+pub(super) fn memory(spec: &Spec, inputs: &Inputs) -> Option<MemoryLimit> {
+    let (bytes, of) = match (&spec.backend, device(spec, inputs)) {
+        (Backend::Local { .. }, Device::Cpu) => (of_machine()?, "this machine has"),
+        (Backend::Local { .. }, Device::Gpu) => (of_gpus()?, "the GPU here that has least has"),
+        (Backend::Slurm(_), Device::Gpu) => return None,
+        (Backend::Slurm(keys), Device::Cpu) => {
+            let asked = slurm_options(keys, inputs.site.as_ref(), &[]).memory?;
+            (slurm_bytes(&asked)?, "Slurm is asked for")
+        }
+    };
+    Some(MemoryLimit { bytes, of: of.to_owned() })
+}
+
+/// Memory of the machine, or of the control group that this process may use, if that is less.
+fn of_machine() -> Option<u64> {
+    let text = fs::read_to_string("/proc/meminfo").ok()?;
+    let line = text.lines().find_map(|line| line.strip_prefix("MemTotal:"))?;
+    let total = line.split_whitespace().next()?.parse::<u64>().ok()? * 1024;
+    let of_group = |path: &str| fs::read_to_string(path).ok()?.trim().parse::<u64>().ok();
+    let groups = ["/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory/memory.limit_in_bytes"];
+    Some(groups.into_iter().filter_map(of_group).fold(total, u64::min))
+}
+
+/// Memory of the GPU that has least.
+fn of_gpus() -> Option<u64> {
+    let query = ["--query-gpu=memory.total", "--format=csv,noheader,nounits"];
+    let output = Command::new("nvidia-smi").args(query).output().ok().filter(|output| output.status.success())?;
+    let text = String::from_utf8_lossy(&output.stdout);
+    text.lines().filter_map(|line| line.trim().parse::<u64>().ok()).min().map(|mib| mib << 20)
+}
+
+/// `16G`, as Slurm writes memory; a number alone is of megabytes. `0` is all of a node.
+fn slurm_bytes(text: &str) -> Option<u64> {
+    let digits = text.trim_end_matches(|c: char| c.is_ascii_alphabetic());
+    let shift = match text[digits.len()..].chars().next() {
+        Some('K') => 10,
+        None | Some('M') => 20,
+        Some('G') => 30,
+        Some('T') => 40,
+        Some(_) => return None,
+    };
+    digits.parse::<u64>().ok().filter(|number| *number > 0)?.checked_mul(1 << shift)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn slurms_amounts_of_memory() {
+        assert_eq!(
+            ["1500M", "16G", "7", "512K", "1T"].map(slurm_bytes),
+            [1500 << 20, 16 << 30, 7 << 20, 512 << 10, 1 << 40].map(Some)
+        );
+        assert_eq!(["0", "0G", "G", "16X"].map(slurm_bytes), [None; 4]);
+    }
+}
