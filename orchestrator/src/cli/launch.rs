@@ -129,7 +129,7 @@ pub(super) async fn run(args: Args) -> Result<Exit, Failure> {
             tune::Climbed::Left(ended) => {
                 if args.json {
                     let failures: Vec<&JobProgress> = ended.failures.iter().collect();
-                    summarise(&ladder.plan.name, ended.word(), &ended.counts, &failures, None);
+                    summarise(&ladder.plan.name, ended.word(), &ended.counts, &failures, (None, Vec::new()));
                 }
                 return Ok(ended.exit(args.detach));
             }

@@ -23,7 +23,7 @@ use super::{
     tune, weights,
 };
 use crate::spec::quantity::grouped;
-use crate::spec::{Backend, Cell, DataSize, Path, Place, Problem, Spec, SpecError, cells, model_place, recipe_place};
+use crate::spec::{Backend, Cell, DataSize, Path, Place, Problem, Spec, SpecError, cells, model_place};
 
 /// The configuration in a folder that open_clip loads.
 pub const OPEN_CLIP_CONFIG: &str = "open_clip_config.json";

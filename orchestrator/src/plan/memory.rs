@@ -73,8 +73,7 @@ pub fn memory_bytes(config: &ModelConfig, size: &ModelSize, recipe: &Recipe, pai
     let (image_tower, text_tower) = (image_tower(config, vision.patches_kept() + 1), text_tower(config));
     let side = (vision.image_size.pow(2) + vision.patch_size.pow(2)) as f64;
     // Products in bfloat16 keep patches as they saw them.
-    let activations =
-        image_tower.kept(precision) + text_tower.kept(precision) + if half { 6.0 * side } else { 0.0 };
+    let activations = image_tower.kept(precision) + text_tower.kept(precision) + if half { 6.0 * side } else { 0.0 };
     let logits = match recipe.loss {
         Loss::Fused | Loss::Siglip => {
             (4.0 * batch * batch).min(LOGITS_BYTES_MAX) + 32.0 * batch * config.embed_dim as f64

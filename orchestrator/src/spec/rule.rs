@@ -9,8 +9,9 @@ use protocol::ModelConfig;
 
 use super::expression::{Expression, ExpressionError};
 use super::keys::Need::{Default, Required};
-use super::keys::{COUNT_MAX, Key, Kind, RECIPE, Range, key};
+use super::keys::{COUNT_MAX, Key, Kind, Range, key};
 use super::models::nearest;
+use super::recipe_keys::RECIPE;
 use super::{Amount, Recipe};
 
 const EXPRESSION: Key = key(
