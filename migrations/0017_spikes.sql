@@ -12,8 +12,8 @@ CREATE OR REPLACE VIEW job_cost AS
 SELECT a.job_id,
        sum(spent.secs)::double precision AS train_secs,
        sum(spent.secs * coalesce(a.gpus, CASE WHEN a.device LIKE 'cuda%' THEN 1 END) / 3600)::double precision AS gpu_hours,
-       CASE WHEN bool_and(a.gpu_joules IS NOT NULL) FILTER (WHERE a.fence IS NOT NULL) THEN sum(a.gpu_joules) END AS gpu_joules,
-       CASE WHEN bool_and(a.machine_cpu_joules IS NOT NULL) FILTER (WHERE a.fence IS NOT NULL)
+       CASE WHEN bool_and(a.gpu_joules IS NOT NULL) FILTER (WHERE a.claimed_at IS NOT NULL) THEN sum(a.gpu_joules) END AS gpu_joules,
+       CASE WHEN bool_and(a.machine_cpu_joules IS NOT NULL) FILTER (WHERE a.claimed_at IS NOT NULL)
             THEN sum(a.machine_cpu_joules * a.cpu_share) END AS cpu_joules
 FROM attempt a
 CROSS JOIN LATERAL (SELECT coalesce(a.train_secs, extract(epoch FROM coalesce(a.heartbeat_at, a.ended_at) - a.claimed_at)) AS secs) spent
@@ -34,6 +34,13 @@ AS $$
     SELECT c.value FROM curve c WHERE c.job_key = of_key AND c.metric = wanted ORDER BY c.step DESC LIMIT 1
 $$;
 COMMENT ON FUNCTION metric_last IS 'A metric at the last step of a job''s curve that reported it; NULL: none did.';
+
+CREATE FUNCTION metric_last_count(of_key text, wanted text) RETURNS bigint
+    LANGUAGE sql STABLE PARALLEL SAFE
+AS $$
+    SELECT CASE WHEN value BETWEEN 0 AND 1e15 THEN value::bigint END FROM metric_last(of_key, wanted) AS value
+$$;
+COMMENT ON FUNCTION metric_last_count IS 'metric_last of what is counted; NULL where a runner says what is no count.';
 
 CREATE OR REPLACE VIEW result AS
 SELECT s.name AS sweep, j.job_key, j.state, j.model, j.parameters, j.image_parameters, j.text_parameters,
@@ -57,9 +64,9 @@ SELECT s.name AS sweep, j.job_key, j.state, j.model, j.parameters, j.image_param
        metric_sum(j.job_id, 'data_wait_secs') AS data_wait_secs,
        (SELECT c.gpu_joules FROM job_cost c WHERE c.job_id = j.job_id) AS gpu_joules,
        (SELECT c.cpu_joules FROM job_cost c WHERE c.job_id = j.job_id) AS cpu_joules,
-       metric_last(j.job_key, 'spikes')::bigint AS spikes,
-       metric_last(j.job_key, 'rollbacks')::bigint AS rollbacks,
-       metric_last(j.job_key, 'skipped_samples')::bigint AS skipped_samples
+       metric_last_count(j.job_key, 'spikes') AS spikes,
+       metric_last_count(j.job_key, 'rollbacks') AS rollbacks,
+       metric_last_count(j.job_key, 'skipped_samples') AS skipped_samples
 FROM job j
 JOIN sweep_job sj USING (job_id)
 JOIN sweep s USING (sweep_id);

@@ -8,8 +8,9 @@ use crate::ffi::{self, TensorPointer, owned, pointer};
 
 /// x Wᵀ + b with autograd: x (.., k), W (n, k), b (n), all float32, to float32 (.., n).
 ///
-/// On a CPU with AVX-512 by oneDNN's batch-reduce products; elsewhere it is libtorch's `linear`. `half`: factors of
-/// products are bfloat16, sums float32 (on a CPU without such products, sums of bfloat16). There is no second derivative.
+/// On a CPU with AVX-512 by oneDNN's batch-reduce products, with AVX2 alone by our own; elsewhere it is libtorch's
+/// `linear`. `half`: factors of products are rounded to bfloat16, sums are float32 (by libtorch's `linear` they are
+/// bfloat16 as well). There is no second derivative.
 ///
 /// # Panics
 /// As tch's own functions do: if shapes do not fit, or memory ends.

@@ -84,24 +84,35 @@ fn grid_of_what_is_wanted() {
     let unbiased = walked(&linear(&x, &weight, None, false), &upstream, &[&x, &weight]);
     let of_input = walked(&linear(&x, &weight.detach(), Some(&zero.detach()), false), &upstream, &[&x]);
     let of_weight = walked(&linear(&x.detach(), &weight, Some(&zero), false), &upstream, &[&weight, &zero]);
+    let of_bias = walked(&linear(&x, &weight.detach(), Some(&zero), false), &upstream, &[&zero]);
+    let of_weight_alone = walked(&linear(&x, &weight, Some(&zero), false), &upstream, &[&weight]);
     assert!(unbiased.iter().zip(&all).all(|(a, b)| a.equal(b)));
+    assert!(apart(&of_bias[1], &all[3].to_kind(Kind::Double)) < 1e-6 && of_weight_alone[1].equal(&all[2]));
     assert!(of_input[1].equal(&all[1]) && of_weight[1].equal(&all[2]) && of_weight[2].equal(&all[3]));
     assert!(!tch::no_grad(|| linear(&x, &weight, None, false)).requires_grad());
 }
 
-/// One thread or two give the same bits: how work is shared out changes no sum.
+/// One thread or more give the same bits: how work is shared out changes no sum. With 64 outputs the weights' gradient
+/// is shared out by 64, 32 and 16 rows.
 #[test]
-fn bits_do_not_depend_on_threads() {
+fn grid_of_threads() {
     tch::manual_seed(4);
-    let (x, weight, bias) = (leaf(&[700, 96]), leaf(&[160, 96]), leaf(&[160]));
-    let upstream = Tensor::randn([700, 160], (Kind::Float, Device::Cpu));
-    for half in [false, true] {
-        let by = |threads| {
-            tch::set_num_threads(threads);
-            walked(&linear(&x, &weight, Some(&bias), half), &upstream, &[&x, &weight, &bias])
-        };
-        let (one, two) = (by(1), by(2));
-        assert!(one.iter().zip(&two).all(|(a, b)| a.equal(b)), "half: {half}");
+    for outputs in [64, 160] {
+        let (x, weight, bias) = (leaf(&[700, 96]), leaf(&[outputs, 96]), leaf(&[outputs]));
+        let upstream = Tensor::randn([700, outputs], (Kind::Float, Device::Cpu));
+        for half in [false, true] {
+            let by = |threads| {
+                tch::set_num_threads(threads);
+                walked(&linear(&x, &weight, Some(&bias), half), &upstream, &[&x, &weight, &bias])
+            };
+            let one = by(1);
+            for threads in [2, 4] {
+                assert!(
+                    one.iter().zip(&by(threads)).all(|(a, b)| a.equal(b)),
+                    "{outputs} outputs, half: {half}, {threads} threads"
+                );
+            }
+        }
     }
 }
 

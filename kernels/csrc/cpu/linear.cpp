@@ -42,9 +42,10 @@ SWEEP_CLONES void round_row(const float *from, int64_t n, float *to) {
   if (j < n) store(to + j, (floats)(bfloat16_of(load(from + j, n - j)) << 16), n - j);
 }
 
+SWEEP_INLINE floats pair(floats low, floats high) { return (floats)(bfloat16_of(low) | bfloat16_of(high) << 16); }
+
 /* Two rows of B as pairs (b[0][j], b[1][j]); `second` may be null, for zeros. */
 SWEEP_CLONES void pair_rows(const float *first, const float *second, int64_t n, float *to) {
-  const auto pair = [](floats low, floats high) { return (floats)(bfloat16_of(low) | bfloat16_of(high) << 16); };
   int64_t j = 0;
   if (second)
     for (; j + LANES <= n; j += LANES) store(to + j, pair(load(first + j), load(second + j)));

@@ -42,10 +42,13 @@ struct Linear : torch::autograd::Function<Linear> {
       out[0] = at::empty(x.sizes(), x.options());
       layer_inputs(m, n, k, floats_of(dy), floats_of(weight), out[0].mutable_data_ptr<float>(), half);
     }
-    if (context->needs_input_grad(1)) {
+    /* Inputs that are no tensors are not counted. */
+    const bool of_bias = context->saved_data["biased"].toBool() && context->needs_input_grad(2);
+    if (!context->needs_input_grad(1)) {
+      if (of_bias) out[2] = dy.reshape({m, n}).sum(0);
+    } else {
       out[1] = at::empty(weight.sizes(), weight.options());
-      /* Inputs that are no tensors are not counted. */
-      if (context->saved_data["biased"].toBool() && context->needs_input_grad(2)) out[2] = at::empty({n}, weight.options());
+      if (of_bias) out[2] = at::empty({n}, weight.options());
       layer_weights(m, n, k, floats_of(dy), floats_of(x), out[1].mutable_data_ptr<float>(),
                     out[2].defined() ? out[2].mutable_data_ptr<float>() : nullptr, half);
     }

@@ -95,7 +95,7 @@ impl Question {
         let source = Source::new(&launched.name, &launched.spec_source);
         let mut spec = spec::parse(&source).map_err(|error| Failure::bad_input(plan::rendered(&error)))?;
         let placement = match spec.companions.backend {
-            Some(_) => Placement { backend: None, site: placement.site.clone() },
+            Some(_) => Placement { backend: None, ..placement.clone() },
             None => placement.clone(),
         };
         beside(&mut spec);

@@ -47,7 +47,8 @@ pub(super) async fn run(args: Args) -> Result<Exit, Failure> {
         say(&format!("{shown} has these samples seen already"));
         return Ok(Exit::Done);
     }
-    let plan = plan::show(after.clone(), &Placement::default(), args.json, false).await?;
+    let placement = Placement { elsewhere: true, ..Placement::default() };
+    let plan = plan::show(after.clone(), &placement, args.json, false).await?;
     for line in from_where(&before, &after, &plan) {
         say(&line);
     }

@@ -7,7 +7,7 @@ use serde::Serialize;
 
 use super::companions::Question;
 use super::drive::{Driving, Requests, drive_jobs, store_rest, sweep_of};
-use super::fits::{Refit, refit};
+use super::fits::{self, Refit, refit};
 use super::follow::Following;
 use super::output::{self, Exit, Failure, say, say_line};
 use super::progress::{self, Progress};
@@ -151,9 +151,10 @@ pub(super) async fn run(args: Args) -> Result<Exit, Failure> {
             (ended, None)
         }
     };
-    let complete = |ended: &Ended| ended.outcome == Outcome::Complete;
+    let complete =
+        |ended: &Ended| ended.outcome == Outcome::Complete && ended.counts.failed + ended.counts.cancelled == 0;
     let all_there = complete(&ended) && measured.as_ref().is_none_or(|(_, measured)| complete(measured));
-    let fits = if all_there && !args.detach { refit(&plan).await? } else { Vec::new() };
+    let fits = if all_there { refit(&plan).await? } else { fits::wait(&plan, ended.outcome)? };
     let counts = measured.as_ref().map(|(name, measured)| CompanionLine::new(name, &measured.counts));
     if args.json {
         let failures: Vec<&JobProgress> =
@@ -234,9 +235,10 @@ async fn begin(launch: &Launch<'_>) -> Result<Begun, Failure> {
             return Err(Failure::failed(contradiction).hint(super::evaluate::CONTRADICTION));
         }
     }
-    if let Some(ladder) = &plan.tune {
-        let keys: Vec<String> = ladder.groups.iter().map(|group| group.key.clone()).collect();
-        store.tuning_use(stored.sweep_id, &keys).await?;
+    let groups = plan.tune.iter().flat_map(|ladder| &ladder.groups);
+    let keys: Vec<String> = groups.map(|group| group.key.clone()).collect();
+    store.tuning_use(stored.sweep_id, &keys).await?;
+    if plan.tune.is_some() {
         tune::say_choices(&store.tuning_list(&plan.name).await?);
     }
     let (before, _) = counts_of(plan, Some(&store)).await?;

@@ -19,7 +19,7 @@ use crate::plan::{
 };
 use crate::spec::quantity::grouped;
 use crate::spec::{Spec, SpecError};
-use crate::store::Store;
+use crate::store::{Store, StoreError};
 
 /// Options of `sweep plan`.
 #[derive(Debug, clap::Args)]
@@ -78,7 +78,7 @@ pub(super) async fn run(args: Args) -> Result<Exit, Failure> {
 
 /// Plans a spec and prints what it comes to.
 pub(super) async fn show(spec: Spec, placement: &Placement, as_json: bool, all: bool) -> Result<Plan, Failure> {
-    let store = reachable_store().await;
+    let store = reachable_store(spec.tune.is_some()).await;
     let measured = match &store {
         Some(store) => measured(store).await?,
         None => Vec::new(),
@@ -97,9 +97,11 @@ pub(super) async fn show(spec: Spec, placement: &Placement, as_json: bool, all: 
     Ok(plan)
 }
 
-/// A database that answers without being started. Planning needs none: one that is away is said and done without.
-async fn reachable_store() -> Option<Store> {
-    match Store::connect_existing().await {
+/// A database that answers without being started, or is `wanted` for what a ladder has chosen. Planning needs none: one
+/// that is away is said and done without.
+async fn reachable_store(wanted: bool) -> Option<Store> {
+    let found = if wanted { Store::connect_stored().await } else { Store::connect_existing().await };
+    match found {
         Ok(store) => store,
         Err(error) => {
             say(&format!("planning without the database: {error}"));
@@ -139,7 +141,14 @@ async fn existing_states(store: &Store, plan: &Plan) -> Result<BTreeMap<String, 
 pub(super) async fn load_plan(path: &Path, placement: &Placement) -> Result<Plan, Failure> {
     let spec = read_spec(path).map_err(|error| unplannable(&error))?;
     // What ladders have chosen decides what the cells are: a database that is stopped is started for that.
-    let stored = if spec.tune.is_some() { Store::connect_stored().await? } else { None };
+    let stored = match spec.tune {
+        Some(_) => match Store::connect_stored().await {
+            // Of before there were ladders; a launch brings it up to date.
+            Err(StoreError::SchemaOlder { .. }) => None,
+            stored => stored?,
+        },
+        None => None,
+    };
     let mut plan = planned(spec.clone(), &[], placement, stored.as_ref()).await?;
     if let BackendChoice::Slurm(options) = &plan.backend
         && matches!(options.from.time, Origin::Default(_))

@@ -49,6 +49,8 @@ pub(super) async fn run(args: Args) -> Result<Exit, Failure> {
     let store = Store::connect().await?;
     let mut stored = store.sweep_begin(&plan).await?;
     store.sweep_store_rest(&plan, &mut stored).await?;
+    let groups = plan.tune.iter().flat_map(|ladder| &ladder.groups);
+    store.tuning_use(stored.sweep_id, &groups.map(|group| group.key.clone()).collect::<Vec<_>>()).await?;
     let detail = super::target::job(&store, &job.job_key).await?;
     let token = format!("{:032x}", rand::random::<u128>());
     let folder = home.join("jobs").join(&job.job_key[..12]).join(&token);

@@ -26,8 +26,19 @@ pub(super) async fn climb(
 ) -> Result<Climbed, Failure> {
     let mut plan = Plan::clone(&ladder.plan);
     super::slurm::fit_to_cluster(&mut plan).await?;
+    if is_another(&plan).await? {
+        let failure = format!("sweep `{}` exists, and is not the ladder of `{}`", plan.name, launch.plan.name);
+        return Err(
+            Failure::bad_input(failure).hint("a ladder is a sweep called NAME-tune: give this spec another `name`")
+        );
+    }
     let ended = execute(&Launch { plan: &plan, heading: "the ladder: ", ..*launch }).await?;
     if ended.outcome != Outcome::Complete {
+        return Ok(Climbed::Left(ended));
+    }
+    if ended.counts.cancelled > 0 {
+        // A choice is for ever: not among what somebody has left of it.
+        say(&format!("\nhint: `sweep retry {}` takes its cancelled jobs up again", plan.name));
         return Ok(Climbed::Left(ended));
     }
     record(&Store::connect().await?, ladder).await?;
@@ -37,6 +48,14 @@ pub(super) async fn climb(
     }
     Err(Failure::environment("the spec, its data or its runner changed while the ladder was running")
         .hint(format!("`{}` begins with what they are now", launch.again)))
+}
+
+/// Whether a sweep of the ladder's name is something else.
+async fn is_another(ladder: &Plan) -> Result<bool, Failure> {
+    let store = Store::connect().await?;
+    let Some(sweep_id) = store.sweep_find(&ladder.name).await? else { return Ok(false) };
+    let heading = ladder.spec_source.lines().next();
+    Ok(store.sweep_spec(sweep_id).await?.is_none_or(|spec| spec.lines().next() != heading))
 }
 
 /// Chooses for each model what is not recorded yet, and records it before any cell is planned with it.

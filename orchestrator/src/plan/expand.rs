@@ -1,6 +1,6 @@
 //! The planner itself.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::fmt::Write;
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -96,7 +96,8 @@ pub fn plan(spec: &Spec, inputs: &Inputs) -> Result<Plan, SpecError> {
     };
     let mut plan_cell =
         |cell: &Cell, problems: &mut Vec<Problem>| job(spec, inputs, cell, &training, &measured, &mut shared, problems);
-    let (mut ladder, cells) = tune::tuned(spec, inputs, &measured, cells, &mut plan_cell, &mut problems);
+    let unique = |cell: &Cell| data_size(spec, inputs, cell, &training).ok();
+    let (mut ladder, cells) = tune::tuned(spec, inputs, &measured, cells, unique, &mut plan_cell, &mut problems);
     let mut keys: HashMap<String, usize> = HashMap::with_capacity(cells.len());
     for (index, cell) in cells.iter().enumerate() {
         let Some(job) = plan_cell(cell, &mut problems) else { continue };
@@ -108,9 +109,11 @@ pub fn plan(spec: &Spec, inputs: &Inputs) -> Result<Plan, SpecError> {
     }
     let mut jobs = with_trunks(inputs, jobs);
     problems.extend(measured_too_early(spec, &jobs));
-    let rungs = ladder.iter().flat_map(|ladder| &ladder.plan.jobs).filter(|rung| !keys.contains_key(&rung.job_key));
-    let total: f64 = jobs.iter().chain(rungs).map(|job| job.own_share() * job.compute.train_flops).sum();
     drop(keys);
+    let known: HashSet<&str> = jobs.iter().map(|job| job.job_key.as_str()).collect();
+    let rungs =
+        ladder.iter().flat_map(|ladder| &ladder.plan.jobs).filter(|rung| !known.contains(rung.job_key.as_str()));
+    let total: f64 = jobs.iter().chain(rungs).map(|job| job.own_share() * job.compute.train_flops).sum();
     if let Some(budget) = spec.limits.compute_flops
         && total > budget
     {
@@ -355,7 +358,7 @@ fn job(
         model: Arc::clone(&model),
     };
     let size = config.size();
-    if let Some(problem) = fits::problem(spec, inputs, cell, &planned, &size) {
+    if let Some(problem) = fits::problem(spec, inputs, cell, &planned, &size, problems) {
         push_once(problems, problem);
         return None;
     }

@@ -3,7 +3,7 @@
 use protocol::ModelSize;
 
 use super::expand::{CLIP_RUNNER, Inputs};
-use super::memory::{Device, accum_freq_that_fits, peak_bytes};
+use super::memory::{Device, accum_freq_that_fits, peak_bytes, reclaimable_bytes};
 use super::{PlannedSpec, slurm_options};
 use crate::spec::quantity::grouped;
 use crate::spec::{Backend, Cell, Place, Problem, Spec, recipe_place};
@@ -34,30 +34,32 @@ pub(super) fn problem(
     cell: &Cell,
     planned: &PlannedSpec,
     size: &ModelSize,
+    said: &[Problem],
 ) -> Option<Problem> {
     let limit = inputs.memory.as_ref().filter(|_| inputs.runner.name == CLIP_RUNNER && processes(spec, inputs) == 1)?;
     let (config, device) = (&planned.model.config, device(spec, inputs));
-    let needed = peak_bytes(config, size, planned, device);
+    let spare = reclaimable_bytes(config, planned, device);
+    let needed = peak_bytes(config, size, planned, device).saturating_sub(spare);
     if needed <= limit.bytes {
         return None;
     }
     let batch = planned.recipe.global_batch;
-    let message = if planned.measures_only() {
-        format!("measuring `{}` needs {}, {} {}", cell.model, size_of(needed), limit.of, size_of(limit.bytes))
+    let what = if planned.measures_only() {
+        format!("measuring `{}` needs ", cell.model)
     } else {
         let (batch, parts) = (grouped(batch), planned.recipe.accum_freq);
         let parts = if parts > 1 { format!(" in {} parts", grouped(parts)) } else { String::new() };
-        format!(
-            "`{}` at a global batch of {batch}{parts} needs {}, {} {}",
-            cell.model,
-            size_of(needed),
-            limit.of,
-            size_of(limit.bytes)
-        )
+        format!("`{}` at a global batch of {batch}{parts} needs ", cell.model)
     };
-    let help = match accum_freq_that_fits(config, size, planned, device, limit.bytes) {
+    if said.iter().any(|problem| problem.message.starts_with(&what)) {
+        return None; // Cells of other lengths need the same.
+    }
+    let message = format!("{what}{}, {} {}", size_of(needed), limit.of, size_of(limit.bytes));
+    let help = match accum_freq_that_fits(config, size, planned, device, limit.bytes + spare) {
         _ if planned.measures_only() => "choose a smaller model, or a machine with more memory".to_owned(),
-        Some((parts, needs)) => format!("`accum_freq: {parts}` is the smallest that fits: {}", size_of(needs)),
+        Some((parts, needs)) => {
+            format!("`accum_freq: {parts}` is the smallest that fits: {}", size_of(needs.saturating_sub(spare)))
+        }
         None => {
             "no `accum_freq` makes it fit: choose a smaller model or batch, or a machine with more memory".to_owned()
         }

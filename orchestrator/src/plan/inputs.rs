@@ -68,6 +68,8 @@ pub struct Placement {
     pub backend: Option<Backend>,
     /// The site's profile, for Slurm.
     pub site: Option<Site>,
+    /// Whether jobs may run on another machine, so that this one's memory limits nothing.
+    pub elsewhere: bool,
 }
 
 impl Placement {
@@ -112,7 +114,7 @@ pub fn look(spec: &mut Spec, placement: &Placement, hashing: Hashing) -> Result<
     let base_dir = std::env::current_dir().map_err(LoadError::CurrentDir)?;
     let mut inputs = gather(spec, &base_dir, hashing)?;
     inputs.site.clone_from(&placement.site);
-    inputs.memory = machine::memory(spec, &inputs);
+    inputs.memory = if placement.elsewhere { None } else { machine::memory(spec, &inputs) };
     Ok(inputs)
 }
 

@@ -34,8 +34,13 @@ fn of_machine() -> Option<u64> {
 
 /// Memory of the GPU that has least.
 fn of_gpus() -> Option<u64> {
-    let query = ["--query-gpu=memory.total", "--format=csv,noheader,nounits"];
-    let output = Command::new("nvidia-smi").args(query).output().ok().filter(|output| output.status.success())?;
+    let mut command = Command::new("nvidia-smi");
+    command.args(["--query-gpu=memory.total", "--format=csv,noheader,nounits"]);
+    // Those that jobs are given. Parts of GPUs (MIG) are no `--id`: then nobody knows.
+    if let Ok(visible) = std::env::var("CUDA_VISIBLE_DEVICES") {
+        command.arg(format!("--id={visible}"));
+    }
+    let output = command.output().ok().filter(|output| output.status.success())?;
     let text = String::from_utf8_lossy(&output.stdout);
     text.lines().filter_map(|line| line.trim().parse::<u64>().ok()).min().map(|mib| mib << 20)
 }

@@ -1,7 +1,7 @@
 //! How much memory a job needs, from closed forms that are held against real runs: `make bench-memory`,
 //! `runners/clip/RESULTS.md`.
 
-use protocol::{FineTuningPlan, ImagePool, Loss, ModelConfig, ModelSize, Precision, Recipe};
+use protocol::{FineTuningPlan, ImagePool, Loss, ModelConfig, ModelSize, OnSpike, Precision, Recipe};
 
 use super::PlannedSpec;
 
@@ -49,6 +49,7 @@ const HOLES_OF_PARTS: f64 = 10.0;
 /// + 4 N if k > 1            gradients of a part beside their sum
 /// + 2 N if amp_bf16, GPU    weights as the products saw them
 /// + B/k (image + text)      activations kept for the backward pass
+/// + 12 N with `on_spike: rollback`, CPU   weights and moments to go back to
 /// + 4 B 8 E                 embeddings, their gradients and copies
 /// + min(4 B^2, 1 GiB), or 3 x 4 B^2      logits: fused, or by reference with their gradients
 /// + 12 B (S^2 + p^2)        images as patches: once on a GPU, in three batches on a CPU
@@ -69,7 +70,9 @@ pub fn memory_bytes(config: &ModelConfig, size: &ModelSize, recipe: &Recipe, pai
     let part = batch / recipe.accum_freq as f64;
     let precision = stored(recipe.precision, device);
     let half = precision == Precision::AmpBf16;
-    let states = 16.0 + if recipe.accum_freq > 1 { 4.0 } else { 0.0 } + if half { 2.0 } else { 0.0 };
+    let goes_back = recipe.on_spike == OnSpike::Rollback && device == Device::Cpu;
+    let further = [(recipe.accum_freq > 1, 4.0), (half, 2.0), (goes_back, 12.0)];
+    let states = 16.0 + further.iter().map(|(kept, bytes)| if *kept { *bytes } else { 0.0 }).sum::<f64>();
     let (image_tower, text_tower) = (image_tower(config, vision.patches_kept() + 1), text_tower(config));
     let side = (vision.image_size.pow(2) + vision.patch_size.pow(2)) as f64;
     // Products in bfloat16 keep patches as they saw them.
@@ -90,8 +93,7 @@ pub fn memory_bytes(config: &ModelConfig, size: &ModelSize, recipe: &Recipe, pai
                 4.0 * (HOLES * tower.layers as f64 + of_parts) * (tower.tokens * tower.width) as f64
             };
             let holes = part * (holes_of(&image_tower) + holes_of(&text_tower));
-            let pixels = pairs as f64 * 3.0 * (vision.image_size as f64).powi(2);
-            let mapped = if pixels > PIXELS_BYTES_MAX { 0.0 } else { pixels };
+            let mapped = pixels_mapped(config, pairs);
             total + BATCHES_ON_CPU * images + holes + PROCESS_BYTES + mapped + pairs as f64 * PAIR_BYTES
         }
     };
@@ -116,6 +118,17 @@ pub fn peak_bytes(config: &ModelConfig, size: &ModelSize, spec: &PlannedSpec, de
         let training = memory_bytes(config, size, &spec.recipe, spec.data_size, device);
         training.max(process + 12 * size.parameters() + tuning)
     }
+}
+
+/// What of that is pixels of the pool, mapped from a file: the kernel takes them back where memory is short.
+pub fn reclaimable_bytes(config: &ModelConfig, spec: &PlannedSpec, device: Device) -> u64 {
+    let training = device == Device::Cpu && !spec.measures_only();
+    if training { pixels_mapped(config, spec.data_size) as u64 } else { 0 }
+}
+
+fn pixels_mapped(config: &ModelConfig, pairs: u64) -> f64 {
+    let pixels = pairs as f64 * 3.0 * (config.vision_cfg.image_size as f64).powi(2);
+    if pixels > PIXELS_BYTES_MAX { 0.0 } else { pixels }
 }
 
 /// The smallest number of parts of a batch with which a job needs no more than so many bytes, and what it needs then.

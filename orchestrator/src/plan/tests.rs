@@ -76,11 +76,13 @@ fn what_does_not_fit_is_refused_with_the_parts_that_would() {
         })
     };
     let largest = good(SPEC).jobs.iter().map(|job| job.memory_bytes).max().expect("jobs");
+    // Pixels of 4,000 pairs are mapped from a file, which a machine that is short of memory need not keep.
+    let largest = largest - 4_000 * 3 * 32 * 32;
     assert!(with(largest, "").is_ok());
     let said = with(largest - 1, "").expect_err("a byte too many");
     assert_eq!(said.len(), 1, "{said:?}");
     let words =
-        "`cpu-w64-l3` at a global batch of 128 needs 260 MB, this machine has 260 MB; `accum_freq: 2` is the smallest";
+        "`cpu-w64-l3` at a global batch of 128 needs 248 MB, this machine has 248 MB; `accum_freq: 2` is the smallest";
     assert!(said[0].starts_with(words), "{said:?}");
     assert!(with(largest - 1, ", accum_freq: 2").is_ok());
     let said = with(1_000_000, "").expect_err("no machine");

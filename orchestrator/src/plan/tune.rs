@@ -1,7 +1,7 @@
 //! The ladder of a spec that says `tune`: for each model and data size its cell of fewest samples seen, with factors
 //! on the recipe's learning rate. What they show (`choice.rs`) is a factor for all cells of that model and data size.
 
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 
 use serde_json::json;
@@ -12,7 +12,7 @@ use super::evaluations::Measured;
 use super::expand::{assembled, hex};
 use super::trunks::with_trunks;
 use super::{Inputs, Plan, PlannedJob, PlannedSpec};
-use crate::spec::{self, Cell, DataSize, Place, Problem, Spec, Tune, recipe_place, six_digits};
+use crate::spec::{self, Cell, Place, Problem, Spec, Tune, recipe_place, six_digits};
 
 /// The ladder of a sweep and what is known of its outcome.
 #[derive(Debug, Clone)]
@@ -75,6 +75,7 @@ pub(super) fn tuned(
     inputs: &Inputs,
     measured: &[Measured],
     cells: Vec<Cell>,
+    unique: impl Fn(&Cell) -> Option<u64>,
     job: PlanCell<'_>,
     problems: &mut Vec<Problem>,
 ) -> (Option<Ladder>, Vec<Cell>) {
@@ -84,9 +85,8 @@ pub(super) fn tuned(
     };
     let mut jobs: Vec<PlannedJob> = Vec::new();
     let mut groups = Vec::new();
-    // By model and data size as cells have them.
-    let mut factors: Vec<(&str, DataSize, f64)> = Vec::new();
-    for base in bases(&cells) {
+    let mut factors: Vec<(&str, Option<u64>, f64)> = Vec::new();
+    for base in bases(&cells, &unique) {
         if base.recipe.lr == 0.0 {
             let place = recipe_place(spec, base, "lr");
             let message = format!("`{place}` is 0 for `{}`, and `tune` tries multiples of it", base.model);
@@ -96,15 +96,23 @@ pub(super) fn tuned(
         // What is wrong with it is said of the cell.
         let Some(mut group) = group(tune, base, &decides.dataset, job, &mut jobs) else { continue };
         group.factor = inputs.tuned.get(&group.key).copied();
-        factors.extend(group.factor.map(|factor| (base.model.as_str(), base.data_size, factor)));
+        factors.extend(group.factor.map(|factor| (base.model.as_str(), unique(base), factor)));
         groups.push(group);
     }
     let is_chosen = factors.len() == groups.len();
     let factor_of = |cell: &Cell| {
-        let found = factors.iter().find(|(model, size, _)| (*model, *size) == (&*cell.model, cell.data_size));
+        let size = unique(cell);
+        let found = factors.iter().find(|(model, of, _)| (*model, *of) == (&*cell.model, size));
         found.filter(|_| is_chosen && !cell.measures_only()).map_or(1.0, |(_, _, factor)| *factor)
     };
-    let tuned = cells.iter().map(|cell| Cell { recipe: scaled(cell, factor_of(cell)), ..cell.clone() }).collect();
+    // Cells that share a recipe go on sharing one.
+    let mut recipes: HashMap<(usize, u64), Arc<spec::Recipe>> = HashMap::new();
+    let tuned = cells.iter().map(|cell| {
+        let factor = factor_of(cell);
+        let known = recipes.entry((Arc::as_ptr(&cell.recipe) as usize, factor.to_bits()));
+        Cell { recipe: Arc::clone(known.or_insert_with(|| scaled(cell, factor))), ..cell.clone() }
+    });
+    let tuned = tuned.collect();
     let mut known = HashSet::new();
     jobs.retain(|job| known.insert(job.job_key.clone()));
     let mut jobs = with_trunks(inputs, jobs);
@@ -151,11 +159,11 @@ fn group(tune: &Tune, base: &Cell, dataset: &str, job: PlanCell<'_>, jobs: &mut 
     Some(Group { model, data_size, samples_seen, key: key(dataset, &tune.metric, &rungs), rungs, factor: None })
 }
 
-/// Of each model and data size that is trained the cell of fewest samples seen; of several, that of the least seed.
-fn bases(cells: &[Cell]) -> Vec<&Cell> {
+/// Of each model and number of unique samples that is trained the cell of fewest samples seen; of several, that of the least seed.
+fn bases(cells: &[Cell], unique: impl Fn(&Cell) -> Option<u64>) -> Vec<&Cell> {
     let mut bases: Vec<&Cell> = Vec::new();
     for cell in cells.iter().filter(|cell| !cell.measures_only()) {
-        match bases.iter_mut().find(|base| (&base.model, base.data_size) == (&cell.model, cell.data_size)) {
+        match bases.iter_mut().find(|base| base.model == cell.model && unique(base) == unique(cell)) {
             Some(base) if (cell.samples_seen, cell.seed) < (base.samples_seen, base.seed) => *base = cell,
             Some(_) => {}
             None => bases.push(cell),

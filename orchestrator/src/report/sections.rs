@@ -425,7 +425,7 @@ fn cost(report: &Report) -> String {
     let mut energy = "";
     if with_energy {
         head.extend(["energy of GPUs", "energy of CPUs"]);
-        energy = " Energy is of all attempts, that of CPUs by the jobs' share of their machines; a dash: it could not be \
+        energy = " Energy is of all attempts, that of GPUs with whatever else ran on them, that of CPUs by the jobs' share of their machines; a dash: it could not be \
                   read for all of them.";
     }
     format!(

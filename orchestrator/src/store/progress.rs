@@ -133,8 +133,8 @@ impl Store {
                       (SELECT m.value FROM metric m JOIN metric_name n USING (metric_id)
                        WHERE m.attempt_id = a.attempt_id AND n.name = 'loss' ORDER BY m.step DESC LIMIT 1) AS loss,
                       metric_sum(j.job_id, 'data_wait_secs') AS data_wait_secs,
-                      metric_last(j.job_key, 'spikes')::bigint AS spikes,
-                      metric_last(j.job_key, 'rollbacks')::bigint AS rollbacks,
+                      metric_last_count(j.job_key, 'spikes') AS spikes,
+                      metric_last_count(j.job_key, 'rollbacks') AS rollbacks,
                       cost.gpu_joules AS "gpu_joules?", cost.cpu_joules AS "cpu_joules?",
                       (SELECT count(*) FROM attempt every WHERE every.job_id = j.job_id) AS "attempts!",
                       a.stderr_tail AS "stderr_tail?",

@@ -282,11 +282,11 @@ impl Training<'_> {
                     self.history.losses.clear();
                 }
             }
-            if stopping {
-                return self.stop();
-            }
             if saving {
                 self.checkpoint()?;
+            }
+            if stopping {
+                return self.stop();
             }
             let before = Instant::now();
             if evaluating && self.evaluate(stop)? == Ending::Stopped {

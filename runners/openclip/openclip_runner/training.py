@@ -190,14 +190,17 @@ class Training:
                 "`grad_clip_norm`"
             )
         self.losses.append(value)
-        self.data_wait += self.scalars["train/data_time"]
+        if self.job.recipe["accum_freq"] == 1:  # Else open_clip counts other parts of the step in.
+            self.data_wait += self.scalars["train/data_time"]
         if step % math.ceil(self.job.steps / REPORTS) == 0 or step == self.job.steps:
             now = time.monotonic()
             rate = (step - self.reported_step) * self.job.batch / (now - self.reported)
             metrics = {
                 "lr": self.scalars["train/lr"], "logit_scale": math.log(self.scalars["train/scale"]),
-                "samples_per_sec": rate, "data_wait_secs": self.data_wait,
+                "samples_per_sec": rate,
             }
+            if self.job.recipe["accum_freq"] == 1:
+                metrics["data_wait_secs"] = self.data_wait
             loss = sum(self.losses) / len(self.losses)
             self._say("step", step=step, samples_seen=step * self.job.batch, loss=loss, metrics=metrics)
             self.losses, self.reported, self.reported_step, self.data_wait = [], now, step, 0.0
