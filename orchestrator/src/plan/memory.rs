@@ -100,7 +100,8 @@ pub fn memory_bytes(config: &ModelConfig, size: &ModelSize, recipe: &Recipe, pai
     total as u64
 }
 
-/// What activations are kept in: products of bfloat16 round their factors in the cache on a CPU, and keep nothing of it.
+/// What activations are kept in: on a CPU products of bfloat16 round their factors in the cache, and keep nothing of
+/// it.
 fn stored(precision: Precision, device: Device) -> Precision {
     if device == Device::Cpu { Precision::Fp32 } else { precision }
 }

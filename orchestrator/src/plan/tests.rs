@@ -76,8 +76,7 @@ fn what_does_not_fit_is_refused_with_the_parts_that_would() {
         })
     };
     let largest = good(SPEC).jobs.iter().map(|job| job.memory_bytes).max().expect("jobs");
-    // Pixels of 4,000 pairs are mapped from a file, which a machine that is short of memory need not keep.
-    let largest = largest - 4_000 * 3 * 32 * 32;
+    let largest = largest - 4_000 * 3 * 32 * 32; // Pixels that are mapped from a file.
     assert!(with(largest, "").is_ok());
     let said = with(largest - 1, "").expect_err("a byte too many");
     assert_eq!(said.len(), 1, "{said:?}");

@@ -159,7 +159,8 @@ fn group(tune: &Tune, base: &Cell, dataset: &str, job: PlanCell<'_>, jobs: &mut 
     Some(Group { model, data_size, samples_seen, key: key(dataset, &tune.metric, &rungs), rungs, factor: None })
 }
 
-/// Of each model and number of unique samples that is trained the cell of fewest samples seen; of several, that of the least seed.
+/// Of each model and number of unique samples that is trained the cell of fewest samples seen; of several, that of the
+/// least seed.
 fn bases(cells: &[Cell], unique: impl Fn(&Cell) -> Option<u64>) -> Vec<&Cell> {
     let mut bases: Vec<&Cell> = Vec::new();
     for cell in cells.iter().filter(|cell| !cell.measures_only()) {

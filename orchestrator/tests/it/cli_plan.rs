@@ -355,7 +355,7 @@ fn what_slurm_is_asked_for() {
         let said = changed("limits:", &format!("backend: {options}\nlimits:"));
         said.lines().find(|line| line.starts_with("slurm:")).unwrap_or_else(|| panic!("{said}")).to_owned()
     };
-    insta::assert_snapshot!(of("slurm"), @"slurm: at most 8 Slurm jobs at one time, each 1 CPU, 704M, 1 h 0 min");
+    insta::assert_snapshot!(of("slurm"), @"slurm: at most 8 Slurm jobs at one time, each 1 CPU, 832M, 1 h 0 min");
     insta::assert_snapshot!(of("{slurm: {partition: gpu, gpus: 1, cpus: 8, memory: 16G, time: 90m}}"), @"slurm: at most 8 Slurm jobs at one time, each 8 CPUs, 1 GPU, 16G, 1 h 30 min, partition gpu");
 }
 

@@ -33,7 +33,17 @@ const OWNERS: &[(&str, &[&str])] = &[
     ("csv::", &["orchestrator/src/dataset"]),
     ("plotters::", &["orchestrator/src/report/"]),
     ("clap::", &["orchestrator/src/cli/", "orchestrator/src/worker/mod.rs", "runners/"]),
-    ("tch::", &["runners/clip/", "kernels/src/loss.rs", "kernels/src/group.rs", "kernels/tests/"]),
+    (
+        "tch::",
+        &[
+            "runners/clip/",
+            "kernels/src/ffi.rs",
+            "kernels/src/group.rs",
+            "kernels/src/linear.rs",
+            "kernels/src/loss.rs",
+            "kernels/tests/",
+        ],
+    ),
     ("tokenizers::", &["runners/clip/src/tokenizer/file.rs"]),
     ("shards::", &["runners/shards/", "runners/pool/", "orchestrator/src/plan/pool.rs"]),
     ("resvg::", &["runners/pool/", "orchestrator/src/report/figures/"]),

@@ -136,7 +136,7 @@ fn clip(spec: &str) -> Option<Bench> {
 fn trained(bench: &Bench) -> (Vec<String>, Vec<(PathBuf, Vec<u8>)>) {
     let numbers = bench.ask(
         "SELECT concat_ws(' ', job_key, metric, step, samples_seen, encode(float8send(value), 'hex')) FROM curve
-         WHERE metric NOT LIKE '%per_sec%'
+         WHERE metric NOT IN ('samples_per_sec', 'data_wait_secs')
          UNION ALL
          SELECT concat_ws(' ', job_key, dataset, metric, m.samples_seen, encode(float8send(value), 'hex'))
          FROM measurement m JOIN job USING (job_id) ORDER BY 1",
