@@ -190,7 +190,7 @@ class Training:
                 "`grad_clip_norm`"
             )
         self.losses.append(value)
-        if self.job.recipe["accum_freq"] == 1:  # Else open_clip counts other parts of the step in.
+        if self.job.accum == 1:  # Else open_clip counts other parts of the step in.
             self.data_wait += self.scalars["train/data_time"]
         if step % math.ceil(self.job.steps / REPORTS) == 0 or step == self.job.steps:
             now = time.monotonic()
@@ -199,7 +199,7 @@ class Training:
                 "lr": self.scalars["train/lr"], "logit_scale": math.log(self.scalars["train/scale"]),
                 "samples_per_sec": rate,
             }
-            if self.job.recipe["accum_freq"] == 1:
+            if self.job.accum == 1:
                 metrics["data_wait_secs"] = self.data_wait
             loss = sum(self.losses) / len(self.losses)
             self._say("step", step=step, samples_seen=step * self.job.batch, loss=loss, metrics=metrics)

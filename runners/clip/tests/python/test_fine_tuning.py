@@ -116,7 +116,8 @@ def test_parameters_are_pytorchs(splits, tmp_path):
     start, ours = loaded(before)[0].state_dict(), loaded(after)[0].state_dict()
     moved = 0
     for name, value in model.state_dict().items():
-        assert (ours[name] - value).abs().max() <= 1e-5, name
+        # Of a whole tensor: AdamW moves a weight whose gradient is rounding alone (the keys' biases are) like any other.
+        assert (ours[name] - value).norm() <= 1e-3 * (start[name] - value).norm(), name
         if not name.startswith("visual."):
             assert torch.equal(ours[name], start[name]), f"{name} is not the image tower's"
         else:
