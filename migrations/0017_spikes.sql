@@ -12,8 +12,8 @@ CREATE OR REPLACE VIEW job_cost AS
 SELECT a.job_id,
        sum(spent.secs)::double precision AS train_secs,
        sum(spent.secs * coalesce(a.gpus, CASE WHEN a.device LIKE 'cuda%' THEN 1 END) / 3600)::double precision AS gpu_hours,
-       CASE WHEN bool_and(a.gpu_joules IS NOT NULL) FILTER (WHERE a.fence IS NOT NULL AND a.claimed_at IS NOT NULL) THEN sum(a.gpu_joules) END AS gpu_joules,
-       CASE WHEN bool_and(a.machine_cpu_joules IS NOT NULL) FILTER (WHERE a.fence IS NOT NULL AND a.claimed_at IS NOT NULL)
+       CASE WHEN bool_and(a.gpu_joules IS NOT NULL) FILTER (WHERE a.fence IS NOT NULL) THEN sum(a.gpu_joules) END AS gpu_joules,
+       CASE WHEN bool_and(a.machine_cpu_joules IS NOT NULL) FILTER (WHERE a.fence IS NOT NULL)
             THEN sum(a.machine_cpu_joules * a.cpu_share) END AS cpu_joules
 FROM attempt a
 CROSS JOIN LATERAL (SELECT coalesce(a.train_secs, extract(epoch FROM coalesce(a.heartbeat_at, a.ended_at) - a.claimed_at)) AS secs) spent
