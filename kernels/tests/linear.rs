@@ -1,9 +1,9 @@
 //! Layers against float64: values, gradients, strides, threads, and every way that a processor can take.
 #![cfg(feature = "torch")]
 
-use std::env;
-use std::process::Command;
+mod again;
 
+use again::{again, again_with_avx2};
 use kernels::linear;
 use tch::{Device, Kind, Tensor};
 
@@ -123,25 +123,12 @@ fn shapes_that_do_not_fit_are_named() {
     assert!(words.contains("linear takes x (.., k) and W (n, k), got [2, 3] and [4, 5]"), "{words}");
 }
 
-fn grid_again(products: &str) {
-    let output = Command::new(env::current_exe().expect("this test"))
-        .args(["grid_", "--test-threads=2"])
-        .env("SWEEP_KERNELS_TILES", products)
-        .output()
-        .expect("this test starts again");
-    let words = String::from_utf8_lossy(&output.stdout);
-    assert!(output.status.success() && !words.contains(" 0 passed"), "{words}");
-}
-
 #[test]
-#[cfg(target_arch = "x86_64")]
 fn products_for_avx2() {
-    if std::is_x86_feature_detected!("avx2") && std::is_x86_feature_detected!("fma") {
-        grid_again("avx2");
-    }
+    again_with_avx2(&["grid_"]);
 }
 
 #[test]
 fn products_in_float32_of_rounded_factors() {
-    grid_again("fp32");
+    again("fp32", &["grid_"]);
 }

@@ -2,7 +2,9 @@
  * (k, n), A row-major; B row-major, for bfloat16 in pairs of rows ("VNNI": b[k/2][n][k%2]); C float32.
  */
 #pragma once
+#include <ATen/Parallel.h>
 #include <ATen/native/CPUBlas.h>
+#include <algorithm>
 #include <cstdint>
 #include <cstdlib>
 #include <cstring>
@@ -39,6 +41,34 @@ template <typename T> bool available() {
     }
   }();
   return yes;
+}
+
+constexpr int64_t DEPTH = 512; /* of one product, so that both factors stay in the second-level cache */
+
+/* C (m, n) (+)= A (m, k) B (k, n), k in slices that fit the cache. */
+template <typename T>
+void product(int64_t m, int64_t n, int64_t k, const T *a, int64_t lda, const T *b, int64_t ldb, float *c, int64_t ldc,
+             bool add) {
+  for (int64_t from = 0; from < k; from += DEPTH) {
+    const int64_t depth = std::min(DEPTH, k - from);
+    brgemm(m, n, depth, lda, ldb, ldc, add || from > 0, a + from, b + from * ldb, c, PAIRS<T>);
+  }
+}
+
+/* n numbers to bfloat16: a row of A. */
+void bfloat16_row(const float *from, int64_t n, uint16_t *to);
+
+/* n pairs (first[j], second[j]) of bfloat16: two rows of B. `second` may be null, for zeros. */
+void bfloat16_pairs(const float *first, const float *second, int64_t n, float *to);
+
+/* Work in as many equal parts as there are threads; part numbers do not depend on who takes them. */
+template <typename F> int64_t in_parts(int64_t items, F body) {
+  const int64_t parts = std::max<int64_t>(1, std::min<int64_t>(at::get_num_threads(), items));
+  at::parallel_for(0, parts, 1, [&](int64_t begin, int64_t end) {
+    for (int64_t part = begin; part < end; ++part) body(part, items * part / parts, items * (part + 1) / parts);
+    at::native::cpublas::brgemm_release();
+  });
+  return parts;
 }
 
 } // namespace sweep

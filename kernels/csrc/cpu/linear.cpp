@@ -11,27 +11,14 @@ namespace {
 
 using at::BFloat16;
 
-constexpr int64_t DEPTH = 512;          /* of a call: a panel of B is 128 KiB */
-constexpr int64_t CHUNK = 256;          /* rows of X and dY that the product for dW takes at a time */
-constexpr int64_t TURNED = CHUNK + 16;  /* from row to row of dY^T: a power of two would have rows share cache lines' places */
+constexpr int64_t CHUNK = 256;         /* rows of X and dY that the product for dW takes at a time */
+constexpr int64_t TURNED = CHUNK + 16; /* from row to row of dY^T: a power of two would have rows share cache lines' places */
 
 int64_t blocks(int64_t n, int64_t size) { return (n + size - 1) / size; }
 
-/* n numbers to bfloat16. */
-SWEEP_CLONES void convert_row(const float *from, int64_t n, uint16_t *to) {
-  int64_t j = 0;
-  for (; j + LANES <= n; j += LANES) {
-    const halves bits = halves_of(bfloat16_of(load(from + j)));
-    std::memcpy(to + j, &bits, sizeof bits);
-  }
-  if (j < n) {
-    const halves bits = halves_of(bfloat16_of(load(from + j, n - j)));
-    std::memcpy(to + j, &bits, size_t(n - j) * 2);
-  }
-}
 /* A's row for brgemm: n numbers, and a zero after them if n is odd. */
 void convert(const float *from, int64_t n, BFloat16 *to) {
-  convert_row(from, n, reinterpret_cast<uint16_t *>(to));
+  bfloat16_row(from, n, reinterpret_cast<uint16_t *>(to));
   if (n & 1) to[n] = BFloat16(0.0f);
 }
 
@@ -42,23 +29,11 @@ SWEEP_CLONES void round_row(const float *from, int64_t n, float *to) {
   if (j < n) store(to + j, (floats)(bfloat16_of(load(from + j, n - j)) << 16), n - j);
 }
 
-SWEEP_INLINE floats pair(floats low, floats high) { return (floats)(bfloat16_of(low) | bfloat16_of(high) << 16); }
-
-/* Two rows of B as pairs (b[0][j], b[1][j]); `second` may be null, for zeros. */
-SWEEP_CLONES void pair_rows(const float *first, const float *second, int64_t n, float *to) {
-  int64_t j = 0;
-  if (second)
-    for (; j + LANES <= n; j += LANES) store(to + j, pair(load(first + j), load(second + j)));
-  else
-    for (; j + LANES <= n; j += LANES) store(to + j, pair(load(first + j), floats{}));
-  if (j < n) store(to + j, pair(load(first + j, n - j), second ? load(second + j, n - j) : floats{}), n - j);
-}
-
 /* B (k, n) with rows `ldb` apart, as brgemm takes it; rows of `to` are `cols` apart. */
 template <typename T> void pack(int64_t k, int64_t n, const float *b, int64_t ldb, int64_t cols, T *to) {
   if constexpr (PAIRS<T>) {
     for (int64_t p = 0; p < k; p += 2)
-      pair_rows(b + p * ldb, p + 1 < k ? b + (p + 1) * ldb : nullptr, n, reinterpret_cast<float *>(to + p * cols));
+      bfloat16_pairs(b + p * ldb, p + 1 < k ? b + (p + 1) * ldb : nullptr, n, reinterpret_cast<float *>(to + p * cols));
   } else {
     for (int64_t p = 0; p < k; ++p) std::copy_n(b + p * ldb, n, to + p * cols);
   }
@@ -108,13 +83,6 @@ SWEEP_CLONES float sum_row(const float *x, int64_t n) {
   return float(sum_of(sums));
 }
 
-template <typename F> void for_each_task(int64_t tasks, F body) {
-  at::parallel_for(0, tasks, 1, [&](int64_t begin, int64_t end) {
-    body(begin, end);
-    at::native::cpublas::brgemm_release();
-  });
-}
-
 /* What multiplies: T, the type of factors; whether float32 factors are rounded to bfloat16, where there are no products of that; rows
  * of C at a time; columns of B that lie together; and C (m, n) (+)= A (m, k) B. */
 template <typename Factor, bool Rounds = false> struct Brgemm {
@@ -123,10 +91,8 @@ template <typename Factor, bool Rounds = false> struct Brgemm {
   static constexpr int64_t ROWS = 64, COLS = 64;
 
   static void multiply(int64_t m, int64_t n, int64_t k, const T *a, int64_t lda, const T *panels, float *c, bool add) {
-    for (int64_t from = 0; from < k; from += DEPTH)
-      for (int64_t j = 0; j < n; j += COLS)
-        brgemm(m, std::min(COLS, n - j), std::min(DEPTH, k - from), lda, COLS, n, add || from > 0, a + from,
-               panels + (j * k) + from * COLS, c + j, PAIRS<T>);
+    for (int64_t j = 0; j < n; j += COLS)
+      product(m, std::min(COLS, n - j), k, a, lda, panels + j * k, COLS, c + j, n, add);
   }
 };
 template <bool Rounds> struct Avx2 {
@@ -154,10 +120,10 @@ template <typename P> struct Panels {
 
 /* C (m, n) = A (m, k) B + bias. */
 template <typename P>
-void product(int64_t m, int64_t k, const float *a, const Panels<P> &b, const float *bias, float *c) {
+void by_rows(int64_t m, int64_t k, const float *a, const Panels<P> &b, const float *bias, float *c) {
   using T = typename P::T;
   constexpr int64_t ROWS = P::ROWS;
-  for_each_task(blocks(m, ROWS), [&](int64_t begin, int64_t end) {
+  in_parts(blocks(m, ROWS), [&](int64_t, int64_t begin, int64_t end) {
     std::vector<T> converted(PAIRS<T> || P::ROUNDS ? size_t(ROWS * b.k) : 0);
     for (int64_t block = begin; block < end; ++block) {
       const int64_t i = block * ROWS, rows = std::min(ROWS, m - i);
@@ -183,7 +149,7 @@ void forward(int64_t m, int64_t n, int64_t k, const float *x, const float *w, co
   using T = typename P::T;
   constexpr int64_t COLS = P::COLS;
   Panels<P> panels(k, n);
-  for_each_task(blocks(n, COLS), [&](int64_t begin, int64_t end) {
+  in_parts(blocks(n, COLS), [&](int64_t, int64_t begin, int64_t end) {
     std::vector<float> turned(PAIRS<T> ? size_t(k * COLS) : 0);
     for (int64_t panel = begin; panel < end; ++panel) {
       const int64_t j = panel * COLS, cols = std::min(COLS, n - j);
@@ -196,19 +162,19 @@ void forward(int64_t m, int64_t n, int64_t k, const float *x, const float *w, co
       }
     }
   });
-  product<P>(m, k, x, panels, b, y);
+  by_rows<P>(m, k, x, panels, b, y);
 }
 
 template <typename P> void inputs(int64_t m, int64_t n, int64_t k, const float *dy, const float *w, float *dx) {
   constexpr int64_t COLS = P::COLS;
   Panels<P> panels(n, k);
-  for_each_task(blocks(k, COLS), [&](int64_t begin, int64_t end) {
+  in_parts(blocks(k, COLS), [&](int64_t, int64_t begin, int64_t end) {
     for (int64_t panel = begin; panel < end; ++panel) {
       pack<typename P::T>(n, std::min(COLS, k - panel * COLS), w + panel * COLS, k, COLS, panels.of(panel));
       panels.finish(panel);
     }
   });
-  product<P>(m, n, dy, panels, nullptr, dx);
+  by_rows<P>(m, n, dy, panels, nullptr, dx);
 }
 
 /* Threads share out dW's rows: blocks of up to 64, and no fewer than there are threads where that leaves whole vectors. */
@@ -217,7 +183,7 @@ void weights(int64_t m, int64_t n, int64_t k, const float *dy, const float *x, f
   using T = typename P::T;
   constexpr bool STRIPS = P::COLS == STRIP;
   const int64_t share = blocks(blocks(n, at::get_num_threads()), LANES) * LANES, height = std::min<int64_t>(64, share);
-  for_each_task(blocks(n, height), [&](int64_t begin, int64_t end) {
+  in_parts(blocks(n, height), [&](int64_t, int64_t begin, int64_t end) {
     std::vector<float> turned(size_t(height * TURNED));
     std::vector<T> left(PAIRS<T> ? size_t(height * TURNED) : 0);
     std::vector<T> right(PAIRS<T> || STRIPS || P::ROUNDS ? size_t(CHUNK * whole_strips(k)) : 0);

@@ -22,17 +22,6 @@ namespace {
 using at::BFloat16;
 
 constexpr int64_t ROWS = 64, COLS = 256; /* of a tile */
-constexpr int64_t DEPTH = 512;           /* of one product, so that both factors stay in the second-level cache */
-
-/* C (m, n) (+)= A (m, k) B (k, n), k in slices that fit the cache. */
-template <typename T>
-void product(int64_t m, int64_t n, int64_t k, const T *a, int64_t lda, const T *b, int64_t ldb, float *c, int64_t ldc,
-             bool add) {
-  for (int64_t from = 0; from < k; from += DEPTH) {
-    const int64_t depth = std::min(DEPTH, k - from);
-    brgemm(m, n, depth, lda, ldb, ldc, add || from > 0, a + from, b + from * ldb, c, PAIRS<T>);
-  }
-}
 
 /* ---- Sweeps over one row of a tile: n <= COLS entries without the positive. */
 
@@ -102,30 +91,6 @@ SWEEP_CLONES void sigmoid_row(const float *x, int64_t n, float scale, float bias
     *slopes += sum_of(slope, n - j);
     store(g + j, slope, n - j);
   }
-}
-
-/* One row of G, and the pair of rows that it makes with the one before it; buffers are whole vectors long. */
-SWEEP_CLONES void round_row(const float *g, int64_t n, uint16_t *out) {
-  for (int64_t j = 0; j < n; j += LANES) {
-    const words bits = bfloat16_of(load(g + j));
-    for (int64_t lane = 0; lane < std::min<int64_t>(LANES, n - j); ++lane) out[j + lane] = uint16_t(bits[lane]);
-  }
-}
-SWEEP_CLONES void interleave(const float *first, const float *second, int64_t n, float *out) {
-  for (int64_t j = 0; j < n; j += LANES) {
-    const words pair = bfloat16_of(load(first + j)) | bfloat16_of(load(second + j)) << 16;
-    store(out + j, (floats)pair, std::min<int64_t>(LANES, n - j));
-  }
-}
-
-/* Work in as many equal parts as there are threads; part numbers do not depend on who takes them. */
-template <typename F> int64_t in_parts(int64_t items, F body) {
-  const int64_t parts = std::max<int64_t>(1, std::min<int64_t>(at::get_num_threads(), items));
-  at::parallel_for(0, parts, 1, [&](int64_t begin, int64_t end) {
-    for (int64_t part = begin; part < end; ++part) body(part, items * part / parts, items * (part + 1) / parts);
-    at::native::cpublas::brgemm_release();
-  });
-  return parts;
 }
 
 template <typename T> class Tiles final : public Engine {
@@ -335,9 +300,9 @@ private:
           std::fill(g[k], g[k] + COLS, 0.0f);
           if (i + k == m) continue;
           slopes(i0 + i + k, j0, n, tile + (i + k) * stride, g[k]);
-          round_row(g[k], wide, reinterpret_cast<uint16_t *>(factor + (i + k) * wide));
+          bfloat16_row(g[k], wide, reinterpret_cast<uint16_t *>(factor + (i + k) * wide));
         }
-        interleave(g[0], g[1], n, tile + i * stride);
+        bfloat16_pairs(g[0], g[1], n, tile + i * stride);
       }
     }
   }

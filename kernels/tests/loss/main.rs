@@ -1,6 +1,8 @@
 //! The losses on tensors, held against the float64 reference on every device of this machine.
 #![cfg(feature = "torch")]
 
+#[path = "../again/mod.rs"]
+mod again;
 mod autograd;
 mod bits;
 mod grid;
