@@ -190,8 +190,7 @@ class Training:
                 "`grad_clip_norm`"
             )
         self.losses.append(value)
-        if self.job.accum == 1:  # Else open_clip counts other parts of the step in.
-            self.data_wait += self.scalars["train/data_time"]
+        self.data_wait += self.scalars["train/data_time"]
         if step % math.ceil(self.job.steps / REPORTS) == 0 or step == self.job.steps:
             now = time.monotonic()
             rate = (step - self.reported_step) * self.job.batch / (now - self.reported)
@@ -199,7 +198,7 @@ class Training:
                 "lr": self.scalars["train/lr"], "logit_scale": math.log(self.scalars["train/scale"]),
                 "samples_per_sec": rate,
             }
-            if self.job.accum == 1:
+            if self.job.accum == 1:  # Else open_clip counts other parts of the step in.
                 metrics["data_wait_secs"] = self.data_wait
             loss = sum(self.losses) / len(self.losses)
             self._say("step", step=step, samples_seen=step * self.job.batch, loss=loss, metrics=metrics)
