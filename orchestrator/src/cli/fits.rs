@@ -10,7 +10,6 @@ use super::output::{Failure, say};
 use crate::fit::{Interval, LawName, Method, Options, Response, Verdict};
 use crate::plan::Plan;
 use crate::report::number::with_interval;
-use crate::schedule::driver::Outcome;
 use crate::spec::{self, FitAsked, Source};
 use crate::store::Store;
 use crate::store::fit::StoredFit;
@@ -40,15 +39,15 @@ fn asked(plan: &Plan) -> Result<Vec<FitAsked>, Failure> {
     Ok(parsed.map_err(|error| Failure::bad_input(super::plan::rendered(&error)))?.fits)
 }
 
-/// Says that laws wait for jobs that have ended without a result, if any do.
-pub(super) fn wait(plan: &Plan, outcome: Outcome) -> Result<Vec<Refit>, Failure> {
-    if outcome == Outcome::Complete && !asked(plan)?.is_empty() {
+/// Says that laws wait for jobs that have ended without a result, if the spec names any.
+pub(super) fn say_waiting(plan: &Plan) -> Result<(), Failure> {
+    if !asked(plan)?.is_empty() {
         say(
             "\nhint: the laws of `fits` wait for the jobs that failed or were cancelled: `sweep retry` gives them another \
              go, `sweep fit` fits what is there",
         );
     }
-    Ok(Vec::new())
+    Ok(())
 }
 
 /// Fits the laws of a plan's spec, says a line of each, and what can't be fitted.

@@ -154,7 +154,10 @@ pub(super) async fn run(args: Args) -> Result<Exit, Failure> {
     let complete =
         |ended: &Ended| ended.outcome == Outcome::Complete && ended.counts.failed + ended.counts.cancelled == 0;
     let all_there = complete(&ended) && measured.as_ref().is_none_or(|(_, measured)| complete(measured));
-    let fits = if all_there { refit(&plan).await? } else { fits::wait(&plan, ended.outcome)? };
+    let fits = if all_there && !args.detach { refit(&plan).await? } else { Vec::new() };
+    if !all_there && ended.outcome == Outcome::Complete {
+        fits::say_waiting(&plan)?;
+    }
     let counts = measured.as_ref().map(|(name, measured)| CompanionLine::new(name, &measured.counts));
     if args.json {
         let failures: Vec<&JobProgress> =
