@@ -22,7 +22,7 @@ pub(super) fn evaluations(spec: &Spec, inputs: &Inputs, problems: &mut Vec<Probl
                 unread(name, written, 1)
             }
         };
-        let pool = read(&evaluation.pool, evaluation.name.as_deref().unwrap_or(&evaluation.pool));
+        let pool = read(&evaluation.pool, evaluation.label());
         let dataset = evaluation.name.clone().unwrap_or_else(|| pool.source.pool.clone());
         if plans.iter().any(|(plan, _)| plan.dataset == dataset) {
             let message = format!("two evaluations go by the name `{dataset}`, so their results would mix");

@@ -13,14 +13,15 @@ use super::{
     canonical::canonical,
     companions,
     evaluations::{Measured, evaluations},
-    fits::{self, MemoryLimit},
     memory::peak_bytes,
+    memory_limit::{self, MemoryLimit},
     rollback::no_rollback,
     rules,
     shared::Shared,
     slurm_options,
     trunks::{measured_too_early, with_trunks},
-    tune, weights,
+    tune::{self, Ladder},
+    weights,
 };
 use crate::spec::quantity::grouped;
 use crate::spec::{Backend, Cell, DataSize, Path, Place, Problem, Spec, SpecError, cells, model_place};
@@ -110,9 +111,7 @@ pub fn plan(spec: &Spec, inputs: &Inputs) -> Result<Plan, SpecError> {
     let mut jobs = with_trunks(inputs, jobs);
     problems.extend(measured_too_early(spec, &jobs));
     drop(keys);
-    let known: HashSet<&str> = jobs.iter().map(|job| job.job_key.as_str()).collect();
-    let rungs =
-        ladder.iter().flat_map(|ladder| &ladder.plan.jobs).filter(|rung| !known.contains(rung.job_key.as_str()));
+    let rungs = ladder.as_ref().map_or_else(Vec::new, |ladder| rungs_alone(ladder, &jobs));
     let total: f64 = jobs.iter().chain(rungs).map(|job| job.own_share() * job.compute.train_flops).sum();
     if let Some(budget) = spec.limits.compute_flops
         && total > budget
@@ -358,7 +357,12 @@ fn job(
         model: Arc::clone(&model),
     };
     let size = config.size();
-    if let Some(problem) = fits::problem(spec, inputs, cell, &planned, &size, problems) {
+    let device = shared.device(spec, inputs);
+    let memory_bytes = peak_bytes(config, &size, &planned, device);
+    let limited = inputs.memory.as_ref();
+    let problem =
+        limited.and_then(|limit| memory_limit::problem(spec, limit, cell, &planned, (memory_bytes, device), problems));
+    if let Some(problem) = problem {
         push_once(problems, problem);
         return None;
     }
@@ -366,7 +370,7 @@ fn job(
         job_key: job_key(&planned.to_job_spec()),
         compute: config.training_size().compute(samples_seen),
         unique_samples: data_size.min(samples_seen),
-        memory_bytes: peak_bytes(config, &size, &planned, fits::device(spec, inputs)),
+        memory_bytes,
         secs: inputs.secs_per_sample.get(&model.name).map(|secs| secs * samples_seen as f64),
         parent: None,
         size,
@@ -391,6 +395,12 @@ fn same_job(cell: &Cell, twin: &Cell, job: &PlannedJob) -> Problem {
         cell.seed
     );
     Problem::new(Place::Value(place), message, "after rounding and names, this is the same")
+}
+
+/// Jobs of a ladder that are none of the sweep's.
+fn rungs_alone<'a>(ladder: &'a Ladder, jobs: &[PlannedJob]) -> Vec<&'a PlannedJob> {
+    let known: HashSet<&str> = jobs.iter().map(|job| job.job_key.as_str()).collect();
+    ladder.plan.jobs.iter().filter(|rung| !known.contains(rung.job_key.as_str())).collect()
 }
 
 fn push_once(problems: &mut Vec<Problem>, problem: Problem) {

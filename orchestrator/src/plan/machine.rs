@@ -3,13 +3,18 @@
 use std::fs;
 use std::process::Command;
 
-use super::fits::{MemoryLimit, device};
+use super::expand::CLIP_RUNNER;
 use super::memory::Device;
+use super::memory_limit::{MemoryLimit, device};
 use super::{Inputs, slurm_options};
 use crate::spec::{Backend, Spec};
 
-/// Of this machine or its smallest GPU; on a cluster what is asked of it for a node's memory. `None`: nobody knows.
+/// Of this machine or its smallest GPU; on a cluster what is asked of it for a node's memory. `None`: nobody knows, or
+/// what a job needs is not estimated: by another runner than clip-runner, or by several processes, which share a batch.
 pub(super) fn memory(spec: &Spec, inputs: &Inputs) -> Option<MemoryLimit> {
+    if inputs.runner.name != CLIP_RUNNER || processes(spec, inputs) != 1 {
+        return None;
+    }
     let (bytes, of) = match (&spec.backend, device(spec, inputs)) {
         (Backend::Local { .. }, Device::Cpu) => (of_machine()?, "this machine has"),
         (Backend::Local { .. }, Device::Gpu) => (of_gpus()?, "the GPU here that has least has"),
@@ -20,6 +25,13 @@ pub(super) fn memory(spec: &Spec, inputs: &Inputs) -> Option<MemoryLimit> {
         }
     };
     Some(MemoryLimit { bytes, of: of.to_owned() })
+}
+
+fn processes(spec: &Spec, inputs: &Inputs) -> usize {
+    match &spec.backend {
+        &Backend::Local { ranks, .. } => ranks.max(1),
+        Backend::Slurm(keys) => slurm_options(keys, inputs.site.as_ref(), &[]).nodes,
+    }
 }
 
 /// Memory of the machine, or of the control group that this process may use, if that is less.

@@ -7,6 +7,7 @@
 pub mod canonical;
 
 pub mod memory;
+mod memory_limit;
 
 mod measuring;
 
@@ -39,8 +40,6 @@ mod tune;
 
 mod slurm;
 
-mod fits;
-
 mod machine;
 
 mod trunks;
@@ -59,9 +58,9 @@ pub use crate::spec::is_secret;
 pub use choice::{Chosen, NoiseOf, Open, RungResult, Unchosen, choose};
 pub use companions::{Companions, KeptCheckpoints, checkpoints_of, kept_checkpoints};
 pub use expand::{Inputs, OPEN_CLIP_CONFIG, job_key, plan};
-pub use fits::MemoryLimit;
 pub use inputs::{LoadError, Measured, Placement, gathered, load_spec, look, read_spec};
 pub use measuring::{measuring_job, measuring_plan, planned_evaluations};
+pub use memory_limit::MemoryLimit;
 pub use preprocess::{of_run as preprocess_of_run, recipe_keys};
 pub use runner::RunnerError;
 pub use slurm::{NodeRequest, Origin, Site, SlurmOptions, SlurmOrigins, slurm_options};

@@ -6,6 +6,8 @@ use std::sync::Arc;
 use protocol::{DataSource, EvaluationPlan, Loss, NamedModel, Recipe, RunnerIdentity, Schedule};
 
 use super::evaluations::Measured;
+use super::memory::Device;
+use super::memory_limit;
 use super::{Inputs, OPEN_CLIP_CONFIG, PoolInfo, companions};
 use crate::spec::{self, Amount, Cell, Spec, is_model_file, shipped, sized_for, whole_batches};
 
@@ -16,6 +18,7 @@ type ModelInputs = (String, Option<u64>, Option<u64>, bool);
 #[derive(Default)]
 pub(super) struct Shared {
     runner: Option<Arc<RunnerIdentity>>,
+    device: Option<Device>,
     data: Option<Arc<DataSource>>,
     models: HashMap<ModelInputs, Arc<NamedModel>>,
     /// By the address of the spec's recipe, which stays with it so that no other one gets that, and samples seen.
@@ -29,6 +32,11 @@ impl Shared {
         let (name, version) = (&inputs.runner.name, &inputs.runner.version);
         let make = || Arc::new(RunnerIdentity { name: name.clone(), version: version.clone() });
         Arc::clone(self.runner.get_or_insert_with(make))
+    }
+
+    /// Where jobs compute.
+    pub(super) fn device(&mut self, spec: &Spec, inputs: &Inputs) -> Device {
+        *self.device.get_or_insert_with(|| memory_limit::device(spec, inputs))
     }
 
     pub(super) fn data(&mut self, training: &PoolInfo) -> Arc<DataSource> {

@@ -89,7 +89,7 @@ pub(super) fn measured_too_early(spec: &Spec, jobs: &[PlannedJob]) -> Vec<Proble
             let message = format!(
                 "`{}` is to be measured at {} of {} samples seen, which is before the cooldown begins at {}, in the \
                  trunk, which nothing is measured in",
-                evaluation.name.as_ref().unwrap_or(&evaluation.pool),
+                evaluation.label(),
                 grouped(*early),
                 grouped(job.spec.samples_seen),
                 grouped(parent.samples_seen)

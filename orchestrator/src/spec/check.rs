@@ -287,7 +287,7 @@ fn evaluation_names(spec: &Spec, once: &mut Once) {
     let mut seen = HashSet::new();
     for (index, evaluation) in spec.evaluations.iter().enumerate() {
         // Pools without a name here get one from their folder: two evaluations of one pool are told apart by name.
-        let name = evaluation.name.as_deref().unwrap_or(&evaluation.pool);
+        let name = evaluation.label();
         if !seen.insert(name) {
             let key = if evaluation.name.is_some() { "name" } else { "pool" };
             let place = Path::keys(&["evaluations"]).index(index).key(key);

@@ -310,6 +310,13 @@ pub struct Evaluation {
     pub fine_tuning: Option<FineTuning>,
 }
 
+impl Evaluation {
+    /// What a spec and its errors call it.
+    pub fn label(&self) -> &str {
+        self.name.as_deref().unwrap_or(&self.pool)
+    }
+}
+
 /// How checkpoints are measured apart from training.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Companions {

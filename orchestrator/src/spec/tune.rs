@@ -70,7 +70,7 @@ impl Tune {
     pub fn evaluation_index(&self, spec: &Spec) -> Option<usize> {
         match &self.evaluation {
             None => (spec.evaluations.len() == 1).then_some(0),
-            Some(name) => spec.evaluations.iter().position(|entry| entry.name.as_ref().unwrap_or(&entry.pool) == name),
+            Some(name) => spec.evaluations.iter().position(|entry| entry.label() == name),
         }
     }
 }
@@ -98,7 +98,7 @@ pub(super) fn check(cells: &[Cell], spec: &Spec, once: &mut Once) {
         once.at(Path::keys(&["tune"]), message, "leave it out");
     }
     let names = || {
-        let names = spec.evaluations.iter().map(|entry| format!("`{}`", entry.name.as_ref().unwrap_or(&entry.pool)));
+        let names = spec.evaluations.iter().map(|entry| format!("`{}`", entry.label()));
         names.collect::<Vec<_>>().join(", ")
     };
     let Some(index) = tune.evaluation_index(spec) else {
@@ -119,7 +119,7 @@ pub(super) fn check(cells: &[Cell], spec: &Spec, once: &mut Once) {
         return;
     };
     let entry = &spec.evaluations[index];
-    let name = entry.name.as_ref().unwrap_or(&entry.pool);
+    let name = entry.label();
     if entry.every_checkpoint {
         let message = format!("`{name}` is measured beside training, and a ladder is decided by what its jobs measure");
         let label = "leave `evaluate: every_checkpoint` out of that entry, or let another one decide";

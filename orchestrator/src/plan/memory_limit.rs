@@ -1,9 +1,7 @@
 //! Whether a job fits where it is planned to run, and with which `accum_freq` it would. Pure.
 
-use protocol::ModelSize;
-
-use super::expand::{CLIP_RUNNER, Inputs};
-use super::memory::{Device, accum_freq_that_fits, peak_bytes, reclaimable_bytes};
+use super::expand::Inputs;
+use super::memory::{Device, accum_freq_that_fits, reclaimable_bytes};
 use super::{PlannedSpec, slurm_options};
 use crate::spec::quantity::grouped;
 use crate::spec::{Backend, Cell, Place, Problem, Spec, recipe_place};
@@ -26,20 +24,18 @@ pub(super) fn device(spec: &Spec, inputs: &Inputs) -> Device {
     if gpu { Device::Gpu } else { Device::Cpu }
 }
 
-/// What is wrong with a job that needs more than there is. Of clip-runner alone, whose memory the estimate is of, and
-/// of jobs of one process: ranks share a batch.
+/// What is wrong with a job that needs more than there is. `peak`: what it is estimated to need, on which device.
 pub(super) fn problem(
     spec: &Spec,
-    inputs: &Inputs,
+    limit: &MemoryLimit,
     cell: &Cell,
     planned: &PlannedSpec,
-    size: &ModelSize,
+    (peak, device): (u64, Device),
     said: &[Problem],
 ) -> Option<Problem> {
-    let limit = inputs.memory.as_ref().filter(|_| inputs.runner.name == CLIP_RUNNER && processes(spec, inputs) == 1)?;
-    let (config, device) = (&planned.model.config, device(spec, inputs));
+    let config = &planned.model.config;
     let spare = reclaimable_bytes(config, planned, device);
-    let needed = peak_bytes(config, size, planned, device).saturating_sub(spare);
+    let needed = peak.saturating_sub(spare);
     if needed <= limit.bytes {
         return None;
     }
@@ -55,7 +51,7 @@ pub(super) fn problem(
         return None; // Cells of other lengths need the same.
     }
     let message = format!("{what}{}, {} {}", size_of(needed), limit.of, size_of(limit.bytes));
-    let help = match accum_freq_that_fits(config, size, planned, device, limit.bytes + spare) {
+    let help = match accum_freq_that_fits(config, &config.size(), planned, device, limit.bytes + spare) {
         _ if planned.measures_only() => "choose a smaller model, or a machine with more memory".to_owned(),
         Some((parts, needs)) => {
             format!("`accum_freq: {parts}` is the smallest that fits: {}", size_of(needs.saturating_sub(spare)))
@@ -66,13 +62,6 @@ pub(super) fn problem(
     };
     let place = Place::Value(recipe_place(spec, cell, "global_batch"));
     Some(Problem::new(place, message, "more than there is").help(help))
-}
-
-fn processes(spec: &Spec, inputs: &Inputs) -> usize {
-    match &spec.backend {
-        &Backend::Local { ranks, .. } => ranks.max(1),
-        Backend::Slurm(keys) => slurm_options(keys, inputs.site.as_ref(), &[]).nodes,
-    }
 }
 
 /// `850 MB`, `1.5 GB`.
