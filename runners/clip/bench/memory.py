@@ -60,10 +60,9 @@ backend: {{local: {{slots: 1, threads_per_slot: 1, worker_time: 0s}}}}
     with open(f"{folder}/memory.yaml", "w") as file:
         file.write(spec)
     job = json.loads(sweep(program, folder, "plan", "memory.yaml", "--json"))["jobs"][0]
-    sweep(program, folder, "run", "memory.yaml")
-    query = f"SELECT peak_memory_bytes FROM attempt JOIN job USING (job_id) WHERE job_key = '{job['job_key']}'"
-    rows = json.loads(sweep(program, folder, "sql", query, "--format", "json"))
-    return job["memory_bytes"], rows[-1]["peak_memory_bytes"]
+    sweep(program, folder, "launch", "memory.yaml")
+    query = f"SELECT max(peak_memory_bytes) FROM attempt JOIN job USING (job_id) WHERE job_key = '{job['job_key']}'"
+    return job["memory_bytes"], int(sweep(program, folder, "sql", query, "--format", "csv").split()[-1])
 
 
 def main(program, pool):
