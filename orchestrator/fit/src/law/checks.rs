@@ -17,7 +17,10 @@ fn central(law: &dyn Law, theta: &[f64], x: &Input, i: usize, h: f64) -> Differe
     };
     let ((above, up), (below, down)) = (side(h), side(-h));
     let slope = |up: f64, down: f64| (up - down) / (2.0 * h);
-    Differences { value: slope(above, below), gradient: up.iter().zip(down).map(|(&up, down)| slope(up, down)).collect() }
+    Differences {
+        value: slope(above, below),
+        gradient: up.iter().zip(down).map(|(&up, down)| slope(up, down)).collect(),
+    }
 }
 
 /// Whether `derivative` is the limit of central differences over h (`wide`) and h/2 (`narrow`): Richardson's
