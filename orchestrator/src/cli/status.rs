@@ -194,7 +194,7 @@ pub(super) async fn run(args: Args) -> Result<Exit, Failure> {
                         "its checkpoints, by {sweep}: {done} measured, {running} running, {pending} waiting{given_up}"
                     ));
                 }
-                super::tune::say_choices(&tuned);
+                super::tune::say_choices(name, &tuned);
                 if left_out > 0 {
                     say(&format!(
                         "{left_out} more jobs: {} pending, {} running, {} done, {} failed, {} cancelled in all\n\n\

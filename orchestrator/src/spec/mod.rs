@@ -57,7 +57,7 @@ use protocol::{
 
 pub use aggregates::aggregates;
 pub use build::RecipeChange;
-pub use cells::{CELLS_MAX, Cell, Origin, cells, whole_batches};
+pub use cells::{CELLS_MAX, Cell, Origin, cells, included, whole_batches};
 pub use check::recipe_place;
 pub(crate) use check::{model_place, sizes_once_known};
 pub use edit::{EditError, with_samples_seen};

@@ -80,12 +80,22 @@ pub struct NewTuning<'a> {
 }
 
 impl Store {
-    /// Factors that are recorded for these ladders, by key.
+    /// Factors that are recorded for these ladders, by key. Not one that a rung had failed for and is to run again, or has
+    /// been measured since: that is chosen anew.
     pub async fn tuning_factors(&self, keys: &[String]) -> Result<BTreeMap<String, f64>, StoreError> {
-        let rows = sqlx::query!("SELECT tuning_key, factor FROM tuning WHERE tuning_key = ANY($1)", keys)
-            .fetch_all(&self.pool)
-            .await
-            .map_err(doing("can't read what ladders have chosen"))?;
+        let rows = sqlx::query!(
+            "SELECT tuning_key, factor FROM tuning t
+             WHERE tuning_key = ANY($1) AND NOT EXISTS (
+                 SELECT FROM tuning_rung r JOIN job j USING (job_id)
+                 WHERE r.tuning_id = t.tuning_id AND r.measured IS NULL
+                       AND (j.state IN ('pending', 'running') OR j.state = 'done' AND EXISTS (
+                           SELECT FROM final_measurement m
+                           WHERE m.job_id = r.job_id AND m.dataset = t.dataset AND m.metric = t.metric)))",
+            keys
+        )
+        .fetch_all(&self.pool)
+        .await
+        .map_err(doing("can't read what ladders have chosen"))?;
         Ok(rows.into_iter().map(|row| (row.tuning_key, row.factor)).collect())
     }
 
@@ -110,7 +120,7 @@ impl Store {
         .map_err(doing("can't read what the ladder has measured"))
     }
 
-    /// Records choices with the jobs they were made from, all or none. One that is recorded already stays.
+    /// Records choices with the jobs they were made from, all or none, in the place of those that were made before.
     pub async fn tuning_record(&self, choices: &[NewTuning<'_>]) -> Result<(), StoreError> {
         let failed = doing("can't record what the ladder has chosen");
         let mut tx = self.pool.begin().await.map_err(&failed)?;
@@ -119,7 +129,10 @@ impl Store {
                 "INSERT INTO tuning (tuning_key, model, data_size, samples_seen, parameter, factor, value, dataset, metric,
                                      measured, noise, noise_of, tied, open)
                  VALUES ($1, $2, $3, $4, 'lr', $5, $6, $7, $8, $9, $10, $11, $12, $13)
-                 ON CONFLICT (tuning_key) DO NOTHING RETURNING tuning_id",
+                 ON CONFLICT (tuning_key) DO UPDATE SET factor = excluded.factor, value = excluded.value,
+                     measured = excluded.measured, noise = excluded.noise, noise_of = excluded.noise_of,
+                     tied = excluded.tied, open = excluded.open, chosen_at = now()
+                 RETURNING tuning_id",
                 group.key,
                 group.model,
                 group.data_size.cast_signed(),
@@ -134,16 +147,15 @@ impl Store {
                 i64::try_from(chosen.tied).unwrap_or(i64::MAX),
                 chosen.open.map(crate::plan::Open::as_str)
             )
-            .fetch_optional(&mut *tx)
+            .fetch_one(&mut *tx)
             .await
             .map_err(&failed)?;
-            // Another launcher was faster, and saw the same.
-            let Some(tuning_id) = tuning_id else { continue };
             let rungs = group.rungs.iter().flat_map(|rung| rung.job_keys.iter().map(move |key| (rung, key)));
             for (rung, key) in rungs {
                 let measured = results.iter().find(|result| result.job_key == *key).map(|result| result.value);
                 sqlx::query!(
-                    "INSERT INTO tuning_rung SELECT $1, job_id, $3, $4, $5 FROM job WHERE job_key = $2",
+                    "INSERT INTO tuning_rung SELECT $1, job_id, $3, $4, $5 FROM job WHERE job_key = $2
+                     ON CONFLICT (tuning_id, job_id) DO UPDATE SET measured = excluded.measured",
                     tuning_id,
                     key,
                     rung.factor,
