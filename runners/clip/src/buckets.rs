@@ -200,7 +200,95 @@ fn stretch(flat: &Tensor, range: &Range<usize>) -> Tensor {
 
 #[cfg(test)]
 mod tests {
+    use std::net::TcpListener;
+    use std::time::Duration;
+
+    use kernels::comm::TcpRing;
+    use tch::{Device, Kind};
+
     use super::*;
+    use crate::parameters::{Declaration, Init};
+
+    /// Three matrices and a vector, each a bucket.
+    fn parameters() -> Parameters {
+        let declare = |name: &str, shape: &[i64]| Declaration {
+            name: name.to_owned(),
+            shape: shape.to_vec(),
+            init: Init::Constant(0.0),
+        };
+        let square = [300, 300];
+        let declared = vec![declare("a", &square), declare("b", &square), declare("c", &square), declare("d", &[7])];
+        Parameters::new(declared, 0, Device::Cpu)
+    }
+
+    /// What two ranks end with who walk so.
+    fn two<T: Send>(
+        walks: [impl FnOnce(&mut Take<'_>) -> Result<T, LossError> + Send; 2],
+    ) -> [Result<Vec<f32>, RanksError>; 2] {
+        let socket = TcpListener::bind(("127.0.0.1", 0)).expect("a free port");
+        let address = socket.local_addr().expect("it is bound").to_string();
+        let limit = Duration::from_mins(5);
+        let sum = |mut ring: TcpRing, walk| {
+            let buckets = Buckets::new(&parameters(), ring.rank(), 2);
+            assert_eq!(buckets.list.len(), 4);
+            buckets.sum(&mut ring, walk)?;
+            Ok(Vec::try_from(&buckets.own).expect("floats"))
+        };
+        let [first, second] = walks;
+        thread::scope(|scope| {
+            let second = scope.spawn(|| sum(TcpRing::connect(1, 2, &address, limit).expect("a group"), second));
+            let first = sum(TcpRing::host(&socket, 2, limit).expect("a group"), first);
+            [first, second.join().expect("a rank")]
+        })
+    }
+
+    /// Gives these parameters' gradients of one part of two, all of them `value` times 1 for "a", 2 for "b" and so on.
+    fn give(take: &mut Take<'_>, indices: &[usize], value: f64, last: bool) {
+        for &index in indices {
+            let size: &[i64] = if index == 3 { &[7] } else { &[300, 300] };
+            let gradient = Tensor::full(size, value * (index + 1) as f64, (Kind::Float, Device::Cpu));
+            take(index, &gradient, Part { first: !last, last });
+        }
+    }
+
+    #[test]
+    fn buckets_are_summed_whatever_order_gradients_come_in() {
+        let walk = |order: [usize; 4], value: f64| {
+            move |take: &mut Take<'_>| {
+                give(take, &[0, 1, 2, 3], value, false);
+                give(take, &order, 10.0 * value, true);
+                Ok(())
+            }
+        };
+        let ended = two([walk([3, 2, 1, 0], 1.0), walk([1, 0, 3, 2], 2.0)]);
+        for (rank, own) in ended.into_iter().enumerate() {
+            let own = own.expect("a sum");
+            // Halves of each matrix, four of the vector's places and of the padding (16 in all) behind it.
+            assert_eq!(own.len(), 3 * 45_000 + 8);
+            let expected = |at: usize| match at {
+                ..135_000 => 33.0 * (at / 45_000 + 1) as f32,
+                _ if rank == 0 && at < 135_007 => 132.0,
+                _ => 0.0,
+            };
+            assert!(own.iter().enumerate().all(|(at, sum)| (sum - expected(at)).abs() < 1e-3), "rank {rank}");
+        }
+    }
+
+    #[test]
+    fn a_rank_that_leaves_with_buckets_under_way_ends_the_others() {
+        type Walk = Box<dyn FnOnce(&mut Take<'_>) -> Result<(), LossError> + Send>;
+        let whole: Walk = Box::new(|take| {
+            give(take, &[0, 1, 2, 3], 1.0, true);
+            Ok(())
+        });
+        let broken: Walk = Box::new(|take| {
+            give(take, &[2], 1.0, true);
+            Err(LossError::Rejected("no memory".to_owned()))
+        });
+        let [first, second] = two([whole, broken]).map(|ended| ended.expect_err("no sum").to_string());
+        assert!(first.contains("rank 1 is gone"), "{first}");
+        assert_eq!(second, "no memory");
+    }
 
     #[test]
     fn cuts_go_backwards_through_the_matrices_and_cover_all() {

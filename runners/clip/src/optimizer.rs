@@ -70,7 +70,7 @@ impl AdamW {
         threads: usize,
     ) {
         let size = self.next_size(recipe, lr, || norm(gradients));
-        if parameters.flat.device() == Device::Cpu {
+        if on_slices(&parameters.flat) {
             self.step_on_slices(parameters, gradients, size, threads);
         } else {
             tch::no_grad(|| self.step_on_tensors(parameters, gradients, size));
@@ -102,7 +102,7 @@ impl AdamW {
         assert!(parameters.lr_scales.is_none(), "one learning rate for all layers");
         let size = self.next_size(recipe, lr, || norm);
         let decayed = parameters.decayed;
-        if parameters.flat.device() != Device::Cpu {
+        if !on_slices(&parameters.flat) {
             let mut done = 0;
             for piece in pieces {
                 let len = piece.len() as i64;
@@ -176,6 +176,11 @@ impl AdamW {
         let state = [self.first.shallow_clone(), self.second.shallow_clone()];
         update_tensors(&mut parameters.flat, state, decayed, &laid_out, size, scales);
     }
+}
+
+/// Whether loops of our own update these weights, or libtorch's operators.
+fn on_slices(weights: &Tensor) -> bool {
+    weights.device() == Device::Cpu && weights.kind() == Kind::Float
 }
 
 /// Of `weights` the first `decayed` decay.
@@ -306,13 +311,13 @@ fn floats_mut(tensor: &mut Tensor) -> &mut [f32] {
 }
 
 #[cfg(test)]
-mod tests {
+pub(crate) mod tests {
     use protocol::{Augmentation, Precision};
 
     use super::*;
     use crate::parameters::{Declaration, Init};
 
-    fn recipe() -> Recipe {
+    pub(crate) fn recipe() -> Recipe {
         Recipe {
             global_batch: 10,
             lr: 0.1,

@@ -290,3 +290,6 @@ pub fn gather_rows(comm: &dyn Comm, rows: &Tensor) -> Result<(Tensor, i64), Comm
     comm.all_gather(buffer(&rows.detach().contiguous()), buffer_mut(&mut all), &elements)?;
     Ok((all, counts[..comm.rank()].iter().sum()))
 }
+
+#[cfg(test)]
+mod tests;

@@ -192,3 +192,30 @@ fn a_rung_that_is_retried_with_success_renews_the_choice() {
     bench.finish();
     assert_eq!(bench.ask(small), ["4 highest 3"]);
 }
+
+#[test]
+fn advice_adds_a_model_that_is_new_to_the_ladder_and_moves_no_ladder() {
+    let bench = Bench::new(&SPEC.replace("delay: 4", "delay: 0"));
+    bench.finish();
+    let advise = |more: &[&str]| {
+        let place = ["--metric", "val/loss@1024", "--model", "cpu-w96-l4", "--samples", "20480", "--data", "500"];
+        let how = ["--law", "power", "--resamples", "10", "--budget", "1e9", "--jobs", "1", "--no-replicates"];
+        transcript(&bench.sweep(&[&["advise", "sweep.yaml"], &place[..], &how, more].concat()))
+    };
+    let new = ["--candidates-model", "cpu-w96-l4", "--candidates-samples", "5120", "-o", "next.yaml"];
+    let said = advise(&new);
+    assert!(said.starts_with("exit: 0"), "{said}");
+    let new_to_ladder =
+        "`cpu-w96-l4` with 500 unique samples is new to the ladder (`tune`): a launch runs 6 jobs for it first";
+    assert!(said.contains(new_to_ladder), "{said}");
+    let ended = transcript(&bench.launch_spec("next.yaml", "").wait());
+    assert!(ended.starts_with("exit: 0") && ended.contains("tuned: cpu-w96-l4"), "{ended}");
+    assert_eq!(bench.ask(CELLS)[..4], TUNED);
+    assert_eq!(bench.ask(CELLS).len(), 5);
+
+    let said = advise(&["--candidates-model", "cpu-w32-l2", "--candidates-samples", "640", "-o", "other.yaml"]);
+    let flat = said.split_whitespace().collect::<Vec<_>>().join(" ");
+    let moves = "fewer samples seen than the ladder (`tune`) of `cpu-w32-l2` with 500 unique samples";
+    assert!(said.starts_with("exit: 2") && flat.contains(moves) && flat.contains("ask for at least 1,280"), "{said}");
+    assert!(!bench.path().join("other.yaml").exists());
+}
