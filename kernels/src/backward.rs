@@ -17,9 +17,10 @@ struct Taker<'a> {
     panic: Option<Box<dyn Any + Send>>,
 }
 
-/// Walks `loss`, one number, back to `leaves`, which are distinct, and calls `take(i, gradient)` once for each, when nothing
-/// will be added to its gradient any more: long before the walk ends, for the layers near the loss. `take` is called by one
-/// thread at a time, which on a GPU is not the caller's. A gradient that it keeps no handle of is freed.
+/// Walks `loss`, one number, back to `leaves`, which are distinct, and calls `take(i, gradient)` once for each, when
+/// nothing will be added to its gradient any more: long before the walk ends, for the layers near the loss. `take` is
+/// called by one thread at a time, which on a GPU is not the caller's. A gradient that it keeps no handle of is
+/// freed.
 ///
 /// The graph is gone afterwards, and so are hooks of the leaves. A panic of `take` ends the walk and comes out here.
 ///

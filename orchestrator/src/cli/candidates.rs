@@ -158,8 +158,8 @@ pub(super) fn of_rows(observations: &[Observation], asked: Asked<'_>) -> Result<
     Ok(cells)
 }
 
-/// Adds models x samples x data, where there is no cell yet. `whole` rounds the samples of a model on so much data, where
-/// there can be such a cell.
+/// Adds models x samples x data, where there is no cell yet. `whole` rounds the samples of a model on so much data,
+/// where there can be such a cell.
 fn beside(
     cells: &mut Vec<Cell>,
     models: &[(String, Model)],

@@ -80,8 +80,8 @@ pub struct NewTuning<'a> {
 }
 
 impl Store {
-    /// Factors that are recorded for these ladders, by key. Not one that a rung had failed for and is to run again, or has
-    /// been measured since: that is chosen anew.
+    /// Factors that are recorded for these ladders, by key. Not one that a rung had failed for and is to run again,
+    /// or has been measured since: that is chosen anew.
     pub async fn tuning_factors(&self, keys: &[String]) -> Result<BTreeMap<String, f64>, StoreError> {
         let rows = sqlx::query!(
             "SELECT tuning_key, factor FROM tuning t

@@ -37,10 +37,12 @@ const OWNERS: &[(&str, &[&str])] = &[
         "tch::",
         &[
             "runners/clip/",
+            "kernels/src/backward.rs",
             "kernels/src/ffi.rs",
             "kernels/src/group.rs",
             "kernels/src/linear.rs",
             "kernels/src/loss.rs",
+            "kernels/src/stream.rs",
             "kernels/tests/",
         ],
     ),

@@ -5,9 +5,9 @@
 //! Distributed", section 3.2.3). Every bucket is shared out among all ranks (a reduce-scatter), so that no rank is sent
 //! to by all at once; a rank's share of the parameters is its piece of each.
 //!
-//! Ranks take buckets in one order, whatever order their gradients come in: from the end of the matrices backwards, as
-//! the walk goes through them, then the vectors, which belong to all layers. So all ranks make the same collectives in the
-//! same order, and as the thread has the [`Comm`] to itself, nothing comes between them.
+//! Ranks take buckets in one order, whatever order their gradients come in: from the end of the matrices backwards,
+//! as the walk goes through them, then the vectors, which belong to all layers. So all ranks make the same
+//! collectives in the same order, and as the thread has the [`Comm`] to itself, nothing comes between them.
 
 use std::ops::Range;
 use std::sync::mpsc::{self, Receiver};

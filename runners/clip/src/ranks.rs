@@ -1,10 +1,10 @@
 //! Several processes at one job, a rank each: data-parallel training.
 //!
 //! Each rank takes its rows of a global batch ([`Ranks::rows`]) and has all parameters. The loss is that of all rows
-//! (`kernels`, over a [`Comm`]). While a step's backward pass goes on, gradients are summed by reduce-scatters, so that each
-//! rank has the sum for its pieces of the parameters' buffer ([`Buckets`]); each updates its pieces, whose optimiser
-//! state it alone keeps (ZeRO stage 1); all-gathers bring the new parameters to all. That moves what an all-reduce of the
-//! gradients would.
+//! (`kernels`, over a [`Comm`]). While a step's backward pass goes on, gradients are summed by reduce-scatters, so
+//! that each rank has the sum for its pieces of the parameters' buffer ([`Buckets`]); each updates its pieces, whose
+//! optimiser state it alone keeps (ZeRO stage 1); all-gathers bring the new parameters to all. That moves what an
+//! all-reduce of the gradients would.
 //!
 //! Rank 0 reads and writes checkpoints, says events and measures. What it decides (where to start, how a measurement
 //! ended) it tells the others; on a stop all agree in the step that is taken.

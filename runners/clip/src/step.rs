@@ -63,11 +63,11 @@ pub fn gradients(model: &Clip, inputs: &Inputs, options: StepOptions) -> Result<
 
 /// A batch whose loss is known, and which is not walked back yet.
 ///
-/// The activations of one part of it alone are in memory (Gao et al. 2021, "Scaling deep contrastive learning batch size
-/// under memory limited setup", section 3): embeddings of all parts without a graph; the loss and its gradients with
-/// respect to them, once; then each part again, walked back from those. Costs one more forward pass of the towers. They
-/// draw no random numbers, so the second pass sees what the first saw. One part alone keeps its activations, and needs
-/// no second pass: that is a rank's share of a batch that is not taken in parts.
+/// The activations of one part of it alone are in memory (Gao et al. 2021, "Scaling deep contrastive learning batch
+/// size under memory limited setup", section 3): embeddings of all parts without a graph; the loss and its gradients
+/// with respect to them, once; then each part again, walked back from those. Costs one more forward pass of the
+/// towers. They draw no random numbers, so the second pass sees what the first saw. One part alone keeps its
+/// activations, and needs no second pass: that is a rank's share of a batch that is not taken in parts.
 pub struct Forward<'a> {
     model: &'a Clip,
     inputs: &'a Inputs,
