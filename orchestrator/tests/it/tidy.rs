@@ -17,9 +17,13 @@ const MAY_USE: &[(&str, &[&str])] = &[
     ("worker", &["events", "backend", "store"]),
     ("schedule", &["plan", "backend", "store", "worker"]),
     ("report", &["fit", "store"]),
+    ("serve", &["fit", "store", "dataset", "report"]),
     (
         "cli",
-        &["events", "spec", "plan", "fit", "backend", "store", "dataset", "import", "worker", "schedule", "report"],
+        &[
+            "events", "spec", "plan", "fit", "backend", "store", "dataset", "import", "worker", "schedule", "report",
+            "serve",
+        ],
     ),
 ];
 
@@ -56,6 +60,8 @@ const OWNERS: &[(&str, &[&str])] = &[
     ),
     ("tokenizers::", &["runners/clip/src/tokenizer/file.rs"]),
     ("shards::", &["runners/shards/", "runners/pool/", "orchestrator/src/plan/pool.rs"]),
+    ("axum::", &["orchestrator/src/serve/"]),
+    ("maud::", &["orchestrator/src/serve/"]),
     ("resvg::", &["runners/pool/", "orchestrator/report/src/figures/"]),
 ];
 
