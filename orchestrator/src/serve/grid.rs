@@ -1,19 +1,23 @@
 //! The grid of a sweep as a heat map: a row a model, a column a number of samples seen, a square a job.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use maud::{Markup, html};
 
 use super::rows::{Rows, class_of};
 use crate::report::number::{compact, significant};
 
+/// Digits of a job's key that tell it from all others here.
+const DIGITS: usize = 16;
+/// Squares up to which each says what it is: of more, words would be most of the page.
+const TITLED: usize = 3000;
 /// Shades of the style sheet.
 const SHADES: f64 = 10.0;
 
 /// A square.
 #[derive(Debug, Clone, PartialEq, serde::Serialize)]
 pub(super) struct Cell {
-    /// Key of the job.
+    /// First digits of the job's key.
     pub(super) key: String,
     pub(super) state: &'static str,
     /// The metric, where it was measured.
@@ -38,7 +42,13 @@ impl Cell {
         if !jobs.text(row, "reason").is_empty() {
             title += &format!(": {}", jobs.text(row, "reason"));
         }
-        Cell { key: jobs.text(row, "job_key").to_owned(), state: class_of(jobs.text(row, "state")), value, title }
+        let key = jobs.text(row, "job_key");
+        Cell {
+            key: key.get(..DIGITS).unwrap_or(key).to_owned(),
+            state: class_of(jobs.text(row, "state")),
+            value,
+            title,
+        }
     }
 }
 
@@ -53,33 +63,59 @@ fn shade(value: f64, (low, high): (f64, f64)) -> u8 {
     if high > low { ((value - low) / (high - low) * SHADES).min(SHADES - 1.0) as u8 } else { (SHADES / 2.0) as u8 }
 }
 
+/// Values of an axis closer than this are one column: published tables round them differently.
+const SAME: f64 = 1.1;
+
+/// Least and largest of each group of values that are nearly the same, ascending.
+fn groups(jobs: &Rows, column: &str) -> Vec<(f64, f64)> {
+    let mut values: Vec<f64> = (0..jobs.len()).filter_map(|row| jobs.real(row, column)).collect();
+    values.sort_by(f64::total_cmp);
+    let mut groups: Vec<(f64, f64)> = Vec::new();
+    for value in values {
+        match groups.last_mut() {
+            Some((low, high)) if value <= *low * SAME => *high = value,
+            _ => groups.push((value, value)),
+        }
+    }
+    groups
+}
+
+/// The group of a value; that of what is not known is behind all.
+fn group_of(groups: &[(f64, f64)], value: Option<f64>) -> usize {
+    let found = |value: f64| groups.partition_point(|(_, high)| *high < value);
+    value.map_or(groups.len(), found)
+}
+
 /// `metric`: what the colours are; empty: states alone.
 pub(super) fn grid(jobs: &Rows, metric: &str) -> Markup {
     let cells: Vec<Cell> = (0..jobs.len()).map(|row| Cell::of(jobs, row)).collect();
     let range = range(&cells);
-    // By bits, since floats of a column are equal or not: they are read, not computed.
-    let order = |value: Option<f64>| value.map_or(0, |value| value.max(0.0).to_bits());
-    let mut models: BTreeMap<(u64, &str), BTreeMap<(u64, u64), Vec<usize>>> = BTreeMap::new();
-    let mut columns: BTreeMap<(u64, u64), (Option<f64>, Option<f64>)> = BTreeMap::new();
+    let (ds, sizes) = (groups(jobs, "d"), groups(jobs, "data_size"));
+    let mut models: BTreeMap<(u64, &str), BTreeMap<(usize, usize), Vec<usize>>> = BTreeMap::new();
+    let mut columns: BTreeSet<(usize, usize)> = BTreeSet::new();
     for row in 0..jobs.len() {
-        let (d, data) = (jobs.real(row, "d"), jobs.real(row, "data_size"));
-        let column = (order(d), order(data));
-        columns.insert(column, (d, data));
-        let model = (order(jobs.real(row, "n")), jobs.text(row, "model"));
-        models.entry(model).or_default().entry(column).or_default().push(row);
+        let column = (group_of(&ds, jobs.real(row, "d")), group_of(&sizes, jobs.real(row, "data_size")));
+        columns.insert(column);
+        // Floats above zero are in the order of their bits.
+        let n = jobs.real(row, "n").map_or(0, |n| n.max(0.0).to_bits());
+        models.entry((n, jobs.text(row, "model"))).or_default().entry(column).or_default().push(row);
     }
-    let shown = |value: Option<f64>| value.map_or("?".to_owned(), compact);
+    let shown = |groups: &[(f64, f64)], group: usize| match groups.get(group) {
+        None => "?".to_owned(),
+        Some((low, high)) if compact(*low) == compact(*high) => compact(*low),
+        Some((low, high)) => format!("{} to {}", compact(*low), compact(*high)),
+    };
     html! {
         div #grid.wide data-metric=(metric) role="group" aria-label="Jobs: arrow keys move, Enter opens" {
             table.grid {
                 thead { tr {
                     th scope="col" { "model \\ samples seen" br; span.quiet { "unique" } }
-                    @for (d, data) in columns.values() { th scope="col" { (shown(*d)) br; span.quiet { (shown(*data)) } } }
+                    @for (d, size) in &columns { th scope="col" { (shown(&ds, *d)) br; span.quiet { (shown(&sizes, *size)) } } }
                 } }
                 tbody { @for ((_, model), by_column) in &models { tr {
                     th scope="row" { (model) }
-                    @for column in columns.keys() { td { @for row in by_column.get(column).into_iter().flatten() {
-                        (square(&cells[*row], range))
+                    @for column in &columns { td { @for row in by_column.get(column).into_iter().flatten() {
+                        (square(&cells[*row], range, cells.len() <= TITLED))
                     } } }
                 } } }
             }
@@ -88,14 +124,14 @@ pub(super) fn grid(jobs: &Rows, metric: &str) -> Markup {
     }
 }
 
-fn square(cell: &Cell, range: Option<(f64, f64)>) -> Markup {
+fn square(cell: &Cell, range: Option<(f64, f64)>, titled: bool) -> Markup {
     let class = match (cell.value, range) {
         (Some(value), Some(range)) => format!("c {} q{}", cell.state, shade(value, range)),
         _ => format!("c {}", cell.state),
     };
     html! {
-        a class=(class) id=(format!("c-{}", &cell.key)) href=(format!("/job/{}", cell.key.get(..16).unwrap_or(&cell.key)))
-          data-v=[cell.value] title=(cell.title) {}
+        a class=(class) id=(format!("c-{}", cell.key)) href=(format!("/job/{}", cell.key))
+          data-v=[cell.value.map(|value| value as f32)] title=[titled.then_some(&cell.title)] {}
     }
 }
 

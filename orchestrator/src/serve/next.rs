@@ -11,7 +11,7 @@ use super::Site;
 use super::figures::{in_order, observations};
 use super::page::{Refusal, page};
 use super::rows::{Rows, query_of};
-use super::sweep::metric_name;
+use super::sweep::{default_metric, metric_name};
 use crate::fit::{Interval, Observation, Response};
 use crate::report::number::{compact, significant, with_interval};
 use crate::store::page::{Table, Wanted, split_metric};
@@ -84,10 +84,13 @@ pub(super) async fn next(
             }
         },
     };
-    let wanted = Wanted { sweep: sweep.clone(), metric: asked.metric, ..Wanted::default() };
+    let mut wanted = Wanted { sweep: sweep.clone(), metric: asked.metric, ..Wanted::default() };
     let metrics = site.read_one(Table::Metrics, &wanted).await?;
     if metrics.is_empty() {
         site.check_sweep(&sweep).await?;
+    }
+    if wanted.metric.is_empty() {
+        wanted.metric = default_metric(&metrics);
     }
     let rows = observations(&site, &wanted).await?;
     let jobs = site.read_one(Table::Jobs, &wanted).await?;

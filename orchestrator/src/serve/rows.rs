@@ -70,7 +70,7 @@ impl Rows {
         let file = |format: &str| format!("/data/{}.{format}{query}", self.table.name());
         html! {
             details.sql {
-                summary { "SQL, CSV, Parquet" }
+                summary { (self.table.name().replace('-', " ")) ": SQL, CSV, Parquet" }
                 p {
                     a href=(file("csv")) { "CSV" } " · " a href=(file("parquet")) { "Parquet" } " · "
                     a href=(file("json")) { "JSON" }

@@ -92,6 +92,6 @@ pub(super) fn health(rows: &Rows, row: usize) -> Markup {
         @else if waits { span.badge { "waiting" } }
         @else if count("jobs") == 0 { span.badge { "empty" } }
         @else { span.badge { "ended" } }
-        @if launcher.is_some_and(|secs| secs <= 60.0) { span.quiet { " launcher seen " (compact(launcher.unwrap_or(0.0).max(0.0).round())) " s ago" } }
+        @if count("pending") + count("running") > 0 && launcher.is_some_and(|secs| secs <= 60.0) { span.quiet { " launcher seen " (compact(launcher.unwrap_or(0.0).max(0.0).round())) " s ago" } }
     }
 }

@@ -393,16 +393,16 @@ fn compare(wanted: &Wanted, sweep: &str) -> String {
 /// several attempts measured counts once for each.
 const COMPARE_METRICS: &str = "\
 WITH cell AS (
-    SELECT s.name AS sweep, e.dataset, e.metric, j.model, coalesce(j.exact_d, j.samples_seen) AS d,
-           coalesce(j.exact_u, j.unique_samples, j.exact_d, j.samples_seen) AS u, avg(e.value) AS value
+    SELECT e.dataset, e.metric, j.model, coalesce(j.exact_d, j.samples_seen) AS d,
+           coalesce(j.exact_u, j.unique_samples, j.exact_d, j.samples_seen) AS u,
+           avg(e.value) FILTER (WHERE s.name = $sweep) AS value, avg(e.value) FILTER (WHERE s.name = $against) AS against
     FROM sweep s JOIN sweep_job sj USING (sweep_id) JOIN job j USING (job_id) JOIN attempt a USING (job_id)
     JOIN evaluation e USING (attempt_id)
     WHERE s.name IN ($sweep, $against) AND j.state = 'done' AND e.samples_seen = coalesce(j.samples_seen, 0)
-    GROUP BY 1, 2, 3, 4, 5, 6)
-SELECT dataset, metric, count(*) AS cells, avg(one.value) AS value, avg(other.value) AS against,
-       avg(one.value - other.value) AS difference, count(*) FILTER (WHERE one.value > other.value) AS cells_larger
-FROM cell one JOIN cell other USING (dataset, metric, model, d, u)
-WHERE one.sweep = $sweep AND other.sweep = $against
+    GROUP BY 1, 2, 3, 4, 5)
+SELECT dataset, metric, count(*) AS cells, avg(value) AS value, avg(against) AS against, avg(value - against) AS difference,
+       count(*) FILTER (WHERE value > against) AS cells_larger
+FROM cell WHERE value IS NOT NULL AND against IS NOT NULL
 GROUP BY dataset, metric ORDER BY dataset, metric";
 
 #[cfg(test)]

@@ -1,9 +1,11 @@
 //! The live page over real sweeps: every view and its files, who is let in, what comes while a sweep runs, and a real
 //! browser where there is one.
 
+mod browser;
+
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::TcpStream;
-use std::process::{Child, Command, Stdio};
+use std::process::{Child, Stdio};
 use std::time::Duration;
 
 use nix::sys::signal::{Signal, kill};
@@ -11,6 +13,7 @@ use nix::unistd::Pid;
 
 use super::bench::{Bench, SPEC};
 use crate::harness::transcript;
+use browser::Browser;
 
 /// A `sweep serve` that runs; killed when it is dropped.
 struct Served {
@@ -319,59 +322,44 @@ fn points_and_results_come_while_a_sweep_runs() {
     stream.read_to_end(&mut rest).expect("it ends");
 }
 
-/// A browser, where there is one.
-fn chromium() -> Option<&'static str> {
-    let found = ["chromium", "chromium-browser", "google-chrome"].into_iter().find(|name| {
-        Command::new(name)
-            .arg("--version")
-            .stdout(Stdio::null())
-            .stderr(Stdio::null())
-            .status()
-            .is_ok_and(|status| status.success())
-    });
-    if found.is_none() {
-        assert!(
-            std::env::var_os("SWEEP_TEST_BROWSER").is_none(),
-            "SWEEP_TEST_BROWSER is set, and there is no Chromium"
-        );
-        eprintln!("skipped: no Chromium on this machine (apt-get install chromium)");
-    }
-    found
-}
-
 #[test]
 fn a_browser_shows_it_and_keeps_it_up_to_date() {
-    let Some(chromium) = chromium() else { return };
+    let Some(mut browser) = Browser::find() else { return };
     let bench = Bench::new(SPEC);
-    bench.finish();
+    let launch = bench.launch("delay@100");
+    bench.wait_for_checkpoint();
     let served = Served::start(&bench, &[]);
-    let profile = tempfile::tempdir().expect("a temporary folder");
-    let dom = |path: &str| {
-        let output = Command::new(chromium)
-            .args(["--headless", "--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage", "--timeout=6000"])
-            .args(["--enable-logging=stderr", "--dump-dom"])
-            .arg(format!("--user-data-dir={}", profile.path().display()))
-            .arg(format!("http://localhost:{}{path}", served.port))
-            .output()
-            .expect("it runs");
-        let words = String::from_utf8_lossy(&output.stderr).into_owned();
-        // Of the page itself: a browser in a container says much about the container.
-        let console: Vec<&str> = words.lines().filter(|line| line.contains("CONSOLE")).collect();
-        assert!(console.is_empty(), "{path}: {console:?}");
-        String::from_utf8_lossy(&output.stdout).into_owned()
-    };
-    let sweep = dom("/sweep/tiny?metric=synthetic/acc1");
-    // Script, style sheet and events are let through by the policy, and work.
-    assert!(sweep.contains("<span id=\"live\" class=\"good\" role=\"status\">live</span>"), "{sweep}");
-    assert!(sweep.contains("<button class=\"copy\" type=\"button\">"), "{sweep}");
-    assert_eq!(
-        sweep.matches("tabindex=\"-1\"").count(),
-        3,
-        "one square in the order of the Tab key, three not\n{sweep}"
+    let address = |path: &str| format!("http://localhost:{}{path}", served.port);
+    // Script, style sheet and events are let through by the policy, and work: without a reload the curve grows, and
+    // squares get their colours.
+    browser.open(&address("/sweep/tiny?metric=synthetic/acc1"));
+    browser.wait_for("document.querySelector('#live.good').textContent === 'live'");
+    assert_eq!(browser.wait_for("getComputedStyle(document.querySelector('a.c')).width"), "18px");
+    let curve = "document.querySelector('#running polyline').getAttribute('points').trim().split(' ').length";
+    let points = browser.wait_for(curve).as_u64().expect("a number");
+    browser.wait_for(&format!("{curve} > {points} && document.querySelector('#live.good') !== null"));
+    browser.wait_for("document.querySelectorAll('a.c.done[data-v]').length === 4");
+    assert!(launch.wait().status.success());
+    browser.wait_for("document.querySelector('#summary').textContent.includes('4 of 4 done')");
+    assert_eq!(browser.wait_for("document.querySelectorAll('a.c[tabindex=\"0\"]').length"), 1);
+    browser.wait_for("document.querySelector('a.c').focus() === undefined");
+    browser.press("ArrowRight");
+    browser.wait_for("document.activeElement === document.querySelectorAll('a.c')[1]");
+    browser.wait_for(
+        "document.querySelector('img.fresh').complete && document.querySelector('img.fresh').naturalWidth > 0",
     );
-    for path in ["/", "/sweep/tiny/results", "/compare?sweep=tiny&against=tiny"] {
-        let page = dom(path);
-        assert!(page.contains("<main id=\"content\">"), "{path}: {page}");
+    for path in ["/", "/sweep/tiny/results?where=seed+%3D+0", "/compare?sweep=tiny&against=tiny", "/sweep/tiny/next"] {
+        browser.open(&address(path));
+        browser.wait_for("document.querySelector('main h1') !== null");
+        // Nothing is wider than a phone but what scrolls by itself.
+        browser.call(
+            "Emulation.setDeviceMetricsOverride",
+            &serde_json::json!({
+                "width": 360, "height": 700, "deviceScaleFactor": 1, "mobile": true
+            }),
+        );
+        browser.wait_for("document.documentElement.scrollWidth <= 360");
     }
+    assert!(browser.complaints.is_empty(), "{:#?}", browser.complaints);
     served.end(Signal::SIGTERM);
 }
