@@ -300,7 +300,7 @@ async fn fits(args: &Args, store: &Store, loaded: &Loaded) -> Result<Vec<(Fit, S
 }
 
 /// Laws by what varies among the rows, richest first.
-fn usual(observations: &[Observation]) -> Vec<LawName> {
+pub(super) fn usual(observations: &[Observation]) -> Vec<LawName> {
     let varies = |of: fn(&Observation) -> f64| {
         let values = || observations.iter().map(of).filter(|value| value.is_finite() && *value > 0.0);
         values().fold(f64::INFINITY, f64::min) < 0.99 * values().fold(0.0, f64::max)
@@ -314,7 +314,7 @@ fn usual(observations: &[Observation]) -> Vec<LawName> {
     laws
 }
 
-fn candidate(cell: &Cell, cost: &Cost) -> Candidate {
+pub(super) fn candidate(cell: &Cell, cost: &Cost) -> Candidate {
     let job = &cell.job;
     let per_sample = cost.ln_price_of_compute((job.compute / job.samples_seen).ln());
     Candidate { name: job.describe(), at: job.input(), cost: per_sample.exp() * job.samples_seen }

@@ -30,6 +30,7 @@ mod launch;
 mod laws;
 mod logs;
 mod model;
+mod next;
 pub mod output;
 mod place;
 mod plan;
@@ -40,6 +41,7 @@ mod retry;
 mod runner;
 mod schema;
 mod search;
+mod serve;
 mod site;
 mod slurm;
 mod solvers;
@@ -121,6 +123,8 @@ enum Command {
     Plot(plot::Args),
     /// Write a self-contained HTML report of a sweep.
     Report(report::Args),
+    /// Show all sweeps on a live page, in a browser.
+    Serve(serve::Args),
     /// Run a read-only SQL query, or open psql.
     Sql(sql::Args),
     /// Start, stop or look at the private database.
@@ -178,6 +182,7 @@ async fn dispatch(command: Command) -> Result<Exit, Failure> {
         Command::Influence(args) => influence::run(args).await,
         Command::Plot(args) => plot::run(args).await,
         Command::Report(args) => report::run(args).await,
+        Command::Serve(args) => serve::run(args).await,
         Command::Sql(args) => sql::run(args).await,
         Command::Db(args) => db::run(args).await,
         Command::Model(args) => model::run(&args),

@@ -11,9 +11,10 @@ use crate::fit::{Convention, Fit, Method, Observation, Options, Points, Response
 use crate::report::analysis::Family;
 use crate::report::analysis::section::{Analysis, Input, analyse};
 use crate::report::number::{significant, with_interval};
-use crate::report::{PAGE_FILE, Panel, PanelFit, Report, STAMP_FILE, Stamp, default_metrics, file_name, render, write};
+use crate::report::study::{FitRow, Panel, PanelFit};
+use crate::report::{Metric, PAGE_FILE, Report, STAMP_FILE, Stamp, default_metrics, file_name, render, write};
 use crate::store::Store;
-use crate::store::fit::{FitSource, code_version, sha256};
+use crate::store::fit::{FitSource, code_version, input_hash, sha256};
 use crate::store::observation::MeasuredMetric;
 use crate::store::study::Study;
 
@@ -106,14 +107,14 @@ pub(super) async fn run(args: Args) -> Result<Exit, Failure> {
         ));
     }
     let method = args.search.method();
-    let mut panels = Vec::new();
+    let mut metrics = Vec::new();
     for metric in chosen {
-        panels.push(panel(&store, (&args, compute, quick), &method, metric, &study).await?);
+        metrics.push(panel(&store, (&args, compute, quick), &method, metric, &study).await?);
     }
-    for panel in &panels {
+    for Metric { panel, .. } in &metrics {
         say(&law(panel));
     }
-    let report = Report { study, compute, panels, seed: args.seed, code_version: code_version() };
+    let report = Report { study, compute, metrics, seed: args.seed, code_version: code_version() };
     let rendered = render(&report).map_err(|error| Failure::environment(error.to_string()).because(&error))?;
     let page = write(&rendered, &folder).map_err(|error| {
         Failure::environment(error.to_string()).because(&error).hint("choose another folder with `-o DIR`")
@@ -165,7 +166,7 @@ async fn panel(
     method: &Method,
     metric: &MeasuredMetric,
     study: &Study,
-) -> Result<Panel, Failure> {
+) -> Result<Metric, Failure> {
     let observations = store.observation_list(&args.sweep, &metric.dataset, &metric.metric, compute, None).await?;
     let source = FitSource { sweep: &args.sweep, dataset: &metric.dataset, metric: &metric.metric, condition: "" };
     let mut fits = Vec::new();
@@ -180,7 +181,10 @@ async fn panel(
         let options = Options { points, ..options.clone() };
         let fit = fit(&observations, &options);
         let stored = match &fit {
-            Ok(fit) => store.fit_insert(source, &options, fit).await?,
+            Ok(fit) => store
+                .fit_insert(source, &options, fit)
+                .await?
+                .map(|row| FitRow { fit_id: row.fit_id, input_hash: input_hash(fit) }),
             Err(_) => None,
         };
         fits.push(PanelFit { policy: points.to_string(), fit, stored });
@@ -191,7 +195,7 @@ async fn panel(
         }
         _ => None,
     };
-    Ok(Panel { dataset: metric.dataset.clone(), metric: metric.metric.clone(), fits, analysis })
+    Ok(Metric { panel: Panel { dataset: metric.dataset.clone(), metric: metric.metric.clone(), fits }, analysis })
 }
 
 async fn analysis(

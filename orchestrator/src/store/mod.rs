@@ -17,6 +17,7 @@ mod metric;
 mod next;
 mod nodes;
 pub mod observation;
+pub mod page;
 mod planned;
 pub mod private_postgres;
 mod progress;

@@ -2,67 +2,12 @@
 
 use std::collections::BTreeMap;
 
-use serde::Serialize;
 use sqlx::PgConnection;
 
 use super::{Store, StoreError, doing};
 use crate::plan::{Chosen, Group, RungResult};
 
-/// A value that a ladder has chosen.
-#[derive(Debug, Clone, PartialEq, Serialize)]
-pub struct Tuning {
-    /// Model.
-    pub model: String,
-    /// Unique samples.
-    pub data_size: i64,
-    /// Of the ladder's jobs.
-    pub samples_seen: i64,
-    /// What was chosen: `lr`.
-    pub parameter: String,
-    /// Chosen, on what the recipe has.
-    pub factor: f64,
-    /// The same as a value at `samples_seen`.
-    pub value: f64,
-    /// Data set that decided.
-    pub dataset: String,
-    /// Metric that decided.
-    pub metric: String,
-    /// What it measured.
-    pub measured: f64,
-    /// Its standard error.
-    pub noise: Option<f64>,
-    /// `seeds` or `items`.
-    pub noise_of: Option<String>,
-    /// Rungs within noise of the best one.
-    pub tied: i64,
-    /// Why the best may lie beyond.
-    pub open: Option<String>,
-    /// Rungs.
-    pub rungs: i64,
-    /// Of which so many failed.
-    pub rungs_failed: i64,
-}
-
-/// A cell and the value that was tuned for its model.
-#[derive(Debug, Clone, PartialEq)]
-pub struct TunedCell {
-    /// The cell.
-    pub job_key: String,
-    /// Its model.
-    pub model: String,
-    /// Unique samples.
-    pub data_size: i64,
-    /// Its samples seen.
-    pub samples_seen: i64,
-    /// Its seed.
-    pub seed: i64,
-    /// Its learning rate.
-    pub lr: f64,
-    /// That which was tuned.
-    pub tuned_lr: f64,
-    /// Samples seen where it was tuned.
-    pub tuned_samples: i64,
-}
+pub use ::report::study::{TunedCell, Tuning};
 
 /// A choice that is to be recorded.
 #[derive(Debug, Clone, Copy)]

@@ -99,6 +99,7 @@ fn help() {
       influence      Show what each job does to a law and a forecast
       plot           Draw figures of a sweep's analysis, SVG and PNG
       report         Write a self-contained HTML report of a sweep
+      serve          Show all sweeps on a live page, in a browser
       sql            Run a read-only SQL query, or open psql
       db             Start, stop or look at the private database
       model          Show a model's parameters and compute

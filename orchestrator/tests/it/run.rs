@@ -19,6 +19,7 @@ mod pilots;
 mod plain;
 mod says;
 mod scale;
+mod serve;
 mod slurm;
 mod spooled;
 mod stops;
