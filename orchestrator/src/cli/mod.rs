@@ -13,6 +13,7 @@ mod db;
 mod doctor;
 mod drive;
 mod evaluate;
+mod events;
 mod explain;
 mod export;
 mod extend;
@@ -49,6 +50,7 @@ mod sql;
 mod status;
 mod submit_script;
 mod target;
+mod top;
 mod trained;
 mod tune;
 
@@ -91,6 +93,10 @@ enum Command {
     Checkpoint(checkpoint::Args),
     /// Measure weights: a checkpoint of anybody's, or those of a sweep.
     Evaluate(evaluate::Args),
+    /// Watch a sweep on the terminal.
+    Top(top::Args),
+    /// Show what happened, and go on with what happens.
+    Events(events::Args),
     /// Show what a job's runner wrote.
     Logs(logs::Args),
     /// Stop jobs and don't start them again.
@@ -166,6 +172,8 @@ async fn dispatch(command: Command) -> Result<Exit, Failure> {
         Command::Explain(args) => explain::run(args).await,
         Command::Checkpoint(args) => checkpoint::run(args).await,
         Command::Evaluate(args) => evaluate::run(args).await,
+        Command::Top(args) => top::run(args).await,
+        Command::Events(args) => events::run(args).await,
         Command::Logs(args) => logs::run(args).await,
         Command::Cancel(args) => cancel::run(args).await,
         Command::Retry(args) => retry::run(args).await,

@@ -320,7 +320,7 @@ fn nothing(args: &Args) -> Result<Exit, Failure> {
 }
 
 /// The sweep with this name, or an error that lists the names there are.
-async fn find(store: &Store, name: &str) -> Result<SweepSummary, Failure> {
+pub(super) async fn find(store: &Store, name: &str) -> Result<SweepSummary, Failure> {
     if let Some(sweep) = store.sweep_list(Some(name)).await?.pop() {
         return Ok(sweep);
     }

@@ -76,12 +76,14 @@ impl Store {
         });
         let observations = json!({ "rows": fit.observations, "points": fit.points, "excluded": fit.excluded });
         let inserted = sqlx::query_scalar!(
-            r#"INSERT INTO fit (sweep_id, dataset, metric, points, compute, law, parameters, r2, verdict, seed, code_version,
-                                input_hash, observations, identity, law_name, objective, condition, options, covariance,
-                                detail, solver)
-               SELECT sweep_id, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17, $18, $19, $20, $21
-               FROM sweep WHERE name = $1
-               ON CONFLICT DO NOTHING RETURNING fit_id"#,
+            r#"WITH added AS (
+                   INSERT INTO fit (sweep_id, dataset, metric, points, compute, law, parameters, r2, verdict, seed,
+                                    code_version, input_hash, observations, identity, law_name, objective, condition,
+                                    options, covariance, detail, solver)
+                   SELECT sweep_id, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17, $18, $19, $20, $21
+                   FROM sweep WHERE name = $1
+                   ON CONFLICT DO NOTHING RETURNING fit_id)
+               INSERT INTO event (kind, fit_id) SELECT 'fit', fit_id FROM added RETURNING fit_id AS "fit_id!""#,
             sweep,
             dataset,
             metric,

@@ -83,6 +83,8 @@ fn help() {
       explain        Say why a job does not run, or what it is doing
       checkpoint     List the checkpoints of a job, or copy one out for other programs
       evaluate       Measure weights: a checkpoint of anybody's, or those of a sweep
+      top            Watch a sweep on the terminal
+      events         Show what happened, and go on with what happens
       logs           Show what a job's runner wrote
       cancel         Stop jobs and don't start them again
       retry          Give failed or cancelled jobs another go
@@ -119,6 +121,21 @@ fn help() {
     Database: DATABASE_URL, or else a private PostgreSQL under .sweep/ that is started on demand.
     ----- stderr -----
     ");
+}
+
+#[test]
+fn completions_know_every_command() {
+    let dir = project();
+    let help = shown(dir.path(), &["--help"]);
+    let names = help.lines().skip_while(|line| *line != "Commands:").skip(1);
+    let names: Vec<&str> = names.map_while(|line| line.split_whitespace().next()).collect();
+    assert!(names.contains(&"top") && names.contains(&"events"), "{help}");
+    for shell in ["bash", "zsh", "fish"] {
+        let script = shown(dir.path(), &["completions", shell]);
+        let missing: Vec<_> = names.iter().filter(|name| !script.contains(**name)).collect();
+        assert!(missing.is_empty(), "{shell}: {missing:?}");
+    }
+    assert!(shown(dir.path(), &["completions", "bash"]).contains("given_up"), "values are completed too");
 }
 
 #[test]

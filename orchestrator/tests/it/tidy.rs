@@ -46,6 +46,7 @@ const OWNERS: &[(&str, &[&str])] = &[
     ("polars::", &["orchestrator/src/dataset"]),
     ("csv::", &["orchestrator/src/dataset"]),
     ("plotters::", &["orchestrator/report/src/figures/"]),
+    ("ratatui::", &["orchestrator/src/cli/top/"]),
     ("clap::", &["orchestrator/src/cli/", "orchestrator/src/worker/mod.rs", "runners/"]),
     (
         "tch::",

@@ -186,6 +186,12 @@ finished() {{ echo '{{\"event\": \"finished\", \"samples_seen\": 64, \"train_sec
         })
     }
 
+    /// Commits what [`Bench::hold`] left open.
+    pub(super) fn release(&self, mut connection: sqlx::PgConnection) {
+        use sqlx::Executor;
+        self.runtime.block_on(connection.execute("COMMIT")).expect("it commits");
+    }
+
     /// Waits until SQL gives a row, and gives the first value.
     pub(super) fn wait_for(&self, sql: &'static str) -> String {
         let first = || self.try_ask(sql)?.into_iter().next();
