@@ -3,8 +3,9 @@
     from sweep_kernels import ClipLoss            # was: from open_clip import ClipLoss
     loss = ClipLoss()(image_features, text_features, logit_scale)
 
-Build the library once: `make -C kernels/csrc` (and `make -C kernels/csrc cuda NVCC=nvcc` for GPUs). It is looked for in
-SWEEP_KERNELS_LIBRARY, beside this file, and in ../csrc/build. The operators, for other uses:
+The library comes with a wheel (`make wheel`); from source, build it once: `make -C kernels/csrc` (and `make -C kernels/csrc cuda
+NVCC=nvcc` for GPUs). It is looked for in SWEEP_KERNELS_LIBRARY, beside this file, and in ../../csrc/build. The operators, for
+other uses:
 
     torch.ops.sweep.clip_loss(images, texts, scale, ids=None, label_smoothing=0., compute='auto',
                               budget_bytes=1 << 30, check_finite=False)
@@ -27,12 +28,28 @@ from torch import nn
 def _load():
     here = pathlib.Path(__file__).resolve().parent
     name = "libsweep_kernels.so"
-    places = [os.environ.get("SWEEP_KERNELS_LIBRARY"), here / name, here.parent / "csrc" / "build" / name]
+    of_wheel = here / name
+    places = [os.environ.get("SWEEP_KERNELS_LIBRARY"), of_wheel, here.parent.parent / "csrc" / "build" / name]
     for place in filter(None, places):
-        if pathlib.Path(place).is_file():
+        if not pathlib.Path(place).is_file():
+            continue
+        if place == of_wheel:
+            _check_torch((here / "TORCH").read_text().strip())
+        try:
             return torch.ops.load_library(str(place))
+        except OSError as error:
+            raise ImportError(f"{place} can't be loaded with torch {torch.__version__}: {error}; if it was built for another "
+                              "torch, build it again (`make -C kernels/csrc`, or `make wheel`)") from error
     raise ImportError(f"{name} is not there (looked at {', '.join(str(p) for p in places if p)}); build it with "
                       "`make -C kernels/csrc`, or name it in SWEEP_KERNELS_LIBRARY")
+
+
+def _check_torch(built_for):
+    """PyTorch promises nothing of its C++ interface between versions: what loads may still be wrong."""
+    if torch.__version__.split("+")[0] != built_for:
+        raise ImportError(f"this wheel of sweep_kernels is for torch {built_for}, and torch {torch.__version__} is installed: "
+                          f"`pip install torch=={built_for}`, or build the library for yours (`make -C kernels/csrc`) and name "
+                          "it in SWEEP_KERNELS_LIBRARY")
 
 
 _load()
