@@ -43,6 +43,7 @@ mod runner;
 mod schema;
 mod search;
 mod serve;
+mod setup;
 mod site;
 mod slurm;
 mod solvers;
@@ -141,6 +142,8 @@ enum Command {
     Runner(runner::Args),
     /// Print the JSON Schema of a spec, for editors.
     Schema(schema::Args),
+    /// Fetch libtorch and PostgreSQL for programs that `make dist` packed.
+    Setup(setup::Args),
     /// Check that everything a sweep needs is there.
     Doctor(doctor::Args),
     /// Print a completion script for a shell.
@@ -196,6 +199,7 @@ async fn dispatch(command: Command) -> Result<Exit, Failure> {
         Command::Model(args) => model::run(&args),
         Command::Runner(args) => runner::run(args).await,
         Command::Schema(args) => schema::run(&args),
+        Command::Setup(args) => setup::run(&args),
         Command::Doctor(args) => doctor::run(args).await,
         Command::Completions(args) => Ok(completions::run(&args)),
     }

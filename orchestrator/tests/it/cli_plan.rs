@@ -107,6 +107,7 @@ fn help() {
       model          Show a model's parameters and compute
       runner         Check that a runner of one's own speaks the protocol
       schema         Print the JSON Schema of a spec, for editors
+      setup          Fetch libtorch and PostgreSQL for programs that `make dist` packed
       doctor         Check that everything a sweep needs is there
       completions    Print a completion script for a shell
       help           Print this message or the help of the given subcommand(s)
@@ -157,6 +158,8 @@ fn plan_help() {
                                slurm]
           --site <NAME>        Profile of the cluster, from `~/.config/sweep/sites.yaml`; implies
                                `--backend slurm`
+          --without-runner     Don't ask the runner, which may not be built yet. What is done already is
+                               then not told, since a job's key has the runner's version
       -h, --help               Print help (see more with '--help')
     ----- stderr -----
     ");

@@ -19,6 +19,7 @@ mod plot;
 mod postmaster;
 mod report;
 mod run;
+mod setup;
 mod solvers;
 mod store;
 mod tidy;
