@@ -41,7 +41,6 @@ const OWNERS: &[(&str, &[&str])] = &[
     ("argmin::", &["orchestrator/fit/src/"]),
     ("polars::", &["orchestrator/src/dataset"]),
     ("csv::", &["orchestrator/src/dataset"]),
-    ("plotters::", &["orchestrator/report/src/figures/"]),
     ("clap::", &["orchestrator/src/cli/", "orchestrator/src/worker/mod.rs", "runners/"]),
     (
         "tch::",
