@@ -28,25 +28,47 @@ pub fn significant(value: f64, digits: usize) -> String {
 
 /// `-0.111 [-0.130, -0.095]`, all to the decimals that three digits of the smallest part of interest need.
 pub fn with_interval(interval: &Interval) -> String {
+    interval_by(interval, |value| significant(value, 3))
+}
+
+/// The same for a page: minus signs, and powers of ten where four digits don't do.
+pub fn shown_interval(interval: &Interval) -> String {
+    interval_by(interval, shown).replace('-', "−")
+}
+
+/// A number on a page: four digits, beyond them a power of ten: `0.1114`, `93.52`, `1234`, `9.808 × 10⁷⁹`, `−`-signed.
+pub fn shown(value: f64) -> String {
+    let text = significant(value, 4);
+    let size = value.abs();
+    let text = if !value.is_finite() || value == 0.0 || (1e-4..9999.5).contains(&size) {
+        text
+    } else {
+        let scientific = format!("{value:.3e}");
+        let (mantissa, exponent) = scientific.split_once('e').unwrap_or((&scientific, "0"));
+        format!("{} × 10{}", trimmed(mantissa), superscript(exponent))
+    };
+    text.replace('-', "−")
+}
+
+/// Without zeros at its end.
+fn trimmed(text: &str) -> &str {
+    if text.contains('.') { text.trim_end_matches('0').trim_end_matches('.') } else { text }
+}
+
+/// All to the decimals that two digits of the width need, or each by `alone` where that would be many.
+fn interval_by(interval: &Interval, alone: impl Fn(f64) -> String) -> String {
+    let apart = || format!("{} [{}, {}]", alone(interval.value), alone(interval.low), alone(interval.high));
     let width = interval.high - interval.low;
-    if !width.is_finite() || width <= 0.0 {
-        return format!(
-            "{} [{}, {}]",
-            significant(interval.value, 3),
-            significant(interval.low, 3),
-            significant(interval.high, 3)
-        );
+    let most = interval.low.abs().max(interval.high.abs()).max(interval.value.abs());
+    // An end far from the value would be written in all its digits.
+    if !width.is_finite() || width <= 0.0 || most >= 1e6 {
+        return apart();
     }
     // Two digits of the interval's width, and at least two of the value.
     let of = |value: f64, digits: i32| digits - 1 - value.abs().max(1e-12).log10().floor() as i32;
     let decimals = of(width, 2).max(of(interval.value, 2));
     if !(0..=6).contains(&decimals) {
-        return format!(
-            "{} [{}, {}]",
-            significant(interval.value, 3),
-            significant(interval.low, 3),
-            significant(interval.high, 3)
-        );
+        return apart();
     }
     let decimals = decimals as usize;
     format!("{:.decimals$} [{:.decimals$}, {:.decimals$}]", interval.value, interval.low, interval.high)
@@ -126,5 +148,14 @@ mod tests {
         assert_eq!(of(-0.1114, -0.1303, -0.0948), "-0.111 [-0.130, -0.095]");
         assert_eq!(of(5.858, 3.912, 9.93), "5.9 [3.9, 9.9]");
         assert_eq!(of(0.25, f64::NEG_INFINITY, f64::INFINITY), "0.250 [-inf, inf]");
+        assert_eq!(of(1.2, 0.5, 9.807_701_31e79), "1.20 [0.500, 9.81e79]");
+    }
+
+    #[test]
+    fn numbers_on_a_page_have_four_digits_at_most() {
+        let numbers = [0.1114, -93.516, 1234.4, 12345.0, 9.8077e79, -1e-7, 0.0, 2e9].map(shown);
+        assert_eq!(numbers, ["0.1114", "−93.52", "1234", "1.234 × 10⁴", "9.808 × 10⁷⁹", "−1 × 10⁻⁷", "0", "2 × 10⁹"]);
+        let interval = shown_interval(&Interval { value: 1.2, low: -0.5, high: 9.807_701_31e79 });
+        assert_eq!(interval, "1.200 [−0.5000, 9.808 × 10⁷⁹]");
     }
 }

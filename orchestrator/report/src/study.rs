@@ -1,8 +1,10 @@
 //! What a report is drawn from: a sweep as it was read, and the laws of its metrics. Plain data; whoever keeps results
 //! fills it.
 
+use std::collections::HashMap;
+
 use chrono::{DateTime, Utc};
-use fit::{Convention, Fit, FitError, Response};
+use fit::{Convention, Fit, FitError, Observation, Response};
 use serde::Serialize;
 use serde_json::Value;
 
@@ -30,6 +32,45 @@ pub struct Study {
     pub tuned_cells: Vec<TunedCell>,
     /// The database's clock when this was read.
     pub read_at: DateTime<Utc>,
+}
+
+impl Study {
+    /// What finished jobs measured, with the jobs' places in [`Study::jobs`].
+    pub fn measured(&self, dataset: &str, metric: &str) -> Vec<(usize, &StudyMeasurement)> {
+        let places: HashMap<&str, usize> =
+            self.jobs.iter().enumerate().map(|(place, job)| (job.job_key.as_str(), place)).collect();
+        let of_panel = |m: &&StudyMeasurement| m.metric == metric && m.dataset == dataset;
+        self.measurements.iter().filter(of_panel).filter_map(|m| Some((*places.get(m.job_key.as_str())?, m))).collect()
+    }
+
+    /// The rows of the view `observation` that a law of this metric is fitted to, by job key, each with its job's place
+    /// in [`Study::jobs`]. Axes that a source does not say are NaN.
+    pub fn observations(&self, dataset: &str, metric: &str, compute: Convention) -> Vec<(usize, Observation)> {
+        let response = Response::of_metric(metric);
+        let number = |count: Option<i64>| count.map_or(f64::NAN, |count| count as f64);
+        let row = |(place, m): (usize, &StudyMeasurement)| {
+            let job = &self.jobs[place];
+            let observation = Observation {
+                job_key: job.job_key.clone(),
+                model: job.model.clone(),
+                parameters: number(job.parameters),
+                samples_seen: number(job.samples_seen),
+                unique_samples: number(job.unique_samples),
+                compute: job.compute_in(compute).unwrap_or(f64::NAN),
+                convention: compute,
+                error: response.error_of(m.value),
+                standard_error: m.standard_error,
+                chance_error: m.chance.map(|chance| response.error_of(chance)),
+                count: m.count.map(|count| count as f64),
+                gpu_hours: job.gpu_hours,
+                proxy_loss: f64::NAN,
+            };
+            (place, observation)
+        };
+        let mut rows: Vec<_> = self.measured(dataset, metric).into_iter().map(row).collect();
+        rows.sort_by(|a, b| a.1.job_key.cmp(&b.1.job_key));
+        rows
+    }
 }
 
 /// One job.
@@ -95,6 +136,8 @@ pub struct StudyJob {
     pub eval_secs: Option<f64>,
     /// Executions so far.
     pub attempts: i64,
+    /// Folder of the last one: its `stderr.log` and `events.jsonl` are there.
+    pub folder: Option<String>,
     /// What the last attempt ran on.
     pub device: Option<String>,
     /// When its result was stored.

@@ -106,6 +106,8 @@ pub struct Spec {
     pub evaluations: Vec<Evaluation>,
     /// Laws to fit when the last result is there.
     pub fits: Vec<FitAsked>,
+    /// What a report opens with, `DATASET/METRIC`.
+    pub headline: Option<String>,
     /// How to measure checkpoints apart from training.
     pub companions: Companions,
     /// Whether the spec says anything of that.

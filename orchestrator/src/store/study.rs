@@ -66,12 +66,12 @@ impl Store {
                       j.parameters, j.samples_seen, j.data_size, j.unique_samples, j.seed, j.gmacs_samples,
                         j.train_flops,
                       j.six_nd, j.parent_samples, r.is_trunk AS "is_trunk!", r.train_loss, r.train_secs, r.spikes, r.rollbacks, r.skipped_samples, r.data_wait_secs, r.gpu_hours, r.gpu_joules, r.cpu_joules, j.source, r.pool, r.eval_secs, coalesce(r.attempts, 0) AS "attempts!",
-                      last.device AS "device?", j.done_at
+                      last.folder AS "folder?", last.device AS "device?", j.done_at
                FROM job j
                JOIN sweep_job sj USING (job_id)
                JOIN sweep s USING (sweep_id)
                JOIN result r ON r.sweep = s.name AND r.job_key = j.job_key
-               LEFT JOIN LATERAL (SELECT a.stderr_tail, a.device FROM attempt a WHERE a.job_id = j.job_id
+               LEFT JOIN LATERAL (SELECT a.stderr_tail, a.folder, a.device FROM attempt a WHERE a.job_id = j.job_id
                                   ORDER BY a.attempt_id DESC LIMIT 1) last ON true
                WHERE s.name = $1 ORDER BY sj.position, j.job_key"#,
             name

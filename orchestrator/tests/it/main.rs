@@ -12,6 +12,7 @@ mod harness;
 mod import;
 mod import_again;
 mod listen;
+mod page;
 mod plan_models;
 mod plan_pools;
 mod plan_rules;

@@ -98,7 +98,9 @@ fn one(fit: &Fit, cost: &Cost, setting: Setting<'_>, budget: &Budget) -> Result<
 /// orthogonal to every parabola, so its curvature is `sum (ln E - m) z^2 / sum z^4`, z the distance to the vertex, m
 /// its height.
 fn parabola(budget: &Budget, rows: &[&Observation], (least, most): (f64, f64)) -> Curve {
-    let Some(vertex) = budget.parabola else { return Curve::none() };
+    let Some(vertex) = budget.parabola else {
+        return Curve::none();
+    };
     let squared = |n: f64| (n / vertex.parameters).ln().powi(2);
     let (mut above, mut wide) = (0.0, 0.0);
     for row in rows {

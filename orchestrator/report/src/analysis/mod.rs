@@ -8,6 +8,7 @@ pub mod frontier;
 pub mod isoflop;
 pub mod law;
 pub mod models;
+pub mod next;
 pub mod pairs;
 pub mod policies;
 pub mod profile;

@@ -97,7 +97,9 @@ fn scores(choice: &Choice) -> Table {
     let mut seen: Vec<LawName> = Vec::new();
     let mut rows = Vec::new();
     for one in &choice.contenders {
-        let Some(scores) = one.held_out.as_ref().filter(|_| !seen.contains(&one.law)) else { continue };
+        let Some(scores) = one.held_out.as_ref().filter(|_| !seen.contains(&one.law)) else {
+            continue;
+        };
         seen.push(one.law);
         rows.push(vec![
             one.law.to_string(),

@@ -179,23 +179,21 @@ impl Frame {
     /// Grid, ticks, labels and titles. The title of y stands above it, so that nobody has to turn their head.
     pub(super) fn draw(
         &self,
-        canvas: &Canvas<'_>,
+        canvas: &Canvas,
         (x_title, x_label): (&str, Label),
         (y_title, y_label): (&str, Option<Label>),
     ) -> Result<(), FigureError> {
         let (right, bottom) = (self.right(), self.bottom());
         let ((x_major, x_minor), (y_major, y_minor)) = (self.x.ticks(), self.y.ticks());
         for (values, ink) in [(&x_minor, Ink::FineGrid), (&x_major, Ink::Grid)] {
-            for &value in values {
-                let x = self.at(value, self.y.low).0;
-                canvas.line(&[(x, self.top), (x, bottom)], ink, 1.0)?;
-            }
+            let at = |value: &f64| self.at(*value, self.y.low).0;
+            let lines = values.iter().map(at).map(|x| [(x, self.top), (x, bottom)]);
+            canvas.lines(lines, ink, 1.0)?;
         }
         for (values, ink) in [(&y_minor, Ink::FineGrid), (&y_major, Ink::Grid)] {
-            for &value in values {
-                let y = self.at(self.x.low, value).1;
-                canvas.line(&[(self.left, y), (right, y)], ink, 1.0)?;
-            }
+            let at = |value: &f64| self.at(self.x.low, *value).1;
+            let lines = values.iter().map(at).map(|y| [(self.left, y), (right, y)]);
+            canvas.lines(lines, ink, 1.0)?;
         }
         canvas.line(&[(self.left, self.top), (self.left, bottom), (right, bottom)], Ink::Muted, 1.25)?;
         let mut free_from = f64::NEG_INFINITY;

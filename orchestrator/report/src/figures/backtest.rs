@@ -122,7 +122,7 @@ pub fn draw_fan(figure: &FanFigure) -> Result<Picture, FigureError> {
     Ok(Picture::new(&figure.title, caption, svg))
 }
 
-fn truth(canvas: &Canvas<'_>, frame: &Frame, truth: &Interval) -> Result<(), FigureError> {
+fn truth(canvas: &Canvas, frame: &Frame, truth: &Interval) -> Result<(), FigureError> {
     let y = |value: f64| frame.at(frame.x.low, value).1;
     if frame.y.scale.takes(truth.low) && frame.y.scale.takes(truth.high) && truth.low < truth.high {
         let (top, bottom) = (y(truth.high), y(truth.low));
@@ -138,14 +138,16 @@ fn truth(canvas: &Canvas<'_>, frame: &Frame, truth: &Interval) -> Result<(), Fig
 
 /// Whiskers at the cuts, or the area that their ends span.
 fn fan(
-    canvas: &Canvas<'_>,
+    canvas: &Canvas,
     frame: &Frame,
     forecasts: &[&FanForecast],
     (number, aside): (usize, f64),
     area: bool,
 ) -> Result<(), FigureError> {
     let ink = Ink::Series(number);
-    let end = |value: f64, open: f64| if frame.y.scale.takes(value) { value } else { open };
+    let end = |value: f64, open: f64| {
+        if frame.y.scale.takes(value) { value } else { open }
+    };
     let ends = |f: &FanForecast| (end(f.forecast.low, frame.y.low), end(f.forecast.high, frame.y.high));
     let at = |f: &FanForecast, value: f64| {
         let (x, y) = frame.at(f.cut, value);
@@ -175,7 +177,7 @@ fn fan(
 }
 
 /// Above the frame's upper edge, once a cut.
-fn run_counts(canvas: &Canvas<'_>, frame: &Frame, forecasts: &[&FanForecast]) -> Result<(), FigureError> {
+fn run_counts(canvas: &Canvas, frame: &Frame, forecasts: &[&FanForecast]) -> Result<(), FigureError> {
     let mut cuts: Vec<(f64, usize)> = forecasts.iter().map(|f| (f.cut, f.runs)).collect();
     cuts.sort_by(|a, b| a.0.total_cmp(&b.0).then(a.1.cmp(&b.1)));
     let mut free_from = frame.left;
@@ -250,7 +252,7 @@ pub fn draw_table(figure: &BacktestTable) -> Result<Picture, FigureError> {
 }
 
 fn cell(
-    canvas: &Canvas<'_>,
+    canvas: &Canvas,
     corner: (f64, f64),
     wide: f64,
     rmsle: Option<(f64, f64, f64)>,
@@ -280,7 +282,7 @@ fn cell(
     }
 }
 
-fn outline(canvas: &Canvas<'_>, corner: (f64, f64), wide: f64, ink: Ink, width: f64) -> Result<(), FigureError> {
+fn outline(canvas: &Canvas, corner: (f64, f64), wide: f64, ink: Ink, width: f64) -> Result<(), FigureError> {
     let (left, top, right, bottom) = (corner.0, corner.1, corner.0 + wide - 2.0, corner.1 + CELL.1 - 2.0);
     let around = [(left, top), (right, top), (right, bottom), (left, bottom), (left, top), (right, top)];
     canvas.line(&around, Ink::Paper, width + 2.0)?;

@@ -1,22 +1,18 @@
-//! Lines, shapes and words in pixels, drawn by plotters. Its coordinates are whole numbers, so it works on a grid four
-//! times finer.
+//! Lines, shapes and words in pixels, as SVG.
 
-use plotters::coord::Shift;
-use plotters::element::DashedPathElement;
-use plotters::prelude::{Circle, DrawingArea, IntoDrawingArea, PathElement, Polygon, Rectangle, SVGBackend, Text};
-use plotters::style::text_anchor::{HPos, Pos, VPos};
-use plotters::style::{Color, IntoFont, ShapeStyle, TextStyle};
+use std::cell::RefCell;
+use std::fmt::Write as _;
 
 use super::FigureError;
 use super::theme::Ink;
+use crate::text::escape;
 
-const FINE: f64 = 4.0;
 /// Arimo is the one that `png` brings along; Helvetica and Arial have its widths.
 const FONTS: &str = "Helvetica, Arial, Arimo, 'Liberation Sans', 'DejaVu Sans', sans-serif";
 /// Shapes before they repeat.
 pub(super) const SHAPES: usize = 8;
-/// plotters takes a font's box for its size.
-const FONT_BOX: f64 = 1.24;
+/// From the middle of a small letter to its base, as a share of the font's size.
+const HALF_LETTER: f64 = 0.26;
 
 /// Which end of a text stands at its point.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -26,83 +22,154 @@ pub(super) enum Anchor {
     End,
 }
 
-/// A drawing of so many pixels.
-pub(super) struct Canvas<'a> {
-    area: DrawingArea<SVGBackend<'a>, Shift>,
+/// A drawing: what was drawn so far.
+pub(super) struct Canvas {
+    size: (f64, f64),
+    svg: RefCell<String>,
 }
 
 /// Draws on a new canvas and gives its SVG, with `title` for readers who don't see it.
 pub(super) fn draw(
     (width, height): (f64, f64),
     title: &str,
-    paint: impl FnOnce(&Canvas<'_>) -> Result<(), FigureError>,
+    paint: impl FnOnce(&Canvas) -> Result<(), FigureError>,
 ) -> Result<String, FigureError> {
     let (width, height) = (width.ceil(), height.ceil());
-    let mut svg = String::new();
-    {
-        let size = ((width * FINE) as u32, (height * FINE) as u32);
-        let area = SVGBackend::with_string(&mut svg, size).into_drawing_area();
-        area.fill(&Ink::Paper.rgb()).map_err(failed)?;
-        let canvas = Canvas { area };
-        paint(&canvas)?;
-        canvas.area.present().map_err(failed)?;
-    }
-    let body = svg.split_once('>').map_or("", |(_, body)| body);
+    let canvas = Canvas { size: (width, height), svg: RefCell::default() };
+    canvas.rectangle((0.0, 0.0), (width, height), Ink::Paper)?;
+    paint(&canvas)?;
     Ok(format!(
-        "<svg xmlns=\"http://www.w3.org/2000/svg\" width=\"{width}\" height=\"{height}\" viewBox=\"0 0 {} {}\" role=\"img\" \
-         font-family=\"{FONTS}\"><title>{}</title>{}",
-        width * FINE,
-        height * FINE,
-        crate::text::escape(title),
-        // What an SVG says anyway, said for each of some thousand dots.
-        body.replace(" font-family=\"sans-serif\"", "")
-            .replace(" stroke=\"none\" stroke-width=\"1\"", "")
-            .replace(" opacity=\"1\"", "")
+        "<svg xmlns=\"http://www.w3.org/2000/svg\" width=\"{width}\" height=\"{height}\" viewBox=\"0 0 {width} {height}\" \
+         role=\"img\" font-family=\"{FONTS}\"><title>{}</title>{}</svg>\n",
+        escape(title),
+        canvas.svg.into_inner()
     ))
 }
 
-#[expect(clippy::needless_pass_by_value, reason = "the form that map_err wants")]
-fn failed<E: std::error::Error + Send + Sync>(error: plotters::drawing::DrawingAreaErrorKind<E>) -> FigureError {
-    FigureError(format!("plotters: {error}"))
+/// A length in tenths of a pixel, as short as it can be written.
+fn short(length: f64) -> f64 {
+    let tenths = (length * 10.0).round() / 10.0;
+    // No -0, which is written with its sign.
+    if tenths == 0.0 { 0.0 } else { tenths }
 }
 
-fn fine((x, y): (f64, f64)) -> (i32, i32) {
-    ((x * FINE).round() as i32, (y * FINE).round() as i32)
-}
+impl Canvas {
+    /// A place of the picture, or the nearest to one beyond its edges.
+    fn within(&self, (x, y): (f64, f64)) -> (f64, f64) {
+        let on = |value: f64, end: f64| if value.is_nan() { 0.0 } else { short(value.clamp(0.0, end)) };
+        (on(x, self.size.0), on(y, self.size.1))
+    }
 
-fn stroke(ink: Ink, width: f64) -> ShapeStyle {
-    ShapeStyle { color: ink.rgb().to_rgba(), filled: false, stroke_width: (width * FINE) as u32 }
-}
+    fn path(&self, points: &[(f64, f64)]) -> String {
+        let mut text = String::new();
+        for point in points {
+            let (x, y) = self.within(*point);
+            let space = if text.is_empty() { "" } else { " " };
+            let _ = write!(text, "{space}{x},{y}");
+        }
+        text
+    }
 
-impl Canvas<'_> {
+    fn add(&self, element: std::fmt::Arguments<'_>) -> Result<(), FigureError> {
+        self.svg.borrow_mut().write_fmt(element).map_err(|error| FigureError(format!("SVG: {error}")))
+    }
+
+    /// What `paint` draws, as a group of `class`; one that is not shown is for pages, which choose by the class.
+    pub(super) fn layer(
+        &self,
+        class: &str,
+        shown: bool,
+        paint: impl FnOnce() -> Result<(), FigureError>,
+    ) -> Result<(), FigureError> {
+        let display = if shown { "" } else { " display=\"none\"" };
+        self.add(format_args!("<g class=\"{}\"{display}>", escape(class)))?;
+        paint()?;
+        self.add(format_args!("</g>"))
+    }
+
+    /// What `paint` draws, as the mark of jobs: their places in the study.
+    pub(super) fn mark(
+        &self,
+        jobs: &[usize],
+        paint: impl FnOnce() -> Result<(), FigureError>,
+    ) -> Result<(), FigureError> {
+        let jobs: Vec<String> = jobs.iter().map(ToString::to_string).collect();
+        self.add(format_args!("<g class=\"j\" data-j=\"{}\">", jobs.join(" ")))?;
+        paint()?;
+        self.add(format_args!("</g>"))
+    }
+
     pub(super) fn line(&self, points: &[(f64, f64)], ink: Ink, width: f64) -> Result<(), FigureError> {
-        let points: Vec<_> = points.iter().copied().map(fine).collect();
-        self.area.draw(&PathElement::new(points, stroke(ink, width))).map_err(failed)
+        self.add(format_args!(
+            "<polyline fill=\"none\" stroke=\"{ink}\" stroke-width=\"{width}\" points=\"{}\"/>",
+            self.path(points)
+        ))
+    }
+
+    /// Many straight lines as one path; nothing where there are none.
+    pub(super) fn lines(
+        &self,
+        lines: impl Iterator<Item = [(f64, f64); 2]>,
+        ink: Ink,
+        width: f64,
+    ) -> Result<(), FigureError> {
+        let mut path = String::new();
+        for [from, to] in lines {
+            let ((x, y), (to_x, to_y)) = (self.within(from), self.within(to));
+            let _ = write!(path, "M{x} {y}L{to_x} {to_y}");
+        }
+        if path.is_empty() {
+            return Ok(());
+        }
+        self.add(format_args!("<path fill=\"none\" stroke=\"{ink}\" stroke-width=\"{width}\" d=\"{path}\"/>"))
     }
 
     pub(super) fn dashed(&self, points: &[(f64, f64)], ink: Ink, width: f64, dash: f64) -> Result<(), FigureError> {
-        let points: Vec<_> = points.iter().copied().map(fine).collect();
-        let (on, off) = ((dash * FINE) as u32, (dash * 0.75 * FINE) as u32);
-        self.area.draw(&DashedPathElement::new(points, on, off, stroke(ink, width))).map_err(failed)
+        self.add(format_args!(
+            "<polyline fill=\"none\" stroke=\"{ink}\" stroke-width=\"{width}\" stroke-dasharray=\"{dash},{}\" \
+             points=\"{}\"/>",
+            dash * 0.75,
+            self.path(points)
+        ))
     }
 
     pub(super) fn polygon(&self, points: &[(f64, f64)], ink: Ink, opacity: f64) -> Result<(), FigureError> {
-        let points: Vec<_> = points.iter().copied().map(fine).collect();
-        self.area.draw(&Polygon::new(points, ink.rgb().mix(opacity).filled())).map_err(failed)
+        self.add(format_args!("<polygon fill=\"{ink}\"{} points=\"{}\"/>", fill_opacity(opacity), self.path(points)))
     }
 
     pub(super) fn rectangle(&self, corner: (f64, f64), opposite: (f64, f64), ink: Ink) -> Result<(), FigureError> {
-        self.area.draw(&Rectangle::new([fine(corner), fine(opposite)], ink.rgb().filled())).map_err(failed)
+        let (corner, opposite) = (self.within(corner), self.within(opposite));
+        let (x, y) = (corner.0.min(opposite.0), corner.1.min(opposite.1));
+        let (width, height) = ((corner.0 - opposite.0).abs(), (corner.1 - opposite.1).abs());
+        self.add(format_args!(
+            "<rect x=\"{}\" y=\"{}\" width=\"{}\" height=\"{}\" fill=\"{ink}\"/>",
+            short(x),
+            short(y),
+            short(width),
+            short(height)
+        ))
     }
 
     pub(super) fn ring(&self, centre: (f64, f64), radius: f64, ink: Ink, width: f64) -> Result<(), FigureError> {
-        self.area.draw(&Circle::new(fine(centre), (radius * FINE) as i32, stroke(ink, width))).map_err(failed)
+        let centre = self.within(centre);
+        self.add(format_args!(
+            "<circle cx=\"{}\" cy=\"{}\" r=\"{}\" fill=\"none\" stroke=\"{ink}\" stroke-width=\"{width}\"/>",
+            centre.0,
+            centre.1,
+            short(radius)
+        ))
     }
 
     /// A small disc that others show through.
     pub(super) fn dot(&self, centre: (f64, f64), radius: f64, ink: Ink, opacity: f64) -> Result<(), FigureError> {
-        let style = ink.rgb().mix(opacity).filled();
-        self.area.draw(&Circle::new(fine(centre), (radius * FINE) as i32, style)).map_err(failed)
+        let centre = self.within(centre);
+        self.add(format_args!(
+            "<circle cx=\"{}\" cy=\"{}\" r=\"{}\" fill=\"{ink}\"{}/>",
+            centre.0,
+            centre.1,
+            short(radius),
+            fill_opacity(opacity)
+        ))
     }
 
     /// A filled marker with a thin edge of the background, so that markers that overlap stay apart: circle, square,
@@ -162,17 +229,23 @@ impl Canvas<'_> {
         ink: Ink,
         anchor: Anchor,
     ) -> Result<(), FigureError> {
-        let horizontal = match anchor {
-            Anchor::Start => HPos::Left,
-            Anchor::Middle => HPos::Center,
-            Anchor::End => HPos::Right,
+        let at = self.within(at);
+        let anchor = match anchor {
+            Anchor::Start => "",
+            Anchor::Middle => " text-anchor=\"middle\"",
+            Anchor::End => " text-anchor=\"end\"",
         };
-        let color = ink.rgb();
-        let style = TextStyle::from(("sans-serif", size * FINE * FONT_BOX).into_font())
-            .color(&color)
-            .pos(Pos::new(horizontal, VPos::Center));
-        self.area.draw(&Text::new(text.to_owned(), fine(at), style)).map_err(failed)
+        self.add(format_args!(
+            "<text x=\"{}\" y=\"{}\"{anchor} font-size=\"{size}\" fill=\"{ink}\">{}</text>",
+            at.0,
+            short(at.1 + HALF_LETTER * size),
+            escape(text)
+        ))
     }
+}
+
+fn fill_opacity(opacity: f64) -> String {
+    if opacity < 1.0 { format!(" fill-opacity=\"{opacity}\"") } else { String::new() }
 }
 
 /// Pixels that `text` takes at `size`, by the widths of Arimo, rounded up by class.
@@ -208,7 +281,9 @@ pub(super) fn wrap(text: &str, size: f64, width: f64) -> Vec<String> {
             _ => {}
         }
         match words.last_mut() {
-            Some(word) if c != ' ' || (depth > 0 && text_width(word, size) < width * 0.7) => word.push(c),
+            Some(word) if c != ' ' || (depth > 0 && text_width(word, size) < width * 0.7) => {
+                word.push(c);
+            }
             _ => words.push(String::new()),
         }
     }

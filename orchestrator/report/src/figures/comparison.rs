@@ -113,7 +113,7 @@ fn radius(groups: &Groups, parameters: f64) -> f64 {
 }
 
 fn draw_panel(
-    canvas: &Canvas<'_>,
+    canvas: &Canvas,
     frame: &Frame,
     panel: &ComparisonPanel,
     groups: &Groups,
@@ -143,8 +143,10 @@ fn draw_panel(
 }
 
 /// A line where the laws cross, its interval, and both in words at the bottom.
-fn cross(canvas: &Canvas<'_>, frame: &Frame, at: &Interval) -> Result<(), FigureError> {
-    let end = |value: f64, open: f64| if frame.x.scale.takes(value) { value } else { open };
+fn cross(canvas: &Canvas, frame: &Frame, at: &Interval) -> Result<(), FigureError> {
+    let end = |value: f64, open: f64| {
+        if frame.x.scale.takes(value) { value } else { open }
+    };
     let (low, high) = (end(at.low, frame.x.low), end(at.high, frame.x.high));
     let x = |value: f64| frame.at(value, frame.y.low).0;
     if low <= high && x(low) < x(high) {

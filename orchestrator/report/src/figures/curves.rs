@@ -14,25 +14,26 @@ const ACROSS: usize = 3;
 
 /// `None` where no job has reported a loss.
 pub fn draw(study: &Study, legend: &Legend) -> Result<Option<Picture>, FigureError> {
-    let curves: Vec<(usize, i64, Vec<&CurvePoint>)> = study
+    let curves: Vec<(usize, usize, i64, Vec<&CurvePoint>)> = study
         .jobs
         .iter()
-        .filter_map(|job| {
+        .enumerate()
+        .filter_map(|(place, job)| {
             let points: Vec<&CurvePoint> = study
                 .curves
                 .iter()
                 .filter(|p| p.job_key == job.job_key && p.loss.is_finite() && p.loss > 0.0 && p.samples_seen > 0.0)
                 .collect();
-            (!points.is_empty()).then(|| (legend.model(&job.model), job.data_size.unwrap_or(0), points))
+            (!points.is_empty()).then(|| (place, legend.model(&job.model), job.data_size.unwrap_or(0), points))
         })
         .collect();
-    let all = || curves.iter().flat_map(|(_, _, points)| points.iter());
+    let all = || curves.iter().flat_map(|(_, _, _, points)| points.iter());
     let (Some(x), Some(y)) = (Axis::log(all().map(|p| p.samples_seen), 0.03), Axis::log(all().map(|p| p.loss), 0.05))
     else {
         return Ok(None);
     };
     let sizes: Vec<i64> =
-        legend.data_sizes.iter().copied().filter(|size| curves.iter().any(|(_, s, _)| s == size)).collect();
+        legend.data_sizes.iter().copied().filter(|size| curves.iter().any(|(_, _, s, _)| s == size)).collect();
     let across = sizes.len().clamp(1, ACROSS);
     let rows = sizes.len().div_ceil(ACROSS);
     let cell = (WIDTH - 66.0 - 16.0) / across as f64;
@@ -59,10 +60,12 @@ pub fn draw(study: &Study, legend: &Legend) -> Result<Option<Picture>, FigureErr
                 format!("{}{} unique pairs", if column == 0 { "loss, nats · " } else { "" }, compact(*size as f64));
             let label = |value: f64| compact(value);
             frame.draw(canvas, ("samples seen", label), (&above, (column == 0).then_some(label)))?;
-            for (model, _, points) in curves.iter().filter(|(_, s, _)| s == size) {
+            for (place, model, _, points) in curves.iter().filter(|(_, _, s, _)| s == size) {
                 let line: Vec<_> = points.iter().map(|p| frame.at(p.samples_seen, p.loss)).collect();
-                canvas.line(&line, Ink::Series(*model), 1.6)?;
-                canvas.marker(0, line[line.len() - 1], 3.0, Ink::Series(*model))?;
+                canvas.mark(&[*place], || {
+                    canvas.line(&line, Ink::Series(*model), 1.6)?;
+                    canvas.marker(0, line[line.len() - 1], 3.0, Ink::Series(*model))
+                })?;
             }
         }
         Ok(())

@@ -103,7 +103,7 @@ fn frame(panel: Option<&FrontierPanel>, (left, top): (f64, f64), width: f64) -> 
 }
 
 fn draw_panel(
-    canvas: &Canvas<'_>,
+    canvas: &Canvas,
     frame: &Frame,
     panel: &FrontierPanel,
     budget: &str,
@@ -138,7 +138,7 @@ fn draw_panel(
 }
 
 /// Marks with their names, on the side where the line is not.
-fn named_marks(canvas: &Canvas<'_>, frame: &Frame, panel: &FrontierPanel) -> Result<(), FigureError> {
+fn named_marks(canvas: &Canvas, frame: &Frame, panel: &FrontierPanel) -> Result<(), FigureError> {
     let rises = panel.lines.first().and_then(|law| Some(law.curve.y.first()? < law.curve.y.last()?)).unwrap_or(true);
     let inside = panel.marks.iter().filter(|(x, y, _)| frame.x.holds(*x) && frame.y.holds(*y));
     for (number, (x, y, name)) in inside.enumerate() {

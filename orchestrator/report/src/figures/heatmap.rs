@@ -18,16 +18,11 @@ const WIDTH_MAX: f64 = 980.0;
 pub fn draw(study: &Study, legend: &Legend, panel: &Panel) -> Result<Option<Picture>, FigureError> {
     let response = panel.response();
     let scale = if response == Response::Fraction { 100.0 } else { 1.0 };
-    let value_of = |job_key: &str| {
-        study
-            .measurements
-            .iter()
-            .find(|m| m.dataset == panel.dataset && m.metric == panel.metric && m.job_key == job_key)
-            .map(|m| m.value * scale)
-            .filter(|value| value.is_finite())
-    };
-    let jobs: Vec<_> = study.jobs.iter().map(|job| (job, value_of(&job.job_key))).collect();
-    let values = || jobs.iter().filter_map(|(_, value)| *value);
+    let mut jobs: Vec<_> = study.jobs.iter().enumerate().map(|(place, job)| (place, job, None)).collect();
+    for (place, m) in study.measured(&panel.dataset, &panel.metric) {
+        jobs[place].2 = Some(m.value * scale).filter(|value| value.is_finite());
+    }
+    let values = || jobs.iter().filter_map(|(_, _, value)| *value);
     let (least, most) = (values().fold(f64::INFINITY, f64::min), values().fold(f64::NEG_INFINITY, f64::max));
     if least > most || legend.data_sizes.is_empty() || legend.samples_seen.is_empty() {
         return Ok(None);
@@ -56,6 +51,9 @@ pub fn draw(study: &Study, legend: &Legend, panel: &Panel) -> Result<Option<Pict
         for (at, data_size) in legend.data_sizes.iter().enumerate() {
             let left = LABELS + (at % across) as f64 * (width + GAP);
             let top = 58.0 + (at / across) as f64 * height;
+            // Most of an irregular grid is empty: one ground, and what there is on it.
+            let end = (left + width - 2.0, top + legend.models.len() as f64 * CELL.1 - 2.0);
+            canvas.rectangle((left, top), end, Ink::FineGrid)?;
             let head = format!("{} unique pairs", compact(*data_size as f64));
             canvas.text((left, top - 16.0), &head, 13.0, Ink::Text, Anchor::Start)?;
             for (row, (model, _)) in legend.models.iter().enumerate() {
@@ -71,13 +69,13 @@ pub fn draw(study: &Study, legend: &Legend, panel: &Panel) -> Result<Option<Pict
                 }
                 for (column, samples) in legend.samples_seen.iter().enumerate() {
                     let corner = (left + column as f64 * CELL.0, y);
-                    let here = jobs.iter().filter(|(job, _)| {
+                    let here = jobs.iter().filter(|(_, job, _)| {
                         job.model == *model && job.data_size == Some(*data_size) && job.samples_seen == Some(*samples)
                     });
-                    let values: Vec<f64> = here.clone().filter_map(|(_, value)| *value).collect();
+                    let values: Vec<f64> = here.clone().filter_map(|(_, _, value)| *value).collect();
+                    let Some((_, first, _)) = here.clone().next() else { continue };
                     let (fill, ink, text) = if values.is_empty() {
-                        let state = here.clone().next().map_or("·", |(job, _)| job.state.as_str());
-                        (Ink::FineGrid, Ink::Muted, state.to_owned())
+                        (Ink::Grid, Ink::Muted, first.state.clone())
                     } else {
                         let mean = values.iter().sum::<f64>() / values.len() as f64;
                         let (fill, ink) = viridis(brightness(mean));
@@ -85,9 +83,12 @@ pub fn draw(study: &Study, legend: &Legend, panel: &Panel) -> Result<Option<Pict
                         (fill, ink, text)
                     };
                     let opposite = (corner.0 + CELL.0 - 2.0, corner.1 + CELL.1 - 2.0);
-                    canvas.rectangle(corner, opposite, fill)?;
                     let middle = (f64::midpoint(corner.0, opposite.0), f64::midpoint(corner.1, opposite.1));
-                    canvas.text(middle, &text, 13.0, ink, Anchor::Middle)?;
+                    let places: Vec<usize> = here.map(|(place, _, _)| *place).collect();
+                    canvas.mark(&places, || {
+                        canvas.rectangle(corner, opposite, fill)?;
+                        canvas.text(middle, &text, 13.0, ink, Anchor::Middle)
+                    })?;
                 }
             }
             let bottom = top + legend.models.len() as f64 * CELL.1;
@@ -106,7 +107,7 @@ pub fn draw(study: &Study, legend: &Legend, panel: &Panel) -> Result<Option<Pict
     })?;
     Ok(Some(Picture::new(
         &title,
-        "Brighter is better. Cells without a number show the job's state; a dot is a cell outside the grid. \
+        "Brighter is better. Cells without a number show the job's state; where there is none, the grid has no job. \
          Several seeds: their mean."
             .to_owned(),
         svg,

@@ -130,7 +130,7 @@ fn frames(figure: &IsoflopFigure, height: f64) -> (Frame, Frame) {
     (one, frame(MIDDLE, KEY_LEFT - 24.0, x, marks::axis(Scale::Log, lines, 0.06)))
 }
 
-fn isoflop(canvas: &Canvas<'_>, frame: &Frame, budget: &Isoflop, ink: Ink) -> Result<(), FigureError> {
+fn isoflop(canvas: &Canvas, frame: &Frame, budget: &Isoflop, ink: Ink) -> Result<(), FigureError> {
     // Beyond its runs a parabola says nothing.
     let runs = budget.parameters.iter().fold((f64::INFINITY, 0.0f64), |(low, high), n| (low.min(*n), high.max(*n)));
     let near = |(n, _): &(f64, f64)| *n >= runs.0 / 1.1 && *n <= runs.1 * 1.1;
@@ -146,7 +146,7 @@ fn isoflop(canvas: &Canvas<'_>, frame: &Frame, budget: &Isoflop, ink: Ink) -> Re
 
 /// The optimum of the surface filled, that of the parabola open.
 fn both(
-    canvas: &Canvas<'_>,
+    canvas: &Canvas,
     frame: &Frame,
     surface: Option<(f64, f64)>,
     parabola: Option<(f64, f64)>,
@@ -159,7 +159,7 @@ fn both(
     surface.filter(inside).map_or(Ok(()), |(x, y)| canvas.marker(3, frame.at(x, y), 6.0, ink))
 }
 
-fn optima(canvas: &Canvas<'_>, frame: &Frame, figure: &IsoflopFigure) -> Result<(), FigureError> {
+fn optima(canvas: &Canvas, frame: &Frame, figure: &IsoflopFigure) -> Result<(), FigureError> {
     marks::band(canvas, frame, &figure.surface.curve, Ink::Text)?;
     if let Some(parabola) = &figure.parabola {
         marks::line(canvas, frame, parabola.curve.points(), Pen::dashed(Ink::Muted, 1.75, 5.0))?;

@@ -39,7 +39,7 @@ pub(super) fn entry(sign: Sign, text: impl Into<String>) -> Entry {
 }
 
 /// Draws a sign around the middle of its 20 pixels.
-fn sign(canvas: &Canvas<'_>, (left, y): (f64, f64), sign: Sign) -> Result<(), FigureError> {
+fn sign(canvas: &Canvas, (left, y): (f64, f64), sign: Sign) -> Result<(), FigureError> {
     let (middle, right) = ((left + 10.0, y), left + 20.0);
     let area = |ink, opacity| {
         canvas.polygon(&[(left, y - 6.0), (right, y - 6.0), (right, y + 6.0), (left, y + 6.0)], ink, opacity)
@@ -127,7 +127,7 @@ impl Column {
     }
 
     /// With the middle of its first line at `top`.
-    pub(super) fn draw(&self, canvas: &Canvas<'_>, left: f64, top: f64) -> Result<(), FigureError> {
+    pub(super) fn draw(&self, canvas: &Canvas, left: f64, top: f64) -> Result<(), FigureError> {
         for row in &self.rows {
             sign(canvas, (left, top + row.y), row.sign)?;
             canvas.text((left + row.indent, top + row.y), &row.text, SIZE, row.ink, Anchor::Start)?;
@@ -163,7 +163,7 @@ impl Rows {
     }
 
     /// With the middle of its first row at `top`.
-    pub(super) fn draw(&self, canvas: &Canvas<'_>, left: f64, top: f64) -> Result<(), FigureError> {
+    pub(super) fn draw(&self, canvas: &Canvas, left: f64, top: f64) -> Result<(), FigureError> {
         for (x, y, entry) in &self.placed {
             sign(canvas, (left + x, top + y), entry.sign)?;
             let indent = if entry.sign == Sign::Blank { 0.0 } else { INDENT };

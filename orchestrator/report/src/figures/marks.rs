@@ -52,7 +52,9 @@ impl Groups {
     /// Adds models, data sets and roles to a legend.
     pub(super) fn explain(&self, key: &mut Column, points: &[Point]) {
         let named = |list: &[(String, f64)]| list.len() > 1 || list.iter().any(|(name, _)| !name.is_empty());
-        let name = |name: &str| if name.is_empty() { "unnamed".to_owned() } else { name.to_owned() };
+        let name = |name: &str| {
+            if name.is_empty() { "unnamed".to_owned() } else { name.to_owned() }
+        };
         if named(&self.models) {
             key.head("Model");
             for (number, (model, _)) in self.models.iter().take(LISTED_MOST).enumerate() {
@@ -112,7 +114,7 @@ pub(super) fn drawable(frame_x: Scale, frame_y: Scale, (x, y): (f64, f64)) -> bo
 
 /// Draws points: those left out first, then the fitted, then those held out. `ink` colours one.
 pub(super) fn points(
-    canvas: &Canvas<'_>,
+    canvas: &Canvas,
     frame: &Frame,
     groups: &Groups,
     points: &[Point],
@@ -133,12 +135,14 @@ pub(super) fn points(
 }
 
 /// Draws the band of a curve.
-pub(super) fn band(canvas: &Canvas<'_>, frame: &Frame, curve: &Curve, ink: Ink) -> Result<(), FigureError> {
+pub(super) fn band(canvas: &Canvas, frame: &Frame, curve: &Curve, ink: Ink) -> Result<(), FigureError> {
     let takes = |(x, low, high): &(f64, f64, f64)| {
         frame.x.holds(*x) && frame.y.scale.takes(*high) && (frame.y.scale.takes(*low) || *low <= 0.0) && low <= high
     };
     let inside: Vec<_> = curve.band().filter(takes).collect();
-    let floor = |low: f64| if frame.y.scale.takes(low) { low } else { frame.y.low };
+    let floor = |low: f64| {
+        if frame.y.scale.takes(low) { low } else { frame.y.low }
+    };
     let mut outline: Vec<_> = inside.iter().map(|(x, _, high)| frame.at(*x, *high)).collect();
     outline.extend(inside.iter().rev().map(|(x, low, _)| frame.at(*x, floor(*low))));
     if outline.len() > 3 { canvas.polygon(&outline, ink, 0.16) } else { Ok(()) }
@@ -165,7 +169,7 @@ impl Pen {
 
 /// Draws a line through points, clipped to the frame.
 pub(super) fn line(
-    canvas: &Canvas<'_>,
+    canvas: &Canvas,
     frame: &Frame,
     points: impl Iterator<Item = (f64, f64)>,
     pen: Pen,
@@ -180,7 +184,7 @@ pub(super) fn line(
 }
 
 /// Draws a law's line: with `pen` where it was fitted, dashed beyond.
-pub(super) fn law(canvas: &Canvas<'_>, frame: &Frame, law: &Law, pen: Pen) -> Result<(), FigureError> {
+pub(super) fn law(canvas: &Canvas, frame: &Frame, law: &Law, pen: Pen) -> Result<(), FigureError> {
     let beyond = |x: f64| x > law.fitted_to * (1.0 + 1e-9);
     let last = law.curve.points().filter(|(x, _)| !beyond(*x)).last();
     line(canvas, frame, law.curve.points().filter(|(x, _)| !beyond(*x)), pen)?;
@@ -199,12 +203,7 @@ pub(super) fn axis(scale: Scale, values: impl Iterator<Item = f64>, pad: f64) ->
 }
 
 /// Draws a horizontal line with words at its left end, above it or below.
-pub(super) fn level(
-    canvas: &Canvas<'_>,
-    frame: &Frame,
-    (value, text): (f64, &str),
-    pen: Pen,
-) -> Result<(), FigureError> {
+pub(super) fn level(canvas: &Canvas, frame: &Frame, (value, text): (f64, &str), pen: Pen) -> Result<(), FigureError> {
     if !frame.y.holds(value) {
         return Ok(());
     }
@@ -215,7 +214,7 @@ pub(super) fn level(
 }
 
 /// Says in the middle of a plot why it is empty.
-pub(super) fn nothing(canvas: &Canvas<'_>, frame: &Frame, text: &str) -> Result<(), FigureError> {
+pub(super) fn nothing(canvas: &Canvas, frame: &Frame, text: &str) -> Result<(), FigureError> {
     let lines = wrap(text, 13.5, frame.width - 20.0);
     let top = frame.top + frame.height / 2.0 - (lines.len() as f64 - 1.0) * 9.0;
     for (number, line) in lines.iter().enumerate() {

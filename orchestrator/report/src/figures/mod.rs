@@ -1,4 +1,4 @@
-//! The figures. Only this folder knows plotters and resvg, and it knows nothing of pages.
+//! The figures. Only this folder knows resvg, and it knows nothing of pages.
 //!
 //! Each is a pure function from plain data to a [`Picture`](data::Picture), which gives SVG for a page
 //! ([`inline`](data::Picture::inline)), SVG for a file ([`standalone`](data::Picture::standalone)) and
@@ -8,6 +8,7 @@
 //! | function | shows |
 //! | --- | --- |
 //! | [`scaling::draw`] | error against compute of one metric, one marker a job |
+//! | [`spark::draw`] | the same, small |
 //! | [`heatmap::draw`] | one metric over the grid |
 //! | [`curves::draw`] | training losses |
 //! | [`law::draw`] | laws over points, held-out and excluded ones marked |
@@ -49,6 +50,8 @@ pub mod residuals;
 #[cfg(test)]
 mod sample;
 pub mod scaling;
+pub mod spark;
+pub mod swatch;
 mod theme;
 
 use std::collections::BTreeMap;
@@ -100,12 +103,22 @@ impl Legend {
         self.data_sizes.iter().position(|size| Some(*size) == data_size).unwrap_or(0)
     }
 
+    /// Samples seen whose size of a marker a legend shows: all of a few, else the ends.
+    fn sizes_shown(&self) -> Vec<i64> {
+        match self.samples_seen.as_slice() {
+            [first, _, _, _, .., last] => vec![*first, *last],
+            few => few.to_vec(),
+        }
+    }
+
     /// Radius of a marker, 4 to 9 pixels from the fewest to the most samples seen.
     fn radius(&self, samples_seen: Option<i64>) -> f64 {
         let (first, last) = (self.samples_seen.first(), self.samples_seen.last());
         match (first, last) {
             (Some(&first), Some(&last)) if last > first => {
-                let Some(samples_seen) = samples_seen else { return 6.0 };
+                let Some(samples_seen) = samples_seen else {
+                    return 6.0;
+                };
                 let share = (samples_seen as f64 / first as f64).ln() / (last as f64 / first as f64).ln();
                 4.0 + 4.5 * share
             }

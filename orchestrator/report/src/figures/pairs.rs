@@ -78,9 +78,13 @@ pub fn draw(figure: &PairsFigure) -> Result<Picture, FigureError> {
                 let y = if row == column { unit } else { vertical.axis };
                 let frame = frame_at(row, column, horizontal.axis, y);
                 match column.cmp(&row) {
-                    std::cmp::Ordering::Less => scatter(canvas, &frame, horizontal, vertical, every)?,
+                    std::cmp::Ordering::Less => {
+                        scatter(canvas, &frame, horizontal, vertical, every)?;
+                    }
                     std::cmp::Ordering::Equal => histogram(canvas, &frame, horizontal)?,
-                    std::cmp::Ordering::Greater => correlation(canvas, &frame, horizontal, vertical)?,
+                    std::cmp::Ordering::Greater => {
+                        correlation(canvas, &frame, horizontal, vertical)?;
+                    }
                 }
                 edges(canvas, &frame, (row, column), count, horizontal.name)?;
             }
@@ -110,7 +114,7 @@ fn caption(figure: &PairsFigure, usable: usize, every: usize) -> String {
 
 /// Frame, and ticks at the outer edges of the triangle.
 fn edges(
-    canvas: &Canvas<'_>,
+    canvas: &Canvas,
     frame: &Frame,
     (row, column): (usize, usize),
     count: usize,
@@ -148,7 +152,7 @@ fn edges(
 }
 
 fn scatter(
-    canvas: &Canvas<'_>,
+    canvas: &Canvas,
     frame: &Frame,
     horizontal: &Parameter<'_>,
     vertical: &Parameter<'_>,
@@ -165,7 +169,7 @@ fn scatter(
     }
 }
 
-fn histogram(canvas: &Canvas<'_>, frame: &Frame, parameter: &Parameter<'_>) -> Result<(), FigureError> {
+fn histogram(canvas: &Canvas, frame: &Frame, parameter: &Parameter<'_>) -> Result<(), FigureError> {
     let mut counts = [0usize; BINS];
     for value in parameter.values.iter().filter(|value| frame.x.holds(**value)) {
         counts[((frame.x.share(*value) * BINS as f64) as usize).min(BINS - 1)] += 1;
@@ -192,7 +196,7 @@ fn histogram(canvas: &Canvas<'_>, frame: &Frame, parameter: &Parameter<'_>) -> R
 }
 
 fn correlation(
-    canvas: &Canvas<'_>,
+    canvas: &Canvas,
     frame: &Frame,
     horizontal: &Parameter<'_>,
     vertical: &Parameter<'_>,
@@ -249,7 +253,7 @@ mod tests {
             assert!(check::says(&picture, text), "{text}: {:?}", check::texts(&picture));
         }
         assert!(picture.caption.starts_with("4000 bootstrap resamples"), "{}", picture.caption);
-        let dots = picture.standalone().matches("r=\"7\"").count();
+        let dots = picture.standalone().matches("r=\"1.8\"").count();
         assert!((4000..=10_000).contains(&dots), "{dots}");
         assert_eq!([keep_every(4000, 3), keep_every(900, 5), keep_every(0, 0)], [4, 1, 1]);
     }

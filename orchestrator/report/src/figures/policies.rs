@@ -88,7 +88,7 @@ fn forecast_frame(figure: &PoliciesFigure, left: &Frame) -> Frame {
 }
 
 /// A row each: name and formula above the whisker, the numbers at the right end.
-fn forecasts(canvas: &Canvas<'_>, frame: &Frame, figure: &PoliciesFigure) -> Result<(), FigureError> {
+fn forecasts(canvas: &Canvas, frame: &Frame, figure: &PoliciesFigure) -> Result<(), FigureError> {
     let step = frame.height / (figure.policies.len() as f64).max(1.0);
     if let Some((value, name)) = figure.reference.as_ref().filter(|(value, _)| frame.x.holds(*value)) {
         let x = frame.at(*value, 0.0).0;
@@ -119,7 +119,7 @@ fn forecasts(canvas: &Canvas<'_>, frame: &Frame, figure: &PoliciesFigure) -> Res
 
 /// A dot with its interval; an end beyond the axis has no cap.
 pub(super) fn whisker(
-    canvas: &Canvas<'_>,
+    canvas: &Canvas,
     frame: &Frame,
     interval: &Interval,
     y: f64,

@@ -84,7 +84,7 @@ fn curve(profile: &Profile) -> impl Iterator<Item = (f64, f64)> + '_ {
 }
 
 fn panel(
-    canvas: &Canvas<'_>,
+    canvas: &Canvas,
     frame: &mut Frame,
     profile: &Profile,
     threshold: f64,

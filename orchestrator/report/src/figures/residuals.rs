@@ -111,7 +111,7 @@ fn distinct(names: &[String]) -> Vec<&str> {
 }
 
 fn panel(
-    canvas: &Canvas<'_>,
+    canvas: &Canvas,
     frame: &Frame,
     figure: &ResidualsFigure,
     values: &[f64],

@@ -160,7 +160,9 @@ pub(super) fn residuals() -> ResidualsFigure {
 pub(super) fn profile() -> ProfileFigure {
     let of = |name: &str, (value, sd): (f64, f64), log: bool, flat: bool| {
         let steps = (0..=48).map(|i| (f64::from(i) - 24.0) / 6.0);
-        let place = |z: f64| if log { value * (sd * z).exp() } else { value + sd * z };
+        let place = |z: f64| {
+            if log { value * (sd * z).exp() } else { value + sd * z }
+        };
         let deviance = |z: f64| {
             let skewed = z * z * (1.0 + 0.09 * z);
             if flat && z < 0.0 { 0.12 * z * z } else { skewed }
@@ -364,7 +366,9 @@ pub(super) fn budget() -> BudgetFigure {
     let series = |name: &str, factor: f64, power: f64, floor: f64, banded: bool| {
         let x: Vec<f64> = (0..7).map(|i| 400.0 * 2f64.powi(i)).collect();
         let y: Vec<f64> = x.iter().map(|x| factor * x.powf(power) + floor).collect();
-        let ends = |by: f64| if banded { y.iter().map(|y| y * by).collect() } else { Vec::new() };
+        let ends = |by: f64| {
+            if banded { y.iter().map(|y| y * by).collect() } else { Vec::new() }
+        };
         let (low, high) = (ends(0.82), ends(1.25));
         BudgetSeries { name: name.to_owned(), curve: Curve { x, y, low, high } }
     };

@@ -14,24 +14,49 @@ use crate::study::{Panel, Study, StudyJob};
 
 const SIZE: (f64, f64) = (980.0, 540.0);
 const LEGEND_LEFT: f64 = 722.0;
+/// Of the figure without its legend.
+const PLAIN: (f64, f64) = (680.0, 460.0);
 
-/// `None` where no finished job has the metric.
+/// One metric with its legend and the law of every choice of points, each a layer of class `p0`, `p1`, ... of which the
+/// first is shown. `None` where no finished job has the metric.
 pub fn draw(
     study: &Study,
     compute: Convention,
     legend: &Legend,
     panel: &Panel,
 ) -> Result<Option<Picture>, FigureError> {
+    picture(study, compute, legend, panel, true)
+}
+
+/// The same for a page that has the legend beside it.
+pub fn draw_plain(
+    study: &Study,
+    compute: Convention,
+    legend: &Legend,
+    panel: &Panel,
+) -> Result<Option<Picture>, FigureError> {
+    picture(study, compute, legend, panel, false)
+}
+
+fn picture(
+    study: &Study,
+    compute: Convention,
+    legend: &Legend,
+    panel: &Panel,
+    with_legend: bool,
+) -> Result<Option<Picture>, FigureError> {
     let points = points(study, compute, panel);
     if points.is_empty() {
         return Ok(None);
     }
-    let main = panel.main().and_then(|main| main.fit.as_ref().ok());
-    let pareto = panel.fits.iter().find(|other| other.policy == "pareto").and_then(|pareto| pareto.fit.as_ref().ok());
+    let laws: Vec<Option<&Fit>> = panel.fits.iter().map(|one| one.fit.as_ref().ok()).collect();
+    let main = laws.first().copied().flatten();
+    let pareto = panel.fits.iter().skip(1).find(|other| other.policy == "pareto").and_then(|one| one.fit.as_ref().ok());
     let title = format!("{}: {} against compute", panel.dataset, error_title(panel));
     let chance = points.iter().find_map(|(_, o)| o.chance_error);
-    let frame = frame(&points, main, chance);
-    let svg = canvas_draw(SIZE, &title, |canvas| {
+    let frame = frame(&points, &laws, chance, with_legend);
+    let size = if with_legend { SIZE } else { PLAIN };
+    let svg = canvas_draw(size, &title, |canvas| {
         frame.draw(
             canvas,
             (&format!("C, {}", compute.unit()), power_of_ten),
@@ -42,62 +67,64 @@ pub fn draw(
             canvas.dashed(&[(frame.left, y), (frame.left + frame.width, y)], Ink::Muted, 1.25, 3.0)?;
             canvas.text((frame.left + frame.width - 4.0, y - 10.0), "chance", 12.5, Ink::Muted, Anchor::End)?;
         }
-        if let Some(fit) = main {
-            law_with_band(canvas, &frame, fit)?;
+        for (number, fit) in laws.iter().enumerate() {
+            canvas.layer(&layer(number), number == 0, || {
+                fit.map_or(Ok(()), |fit| law_with_band(canvas, &frame, fit))?;
+                let frontier = pareto.filter(|_| number == 0);
+                if let Some(fit) = frontier {
+                    let ends = [fit.points[0].compute, frame.x.high].map(|c| (c, fit.at_compute(c)));
+                    for piece in frame.clipped(ends.into_iter()) {
+                        canvas.dashed(&piece, Ink::Muted, 1.5, 7.0)?;
+                    }
+                }
+                Ok(())
+            })?;
         }
-        if let Some(fit) = pareto {
-            let line: Vec<_> = [fit.points[0].compute, frame.x.high].map(|c| frame.at(c, fit.at_compute(c))).to_vec();
-            canvas.dashed(&line, Ink::Muted, 1.5, 7.0)?;
-        }
-        for (job, observation) in &points {
+        for ((number, job), observation) in &points {
             let at = frame.at(observation.compute, observation.error);
             let ink = Ink::Series(legend.model(&job.model));
-            if let Some(error) = observation.standard_error {
-                let ends = [observation.error - error, observation.error + error]
-                    .map(|e| frame.at(observation.compute, e.max(frame.y.low)));
-                canvas.line(&ends, ink, 1.25)?;
-            }
-            canvas.marker(legend.shape(job.data_size), at, legend.radius(job.samples_seen), ink)?;
+            canvas.mark(&[*number], || {
+                if let Some(error) = observation.standard_error {
+                    let ends = [observation.error - error, observation.error + error]
+                        .map(|e| frame.at(observation.compute, e.max(frame.y.low)));
+                    canvas.line(&ends, ink, 1.25)?;
+                }
+                canvas.marker(legend.shape(job.data_size), at, legend.radius(job.samples_seen), ink)
+            })?;
         }
-        for point in pareto.into_iter().flat_map(|fit| &fit.points) {
-            let at = frame.at(point.compute, point.error);
-            canvas.ring(at, 13.0, Ink::Text, 1.25)?;
+        for (number, fit) in laws.iter().enumerate() {
+            canvas.layer(&layer(number), number == 0, || {
+                // All points need no rings: then those of the frontier have them.
+                let ringed = if panel.fits[number].policy == "all" { pareto } else { *fit };
+                for point in ringed.into_iter().flat_map(|fit| &fit.points) {
+                    canvas.ring(frame.at(point.compute, point.error), 13.0, Ink::Text, 1.25)?;
+                }
+                if with_legend {
+                    law_in_words(canvas, *fit, pareto.filter(|_| number == 0))
+                } else {
+                    law_in_plot(canvas, &frame, *fit)
+                }
+            })?;
         }
-        side(canvas, legend, main, pareto)
+        if with_legend { side(canvas, legend) } else { Ok(()) }
     })?;
     Ok(Some(Picture::new(&title, caption(legend, main, pareto), svg)))
 }
 
-/// Jobs with their observation: those of the fit where there is one, else what was measured.
-fn points<'a>(study: &'a Study, compute: Convention, panel: &Panel) -> Vec<(&'a StudyJob, Observation)> {
-    let response = panel.response();
-    let number = |count: Option<i64>| count.map_or(f64::NAN, |count| count as f64);
-    study
-        .measurements
-        .iter()
-        .filter(|m| m.dataset == panel.dataset && m.metric == panel.metric)
-        .filter_map(|m| {
-            let job = study.jobs.iter().find(|job| job.job_key == m.job_key)?;
-            let observation = Observation {
-                job_key: job.job_key.clone(),
-                model: job.model.clone(),
-                parameters: number(job.parameters),
-                samples_seen: number(job.samples_seen),
-                unique_samples: number(job.unique_samples),
-                compute: job.compute_in(compute).unwrap_or(f64::NAN),
-                convention: compute,
-                error: response.error_of(m.value),
-                standard_error: m.standard_error,
-                chance_error: m.chance.map(|chance| response.error_of(chance)),
-                count: m.count.map(|count| count as f64),
-                gpu_hours: job.gpu_hours,
-                proxy_loss: f64::NAN,
-            };
-            let drawable = [observation.compute, observation.error].iter().all(|v| v.is_finite() && *v > 0.0);
-            drawable.then_some((job, observation))
-        })
-        .collect()
+/// Class of what belongs to one choice of points, by its place in the panel.
+pub(super) fn layer(number: usize) -> String {
+    format!("p p{number}")
 }
+
+/// Jobs, by their places in the study, with their observations: those that can be drawn.
+pub(super) fn points<'a>(study: &'a Study, compute: Convention, panel: &Panel) -> Vec<Measured<'a>> {
+    let drawable = |row: &Observation| [row.compute, row.error].iter().all(|v| v.is_finite() && *v > 0.0);
+    let rows = study.observations(&panel.dataset, &panel.metric, compute).into_iter();
+    rows.filter(|(_, row)| drawable(row)).map(|(place, row)| ((place, &study.jobs[place]), row)).collect()
+}
+
+/// A job's place in the study, the job, and what it measured.
+pub(super) type Measured<'a> = ((usize, &'a StudyJob), Observation);
 
 fn error_title(panel: &Panel) -> String {
     match panel.response() {
@@ -106,20 +133,22 @@ fn error_title(panel: &Panel) -> String {
     }
 }
 
-fn frame(points: &[(&StudyJob, Observation)], main: Option<&Fit>, chance: Option<f64>) -> Frame {
+fn frame(points: &[Measured<'_>], laws: &[Option<&Fit>], chance: Option<f64>, with_legend: bool) -> Frame {
     let computes = points.iter().map(|(_, o)| o.compute);
     let most = computes.clone().fold(0.0, f64::max);
     let x = Axis::log(computes.chain([most * 2.5]), 0.05).unwrap_or(Axis { low: 1.0, high: 10.0, scale: Scale::Log });
     let errors = points.iter().map(|(_, o)| o.error);
-    let law = main.into_iter().flat_map(|fit| [x.low, x.high].map(|c| fit.at_compute(c)));
-    // Far from chance the line would only squeeze the points together.
-    let worst = errors.clone().fold(0.0, f64::max);
-    let chance = chance.filter(|chance| *chance < worst * 2.0);
+    let (least, worst) = (errors.clone().fold(f64::INFINITY, f64::min), errors.clone().fold(0.0, f64::max));
+    // Far from them chance, or a law through few points, would only squeeze the points together.
+    let near = |error: &f64| *error < worst * 2.0 && *error > least / 2.0;
+    let law = laws.iter().flatten().flat_map(|fit| [x.low, x.high].map(|c| fit.at_compute(c))).filter(near);
+    let chance = chance.filter(near);
     let y = Axis::log(errors.chain(law).chain(chance), 0.06).unwrap_or(Axis { low: 0.1, high: 1.0, scale: Scale::Log });
-    Frame { left: 66.0, top: 40.0, width: LEGEND_LEFT - 66.0 - 26.0, height: SIZE.1 - 40.0 - 62.0, x, y }
+    let (right, height) = if with_legend { (LEGEND_LEFT - 26.0, SIZE.1) } else { (PLAIN.0 - 18.0, PLAIN.1) };
+    Frame { left: 66.0, top: 40.0, width: right - 66.0, height: height - 40.0 - 62.0, x, y }
 }
 
-fn law_with_band(canvas: &Canvas<'_>, frame: &Frame, fit: &Fit) -> Result<(), FigureError> {
+fn law_with_band(canvas: &Canvas, frame: &Frame, fit: &Fit) -> Result<(), FigureError> {
     let inside: Vec<_> =
         fit.band.iter().filter(|point| point.compute >= frame.x.low && point.compute <= frame.x.high).collect();
     let edge = |of: &dyn Fn(&fit::BandPoint) -> f64| -> Vec<(f64, f64)> {
@@ -131,46 +160,61 @@ fn law_with_band(canvas: &Canvas<'_>, frame: &Frame, fit: &Fit) -> Result<(), Fi
         canvas.polygon(&outline, Ink::Text, 0.13)?;
     }
     let last = fit.points[fit.points.len() - 1].compute;
-    let at = |c: f64| frame.at(c, fit.at_compute(c));
-    canvas.line(&[at(fit.points[0].compute), at(last)], Ink::Text, 2.0)?;
-    canvas.dashed(&[at(last), at(frame.x.high)], Ink::Text, 1.75, 3.0)
+    let at = |c: f64| (c, fit.at_compute(c));
+    for piece in frame.clipped([at(fit.points[0].compute), at(last)].into_iter()) {
+        canvas.line(&piece, Ink::Text, 2.0)?;
+    }
+    for piece in frame.clipped([at(last), at(frame.x.high)].into_iter()) {
+        canvas.dashed(&piece, Ink::Text, 1.75, 3.0)?;
+    }
+    Ok(())
 }
 
-/// Laws, models, data sizes and samples seen, right of the plot.
-fn side(canvas: &Canvas<'_>, legend: &Legend, main: Option<&Fit>, pareto: Option<&Fit>) -> Result<(), FigureError> {
+/// The law of one choice of points, right of the plot on top.
+fn law_in_words(canvas: &Canvas, fit: Option<&Fit>, pareto: Option<&Fit>) -> Result<(), FigureError> {
+    let (left, text, y) = (LEGEND_LEFT, LEGEND_LEFT + 26.0, 40.0);
+    let Some(fit) = fit else {
+        return canvas.text((left, y), "no law: see the table", 13.0, Ink::Text, Anchor::Start);
+    };
+    canvas.line(&[(left, y), (left + 20.0, y)], Ink::Text, 2.0)?;
+    canvas.text((text, y), &law_text(fit), 14.0, Ink::Text, Anchor::Start)?;
+    canvas.text((text, y + 19.0), &exponent(fit), 12.5, Ink::Text, Anchor::Start)?;
+    canvas.text((text, y + 37.0), &judged(fit), 12.5, Ink::Text, Anchor::Start)?;
+    let Some(fit) = pareto else { return Ok(()) };
+    let y = y + 62.0;
+    canvas.dashed(&[(left, y), (left + 20.0, y)], Ink::Muted, 1.5, 5.0)?;
+    canvas.ring((left + 10.0, y), 6.5, Ink::Text, 1.25)?;
+    canvas.text((text, y), &format!("frontier: {}", law_text(fit)), 12.5, Ink::Text, Anchor::Start)
+}
+
+/// The same in the plot's lower left corner, where a law that falls leaves room.
+fn law_in_plot(canvas: &Canvas, frame: &Frame, fit: Option<&Fit>) -> Result<(), FigureError> {
+    let (left, y) = (frame.left + 14.0, frame.bottom() - 40.0);
+    let Some(fit) = fit else {
+        return canvas.text((left, y), "no law", 14.0, Ink::Text, Anchor::Start);
+    };
+    canvas.text((left, y), &law_text(fit), 16.0, Ink::Text, Anchor::Start)?;
+    canvas.text((left, y + 22.0), &format!("{} · {}", exponent(fit), judged(fit)), 13.0, Ink::Text, Anchor::Start)
+}
+
+fn exponent(fit: &Fit) -> String {
+    format!("α {}", minus(&with_interval(&fit.interval("alpha"))))
+}
+
+fn judged(fit: &Fit) -> String {
+    let r2 = fit.r2.map_or(String::new(), |r2| format!("R² {r2:.2} · "));
+    format!("{r2}{}", fit.verdict)
+}
+
+/// Models, data sizes and samples seen, right of the plot.
+fn side(canvas: &Canvas, legend: &Legend) -> Result<(), FigureError> {
     let (left, text) = (LEGEND_LEFT, LEGEND_LEFT + 26.0);
-    let mut y = 40.0;
+    let mut y = 130.0;
     let head = |y: &mut f64, title: &str| {
         let drawn = canvas.text((left, *y), title, 13.0, Ink::Muted, Anchor::Start);
         *y += 20.0;
         drawn
     };
-    match main {
-        None => {
-            canvas.text((left, y), "no law: see the table", 13.0, Ink::Text, Anchor::Start)?;
-            y += 24.0;
-        }
-        Some(fit) => {
-            canvas.line(&[(left, y), (left + 20.0, y)], Ink::Text, 2.0)?;
-            canvas.text((text, y), &law_text(fit), 14.0, Ink::Text, Anchor::Start)?;
-            canvas.text(
-                (text, y + 19.0),
-                &format!("α {}", minus(&with_interval(&fit.interval("alpha")))),
-                12.5,
-                Ink::Text,
-                Anchor::Start,
-            )?;
-            let r2 = fit.r2.map_or(String::new(), |r2| format!("R² {r2:.2} · "));
-            canvas.text((text, y + 37.0), &format!("{r2}{}", fit.verdict), 12.5, Ink::Text, Anchor::Start)?;
-            y += 62.0;
-        }
-    }
-    if let Some(fit) = pareto {
-        canvas.dashed(&[(left, y), (left + 20.0, y)], Ink::Muted, 1.5, 5.0)?;
-        canvas.ring((left + 10.0, y), 6.5, Ink::Text, 1.25)?;
-        canvas.text((text, y), &format!("frontier: {}", law_text(fit)), 12.5, Ink::Text, Anchor::Start)?;
-        y += 28.0;
-    }
     head(&mut y, "Model, parameters")?;
     for (number, (model, parameters)) in legend.models.iter().take(12).enumerate() {
         canvas.marker(0, (left + 10.0, y), 6.0, Ink::Series(number))?;
@@ -196,12 +240,8 @@ fn side(canvas: &Canvas<'_>, legend: &Legend, main: Option<&Fit>, pareto: Option
     }
     y += 27.0;
     head(&mut y, "Samples seen")?;
-    let shown: Vec<i64> = match legend.samples_seen.as_slice() {
-        [first, _, _, _, .., last] => vec![*first, *last],
-        few => few.to_vec(),
-    };
     let mut x = left + 10.0;
-    for samples in shown {
+    for samples in legend.sizes_shown() {
         canvas.marker(0, (x, y), legend.radius(Some(samples)), Ink::Muted)?;
         let label = compact(samples as f64);
         canvas.text((x + 14.0, y), &label, 13.0, Ink::Text, Anchor::Start)?;

@@ -9,7 +9,7 @@ use crate::text::escape;
 
 /// The metric's part of the page. `subject`: `DATASET-METRIC`, as in the names of the files.
 pub(super) fn html(analysis: &Analysis, title: &str, subject: &str) -> String {
-    let mut html = format!("<h3>{}</h3>\n", escape(title));
+    let mut html = format!("<h4>{}</h4>\n", escape(title));
     if let Some(forecasts) = &analysis.forecasts {
         let missed = analysis.missed.as_ref().map_or(String::new(), |missed| format!(" {}", escape(missed)));
         let _ = write!(html, "<p>Forecasts, with 95 % intervals.{missed}</p>\n{}", table(forecasts));
@@ -24,7 +24,7 @@ pub(super) fn html(analysis: &Analysis, title: &str, subject: &str) -> String {
                 }
                 let _ = writeln!(
                     html,
-                    "<figure>{}<figcaption><b>{}.</b> {} <span class=\"file\">figures/{}</span></figcaption></figure>",
+                    "<figure><div class=\"scroll\">{}</div><figcaption><b>{}.</b> {} <span class=\"file\">figures/{}</span></figcaption></figure>",
                     drawing.picture.inline(),
                     escape(&drawing.picture.title),
                     escape(&drawing.picture.caption),

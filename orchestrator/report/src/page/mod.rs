@@ -1,10 +1,16 @@
 //! A sweep as one self-contained HTML page, with its figures as SVG files beside it.
 
 mod analysis;
+mod answer;
+mod data;
 mod html;
+mod metrics;
+mod opening;
 mod provenance;
 mod sections;
 mod style;
+#[cfg(test)]
+mod tests;
 mod tuned;
 
 use fit::Convention;
@@ -12,7 +18,7 @@ use rayon::prelude::*;
 
 use crate::analysis::section::Analysis;
 use crate::figures::data::Picture;
-use crate::figures::{FigureError, Legend, curves, heatmap, scaling};
+use crate::figures::{FigureError, Legend, curves, heatmap, scaling, spark, swatch};
 use crate::study::{Panel, Study, StudyJob};
 use crate::text::file_name;
 
@@ -25,6 +31,9 @@ pub struct Report {
     pub compute: Convention,
     /// Metrics, in order.
     pub metrics: Vec<Metric>,
+    /// The metric that the page opens with, `DATASET/METRIC`; without it, or where it is not among them, the one whose
+    /// law is known best.
+    pub headline: Option<String>,
     /// Seed of the bootstraps.
     pub seed: u64,
     /// Version of the code that fitted and drew.
@@ -81,16 +90,20 @@ struct Named {
     picture: Picture,
 }
 
-/// Figures of the sweep itself; `None` where there is nothing to draw.
+/// Pictures of the sweep itself; `None` where there is nothing to draw.
 #[derive(Debug)]
 struct Drawn {
     /// Of each metric.
     metrics: Vec<DrawnMetric>,
+    /// That of the headline's metric, for the page alone.
+    headline: Option<Picture>,
+    legend: Vec<swatch::Row>,
     curves: Option<Named>,
 }
 
 #[derive(Debug)]
 struct DrawnMetric {
+    spark: Option<Picture>,
     scaling: Option<Named>,
     grid: Option<Named>,
 }
@@ -110,20 +123,25 @@ pub fn render(report: &Report) -> Result<Rendered, FigureError> {
 }
 
 fn draw(report: &Report) -> Result<Drawn, FigureError> {
-    let legend = Legend::of(&report.study);
+    let (study, compute) = (&report.study, report.compute);
+    let legend = Legend::of(study);
+    let span = spark::span(study, compute);
     let of_metric = |Metric { panel, .. }: &Metric| {
         let named = |kind: &str, picture| Named { file: format!("{kind}-{}.svg", file_stem(panel)), picture };
-        let scaling = scaling::draw(&report.study, report.compute, &legend, panel)?;
-        let grid = heatmap::draw(&report.study, &legend, panel)?;
-        Ok(DrawnMetric {
-            scaling: scaling.map(|picture| named("scaling", picture)),
-            grid: grid.map(|picture| named("grid", picture)),
-        })
+        let spark = span.map(|span| spark::draw(study, compute, &legend, panel, span)).transpose()?.flatten();
+        let scaling = scaling::draw(study, compute, &legend, panel)?.map(|picture| named("scaling", picture));
+        let grid = heatmap::draw(study, &legend, panel)?.map(|picture| named("grid", picture));
+        Ok(DrawnMetric { spark, scaling, grid })
     };
     let (metrics, curves) = rayon::join(
         || report.metrics.par_iter().map(of_metric).collect::<Result<_, FigureError>>(),
-        || curves::draw(&report.study, &legend),
+        || curves::draw(study, &legend),
     );
-    let curves = curves?.map(|picture| Named { file: "loss-curves.svg".to_owned(), picture });
-    Ok(Drawn { metrics: metrics?, curves })
+    let headline = answer::headline(report).map(|number| &report.metrics[number].panel);
+    Ok(Drawn {
+        metrics: metrics?,
+        headline: headline.map(|panel| scaling::draw_plain(study, compute, &legend, panel)).transpose()?.flatten(),
+        legend: swatch::rows(&legend)?,
+        curves: curves?.map(|picture| Named { file: "loss-curves.svg".to_owned(), picture }),
+    })
 }

@@ -1,26 +1,25 @@
 //! What the page says, section by section. Each gives HTML, and says so where there is nothing to show.
 
-use std::collections::BTreeMap;
 use std::fmt::Write as _;
 
-use fit::{Fit, Response, Verdict};
+use fit::{Response, Verdict};
 
-use super::analysis;
-use super::html::{figure, table};
-use super::{Drawn, Metric, Report, file_stem, provenance, tuned};
-use crate::number::{compact, duration, scientific, significant, with_interval};
-use crate::study::{Panel, StudyJob};
+use super::answer::{error_interval, law, link};
+use super::html::{figure, job_table, table};
+use super::metrics::{group_name, metrics};
+use super::opening::opening;
+use super::{Drawn, Report, provenance, tuned};
+use crate::number::{compact, duration, scientific, shown, shown_interval, significant};
+use crate::study::{Panel, StudyJob, StudyMeasurement};
 use crate::text::escape;
 
 /// Everything between `<main>` and `</main>`.
 pub(super) fn all(report: &Report, drawn: &Drawn) -> String {
     [
-        opening(report),
-        headline(report),
-        scaling(report, drawn),
-        analyses(report),
+        opening(report, drawn),
+        metrics(report, drawn),
+        laws(report),
         curves(drawn),
-        grid(drawn),
         jobs(report),
         tuned::tuned(report),
         cost(report),
@@ -31,170 +30,50 @@ pub(super) fn all(report: &Report, drawn: &Drawn) -> String {
     .concat()
 }
 
-fn opening(report: &Report) -> String {
-    let study = &report.study;
-    let mut states: BTreeMap<&str, usize> = BTreeMap::new();
-    for job in &study.jobs {
-        *states.entry(&job.state).or_default() += 1;
-    }
-    let done = states.remove("done").unwrap_or(0);
-    let others: String = states.iter().fold(String::new(), |mut text, (state, count)| {
-        let _ = write!(text, ", {count} {}", escape(state));
-        text
-    });
-    let question = if study.question.trim().is_empty() {
-        String::new()
-    } else {
-        format!("<p class=\"lead\">{}</p>\n", escape(&study.question))
+/// One row a metric: how much the choice of points moves the answer.
+fn laws(report: &Report) -> String {
+    let Some(policies) = report.panels().map(|panel| &panel.fits).max_by_key(|fits| fits.len()) else {
+        return String::new();
     };
+    let exponents: Vec<String> = policies.iter().map(|one| format!("α, {}", one.policy)).collect();
+    let mut head = vec!["metric", "group", "verdict", "n", "R²", "β"];
+    head.extend(exponents.iter().map(String::as_str));
+    head.push("E at 10 × the largest C");
+    let rows: Vec<Vec<String>> =
+        report.panels().enumerate().map(|(place, panel)| law_row(place, panel, policies.len())).collect();
+    let through = policies.first().map_or(String::new(), |one| {
+        format!("Verdict, n, R², β and E are of the law through <code>{}</code>. ", escape(&one.policy))
+    });
     format!(
-        "<h1>{}</h1>\n{question}<p class=\"quiet\">{done} of {} jobs done{others}. Read from the database on {}.</p>\n",
-        escape(&study.name),
-        study.jobs.len(),
-        study.read_at.format("%Y-%m-%d %H:%M:%S UTC")
-    )
-}
-
-fn headline(report: &Report) -> String {
-    if report.metrics.is_empty() {
-        return "<h2>Laws</h2>\n<p>No job is done yet, so there is nothing to fit. What there is so far follows.</p>\n"
-            .to_owned();
-    }
-    let items: String = report.panels().map(|panel| headline_of(report, panel)).collect();
-    let rows: Vec<Vec<String>> = report.panels().flat_map(law_rows).collect();
-    format!(
-        "<h2>Laws</h2>\n<p>E = β·C<sup>α</sup> through {}; C in {} (<code>{}</code>); brackets hold \
-         95 % intervals.</p>\n\
-         <ul class=\"laws\">\n{items}</ul>\n\
-         <p>How much the choice of points moves the answer: every job, the Pareto frontier at its true C, and the \
-          rule of the 2022 \
-         study (the best job in each of five bins of log C, placed at the bin's centre).</p>\n{}{}",
-        through(report),
-        escape(report.compute.unit()),
-        report.compute,
-        table(&["metric", "points", "verdict", "α", "β", "R²", "n", "E at 10 × the largest C"], 3, &rows),
+        "<h2>Laws</h2>\n<p class=\"quiet\">How much the choice of points moves the answer: every job, the Pareto frontier \
+         at its true C, and the rule of the 2022 study (the best job in each of five bins of log C, placed at the bin's \
+         centre). {through}E is an error: in % for accuracies and recalls, in nats for losses.</p>\n{}{}",
+        table(&head, 3, &rows),
         cautions(report)
     )
 }
 
-fn headline_of(report: &Report, panel: &Panel) -> String {
-    let name = escape(&panel.name());
-    let best = best(report, panel).map_or(String::new(), |text| format!("<br><span class=\"quiet\">{text}</span>"));
-    match panel.main().map(|main| &main.fit) {
-        Some(Ok(fit)) => {
-            let class = match fit.verdict {
-                Verdict::Scaling => "scaling",
-                Verdict::NoScaling => "flat",
-                _ => "doubt",
-            };
-            format!(
-                "<li class=\"{class}\"><b>{name}</b><br><span class=\"law\">E = {} · C<sup>{}</sup></span>, α = {}, \
-                 {}<br>{}{best}</li>\n",
-                significant(fit.interval("beta").value, 3),
-                minus(&significant(fit.interval("alpha").value, 3)),
-                minus(&with_interval(&fit.interval("alpha"))),
-                fit.r2.map_or("E does not vary".to_owned(), |r2| format!("R² = {r2:.2}")),
-                meaning(fit)
-            )
+fn law_row(place: usize, panel: &Panel, policies: usize) -> Vec<String> {
+    let mut row = vec![link(place, panel), group_name(panel).to_owned()];
+    match law(panel) {
+        Some(fit) => row.extend([
+            verdict(fit.verdict),
+            fit.points.len().to_string(),
+            fit.r2.map_or(DASH.to_owned(), |r2| format!("{r2:.2}")),
+            shown_interval(&fit.interval("beta")),
+        ]),
+        None => {
+            row.extend(["<span class=\"bad\">no fit</span>", DASH, DASH, DASH].map(str::to_owned));
         }
-        Some(Err(error)) => {
-            format!("<li class=\"doubt\"><b>{name}</b><br>No law: {}.{best}</li>\n", escape(&error.to_string()))
-        }
-        None => format!("<li class=\"doubt\"><b>{name}</b><br>No law.{best}</li>\n"),
     }
-}
-
-/// What the laws of the headline go through.
-fn through(report: &Report) -> String {
-    match report.panels().next().and_then(Panel::main) {
-        Some(main) if main.policy != "all" => format!("the points that <code>{}</code> chooses", escape(&main.policy)),
-        _ => "all finished jobs".to_owned(),
-    }
-}
-
-/// A fit in one sentence.
-fn meaning(fit: &Fit) -> String {
-    // What ten times the compute takes off the error, in percent.
-    let cut = |alpha: f64| 100.0 * (1.0 - 10f64.powf(alpha));
-    match fit.verdict {
-        Verdict::Scaling => format!(
-            "Scaling: ten times the compute takes {} % [{}, {}] off the error.",
-            significant(cut(fit.interval("alpha").value), 2),
-            significant(cut(fit.interval("alpha").high), 2),
-            significant(cut(fit.interval("alpha").low), 2)
-        ),
-        Verdict::NoScaling => {
-            let alpha = fit.interval("alpha");
-            let why = if alpha.low <= 0.0 && 0.0 <= alpha.high {
-                "the interval of α covers zero"
-            } else {
-                "what α makes of the error is rounding"
-            };
-            format!("No scaling: {why}.")
-        }
-        Verdict::WrongWay => "The error grows with compute.".to_owned(),
-        Verdict::TooFewJobs => {
-            format!("Not to be trusted: fewer than {} jobs.", fit::JOBS_MIN)
-        }
-        Verdict::AtChance => "Not to be trusted: no job is told apart from guessing.".to_owned(),
-        Verdict::UnstableInterval => "Not to be trusted: too many resamples could not be fitted.".to_owned(),
-        Verdict::NotConverged => "Not to be trusted: the minimiser stopped short.".to_owned(),
-        Verdict::Fitted => "A minimum, and no other as deep.".to_owned(),
-        Verdict::Bound => "The best is at a limit of the law.".to_owned(),
-        Verdict::Flat => "Parameters are not told apart by the data; predictions among the data stand.".to_owned(),
-        Verdict::TimeLimit => "Not to be trusted: the time limit cut the fit short.".to_owned(),
-        Verdict::MultiModal => "Not to be trusted: different parameters do as well.".to_owned(),
-    }
-}
-
-fn best(report: &Report, panel: &Panel) -> Option<String> {
-    let response = panel.response();
-    let best = report
-        .study
-        .measurements
-        .iter()
-        .filter(|m| m.dataset == panel.dataset && m.metric == panel.metric && m.value.is_finite())
-        .min_by(|a, b| response.error_of(a.value).total_cmp(&response.error_of(b.value)))?;
-    let job = report.study.jobs.iter().find(|job| job.job_key == best.job_key)?;
-    let number = |value: f64| match response {
-        Response::Fraction => format!("{} %", significant(100.0 * value, 3)),
-        Response::Loss => format!("{} nats", significant(value, 3)),
+    let exponent = |number: usize| match panel.fits.get(number).map(|one| &one.fit) {
+        Some(Ok(fit)) => shown_interval(&fit.interval("alpha")),
+        _ => DASH.to_owned(),
     };
-    let chance = best.chance.map_or(String::new(), |chance| format!(" (chance {})", number(chance)));
-    Some(format!(
-        "Best: {}{chance} by {} on {} samples of {} unique pairs.",
-        number(best.value),
-        escape(&job.model),
-        whole(job.samples_seen),
-        whole(job.data_size)
-    ))
-}
-
-fn law_rows(panel: &Panel) -> Vec<Vec<String>> {
-    panel
-        .fits
-        .iter()
-        .enumerate()
-        .map(|(number, one)| {
-            let name = if number == 0 { escape(&panel.name()) } else { String::new() };
-            if let Ok(fit) = &one.fit {
-                vec![
-                    name,
-                    escape(&one.policy),
-                    verdict(fit.verdict),
-                    minus(&with_interval(&fit.interval("alpha"))),
-                    minus(&with_interval(&fit.interval("beta"))),
-                    fit.r2.map_or("n/a".to_owned(), |r2| format!("{r2:.2}")),
-                    fit.points.len().to_string(),
-                    fit.band.last().map_or(String::new(), |last| with_interval(&last.error)),
-                ]
-            } else {
-                let mut row = vec![name, escape(&one.policy), "<span class=\"bad\">no fit</span>".to_owned()];
-                row.resize(8, String::new());
-                row
-            }
-        })
-        .collect()
+    row.extend((0..policies).map(exponent));
+    let last = law(panel).and_then(|fit| fit.band.last());
+    row.push(last.map_or(DASH.to_owned(), |last| error_interval(panel.response(), &last.error)));
+    row
 }
 
 fn verdict(verdict: Verdict) -> String {
@@ -239,35 +118,6 @@ fn cautions(report: &Report) -> String {
     )
 }
 
-fn scaling(report: &Report, drawn: &Drawn) -> String {
-    let drawn: String = drawn.metrics.iter().filter_map(|metric| metric.scaling.as_ref()).map(figure).collect();
-    let drawn =
-        if drawn.is_empty() { "<p>Nothing has been measured on held-out data yet.</p>\n".to_owned() } else { drawn };
-    format!(
-        "<h2>Scaling</h2>\n<p>Error against compute in {}, both axes logarithmic, so that a power law is a straight \
-         line.</p>\n{drawn}",
-        escape(report.compute.unit())
-    )
-}
-
-/// What the numbers of the laws rest on.
-fn analyses(report: &Report) -> String {
-    let drawn: String = report
-        .metrics
-        .iter()
-        .filter_map(|Metric { panel, analysis }| {
-            Some(analysis::html(analysis.as_ref()?, &panel.name(), &file_stem(panel)))
-        })
-        .collect();
-    if drawn.is_empty() {
-        return String::new();
-    }
-    format!(
-        "<h2>Analysis</h2>\n<p>What the laws rest on: how far the choice of points moves them, what they leave over, \
-         how well their parameters are known, and what they would have forecast.</p>\n{drawn}"
-    )
-}
-
 fn curves(drawn: &Drawn) -> String {
     match &drawn.curves {
         Some(drawn) => format!("<h2>Loss curves</h2>\n{}", figure(drawn)),
@@ -275,16 +125,21 @@ fn curves(drawn: &Drawn) -> String {
     }
 }
 
-fn grid(drawn: &Drawn) -> String {
-    let drawn: String = drawn.metrics.iter().filter_map(|metric| metric.grid.as_ref()).map(figure).collect();
-    if drawn.is_empty() { String::new() } else { format!("<h2>The grid</h2>\n{drawn}") }
-}
-
 fn jobs(report: &Report) -> String {
     if report.study.jobs.is_empty() {
         return "<h2>Jobs</h2>\n<p>This sweep has no jobs.</p>\n".to_owned();
     }
     let metrics: Vec<String> = report.panels().map(Panel::name).collect();
+    let values: Vec<Vec<String>> = report
+        .panels()
+        .map(|panel| {
+            let mut values = vec![String::new(); report.study.jobs.len()];
+            for (place, found) in report.study.measured(&panel.dataset, &panel.metric) {
+                values[place] = value(panel.response(), found);
+            }
+            values
+        })
+        .collect();
     let seeds = report.study.jobs.iter().any(|job| job.seed != report.study.jobs[0].seed);
     let mut head = vec!["job", "state", "model", "N", "samples seen", "unique", "epochs"];
     if seeds {
@@ -296,7 +151,8 @@ fn jobs(report: &Report) -> String {
         .study
         .jobs
         .iter()
-        .map(|job| {
+        .enumerate()
+        .map(|(place, job)| {
             let mut row = vec![
                 format!("<code>{}</code>", escape(short(&job.job_key))),
                 state(&job.state),
@@ -312,8 +168,8 @@ fn jobs(report: &Report) -> String {
                 row.push(job.seed.to_string());
             }
             row.push(report.compute_of(job).map_or(DASH.to_owned(), scientific));
-            row.push(job.train_loss.map_or(String::new(), |loss| significant(loss, 3)));
-            row.extend(report.panels().map(|panel| measured(report, panel, job)));
+            row.push(job.train_loss.map_or(String::new(), shown));
+            row.extend(values.iter().map(|values| values[place].clone()));
             row
         })
         .collect();
@@ -321,7 +177,7 @@ fn jobs(report: &Report) -> String {
         "<h2>Jobs</h2>\n<p class=\"quiet\">N parameters; C in {}; accuracies and recalls in %, ± one standard error; \
          losses in nats.</p>\n{}{}",
         escape(report.compute.unit()),
-        table(&head, 3, &rows),
+        job_table(&head, 3, &rows),
         spikes(report)
     )
 }
@@ -347,17 +203,17 @@ fn state(state: &str) -> String {
     if state == "failed" { format!("<span class=\"bad\">{state}</span>") } else { escape(state) }
 }
 
-fn measured(report: &Report, panel: &Panel, job: &StudyJob) -> String {
-    let found = report
-        .study
-        .measurements
-        .iter()
-        .find(|m| m.job_key == job.job_key && m.dataset == panel.dataset && m.metric == panel.metric);
-    let Some(found) = found else { return String::new() };
-    match (panel.response(), found.standard_error) {
-        (Response::Fraction, Some(error)) => format!("{:.1} ± {:.1}", 100.0 * found.value, 100.0 * error),
+/// `72.1 ± 0.2`, in % for a fraction; a loss in nats.
+pub(super) fn value(response: Response, found: &StudyMeasurement) -> String {
+    match (response, found.standard_error) {
+        (Response::Fraction, Some(error)) => {
+            format!("{:.1} ± {:.1}", 100.0 * found.value, 100.0 * error)
+        }
         (Response::Fraction, None) => format!("{:.1}", 100.0 * found.value),
-        (Response::Loss, _) => significant(found.value, 3),
+        (Response::Loss, Some(error)) => {
+            format!("{} ± {}", shown(found.value), significant(error, 2))
+        }
+        (Response::Loss, None) => shown(found.value),
     }
 }
 
@@ -465,7 +321,7 @@ fn failures(report: &Report) -> String {
 }
 
 /// What a source does not say.
-const DASH: &str = "–";
+pub(super) const DASH: &str = "–";
 
 pub(super) fn whole(count: Option<i64>) -> String {
     count.map_or(DASH.to_owned(), |count| compact(count as f64))
@@ -474,8 +330,4 @@ pub(super) fn whole(count: Option<i64>) -> String {
 /// First 12 characters of a key.
 pub(super) fn short(key: &str) -> &str {
     key.get(..12).unwrap_or(key)
-}
-
-fn minus(text: &str) -> String {
-    text.replace('-', "−")
 }
