@@ -1,9 +1,17 @@
-//! Lines, shapes and words in pixels, as SVG.
+//! Lines, shapes and words in pixels, drawn by plotters.
 
 use std::cell::RefCell;
 use std::fmt::Write as _;
+use std::rc::Rc;
+
+use plotters::coord::Shift;
+use plotters::drawing::DrawingAreaErrorKind;
+use plotters::prelude::{Circle, DrawingArea, IntoDrawingArea, PathElement, Polygon, Rectangle, Text};
+use plotters::style::text_anchor::{HPos, Pos, VPos};
+use plotters::style::{Color, IntoFont, RGBColor, ShapeStyle, TextStyle};
 
 use super::FigureError;
+use super::svg::{FINE, Svg};
 use super::theme::Ink;
 use crate::text::escape;
 
@@ -22,10 +30,10 @@ pub(super) enum Anchor {
     End,
 }
 
-/// A drawing: what was drawn so far.
+/// A drawing: what was drawn so far. Places beyond an edge are drawn on it.
 pub(super) struct Canvas {
-    size: (f64, f64),
-    svg: RefCell<String>,
+    area: DrawingArea<Svg, Shift>,
+    written: Rc<RefCell<String>>,
 }
 
 /// Draws on a new canvas and gives its SVG, with `title` for readers who don't see it.
@@ -35,43 +43,45 @@ pub(super) fn draw(
     paint: impl FnOnce(&Canvas) -> Result<(), FigureError>,
 ) -> Result<String, FigureError> {
     let (width, height) = (width.ceil(), height.ceil());
-    let canvas = Canvas { size: (width, height), svg: RefCell::default() };
+    let written = Rc::new(RefCell::new(String::new()));
+    let size = ((width * FINE) as u32, (height * FINE) as u32);
+    let area = Svg { size, written: Rc::clone(&written) }.into_drawing_area();
+    let canvas = Canvas { area, written };
     canvas.rectangle((0.0, 0.0), (width, height), Ink::Paper)?;
     paint(&canvas)?;
     Ok(format!(
         "<svg xmlns=\"http://www.w3.org/2000/svg\" width=\"{width}\" height=\"{height}\" viewBox=\"0 0 {width} {height}\" \
          role=\"img\" font-family=\"{FONTS}\"><title>{}</title>{}</svg>\n",
         escape(title),
-        canvas.svg.into_inner()
+        canvas.written.take()
     ))
 }
 
-/// A length in tenths of a pixel, as short as it can be written.
-fn short(length: f64) -> f64 {
-    let tenths = (length * 10.0).round() / 10.0;
-    // No -0, which is written with its sign.
-    if tenths == 0.0 { 0.0 } else { tenths }
+#[expect(clippy::needless_pass_by_value, reason = "the form that map_err wants")]
+fn failed(error: DrawingAreaErrorKind<std::fmt::Error>) -> FigureError {
+    FigureError(format!("plotters: {error}"))
+}
+
+fn fine((x, y): (f64, f64)) -> (i32, i32) {
+    ((x * FINE).round() as i32, (y * FINE).round() as i32)
+}
+
+/// A length in tenths of a pixel.
+fn tenths(length: f64) -> u32 {
+    (length * FINE).round() as u32
+}
+
+fn stroke(ink: Ink, width: f64) -> ShapeStyle {
+    ShapeStyle { color: ink.rgb().to_rgba(), filled: false, stroke_width: tenths(width) }
+}
+
+fn fill(ink: Ink, opacity: f64) -> ShapeStyle {
+    ink.rgb().mix(opacity).filled()
 }
 
 impl Canvas {
-    /// A place of the picture, or the nearest to one beyond its edges.
-    fn within(&self, (x, y): (f64, f64)) -> (f64, f64) {
-        let on = |value: f64, end: f64| if value.is_nan() { 0.0 } else { short(value.clamp(0.0, end)) };
-        (on(x, self.size.0), on(y, self.size.1))
-    }
-
-    fn path(&self, points: &[(f64, f64)]) -> String {
-        let mut text = String::new();
-        for point in points {
-            let (x, y) = self.within(*point);
-            let space = if text.is_empty() { "" } else { " " };
-            let _ = write!(text, "{space}{x},{y}");
-        }
-        text
-    }
-
-    fn add(&self, element: std::fmt::Arguments<'_>) -> Result<(), FigureError> {
-        self.svg.borrow_mut().write_fmt(element).map_err(|error| FigureError(format!("SVG: {error}")))
+    fn write(&self, text: std::fmt::Arguments<'_>) -> Result<(), FigureError> {
+        self.written.borrow_mut().write_fmt(text).map_err(|error| FigureError(format!("SVG: {error}")))
     }
 
     /// What `paint` draws, as a group of `class`; one that is not shown is for pages, which choose by the class.
@@ -82,9 +92,9 @@ impl Canvas {
         paint: impl FnOnce() -> Result<(), FigureError>,
     ) -> Result<(), FigureError> {
         let display = if shown { "" } else { " display=\"none\"" };
-        self.add(format_args!("<g class=\"{}\"{display}>", escape(class)))?;
+        self.write(format_args!("<g class=\"{}\"{display}>", escape(class)))?;
         paint()?;
-        self.add(format_args!("</g>"))
+        self.write(format_args!("</g>"))
     }
 
     /// What `paint` draws, as the mark of jobs: their places in the study.
@@ -94,82 +104,49 @@ impl Canvas {
         paint: impl FnOnce() -> Result<(), FigureError>,
     ) -> Result<(), FigureError> {
         let jobs: Vec<String> = jobs.iter().map(ToString::to_string).collect();
-        self.add(format_args!("<g class=\"j\" data-j=\"{}\">", jobs.join(" ")))?;
+        self.write(format_args!("<g class=\"j\" data-j=\"{}\">", jobs.join(" ")))?;
         paint()?;
-        self.add(format_args!("</g>"))
+        self.write(format_args!("</g>"))
     }
 
     pub(super) fn line(&self, points: &[(f64, f64)], ink: Ink, width: f64) -> Result<(), FigureError> {
-        self.add(format_args!(
-            "<polyline fill=\"none\" stroke=\"{ink}\" stroke-width=\"{width}\" points=\"{}\"/>",
-            self.path(points)
-        ))
+        let points: Vec<_> = points.iter().copied().map(fine).collect();
+        self.area.draw(&PathElement::new(points, stroke(ink, width))).map_err(failed)
     }
 
-    /// Many straight lines as one path; nothing where there are none.
+    /// Many straight lines.
     pub(super) fn lines(
         &self,
-        lines: impl Iterator<Item = [(f64, f64); 2]>,
+        mut lines: impl Iterator<Item = [(f64, f64); 2]>,
         ink: Ink,
         width: f64,
     ) -> Result<(), FigureError> {
-        let mut path = String::new();
-        for [from, to] in lines {
-            let ((x, y), (to_x, to_y)) = (self.within(from), self.within(to));
-            let _ = write!(path, "M{x} {y}L{to_x} {to_y}");
-        }
-        if path.is_empty() {
-            return Ok(());
-        }
-        self.add(format_args!("<path fill=\"none\" stroke=\"{ink}\" stroke-width=\"{width}\" d=\"{path}\"/>"))
+        lines.try_for_each(|line| self.line(&line, ink, width))
     }
 
+    /// plotters cuts dashes into lines of their own, some hundred a law: a group's attribute says the same.
     pub(super) fn dashed(&self, points: &[(f64, f64)], ink: Ink, width: f64, dash: f64) -> Result<(), FigureError> {
-        self.add(format_args!(
-            "<polyline fill=\"none\" stroke=\"{ink}\" stroke-width=\"{width}\" stroke-dasharray=\"{dash},{}\" \
-             points=\"{}\"/>",
-            dash * 0.75,
-            self.path(points)
-        ))
+        self.write(format_args!("<g stroke-dasharray=\"{dash},{}\">", dash * 0.75))?;
+        self.line(points, ink, width)?;
+        self.write(format_args!("</g>"))
     }
 
     pub(super) fn polygon(&self, points: &[(f64, f64)], ink: Ink, opacity: f64) -> Result<(), FigureError> {
-        self.add(format_args!("<polygon fill=\"{ink}\"{} points=\"{}\"/>", fill_opacity(opacity), self.path(points)))
+        let points: Vec<_> = points.iter().copied().map(fine).collect();
+        self.area.draw(&Polygon::new(points, fill(ink, opacity))).map_err(failed)
     }
 
     pub(super) fn rectangle(&self, corner: (f64, f64), opposite: (f64, f64), ink: Ink) -> Result<(), FigureError> {
-        let (corner, opposite) = (self.within(corner), self.within(opposite));
-        let (x, y) = (corner.0.min(opposite.0), corner.1.min(opposite.1));
-        let (width, height) = ((corner.0 - opposite.0).abs(), (corner.1 - opposite.1).abs());
-        self.add(format_args!(
-            "<rect x=\"{}\" y=\"{}\" width=\"{}\" height=\"{}\" fill=\"{ink}\"/>",
-            short(x),
-            short(y),
-            short(width),
-            short(height)
-        ))
+        self.area.draw(&Rectangle::new([fine(corner), fine(opposite)], fill(ink, 1.0))).map_err(failed)
     }
 
     pub(super) fn ring(&self, centre: (f64, f64), radius: f64, ink: Ink, width: f64) -> Result<(), FigureError> {
-        let centre = self.within(centre);
-        self.add(format_args!(
-            "<circle cx=\"{}\" cy=\"{}\" r=\"{}\" fill=\"none\" stroke=\"{ink}\" stroke-width=\"{width}\"/>",
-            centre.0,
-            centre.1,
-            short(radius)
-        ))
+        self.area.draw(&Circle::new(fine(centre), tenths(radius), stroke(ink, width))).map_err(failed)
     }
 
     /// A small disc that others show through.
     pub(super) fn dot(&self, centre: (f64, f64), radius: f64, ink: Ink, opacity: f64) -> Result<(), FigureError> {
-        let centre = self.within(centre);
-        self.add(format_args!(
-            "<circle cx=\"{}\" cy=\"{}\" r=\"{}\" fill=\"{ink}\"{}/>",
-            centre.0,
-            centre.1,
-            short(radius),
-            fill_opacity(opacity)
-        ))
+        self.area.draw(&Circle::new(fine(centre), tenths(radius), fill(ink, opacity))).map_err(failed)
     }
 
     /// A filled marker with a thin edge of the background, so that markers that overlap stay apart: circle, square,
@@ -229,23 +206,17 @@ impl Canvas {
         ink: Ink,
         anchor: Anchor,
     ) -> Result<(), FigureError> {
-        let at = self.within(at);
-        let anchor = match anchor {
-            Anchor::Start => "",
-            Anchor::Middle => " text-anchor=\"middle\"",
-            Anchor::End => " text-anchor=\"end\"",
+        let horizontal = match anchor {
+            Anchor::Start => HPos::Left,
+            Anchor::Middle => HPos::Center,
+            Anchor::End => HPos::Right,
         };
-        self.add(format_args!(
-            "<text x=\"{}\" y=\"{}\"{anchor} font-size=\"{size}\" fill=\"{ink}\">{}</text>",
-            at.0,
-            short(at.1 + HALF_LETTER * size),
-            escape(text)
-        ))
+        let color: RGBColor = ink.rgb();
+        let style =
+            TextStyle::from(("sans-serif", size).into_font()).color(&color).pos(Pos::new(horizontal, VPos::Bottom));
+        let base = (at.0, at.1 + HALF_LETTER * size);
+        self.area.draw(&Text::new(text.to_owned(), fine(base), style)).map_err(failed)
     }
-}
-
-fn fill_opacity(opacity: f64) -> String {
-    if opacity < 1.0 { format!(" fill-opacity=\"{opacity}\"") } else { String::new() }
 }
 
 /// Pixels that `text` takes at `size`, by the widths of Arimo, rounded up by class.

@@ -51,6 +51,7 @@ pub mod residuals;
 mod sample;
 pub mod scaling;
 pub mod spark;
+mod svg;
 pub mod swatch;
 mod theme;
 

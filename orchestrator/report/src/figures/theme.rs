@@ -1,6 +1,8 @@
 //! Colours. A figure is drawn in the light ones; on the page each becomes a CSS variable with a dark value too.
 
-use std::fmt::{self, Write as _};
+use std::fmt::Write as _;
+
+use plotters::style::RGBColor;
 
 /// What a colour is for.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -42,10 +44,10 @@ const SERIES_FROM: usize = 5;
 /// Colours before they repeat.
 pub(super) const SERIES: usize = THEME.len() - SERIES_FROM;
 
-impl fmt::Display for Ink {
-    /// `#RRGGBB`, the light value.
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let [r, g, b] = match *self {
+impl Ink {
+    /// The light value.
+    pub(super) fn rgb(self) -> RGBColor {
+        let [r, g, b] = match self {
             Ink::Text => THEME[0].1,
             Ink::Muted => THEME[1].1,
             Ink::Grid => THEME[2].1,
@@ -54,7 +56,7 @@ impl fmt::Display for Ink {
             Ink::Series(number) => THEME[SERIES_FROM + number % SERIES].1,
             Ink::Literal(r, g, b) => [r, g, b],
         };
-        write!(f, "#{r:02X}{g:02X}{b:02X}")
+        RGBColor(r, g, b)
     }
 }
 
