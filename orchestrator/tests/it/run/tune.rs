@@ -172,7 +172,7 @@ fn a_rung_that_is_retried_with_success_renews_the_choice() {
     let hint = "hint: a rung that failed for want of memory or a node: `sweep retry tiny-tune`, and the next launch chooses anew";
     assert!(said.contains("of 3 rungs, 1 failed") && said.contains(hint), "{said}");
     let small =
-        "SELECT concat_ws(' ', t.factor, open, count(measured)) FROM tuning t JOIN tuning_rung USING (tuning_id)
+        "SELECT concat_ws(' ', t.factor, open, count(r.measured)) FROM tuning t JOIN tuning_rung r USING (tuning_id)
                  WHERE model = 'cpu-w32-l2' GROUP BY t.factor, open";
     assert_eq!(bench.ask(small), ["2 higher failed 2"]);
     let attempts = bench.ask("SELECT count(*)::text FROM attempt");
