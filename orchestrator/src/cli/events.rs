@@ -144,9 +144,9 @@ pub(super) async fn run(args: Args) -> Result<Exit, Failure> {
     let metrics = args.metrics || args.kinds.contains(&Kind::Metrics);
     let kinds = (!args.kinds.is_empty()).then(|| args.kinds.iter().map(|kind| kind.stored()).collect());
     let filter = FeedFilter { sweep_id, kinds, metrics, since: args.since };
-    let position = args.after.unwrap_or(Cursor::START);
+    let mut position = args.after.unwrap_or(Cursor::START);
     if !args.follow {
-        print_new(&store, &filter, position, args.json).await.map_err(|(error, _)| error)?;
+        print_new(&store, &filter, &mut position, args.json).await?;
         return Ok(Exit::Done);
     }
     let mut interrupt = signal(SignalKind::interrupt())
@@ -165,17 +165,15 @@ async fn follow(mut store: Store, filter: &FeedFilter, mut position: Cursor, jso
         if hints.is_none() {
             hints = store.listen_for_checkpoints().await.ok();
         }
-        let pause = match print_new(&store, filter, position, json).await {
-            Ok(None) => return Ok(()),
-            Ok(Some(reached)) => {
-                position = reached;
+        let pause = match print_new(&store, filter, &mut position, json).await {
+            Ok(Pipe::Closed) => return Ok(()),
+            Ok(Pipe::Open) => {
                 if std::mem::take(&mut away) {
                     say_line("the database answers again");
                 }
                 LOOK_EVERY
             }
-            Err((error, reached)) if error.is_transient() => {
-                position = reached;
+            Err(error) if error.is_transient() => {
                 if !std::mem::replace(&mut away, true) {
                     say_line(&format!("the database doesn't answer, trying again: {error}"));
                 }
@@ -185,7 +183,7 @@ async fn follow(mut store: Store, filter: &FeedFilter, mut position: Cursor, jso
                 }
                 AWAY_PAUSE
             }
-            Err((error, _)) => return Err(error.into()),
+            Err(error) => return Err(error.into()),
         };
         tokio::select! {
             () = sleep(pause) => {}
@@ -205,17 +203,18 @@ async fn heard(hints: &mut Option<EndListener>) {
     }
 }
 
-/// Writes what is new behind `after`, and gives how far it came, after an error too. `None`: nobody reads it.
-async fn print_new(
-    store: &Store,
-    filter: &FeedFilter,
-    after: Cursor,
-    json: bool,
-) -> Result<Option<Cursor>, (StoreError, Cursor)> {
-    let mut reached = after;
-    let horizon = store.feed_horizon().await.map_err(|error| (error, reached))?;
+/// Whether anybody reads what we write.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Pipe {
+    Open,
+    Closed,
+}
+
+/// Writes what is new behind `position`, which moves with it, as far as an error lets it.
+async fn print_new(store: &Store, filter: &FeedFilter, position: &mut Cursor, json: bool) -> Result<Pipe, StoreError> {
+    let horizon = store.feed_horizon().await?;
     loop {
-        let page = store.feed_page(filter, reached, horizon).await.map_err(|error| (error, reached))?;
+        let page = store.feed_page(filter, *position, horizon).await?;
         let mut text = String::new();
         for entry in &page.entries {
             text.push_str(&if json { json_line(entry) } else { line(entry, &entry.at.with_timezone(&Local)) });
@@ -223,11 +222,11 @@ async fn print_new(
         }
         let mut stdout = std::io::stdout().lock();
         if stdout.write_all(text.as_bytes()).and_then(|()| stdout.flush()).is_err() {
-            return Ok(None);
+            return Ok(Pipe::Closed);
         }
-        reached = page.reached;
+        *position = page.reached;
         if page.is_last {
-            return Ok(Some(reached));
+            return Ok(Pipe::Open);
         }
     }
 }

@@ -201,9 +201,9 @@ fn columns(width: u16) -> Vec<Column> {
         Column::Curve,
         Column::Model,
         Column::Left,
+        Column::More,
         Column::Samples,
         Column::Speed,
-        Column::More,
     ];
     let mut taken = 0;
     let mut chosen: Vec<Column> = order
