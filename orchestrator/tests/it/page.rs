@@ -114,7 +114,7 @@ async fn marks_tables_and_choices_work_in_a_browser() {
     assert_eq!((&answer["left"], &answer["kept"]), (&json!(1), &json!(2)), "{answer}");
     assert_eq!(answer["sorted"], json!(["16.4k", "262k"]), "{answer}");
 
-    // A phone: nothing is wider than the screen. Headless windows are at least 500 wide, so a frame has the phone's width.
+    // A phone: nothing is wider than the screen. Headless windows are at least 500 wide, so a frame has its width.
     let phone = "
         if (window !== window.top) return null;
         const frame390 = document.createElement('iframe');
