@@ -28,15 +28,16 @@ pub fn significant(value: f64, digits: usize) -> String {
 
 /// `-0.111 [-0.130, -0.095]`, all to the decimals that three digits of the smallest part of interest need.
 pub fn with_interval(interval: &Interval) -> String {
-    interval_by(interval, |value| significant(value, 3))
+    interval_by(interval, 2, |value| significant(value, 3))
 }
 
-/// The same for a page: minus signs, and powers of ten where four digits don't do.
+/// The same for a page, where columns are narrow: the value has no more decimals than its interval; with minus signs,
+/// and powers of ten where four digits don't do.
 pub fn shown_interval(interval: &Interval) -> String {
-    interval_by(interval, shown).replace('-', "−")
+    interval_by(interval, 0, shown).replace('-', "−")
 }
 
-/// A number on a page: four digits, beyond them a power of ten: `0.1114`, `93.52`, `1234`, `9.808 × 10⁷⁹`, `−`-signed.
+/// A number on a page: four digits, beyond them a power of ten: `0.1114`, `93.52`, `1234`, `9.808 × 10⁷⁹`, `−0.5000`.
 pub fn shown(value: f64) -> String {
     let text = significant(value, 4);
     let size = value.abs();
@@ -55,8 +56,9 @@ fn trimmed(text: &str) -> &str {
     if text.contains('.') { text.trim_end_matches('0').trim_end_matches('.') } else { text }
 }
 
-/// All to the decimals that two digits of the width need, or each by `alone` where that would be many.
-fn interval_by(interval: &Interval, alone: impl Fn(f64) -> String) -> String {
+/// All to the decimals that two digits of the width need, and so many of the value, or each by `alone` where that would
+/// be many.
+fn interval_by(interval: &Interval, digits: i32, alone: impl Fn(f64) -> String) -> String {
     let apart = || format!("{} [{}, {}]", alone(interval.value), alone(interval.low), alone(interval.high));
     let width = interval.high - interval.low;
     let most = interval.low.abs().max(interval.high.abs()).max(interval.value.abs());
@@ -64,9 +66,9 @@ fn interval_by(interval: &Interval, alone: impl Fn(f64) -> String) -> String {
     if !width.is_finite() || width <= 0.0 || most >= 1e6 {
         return apart();
     }
-    // Two digits of the interval's width, and at least two of the value.
     let of = |value: f64, digits: i32| digits - 1 - value.abs().max(1e-12).log10().floor() as i32;
-    let decimals = of(width, 2).max(of(interval.value, 2));
+    // On a page of half the width, which is what one reads as the error.
+    let decimals = if digits > 0 { of(width, 2).max(of(interval.value, digits)) } else { of(width / 2.0, 2).max(0) };
     if !(0..=6).contains(&decimals) {
         return apart();
     }
@@ -155,6 +157,8 @@ mod tests {
     fn numbers_on_a_page_have_four_digits_at_most() {
         let numbers = [0.1114, -93.516, 1234.4, 12345.0, 9.8077e79, -1e-7, 0.0, 2e9].map(shown);
         assert_eq!(numbers, ["0.1114", "−93.52", "1234", "1.234 × 10⁴", "9.808 × 10⁷⁹", "−1 × 10⁻⁷", "0", "2 × 10⁹"]);
+        let near_zero = Interval { value: -0.000_054, low: -0.007_14, high: 0.007_71 };
+        assert_eq!(shown_interval(&near_zero), "−0.0001 [−0.0071, 0.0077]");
         let interval = shown_interval(&Interval { value: 1.2, low: -0.5, high: 9.807_701_31e79 });
         assert_eq!(interval, "1.200 [−0.5000, 9.808 × 10⁷⁹]");
     }

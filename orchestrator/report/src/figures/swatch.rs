@@ -1,5 +1,5 @@
-//! What colours, shapes and sizes of a study's marks stand for, one small picture each: for pages, where a legend has to
-//! wrap.
+//! What colours, shapes and sizes of a study's marks stand for, one small picture each: for pages, where a legend
+//! has to wrap.
 
 use super::canvas::draw as canvas_draw;
 use super::data::Picture;

@@ -1,5 +1,5 @@
-//! The page: one file, nothing loaded from elsewhere. It reads without its script, which adds what needs one: sorting and
-//! filtering tables, and the job behind a mark. Everything that comes from a spec or the database is escaped.
+//! The page: one file, nothing loaded from elsewhere. It reads without its script, which adds what needs one: sorting
+//! and filtering tables, and the job behind a mark. Everything that comes from a spec or the database is escaped.
 
 use std::fmt::Write as _;
 

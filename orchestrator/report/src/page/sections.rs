@@ -30,15 +30,20 @@ pub(super) fn all(report: &Report, drawn: &Drawn) -> String {
     .concat()
 }
 
+/// Metrics up to which what is to be known before trusting their intervals lies open.
+const CAUTIONED: usize = 6;
+
 /// One row a metric: how much the choice of points moves the answer.
 fn laws(report: &Report) -> String {
     let Some(policies) = report.panels().map(|panel| &panel.fits).max_by_key(|fits| fits.len()) else {
         return String::new();
     };
     let exponents: Vec<String> = policies.iter().map(|one| format!("α, {}", one.policy)).collect();
-    let mut head = vec!["metric", "group", "verdict", "n", "R²", "β"];
-    head.extend(exponents.iter().map(String::as_str));
-    head.push("E at 10 × the largest C");
+    // What is pushed out of a narrow screen is what is asked for last.
+    let mut head = vec!["metric", "group", "verdict", "n", "R²"];
+    head.extend(exponents.first().map(String::as_str));
+    head.extend(["E at 10 × the largest C", "β"]);
+    head.extend(exponents.iter().skip(1).map(String::as_str));
     let rows: Vec<Vec<String>> =
         report.panels().enumerate().map(|(place, panel)| law_row(place, panel, policies.len())).collect();
     let through = policies.first().map_or(String::new(), |one| {
@@ -54,25 +59,24 @@ fn laws(report: &Report) -> String {
 }
 
 fn law_row(place: usize, panel: &Panel, policies: usize) -> Vec<String> {
-    let mut row = vec![link(place, panel), group_name(panel).to_owned()];
-    match law(panel) {
-        Some(fit) => row.extend([
-            verdict(fit.verdict),
-            fit.points.len().to_string(),
-            fit.r2.map_or(DASH.to_owned(), |r2| format!("{r2:.2}")),
-            shown_interval(&fit.interval("beta")),
-        ]),
-        None => {
-            row.extend(["<span class=\"bad\">no fit</span>", DASH, DASH, DASH].map(str::to_owned));
-        }
-    }
+    let main = law(panel);
+    let number = |value: Option<String>| value.unwrap_or_else(|| DASH.to_owned());
     let exponent = |number: usize| match panel.fits.get(number).map(|one| &one.fit) {
         Some(Ok(fit)) => shown_interval(&fit.interval("alpha")),
         _ => DASH.to_owned(),
     };
-    row.extend((0..policies).map(exponent));
-    let last = law(panel).and_then(|fit| fit.band.last());
-    row.push(last.map_or(DASH.to_owned(), |last| error_interval(panel.response(), &last.error)));
+    let beyond = main.and_then(|fit| fit.band.last()).map(|last| error_interval(panel.response(), &last.error));
+    let mut row = vec![
+        link(place, panel),
+        group_name(panel).to_owned(),
+        main.map_or("<span class=\"bad\">no fit</span>".to_owned(), |fit| verdict(fit.verdict)),
+        number(main.map(|fit| fit.points.len().to_string())),
+        number(main.and_then(|fit| fit.r2).map(|r2| format!("{r2:.2}"))),
+        exponent(0),
+        number(beyond),
+        number(main.map(|fit| shown_interval(&fit.interval("beta")))),
+    ];
+    row.extend((1..policies).map(exponent));
     row
 }
 
@@ -113,7 +117,8 @@ fn cautions(report: &Report) -> String {
         return String::new();
     }
     format!(
-        "<details class=\"quiet\" open><summary>Before trusting these intervals</summary><ul>\n{}</ul></details>\n",
+        "<details class=\"quiet\"{}><summary>Before trusting these intervals</summary><ul>\n{}</ul></details>\n",
+        if report.metrics.len() > CAUTIONED { "" } else { " open" },
         lines.concat()
     )
 }

@@ -1,4 +1,5 @@
-//! The page's style sheet (`style.css`) with the figures' colours: system fonts, light and dark, and a print form that is light whatever the screen was.
+//! The page's style sheet (`style.css`) with the figures' colours: system fonts, light and
+//! dark, and a print form that is light whatever the screen was.
 
 use crate::figures::css_variables;
 

@@ -1,4 +1,5 @@
-//! A page of many metrics from made-up data: `SWEEP_FIGURES=folder cargo nextest run a_page_of_43` leaves it to look at.
+//! A page of many metrics from made-up data: `SWEEP_FIGURES=folder cargo nextest run a_page_of_43` leaves it to look
+//! at.
 
 use chrono::DateTime;
 use fit::{Convention, Options, Points, fit};
