@@ -97,7 +97,8 @@ pub(super) async fn run(args: Args) -> Result<Exit, Failure> {
 
 /// 256 random bits.
 fn made() -> String {
-    rand::random::<[u8; 32]>().iter().map(|byte| format!("{byte:02x}")).collect()
+    let [one, two] = rand::random::<[u128; 2]>();
+    format!("{one:032x}{two:032x}")
 }
 
 /// What to open. An address that stands for all of a machine's can't be opened: its name can.

@@ -16,6 +16,8 @@ const EVENTS: usize = 1000;
 /// A table of the page. Its name stands in URLs.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Table {
+    /// Names of all sweeps.
+    Names,
     /// All sweeps.
     Sweeps,
     /// Jobs of a sweep, with the metric where one is wanted.
@@ -98,6 +100,7 @@ pub const RESULT_COLUMNS: &[&str] = &[
 
 impl Table {
     const ALL: &[(&str, Table)] = &[
+        ("names", Table::Names),
         ("sweeps", Table::Sweeps),
         ("jobs", Table::Jobs),
         ("changed", Table::Changed),
@@ -132,6 +135,7 @@ impl Table {
     pub fn sql(self, wanted: &Wanted) -> Result<String, String> {
         let sweep = literal(&wanted.sweep);
         Ok(match self {
+            Table::Names => "SELECT name AS sweep, question, source FROM sweep ORDER BY name".to_owned(),
             Table::Sweeps => SWEEPS.to_owned(),
             Table::Jobs => jobs(wanted, ""),
             Table::Changed => jobs(
@@ -318,11 +322,11 @@ fn results(wanted: &Wanted) -> Result<String, String> {
         None if name.is_empty() => String::new(),
         None => return Err(format!("`{name}` is no column to order by; these are: {}", RESULT_COLUMNS.join(", "))),
     };
-    let mut rows = format!("SELECT * FROM observation WHERE sweep = {}", literal(&wanted.sweep));
-    if !wanted.metric.is_empty() {
-        let (dataset, metric) = metric_of(wanted);
-        rows += &format!(" AND dataset = {dataset} AND metric = {metric}");
-    }
+    let of_metric = match metric_of(wanted) {
+        _ if wanted.metric.is_empty() => String::new(),
+        (dataset, metric) => format!(" AND dataset = {dataset} AND metric = {metric}"),
+    };
+    let rows = format!("SELECT * FROM observation WHERE sweep = {}{of_metric}", literal(&wanted.sweep));
     Ok(format!(
         "SELECT {}\nFROM ({rows}) AS observation\nWHERE (\n{condition}\n)\nORDER BY {order}dataset, metric, d, n, job_key",
         RESULT_COLUMNS.join(", ")
@@ -371,23 +375,30 @@ FROM measurement m WHERE m.job_id = $job ORDER BY m.dataset, m.metric, m.samples
 const JOB_EVENTS: &str = "\
 SELECT e.at, e.kind, e.detail, e.attempt_id FROM event e WHERE e.job_id = $job ORDER BY e.event_id DESC LIMIT 200";
 
-/// Means over seeds of cells that are alike: same model, same D, same U.
+/// Means over seeds of cells that are alike: same model, same D, same U. Single data sets, and straight from the
+/// measurements, as [`COMPARE_METRICS`].
 fn compare(wanted: &Wanted, sweep: &str) -> String {
     let (dataset, metric) = metric_of(wanted);
-    let cells = |name: &str| {
-        format!(
-            "SELECT model, d, coalesce(u, d) AS u, avg(value) AS value, count(*) AS jobs, avg(gmacs_samples) AS gmacs_samples\n    \
-             FROM observation WHERE sweep = {name} AND dataset = {dataset} AND metric = {metric} GROUP BY 1, 2, 3"
-        )
-    };
-    format!(
-        "SELECT model, d, u, one.value AS value, other.value AS against, one.value - other.value AS difference,\n       \
-         one.jobs, other.jobs AS against_jobs, coalesce(one.gmacs_samples, other.gmacs_samples) AS gmacs_samples\n\
-         FROM ({}) one\nFULL JOIN ({}) other USING (model, d, u)\nORDER BY d, model, u",
-        cells(sweep),
-        cells(&literal(&wanted.against))
-    )
+    COMPARE
+        .replace("$sweep", sweep)
+        .replace("$against", &literal(&wanted.against))
+        .replace("$dataset", &dataset)
+        .replace("$metric", &metric)
 }
+
+const COMPARE: &str = "\
+SELECT model, d, u, value, against, value - against AS difference, jobs, against_jobs, gmacs_samples
+FROM (SELECT j.model, coalesce(j.exact_d, j.samples_seen) AS d,
+             coalesce(j.exact_u, j.unique_samples, j.exact_d, j.samples_seen) AS u,
+             avg(e.value) FILTER (WHERE s.name = $sweep) AS value, avg(e.value) FILTER (WHERE s.name = $against) AS against,
+             count(*) FILTER (WHERE s.name = $sweep) AS jobs, count(*) FILTER (WHERE s.name = $against) AS against_jobs,
+             avg(j.gmacs_samples) AS gmacs_samples
+      FROM sweep s JOIN sweep_job sj USING (sweep_id) JOIN job j USING (job_id) JOIN attempt a USING (job_id)
+      JOIN evaluation e USING (attempt_id)
+      WHERE s.name IN ($sweep, $against) AND e.dataset = $dataset AND e.metric = $metric
+            AND j.state = 'done' AND e.samples_seen = coalesce(j.samples_seen, 0)
+      GROUP BY 1, 2, 3) cell
+ORDER BY d, model, u";
 
 /// All metrics at once: straight from the measurements, since the view takes seconds for all of them. A job whose end
 /// several attempts measured counts once for each.
