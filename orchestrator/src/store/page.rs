@@ -133,7 +133,18 @@ impl Table {
     /// One statement, or what is wrong with what is wanted. Texts are literals in it; a condition is parsed and printed
     /// again.
     pub fn sql(self, wanted: &Wanted) -> Result<String, String> {
-        let sweep = literal(&wanted.sweep);
+        let (sweep, against) = (literal(&wanted.sweep), literal(&wanted.against));
+        let (dataset, metric) = metric_of(wanted);
+        let (last, curves, latest) = ((CURVE_POINTS - 1).to_string(), CURVES.to_string(), LATEST.to_string());
+        let of_sweeps = |text: &str| {
+            let ours = [("last", &*last), ("curves", &*curves), ("latest", &*latest)];
+            let theirs = [("sweep", &*sweep), ("against", &*against), ("dataset", &*dataset), ("metric", &*metric)];
+            fill(text, &[&ours[..], &theirs].concat())
+        };
+        let of_job = |text: &str| -> Result<String, String> {
+            let job = job_row(wanted)?;
+            Ok(fill(text, &[("last", &*last), ("job", &*job)]))
+        };
         Ok(match self {
             Table::Names => "SELECT name AS sweep, question, source FROM sweep ORDER BY name".to_owned(),
             Table::Sweeps => SWEEPS.to_owned(),
@@ -144,26 +155,24 @@ impl Table {
                     "\n      AND j.job_id IN (SELECT job_id FROM (SELECT job_id FROM event ORDER BY event_id DESC LIMIT {EVENTS}) latest)"
                 ),
             ),
-            Table::Metrics => METRICS.replace("$sweep", &sweep),
+            Table::Metrics => of_sweeps(METRICS),
             Table::Running => format!(
                 "SELECT {RUNNING}\nWHERE a.state IN ('intent', 'launched', 'running') AND s.name = {sweep}\nORDER BY a.state DESC, sj.position"
             ),
-            Table::Curves => thinned(CURVES_SQL).replace("$curves", &CURVES.to_string()).replace("$sweep", &sweep),
+            Table::Curves => of_sweeps(CURVES_SQL),
             Table::Attempts => {
                 format!("SELECT {ATTEMPT}\nWHERE s.name = {sweep}\nORDER BY a.attempt_id DESC LIMIT {LATEST}")
             }
-            Table::Fits => FITS.replace("$latest", &LATEST.to_string()).replace("$sweep", &sweep),
+            Table::Fits => of_sweeps(FITS),
             Table::Results => results(wanted)?,
-            Table::Job => JOB.replace("$job", &job_row(wanted)?),
-            Table::JobCurves => thinned(JOB_CURVES).replace("$job", &job_row(wanted)?),
-            Table::JobAttempts => JOB_ATTEMPTS.replace("$job", &job_row(wanted)?),
-            Table::Checkpoints => CHECKPOINTS.replace("$job", &job_row(wanted)?),
-            Table::Measurements => MEASUREMENTS.replace("$job", &job_row(wanted)?),
-            Table::Events => JOB_EVENTS.replace("$job", &job_row(wanted)?),
-            Table::Compare => compare(wanted, &sweep),
-            Table::CompareMetrics => {
-                COMPARE_METRICS.replace("$sweep", &sweep).replace("$against", &literal(&wanted.against))
-            }
+            Table::Job => of_job(JOB)?,
+            Table::JobCurves => of_job(JOB_CURVES)?,
+            Table::JobAttempts => of_job(JOB_ATTEMPTS)?,
+            Table::Checkpoints => of_job(CHECKPOINTS)?,
+            Table::Measurements => of_job(MEASUREMENTS)?,
+            Table::Events => of_job(JOB_EVENTS)?,
+            Table::Compare => of_sweeps(COMPARE),
+            Table::CompareMetrics => of_sweeps(COMPARE_METRICS),
         })
     }
 }
@@ -173,8 +182,17 @@ pub fn split_metric(metric: &str) -> Option<(&str, &str)> {
     metric.rsplit_once('/')
 }
 
-fn thinned(sql: &str) -> String {
-    sql.replace("$last", &(CURVE_POINTS - 1).to_string())
+/// The text with each `$name` replaced by its value, once: what is in a value is not looked at again, since a name that
+/// somebody gave a sweep may look like one of ours.
+fn fill(text: &str, values: &[(&str, &str)]) -> String {
+    let mut parts = text.split('$');
+    let mut filled = parts.next().unwrap_or_default().to_owned();
+    for part in parts {
+        let value = values.iter().find_map(|(name, value)| Some((*value, part.strip_prefix(name)?)));
+        let (value, rest) = value.expect("each name in a text of ours is given");
+        filled.extend([value, rest]);
+    }
+    filled
 }
 
 fn metric_of(wanted: &Wanted) -> (String, String) {
@@ -377,15 +395,6 @@ SELECT e.at, e.kind, e.detail, e.attempt_id FROM event e WHERE e.job_id = $job O
 
 /// Means over seeds of cells that are alike: same model, same D, same U. Single data sets, and straight from the
 /// measurements, as [`COMPARE_METRICS`].
-fn compare(wanted: &Wanted, sweep: &str) -> String {
-    let (dataset, metric) = metric_of(wanted);
-    COMPARE
-        .replace("$sweep", sweep)
-        .replace("$against", &literal(&wanted.against))
-        .replace("$dataset", &dataset)
-        .replace("$metric", &metric)
-}
-
 const COMPARE: &str = "\
 SELECT model, d, u, value, against, value - against AS difference, jobs, against_jobs, gmacs_samples
 FROM (SELECT j.model, coalesce(j.exact_d, j.samples_seen) AS d,
@@ -434,6 +443,9 @@ mod tests {
             let text = table.sql(&evil).expect("names are any text");
             assert!(text.contains("E'x'' OR true --'"), "{text}");
         }
+        let crossed = Wanted { sweep: "$against".to_owned(), against: "' OR true --".to_owned(), ..Wanted::default() };
+        let text = Table::CompareMetrics.sql(&crossed).expect("names are any text");
+        assert!(text.contains("E'$against'") && text.contains("E''' OR true --'"), "{text}");
         let text = Table::Compare.sql(&evil).expect("names are any text");
         assert!(text.contains(r"E'\\'' OR true --'") && text.contains(r"E'c\\''d'"), "{text}");
     }
