@@ -326,7 +326,7 @@ fn points_and_results_come_while_a_sweep_runs() {
 fn a_browser_shows_it_and_keeps_it_up_to_date() {
     let Some(mut browser) = Browser::find() else { return };
     let bench = Bench::new(SPEC);
-    let launch = bench.launch("delay@100");
+    let launch = bench.launch("delay@300");
     bench.wait_for_checkpoint();
     let served = Served::start(&bench, &[]);
     let address = |path: &str| format!("http://localhost:{}{path}", served.port);
