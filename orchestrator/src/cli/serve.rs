@@ -33,8 +33,8 @@ pub(super) struct Args {
     /// Port; 0 takes a free one.
     #[arg(long, default_value_t = PORT, value_name = "PORT")]
     port: u16,
-    /// What a browser has to know, also on loopback [default: none on loopback, else one is made and printed]. A command
-    /// line can be read by others of this machine: rather set it in the environment.
+    /// What a browser has to know, also on loopback [default: none on loopback, else one is made and printed]. A
+    /// command line can be read by others of this machine: rather set it in the environment.
     #[arg(long, env = "SWEEP_SERVE_TOKEN", hide_env_values = true, value_name = "TOKEN", value_parser = token)]
     token: Option<String>,
     /// Print one JSON object with the address, then serve.

@@ -58,7 +58,7 @@ pub(super) async fn last_of(attempts: &Rows) -> Option<(i64, String)> {
     (!text.trim().is_empty()).then(|| (attempts.count(row, "nth"), text))
 }
 
-/// The last `most` bytes of a plain file, control characters but line breaks and tabs left out; `None`: it can't be read.
+/// The last `most` bytes of a plain file without control characters but line breaks and tabs; `None`: can't be read.
 async fn tail(path: &FilePath, most: u64) -> Option<String> {
     if !path.is_absolute() || !tokio::fs::symlink_metadata(path).await.ok()?.is_file() {
         return None;

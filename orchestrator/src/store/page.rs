@@ -246,8 +246,8 @@ SELECT s.name AS sweep, s.question, s.source, coalesce(work.jobs, 0) AS jobs, wo
 FROM sweep s LEFT JOIN work USING (sweep_id) LEFT JOIN live USING (sweep_id) LEFT JOIN cost USING (sweep_id)
 ORDER BY work.running > 0 DESC NULLS LAST, greatest(s.updated_at, work.last_done_at) DESC, s.name";
 
-/// The metric is looked up job by job, not by the view `observation`, which goes through all measurements of all sweeps:
-/// that of the last attempt that measured the end of a job is the one that counts.
+/// The metric is looked up job by job, not by the view `observation`, which goes through the measurements of all
+/// sweeps: that of the last attempt that measured the end of a job is the one that counts.
 fn jobs(wanted: &Wanted, also: &str) -> String {
     let (value, measured) = if wanted.metric.is_empty() {
         ("NULL::float8 AS value, NULL::float8 AS standard_error", String::new())
