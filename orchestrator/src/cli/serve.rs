@@ -33,8 +33,8 @@ pub(super) struct Args {
     /// Port; 0 takes a free one.
     #[arg(long, default_value_t = PORT, value_name = "PORT")]
     port: u16,
-    /// What a browser has to know, also on loopback [default: none on loopback, else one is made and printed]. A command
-    /// line can be read by others of this machine: rather set it in the environment.
+    /// What a browser has to know, also on loopback [default: none on loopback, else one is made and printed]. A
+    /// command line can be read by others of this machine: rather set it in the environment.
     #[arg(long, env = "SWEEP_SERVE_TOKEN", hide_env_values = true, value_name = "TOKEN", value_parser = token)]
     token: Option<String>,
     /// Print one JSON object with the address, then serve.
@@ -97,7 +97,8 @@ pub(super) async fn run(args: Args) -> Result<Exit, Failure> {
 
 /// 256 random bits.
 fn made() -> String {
-    rand::random::<[u8; 32]>().iter().map(|byte| format!("{byte:02x}")).collect()
+    let [one, two] = rand::random::<[u128; 2]>();
+    format!("{one:032x}{two:032x}")
 }
 
 /// What to open. An address that stands for all of a machine's can't be opened: its name can.

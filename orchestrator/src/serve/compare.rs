@@ -18,7 +18,7 @@ pub(super) async fn compare(
     State(site): State<Arc<Site>>,
     Query(mut wanted): Query<Wanted>,
 ) -> Result<Html<String>, Refusal> {
-    let [all, shared] = site.read([Table::Sweeps, Table::CompareMetrics], &wanted).await?;
+    let [all, shared] = site.read([Table::Names, Table::CompareMetrics], &wanted).await?;
     for name in [&wanted.sweep, &wanted.against] {
         if !name.is_empty() {
             site.check_sweep(name).await?;

@@ -70,26 +70,24 @@ async fn picture(
     let key = (sweep, wanted.metric.clone(), kind);
     // One at a time: the machine's cores are for training.
     let mut kept = site.pictures.lock().await;
-    let svg = match kept.get(&key).filter(|(of, _)| *of == hash) {
-        Some((_, svg)) => svg.clone(),
-        None => {
-            let drawing = tokio::task::spawn_blocking(move || match kind {
-                Kind::Law => draw_law(&wanted, &rows),
-                Kind::Forecast => draw_forecast(&wanted, &rows),
-            });
-            let svg: Arc<str> = match drawing.await {
-                Ok(Ok(svg)) => svg.into(),
-                Ok(Err(words)) => in_words(&words).into(),
-                Err(error) => {
-                    return Err(Refusal { status: StatusCode::INTERNAL_SERVER_ERROR, words: error.to_string() });
-                }
-            };
-            if kept.len() >= KEPT {
-                kept.clear();
-            }
-            kept.insert(key, (hash, svg.clone()));
-            svg
+    let known = kept.get(&key).filter(|(of, _)| *of == hash).map(|(_, svg)| svg.clone());
+    let svg = if let Some(svg) = known {
+        svg
+    } else {
+        let drawing = tokio::task::spawn_blocking(move || match kind {
+            Kind::Law => draw_law(&wanted, &rows),
+            Kind::Forecast => draw_forecast(&wanted, &rows),
+        });
+        let failed = |error: tokio::task::JoinError| Refusal {
+            status: StatusCode::INTERNAL_SERVER_ERROR,
+            words: error.to_string(),
+        };
+        let svg: Arc<str> = drawing.await.map_err(failed)?.unwrap_or_else(|words| in_words(&words)).into();
+        if kept.len() >= KEPT {
+            kept.clear();
         }
+        kept.insert(key, (hash, svg.clone()));
+        svg
     };
     // Its style sheet is its own, which does nothing outside the picture.
     let policy = "default-src 'none'; style-src 'unsafe-inline'; frame-ancestors 'none'";

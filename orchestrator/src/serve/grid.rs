@@ -37,10 +37,10 @@ impl Cell {
             jobs.text(row, "state")
         );
         if let Some(value) = value {
-            title += &format!(", {}", significant(value, 4));
+            title = format!("{title}, {}", significant(value, 4));
         }
         if !jobs.text(row, "reason").is_empty() {
-            title += &format!(": {}", jobs.text(row, "reason"));
+            title = format!("{title}: {}", jobs.text(row, "reason"));
         }
         let key = jobs.text(row, "job_key");
         Cell {
@@ -86,12 +86,15 @@ fn group_of(groups: &[(f64, f64)], value: Option<f64>) -> usize {
     value.map_or(groups.len(), found)
 }
 
+/// Rows of jobs by the groups of D and of unique samples.
+type ByColumn = BTreeMap<(usize, usize), Vec<usize>>;
+
 /// `metric`: what the colours are; empty: states alone.
 pub(super) fn grid(jobs: &Rows, metric: &str) -> Markup {
     let cells: Vec<Cell> = (0..jobs.len()).map(|row| Cell::of(jobs, row)).collect();
     let range = range(&cells);
     let (ds, sizes) = (groups(jobs, "d"), groups(jobs, "data_size"));
-    let mut models: BTreeMap<(u64, &str), BTreeMap<(usize, usize), Vec<usize>>> = BTreeMap::new();
+    let mut models: BTreeMap<(u64, &str), ByColumn> = BTreeMap::new();
     let mut columns: BTreeSet<(usize, usize)> = BTreeSet::new();
     for row in 0..jobs.len() {
         let column = (group_of(&ds, jobs.real(row, "d")), group_of(&sizes, jobs.real(row, "data_size")));

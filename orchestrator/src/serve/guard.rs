@@ -107,7 +107,7 @@ fn header<'a>(headers: &'a HeaderMap, name: &str) -> Option<&'a str> {
     headers.get(name)?.to_str().ok()
 }
 
-/// Whether a `Host` header names this machine by a name that only it has, at whatever port: a tunnel may end at another.
+/// Whether a `Host` header names this machine by a name that only it has, at any port: a tunnel may end at another.
 fn is_of_this_machine(host: &str) -> bool {
     let name = match host.strip_prefix('[') {
         Some(rest) => rest.split_once(']').map_or("", |(address, _)| address),

@@ -35,13 +35,11 @@ pub(super) async fn log(
         .find(|row| attempts.count(*row, "attempt_id") == attempt)
         .ok_or_else(|| Refusal::not_found(format!("Job `{key}` has no attempt {attempt}.")))?;
     let path = FilePath::new(attempts.text(row, "folder")).join(&file);
-    let (text, from) = match tail(&path, TAIL).await {
-        Some(text) => (text, format!("The end of {}.", path.display())),
-        None => {
-            let stored = attempts.text(row, "stderr_tail");
-            let stored = if file == FILES[0] { stored } else { "" };
-            (stored.to_owned(), format!("{} can't be read here; this is what the database has.", path.display()))
-        }
+    let (text, from) = if let Some(text) = tail(&path, TAIL).await {
+        (text, format!("The end of {}.", path.display()))
+    } else {
+        let stored = if file == FILES[0] { attempts.text(row, "stderr_tail") } else { "" };
+        (stored.to_owned(), format!("{} can't be read here; this is what the database has.", path.display()))
     };
     let (short, own) = (key.get(..12).unwrap_or(&key), format!("/job/{key}"));
     let content = html! {
@@ -60,7 +58,7 @@ pub(super) async fn last_of(attempts: &Rows) -> Option<(i64, String)> {
     (!text.trim().is_empty()).then(|| (attempts.count(row, "nth"), text))
 }
 
-/// The last `most` bytes of a plain file, control characters but line breaks and tabs left out; `None`: it can't be read.
+/// The last `most` bytes of a plain file without control characters but line breaks and tabs; `None`: can't be read.
 async fn tail(path: &FilePath, most: u64) -> Option<String> {
     if !path.is_absolute() || !tokio::fs::symlink_metadata(path).await.ok()?.is_file() {
         return None;

@@ -165,7 +165,7 @@ impl Site {
 
     /// The names of all sweeps are few: a page that is of none says so.
     async fn check_sweep(&self, name: &str) -> Result<(), Refusal> {
-        let rows = self.read_one(Table::Sweeps, &Wanted::default()).await?;
+        let rows = self.read_one(Table::Names, &Wanted::default()).await?;
         if (0..rows.len()).any(|row| rows.text(row, "sweep") == name) {
             return Ok(());
         }
@@ -188,7 +188,7 @@ fn refused(error: &SqlError) -> Refusal {
         SqlError::NotAQuery { .. } | SqlError::Decode { .. } => (StatusCode::BAD_REQUEST, format!("{error}.")),
     };
     if let Some(source) = std::error::Error::source(error) {
-        words += &format!(" {source}");
+        words = format!("{words} {source}");
     }
     Refusal { status, words }
 }

@@ -16,6 +16,8 @@ const EVENTS: usize = 1000;
 /// A table of the page. Its name stands in URLs.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Table {
+    /// Names of all sweeps.
+    Names,
     /// All sweeps.
     Sweeps,
     /// Jobs of a sweep, with the metric where one is wanted.
@@ -98,6 +100,7 @@ pub const RESULT_COLUMNS: &[&str] = &[
 
 impl Table {
     const ALL: &[(&str, Table)] = &[
+        ("names", Table::Names),
         ("sweeps", Table::Sweeps),
         ("jobs", Table::Jobs),
         ("changed", Table::Changed),
@@ -130,8 +133,20 @@ impl Table {
     /// One statement, or what is wrong with what is wanted. Texts are literals in it; a condition is parsed and printed
     /// again.
     pub fn sql(self, wanted: &Wanted) -> Result<String, String> {
-        let sweep = literal(&wanted.sweep);
+        let (sweep, against) = (literal(&wanted.sweep), literal(&wanted.against));
+        let (dataset, metric) = metric_of(wanted);
+        let (last, curves, latest) = ((CURVE_POINTS - 1).to_string(), CURVES.to_string(), LATEST.to_string());
+        let of_sweeps = |text: &str| {
+            let ours = [("last", &*last), ("curves", &*curves), ("latest", &*latest)];
+            let theirs = [("sweep", &*sweep), ("against", &*against), ("dataset", &*dataset), ("metric", &*metric)];
+            fill(text, &[&ours[..], &theirs].concat())
+        };
+        let of_job = |text: &str| -> Result<String, String> {
+            let job = job_row(wanted)?;
+            Ok(fill(text, &[("last", &*last), ("job", &*job)]))
+        };
         Ok(match self {
+            Table::Names => "SELECT name AS sweep, question, source FROM sweep ORDER BY name".to_owned(),
             Table::Sweeps => SWEEPS.to_owned(),
             Table::Jobs => jobs(wanted, ""),
             Table::Changed => jobs(
@@ -140,26 +155,24 @@ impl Table {
                     "\n      AND j.job_id IN (SELECT job_id FROM (SELECT job_id FROM event ORDER BY event_id DESC LIMIT {EVENTS}) latest)"
                 ),
             ),
-            Table::Metrics => METRICS.replace("$sweep", &sweep),
+            Table::Metrics => of_sweeps(METRICS),
             Table::Running => format!(
                 "SELECT {RUNNING}\nWHERE a.state IN ('intent', 'launched', 'running') AND s.name = {sweep}\nORDER BY a.state DESC, sj.position"
             ),
-            Table::Curves => thinned(CURVES_SQL).replace("$curves", &CURVES.to_string()).replace("$sweep", &sweep),
+            Table::Curves => of_sweeps(CURVES_SQL),
             Table::Attempts => {
                 format!("SELECT {ATTEMPT}\nWHERE s.name = {sweep}\nORDER BY a.attempt_id DESC LIMIT {LATEST}")
             }
-            Table::Fits => FITS.replace("$latest", &LATEST.to_string()).replace("$sweep", &sweep),
+            Table::Fits => of_sweeps(FITS),
             Table::Results => results(wanted)?,
-            Table::Job => JOB.replace("$job", &job_row(wanted)?),
-            Table::JobCurves => thinned(JOB_CURVES).replace("$job", &job_row(wanted)?),
-            Table::JobAttempts => JOB_ATTEMPTS.replace("$job", &job_row(wanted)?),
-            Table::Checkpoints => CHECKPOINTS.replace("$job", &job_row(wanted)?),
-            Table::Measurements => MEASUREMENTS.replace("$job", &job_row(wanted)?),
-            Table::Events => JOB_EVENTS.replace("$job", &job_row(wanted)?),
-            Table::Compare => compare(wanted, &sweep),
-            Table::CompareMetrics => {
-                COMPARE_METRICS.replace("$sweep", &sweep).replace("$against", &literal(&wanted.against))
-            }
+            Table::Job => of_job(JOB)?,
+            Table::JobCurves => of_job(JOB_CURVES)?,
+            Table::JobAttempts => of_job(JOB_ATTEMPTS)?,
+            Table::Checkpoints => of_job(CHECKPOINTS)?,
+            Table::Measurements => of_job(MEASUREMENTS)?,
+            Table::Events => of_job(JOB_EVENTS)?,
+            Table::Compare => of_sweeps(COMPARE),
+            Table::CompareMetrics => of_sweeps(COMPARE_METRICS),
         })
     }
 }
@@ -169,8 +182,17 @@ pub fn split_metric(metric: &str) -> Option<(&str, &str)> {
     metric.rsplit_once('/')
 }
 
-fn thinned(sql: &str) -> String {
-    sql.replace("$last", &(CURVE_POINTS - 1).to_string())
+/// The text with each `$name` replaced by its value, once: what is in a value is not looked at again, since a name that
+/// somebody gave a sweep may look like one of ours.
+fn fill(text: &str, values: &[(&str, &str)]) -> String {
+    let mut parts = text.split('$');
+    let mut filled = parts.next().unwrap_or_default().to_owned();
+    for part in parts {
+        let value = values.iter().find_map(|(name, value)| Some((*value, part.strip_prefix(name)?)));
+        let (value, rest) = value.expect("each name in a text of ours is given");
+        filled.extend([value, rest]);
+    }
+    filled
 }
 
 fn metric_of(wanted: &Wanted) -> (String, String) {
@@ -224,8 +246,8 @@ SELECT s.name AS sweep, s.question, s.source, coalesce(work.jobs, 0) AS jobs, wo
 FROM sweep s LEFT JOIN work USING (sweep_id) LEFT JOIN live USING (sweep_id) LEFT JOIN cost USING (sweep_id)
 ORDER BY work.running > 0 DESC NULLS LAST, greatest(s.updated_at, work.last_done_at) DESC, s.name";
 
-/// The metric is looked up job by job, not by the view `observation`, which goes through all measurements of all sweeps:
-/// that of the last attempt that measured the end of a job is the one that counts.
+/// The metric is looked up job by job, not by the view `observation`, which goes through the measurements of all
+/// sweeps: that of the last attempt that measured the end of a job is the one that counts.
 fn jobs(wanted: &Wanted, also: &str) -> String {
     let (value, measured) = if wanted.metric.is_empty() {
         ("NULL::float8 AS value, NULL::float8 AS standard_error", String::new())
@@ -318,11 +340,11 @@ fn results(wanted: &Wanted) -> Result<String, String> {
         None if name.is_empty() => String::new(),
         None => return Err(format!("`{name}` is no column to order by; these are: {}", RESULT_COLUMNS.join(", "))),
     };
-    let mut rows = format!("SELECT * FROM observation WHERE sweep = {}", literal(&wanted.sweep));
-    if !wanted.metric.is_empty() {
-        let (dataset, metric) = metric_of(wanted);
-        rows += &format!(" AND dataset = {dataset} AND metric = {metric}");
-    }
+    let of_metric = match metric_of(wanted) {
+        _ if wanted.metric.is_empty() => String::new(),
+        (dataset, metric) => format!(" AND dataset = {dataset} AND metric = {metric}"),
+    };
+    let rows = format!("SELECT * FROM observation WHERE sweep = {}{of_metric}", literal(&wanted.sweep));
     Ok(format!(
         "SELECT {}\nFROM ({rows}) AS observation\nWHERE (\n{condition}\n)\nORDER BY {order}dataset, metric, d, n, job_key",
         RESULT_COLUMNS.join(", ")
@@ -371,23 +393,21 @@ FROM measurement m WHERE m.job_id = $job ORDER BY m.dataset, m.metric, m.samples
 const JOB_EVENTS: &str = "\
 SELECT e.at, e.kind, e.detail, e.attempt_id FROM event e WHERE e.job_id = $job ORDER BY e.event_id DESC LIMIT 200";
 
-/// Means over seeds of cells that are alike: same model, same D, same U.
-fn compare(wanted: &Wanted, sweep: &str) -> String {
-    let (dataset, metric) = metric_of(wanted);
-    let cells = |name: &str| {
-        format!(
-            "SELECT model, d, coalesce(u, d) AS u, avg(value) AS value, count(*) AS jobs, avg(gmacs_samples) AS gmacs_samples\n    \
-             FROM observation WHERE sweep = {name} AND dataset = {dataset} AND metric = {metric} GROUP BY 1, 2, 3"
-        )
-    };
-    format!(
-        "SELECT model, d, u, one.value AS value, other.value AS against, one.value - other.value AS difference,\n       \
-         one.jobs, other.jobs AS against_jobs, coalesce(one.gmacs_samples, other.gmacs_samples) AS gmacs_samples\n\
-         FROM ({}) one\nFULL JOIN ({}) other USING (model, d, u)\nORDER BY d, model, u",
-        cells(sweep),
-        cells(&literal(&wanted.against))
-    )
-}
+/// Means over seeds of cells that are alike: same model, same D, same U. Single data sets, and straight from the
+/// measurements, as [`COMPARE_METRICS`].
+const COMPARE: &str = "\
+SELECT model, d, u, value, against, value - against AS difference, jobs, against_jobs, gmacs_samples
+FROM (SELECT j.model, coalesce(j.exact_d, j.samples_seen) AS d,
+             coalesce(j.exact_u, j.unique_samples, j.exact_d, j.samples_seen) AS u,
+             avg(e.value) FILTER (WHERE s.name = $sweep) AS value, avg(e.value) FILTER (WHERE s.name = $against) AS against,
+             count(*) FILTER (WHERE s.name = $sweep) AS jobs, count(*) FILTER (WHERE s.name = $against) AS against_jobs,
+             avg(j.gmacs_samples) AS gmacs_samples
+      FROM sweep s JOIN sweep_job sj USING (sweep_id) JOIN job j USING (job_id) JOIN attempt a USING (job_id)
+      JOIN evaluation e USING (attempt_id)
+      WHERE s.name IN ($sweep, $against) AND e.dataset = $dataset AND e.metric = $metric
+            AND j.state = 'done' AND e.samples_seen = coalesce(j.samples_seen, 0)
+      GROUP BY 1, 2, 3) cell
+ORDER BY d, model, u";
 
 /// All metrics at once: straight from the measurements, since the view takes seconds for all of them. A job whose end
 /// several attempts measured counts once for each.
@@ -423,6 +443,9 @@ mod tests {
             let text = table.sql(&evil).expect("names are any text");
             assert!(text.contains("E'x'' OR true --'"), "{text}");
         }
+        let crossed = Wanted { sweep: "$against".to_owned(), against: "' OR true --".to_owned(), ..Wanted::default() };
+        let text = Table::CompareMetrics.sql(&crossed).expect("names are any text");
+        assert!(text.contains("E'$against'") && text.contains("E''' OR true --'"), "{text}");
         let text = Table::Compare.sql(&evil).expect("names are any text");
         assert!(text.contains(r"E'\\'' OR true --'") && text.contains(r"E'c\\''d'"), "{text}");
     }

@@ -61,13 +61,15 @@ impl Served {
     fn connect_by(&self, method: &str, path: &str, headers: &[(&str, &str)]) -> BufReader<TcpStream> {
         let mut stream = TcpStream::connect(("127.0.0.1", self.port)).expect("it listens");
         stream.set_read_timeout(Some(Duration::from_mins(2))).expect("a socket");
-        let mut request = format!("{method} {path} HTTP/1.1\r\nConnection: close\r\n");
-        if !headers.iter().any(|(name, _)| *name == "Host") {
-            request += &format!("Host: localhost:{}\r\n", self.port);
-        }
-        for (name, value) in headers {
-            request += &format!("{name}: {value}\r\n");
-        }
+        let own = format!("localhost:{}", self.port);
+        let host = ("Host", &*own);
+        let given = headers.iter().any(|(name, _)| *name == "Host");
+        let lines: Vec<String> = headers
+            .iter()
+            .chain((!given).then_some(&host))
+            .map(|(name, value)| format!("{name}: {value}\r\n"))
+            .collect();
+        let request = format!("{method} {path} HTTP/1.1\r\nConnection: close\r\n{}", lines.concat());
         stream.write_all(format!("{request}\r\n").as_bytes()).expect("it reads");
         BufReader::new(stream)
     }
@@ -326,7 +328,7 @@ fn points_and_results_come_while_a_sweep_runs() {
 fn a_browser_shows_it_and_keeps_it_up_to_date() {
     let Some(mut browser) = Browser::find() else { return };
     let bench = Bench::new(SPEC);
-    let launch = bench.launch("delay@100");
+    let launch = bench.launch("delay@300");
     bench.wait_for_checkpoint();
     let served = Served::start(&bench, &[]);
     let address = |path: &str| format!("http://localhost:{}{path}", served.port);
