@@ -7,8 +7,6 @@ use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
-use sha2::{Digest, Sha256};
-
 use super::output::{Exit, Failure, say};
 use crate::store::private_postgres;
 
@@ -62,16 +60,13 @@ fn unpacked() -> Result<PathBuf, Failure> {
     }
 }
 
+/// A copy of what was installed from.
 fn mark(packages: &Path, what: &str) -> PathBuf {
-    packages.join(format!(".{what}.sha256"))
-}
-
-fn hash(requirements: &str) -> String {
-    Sha256::digest(requirements).iter().map(|byte| format!("{byte:02x}")).collect()
+    packages.join(format!(".{what}.txt"))
 }
 
 fn installed(packages: &Path, what: &str, requirements: &str) -> bool {
-    fs::read_to_string(mark(packages, what)).is_ok_and(|found| found == hash(requirements))
+    fs::read_to_string(mark(packages, what)).is_ok_and(|found| found == requirements)
 }
 
 /// A folder of its own (`--target`) needs no virtual environment, and suits a pip as old as Ubuntu 22.04's.
@@ -108,7 +103,7 @@ fn install(packages: &Path, what: &str, requirements: &str) -> Result<(), Failur
         return Err(Failure::environment(format!("pip could not install {what} ({status}; its words are above)"))
             .hint("check the network and the free disk (4 GB), then run `sweep setup` again"));
     }
-    fs::write(mark(packages, what), hash(requirements)).map_err(|error| environment("write to").because(&error))
+    fs::write(mark(packages, what), requirements).map_err(|error| environment("write to").because(&error))
 }
 
 /// As root, the server runs as another user.
