@@ -13,7 +13,7 @@ ALTER TABLE event ALTER COLUMN txid SET DEFAULT pg_current_xact_id()::text::bigi
 CREATE INDEX event_by_transaction ON event (txid, event_id);
 COMMENT ON TABLE event IS 'What happened to jobs and attempts, append-only: queued, intent, claimed, started, checkpoint, measured, finished, failed, lost, ..., and fit. `sweep events` reads it.';
 COMMENT ON COLUMN event.job_id IS 'The job; NULL in entries of what a runner reported (the attempt says it), whose transactions must not wait for the job''s row.';
-COMMENT ON COLUMN event.txid IS 'Number of the transaction that wrote it; 0: before version 20 of the schema.';
+COMMENT ON COLUMN event.txid IS 'Number of the transaction that wrote it; 0: before version 18 of the schema.';
 COMMENT ON COLUMN event.samples_seen IS 'Of checkpoint and measured: where in training.';
 COMMENT ON COLUMN event.fit_id IS 'Of fit: which.';
 
@@ -27,7 +27,7 @@ CREATE TABLE metric_batch (
     PRIMARY KEY (txid, event_id)
 );
 CREATE INDEX metric_batch_by_attempt ON metric_batch (attempt_id);
-COMMENT ON TABLE metric_batch IS 'Which steps of an attempt''s curves were stored in which transaction, for `sweep events --metrics`. Curves of before version 20 of the schema have none.';
+COMMENT ON TABLE metric_batch IS 'Which steps of an attempt''s curves were stored in which transaction, for `sweep events --metrics`. Curves of before version 18 of the schema have none.';
 COMMENT ON COLUMN metric_batch.txid IS 'Number of the transaction.';
 COMMENT ON COLUMN metric_batch.event_id IS 'Its place among the entries of the table event, by whose counter it is numbered.';
 COMMENT ON COLUMN metric_batch.first_step IS 'First step of the table metric that it added.';
