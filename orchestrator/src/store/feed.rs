@@ -274,12 +274,12 @@ impl Store {
                 Some(last) => {
                     let read = after.step.filter(|_| (after.txid, after.event_id) == (row.txid, row.event_id));
                     let steps = steps.remove(&row.event_id).unwrap_or_default();
-                    entries.extend(steps.into_iter().filter(|step| read.is_none_or(|read| step.step > read)).map(
+                    entries.extend(steps.into_iter().filter(|step| read.is_none_or(|read| step.number > read)).map(
                         |step| {
-                            let more = (step.step < last).then_some(step.step);
+                            let more = (step.number < last).then_some(step.number);
                             FeedEntry {
                                 cursor: Cursor { step: more, ..entry.cursor },
-                                step: Some(step.step),
+                                step: Some(step.number),
                                 samples_seen: Some(step.samples_seen),
                                 values: Some(step.values),
                                 ..entry.clone()
@@ -293,7 +293,7 @@ impl Store {
     }
 
     /// The steps of curves of batches (number, attempt, first step, last step), by number.
-    async fn steps_of(&self, batches: &[(i64, i64, i64, i64)]) -> Result<BTreeMap<i64, Vec<Step>>, StoreError> {
+    async fn steps_of(&self, batches: &[(i64, i64, i64, i64)]) -> Result<BTreeMap<i64, Vec<CurveStep>>, StoreError> {
         if batches.is_empty() {
             return Ok(BTreeMap::new());
         }
@@ -315,9 +315,9 @@ impl Store {
         .fetch_all(&self.pool)
         .await
         .map_err(doing("can't read curves"))?;
-        let mut steps: BTreeMap<i64, Vec<Step>> = BTreeMap::new();
+        let mut steps: BTreeMap<i64, Vec<CurveStep>> = BTreeMap::new();
         for row in rows {
-            let step = Step { step: row.step, samples_seen: row.samples_seen, values: row.values.0 };
+            let step = CurveStep { number: row.step, samples_seen: row.samples_seen, values: row.values.0 };
             steps.entry(row.event_id).or_default().push(step);
         }
         Ok(steps)
@@ -328,8 +328,8 @@ impl Store {
 type Values = sqlx::types::Json<Map<String, Value>>;
 
 /// One step of a curve.
-struct Step {
-    step: i64,
+struct CurveStep {
+    number: i64,
     samples_seen: i64,
     values: Map<String, Value>,
 }

@@ -115,7 +115,8 @@ async fn detail(store: &Store, sweep_id: i64, key: &str) -> Result<Option<Detail
     let Some(job) = store.job_progress(sweep_id, ProgressFilter::Rows(&[found.job_id])).await?.pop() else {
         return Ok(None);
     };
-    let loss = store.loss_curves(&[job.job_key.clone()], POINTS_DETAIL).await?.remove(key).unwrap_or_default();
+    let loss =
+        store.loss_curves(std::slice::from_ref(&job.job_key), POINTS_DETAIL).await?.remove(key).unwrap_or_default();
     let log = match found.attempts.last() {
         Some((_, folder)) => log_of(Path::new(folder), job.stderr_tail.as_deref()),
         None => vec!["it has not been started yet".to_owned()],
