@@ -130,6 +130,7 @@ fn log_of(folder: &Path, stored: Option<&str>) -> Vec<String> {
     let text = match (tail(&path), stored) {
         (Ok(text), _) => text,
         (Err(_), Some(stored)) => stored.to_owned(),
+        (Err(error), None) if error.kind() == ErrorKind::NotFound && folder.is_dir() => "nothing so far".to_owned(),
         (Err(error), None) if error.kind() == ErrorKind::NotFound => {
             format!("{} is not on this machine", path.display())
         }
