@@ -7,7 +7,7 @@ use nix::sys::signal::{Signal, raise};
 use nix::sys::termios::{SetArg, Termios, cfmakeraw, tcgetattr, tcsetattr};
 use ratatui::Terminal;
 use ratatui::backend::TermionBackend;
-use ratatui::termion::{cursor, screen};
+use ratatui::termion::{clear, cursor, screen};
 
 /// Modes of the terminal before it was taken; nothing while it is not ours.
 static BEFORE: Mutex<Option<Termios>> = Mutex::new(None);
@@ -60,10 +60,9 @@ fn take() -> io::Result<Terminal<TermionBackend<Stdout>>> {
     *BEFORE.lock().unwrap_or_else(PoisonError::into_inner) = Some(modes);
     let open = || {
         tcsetattr(io::stdin(), SetArg::TCSANOW, &raw)?;
-        write!(io::stdout(), "{}", screen::ToAlternateScreen)?;
-        let mut terminal = Terminal::new(TermionBackend::new(io::stdout()))?;
-        terminal.clear()?;
-        Ok(terminal)
+        // Not `Terminal::clear`, which asks the terminal where the cursor is: the keyboard's thread would take the answer.
+        write!(io::stdout(), "{}{}", screen::ToAlternateScreen, clear::All)?;
+        Terminal::new(TermionBackend::new(io::stdout()))
     };
     let taken = open();
     if taken.is_err() {
