@@ -60,7 +60,7 @@ fn take() -> io::Result<Terminal<TermionBackend<Stdout>>> {
     *BEFORE.lock().unwrap_or_else(PoisonError::into_inner) = Some(modes);
     let open = || {
         tcsetattr(io::stdin(), SetArg::TCSANOW, &raw)?;
-        // Not `Terminal::clear`, which asks the terminal where the cursor is: the keyboard's thread would take the answer.
+        // Not `Terminal::clear`, which asks where the cursor is: the keyboard's thread would take the answer.
         write!(io::stdout(), "{}{}", screen::ToAlternateScreen, clear::All)?;
         Terminal::new(TermionBackend::new(io::stdout()))
     };
