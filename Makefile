@@ -31,12 +31,29 @@ build: setup ## Build sweep, its worker and the runners
 	@cargo build $(ALL)
 
 .PHONY: data
-data: build ## Fetch and pack the emoji pairs into data/emoji
+data: ## Fetch and pack the emoji pairs into data/emoji (needs no libtorch)
+	@cargo build $(ALL) --bin sweep-pool
 	@SWEEP_POOL="$(TARGET)/debug/sweep-pool" scripts/data.sh emoji
 
 .PHONY: demo
-demo: data ## A real scaling-law study of CLIP on emoji: about ten minutes on two cores
-	@scripts/demo.sh "$(SWEEP)"
+demo: ## A real scaling-law study of CLIP on emoji, from nothing: sets up, builds, trains, fits, reports
+	@scripts/demo.sh "$(TARGET)/debug"
+
+.PHONY: dist
+dist: build ## Pack programs for machines without Rust: dist/sweep-VERSION-linux-x86_64.tar.gz
+	@scripts/dist.sh "$(TARGET)/debug"
+
+.PHONY: test-dist
+test-dist: dist ## Unpack that into an empty folder, and set up, train and report there with an empty environment (550 MB from PyPI)
+	@scripts/test-dist.sh dist/sweep-*-linux-x86_64.tar.gz
+
+.PHONY: wheel
+wheel: build ## Pack the losses for Python: dist/sweep_kernels-VERSION-py3-none-*.whl
+	@scripts/wheel.sh "$(TARGET)/debug"
+
+.PHONY: test-wheel
+test-wheel: wheel ## Install the wheel into a new environment and run the losses' tests there (needs 2.5 GB of PyTorch, once)
+	@scripts/test-wheel.sh dist/sweep_kernels-*.whl
 
 .PHONY: study
 study: build ## The larger study on 142,749 icons: about a quarter of an hour on two cores

@@ -4,7 +4,7 @@
 # The recipe experiments/pools/NAME.json pins every archive by sha256. No install script runs: `npm pack` only downloads.
 #   ARCHIVES    folder with (or for) the .tgz files   (default: data/archives)
 #   DATA        folder that gets NAME/train, ...      (default: data)
-#   SWEEP_POOL  a built sweep-pool                    (default: cargo builds it)
+#   SWEEP_POOL  a built sweep-pool                    (default: the one that was unpacked here, else cargo builds it)
 set -euo pipefail
 
 root=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
@@ -23,8 +23,10 @@ fi
 
 archives=${ARCHIVES:-$root/data/archives}
 out=${DATA:-$root/data}/$name
-if [ -z "${SWEEP_POOL:-}" ]; then
-    cargo build --manifest-path "$root/Cargo.toml" -p pool --bin sweep-pool
+if [ -z "${SWEEP_POOL:-}" ] && [ -x "$root/bin/sweep-pool" ]; then
+    SWEEP_POOL=$root/bin/sweep-pool
+elif [ -z "${SWEEP_POOL:-}" ]; then
+    cargo build --manifest-path "$root/Cargo.toml" --workspace --bin sweep-pool
     SWEEP_POOL=${CARGO_TARGET_DIR:-$root/target}/debug/sweep-pool
 fi
 

@@ -3,6 +3,7 @@
 #![expect(unsafe_code, reason = "declarations of C, and calls of it")]
 
 use std::ffi::{CStr, c_char, c_int, c_void};
+use std::mem::ManuallyDrop;
 
 /// An `at::Tensor *`, which is what `tch::Tensor` points to.
 pub(crate) type TensorPointer = *mut c_void;
@@ -20,6 +21,9 @@ pub(crate) struct Inputs {
     pub(crate) check_finite: i32,
     pub(crate) budget_bytes: i64,
 }
+
+/// `sweep_take`.
+pub(crate) type Take = extern "C" fn(*mut c_void, i64, *const c_void) -> c_int;
 
 type Move = extern "C" fn(*mut c_void, *const c_void, *mut c_void, *const i64) -> c_int;
 type Reduce = extern "C" fn(*mut c_void, *mut c_void, i32) -> c_int;
@@ -45,6 +49,17 @@ unsafe extern "C" {
         wanted: i32,
         out: *mut TensorPointer,
     ) -> c_int;
+    pub(crate) fn sweep_backward(
+        loss: *const c_void,
+        leaves: *const *const c_void,
+        count: i64,
+        take: Take,
+        this: *mut c_void,
+    ) -> c_int;
+    pub(crate) fn sweep_use_side_stream(of: *const c_void) -> c_int;
+    pub(crate) fn sweep_mark(of: *const c_void, out: *mut *mut c_void) -> c_int;
+    pub(crate) fn sweep_wait(mark: *const c_void) -> c_int;
+    pub(crate) fn sweep_free_mark(mark: *mut c_void);
     pub(crate) fn sweep_linear(
         x: *const c_void,
         weight: *const c_void,
@@ -69,6 +84,12 @@ pub(crate) fn pointer(tensor: &tch::Tensor) -> *const c_void {
 pub(crate) fn owned(pointer: TensorPointer) -> Option<tch::Tensor> {
     // SAFETY: csrc/ makes each with `new at::Tensor` and keeps no pointer to it.
     (!pointer.is_null()).then(|| unsafe { tch::Tensor::from_ptr(pointer.cast()) })
+}
+
+/// A tensor of C++ for the length of a call.
+pub(crate) fn borrowed(pointer: *const c_void) -> ManuallyDrop<tch::Tensor> {
+    // SAFETY: a live at::Tensor that csrc/ lends; it is not dropped here.
+    ManuallyDrop::new(unsafe { tch::Tensor::from_ptr(pointer.cast_mut().cast()) })
 }
 
 /// The current stream of a tensor's device (a `cudaStream_t`); null on the CPU.

@@ -1,13 +1,12 @@
 //! A [`Comm`] as the group of ranks that `csrc/` asks: tensors in, buffers out.
 
 use std::ffi::{c_int, c_void};
-use std::mem::ManuallyDrop;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
 use tch::{Device, Kind, Tensor};
 
 use crate::comm::{self, Buffer, BufferMut, Comm, CommError, Element, Op};
-use crate::ffi;
+use crate::ffi::{self, borrowed};
 use crate::loss::LossError;
 
 /// What a call from `csrc/` comes back to.
@@ -87,13 +86,6 @@ fn answer(this: *mut c_void, ask: impl FnOnce(&dyn Comm) -> Result<(), CommError
             1
         }
     }
-}
-
-/// A tensor of C++ for the length of a call.
-#[expect(unsafe_code, reason = "a tensor that csrc/ lends")]
-fn borrowed(pointer: *const c_void) -> ManuallyDrop<Tensor> {
-    // SAFETY: a live at::Tensor; it is not dropped here.
-    ManuallyDrop::new(unsafe { Tensor::from_ptr(pointer.cast_mut().cast()) })
 }
 
 /// Rows of each rank, as elements of `like`.

@@ -10,6 +10,8 @@ pub mod reference;
 pub use comm;
 
 #[cfg(feature = "torch")]
+mod backward;
+#[cfg(feature = "torch")]
 mod ffi;
 #[cfg(feature = "torch")]
 mod group;
@@ -17,7 +19,11 @@ mod group;
 mod linear;
 #[cfg(feature = "torch")]
 mod loss;
+#[cfg(feature = "torch")]
+mod stream;
 
+#[cfg(feature = "torch")]
+pub use backward::backward;
 #[cfg(feature = "torch")]
 pub use group::{buffer, buffer_mut};
 #[cfg(feature = "torch")]
@@ -26,3 +32,5 @@ pub use linear::linear;
 pub use loss::{
     Compute, Gradients, LossError, Options, Wanted, clip_gradients, clip_loss, siglip_gradients, siglip_loss,
 };
+#[cfg(feature = "torch")]
+pub use stream::{Mark, use_side_stream};

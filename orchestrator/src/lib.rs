@@ -4,7 +4,7 @@
 //! [`events`] judges what runners say, [`spec`] reads YAML, [`plan`] expands it into jobs, [`backend`] starts workers,
 //! [`store`] owns all SQL, [`worker`] is what `sweep-worker` does, [`schedule`] decides and drives, [`dataset`] moves
 //! results in and out of data frames, [`import`] reads what others published, [`fit`] turns them into laws, [`report`]
-//! draws them, [`cli`] talks to people.
+//! draws them, [`serve`] shows them while they come, [`cli`] talks to people.
 
 pub mod events;
 
@@ -27,5 +27,7 @@ pub mod import;
 pub use fit;
 
 pub mod report;
+
+pub mod serve;
 
 pub mod cli;

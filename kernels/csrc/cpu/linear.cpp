@@ -42,10 +42,6 @@ template <typename T> void pack(int64_t k, int64_t n, const float *b, int64_t ld
 /* `to` (n, m) = `from` (m, n)^T, by squares of eight in registers. */
 SWEEP_CLONES void transpose(int64_t m, int64_t n, const float *from, int64_t ld_from, float *to, int64_t ld_to) {
   using eight = float __attribute__((vector_size(32)));
-  using index = int32_t __attribute__((vector_size(32)));
-  constexpr index low = {0, 8, 1, 9, 4, 12, 5, 13}, high = {2, 10, 3, 11, 6, 14, 7, 15};
-  constexpr index left = {0, 1, 8, 9, 4, 5, 12, 13}, right = {2, 3, 10, 11, 6, 7, 14, 15};
-  constexpr index first = {0, 1, 2, 3, 8, 9, 10, 11}, second = {4, 5, 6, 7, 12, 13, 14, 15};
   int64_t i = 0;
   for (; i + 8 <= m; i += 8) {
     int64_t j = 0;
@@ -53,18 +49,18 @@ SWEEP_CLONES void transpose(int64_t m, int64_t n, const float *from, int64_t ld_
       eight r[8], t[8];
       for (int q = 0; q < 8; ++q) std::memcpy(&r[q], from + (i + q) * ld_from + j, 32);
       for (int q = 0; q < 8; q += 2) {
-        t[q] = __builtin_shuffle(r[q], r[q + 1], low);
-        t[q + 1] = __builtin_shuffle(r[q], r[q + 1], high);
+        t[q] = __builtin_shufflevector(r[q], r[q + 1], 0, 8, 1, 9, 4, 12, 5, 13);
+        t[q + 1] = __builtin_shufflevector(r[q], r[q + 1], 2, 10, 3, 11, 6, 14, 7, 15);
       }
       for (int q = 0; q < 8; q += 4) {
-        r[q] = __builtin_shuffle(t[q], t[q + 2], left);
-        r[q + 1] = __builtin_shuffle(t[q], t[q + 2], right);
-        r[q + 2] = __builtin_shuffle(t[q + 1], t[q + 3], left);
-        r[q + 3] = __builtin_shuffle(t[q + 1], t[q + 3], right);
+        r[q] = __builtin_shufflevector(t[q], t[q + 2], 0, 1, 8, 9, 4, 5, 12, 13);
+        r[q + 1] = __builtin_shufflevector(t[q], t[q + 2], 2, 3, 10, 11, 6, 7, 14, 15);
+        r[q + 2] = __builtin_shufflevector(t[q + 1], t[q + 3], 0, 1, 8, 9, 4, 5, 12, 13);
+        r[q + 3] = __builtin_shufflevector(t[q + 1], t[q + 3], 2, 3, 10, 11, 6, 7, 14, 15);
       }
       for (int q = 0; q < 4; ++q) {
-        t[q] = __builtin_shuffle(r[q], r[q + 4], first);
-        t[q + 4] = __builtin_shuffle(r[q], r[q + 4], second);
+        t[q] = __builtin_shufflevector(r[q], r[q + 4], 0, 1, 2, 3, 8, 9, 10, 11);
+        t[q + 4] = __builtin_shufflevector(r[q], r[q + 4], 4, 5, 6, 7, 12, 13, 14, 15);
       }
       for (int q = 0; q < 8; ++q) std::memcpy(to + (j + q) * ld_to + i, &t[q], 32);
     }

@@ -1,7 +1,9 @@
 /* The losses and layers for Rust: a C interface on at::Tensor pointers, which are what tch's tensors are. No exception crosses it. */
 #include "binding.h"
+#include "backward.h"
 #include "linear.h"
 #include "operators.h"
+#include "stream.h"
 #include <exception>
 #include <string>
 
@@ -66,6 +68,30 @@ int sweep_gradients(const sweep_inputs *in, const sweep_group *group, int32_t wa
     for (int i = 0; i < 5; ++i) out[i] = owned(*each[i]);
   });
 }
+
+int sweep_backward(const at::Tensor *loss, const at::Tensor *const *leaves, int64_t count, sweep_take take, void *self) {
+  return guarded([&] {
+    std::vector<at::Tensor> all;
+    for (int64_t i = 0; i < count; ++i) all.push_back(*leaves[i]);
+    sweep::backward(*loss, all, [&](int64_t leaf, const at::Tensor &gradient) {
+      TORCH_CHECK(take(self, leaf, &gradient) == 0, "whoever takes gradients has failed");
+    });
+  });
+}
+
+int sweep_use_side_stream(const at::Tensor *of) {
+  return guarded([&] { sweep::use_side_stream(of->device()); });
+}
+
+int sweep_mark(const at::Tensor *of, c10::Event **out) {
+  return guarded([&] { *out = sweep::mark_of(of->device()).release(); });
+}
+
+int sweep_wait(const c10::Event *mark) {
+  return guarded([&] { sweep::wait_for(*mark); });
+}
+
+void sweep_free_mark(c10::Event *mark) { delete mark; }
 
 int sweep_linear(const at::Tensor *x, const at::Tensor *weight, const at::Tensor *bias, int32_t half, at::Tensor **out) {
   return guarded([&] { *out = owned(sweep::linear(*x, *weight, optional(bias), half != 0)); });

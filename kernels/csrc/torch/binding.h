@@ -1,6 +1,7 @@
 /* What Rust calls: kernels/src/ffi.rs mirrors this file. */
 #pragma once
 #include <ATen/core/Tensor.h>
+#include <c10/core/Event.h>
 #include <cstdint>
 
 #pragma GCC visibility push(default)
@@ -33,6 +34,15 @@ void *sweep_stream(const at::Tensor *tensor);
 int sweep_loss(const sweep_inputs *in, at::Tensor **out);
 /* Loss and gradients (loss, images, texts, scale, bias; null where not wanted). `wanted`: bits 1, 2, 4, 8. */
 int sweep_gradients(const sweep_inputs *in, const sweep_group *group, int32_t wanted, at::Tensor **out);
+/* A leaf's gradient, borrowed for the call; not 0 ends the walk. */
+typedef int (*sweep_take)(void *self, int64_t leaf, const at::Tensor *gradient);
+/* See backward.h. */
+int sweep_backward(const at::Tensor *loss, const at::Tensor *const *leaves, int64_t count, sweep_take take, void *self);
+/* See stream.h, of a tensor's device. A mark is freed by its caller; on a CPU it is null. */
+int sweep_use_side_stream(const at::Tensor *of);
+int sweep_mark(const at::Tensor *of, c10::Event **out);
+int sweep_wait(const c10::Event *mark);
+void sweep_free_mark(c10::Event *mark);
 /* x W^T + b with autograd; `bias` may be null. See linear.h. */
 int sweep_linear(const at::Tensor *x, const at::Tensor *weight, const at::Tensor *bias, int32_t half, at::Tensor **out);
 }

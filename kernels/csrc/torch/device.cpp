@@ -4,7 +4,6 @@
 #include <atomic>
 #include <dlfcn.h>
 #include <string>
-#include <c10/core/impl/VirtualGuardImpl.h>
 
 extern "C" __attribute__((visibility("default"))) void sweep_register_cuda(const sweep_panel_kernels *,
                                                                            const sweep_fused_kernels *);
@@ -36,12 +35,6 @@ const sweep_panel_kernels &kernels_of(const at::Device &device) {
 }
 
 const sweep_fused_kernels *fused_kernels() { return cuda_fused.load(); }
-
-void *stream_of(const at::Device &device) {
-  if (!device.is_cuda()) return nullptr;
-  const c10::impl::VirtualGuardImpl guard(at::kCUDA); /* CUDA's own header would want its library at link time */
-  return guard.getStreamNativeHandle(guard.getStream(device));
-}
 
 void check_code(int code, const char *what) {
   TORCH_CHECK(code == 0, "contrastive kernel `", what, "` failed with the device's error ", code);

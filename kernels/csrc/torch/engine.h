@@ -6,6 +6,7 @@
  */
 #pragma once
 #include "../panel.h"
+#include "stream.h"
 #include <ATen/ATen.h>
 #include <memory>
 
@@ -65,8 +66,6 @@ Tensor largest_logit(const Towers &towers);
 const sweep_panel_kernels &kernels_of(const at::Device &device);
 /* Hopper's, or null. */
 const sweep_fused_kernels *fused_kernels();
-/* The current stream of a device: null on the CPU. */
-void *stream_of(const at::Device &device);
 /* Throws for a code that is not 0. */
 void check_code(int code, const char *what);
 

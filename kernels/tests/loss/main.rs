@@ -4,6 +4,7 @@
 #[path = "../again/mod.rs"]
 mod again;
 mod autograd;
+mod backward;
 mod bits;
 mod grid;
 mod huge;

@@ -1,6 +1,7 @@
 //! `sweep advise`: which jobs to run next, so that a forecast's interval narrows most for what they cost.
 
-use std::fs;
+mod write;
+
 use std::path::{Path, PathBuf};
 
 use comfy_table::{CellAlignment, Table, presets};
@@ -11,7 +12,7 @@ use super::candidates::{Asked, Cell, of_plan, of_rows};
 use super::hashing;
 use super::output::{Exit, Failure, data, json, say};
 use super::place::{Job, Place, positive};
-use super::plan::{rendered, unplannable, with_choices};
+use super::plan::{unplannable, with_choices};
 use super::search::{Search, end};
 use crate::fit::advise::{Advice, AdviseError, AdviseOptions, Candidate, PICKS_MAX, Pick, Stop, advise};
 use crate::fit::cost::{Cost, Currency};
@@ -21,7 +22,7 @@ use crate::fit::{
 use crate::plan::inputs::{gather, read_spec};
 use crate::plan::{LoadError, Plan};
 use crate::report::number::{compact, significant, with_interval};
-use crate::spec::{Added, IncludeError, Source, Spec, quantity, with_included};
+use crate::spec::{Spec, quantity};
 use crate::store::Store;
 use crate::store::fit::StoredFit;
 
@@ -187,7 +188,7 @@ pub(super) async fn run(args: Args) -> Result<Exit, Failure> {
     let advice = advise(&only, &[target.input()], &candidates, &options).map_err(|error| unadvised(&error))?;
     let rows: Vec<Row> = advice.picks.iter().map(|pick| row(pick, &mut cells, study.is_some())).collect();
     let written = match (&args.output, &study) {
-        (Some(output), Some(study)) => write(output, study, &rows).await?.then_some(output.as_path()),
+        (Some(output), Some(study)) => write::write(output, study, &rows).await?.then_some(output.as_path()),
         _ => None,
     };
     if args.json {
@@ -256,14 +257,15 @@ async fn study(args: &Args) -> Result<Option<Study>, Failure> {
         return Err(failure.hint("give another name; only SPEC itself is written over"));
     }
     let spec = read_spec(path).map_err(|error| unplannable(&error))?;
-    let plan = planned(&spec).await?;
+    let plan = planned(&spec, Store::connect_stored().await?.as_ref()).await?;
     Ok(Some(Study { path: path.to_owned(), spec, plan }))
 }
 
-async fn planned(spec: &Spec) -> Result<Plan, Failure> {
+/// `None` for the store: with what a ladder chose left out.
+async fn planned(spec: &Spec, store: Option<&Store>) -> Result<Plan, Failure> {
     let base_dir = std::env::current_dir().map_err(|error| unplannable(&LoadError::CurrentDir(error)))?;
     let mut inputs = gather(spec, &base_dir, &mut hashing::progress()).map_err(|error| unplannable(&error))?;
-    with_choices(spec, &mut inputs, Store::connect_stored().await?.as_ref()).await
+    with_choices(spec, &mut inputs, store).await
 }
 
 /// The laws asked for; or the richest usual one that the rows can tell.
@@ -298,7 +300,7 @@ async fn fits(args: &Args, store: &Store, loaded: &Loaded) -> Result<Vec<(Fit, S
 }
 
 /// Laws by what varies among the rows, richest first.
-fn usual(observations: &[Observation]) -> Vec<LawName> {
+pub(super) fn usual(observations: &[Observation]) -> Vec<LawName> {
     let varies = |of: fn(&Observation) -> f64| {
         let values = || observations.iter().map(of).filter(|value| value.is_finite() && *value > 0.0);
         values().fold(f64::INFINITY, f64::min) < 0.99 * values().fold(0.0, f64::max)
@@ -312,7 +314,7 @@ fn usual(observations: &[Observation]) -> Vec<LawName> {
     laws
 }
 
-fn candidate(cell: &Cell, cost: &Cost) -> Candidate {
+pub(super) fn candidate(cell: &Cell, cost: &Cost) -> Candidate {
     let job = &cell.job;
     let per_sample = cost.ln_price_of_compute((job.compute / job.samples_seen).ln());
     Candidate { name: job.describe(), at: job.input(), cost: per_sample.exp() * job.samples_seen }
@@ -356,46 +358,6 @@ fn unadvised(error: &AdviseError) -> Failure {
         AdviseError::NoMode => failure.hint("try another law: `sweep laws` lists them"),
         AdviseError::Value { .. } | AdviseError::Fit(_) => failure,
     }
-}
-
-/// Writes the spec with the picks that it does not have yet. `false`: there are none.
-async fn write(output: &Path, study: &Study, rows: &[Row]) -> Result<bool, Failure> {
-    let added: Vec<Added> = rows
-        .iter()
-        .filter(|row| row.kind != "planned")
-        .map(|row| Added {
-            model: row.written.clone(),
-            samples_seen: row.job.samples_seen.round() as u64,
-            data_size: row.data_size.round() as u64,
-            seed: row.seed.unwrap_or(0),
-        })
-        .collect();
-    if added.is_empty() {
-        return Ok(false);
-    }
-    let entries: Vec<String> = added.iter().map(|entry| format!("  - {entry}")).collect();
-    let by_hand = format!("add these to it yourself:\ninclude:\n{}", entries.join("\n"));
-    let text = with_included(&study.spec.source, &added).map_err(|error| match error {
-        IncludeError::Spec(error) => Failure::bad_input(rendered(&error)),
-        error => Failure::bad_input(error.to_string()).hint(by_hand.clone()),
-    })?;
-    let source = Source::new(&output.display().to_string(), &text);
-    let spec = crate::spec::parse(&source).map_err(|error| Failure::bad_input(rendered(&error)))?;
-    let plan = planned(&spec).await?;
-    let has = |key: &String| plan.jobs.iter().any(|job| job.job_key == *key);
-    if plan.jobs.len() != study.plan.jobs.len() + added.len() || !study.plan.jobs.iter().all(|job| has(&job.job_key)) {
-        let failure = Failure::bad_input(format!("{} with the jobs added plans other jobs", study.path.display()));
-        return Err(failure.hint(by_hand));
-    }
-    let failed =
-        |error: std::io::Error| Failure::environment(format!("can't write {}", output.display())).because(&error);
-    let mut temporary = output.as_os_str().to_owned();
-    temporary.push(format!(".{}.tmp", std::process::id()));
-    fs::write(&temporary, text).and_then(|()| fs::rename(&temporary, output)).map_err(|error| {
-        let _ = fs::remove_file(&temporary);
-        failed(error)
-    })?;
-    Ok(true)
 }
 
 /// Width of an interval, relative to its value.

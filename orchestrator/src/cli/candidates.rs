@@ -7,7 +7,7 @@ use super::place::Job;
 use crate::fit::frontier::{Model, models_of};
 use crate::fit::{Convention, Observation};
 use crate::plan::Plan;
-use crate::spec::{Spec, is_model_file, model_names, nearest, shipped, sized_for};
+use crate::spec::{Quantities, Spec, included, is_model_file, model_names, nearest, shipped, sized_for, whole_batches};
 
 /// Values of D or U closer than this in their logarithm are one: published tables round them differently.
 const SAME: f64 = 0.1;
@@ -106,11 +106,23 @@ pub(super) fn of_plan(
     }
     let size = |name: &str| sized(name, convention, spec.recipe.image_size, spec.recipe.context_length);
     let models = chosen(models, observations, asked.models, size)?;
-    let batch = spec.recipe.global_batch as f64;
-    let whole = |samples: f64| (samples / batch).ceil() * batch;
     let data = cells.iter().map(|cell| cell.data_size).collect();
-    beside(&mut cells, &models, asked, data, whole);
+    beside(&mut cells, &models, asked, data, |written, samples, data| rounded(spec, plan, written, samples, data));
     Ok(cells)
+}
+
+/// Samples in whole batches of the cell that these would be: an override or a rule may give it a batch of its own.
+/// `None`: a rule gives what no batch can be.
+fn rounded(spec: &Spec, plan: &Plan, written: &str, samples_seen: f64, data_size: f64) -> Option<f64> {
+    let (samples_seen, data_size) = (samples_seen.round() as u64, data_size.round() as u64);
+    let cell = included(spec, written, samples_seen, data_size);
+    let planned = plan.jobs.iter().find(|job| self::written(spec, &job.spec.model.name) == written);
+    let config = match planned {
+        Some(job) => job.spec.model.config.clone(),
+        None => sized_for(shipped(written)?.config, spec.recipe.image_size, spec.recipe.context_length),
+    };
+    let recipe = cell.recipe.resolved(&Quantities { config: &config, data_size, samples_seen }).ok()?;
+    Some(whole_batches(samples_seen, recipe.global_batch) as f64)
 }
 
 /// The cells of a sweep of which only the results are known, then those beside them.
@@ -142,17 +154,18 @@ pub(super) fn of_rows(observations: &[Observation], asked: Asked<'_>) -> Result<
     data.push(most);
     let models = models_of(observations).into_iter().map(|model| (model.name.clone(), model)).collect();
     let models = chosen(models, observations, asked.models, |name| sized(name, convention, None, None))?;
-    beside(&mut cells, &models, asked, data, |samples| samples);
+    beside(&mut cells, &models, asked, data, |_, samples, _| Some(samples));
     Ok(cells)
 }
 
-/// Adds models x samples x data, where there is no cell yet.
+/// Adds models x samples x data, where there is no cell yet. `whole` rounds the samples of a model on so much data,
+/// where there can be such a cell.
 fn beside(
     cells: &mut Vec<Cell>,
     models: &[(String, Model)],
     asked: Asked<'_>,
     data: Vec<f64>,
-    whole: impl Fn(f64) -> f64,
+    whole: impl Fn(&str, f64, f64) -> Option<f64>,
 ) {
     let samples = if asked.samples.is_empty() {
         let seen: Vec<f64> = cells.iter().map(|cell| cell.job.samples_seen).collect();
@@ -165,7 +178,7 @@ fn beside(
     for (written, model) in models {
         for &samples_seen in &distinct(samples.clone()) {
             for &data_size in &data {
-                let samples_seen = whole(samples_seen);
+                let Some(samples_seen) = whole(written, samples_seen, data_size) else { continue };
                 // `min` would take the one that is known.
                 let unique_samples = if data_size.is_nan() { f64::NAN } else { data_size.min(samples_seen) };
                 if cells.iter().any(|cell| cell.is_at(&model.name, samples_seen, unique_samples)) {

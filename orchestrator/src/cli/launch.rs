@@ -242,7 +242,7 @@ async fn begin(launch: &Launch<'_>) -> Result<Begun, Failure> {
     let keys: Vec<String> = groups.map(|group| group.key.clone()).collect();
     store.tuning_use(stored.sweep_id, &keys).await?;
     if plan.tune.is_some() {
-        tune::say_choices(&store.tuning_list(&plan.name).await?);
+        tune::say_choices(&plan.name, &store.tuning_list(&plan.name).await?);
     }
     let (before, _) = counts_of(plan, Some(&store)).await?;
     let mut idle = before.pending + before.running == 0;

@@ -13,6 +13,7 @@ mod db;
 mod doctor;
 mod drive;
 mod evaluate;
+mod events;
 mod explain;
 mod export;
 mod extend;
@@ -30,6 +31,7 @@ mod launch;
 mod laws;
 mod logs;
 mod model;
+mod next;
 pub mod output;
 mod place;
 mod plan;
@@ -40,6 +42,8 @@ mod retry;
 mod runner;
 mod schema;
 mod search;
+mod serve;
+mod setup;
 mod site;
 mod slurm;
 mod solvers;
@@ -47,6 +51,7 @@ mod sql;
 mod status;
 mod submit_script;
 mod target;
+mod top;
 mod trained;
 mod tune;
 
@@ -89,6 +94,10 @@ enum Command {
     Checkpoint(checkpoint::Args),
     /// Measure weights: a checkpoint of anybody's, or those of a sweep.
     Evaluate(evaluate::Args),
+    /// Watch a sweep on the terminal.
+    Top(top::Args),
+    /// Show what happened, and go on with what happens.
+    Events(events::Args),
     /// Show what a job's runner wrote.
     Logs(logs::Args),
     /// Stop jobs and don't start them again.
@@ -121,6 +130,8 @@ enum Command {
     Plot(plot::Args),
     /// Write a self-contained HTML report of a sweep.
     Report(report::Args),
+    /// Show all sweeps on a live page, in a browser.
+    Serve(serve::Args),
     /// Run a read-only SQL query, or open psql.
     Sql(sql::Args),
     /// Start, stop or look at the private database.
@@ -131,6 +142,8 @@ enum Command {
     Runner(runner::Args),
     /// Print the JSON Schema of a spec, for editors.
     Schema(schema::Args),
+    /// Fetch libtorch and PostgreSQL for programs that `make dist` packed.
+    Setup(setup::Args),
     /// Check that everything a sweep needs is there.
     Doctor(doctor::Args),
     /// Print a completion script for a shell.
@@ -162,6 +175,8 @@ async fn dispatch(command: Command) -> Result<Exit, Failure> {
         Command::Explain(args) => explain::run(args).await,
         Command::Checkpoint(args) => checkpoint::run(args).await,
         Command::Evaluate(args) => evaluate::run(args).await,
+        Command::Top(args) => top::run(args).await,
+        Command::Events(args) => events::run(args).await,
         Command::Logs(args) => logs::run(args).await,
         Command::Cancel(args) => cancel::run(args).await,
         Command::Retry(args) => retry::run(args).await,
@@ -178,11 +193,13 @@ async fn dispatch(command: Command) -> Result<Exit, Failure> {
         Command::Influence(args) => influence::run(args).await,
         Command::Plot(args) => plot::run(args).await,
         Command::Report(args) => report::run(args).await,
+        Command::Serve(args) => serve::run(args).await,
         Command::Sql(args) => sql::run(args).await,
         Command::Db(args) => db::run(args).await,
         Command::Model(args) => model::run(&args),
         Command::Runner(args) => runner::run(args).await,
         Command::Schema(args) => schema::run(&args),
+        Command::Setup(args) => setup::run(&args),
         Command::Doctor(args) => doctor::run(args).await,
         Command::Completions(args) => Ok(completions::run(&args)),
     }

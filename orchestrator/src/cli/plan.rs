@@ -39,6 +39,10 @@ pub(super) struct Args {
     /// Profile of the cluster, from `~/.config/sweep/sites.yaml`; implies `--backend slurm`.
     #[arg(long, value_name = "NAME")]
     site: Option<String>,
+    /// Don't ask the runner, which may not be built yet. What is done already is then not told, since a job's key has
+    /// the runner's version.
+    #[arg(long, conflicts_with = "json")]
+    without_runner: bool,
 }
 
 /// A backend, with the options of the spec if they are for it, else with its defaults.
@@ -68,8 +72,12 @@ pub(super) enum State {
 
 pub(super) async fn run(args: Args) -> Result<Exit, Failure> {
     let spec = read_spec(&args.spec).map_err(|error| unplannable(&error))?;
-    show(spec, &site::placement(args.backend, args.site.as_deref())?, args.json, args.all).await?;
-    if !args.json {
+    let mut placement = site::placement(args.backend, args.site.as_deref())?;
+    placement.runner_unasked = args.without_runner;
+    show(spec, &placement, args.json, args.all).await?;
+    if args.without_runner {
+        say("\nplanned without asking the runner: jobs will have other keys than these");
+    } else if !args.json {
         let site = args.site.map_or(String::new(), |name| format!(" --site {name}"));
         say(&format!("\nnext: `sweep launch {}{site}`", args.spec.display()));
     }
@@ -86,8 +94,8 @@ pub(super) async fn show(spec: Spec, placement: &Placement, as_json: bool, all: 
     let mut plan = planned(spec, &measured, placement, store.as_ref()).await?;
     let request = slurm::request(&mut plan).await?;
     let states = match &store {
-        Some(store) => Some(existing_states(store, &plan).await?),
-        None => None,
+        Some(store) if !placement.runner_unasked => Some(existing_states(store, &plan).await?),
+        _ => None,
     };
     if as_json {
         json("sweep.plan/1", &body(&plan, states.as_ref(), request));

@@ -2,23 +2,27 @@
 
 use std::path::PathBuf;
 
+use rayon::prelude::*;
+
 use super::analysis::{Rows, find_metric, metrics, unknown};
 use super::output::{Exit, Failure, data, say};
 use super::place::{Place, positive};
 use super::plot::{family, subject, target};
 use super::search::{Search, end};
-use crate::fit::{Convention, Fit, Method, Observation, Options, Points, Response, fit};
+use crate::fit::{Convention, Fit, FitError, Method, Observation, Options, Points, Response, fit};
 use crate::report::analysis::Family;
 use crate::report::analysis::section::{Analysis, Input, analyse};
 use crate::report::number::{significant, with_interval};
-use crate::report::{PAGE_FILE, Panel, PanelFit, Report, STAMP_FILE, Stamp, default_metrics, file_name, render, write};
+use crate::report::study::{FitRow, Panel, PanelFit};
+use crate::report::{Metric, PAGE_FILE, Report, STAMP_FILE, Stamp, default_metrics, file_name, render, write};
+use crate::spec::{Source, parse};
 use crate::store::Store;
-use crate::store::fit::{FitSource, code_version, sha256};
+use crate::store::fit::{FitSource, code_version, input_hash, sha256};
 use crate::store::observation::MeasuredMetric;
 use crate::store::study::Study;
 
 /// Options of `sweep report`.
-#[derive(Debug, clap::Args)]
+#[derive(Debug, Clone, clap::Args)]
 pub(super) struct Args {
     /// Name of the sweep.
     sweep: String,
@@ -76,10 +80,6 @@ const POLICIES: [Points; 3] = [Points::All, Points::Pareto, Points::Bins(5)];
 
 pub(super) async fn run(args: Args) -> Result<Exit, Failure> {
     let store = Store::connect_to_read().await?;
-    let Some(study) = store.study_read(&args.sweep).await? else {
-        let names = store.study_names().await?;
-        return Err(unknown("sweep", &args.sweep, &names, "start one with `sweep launch SPEC`"));
-    };
     let folder = args.output.clone().unwrap_or_else(|| PathBuf::from("reports").join(file_name(&args.sweep)));
     let inputs = inputs(&store, &args).await?;
     if !args.force && Stamp::read(&folder).is_some_and(|stamp| stamp.holds(&folder, &inputs)) {
@@ -87,6 +87,10 @@ pub(super) async fn run(args: Args) -> Result<Exit, Failure> {
         say("unchanged: nothing that it shows has changed (--force draws it anew)");
         return Ok(Exit::Done);
     }
+    let Some(study) = store.study_read(&args.sweep).await? else {
+        let names = store.study_names().await?;
+        return Err(unknown("sweep", &args.sweep, &names, "start one with `sweep launch SPEC`"));
+    };
     let measured = store.observation_metrics(&args.sweep).await?;
     let chosen = if args.metric.is_empty() {
         default_metrics(&measured)
@@ -106,14 +110,12 @@ pub(super) async fn run(args: Args) -> Result<Exit, Failure> {
         ));
     }
     let method = args.search.method();
-    let mut panels = Vec::new();
-    for metric in chosen {
-        panels.push(panel(&store, (&args, compute, quick), &method, metric, &study).await?);
-    }
-    for panel in &panels {
+    let metrics = measured_laws(&store, (&args, compute, quick), &method, &chosen, &study).await?;
+    for Metric { panel, .. } in &metrics {
         say(&law(panel));
     }
-    let report = Report { study, compute, panels, seed: args.seed, code_version: code_version() };
+    let headline = headline(&study, &metrics);
+    let report = Report { study, compute, metrics, headline, seed: args.seed, code_version: code_version() };
     let rendered = render(&report).map_err(|error| Failure::environment(error.to_string()).because(&error))?;
     let page = write(&rendered, &folder).map_err(|error| {
         Failure::environment(error.to_string()).because(&error).hint("choose another folder with `-o DIR`")
@@ -138,7 +140,9 @@ async fn inputs(store: &Store, args: &Args) -> Result<String, Failure> {
         .and_then(|path| path.metadata())
         .map_err(|error| Failure::environment("can't look at this program").because(&error))?;
     let built = program.modified().ok();
-    Ok(sha256(&format!("{args:?} {} {built:?} {} {rows}", code_version(), program.len())))
+    // How it is asked for is no part of what it shows.
+    let shown = Args { force: false, output: None, ..args.clone() };
+    Ok(sha256(&format!("{shown:?} {} {built:?} {} {rows}", code_version(), program.len())))
 }
 
 /// One line a metric: the law through all jobs with its intervals, and what to think of it.
@@ -158,40 +162,82 @@ fn law(panel: &Panel) -> String {
     }
 }
 
-/// Fits one metric by every policy, stores what could be fitted, and analyses the first.
-async fn panel(
+/// What the spec wants a report to open with, where it was measured.
+fn headline(study: &Study, metrics: &[Metric]) -> Option<String> {
+    // Imported sweeps have no spec of ours, and one of another version is not this one's business.
+    let asked = parse(&Source::new("the sweep's spec", &study.spec)).ok()?.headline?;
+    let is_shown = metrics.iter().any(|metric| metric.panel.name() == asked);
+    if !is_shown {
+        say(&format!("`headline: {asked}` is not among the metrics shown: the law that is known best takes its place"));
+    }
+    is_shown.then_some(asked)
+}
+
+/// The laws of one metric, each with its options.
+type Fitted = Vec<(Options, Result<Fit, FitError>)>;
+
+/// Fits every metric by every policy, side by side, stores what could be fitted, and analyses the first of each.
+async fn measured_laws(
     store: &Store,
     (args, compute, quick): (&Args, Convention, bool),
     method: &Method,
-    metric: &MeasuredMetric,
+    chosen: &[&MeasuredMetric],
     study: &Study,
-) -> Result<Panel, Failure> {
-    let observations = store.observation_list(&args.sweep, &metric.dataset, &metric.metric, compute, None).await?;
-    let source = FitSource { sweep: &args.sweep, dataset: &metric.dataset, metric: &metric.metric, condition: "" };
-    let mut fits = Vec::new();
-    let others = POLICIES.into_iter().filter(|policy| *policy != args.points);
-    let options = Options {
-        points: args.points,
-        seed: args.seed,
-        method: method.clone(),
-        ..Options::new(Response::of_metric(&metric.metric))
+) -> Result<Vec<Metric>, Failure> {
+    let rows = |metric: &MeasuredMetric| -> Vec<Observation> {
+        let rows = study.observations(&metric.dataset, &metric.metric, compute);
+        rows.into_iter().map(|(_, row)| row).collect()
     };
-    for points in std::iter::once(args.points).chain(others) {
-        let options = Options { points, ..options.clone() };
-        let fit = fit(&observations, &options);
-        let stored = match &fit {
-            Ok(fit) => store.fit_insert(source, &options, fit).await?,
-            Err(_) => None,
+    let fitted: Vec<Fitted> = chosen.par_iter().map(|metric| laws(&rows(metric), args, method, metric)).collect();
+    let ours: Vec<_> = chosen
+        .iter()
+        .zip(&fitted)
+        .flat_map(|(metric, fits)| fits.iter().map(move |(options, fit)| (metric, options, fit)))
+        .filter_map(|(metric, options, fit)| Some((source(args, metric), options, fit.as_ref().ok()?)))
+        .collect();
+    let mut stored = store.fits_insert(&ours).await?.into_iter();
+    let mut metrics = Vec::new();
+    for (metric, laws) in chosen.iter().zip(fitted) {
+        let analysis = match laws.first() {
+            Some((options, Ok(fit))) if !quick => {
+                Some(analysis(store, (args, compute), metric, study, (&rows(metric), options, fit)).await?)
+            }
+            _ => None,
         };
-        fits.push(PanelFit { policy: points.to_string(), fit, stored });
+        let fits = laws
+            .into_iter()
+            .map(|(options, fit)| PanelFit {
+                policy: options.points.to_string(),
+                stored: fit.as_ref().ok().and_then(|fit| {
+                    let row = stored.next().flatten()?;
+                    Some(FitRow { fit_id: row.fit_id, input_hash: input_hash(fit) })
+                }),
+                fit,
+            })
+            .collect();
+        let panel = Panel { dataset: metric.dataset.clone(), metric: metric.metric.clone(), fits };
+        metrics.push(Metric { panel, analysis });
     }
-    let analysis = match fits.first().map(|first| &first.fit) {
-        Some(Ok(fit)) if !quick => {
-            Some(analysis(store, (args, compute), metric, study, (&observations, &options, fit)).await?)
-        }
-        _ => None,
-    };
-    Ok(Panel { dataset: metric.dataset.clone(), metric: metric.metric.clone(), fits, analysis })
+    Ok(metrics)
+}
+
+/// The rows that a law of the report is made of.
+fn source<'a>(args: &'a Args, metric: &'a MeasuredMetric) -> FitSource<'a> {
+    FitSource { sweep: &args.sweep, dataset: &metric.dataset, metric: &metric.metric, condition: "" }
+}
+
+/// By every policy, that which was asked for first.
+fn laws(rows: &[Observation], args: &Args, method: &Method, metric: &MeasuredMetric) -> Fitted {
+    let others = POLICIES.into_iter().filter(|policy| *policy != args.points);
+    std::iter::once(args.points)
+        .chain(others)
+        .map(|points| {
+            let response = Response::of_metric(&metric.metric);
+            let options = Options { points, seed: args.seed, method: method.clone(), ..Options::new(response) };
+            let fit = fit(rows, &options);
+            (options, fit)
+        })
+        .collect()
 }
 
 async fn analysis(

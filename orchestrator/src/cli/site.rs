@@ -20,7 +20,7 @@ pub(super) fn placement(backend: Option<BackendName>, site: Option<&str>) -> Res
         Some(BackendName::Slurm) => Some(Backend::Slurm(Box::default())),
         None => site.as_ref().map(|_| Backend::Slurm(Box::<SlurmKeys>::default())),
     };
-    Ok(Placement { backend, site, elsewhere: false })
+    Ok(Placement { backend, site, ..Placement::default() })
 }
 
 /// `SWEEP_SITES`, else `sweep/sites.yaml` in the folder of configurations.

@@ -194,7 +194,7 @@ pub(super) async fn run(args: Args) -> Result<Exit, Failure> {
                         "its checkpoints, by {sweep}: {done} measured, {running} running, {pending} waiting{given_up}"
                     ));
                 }
-                super::tune::say_choices(&tuned);
+                super::tune::say_choices(name, &tuned);
                 if left_out > 0 {
                     say(&format!(
                         "{left_out} more jobs: {} pending, {} running, {} done, {} failed, {} cancelled in all\n\n\
@@ -320,7 +320,7 @@ fn nothing(args: &Args) -> Result<Exit, Failure> {
 }
 
 /// The sweep with this name, or an error that lists the names there are.
-async fn find(store: &Store, name: &str) -> Result<SweepSummary, Failure> {
+pub(super) async fn find(store: &Store, name: &str) -> Result<SweepSummary, Failure> {
     if let Some(sweep) = store.sweep_list(Some(name)).await?.pop() {
         return Ok(sweep);
     }

@@ -5,6 +5,7 @@ use super::output::{Failure, say};
 use crate::plan::{Group, Ladder, Plan, RungResult, choose};
 use crate::report::number::significant;
 use crate::schedule::driver::Outcome;
+use crate::spec::Tune;
 use crate::spec::quantity::grouped;
 use crate::store::observation::MeasuredMetric;
 use crate::store::{NewTuning, Store, Tuning};
@@ -37,7 +38,7 @@ pub(super) async fn climb(
         return Ok(Climbed::Left(ended));
     }
     if ended.counts.cancelled > 0 {
-        // A choice is for ever: not among what somebody has left of it.
+        // A choice is meant to stay: not among what somebody has left of it.
         say(&format!("\nhint: `sweep retry {}` takes its cancelled jobs up again", plan.name));
         return Ok(Climbed::Left(ended));
     }
@@ -95,12 +96,18 @@ async fn record(store: &Store, ladder: &Ladder) -> Result<(), Failure> {
 }
 
 /// Says what the cells of a plan are tuned by, and what speaks against it.
-pub(super) fn say_choices(rows: &[Tuning]) {
+pub(super) fn say_choices(sweep: &str, rows: &[Tuning]) {
     for row in rows {
         say(&line(row));
         if let Some(warning) = warning(row) {
             say(&warning);
         }
+    }
+    if rows.iter().any(|row| row.rungs_failed > 0) {
+        let ladder = Tune::ladder_name(sweep);
+        say(&format!(
+            "hint: a rung that failed for want of memory or a node: `sweep retry {ladder}`, and the next launch chooses anew"
+        ));
     }
 }
 

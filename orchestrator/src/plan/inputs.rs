@@ -5,7 +5,7 @@ use std::io;
 use std::path::{Path, PathBuf};
 
 use miette::Diagnostic;
-use protocol::{ModelConfig, TextConfig};
+use protocol::{Description, ModelConfig, TextConfig};
 use sha2::{Digest, Sha256};
 
 use super::expand::{Inputs, plan};
@@ -70,6 +70,9 @@ pub struct Placement {
     pub site: Option<Site>,
     /// Whether jobs may run on another machine, so that this one's memory limits nothing.
     pub elsewhere: bool,
+    /// Plan without the runner, which may not be there yet: it is taken to be able to do all, and jobs have other keys
+    /// than they will have.
+    pub runner_unasked: bool,
 }
 
 impl Placement {
@@ -112,7 +115,11 @@ pub fn gathered(
 pub fn look(spec: &mut Spec, placement: &Placement, hashing: Hashing) -> Result<Inputs, LoadError> {
     spec.backend = placement.backend(spec.backend.clone());
     let base_dir = std::env::current_dir().map_err(LoadError::CurrentDir)?;
-    let mut inputs = gather(spec, &base_dir, hashing)?;
+    let mut inputs = if placement.runner_unasked {
+        gather_by(spec, &base_dir, hashing, |name, _| Ok(runner::unasked(name)))?
+    } else {
+        gather(spec, &base_dir, hashing)?
+    };
     inputs.site.clone_from(&placement.site);
     inputs.memory = if placement.elsewhere { None } else { machine::memory(spec, &inputs) };
     Ok(inputs)
@@ -128,10 +135,18 @@ pub fn read_spec(path: &Path) -> Result<Spec, LoadError> {
 
 /// Looks for all that a spec names.
 pub fn gather(spec: &Spec, base_dir: &Path, hashing: Hashing) -> Result<Inputs, LoadError> {
-    let runner_path = runner::find(&spec.runner, base_dir)?;
-    let runner = runner::describe(&runner_path)?;
+    gather_by(spec, base_dir, hashing, runner::ask)
+}
+
+fn gather_by(
+    spec: &Spec,
+    base_dir: &Path,
+    hashing: Hashing,
+    ask: impl Fn(&str, &Path) -> Result<(PathBuf, Description), RunnerError>,
+) -> Result<Inputs, LoadError> {
+    let (runner_path, runner) = ask(&spec.runner, base_dir)?;
     let of_companions = spec.companions.runner.as_ref().filter(|_| spec.measures_every_checkpoint());
-    let companion_runner = of_companions.map(|name| runner::describe(&runner::find(name, base_dir)?)).transpose()?;
+    let companion_runner = of_companions.map(|name| Ok::<_, RunnerError>(ask(name, base_dir)?.1)).transpose()?;
     let mut problems = Vec::new();
 
     let mut pools = BTreeMap::new();

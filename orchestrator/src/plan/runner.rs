@@ -75,6 +75,9 @@ impl RunnerError {
                 "`make build` builds clip-runner; a runner of your own is named by its path, with a `/` in it"
             }
             RunnerError::Protocol { .. } => "build `sweep` and the runner from the same version",
+            RunnerError::Failed { stderr, .. } if stderr.contains("loading shared libraries: libtorch") => {
+                "`sweep setup` fetches libtorch for programs that were unpacked, `make setup build` for a runner built here"
+            }
             RunnerError::Start { .. }
             | RunnerError::Silent(_)
             | RunnerError::Failed { .. }
@@ -108,6 +111,30 @@ pub fn find(name: &str, base_dir: &Path) -> Result<PathBuf, RunnerError> {
     looked_for.splice(0..0, candidates.first().map(|path| format!("`{}`", path.display())));
     let name = name.to_owned();
     Err(RunnerError::NotFound { name, looked_for: looked_for.join(" and ") })
+}
+
+/// Where runner `name` is, and what it says of itself.
+pub fn ask(name: &str, base_dir: &Path) -> Result<(PathBuf, Description), RunnerError> {
+    let path = find(name, base_dir)?;
+    let description = describe(&path)?;
+    Ok((path, description))
+}
+
+/// What stands for a runner that is not asked, since it is not built yet: it can do all, and has no version.
+pub fn unasked(name: &str) -> (PathBuf, Description) {
+    let description = Description {
+        name: name.to_owned(),
+        version: "of unknown version".to_owned(),
+        protocol: PROTOCOL_VERSION,
+        reads_data: true,
+        devices: vec!["cpu".to_owned()],
+        serve: true,
+        ranks: true,
+        init: true,
+        branches: true,
+        rolls_back: true,
+    };
+    (PathBuf::from("not asked"), description)
 }
 
 /// Asks the runner at `path`.

@@ -120,6 +120,7 @@ pub(super) fn spec(source: &Source, value: Value) -> Spec {
             .map(|entry| evaluation(section(Some(entry))))
             .collect(),
         fits: list(root.remove("fits")).into_iter().map(|entry| fits::build(section(Some(entry)))).collect(),
+        headline: text(root.remove("headline")),
         states_companions: root.contains_key("companions"),
         companions: companions(section(root.remove("companions"))),
         backend: backend(root.remove("backend")).unwrap_or_else(Backend::local),

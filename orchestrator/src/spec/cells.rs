@@ -79,7 +79,23 @@ pub fn cells(spec: &Spec) -> Vec<Cell> {
     expand(spec, &mut Vec::new())
 }
 
-/// The same, with what is wrong about it.
+/// The cell that an entry added to `include` would be. What it trains on is a number of samples, as the entry says it.
+pub fn included(spec: &Spec, model: &str, samples_seen: u64, data_size: u64) -> Cell {
+    let mut cell = Cell {
+        model: model.to_owned(),
+        samples_seen,
+        data_size: DataSize::Samples(data_size),
+        seed: 0,
+        recipe: Arc::new(spec.recipe.clone()),
+        origin: Origin::Include(spec.include.len()),
+    };
+    for change in spec.overrides.iter().filter(|change| matches(&change.cells, &cell)).collect::<Vec<_>>() {
+        change.set.apply(Arc::make_mut(&mut cell.recipe));
+    }
+    cell
+}
+
+/// The cells of a spec, with what is wrong about it.
 pub(super) fn expand(spec: &Spec, problems: &mut Vec<Problem>) -> Vec<Cell> {
     let mut cells = Vec::new();
     let mut room = CELLS_MAX;

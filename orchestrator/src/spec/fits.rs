@@ -30,7 +30,9 @@ pub struct FitAsked {
     pub seed: u64,
 }
 
-const METRIC: Kind = Kind::Checked(metric, "a data set and a metric, such as `emoji-val/image_retrieval_recall@5`");
+/// `DATASET/METRIC`.
+pub(super) const METRIC: Kind =
+    Kind::Checked(metric, "a data set and a metric, such as `emoji-val/image_retrieval_recall@5`");
 
 pub(super) static FITS: &[Key] = &[
     key("metric", METRIC, Required, "What to fit: DATASET/METRIC"),

@@ -3,7 +3,7 @@
 
 use super::backend_keys::BACKENDS;
 use super::evaluation_keys::EVALUATION;
-use super::fits::FITS;
+use super::fits::{FITS, METRIC};
 use super::recipe_keys::RECIPE;
 use super::tune::TUNE;
 
@@ -169,6 +169,12 @@ pub static SPEC_KEYS: &[Key] = &[
         Kind::List(&Kind::Section(FITS)),
         Optional,
         "Laws that `sweep launch` fits when the last result is there",
+    ),
+    key(
+        "headline",
+        METRIC,
+        Optional,
+        "What `sweep report` opens with: DATASET/METRIC; else the law that is known best",
     ),
     key("backend", Kind::Variant(BACKENDS), Default("local"), "Where jobs run"),
     key("limits", Kind::Section(LIMITS), Optional, "How far to go"),

@@ -57,7 +57,7 @@ use protocol::{
 
 pub use aggregates::aggregates;
 pub use build::RecipeChange;
-pub use cells::{CELLS_MAX, Cell, Origin, cells, whole_batches};
+pub use cells::{CELLS_MAX, Cell, Origin, cells, included, whole_batches};
 pub use check::recipe_place;
 pub(crate) use check::{model_place, sizes_once_known};
 pub use edit::{EditError, with_samples_seen};
@@ -106,6 +106,8 @@ pub struct Spec {
     pub evaluations: Vec<Evaluation>,
     /// Laws to fit when the last result is there.
     pub fits: Vec<FitAsked>,
+    /// What a report opens with, `DATASET/METRIC`.
+    pub headline: Option<String>,
     /// How to measure checkpoints apart from training.
     pub companions: Companions,
     /// Whether the spec says anything of that.

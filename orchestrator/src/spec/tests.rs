@@ -90,6 +90,17 @@ fn defaults_are_those_of_the_table() {
 }
 
 #[test]
+fn the_headline_is_a_metric() {
+    assert_eq!(good(&format!("{SMALL}headline: emoji-val/acc1\n")).headline.as_deref(), Some("emoji-val/acc1"));
+    let text = format!("{SMALL}headline: acc1\n");
+    let error = read(&text).expect_err("a mistake");
+    assert_eq!(messages(&error).len(), 1, "{error:?}");
+    let label = miette::Diagnostic::labels(&error.mistakes[0]).and_then(|mut labels| labels.next()).expect("a place");
+    assert_eq!(&text[label.offset()..label.offset() + label.len()], "acc1", "the value is pointed at");
+    assert!(label.label().is_some_and(|label| label.contains("a data set and a metric")), "{label:?}");
+}
+
+#[test]
 fn every_field() {
     let spec = good(
         "name: all\nquestion: why\nrunner: ./own\ndata: {pool: a/b, name: p}\n\

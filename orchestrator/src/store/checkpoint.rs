@@ -68,8 +68,10 @@ pub(super) async fn last_checkpoint(
 pub(super) async fn insert(tx: &mut PgConnection, attempt_id: i64, rows: &[Row]) -> Result<(), sqlx::Error> {
     for row in rows {
         sqlx::query!(
-            "INSERT INTO checkpoint (attempt_id, samples_seen, step, path, sha256) VALUES ($1, $2, $3, $4, $5)
-             ON CONFLICT DO NOTHING",
+            "WITH added AS (
+                 INSERT INTO checkpoint (attempt_id, samples_seen, step, path, sha256) VALUES ($1, $2, $3, $4, $5)
+                 ON CONFLICT DO NOTHING RETURNING attempt_id, samples_seen)
+             INSERT INTO event (attempt_id, kind, samples_seen) SELECT attempt_id, 'checkpoint', samples_seen FROM added",
             attempt_id,
             row.samples_seen,
             row.step,

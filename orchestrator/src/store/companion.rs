@@ -328,19 +328,22 @@ pub(super) async fn contradiction(tx: &mut PgConnection, job_id: i64) -> Result<
 /// Gives the trained jobs what a job has measured of their checkpoints; what they have stays.
 pub(super) async fn copy(tx: &mut PgConnection, job_id: i64) -> Result<(), sqlx::Error> {
     sqlx::query!(
-        "INSERT INTO evaluation (attempt_id, dataset, metric, samples_seen, value, standard_error, chance, count,
-                                 checkpoint, measured_by)
-         SELECT c.attempt_id, m.dataset, m.metric, c.samples_seen, m.value, m.standard_error, m.chance, m.count,
-                k.sha256, m.job_id
-         FROM companion c
-         JOIN measurement m USING (job_id)
-         JOIN attempt a ON a.attempt_id = c.attempt_id
-         JOIN checkpoint k ON k.attempt_id = c.attempt_id AND k.samples_seen = c.samples_seen
-         WHERE c.job_id = $1
-               AND NOT EXISTS (SELECT FROM measurement there
-                               WHERE there.job_id = a.job_id AND there.samples_seen = c.samples_seen
-                                     AND there.dataset = m.dataset AND there.metric = m.metric)
-         ON CONFLICT DO NOTHING",
+        "WITH added AS (
+             INSERT INTO evaluation (attempt_id, dataset, metric, samples_seen, value, standard_error, chance, count,
+                                     checkpoint, measured_by)
+             SELECT c.attempt_id, m.dataset, m.metric, c.samples_seen, m.value, m.standard_error, m.chance, m.count,
+                    k.sha256, m.job_id
+             FROM companion c
+             JOIN measurement m USING (job_id)
+             JOIN attempt a ON a.attempt_id = c.attempt_id
+             JOIN checkpoint k ON k.attempt_id = c.attempt_id AND k.samples_seen = c.samples_seen
+             WHERE c.job_id = $1
+                   AND NOT EXISTS (SELECT FROM measurement there
+                                   WHERE there.job_id = a.job_id AND there.samples_seen = c.samples_seen
+                                         AND there.dataset = m.dataset AND there.metric = m.metric)
+             ON CONFLICT DO NOTHING RETURNING attempt_id, dataset, samples_seen)
+         INSERT INTO event (attempt_id, kind, detail, samples_seen)
+         SELECT DISTINCT attempt_id, 'measured', dataset, samples_seen FROM added",
         job_id
     )
     .execute(tx)

@@ -63,6 +63,11 @@ pub enum StoreError {
         /// Name.
         name: String,
     },
+    /// The database was restored from a dump of another server: places in its history mean nothing here.
+    #[error(
+        "the history has entries of transactions that this server has not had yet: the database was restored from another's dump"
+    )]
+    HistoryOfAnother,
     /// A query failed.
     #[error("{doing}")]
     Query {
@@ -112,6 +117,11 @@ impl StoreError {
                 "make a role that may only read, and put its URL into SWEEP_READER_URL: CREATE ROLE reader LOGIN PASSWORD '...'; \
                  GRANT USAGE ON SCHEMA public TO reader; GRANT SELECT ON ALL TABLES IN SCHEMA public TO reader; \
                  ALTER DEFAULT PRIVILEGES IN SCHEMA public GRANT SELECT ON TABLES TO reader"
+                    .to_owned(),
+            ),
+            Self::HistoryOfAnother => Some(
+                "make them its oldest, as its owner, and begin without `--after`: UPDATE event SET txid = 0; UPDATE metric_batch \
+                 SET txid = 0"
                     .to_owned(),
             ),
             Self::SweepImported { .. } => Some("give the spec another `name`".to_owned()),

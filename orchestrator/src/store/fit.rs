@@ -2,6 +2,7 @@
 
 use serde_json::{Map, Value, json};
 use sha2::{Digest, Sha256};
+use sqlx::PgConnection;
 
 use super::{Store, StoreError};
 use crate::fit::{Fit, Options, Verdict};
@@ -54,34 +55,60 @@ impl Store {
         options: &Options,
         fit: &Fit,
     ) -> Result<Option<StoredFit>, StoreError> {
+        Ok(self.fits_insert(&[(source, options, fit)]).await?.pop().flatten())
+    }
+
+    /// The same of many, all or none: one commit, which is what most of the time of one goes into.
+    pub async fn fits_insert(
+        &self,
+        fits: &[(FitSource<'_>, &Options, &Fit)],
+    ) -> Result<Vec<Option<StoredFit>>, StoreError> {
         let failed = |source| StoreError::Query { doing: "storing a fit", source };
-        let asked = serde_json::to_value(options).expect("options serialise");
-        let (code_version, input_hash) = (code_version(), input_hash(fit));
-        let FitSource { sweep, dataset, metric, condition } = source;
-        let mut of = json!([sweep, dataset, metric, condition, asked, fit.compute.as_str(), code_version, input_hash]);
-        if let (Value::Array(of), Verdict::TimeLimit) = (&mut of, fit.verdict) {
-            // A clock ended it: it may end elsewhere the next time, and must not stand in the way of the whole fit.
-            of.push(json!([fit.solution.best.theta, fit.resamples]));
+        let mut tx = self.pool.begin().await.map_err(failed)?;
+        let mut stored = Vec::with_capacity(fits.len());
+        for (source, options, fit) in fits {
+            stored.push(insert(&mut tx, *source, options, fit).await.map_err(failed)?);
         }
-        let identity = sha256(&of.to_string());
-        let parameters: Map<String, Value> = fit
-            .parameters
-            .iter()
-            .map(|parameter| (parameter.name.to_owned(), serde_json::to_value(parameter).expect("numbers serialise")))
-            .collect();
-        let covariance = fit.solution.covariance.as_ref().map(|covariance| json!(covariance));
-        let detail = json!({
-            "theta": fit.solution.best.theta, "solution": fit.solution, "ceiling": fit.ceiling, "cautions": fit.cautions,
-            "resamples": fit.resamples, "resamples_asked": fit.resamples_asked,
-        });
-        let observations = json!({ "rows": fit.observations, "points": fit.points, "excluded": fit.excluded });
-        let inserted = sqlx::query_scalar!(
-            r#"INSERT INTO fit (sweep_id, dataset, metric, points, compute, law, parameters, r2, verdict, seed, code_version,
-                                input_hash, observations, identity, law_name, objective, condition, options, covariance,
-                                detail, solver)
-               SELECT sweep_id, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17, $18, $19, $20, $21
-               FROM sweep WHERE name = $1
-               ON CONFLICT DO NOTHING RETURNING fit_id"#,
+        tx.commit().await.map_err(failed)?;
+        Ok(stored)
+    }
+}
+
+async fn insert(
+    connection: &mut PgConnection,
+    source: FitSource<'_>,
+    options: &Options,
+    fit: &Fit,
+) -> Result<Option<StoredFit>, sqlx::Error> {
+    let asked = serde_json::to_value(options).expect("options serialise");
+    let (code_version, input_hash) = (code_version(), input_hash(fit));
+    let FitSource { sweep, dataset, metric, condition } = source;
+    let mut of = json!([sweep, dataset, metric, condition, asked, fit.compute.as_str(), code_version, input_hash]);
+    if let (Value::Array(of), Verdict::TimeLimit) = (&mut of, fit.verdict) {
+        // A clock ended it: it may end elsewhere the next time, and must not stand in the way of the whole fit.
+        of.push(json!([fit.solution.best.theta, fit.resamples]));
+    }
+    let identity = sha256(&of.to_string());
+    let parameters: Map<String, Value> = fit
+        .parameters
+        .iter()
+        .map(|parameter| (parameter.name.to_owned(), serde_json::to_value(parameter).expect("numbers serialise")))
+        .collect();
+    let covariance = fit.solution.covariance.as_ref().map(|covariance| json!(covariance));
+    let detail = json!({
+        "theta": fit.solution.best.theta, "solution": fit.solution, "ceiling": fit.ceiling, "cautions": fit.cautions,
+        "resamples": fit.resamples, "resamples_asked": fit.resamples_asked,
+    });
+    let observations = json!({ "rows": fit.observations, "points": fit.points, "excluded": fit.excluded });
+    let inserted = sqlx::query_scalar!(
+            r#"WITH added AS (
+                   INSERT INTO fit (sweep_id, dataset, metric, points, compute, law, parameters, r2, verdict, seed,
+                                    code_version, input_hash, observations, identity, law_name, objective, condition,
+                                    options, covariance, detail, solver)
+                   SELECT sweep_id, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17, $18, $19, $20, $21
+                   FROM sweep WHERE name = $1
+                   ON CONFLICT DO NOTHING RETURNING fit_id)
+               INSERT INTO event (kind, fit_id) SELECT 'fit', fit_id FROM added RETURNING fit_id AS "fit_id!""#,
             sweep,
             dataset,
             metric,
@@ -104,20 +131,17 @@ impl Store {
             detail,
             fit.method.solver.as_str()
         )
-        .fetch_optional(&self.pool)
-        .await
-        .map_err(failed)?;
-        if let Some(fit_id) = inserted {
-            return Ok(Some(StoredFit { fit_id, is_new: true }));
-        }
-        let found = sqlx::query_scalar!(
-            "SELECT fit_id FROM fit JOIN sweep USING (sweep_id) WHERE sweep.name = $1 AND identity = $2",
-            sweep,
-            identity
-        )
-        .fetch_optional(&self.pool)
-        .await
-        .map_err(failed)?;
-        Ok(found.map(|fit_id| StoredFit { fit_id, is_new: false }))
+        .fetch_optional(&mut *connection)
+        .await?;
+    if let Some(fit_id) = inserted {
+        return Ok(Some(StoredFit { fit_id, is_new: true }));
     }
+    let found = sqlx::query_scalar!(
+        "SELECT fit_id FROM fit JOIN sweep USING (sweep_id) WHERE sweep.name = $1 AND identity = $2",
+        sweep,
+        identity
+    )
+    .fetch_optional(&mut *connection)
+    .await?;
+    Ok(found.map(|fit_id| StoredFit { fit_id, is_new: false }))
 }

@@ -137,6 +137,8 @@ impl Store {
                 None => Ok(None),
             };
         };
+        // In the order in which the history is to tell it: what it begins with, then what came of it.
+        let resumed_from = progress_update(&mut tx, claim, attempt_id, batch).await.map_err(&failed)?;
         metrics_insert(&mut tx, attempt_id, batch).await.map_err(&failed)?;
         checkpoint::insert(&mut tx, attempt_id, &batch.checkpoints).await.map_err(&failed)?;
         if !batch.checkpoints.is_empty() {
@@ -144,7 +146,6 @@ impl Store {
         }
         evaluation::insert(&mut tx, attempt_id, &batch.evaluations).await.map_err(&failed)?;
         planned::unmeasured_insert(&mut tx, claim, attempt_id, &batch.unmeasured).await.map_err(&failed)?;
-        let resumed_from = progress_update(&mut tx, claim, attempt_id, batch).await.map_err(&failed)?;
         if let Some(data) = &batch.data {
             data_update(&mut tx, claim.job_id, data).await.map_err(&failed)?;
         }
@@ -219,7 +220,9 @@ async fn progress_update(
     let from = sqlx::query_scalar!(
         "WITH alive AS (UPDATE attempt SET heartbeat_at = now() WHERE attempt_id = $6 AND attempt_id <> $1),
               -- It has begun before the parent's end: it goes on from nothing of the parent.
-              alone AS (UPDATE job SET parent = NULL, parent_samples = 0 WHERE job_id = $7 AND parent_samples > $4)
+              alone AS (UPDATE job SET parent = NULL, parent_samples = 0 WHERE job_id = $7 AND parent_samples > $4),
+              noted AS (INSERT INTO event (attempt_id, kind) SELECT attempt_id, 'started' FROM attempt
+                        WHERE attempt_id = $1 AND $4::bigint IS NOT NULL AND resumed_from_samples IS NULL)
          UPDATE attempt SET acked_events = greatest(acked_events, $2), samples_seen = greatest(samples_seen, $3),
                 resumed_from_samples = coalesce($4, resumed_from_samples), device = coalesce($5, device),
                 heartbeat_at = CASE attempt_id WHEN $6 THEN now() ELSE heartbeat_at END
@@ -267,11 +270,14 @@ async fn metrics_insert(tx: &mut PgConnection, attempt_id: i64, batch: &Batch) -
     .execute(&mut *tx)
     .await?;
     sqlx::query!(
-        "INSERT INTO metric (attempt_id, metric_id, step, samples_seen, value)
-         SELECT $1, metric_id, given.step, given.samples_seen, given.value
-         FROM unnest($2::text[], $3::bigint[], $4::bigint[], $5::float8[]) AS given (name, step, samples_seen, value)
-         JOIN metric_name USING (name)
-         ON CONFLICT DO NOTHING",
+        "WITH added AS (
+             INSERT INTO metric (attempt_id, metric_id, step, samples_seen, value)
+             SELECT $1, metric_id, given.step, given.samples_seen, given.value
+             FROM unnest($2::text[], $3::bigint[], $4::bigint[], $5::float8[]) AS given (name, step, samples_seen, value)
+             JOIN metric_name USING (name)
+             ON CONFLICT DO NOTHING RETURNING step)
+         INSERT INTO metric_batch (attempt_id, first_step, last_step)
+         SELECT $1, min(step), max(step) FROM added HAVING count(*) > 0",
         attempt_id,
         &batch.names,
         &batch.steps,

@@ -1,12 +1,15 @@
 //! All SQL. Queries are checked against the schema at compile time (`.sqlx/` holds what the checks need offline).
 
+mod activity;
 mod adopt;
 mod attempt;
 mod checkpoint;
 mod companion;
 mod condition;
+mod curve;
 mod error;
 mod evaluation;
+mod feed;
 pub mod fit;
 mod history;
 pub mod import;
@@ -17,6 +20,7 @@ mod metric;
 mod next;
 mod nodes;
 pub mod observation;
+pub mod page;
 mod planned;
 pub mod private_postgres;
 mod progress;
@@ -27,11 +31,14 @@ mod sweep;
 pub mod throughput;
 mod tuning;
 
+pub use activity::Activity;
 pub use adopt::AdoptedAttempt;
 pub use attempt::{Claim, Ending, Energy, Orders, Predecessor};
 pub use checkpoint::CheckpointRow;
 pub use companion::{CheckpointOf, Companion, CompanionProgress, MeasurementRow};
+pub use curve::Point;
 pub use error::StoreError;
+pub use feed::{Cursor, FeedEntry, FeedFilter, FeedPage};
 pub use history::History;
 pub use job::{JobDetail, JobStory, StateCounts, Totals};
 pub use launcher::{IntentRequest, KnownAttempt, LiveAttempt, OpenJob, Place, SlotOffer, Window};

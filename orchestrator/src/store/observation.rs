@@ -161,7 +161,7 @@ fn query(of: &ObservationsOf<'_>, condition: Option<&str>) -> String {
     )
 }
 
-fn literal(text: &str) -> String {
+pub(super) fn literal(text: &str) -> String {
     // E'' reads backslashes the same whatever `standard_conforming_strings` says.
     format!("E'{}'", text.replace('\\', "\\\\").replace('\'', "''"))
 }

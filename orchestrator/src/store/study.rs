@@ -1,165 +1,12 @@
 //! Everything a report shows of one sweep.
 
-use chrono::{DateTime, Utc};
-use serde_json::Value;
-
-use super::tuning::{self, TunedCell, Tuning};
+use super::tuning;
 use super::{Store, StoreError, doing};
-use crate::fit::Convention;
 
-/// A sweep with its jobs, curves, measurements and data, read at one time.
-#[derive(Debug, Clone)]
-pub struct Study {
-    /// Name of the sweep.
-    pub name: String,
-    /// What it is to answer.
-    pub question: String,
-    /// The YAML as last launched.
-    pub spec: String,
-    /// Jobs in the order of the plan.
-    pub jobs: Vec<StudyJob>,
-    /// Training loss, at most [`CURVE_POINTS`] points a job, each the mean of what was reported between it and the one
-    /// before.
-    pub curves: Vec<CurvePoint>,
-    /// Final measurements of finished jobs.
-    pub measurements: Vec<StudyMeasurement>,
-    /// Pools that jobs train on or are measured on.
-    pub pools: Vec<StudyPool>,
-    /// What ladders have chosen for its models.
-    pub tuned: Vec<Tuning>,
-    /// Its cells beside that.
-    pub tuned_cells: Vec<TunedCell>,
-    /// The database's clock when this was read.
-    pub read_at: DateTime<Utc>,
-}
+pub use ::report::study::{CurvePoint, Study, StudyJob, StudyMeasurement, StudyPool};
 
-/// Points of a curve that a report keeps.
+/// Points of a curve that a report keeps: each is the mean of what was reported between it and the one before.
 pub const CURVE_POINTS: i32 = 100;
-
-/// One job.
-#[derive(Debug, Clone)]
-pub struct StudyJob {
-    /// Its name everywhere.
-    pub job_key: String,
-    /// `pending`, `running`, `done`, `failed`, `cancelled`.
-    pub state: String,
-    /// Why it failed or was cancelled.
-    pub reason: Option<String>,
-    /// Last lines of its last attempt's standard error.
-    pub stderr_tail: Option<String>,
-    /// Runner's name.
-    pub runner: String,
-    /// Runner's version.
-    pub runner_version: String,
-    /// Model's name.
-    pub model: String,
-    /// N. Axes and compute are `None` where an imported table does not say.
-    pub parameters: Option<i64>,
-    /// D.
-    pub samples_seen: Option<i64>,
-    /// Unique samples of the pool that it may see.
-    pub data_size: Option<i64>,
-    /// U.
-    pub unique_samples: Option<i64>,
-    /// Seed.
-    pub seed: i64,
-    /// C, forward GMACs x samples.
-    pub gmacs_samples: Option<f64>,
-    /// C, FLOPs of training.
-    pub train_flops: Option<f64>,
-    /// C, 6ND.
-    pub six_nd: Option<f64>,
-    /// Samples of these that its parent trains on; 0 without one.
-    pub parent_samples: i64,
-    /// Whether other jobs of the sweep go on from it: it is no cell.
-    pub is_trunk: bool,
-    /// Training loss at the last report, nats.
-    pub train_loss: Option<f64>,
-    /// Seconds in training steps, all attempts.
-    pub train_secs: Option<f64>,
-    /// Loss spikes; `None`: the runner does not say.
-    pub spikes: Option<i64>,
-    /// How often it went back after one, and the samples that it passed over then.
-    pub rollbacks: Option<i64>,
-    /// See `rollbacks`.
-    pub skipped_samples: Option<i64>,
-    /// Seconds of these that waited for data; `None`: the runner does not say.
-    pub data_wait_secs: Option<f64>,
-    /// Training seconds x GPUs, hours; `None`: no GPU is known of.
-    pub gpu_hours: Option<f64>,
-    /// Joules of its GPUs, all attempts; `None`: not known of all of them.
-    pub gpu_joules: Option<f64>,
-    /// Joules of processor packages by its share of their machines; likewise.
-    pub cpu_joules: Option<f64>,
-    /// What it was imported from; `None`: trained by us.
-    pub source: Option<String>,
-    /// Name of the data set trained on.
-    pub pool: Option<String>,
-    /// Seconds in evaluations, all attempts.
-    pub eval_secs: Option<f64>,
-    /// Executions so far.
-    pub attempts: i64,
-    /// What the last attempt ran on.
-    pub device: Option<String>,
-    /// When its result was stored.
-    pub done_at: Option<DateTime<Utc>>,
-}
-
-impl StudyJob {
-    /// C in a convention, where the job's source says it.
-    pub fn compute_in(&self, convention: Convention) -> Option<f64> {
-        match convention {
-            Convention::GmacsSamples => self.gmacs_samples,
-            Convention::TrainFlops => self.train_flops,
-            Convention::SixNd => self.six_nd,
-        }
-    }
-}
-
-/// A point of a loss curve.
-#[derive(Debug, Clone, PartialEq)]
-pub struct CurvePoint {
-    /// Which job.
-    pub job_key: String,
-    /// Samples seen.
-    pub samples_seen: f64,
-    /// Training loss, nats.
-    pub loss: f64,
-}
-
-/// One number measured at the end of a job.
-#[derive(Debug, Clone, PartialEq)]
-pub struct StudyMeasurement {
-    /// Which job.
-    pub job_key: String,
-    /// Data set.
-    pub dataset: String,
-    /// Metric.
-    pub metric: String,
-    /// Fraction or nats.
-    pub value: f64,
-    /// Over the test items.
-    pub standard_error: Option<f64>,
-    /// What guessing gives.
-    pub chance: Option<f64>,
-    /// Test items.
-    pub count: Option<i64>,
-}
-
-/// A pool.
-#[derive(Debug, Clone)]
-pub struct StudyPool {
-    /// Name.
-    pub name: String,
-    /// sha256 of its manifest.
-    pub digest: String,
-    /// Folder.
-    pub path: String,
-    /// Pairs; `None`: an imported table does not say.
-    pub samples: Option<i64>,
-    /// `protocol::PoolManifest`, where there is one.
-    pub manifest: Option<Value>,
-}
 
 impl Store {
     /// A digest of all rows that a report of these sweeps is drawn from.
@@ -219,12 +66,12 @@ impl Store {
                       j.parameters, j.samples_seen, j.data_size, j.unique_samples, j.seed, j.gmacs_samples,
                         j.train_flops,
                       j.six_nd, j.parent_samples, r.is_trunk AS "is_trunk!", r.train_loss, r.train_secs, r.spikes, r.rollbacks, r.skipped_samples, r.data_wait_secs, r.gpu_hours, r.gpu_joules, r.cpu_joules, j.source, r.pool, r.eval_secs, coalesce(r.attempts, 0) AS "attempts!",
-                      last.device AS "device?", j.done_at
+                      last.folder AS "folder?", last.device AS "device?", j.done_at
                FROM job j
                JOIN sweep_job sj USING (job_id)
                JOIN sweep s USING (sweep_id)
                JOIN result r ON r.sweep = s.name AND r.job_key = j.job_key
-               LEFT JOIN LATERAL (SELECT a.stderr_tail, a.device FROM attempt a WHERE a.job_id = j.job_id
+               LEFT JOIN LATERAL (SELECT a.stderr_tail, a.folder, a.device FROM attempt a WHERE a.job_id = j.job_id
                                   ORDER BY a.attempt_id DESC LIMIT 1) last ON true
                WHERE s.name = $1 ORDER BY sj.position, j.job_key"#,
             name

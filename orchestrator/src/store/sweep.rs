@@ -253,7 +253,8 @@ pub(super) async fn jobs_upsert(
                         gmacs_samples, train_flops, six_nd, init
                  FROM given ORDER BY job_key
                  ON CONFLICT (job_key) DO NOTHING
-                 RETURNING job_id, job_key)
+                 RETURNING job_id, job_key),
+             noted AS (INSERT INTO event (job_id, kind) SELECT job_id, 'queued' FROM added)
              INSERT INTO job_spec (job_id, spec) SELECT job_id, spec::jsonb FROM added JOIN given USING (job_key)",
             &column(&new, |job| job.job_key.clone()),
             &column(&new, spec_of),

@@ -2,67 +2,12 @@
 
 use std::collections::BTreeMap;
 
-use serde::Serialize;
 use sqlx::PgConnection;
 
 use super::{Store, StoreError, doing};
 use crate::plan::{Chosen, Group, RungResult};
 
-/// A value that a ladder has chosen.
-#[derive(Debug, Clone, PartialEq, Serialize)]
-pub struct Tuning {
-    /// Model.
-    pub model: String,
-    /// Unique samples.
-    pub data_size: i64,
-    /// Of the ladder's jobs.
-    pub samples_seen: i64,
-    /// What was chosen: `lr`.
-    pub parameter: String,
-    /// Chosen, on what the recipe has.
-    pub factor: f64,
-    /// The same as a value at `samples_seen`.
-    pub value: f64,
-    /// Data set that decided.
-    pub dataset: String,
-    /// Metric that decided.
-    pub metric: String,
-    /// What it measured.
-    pub measured: f64,
-    /// Its standard error.
-    pub noise: Option<f64>,
-    /// `seeds` or `items`.
-    pub noise_of: Option<String>,
-    /// Rungs within noise of the best one.
-    pub tied: i64,
-    /// Why the best may lie beyond.
-    pub open: Option<String>,
-    /// Rungs.
-    pub rungs: i64,
-    /// Of which so many failed.
-    pub rungs_failed: i64,
-}
-
-/// A cell and the value that was tuned for its model.
-#[derive(Debug, Clone, PartialEq)]
-pub struct TunedCell {
-    /// The cell.
-    pub job_key: String,
-    /// Its model.
-    pub model: String,
-    /// Unique samples.
-    pub data_size: i64,
-    /// Its samples seen.
-    pub samples_seen: i64,
-    /// Its seed.
-    pub seed: i64,
-    /// Its learning rate.
-    pub lr: f64,
-    /// That which was tuned.
-    pub tuned_lr: f64,
-    /// Samples seen where it was tuned.
-    pub tuned_samples: i64,
-}
+pub use ::report::study::{TunedCell, Tuning};
 
 /// A choice that is to be recorded.
 #[derive(Debug, Clone, Copy)]
@@ -80,12 +25,22 @@ pub struct NewTuning<'a> {
 }
 
 impl Store {
-    /// Factors that are recorded for these ladders, by key.
+    /// Factors that are recorded for these ladders, by key. Not one that a rung had failed for and is to run again,
+    /// or has been measured since: that is chosen anew.
     pub async fn tuning_factors(&self, keys: &[String]) -> Result<BTreeMap<String, f64>, StoreError> {
-        let rows = sqlx::query!("SELECT tuning_key, factor FROM tuning WHERE tuning_key = ANY($1)", keys)
-            .fetch_all(&self.pool)
-            .await
-            .map_err(doing("can't read what ladders have chosen"))?;
+        let rows = sqlx::query!(
+            "SELECT tuning_key, factor FROM tuning t
+             WHERE tuning_key = ANY($1) AND NOT EXISTS (
+                 SELECT FROM tuning_rung r JOIN job j USING (job_id)
+                 WHERE r.tuning_id = t.tuning_id AND r.measured IS NULL
+                       AND (j.state IN ('pending', 'running') OR j.state = 'done' AND EXISTS (
+                           SELECT FROM final_measurement m
+                           WHERE m.job_id = r.job_id AND m.dataset = t.dataset AND m.metric = t.metric)))",
+            keys
+        )
+        .fetch_all(&self.pool)
+        .await
+        .map_err(doing("can't read what ladders have chosen"))?;
         Ok(rows.into_iter().map(|row| (row.tuning_key, row.factor)).collect())
     }
 
@@ -110,7 +65,7 @@ impl Store {
         .map_err(doing("can't read what the ladder has measured"))
     }
 
-    /// Records choices with the jobs they were made from, all or none. One that is recorded already stays.
+    /// Records choices with the jobs they were made from, all or none, in the place of those that were made before.
     pub async fn tuning_record(&self, choices: &[NewTuning<'_>]) -> Result<(), StoreError> {
         let failed = doing("can't record what the ladder has chosen");
         let mut tx = self.pool.begin().await.map_err(&failed)?;
@@ -119,7 +74,10 @@ impl Store {
                 "INSERT INTO tuning (tuning_key, model, data_size, samples_seen, parameter, factor, value, dataset, metric,
                                      measured, noise, noise_of, tied, open)
                  VALUES ($1, $2, $3, $4, 'lr', $5, $6, $7, $8, $9, $10, $11, $12, $13)
-                 ON CONFLICT (tuning_key) DO NOTHING RETURNING tuning_id",
+                 ON CONFLICT (tuning_key) DO UPDATE SET factor = excluded.factor, value = excluded.value,
+                     measured = excluded.measured, noise = excluded.noise, noise_of = excluded.noise_of,
+                     tied = excluded.tied, open = excluded.open, chosen_at = now()
+                 RETURNING tuning_id",
                 group.key,
                 group.model,
                 group.data_size.cast_signed(),
@@ -134,16 +92,15 @@ impl Store {
                 i64::try_from(chosen.tied).unwrap_or(i64::MAX),
                 chosen.open.map(crate::plan::Open::as_str)
             )
-            .fetch_optional(&mut *tx)
+            .fetch_one(&mut *tx)
             .await
             .map_err(&failed)?;
-            // Another launcher was faster, and saw the same.
-            let Some(tuning_id) = tuning_id else { continue };
             let rungs = group.rungs.iter().flat_map(|rung| rung.job_keys.iter().map(move |key| (rung, key)));
             for (rung, key) in rungs {
                 let measured = results.iter().find(|result| result.job_key == *key).map(|result| result.value);
                 sqlx::query!(
-                    "INSERT INTO tuning_rung SELECT $1, job_id, $3, $4, $5 FROM job WHERE job_key = $2",
+                    "INSERT INTO tuning_rung SELECT $1, job_id, $3, $4, $5 FROM job WHERE job_key = $2
+                     ON CONFLICT (tuning_id, job_id) DO UPDATE SET measured = excluded.measured",
                     tuning_id,
                     key,
                     rung.factor,

@@ -28,12 +28,16 @@ const TARGET: [&str; 6] = ["--model", "cpu-w96-l4", "--samples", "2048k", "--dat
 
 /// A project with the spec, a runner that can only say who it is, and every job of the spec done.
 async fn project() -> Project {
+    project_of(SPEC).await
+}
+
+async fn project_of(spec: &str) -> Project {
     let project = Project::new();
     let runner = project.path().join("own");
     let line = r#"echo '{"name":"own","version":"1","protocol":1,"reads_data":false,"devices":["cpu"]}'"#;
     fs::write(&runner, format!("#!/bin/sh\n{line}\n")).expect("a script");
     fs::set_permissions(&runner, fs::Permissions::from_mode(0o755)).expect("executable");
-    fs::write(project.path().join("x.yaml"), SPEC).expect("a spec");
+    fs::write(project.path().join("x.yaml"), spec).expect("a spec");
     let plan = planned(&project, "x.yaml");
     project.store().await;
     let access = private_postgres::running(&project.home()).expect("it is ours").expect("it is up");
@@ -176,6 +180,26 @@ async fn advice_stops_and_says_why() {
     // Which law, where none is asked for: N, D and U all vary here.
     let usual = [&["advise", "grid"], &METRIC[..], &TARGET[..], &["--budget", "1e9", "--resamples", "40"]].concat();
     assert!(project.ok(&usual).contains("(additive;"));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn samples_are_whole_batches_of_the_rule_and_of_overrides() {
+    let batch = "{rule: 'min(4 * samples_seen^0.5, 250)', round: 32}";
+    let spec = SPEC.replace("global_batch: 128", &format!("global_batch: {batch}"));
+    let project =
+        project_of(&format!("{spec}overrides:\n  - {{where: {{model: cpu-w32-l2}}, set: {{global_batch: 96}}}}\n"))
+            .await;
+    for (model, batch) in [("cpu-w96-l4", 256), ("cpu-w32-l2", 96)] {
+        let (output, only) = (format!("{model}.yaml"), ["--candidates-samples", "1M", "--candidates-model", model]);
+        let more =
+            [&only[..], &["--budget", "1e9", "--no-replicates", "--jobs", "1", "-o", &output, "--json"]].concat();
+        let advice = json(&project.ok(&advise("x.yaml", &more)));
+        let whole = 1_000_000_u64.div_ceil(batch) * batch;
+        assert_eq!(advice["picks"][0]["samples_seen"], whole as f64, "{advice}");
+        let planned = planned(&project, &output);
+        let there = |job: &&Value| job["model"] == model && job["samples_seen"] == whole;
+        assert_eq!((planned.len(), planned.iter().filter(there).count()), (19, 1));
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -4,6 +4,7 @@
 
 mod advise;
 mod analysis;
+mod cli_help;
 mod cli_plan;
 mod cli_sites;
 mod escapes;
@@ -12,6 +13,7 @@ mod harness;
 mod import;
 mod import_again;
 mod listen;
+mod page;
 mod plan_models;
 mod plan_pools;
 mod plan_rules;
@@ -19,6 +21,7 @@ mod plot;
 mod postmaster;
 mod report;
 mod run;
+mod setup;
 mod solvers;
 mod store;
 mod tidy;

@@ -88,7 +88,7 @@ async fn a_report_states_what_its_laws_rest_on() {
     let html = std::fs::read_to_string(project.path().join(path.trim())).unwrap();
     assert_self_contained(&html);
     for text in [
-        "<h2>Analysis</h2>",
+        "What the law rests on",
         "vit-cpu-l on 1M samples",
         "the choice of points alone moves the forecast from",
         "Residuals",

@@ -198,7 +198,7 @@ mod named_database {
         exit: 3
         ----- stdout -----
         ----- stderr -----
-        error: the database has schema version 9000; this `sweep` knows versions up to 17
+        error: the database has schema version 9000; this `sweep` knows versions up to 19
 
         hint: use the newer `sweep`, or another database
         ");

@@ -17,10 +17,24 @@ const MAY_USE: &[(&str, &[&str])] = &[
     ("worker", &["events", "backend", "store"]),
     ("schedule", &["plan", "backend", "store", "worker"]),
     ("report", &["fit", "store"]),
+    ("serve", &["fit", "store", "dataset", "report"]),
     (
         "cli",
-        &["events", "spec", "plan", "fit", "backend", "store", "dataset", "import", "worker", "schedule", "report"],
+        &[
+            "events", "spec", "plan", "fit", "backend", "store", "dataset", "import", "worker", "schedule", "report",
+            "serve",
+        ],
     ),
+];
+
+/// Modules of the crate `report`, likewise: figures know nothing of pages.
+const REPORT_MAY_USE: &[(&str, &[&str])] = &[
+    ("number", &[]),
+    ("text", &[]),
+    ("study", &[]),
+    ("figures", &["number", "text", "study"]),
+    ("analysis", &["number", "text", "study", "figures"]),
+    ("page", &["number", "text", "study", "figures", "analysis"]),
 ];
 
 /// Heavy crates and the one place that may name each.
@@ -31,22 +45,27 @@ const OWNERS: &[(&str, &[&str])] = &[
     ("argmin::", &["orchestrator/fit/src/"]),
     ("polars::", &["orchestrator/src/dataset"]),
     ("csv::", &["orchestrator/src/dataset"]),
-    ("plotters::", &["orchestrator/src/report/"]),
+    ("plotters::", &["orchestrator/report/src/figures/"]),
+    ("ratatui::", &["orchestrator/src/cli/top/"]),
     ("clap::", &["orchestrator/src/cli/", "orchestrator/src/worker/mod.rs", "runners/"]),
     (
         "tch::",
         &[
             "runners/clip/",
+            "kernels/src/backward.rs",
             "kernels/src/ffi.rs",
             "kernels/src/group.rs",
             "kernels/src/linear.rs",
             "kernels/src/loss.rs",
+            "kernels/src/stream.rs",
             "kernels/tests/",
         ],
     ),
     ("tokenizers::", &["runners/clip/src/tokenizer/file.rs"]),
     ("shards::", &["runners/shards/", "runners/pool/", "orchestrator/src/plan/pool.rs"]),
-    ("resvg::", &["runners/pool/", "orchestrator/src/report/figures/"]),
+    ("axum::", &["orchestrator/src/serve/"]),
+    ("maud::", &["orchestrator/src/serve/"]),
+    ("resvg::", &["runners/pool/", "orchestrator/report/src/figures/"]),
 ];
 
 /// Pure code (argmin reads the clock for a search only where the caller set it a limit): no clock, no files, no
@@ -58,9 +77,12 @@ const PURE: &[&str] = &[
     "orchestrator/src/schedule/",
     "orchestrator/src/import/",
     "orchestrator/fit/src/",
+    "orchestrator/report/src/",
 ];
-/// Files of those folders that gather inputs or perform actions, and say so in their first line.
+/// Files of those folders that gather inputs, perform actions or leave pictures of tests to look at, and say so in
+/// their first line.
 const PURE_EXCEPT: &[&str] = &[
+    "orchestrator/report/src/figures/gallery.rs",
     "orchestrator/src/plan/inputs.rs",
     "orchestrator/src/plan/machine.rs",
     "orchestrator/src/plan/pool.rs",
@@ -123,6 +145,12 @@ fn crates_depend_on_what_they_may() {
         ["serde", "serde_json", "thiserror"],
         "files of weights are read, and fuzzed, without libtorch"
     );
+    for forbidden in ["sqlx", "polars", "tokio", "clap", "sweep"] {
+        assert!(
+            !dependencies("orchestrator/report/Cargo.toml").contains(&forbidden.to_owned()),
+            "reports are data in, pictures and pages out: no {forbidden}"
+        );
+    }
     for forbidden in ["tch", "pool", "kernels", "comm", "clip-runner", "synthetic-runner"] {
         assert!(
             !dependencies("orchestrator/Cargo.toml").contains(&forbidden.to_owned()),
@@ -182,13 +210,14 @@ fn imports(name: &str, text: &str, problems: &mut Vec<String>) {
                 }
             }
         }
-        let Some(module) =
-            name.strip_prefix("orchestrator/src/").map(|rest| rest.split(['/', '.']).next().unwrap_or(""))
+        let tables = [("orchestrator/src/", MAY_USE), ("orchestrator/report/src/", REPORT_MAY_USE)];
+        let Some((rest, table)) = tables.iter().find_map(|(folder, table)| Some((name.strip_prefix(folder)?, *table)))
         else {
             continue;
         };
-        let Some((_, allowed)) = MAY_USE.iter().find(|(from, _)| *from == module) else { continue };
-        for (other, _) in MAY_USE {
+        let module = rest.split(['/', '.']).next().unwrap_or("");
+        let Some((_, allowed)) = table.iter().find(|(from, _)| *from == module) else { continue };
+        for (other, _) in table {
             if *other != module && mentions(line, &format!("crate::{other}")) && !allowed.contains(other) {
                 problems.push(format!(
                     "{at}: error: `{module}` may not use `{other}` (it may use: {})",

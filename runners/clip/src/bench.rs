@@ -86,7 +86,7 @@ pub fn bench(options: &BenchOptions, out: &mut impl Write) -> anyhow::Result<()>
     let resources = Resources { device: options.device.clone(), threads: options.threads };
     let local_rank = place.map(|rank| rank.parse()).transpose()?;
     let device = device::open(&resources, local_rank)?;
-    let ranks = match local_rank {
+    let mut ranks = match local_rank {
         Some(_) => Some(Ranks::over(TcpRing::from_env(PEERS_LIMIT)?, device)?),
         None => None,
     };
@@ -100,7 +100,7 @@ pub fn bench(options: &BenchOptions, out: &mut impl Write) -> anyhow::Result<()>
         let recipe = recipe(options, precision);
         let step_options = StepOptions::new(&recipe, device);
         let mut optimizer = AdamW::new(&model.parameters);
-        if let Some(ranks) = &ranks {
+        if let Some(ranks) = &mut ranks {
             ranks.spread(&mut model.parameters, &mut optimizer, Start::default())?;
         }
         let mut last = Tensor::new();
@@ -111,16 +111,17 @@ pub fn bench(options: &BenchOptions, out: &mut impl Write) -> anyhow::Result<()>
                 started = (Instant::now(), device::processor_secs());
             }
             let lr = learning_rate(&recipe, step, options.steps + WARM);
-            let comm = ranks.as_ref().map(Ranks::comm);
-            let (loss, gradients) = step::gradients(&model, &model.inputs(&batch), step_options, comm)?;
-            let (parameters, threads) = (&mut model.parameters, options.threads);
-            if let Some(ranks) = &ranks {
-                ranks.step(parameters, &mut optimizer, &gradients, (&recipe, lr), threads, false)?;
+            let (inputs, threads) = (model.inputs(&batch), options.threads);
+            last = if let Some(ranks) = &mut ranks {
+                let loss = ranks.gradients(&model, &inputs, step_options)?;
+                ranks.step(&mut model.parameters, &mut optimizer, (&recipe, lr), threads, false)?;
+                loss
             } else {
-                optimizer.step(parameters, &gradients, &recipe, lr, threads);
-            }
+                let (loss, gradients) = step::gradients(&model, &inputs, step_options)?;
+                optimizer.step(&mut model.parameters, &gradients, &recipe, lr, threads);
+                loss
+            };
             model.clamp_logit_scale();
-            last = loss;
         }
         let _ = last.double_value(&[]);
         let secs = started.0.elapsed().as_secs_f64() / options.steps as f64;

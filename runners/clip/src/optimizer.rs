@@ -21,7 +21,7 @@ const CHUNK: usize = 1 << 16;
 /// Below this many floats a second thread costs more than it saves.
 const PARALLEL_FLOATS: usize = 1 << 18;
 
-/// State of AdamW: of all parameters, or of this rank's share of their buffer ([`AdamW::keep`]).
+/// State of AdamW: of all parameters, or of this rank's pieces of their buffer ([`AdamW::keep`]).
 #[derive(Debug)]
 pub struct AdamW {
     /// First moment m, laid out as the parameters.
@@ -70,28 +70,30 @@ impl AdamW {
         threads: usize,
     ) {
         let size = self.next_size(recipe, lr, || norm(gradients));
-        if parameters.flat.device() == Device::Cpu {
+        if on_slices(&parameters.flat) {
             self.step_on_slices(parameters, gradients, size, threads);
         } else {
             tch::no_grad(|| self.step_on_tensors(parameters, gradients, size));
         }
     }
 
-    /// Forgets the state of all but these floats of the parameters' buffer (ZeRO, Rajbhandari et al. 2020, stage 1).
-    pub fn keep(&mut self, share: &Range<usize>) {
-        let own = |all: &Tensor| all.narrow(0, share.start as i64, share.len() as i64).copy();
+    /// Forgets the state of all but these pieces of the parameters' buffer, which go upwards (ZeRO, Rajbhandari et al.
+    /// 2020, stage 1).
+    pub fn keep(&mut self, pieces: &[Range<usize>]) {
+        let piece = |all: &Tensor, piece: &Range<usize>| all.narrow(0, piece.start as i64, piece.len() as i64);
+        let own = |all: &Tensor| Tensor::cat(&pieces.iter().map(|own| piece(all, own)).collect::<Vec<_>>(), 0);
         (self.first, self.second) = (own(&self.first), own(&self.second));
     }
 
-    /// The step of [`AdamW::step`] on a share of the parameters' buffer, whose state alone is kept here. `gradient` is
-    /// the share's own, `norm` that of all gradients.
+    /// The step of [`AdamW::step`] on pieces of the parameters' buffer, whose state alone is kept here. `gradient` is
+    /// that of the pieces, one after another; `norm` that of all gradients.
     ///
     /// # Panics
     /// If layers have learning rates of their own: only fine-tuning has those, in one process.
-    pub fn step_share(
+    pub fn step_pieces(
         &mut self,
         parameters: &mut Parameters,
-        share: &Range<usize>,
+        pieces: &[Range<usize>],
         gradient: &Tensor,
         norm: f64,
         (recipe, lr): (&Recipe, f64),
@@ -99,18 +101,36 @@ impl AdamW {
     ) {
         assert!(parameters.lr_scales.is_none(), "one learning rate for all layers");
         let size = self.next_size(recipe, lr, || norm);
-        let decayed = parameters.decayed.clamp(share.start, share.end) - share.start;
-        if parameters.flat.device() != Device::Cpu {
-            let mut own = parameters.flat.narrow(0, share.start as i64, share.len() as i64);
-            return tch::no_grad(|| self.update_tensors(&mut own, decayed, gradient, size, None));
+        let decayed = parameters.decayed;
+        if !on_slices(&parameters.flat) {
+            let mut done = 0;
+            for piece in pieces {
+                let len = piece.len() as i64;
+                let own = |all: &Tensor| all.narrow(0, done, len);
+                let state = [own(&self.first), own(&self.second)];
+                let mut weights = parameters.flat.narrow(0, piece.start as i64, len);
+                let decayed = decayed.clamp(piece.start, piece.end) - piece.start;
+                tch::no_grad(|| update_tensors(&mut weights, state, decayed, &own(gradient), size, None));
+                done += len;
+            }
+            return;
         }
-        let (decayed_w, w) = floats_mut(&mut parameters.flat)[share.clone()].split_at_mut(decayed);
-        let (decayed_m, m) = floats_mut(&mut self.first).split_at_mut(decayed);
-        let (decayed_v, v) = floats_mut(&mut self.second).split_at_mut(decayed);
-        let (decayed_g, g) = floats(gradient).split_at(decayed);
-        let mut chunks = in_chunks(decayed_w, decayed_m, decayed_v, decayed_g, size.decay as f32, size);
-        chunks.append(&mut in_chunks(w, m, v, g, 1.0, size));
-        update_all(chunks, share.len(), threads);
+        let mut weights = floats_mut(&mut parameters.flat);
+        let (mut m, mut v) = (floats_mut(&mut self.first), floats_mut(&mut self.second));
+        let mut g = floats(gradient);
+        let (mut chunks, mut taken) = (Vec::new(), 0);
+        for piece in pieces {
+            let boundary = decayed.clamp(piece.start, piece.end);
+            for (range, decay) in [(piece.start..boundary, size.decay as f32), (boundary..piece.end, 1.0)] {
+                let _ = weights.split_off_mut(..range.start - taken);
+                taken = range.end;
+                let own = [&mut weights, &mut m, &mut v].map(|all| all.split_off_mut(..range.len()));
+                let [w, m, v] = own.map(|own| own.expect("pieces go upwards, and have their state"));
+                let g = g.split_off(..range.len()).expect("a gradient for each");
+                chunks.append(&mut in_chunks(w, m, v, g, decay, size));
+            }
+        }
+        update_all(chunks, gradient.numel(), threads);
     }
 
     /// Counts a step, and gives its numbers.
@@ -153,34 +173,40 @@ impl AdamW {
         let laid_out = parameters.zeros_like_flat();
         parameters.lay_out(gradients, &laid_out);
         let (decayed, scales) = (parameters.decayed, parameters.lr_scales.as_ref());
-        self.update_tensors(&mut parameters.flat, decayed, &laid_out, size, scales);
+        let state = [self.first.shallow_clone(), self.second.shallow_clone()];
+        update_tensors(&mut parameters.flat, state, decayed, &laid_out, size, scales);
     }
+}
 
-    /// Of `weights` the first `decayed` decay.
-    fn update_tensors(
-        &mut self,
-        weights: &mut Tensor,
-        decayed: usize,
-        gradient: &Tensor,
-        size: StepSize,
-        scales: Option<&Tensor>,
-    ) {
-        let gradient = gradient * size.clip;
-        let [b1, b2] = size.betas;
-        let mut decayed_part = weights.narrow(0, 0, decayed as i64);
-        let _ = match scales {
-            None => decayed_part.g_mul_scalar_(size.decay),
-            Some(scales) => decayed_part.g_mul_(&(scales.narrow(0, 0, decayed as i64) * (size.decay - 1.0) + 1.0)),
-        };
-        let _ = self.first.g_mul_scalar_(b1).g_add_(&(&gradient * (1.0 - b1)));
-        let _ = self.second.g_mul_scalar_(b2).g_add_(&(gradient.square() * (1.0 - b2)));
-        let denominator = self.second.sqrt() * size.second_scale + size.eps;
-        let step = &self.first / denominator * size.rate;
-        let _ = match scales {
-            None => weights.g_sub_(&step),
-            Some(scales) => weights.g_sub_(&(step * scales)),
-        };
-    }
+/// Whether loops of our own update these weights, or libtorch's operators.
+fn on_slices(weights: &Tensor) -> bool {
+    weights.device() == Device::Cpu && weights.kind() == Kind::Float
+}
+
+/// Of `weights` the first `decayed` decay.
+fn update_tensors(
+    weights: &mut Tensor,
+    [mut first, mut second]: [Tensor; 2],
+    decayed: usize,
+    gradient: &Tensor,
+    size: StepSize,
+    scales: Option<&Tensor>,
+) {
+    let gradient = gradient * size.clip;
+    let [b1, b2] = size.betas;
+    let mut decayed_part = weights.narrow(0, 0, decayed as i64);
+    let _ = match scales {
+        None => decayed_part.g_mul_scalar_(size.decay),
+        Some(scales) => decayed_part.g_mul_(&(scales.narrow(0, 0, decayed as i64) * (size.decay - 1.0) + 1.0)),
+    };
+    let _ = first.g_mul_scalar_(b1).g_add_(&(&gradient * (1.0 - b1)));
+    let _ = second.g_mul_scalar_(b2).g_add_(&(gradient.square() * (1.0 - b2)));
+    let denominator = second.sqrt() * size.second_scale + size.eps;
+    let step = &first / denominator * size.rate;
+    let _ = match scales {
+        None => weights.g_sub_(&step),
+        Some(scales) => weights.g_sub_(&(step * scales)),
+    };
 }
 
 /// Weights, moments and gradient of some floats, the factor that those weights decay by, and the numbers of their step.
@@ -285,13 +311,13 @@ fn floats_mut(tensor: &mut Tensor) -> &mut [f32] {
 }
 
 #[cfg(test)]
-mod tests {
+pub(crate) mod tests {
     use protocol::{Augmentation, Precision};
 
     use super::*;
     use crate::parameters::{Declaration, Init};
 
-    fn recipe() -> Recipe {
+    pub(crate) fn recipe() -> Recipe {
         Recipe {
             global_batch: 10,
             lr: 0.1,
@@ -419,7 +445,7 @@ mod tests {
     }
 
     #[test]
-    fn shares_of_the_buffer_take_the_step_of_the_whole() {
+    fn pieces_of_the_buffer_take_the_step_of_the_whole() {
         let gradients: Vec<Tensor> = drawn(2).list.iter().map(|p| p.tensor.detach()).collect();
         let clipped = Recipe { grad_clip_norm: Some(1.0), ..recipe() };
         let mut whole = drawn(1);
@@ -428,18 +454,21 @@ mod tests {
         (0..3).for_each(|_| optimizer.step(&mut whole, &gradients, &clipped, 0.1, 1));
         let laid_out = whole.zeros_like_flat();
         whole.lay_out(&gradients, &laid_out);
-        // Cut within a matrix, at the end of what decays, and within the rest.
+        // Cut within a matrix, at the end of what decays, and within the rest; two owners in turn.
         let bounds = [0, 70_001, whole.decayed, len - 3, len];
         let mut parts = drawn(1);
-        for bounds in bounds.windows(2) {
-            let share = bounds[0]..bounds[1];
-            let mut own = AdamW::new(&parts);
-            own.keep(&share);
-            let gradient = laid_out.narrow(0, share.start as i64, share.len() as i64);
+        for owner in 0..2 {
+            let pieces: Vec<_> = bounds.windows(2).skip(owner).step_by(2).map(|cut| cut[0]..cut[1]).collect();
+            let own = |all: &Tensor| {
+                let piece = |piece: &Range<usize>| all.narrow(0, piece.start as i64, piece.len() as i64);
+                Tensor::cat(&pieces.iter().map(piece).collect::<Vec<_>>(), 0)
+            };
+            let mut state = AdamW::new(&parts);
+            state.keep(&pieces);
             for _ in 0..3 {
-                own.step_share(&mut parts, &share, &gradient, norm(&gradients), (&clipped, 0.1), 2);
+                state.step_pieces(&mut parts, &pieces, &own(&laid_out), norm(&gradients), (&clipped, 0.1), 2);
             }
-            assert!(own.first.equal(&optimizer.first.narrow(0, share.start as i64, share.len() as i64)));
+            assert!(state.first.equal(&own(&optimizer.first)));
         }
         assert!(parts.flat.equal(&whole.flat));
     }

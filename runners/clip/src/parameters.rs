@@ -56,7 +56,7 @@ pub struct Parameter {
 /// All parameters of a model.
 #[derive(Debug)]
 pub struct Parameters {
-    /// The buffer, fp32, padding between parameters zero.
+    /// The buffer, fp32 (fp64 in tests), padding between parameters zero.
     pub flat: Tensor,
     /// Parameters by offset: matrices first.
     pub list: Vec<Parameter>,
@@ -70,6 +70,11 @@ impl Parameters {
     /// Lays out and initialises parameters. The same seed gives the same values on every machine and device: each
     /// parameter draws from its own ChaCha stream, named by seed and parameter.
     pub fn new(declarations: Vec<Declaration>, seed: u64, device: Device) -> Parameters {
+        Parameters::of_kind(declarations, Kind::Float, seed, device)
+    }
+
+    /// The same values stored as `kind`.
+    pub(crate) fn of_kind(declarations: Vec<Declaration>, kind: Kind, seed: u64, device: Device) -> Parameters {
         let (matrices, rest): (Vec<_>, Vec<_>) = declarations.into_iter().partition(|d| d.shape.len() >= 2);
         let mut values: Vec<f32> = Vec::new();
         let mut places = Vec::new();
@@ -86,7 +91,7 @@ impl Parameters {
                 decayed = values.len();
             }
         }
-        let flat = Tensor::from_slice(&values).to_device(device);
+        let flat = Tensor::from_slice(&values).to_kind(kind).to_device(device);
         let list = places
             .into_iter()
             .map(|(Declaration { name, shape, .. }, offset, numel)| {
@@ -140,7 +145,7 @@ impl Parameters {
 
     /// A buffer of the same layout filled with zeros: a moment of the optimiser.
     pub fn zeros_like_flat(&self) -> Tensor {
-        Tensor::zeros(self.flat.size(), (Kind::Float, self.flat.device()))
+        self.flat.zeros_like()
     }
 }
 

@@ -1,26 +1,29 @@
 //! Several processes at one job, a rank each: data-parallel training.
 //!
 //! Each rank takes its rows of a global batch ([`Ranks::rows`]) and has all parameters. The loss is that of all rows
-//! (`kernels`, over a [`Comm`]). A step sums gradients by a reduce-scatter over the parameters' buffer, so that each
-//! rank has the sum for its share of it; each updates its share, whose optimiser state it alone keeps (ZeRO stage 1);
-//! an all-gather brings the new parameters to all. That moves what an all-reduce of the gradients would. It is done
-//! after the backward pass, not beside it: libtorch gives gradients to Rust when all of them are there.
+//! (`kernels`, over a [`Comm`]). While a step's backward pass goes on, gradients are summed by reduce-scatters, so
+//! that each rank has the sum for its pieces of the parameters' buffer ([`Buckets`]); each updates its pieces, whose
+//! optimiser state it alone keeps (ZeRO stage 1); all-gathers bring the new parameters to all. That moves what an
+//! all-reduce of the gradients would.
 //!
 //! Rank 0 reads and writes checkpoints, says events and measures. What it decides (where to start, how a measurement
 //! ended) it tells the others; on a stop all agree in the step that is taken.
 
-use std::cell::OnceCell;
+use std::io;
 use std::ops::Range;
 use std::time::Duration;
 
 use kernels::comm::{Comm, CommError, Nccl, Op, TcpRing, even_counts};
-use kernels::{buffer, buffer_mut};
+use kernels::{LossError, buffer, buffer_mut};
 use protocol::{Job, Recipe};
 use tch::{Device, Kind, Tensor};
 
+use crate::buckets::Buckets;
 use crate::checkpoint::Position;
+use crate::model::{Clip, Inputs};
 use crate::optimizer::AdamW;
 use crate::parameters::Parameters;
+use crate::step::{Forward, StepOptions};
 
 /// How long ranks wait for each other to come.
 const MEETING_LIMIT: Duration = Duration::from_mins(5);
@@ -28,6 +31,9 @@ const MEETING_LIMIT: Duration = Duration::from_mins(5);
 /// How long they wait in one call later. A peer that ends is noticed at once; this bounds the wait for one
 /// that is stuck or cut off, and has to cover what rank 0 does alone: opening a pool for the first time, measuring.
 const PEERS_LIMIT: Duration = Duration::from_hours(1);
+
+/// What has to come before training.
+const SPREAD: &str = "ranks have their start";
 
 /// Why ranks can't train together.
 #[derive(Debug, thiserror::Error)]
@@ -67,6 +73,12 @@ pub enum RanksError {
     /// Another rank, or the way to it.
     #[error(transparent)]
     Comm(#[from] CommError),
+    /// The loss, or its way back.
+    #[error(transparent)]
+    Loss(#[from] LossError),
+    /// This machine.
+    #[error("no thread to sum gradients on")]
+    Thread(#[source] io::Error),
 }
 
 /// Which of its job's processes this one is.
@@ -120,8 +132,8 @@ pub struct Agreed {
 /// This process among those of its job.
 pub struct Ranks {
     comm: Box<dyn Comm>,
-    /// Where this rank's gradients are laid out as the parameters.
-    gradient: OnceCell<Tensor>,
+    /// Since [`Ranks::spread`].
+    buckets: Option<Buckets>,
 }
 
 impl Ranks {
@@ -138,12 +150,7 @@ impl Ranks {
     /// Those of a ring.
     pub fn over(ring: TcpRing, device: Device) -> Result<Ranks, RanksError> {
         let comm: Box<dyn Comm> = if device.is_cuda() { Box::new(Nccl::new(ring)?) } else { Box::new(ring) };
-        Ok(Ranks { comm, gradient: OnceCell::new() })
-    }
-
-    /// For the loss.
-    pub fn comm(&self) -> &dyn Comm {
-        &*self.comm
+        Ok(Ranks { comm, buckets: None })
     }
 
     /// Ranks of the job.
@@ -178,7 +185,7 @@ impl Ranks {
     /// Rank 0's start on every rank, parameters and optimiser included, of which each keeps its share of the state. The
     /// others need not see its files.
     pub fn spread(
-        &self,
+        &mut self,
         parameters: &mut Parameters,
         optimizer: &mut AdamW,
         start: Start,
@@ -198,46 +205,58 @@ impl Ranks {
             self.comm.broadcast(buffer_mut(tensor), 0)?;
         }
         optimizer.steps = step as u64;
-        optimizer.keep(&self.share(parameters.flat.numel()));
+        let buckets = Buckets::new(parameters, self.comm.rank(), self.world());
+        optimizer.keep(&buckets.pieces());
+        self.buckets = Some(buckets);
         let evaluated_samples = u64::try_from(evaluated).ok();
         let position = Position { step: step as u64, samples_seen: samples_seen as u64, evaluated_samples };
         let (rollbacks, skipped_samples) = (rollbacks as u64, skipped as u64);
         Ok(Start { position, saved: saved != 0, rollbacks, skipped_samples, ..start })
     }
 
-    /// Takes a step with `gradients`, this rank's part of each, and tells the others whether it is to be the last.
+    /// L of all ranks' pairs, of which `inputs` are this one's, shape (). Sums its gradients for the step that follows.
+    ///
+    /// # Panics
+    /// Before [`Ranks::spread`].
+    pub fn gradients(&mut self, model: &Clip, inputs: &Inputs, options: StepOptions) -> Result<Tensor, RanksError> {
+        let forward = Forward::new(model, inputs, options, Some(&*self.comm))?;
+        let buckets = self.buckets.as_ref().expect(SPREAD);
+        buckets.sum(&mut *self.comm, |take| forward.backward(take))
+    }
+
+    /// Takes a step with the gradients that were summed last, and tells the others whether it is to be the last.
+    ///
+    /// # Panics
+    /// Before [`Ranks::spread`].
     pub fn step(
         &self,
         parameters: &mut Parameters,
         optimizer: &mut AdamW,
-        gradients: &[Tensor],
         (recipe, lr): (&Recipe, f64),
         threads: usize,
         stop: bool,
     ) -> Result<Agreed, RanksError> {
-        let gradient = self.gradient.get_or_init(|| parameters.zeros_like_flat());
-        tch::no_grad(|| parameters.lay_out(gradients, gradient));
-        let counts = even_counts(gradient.numel(), self.world());
-        let share = self.share(gradient.numel());
-        let mut own = Tensor::empty([share.len() as i64], (Kind::Float, gradient.device()));
-        self.comm.reduce_scatter_sum(buffer(gradient), buffer_mut(&mut own), &counts)?;
-        let squares = own.square().sum(Kind::Double).double_value(&[]);
+        let buckets = self.buckets.as_ref().expect(SPREAD);
+        let squares = buckets.own.square().sum(Kind::Double).double_value(&[]);
         let mut sums = [squares, f64::from(u8::from(stop))];
         self.comm.all_reduce(sums.as_mut_slice().into(), Op::Sum)?;
         let agreed = Agreed { grad_norm: sums[0].sqrt(), stop: sums[1] > 0.0 };
 
-        optimizer.step_share(parameters, &share, &own, agreed.grad_norm, (recipe, lr), threads);
-        own.copy_(&parameters.flat.narrow(0, share.start as i64, share.len() as i64));
-        self.comm.all_gather(buffer(&own), buffer_mut(&mut parameters.flat), &counts)?;
+        let pieces = buckets.pieces();
+        optimizer.step_pieces(parameters, &pieces, &buckets.own, agreed.grad_norm, (recipe, lr), threads);
+        buckets.gather_parameters(&*self.comm, &parameters.flat)?;
         Ok(agreed)
     }
 
-    /// First and second moments of all parameters, from the shares of all ranks.
+    /// First and second moments of all parameters, from the pieces of all ranks.
+    ///
+    /// # Panics
+    /// Before [`Ranks::spread`].
     pub fn moments(&self, optimizer: &AdamW, parameters: &Parameters) -> Result<[Tensor; 2], RanksError> {
-        let counts = even_counts(parameters.flat.numel(), self.world());
-        let mut moments = [&optimizer.first, &optimizer.second].map(|own| (own, parameters.zeros_like_flat()));
-        for (own, whole) in &mut moments {
-            self.comm.all_gather(buffer(own), buffer_mut(whole), &counts)?;
+        let buckets = self.buckets.as_ref().expect(SPREAD);
+        let moments = [&optimizer.first, &optimizer.second].map(|own| (own, parameters.zeros_like_flat()));
+        for (own, whole) in &moments {
+            buckets.gather_pieces(&*self.comm, own, whole)?;
         }
         Ok(moments.map(|(_, whole)| whole))
     }
@@ -271,3 +290,6 @@ pub fn gather_rows(comm: &dyn Comm, rows: &Tensor) -> Result<(Tensor, i64), Comm
     comm.all_gather(buffer(&rows.detach().contiguous()), buffer_mut(&mut all), &elements)?;
     Ok((all, counts[..comm.rank()].iter().sum()))
 }
+
+#[cfg(test)]
+mod tests;

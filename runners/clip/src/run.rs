@@ -79,7 +79,7 @@ fn train(
     let job = job::read(path)?;
     *place = Place::of(&job)?;
     let device = device::open(&job.resources, place.map(|place| place.local_rank))?;
-    let ranks = Ranks::meet(&job, device)?;
+    let mut ranks = Ranks::meet(&job, device)?;
     let is_first = ranks.as_ref().is_none_or(Ranks::is_first);
     let spec = &job.spec;
     let config = &spec.model.config;
@@ -104,7 +104,7 @@ fn train(
     if is_first {
         history = begin(&job, &mut folder, &mut model, &mut optimizer, &mut start)?;
     }
-    if let Some(ranks) = &ranks {
+    if let Some(ranks) = &mut ranks {
         start = ranks.spread(&mut model.parameters, &mut optimizer, start)?;
         (history.rollbacks, history.skipped_samples) = (start.rollbacks, start.skipped_samples);
     }
@@ -316,21 +316,21 @@ impl Training<'_> {
     ) -> Result<(Option<f64>, bool), RunError> {
         let (model, recipe) = (&mut self.model, &self.job.spec.recipe);
         let options = StepOptions::new(recipe, model.device());
-        let comm = self.ranks.as_ref().map(Ranks::comm);
         let inputs = model.inputs(&batch);
         drop(batch); // A copy less while activations are kept.
-        let (loss, gradients) = step::gradients(model, &inputs, options, comm)?;
-        drop(inputs);
         let threads = self.job.resources.threads;
-        let (grad_norm, stopping) = if let Some(ranks) = &self.ranks {
+        let (loss, grad_norm, stopping) = if let Some(ranks) = &mut self.ranks {
+            let loss = ranks.gradients(model, &inputs, options)?;
+            drop(inputs);
             let stop = stop.load(Ordering::Relaxed);
-            let parameters = &mut model.parameters;
-            let agreed = ranks.step(parameters, &mut self.optimizer, &gradients, (recipe, lr), threads, stop)?;
-            (reported.then_some(agreed.grad_norm), agreed.stop)
+            let agreed = ranks.step(&mut model.parameters, &mut self.optimizer, (recipe, lr), threads, stop)?;
+            (loss, reported.then_some(agreed.grad_norm), agreed.stop)
         } else {
+            let (loss, gradients) = step::gradients(model, &inputs, options)?;
+            drop(inputs);
             let grad_norm = reported.then(|| optimizer::norm(&gradients));
             self.optimizer.step(&mut model.parameters, &gradients, recipe, lr, threads);
-            (grad_norm, stop.load(Ordering::Relaxed))
+            (loss, grad_norm, stop.load(Ordering::Relaxed))
         };
         model.clamp_logit_scale();
         self.unread.push(loss);

@@ -3,7 +3,7 @@
 use kernels::comm::Comm;
 use kernels::{Compute, Gradients, LossError};
 use protocol::{Loss, Precision, Recipe};
-use tch::{Device, Kind, Tensor};
+use tch::{Device, Tensor};
 
 use crate::loss;
 use crate::model::{Clip, Inputs};
@@ -29,86 +29,125 @@ impl StepOptions {
     }
 }
 
-/// L of a batch, shape (), and its gradient for every parameter in order. With `ranks` the batch is that of all of
-/// them: `inputs` are this one's pairs, L is that of all, and gradients are to be summed over ranks.
-pub fn gradients(
-    model: &Clip,
-    inputs: &Inputs,
-    options: StepOptions,
-    ranks: Option<&dyn Comm>,
-) -> Result<(Tensor, Vec<Tensor>), LossError> {
-    if options.accum_freq > 1 || ranks.is_some() {
-        return in_parts(model, inputs, options, ranks);
-    }
-    let (images, texts) = model.forward(inputs);
-    let loss = loss::contrastive(&images, &texts, model.logits(), options)?;
-    let walked = with_bias(model, loss.shallow_clone());
-    let gradients = Tensor::run_backward(&[&walked], &leaves(model), false, false);
-    Ok((loss.detach(), gradients))
+/// Takes the gradient of a parameter, by its index, from one part of a batch. What all parts give is to be added up.
+pub type Take<'a> = dyn FnMut(usize, &Tensor, Part) + Send + 'a;
+
+/// A part of a batch that is walked back.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Part {
+    /// None came before.
+    pub first: bool,
+    /// None comes after.
+    pub last: bool,
 }
 
-/// The same with the activations of one part alone in memory (Gao et al. 2021, "Scaling deep contrastive learning batch
-/// size under memory limited setup", section 3): embeddings of all parts without a graph; the loss and its gradients
-/// with respect to them, once; then each part again, walked back from those. Costs one more forward pass of the towers.
-/// They draw no random numbers, so the second pass sees what the first saw. One part alone keeps its activations, and
-/// needs no second pass: that is a rank's share of a batch that is not taken in parts.
-fn in_parts(
-    model: &Clip,
-    inputs: &Inputs,
-    options: StepOptions,
-    ranks: Option<&dyn Comm>,
-) -> Result<(Tensor, Vec<Tensor>), LossError> {
-    let batch = inputs.ends.size()[0];
-    let parts = i64::try_from(options.accum_freq).unwrap_or(batch).clamp(1, batch);
-    let bounds = (0..parts).map(|part| (batch * part / parts, batch * (part + 1) / parts));
-    let mut only = (parts == 1).then(|| model.forward(inputs));
-    let (images, texts) = if let Some((images, texts)) = &only {
-        (images.detach(), texts.detach())
-    } else {
-        let (images, texts): (Vec<Tensor>, Vec<Tensor>) =
-            tch::no_grad(|| bounds.clone().map(|(from, to)| model.forward(&inputs.rows(from, to))).unzip());
-        (Tensor::cat(&images, 0), Tensor::cat(&texts, 0))
-    };
-    let of_features = loss::contrastive_gradients(&images, &texts, model.logits(), options, ranks)?;
-
-    let leaves = leaves(model);
-    let mut sums: Vec<Tensor> = Vec::new();
-    for (from, to) in bounds {
-        let rows = |gradient: &Option<Tensor>| gradient.as_ref().map(|gradient| gradient.narrow(0, from, to - from));
-        let part = Gradients {
-            loss: of_features.loss.shallow_clone(),
-            images: rows(&of_features.images),
-            texts: rows(&of_features.texts),
-            scale: None,
-            bias: None,
-        };
-        let (images, texts) = only.take().unwrap_or_else(|| model.forward(&inputs.rows(from, to)));
-        // The scale does not enter the surrogate; times 0 it has a gradient for `run_backward` all the same.
-        let surrogate = part.surrogate(&images, &texts) + &model.logit_scale * 0.0;
-        let gradients = Tensor::run_backward(&[&with_bias(model, surrogate)], &leaves, false, false);
-        if sums.is_empty() {
-            sums = gradients;
+/// L of a batch, shape (), and its gradient for every parameter in order.
+pub fn gradients(model: &Clip, inputs: &Inputs, options: StepOptions) -> Result<(Tensor, Vec<Tensor>), LossError> {
+    if options.accum_freq == 1 {
+        let (images, texts) = model.forward(inputs);
+        let loss = loss::contrastive(&images, &texts, model.logits(), options)?;
+        let walked = with_bias(model, loss.shallow_clone());
+        let gradients = Tensor::run_backward(&[&walked], &leaves(model), false, false);
+        return Ok((loss.detach(), gradients));
+    }
+    let mut sums: Vec<Tensor> = leaves(model).iter().map(|_| Tensor::new()).collect();
+    let loss = Forward::new(model, inputs, options, None)?.backward(&mut |index, gradient, part| {
+        if part.first {
+            sums[index] = gradient.shallow_clone();
         } else {
-            sums.iter_mut().zip(&gradients).for_each(|(sum, gradient)| drop(sum.g_add_(gradient)));
+            let _ = sums[index].g_add_(gradient);
         }
-    }
-    for (parameter, sum) in model.parameters.list.iter().zip(&mut sums) {
-        let direct = match parameter.name.as_str() {
-            "logit_scale" => &of_features.scale,
-            "logit_bias" => &of_features.bias,
-            _ => &None,
+    })?;
+    Ok((loss, sums))
+}
+
+/// A batch whose loss is known, and which is not walked back yet.
+///
+/// The activations of one part of it alone are in memory (Gao et al. 2021, "Scaling deep contrastive learning batch
+/// size under memory limited setup", section 3): embeddings of all parts without a graph; the loss and its gradients
+/// with respect to them, once; then each part again, walked back from those. Costs one more forward pass of the
+/// towers. They draw no random numbers, so the second pass sees what the first saw. One part alone keeps its
+/// activations, and needs no second pass: that is a rank's share of a batch that is not taken in parts.
+pub struct Forward<'a> {
+    model: &'a Clip,
+    inputs: &'a Inputs,
+    parts: i64,
+    /// Embeddings with their graph, of a batch in one part.
+    only: Option<(Tensor, Tensor)>,
+    of_features: Gradients,
+}
+
+impl<'a> Forward<'a> {
+    /// With `ranks` the batch is that of all of them: `inputs` are this one's pairs, and L is that of all.
+    pub fn new(
+        model: &'a Clip,
+        inputs: &'a Inputs,
+        options: StepOptions,
+        ranks: Option<&dyn Comm>,
+    ) -> Result<Forward<'a>, LossError> {
+        let batch = inputs.ends.size()[0];
+        let parts = i64::try_from(options.accum_freq).unwrap_or(batch).clamp(1, batch);
+        let only = (parts == 1).then(|| model.forward(inputs));
+        let (images, texts) = if let Some((images, texts)) = &only {
+            (images.detach(), texts.detach())
+        } else {
+            let (images, texts): (Vec<Tensor>, Vec<Tensor>) =
+                tch::no_grad(|| bounds(batch, parts).map(|(from, to)| model.forward(&inputs.rows(from, to))).unzip());
+            (Tensor::cat(&images, 0), Tensor::cat(&texts, 0))
         };
-        if let Some(gradient) = direct {
-            *sum = gradient.view(&parameter.shape[..]);
-        }
+        let of_features = loss::contrastive_gradients(&images, &texts, model.logits(), options, ranks)?;
+        Ok(Forward { model, inputs, parts, only, of_features })
     }
-    Ok((of_features.loss, sums))
+
+    /// Walks back, part after part, and gives L, shape (). Of several ranks each gives its own gradients, which are to
+    /// be summed over ranks.
+    pub fn backward(mut self, take: &mut Take<'_>) -> Result<Tensor, LossError> {
+        let (model, of_features) = (self.model, &self.of_features);
+        let leaves = leaves(model);
+        // The loss's own for `logit_scale` and `logit_bias`, which stand beside the towers.
+        let list = &model.parameters.list;
+        let direct = list.iter().map(|parameter| {
+            let gradient = match parameter.name.as_str() {
+                "logit_scale" => &of_features.scale,
+                "logit_bias" => &of_features.bias,
+                _ => &None,
+            };
+            gradient.as_ref().map(|gradient| gradient.view(&parameter.shape[..]))
+        });
+        let mut direct: Vec<Option<Tensor>> = direct.collect();
+        for (from, to) in bounds(self.inputs.ends.size()[0], self.parts) {
+            let rows =
+                |gradient: &Option<Tensor>| gradient.as_ref().map(|gradient| gradient.narrow(0, from, to - from));
+            let of_part = Gradients {
+                loss: of_features.loss.shallow_clone(),
+                images: rows(&of_features.images),
+                texts: rows(&of_features.texts),
+                scale: None,
+                bias: None,
+            };
+            let (images, texts) = self.only.take().unwrap_or_else(|| model.forward(&self.inputs.rows(from, to)));
+            // The scale does not enter the surrogate; times 0 it has a gradient all the same.
+            let surrogate = of_part.surrogate(&images, &texts) + &model.logit_scale * 0.0;
+            drop((images, texts, of_part));
+            let part = Part { first: from == 0, last: to == self.inputs.ends.size()[0] };
+            kernels::backward(&with_bias(model, surrogate), &leaves, &mut |index, gradient| {
+                let direct = direct[index].take();
+                take(index, direct.as_ref().unwrap_or(gradient), part);
+            })?;
+        }
+        Ok(self.of_features.loss)
+    }
+}
+
+/// First row and the one after the last of each part.
+fn bounds(batch: i64, parts: i64) -> impl Iterator<Item = (i64, i64)> {
+    (0..parts).map(move |part| (batch * part / parts, batch * (part + 1) / parts))
 }
 
 /// A parameter that the loss does not depend on has the gradient 0, but `run_backward` has to find it.
 fn with_bias(model: &Clip, loss: Tensor) -> Tensor {
     match &model.logit_bias {
-        Some(bias) => loss + bias.sum(Kind::Float) * 0.0,
+        Some(bias) => loss + bias.sum(bias.kind()) * 0.0,
         None => loss,
     }
 }
@@ -116,9 +155,11 @@ fn with_bias(model: &Clip, loss: Tensor) -> Tensor {
 fn leaves(model: &Clip) -> Vec<&Tensor> {
     model.parameters.list.iter().map(|parameter| &parameter.tensor).collect()
 }
+
 #[cfg(test)]
 mod tests {
     use protocol::ModelConfig;
+    use tch::Kind;
 
     use super::*;
 
@@ -139,11 +180,11 @@ mod tests {
     fn parts_and_either_loss_give_the_gradients_of_the_whole_batch() {
         let (model, inputs) = model_and_inputs();
         let options = |loss, accum_freq| StepOptions { loss, compute: Compute::Automatic, accum_freq };
-        let (loss, gradients) = gradients(&model, &inputs, options(Loss::Reference, 1), None).expect("a step");
+        let (loss, gradients) = gradients(&model, &inputs, options(Loss::Reference, 1)).expect("a step");
         for (by, parts) in
             [(Loss::Fused, 1), (Loss::Fused, 2), (Loss::Fused, 3), (Loss::Fused, 12), (Loss::Reference, 4)]
         {
-            let (found, parted) = super::gradients(&model, &inputs, options(by, parts), None).expect("a step");
+            let (found, parted) = super::gradients(&model, &inputs, options(by, parts)).expect("a step");
             let off = (&found - &loss).abs().double_value(&[]) / loss.double_value(&[]);
             assert!(off < 1e-6, "{by:?} in {parts} parts: loss {off}");
             assert_eq!(parted.len(), gradients.len());

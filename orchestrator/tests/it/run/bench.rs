@@ -99,6 +99,11 @@ finished() {{ echo '{{\"event\": \"finished\", \"samples_seen\": 64, \"train_sec
         self.project.output(args)
     }
 
+    /// `sweep` in the project, to be started.
+    pub(super) fn command(&self, args: &[&str]) -> Command {
+        self.project.sweep(args)
+    }
+
     /// Starts `sweep launch SPEC` with faults.
     pub(super) fn launch_spec(&self, spec: &str, fault: &str) -> Launch {
         self.launch_with(spec, fault, &[])
@@ -179,6 +184,12 @@ finished() {{ echo '{{\"event\": \"finished\", \"samples_seen\": 64, \"train_sec
             connection.execute(sql).await.expect("it is right");
             connection
         })
+    }
+
+    /// Commits what [`Bench::hold`] left open.
+    pub(super) fn release(&self, mut connection: sqlx::PgConnection) {
+        use sqlx::Executor;
+        self.runtime.block_on(connection.execute("COMMIT")).expect("it commits");
     }
 
     /// Waits until SQL gives a row, and gives the first value.

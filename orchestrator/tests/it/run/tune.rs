@@ -1,5 +1,8 @@
 //! Ladders of learning rates: run first, chosen from once, whatever is killed; the cells are planned with the choice.
 
+use std::fs::Permissions;
+use std::os::unix::fs::PermissionsExt;
+
 use super::bench::{Bench, Launch};
 use crate::harness::transcript;
 
@@ -139,4 +142,80 @@ fn rungs_that_diverge_are_left_out_and_too_few_choose_nothing() {
     bench.change_spec(&[("lr_max: 1.5e-3", "lr_max: 1"), ("tune: {", "tune: {metric: loss@7, ")]);
     let ended = transcript(&bench.launch("").wait());
     assert!(ended.contains("measured is val/loss@1024"), "{ended}");
+}
+
+/// A shell runner that passes its jobs on, but for those with the largest learning rate while the file `no-memory` lies
+/// in the project.
+fn without_memory(bench: &Bench) {
+    let synthetic = std::path::Path::new(env!("CARGO_BIN_EXE_sweep")).with_file_name("synthetic-runner");
+    let synthetic = synthetic.display();
+    let text = format!(
+        "#!/bin/sh
+if [ \"$1\" = describe ]; then {synthetic} describe | sed 's/\"serve\": *true/\"serve\":false/'; exit 0; fi
+if [ -e {0}/no-memory ] && grep -q '\"lr\": *0.004' \"$3\"; then echo 'no memory' >&2; exit 1; fi
+exec {synthetic} \"$@\"
+",
+        bench.path().display()
+    );
+    let path = bench.path().join("runner.sh");
+    std::fs::write(&path, text).expect("the project can be written to");
+    std::fs::set_permissions(&path, Permissions::from_mode(0o755)).expect("the file is ours");
+    std::fs::write(bench.path().join("no-memory"), "").expect("the project can be written to");
+}
+
+#[test]
+fn a_rung_that_is_retried_with_success_renews_the_choice() {
+    let spec = SPEC.replace("runner: synthetic", "runner: ./runner.sh").replace("seeds: 2", "seeds: 1");
+    let bench = Bench::new(&format!("{spec}limits: {{retries: 0}}\n"));
+    without_memory(&bench);
+    let said = bench.finish();
+    let hint = "hint: a rung that failed for want of memory or a node: `sweep retry tiny-tune`, and the next launch chooses anew";
+    assert!(said.contains("of 3 rungs, 1 failed") && said.contains(hint), "{said}");
+    let small =
+        "SELECT concat_ws(' ', t.factor, open, count(r.measured)) FROM tuning t JOIN tuning_rung r USING (tuning_id)
+                 WHERE model = 'cpu-w32-l2' GROUP BY t.factor, open";
+    assert_eq!(bench.ask(small), ["2 higher failed 2"]);
+    let attempts = bench.ask("SELECT count(*)::text FROM attempt");
+    // What failed stays as it is, and so does the choice.
+    bench.finish();
+    assert_eq!(bench.ask("SELECT count(*)::text FROM attempt"), attempts);
+
+    std::fs::remove_file(bench.path().join("no-memory")).expect("it is there");
+    let retried = bench.sweep(&["retry", "tiny-tune"]);
+    assert!(retried.status.success(), "{}", transcript(&retried));
+    let plan = transcript(&bench.sweep(&["plan", "sweep.yaml"]));
+    assert!(plan.contains("not chosen yet"), "{plan}");
+    let said = bench.finish();
+    assert!(said.contains("the ladder: ") && !said.contains("failed"), "{said}");
+    assert_eq!(bench.ask(small), ["4 highest 3"]);
+    assert_eq!(bench.ask(CELLS), TUNED);
+    bench.finish();
+    assert_eq!(bench.ask(small), ["4 highest 3"]);
+}
+
+#[test]
+fn advice_adds_a_model_that_is_new_to_the_ladder_and_moves_no_ladder() {
+    let bench = Bench::new(&SPEC.replace("delay: 4", "delay: 0"));
+    bench.finish();
+    let advise = |more: &[&str]| {
+        let place = ["--metric", "val/loss@1024", "--model", "cpu-w96-l4", "--samples", "20480", "--data", "500"];
+        let how = ["--law", "power", "--resamples", "10", "--budget", "1e9", "--jobs", "1", "--no-replicates"];
+        transcript(&bench.sweep(&[&["advise", "sweep.yaml"], &place[..], &how, more].concat()))
+    };
+    let new = ["--candidates-model", "cpu-w96-l4", "--candidates-samples", "5120", "-o", "next.yaml"];
+    let said = advise(&new);
+    assert!(said.starts_with("exit: 0"), "{said}");
+    let new_to_ladder =
+        "`cpu-w96-l4` with 500 unique samples is new to the ladder (`tune`): a launch runs 6 jobs for it first";
+    assert!(said.contains(new_to_ladder), "{said}");
+    let ended = transcript(&bench.launch_spec("next.yaml", "").wait());
+    assert!(ended.starts_with("exit: 0") && ended.contains("tuned: cpu-w96-l4"), "{ended}");
+    assert_eq!(bench.ask(CELLS)[..4], TUNED);
+    assert_eq!(bench.ask(CELLS).len(), 5);
+
+    let said = advise(&["--candidates-model", "cpu-w32-l2", "--candidates-samples", "640", "-o", "other.yaml"]);
+    let flat = said.split_whitespace().collect::<Vec<_>>().join(" ");
+    let moves = "fewer samples seen than the ladder (`tune`) of `cpu-w32-l2` with 500 unique samples";
+    assert!(said.starts_with("exit: 2") && flat.contains(moves) && flat.contains("ask for at least 1,280"), "{said}");
+    assert!(!bench.path().join("other.yaml").exists());
 }

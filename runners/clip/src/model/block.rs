@@ -2,7 +2,7 @@
 
 use tch::{Kind, Tensor};
 
-use super::{Activation, LayerNorm, declare, linear};
+use super::{Activation, LayerNorm, declare, linear, wide};
 use crate::parameters::{Declaration, Init, Parameters};
 
 /// Sizes of a block that its weights alone do not tell.
@@ -128,7 +128,7 @@ impl Block {
             Some(hidden) => scores.masked_fill(hidden, f64::NEG_INFINITY),
             None => scores,
         };
-        let weights = scores.softmax(-1, Kind::Float).to_kind(key_value[1].kind());
+        let weights = scores.softmax(-1, wide(scores.kind())).to_kind(key_value[1].kind());
         let mixed = weights.matmul(&key_value[1]).reshape([-1, width]);
         self.mlp(&self.attended(&x.index_select(0, rows), &mixed))
     }

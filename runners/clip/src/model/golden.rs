@@ -59,14 +59,14 @@ fn embeddings_and_gradients_are_those_of_open_clip() {
         let loss = reference(&images, &texts, &model.logit_scale).double_value(&[]);
         assert!((loss / case.loss - 1.0).abs() < 1e-5, "{name}: loss {loss}, {} expected", case.loss);
         for options in [options(Loss::Reference, 1), options(Loss::Fused, 1), options(Loss::Fused, 3)] {
-            let (_, gradients) = step::gradients(&model, &inputs(&case, 0), options, None).expect("a step");
+            let (_, gradients) = step::gradients(&model, &inputs(&case, 0), options).expect("a step");
             let squares: f64 = gradients.iter().map(|g| g.square().sum(Kind::Double).double_value(&[])).sum();
             let off = (squares.sqrt() / case.gradient_norm - 1.0).abs();
             assert!(off < 1e-5, "{name}, {options:?}: gradient norm off by {off}");
         }
         for options in [options(Loss::Siglip, 1), options(Loss::Siglip, 3)] {
             let Some(sigmoid) = &case.sigmoid else { continue };
-            let (loss, gradients) = step::gradients(&model, &inputs(&case, 0), options, None).expect("a step");
+            let (loss, gradients) = step::gradients(&model, &inputs(&case, 0), options).expect("a step");
             let off = (loss.double_value(&[]) / sigmoid.loss - 1.0).abs();
             assert!(off < 1e-5, "{name}, {options:?}: loss off by {off}");
             let squares: f64 = gradients.iter().map(|g| g.square().sum(Kind::Double).double_value(&[])).sum();
@@ -95,7 +95,7 @@ fn fifty_steps(name: &str, case: &Case, by: Loss, losses: &[f64]) {
     let recipe = recipe();
     for (step, expected) in losses.iter().enumerate() {
         let inputs = inputs(case, step);
-        let (loss, gradients) = step::gradients(&model, &inputs, options(by, 1), None).expect("a step");
+        let (loss, gradients) = step::gradients(&model, &inputs, options(by, 1)).expect("a step");
         optimizer.step(&mut model.parameters, &gradients, &recipe, recipe.lr, 1);
         model.clamp_logit_scale();
         let off = (loss.double_value(&[]) - expected).abs() / expected.max(1.0);

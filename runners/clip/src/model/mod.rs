@@ -76,18 +76,23 @@ impl Clip {
     /// # Panics
     /// If the number of parameters is not what [`ModelConfig::size`] says: planner and runner would disagree.
     pub fn new(config: &ModelConfig, precision: Precision, seed: u64, device: Device) -> Clip {
+        let products = match precision {
+            Precision::Fp32 => Kind::Float,
+            Precision::AmpBf16 => Kind::BFloat16,
+        };
+        Clip::of_kinds(config, Kind::Float, products, seed, device)
+    }
+
+    /// With weights and activations of one kind, and factors of matrix products (`kind`) of another.
+    pub(crate) fn of_kinds(config: &ModelConfig, stored: Kind, kind: Kind, seed: u64, device: Device) -> Clip {
         let scalar = if config.nonscalar_logit_scale { &[1][..] } else { &[] };
         let logit_scale = config.init_logit_scale.unwrap_or_else(|| (1.0_f64 / 0.07).ln());
         let mut declarations = vec![declare("logit_scale", scalar, Init::Constant(logit_scale))];
         declarations.extend(config.init_logit_bias.map(|bias| declare("logit_bias", scalar, Init::Constant(bias))));
         declarations.extend(image::declarations(config));
         declarations.extend(text::declarations(config));
-        let parameters = Parameters::new(declarations, seed, device);
+        let parameters = Parameters::of_kind(declarations, stored, seed, device);
         assert_eq!(parameters.count(), config.size().parameters(), "parameters built against the closed form");
-        let kind = match precision {
-            Precision::Fp32 => Kind::Float,
-            Precision::AmpBf16 => Kind::BFloat16,
-        };
         let image = ImageTower::new(config, &parameters, kind);
         let text = TextTower::new(config, &parameters, kind);
         let logit_scale = parameters.get("logit_scale");
@@ -148,9 +153,14 @@ fn declare(name: impl Into<String>, shape: &[i64], init: Init) -> Declaration {
     Declaration { name: name.into(), shape: shape.to_vec(), init }
 }
 
+/// What sums are of: fp32, or what is wider.
+fn wide(kind: Kind) -> Kind {
+    if kind == Kind::Double { Kind::Double } else { Kind::Float }
+}
+
 /// Rows of unit length, fp32 (`F.normalize`, eps 1e-12).
 fn normalise(features: &Tensor) -> Tensor {
-    let features = features.to_kind(Kind::Float);
+    let features = features.to_kind(wide(features.kind()));
     let norm = features.square().sum_dim_intlist(&[-1_i64][..], true, None).sqrt().clamp_min(1e-12);
     features / norm
 }

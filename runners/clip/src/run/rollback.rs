@@ -111,7 +111,51 @@ impl Rollback {
     }
 }
 
+/// A panic, by which libtorch's errors come (out of memory), passes by where errors have what was kept told.
+impl Drop for Rollback {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            // The job fails with the panic's words, whether anybody reads or not.
+            let _ = self.tell_all();
+        }
+    }
+}
+
 /// A copy in the machine's own memory.
 fn kept(tensor: &Tensor) -> Tensor {
     tensor.detach().to_device(Device::Cpu).copy()
+}
+
+#[cfg(test)]
+mod tests {
+    use std::process::Command;
+
+    use super::*;
+
+    const ALONE: &str = "SWEEP_TEST_PANICS";
+
+    /// Panics with an event kept: by itself, or, asked to, in a process whose output is read.
+    #[test]
+    fn a_panic_does_not_lose_what_was_kept() {
+        if std::env::var_os(ALONE).is_none() {
+            let mut again = Command::new(std::env::current_exe().expect("a test"));
+            again.args(["--exact", "run::rollback::tests::a_panic_does_not_lose_what_was_kept", "--nocapture"]);
+            let output = again.env(ALONE, "1").output().expect("it starts");
+            let said = String::from_utf8_lossy(&output.stdout);
+            assert!(!output.status.success() && said.contains(r#"{"event":"step","step":3"#), "{said}");
+            return;
+        }
+        let none = || Tensor::zeros([1], (tch::Kind::Float, Device::Cpu));
+        let position = Position { step: 3, samples_seen: 30, evaluated_samples: None };
+        let mut rollback = Rollback {
+            position: Position::default(),
+            history: History::default(),
+            parameters: none(),
+            moments: [none(), none()],
+            held: Vec::new(),
+        };
+        let event = Event::Step { step: 3, samples_seen: 30, loss: 1.0, metrics: std::collections::BTreeMap::new() };
+        rollback.tell(event, position).expect("it is kept");
+        panic!("not enough memory");
+    }
 }
