@@ -60,7 +60,7 @@ cp LICENSE NOTICE CHANGELOG.md "$folder/"
 cp scripts/dist-README.md "$folder/README.md"
 python3 scripts/licences.py "$folder/licenses" >&2
 # What is in the programs and no crate: the figures' font, headers of libtorch, Rust's own library.
-cp orchestrator/src/report/figures/font/OFL.txt "$folder/licenses/"
+cp orchestrator/report/src/figures/font/OFL.txt "$folder/licenses/"
 mkdir "$folder/licenses/torch" "$folder/licenses/rust"
 cp "$packages"/torch-*.dist-info/licenses/LICENSE "$packages"/torch-*.dist-info/licenses/NOTICE "$folder/licenses/torch/"
 for file in "$(rustc --print sysroot)"/share/doc/rust/{COPYRIGHT-library.html,licenses}; do
