@@ -5,6 +5,7 @@ import importlib.util
 import json
 import pathlib
 import re
+import signal
 import sys
 
 from openclip_runner import NAME, REVISION, events
@@ -73,7 +74,11 @@ def main():
         print(json.dumps(describe()))
         return 0
     events.take_standard_output()
-    return run(arguments.job)
+    code = run(arguments.job)
+    # As it leaves, Python puts the default actions back in place of handlers: a second stop would kill it, and 75 be lost.
+    for number in (signal.SIGTERM, signal.SIGUSR1):
+        signal.signal(number, signal.SIG_IGN)
+    return code
 
 
 if __name__ == "__main__":

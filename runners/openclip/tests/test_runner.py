@@ -140,9 +140,11 @@ def test_a_stopped_job_goes_on_to_the_same_end(whole, spec, tmp_path):
     events = []
     for line in process.stdout:
         events.append(json.loads(line))
-        if events[-1].get("step") == 6:
+        if events[-1].get("step") == 6:  # Of the step, and of the checkpoint that follows.
             process.send_signal(signal.SIGTERM)
-    assert process.wait() == 75
+    while process.poll() is None:  # Further stops, however late, change nothing.
+        process.send_signal(signal.SIGTERM)
+    assert process.returncode == 75
     assert events[-1]["event"] == "checkpoint"
     code, rest = finish(write_job(tmp_path, spec, fence=2))
     assert code == 0
@@ -383,7 +385,7 @@ def run_ranks(folder, spec, count, fence=1, stop_at=None):
     events = []
     for line in processes[0].stdout:
         events.append(json.loads(line))
-        if stop_at and events[-1].get("step") == stop_at:
+        if stop_at and events[-1].get("step") == stop_at:  # Of the step, and of the checkpoint that follows.
             processes[1].send_signal(signal.SIGTERM)
     others = [process.communicate()[0] for process in processes[1:]]
     assert not any(others), "rank 0 alone speaks"
