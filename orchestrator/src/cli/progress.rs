@@ -126,10 +126,9 @@ impl Progress {
         if silent > 0 {
             self.line(&format!("done      {silent} more jobs"));
         }
-        let partly: f64 = running.iter().map(|job| job.share_done() * job.gmacs).sum();
-        let start = *self.gmacs_at_start.get_or_insert(totals.gmacs_done + partly);
-        let advanced = totals.gmacs_done + partly - start;
-        let left = totals.gmacs - totals.gmacs_done - partly;
+        let reached = totals.gmacs_reached(running);
+        let advanced = reached - *self.gmacs_at_start.get_or_insert(reached);
+        let left = totals.gmacs - reached;
         let eta = (advanced > 0.0 && to_store == 0).then(|| self.begun.elapsed().as_secs_f64() / advanced * left);
         let counts = &totals.counts;
         let state = format!(

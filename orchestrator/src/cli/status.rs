@@ -9,7 +9,7 @@ use super::output::{self, Exit, Failure, data, say};
 use super::progress::{short, time};
 use super::slurm;
 use crate::backend::{QueueWord, SlurmBackend};
-use crate::schedule::{SILENT_SECS, STALE_SECS};
+use crate::schedule::{QUIET_SECS, SILENT_SECS};
 use crate::store::{JobProgress, ProgressFilter, StateCounts, Store, SweepSummary, Tuning};
 
 /// Options of `sweep status`.
@@ -264,7 +264,7 @@ fn queue_word<'a>(job: &JobProgress, queue: &'a Queue) -> Option<&'a QueueWord> 
 fn warn_of_silence(jobs: &[JobProgress]) {
     let mut hosts: Vec<(&str, f64)> = Vec::new();
     for job in jobs {
-        let Some(silent) = job.silent_secs.filter(|&secs| secs >= 3.0 * STALE_SECS) else { continue };
+        let Some(silent) = job.silent_secs.filter(|&secs| secs >= QUIET_SECS) else { continue };
         let host = job.host.as_deref().unwrap_or("unknown");
         match hosts.iter_mut().find(|(name, _)| *name == host) {
             Some((_, longest)) => *longest = longest.max(silent),

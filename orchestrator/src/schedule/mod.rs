@@ -6,7 +6,7 @@ pub mod driver;
 mod policy;
 mod scheduler;
 
-pub use policy::{Policy, SILENT_SECS, STALE_SECS};
+pub use policy::{Policy, QUIET_SECS, SILENT_SECS, STALE_SECS};
 pub use scheduler::{Action, AttemptPhase, AttemptView, Input, JobPhase, JobView, Scheduler};
 
 #[cfg(test)]

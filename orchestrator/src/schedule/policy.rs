@@ -5,6 +5,8 @@ use crate::store::Ending;
 
 /// Workers beat every 3 seconds: three beats are missed.
 pub const STALE_SECS: f64 = 10.0;
+/// Silent for so long, people are told of it.
+pub const QUIET_SECS: f64 = 3.0 * STALE_SECS;
 /// Hosts that are gone for good don't say so.
 pub const SILENT_SECS: f64 = 300.0;
 

@@ -109,10 +109,11 @@ pub(super) async fn observations(site: &Site, wanted: &Wanted) -> Result<Vec<Obs
             checkpoints: false,
         };
         let _permit = site.readers.acquire().await.expect("nobody closes it");
-        let rows = site.store.observations(&of).await.map_err(|error| {
-            let hint = error.hint().map(|hint| format!(" ({hint})")).unwrap_or_default();
-            Refusal { status: StatusCode::SERVICE_UNAVAILABLE, words: format!("{error}{hint}.") }
-        })?;
+        let rows = site
+            .store
+            .observations(&of)
+            .await
+            .map_err(|error| Refusal::unavailable(&error, error.hint().as_deref()))?;
         let known = rows.iter().filter(|row| row.compute.is_finite()).count();
         if 2 * known >= rows.len() {
             return Ok(rows);

@@ -39,7 +39,7 @@ use crate::store::sql::SqlError;
 
 use live::{Feed, Topic};
 pub use next::{Advise, Next, NextJob};
-use page::Refusal;
+use page::{Refusal, hinted};
 use rows::Rows;
 
 /// How long a query of a page may run.
@@ -175,20 +175,18 @@ impl Site {
 }
 
 fn refused(error: &SqlError) -> Refusal {
-    let (status, mut words) = match error {
-        SqlError::Store(error) => {
-            let hint = error.hint().map(|hint| format!(" ({hint})")).unwrap_or_default();
-            (StatusCode::SERVICE_UNAVAILABLE, format!("{error}{hint}."))
+    let mut refusal = match error {
+        SqlError::Store(error) => Refusal::unavailable(error, error.hint().as_deref()),
+        SqlError::Timeout(_) => {
+            Refusal { status: StatusCode::SERVICE_UNAVAILABLE, words: format!("{error}; ask for less.") }
         }
-        SqlError::Timeout(_) => (StatusCode::SERVICE_UNAVAILABLE, format!("{error}; ask for less.")),
         SqlError::Refused { message, hint, .. } => {
-            let hint = hint.as_ref().map(|hint| format!(" ({hint})")).unwrap_or_default();
-            (StatusCode::BAD_REQUEST, format!("The database refused the query: {message}{hint}."))
+            Refusal::bad(hinted(&format!("The database refused the query: {message}"), hint.as_deref()))
         }
-        SqlError::NotAQuery { .. } | SqlError::Decode { .. } => (StatusCode::BAD_REQUEST, format!("{error}.")),
+        SqlError::NotAQuery { .. } | SqlError::Decode { .. } => Refusal::bad(format!("{error}.")),
     };
     if let Some(source) = std::error::Error::source(error) {
-        words = format!("{words} {source}");
+        refusal.words = format!("{} {source}", refusal.words);
     }
-    Refusal { status, words }
+    refusal
 }

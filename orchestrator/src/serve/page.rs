@@ -1,5 +1,7 @@
 //! What all pages share: head, navigation, messages.
 
+use std::fmt::Display;
+
 use axum::http::StatusCode;
 use axum::response::{Html, IntoResponse, Response};
 use maud::{DOCTYPE, Markup, html};
@@ -51,9 +53,19 @@ impl Refusal {
         Refusal { status: StatusCode::NOT_FOUND, words: words.into() }
     }
 
+    pub(super) fn unavailable(error: &impl Display, hint: Option<&str>) -> Refusal {
+        Refusal { status: StatusCode::SERVICE_UNAVAILABLE, words: hinted(error, hint) }
+    }
+
     pub(super) fn bad(words: impl Into<String>) -> Refusal {
         Refusal { status: StatusCode::BAD_REQUEST, words: words.into() }
     }
+}
+
+/// What was wrong, with the way out where one is known.
+pub(super) fn hinted(words: &impl Display, hint: Option<&str>) -> String {
+    let hint = hint.map(|hint| format!(" ({hint})")).unwrap_or_default();
+    format!("{words}{hint}.")
 }
 
 impl IntoResponse for Refusal {

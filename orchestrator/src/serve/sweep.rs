@@ -13,7 +13,7 @@ use super::plot::{Curve, spark};
 use super::rows::{Rows, query_of};
 use super::{Site, laws, sweeps};
 use crate::report::number::{compact, duration, significant};
-use crate::store::page::{CURVES, Table, Wanted};
+use crate::store::page::{CURVES, SILENT_SECS, Table, Wanted};
 
 /// Tables that change while a sweep runs.
 pub(super) const LIVE: [Table; 4] = [Table::Sweeps, Table::Running, Table::Curves, Table::Attempts];
@@ -135,7 +135,7 @@ fn running_job(running: &Rows, row: usize, losses: &BTreeMap<&str, Vec<(f64, f64
         (running.real(row, "samples_total").unwrap_or(0.0), running.real(row, "samples_seen").unwrap_or(0.0));
     let rate = running.real(row, "samples_per_sec").filter(|rate| *rate > 0.0 && rate.is_finite());
     let points = losses.get(key).map(Vec::as_slice).unwrap_or_default();
-    let silent = running.real(row, "silent_secs").filter(|secs| *secs > 60.0);
+    let silent = running.real(row, "silent_secs").filter(|secs| *secs > SILENT_SECS);
     html! {
         li.card {
             div.head {

@@ -10,7 +10,7 @@ use super::Site;
 use super::page::{Refusal, page};
 use super::rows::{Rows, time};
 use crate::report::number::{compact, duration, significant};
-use crate::store::page::{Table, Wanted};
+use crate::store::page::{SILENT_SECS, Table, Wanted};
 
 pub(super) async fn sweeps(State(site): State<Arc<Site>>) -> Result<Html<String>, Refusal> {
     let rows = site.read_one(Table::Sweeps, &Wanted::default()).await?;
@@ -82,7 +82,7 @@ pub(super) fn health(rows: &Rows, row: usize) -> Markup {
     }
     let waits = count("pending") > 0 && count("live_attempts") == 0;
     let launcher = rows.real(row, "launcher_secs_ago");
-    if waits && launcher.is_none_or(|secs| secs > 60.0) {
+    if waits && launcher.is_none_or(|secs| secs > SILENT_SECS) {
         wrong.push("no launcher drives it".to_owned());
     }
     html! {
@@ -92,6 +92,6 @@ pub(super) fn health(rows: &Rows, row: usize) -> Markup {
         @else if waits { span.badge { "waiting" } }
         @else if count("jobs") == 0 { span.badge { "empty" } }
         @else { span.badge { "ended" } }
-        @if count("pending") + count("running") > 0 && launcher.is_some_and(|secs| secs <= 60.0) { span.quiet { " launcher seen " (compact(launcher.unwrap_or(0.0).max(0.0).round())) " s ago" } }
+        @if count("pending") + count("running") > 0 && launcher.is_some_and(|secs| secs <= SILENT_SECS) { span.quiet { " launcher seen " (compact(launcher.unwrap_or(0.0).max(0.0).round())) " s ago" } }
     }
 }

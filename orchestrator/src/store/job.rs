@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use super::{Store, StoreError, doing};
+use super::{JobProgress, Store, StoreError, doing};
 
 /// Number of jobs by state.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -28,6 +28,13 @@ pub struct Totals {
     pub gmacs_done: f64,
     /// Of all jobs.
     pub gmacs: f64,
+}
+
+impl Totals {
+    /// Forward GMACs x samples that are done, with those of jobs that run.
+    pub fn gmacs_reached<'a>(&self, running: impl IntoIterator<Item = &'a JobProgress>) -> f64 {
+        self.gmacs_done + running.into_iter().map(|job| job.share_done() * job.gmacs).sum::<f64>()
+    }
 }
 
 /// A job that people name by the first digits of its key.

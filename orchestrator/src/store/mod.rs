@@ -37,7 +37,7 @@ pub use attempt::{Claim, Ending, Energy, Orders, Predecessor};
 pub use checkpoint::CheckpointRow;
 pub use companion::{CheckpointOf, Companion, CompanionProgress, MeasurementRow};
 pub use curve::Point;
-pub use error::StoreError;
+pub use error::{StoreError, describe};
 pub use feed::{Cursor, FeedEntry, FeedFilter, FeedPage};
 pub use history::History;
 pub use job::{JobDetail, JobStory, StateCounts, Totals};

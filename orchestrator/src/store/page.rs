@@ -10,6 +10,8 @@ pub const CURVE_POINTS: usize = 120;
 pub const CURVES: usize = 48;
 /// Latest attempts and fits that it lists.
 const LATEST: usize = 200;
+/// Seconds without a sign of life after which the page says so of an attempt or a launcher.
+pub const SILENT_SECS: f64 = 60.0;
 /// Latest events that changed cells are looked for in.
 const EVENTS: usize = 1000;
 
@@ -135,19 +137,19 @@ impl Table {
     pub fn sql(self, wanted: &Wanted) -> Result<String, String> {
         let (sweep, against) = (literal(&wanted.sweep), literal(&wanted.against));
         let (dataset, metric) = metric_of(wanted);
-        let (last, curves, latest) = ((CURVE_POINTS - 1).to_string(), CURVES.to_string(), LATEST.to_string());
+        let (thinned, curves, latest) = (thinned(), CURVES.to_string(), LATEST.to_string());
         let of_sweeps = |text: &str| {
-            let ours = [("last", &*last), ("curves", &*curves), ("latest", &*latest)];
+            let ours = [("thinned", &*thinned), ("curves", &*curves), ("latest", &*latest)];
             let theirs = [("sweep", &*sweep), ("against", &*against), ("dataset", &*dataset), ("metric", &*metric)];
             fill(text, &[&ours[..], &theirs].concat())
         };
         let of_job = |text: &str| -> Result<String, String> {
             let job = job_row(wanted)?;
-            Ok(fill(text, &[("last", &*last), ("job", &*job)]))
+            Ok(fill(text, &[("thinned", &*thinned), ("job", &*job)]))
         };
         Ok(match self {
             Table::Names => "SELECT name AS sweep, question, source FROM sweep ORDER BY name".to_owned(),
-            Table::Sweeps => SWEEPS.to_owned(),
+            Table::Sweeps => fill(SWEEPS, &[("silent", &SILENT_SECS.to_string())]),
             Table::Jobs => jobs(wanted, ""),
             Table::Changed => jobs(
                 wanted,
@@ -229,7 +231,7 @@ live AS (
            sum(j.gmacs_samples * (a.samples_seen - j.parent_samples) / nullif(j.samples_seen, 0)) AS gmacs_partly,
            sum(j.gmacs_samples / nullif(j.samples_seen, 0) * (a.samples_seen - coalesce(a.resumed_from_samples, 0))
                / nullif(extract(epoch FROM now() - a.claimed_at)::float8, 0)) AS gmacs_per_sec,
-           count(*) FILTER (WHERE greatest(a.created_at, a.launched_at, a.claimed_at, a.heartbeat_at) < now() - interval '1 min') AS silent
+           count(*) FILTER (WHERE greatest(a.created_at, a.launched_at, a.claimed_at, a.heartbeat_at) < now() - interval '$silent s') AS silent
     FROM attempt a JOIN job j USING (job_id) JOIN sweep_job sj USING (job_id)
     WHERE a.state IN ('intent', 'launched', 'running') GROUP BY sj.sweep_id),
 cost AS (
@@ -304,20 +306,29 @@ a.attempt_id, j.job_key, j.model, a.state, a.backend, coalesce(a.node, a.host) A
        a.resumed_from_samples, a.created_at, a.ended_at, a.train_secs, a.exit_code, a.failure_kind, a.lost_to, a.reason
 FROM attempt a JOIN job j USING (job_id) JOIN sweep_job sj USING (job_id) JOIN sweep s USING (sweep_id)";
 
-/// At evenly spaced steps, each found by the index: as fast for a million rows as for a hundred.
+/// A metric `n` of an attempt `a` at evenly spaced steps, each found by the index: as fast for a million rows as for a
+/// hundred.
+fn thinned() -> String {
+    let last = CURVE_POINTS - 1;
+    format!(
+        "\
+CROSS JOIN LATERAL (SELECT min(m.step) AS first, max(m.step) AS last FROM metric m
+                    WHERE m.attempt_id = a.attempt_id AND m.metric_id = n.metric_id) range
+CROSS JOIN generate_series(0, {last}) part
+CROSS JOIN LATERAL (SELECT m.step, m.samples_seen, m.value FROM metric m
+                    WHERE m.attempt_id = a.attempt_id AND m.metric_id = n.metric_id
+                          AND m.step >= range.first + (range.last - range.first) * part / {last}
+                    ORDER BY m.step LIMIT 1) p"
+    )
+}
+
 const CURVES_SQL: &str = "\
 SELECT DISTINCT ON (live.position, live.job_key, p.step) live.job_key, p.samples_seen, p.value AS loss
 FROM (SELECT sj.position, j.job_id, j.job_key FROM attempt a JOIN job j USING (job_id) JOIN sweep_job sj USING (job_id)
       JOIN sweep s USING (sweep_id) WHERE a.state = 'running' AND s.name = $sweep ORDER BY sj.position LIMIT $curves) live
 JOIN attempt_current a USING (job_id)
 JOIN metric_name n ON n.name = 'loss'
-CROSS JOIN LATERAL (SELECT min(m.step) AS first, max(m.step) AS last FROM metric m
-                    WHERE m.attempt_id = a.attempt_id AND m.metric_id = n.metric_id) range
-CROSS JOIN generate_series(0, $last) part
-CROSS JOIN LATERAL (SELECT m.step, m.samples_seen, m.value FROM metric m
-                    WHERE m.attempt_id = a.attempt_id AND m.metric_id = n.metric_id
-                          AND m.step >= range.first + (range.last - range.first) * part / $last
-                    ORDER BY m.step LIMIT 1) p
+$thinned
 WHERE a.superseded_after_samples IS NULL OR p.samples_seen <= a.superseded_after_samples
 ORDER BY live.position, live.job_key, p.step, a.fence DESC";
 
@@ -365,13 +376,7 @@ const JOB_CURVES: &str = "\
 SELECT DISTINCT ON (n.name, p.step) n.name AS metric, p.step, p.samples_seen, p.value
 FROM attempt_current a
 CROSS JOIN metric_name n
-CROSS JOIN LATERAL (SELECT min(m.step) AS first, max(m.step) AS last FROM metric m
-                    WHERE m.attempt_id = a.attempt_id AND m.metric_id = n.metric_id) range
-CROSS JOIN generate_series(0, $last) part
-CROSS JOIN LATERAL (SELECT m.step, m.samples_seen, m.value FROM metric m
-                    WHERE m.attempt_id = a.attempt_id AND m.metric_id = n.metric_id
-                          AND m.step >= range.first + (range.last - range.first) * part / $last
-                    ORDER BY m.step LIMIT 1) p
+$thinned
 WHERE a.job_id = $job AND range.last IS NOT NULL
       AND (a.superseded_after_samples IS NULL OR p.samples_seen <= a.superseded_after_samples)
 ORDER BY n.name, p.step, a.fence DESC";

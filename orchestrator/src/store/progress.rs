@@ -78,10 +78,14 @@ impl JobProgress {
         self.samples_total.unwrap_or(0)
     }
 
+    /// Samples that it trains on itself, after its parent's; at least 1.
+    pub fn own_samples(&self) -> i64 {
+        (self.samples_of_ours() - self.parent_samples).max(1)
+    }
+
     /// How much of what it trains itself is done, 0 to 1.
     pub fn share_done(&self) -> f64 {
-        let own = (self.samples_of_ours() - self.parent_samples).max(1);
-        (self.samples_seen - self.parent_samples).max(0) as f64 / own as f64
+        (self.samples_seen - self.parent_samples).max(0) as f64 / self.own_samples() as f64
     }
 }
 

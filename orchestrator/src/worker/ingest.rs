@@ -12,7 +12,7 @@ use super::ship::{BATCH_EVENTS, Destination, RetryingStore};
 use super::spool::Tail;
 use super::supervise::{deliver, finished_in};
 use super::ticket::{self, EndReport, Ticket};
-use crate::store::{Claim, End, Ending, Energy, Orders, Store, StoreError};
+use crate::store::{Claim, End, Ending, Energy, Orders, Store, StoreError, describe};
 
 /// An attempt whose worker reaches no database.
 #[derive(Debug, Clone)]
@@ -151,7 +151,7 @@ impl Ingest {
                 Ok(true) => drop(ingested.ended.insert(token)),
                 Ok(false) => {}
                 Err(WorkerError::Store(error)) => return Err(error),
-                Err(error) => self.tell(&token, &super::log::describe(&error), &mut ingested),
+                Err(error) => self.tell(&token, &describe(&error), &mut ingested),
             }
         }
         Ok(ingested)
@@ -279,10 +279,7 @@ impl GrantError {
     fn of(error: WorkerError, token: &str) -> GrantError {
         match error {
             WorkerError::Store(error) => GrantError::Store(error),
-            error => GrantError::File {
-                token: token.to_owned(),
-                source: std::io::Error::other(super::log::describe(&error)),
-            },
+            error => GrantError::File { token: token.to_owned(), source: std::io::Error::other(describe(&error)) },
         }
     }
 }

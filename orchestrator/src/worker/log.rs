@@ -6,6 +6,8 @@ use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, PoisonError};
 
+use crate::store::describe;
+
 /// One line.
 pub(super) fn line(text: &str) {
     let now = chrono::Utc::now().format("%Y-%m-%dT%H:%M:%S%.3fZ");
@@ -34,16 +36,4 @@ pub(super) fn move_to_next_folder() {
 /// An error with its sources.
 pub(super) fn error(error: &dyn Error) {
     line(&describe(error));
-}
-
-/// An error and its sources in one line.
-pub(super) fn describe(error: &dyn Error) -> String {
-    let mut text = error.to_string();
-    let mut source = error.source();
-    while let Some(cause) = source {
-        text.push_str(": ");
-        text.push_str(&cause.to_string());
-        source = cause.source();
-    }
-    text
 }

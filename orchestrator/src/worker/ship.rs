@@ -12,7 +12,7 @@ use tokio::time::Instant;
 
 use super::spool::Tail;
 use super::{WorkerError, log};
-use crate::store::{Batch, Claim, End, Ending, Energy, NextRequest, Orders, Store, StoreError, Stored};
+use crate::store::{Batch, Claim, End, Ending, Energy, NextRequest, Orders, Store, StoreError, Stored, describe};
 
 /// Events of one transaction at most.
 pub(super) const BATCH_EVENTS: usize = 1000;
@@ -132,7 +132,7 @@ impl RetryingStore {
                 Ok(answer) => stored = answer,
                 Err(WorkerError::Store(error)) if error.refuses_data() && !part.is_empty() => {
                     if let [(line, event)] = part {
-                        let reason = log::describe(&error);
+                        let reason = describe(&error);
                         set_aside(&to.claim.folder, *line, event, &reason);
                         refused.get_or_insert(reason);
                         parts.push((&[], lines));

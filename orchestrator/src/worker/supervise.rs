@@ -16,7 +16,7 @@ use super::stop::StopSignal;
 use super::train::{RunnerSeat, train};
 use super::{Cli, SUPERSEDED, WorkerError, adopt, checkpoints, log, runner};
 use crate::events;
-use crate::store::{self, Batch, Claim, End, Ending, Energy, NextRequest, Store};
+use crate::store::{self, Batch, Claim, End, Ending, Energy, NextRequest, Store, describe};
 
 /// How long a worker that has nothing to train yet waits for the database.
 const CLAIM_LIMIT: Duration = Duration::from_mins(10);
@@ -118,7 +118,7 @@ fn is_away(error: &WorkerError) -> bool {
 
 /// The ending of an attempt that its worker could not go on with.
 pub(super) fn ending_of(error: &WorkerError) -> Ending {
-    let reason = log::describe(error);
+    let reason = describe(error);
     match error {
         WorkerError::File { source, path, .. } if is_disk_full(source) => {
             Ending::Stopped { reason: format!("{} of {}", Ending::NO_SPACE, path.display()) }

@@ -1,7 +1,7 @@
 //! Two sweeps side by side: their laws over one range, and where they cross.
 
 use super::law::{abscissa, along, limits};
-use super::subject::{axis_title, range};
+use super::subject::{BEYOND, axis_title, range};
 use super::words::{self, interval, minus};
 use super::{Drawing, Material, Subject, Table, Undrawable};
 use crate::figures::comparison::{self as figure, ComparisonFigure, ComparisonPanel, Family};
@@ -65,7 +65,7 @@ fn panel(of: Material<'_>, metric: &str) -> Result<(ComparisonPanel, Vec<String>
     options.seed = of.options.seed;
     let compared = if axis == Axis::C { Some(compare(of.fit, &other.fit, &options)?) } else { None };
     let family = |name: &str, subject: &Subject, fit: &Fit, held_out: &[Observation]| -> Result<Family, Undrawable> {
-        let mut curve = along(fit, axis, (low * 0.8, high * super::law::BEYOND))?;
+        let mut curve = along(fit, axis, (low * 0.8, high * BEYOND))?;
         if fit.jobs < JOBS_MIN {
             curve = curve.without_band();
         }

@@ -1,6 +1,6 @@
 //! A law over its points: along its own axis, or, for laws of several, what is best at each compute.
 
-use super::subject::{axis_title, range, steps};
+use super::subject::{BEYOND, axis_title, range, steps};
 use super::{Material, Undrawable, words};
 use crate::figures::data::{Curve, Law};
 use crate::figures::law::LawFigure;
@@ -11,8 +11,6 @@ use fit::{Axis, Fit, Input, LawName, Observation, Prediction};
 /// Points of a curve whose every ordinate is a search.
 const FRONTIER_STEPS: usize = 17;
 const STEPS: usize = 61;
-/// How far a law is drawn beyond its points.
-pub(super) const BEYOND: f64 = 10.0;
 
 /// The figure.
 pub fn figure(of: Material<'_>) -> Result<LawFigure, Undrawable> {

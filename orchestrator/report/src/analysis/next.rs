@@ -3,11 +3,9 @@
 use fit::advise::{Advice, AdviseOptions, Candidate, advise};
 use fit::{Axis, Convention, Fit, Input};
 
+use super::subject::BEYOND;
 use crate::number::compact;
 use crate::study::{Study, StudyJob};
-
-/// Beyond the compute of the largest run, to where the forecast is to narrow.
-pub const BEYOND: f64 = 10.0;
 
 /// A job and what it is expected to do.
 #[derive(Debug, Clone, PartialEq)]

@@ -1,7 +1,7 @@
 //! How far the choice of points moves a law and its forecast.
 
 use super::law::{abscissa, drawn};
-use super::subject::axis_title;
+use super::subject::{BEYOND, axis_title};
 use super::words::interval;
 use super::{Drawing, Material, Table, Undrawable};
 use crate::figures::policies::{self, PoliciesFigure, Policy};
@@ -38,7 +38,7 @@ pub fn draw(of: Material<'_>) -> Result<Drawing, Undrawable> {
     for (points, fit) in &fits {
         match fit {
             Ok(fit) => {
-                let law = drawn(fit, &points.to_string(), super::law::BEYOND)?;
+                let law = drawn(fit, &points.to_string(), BEYOND)?;
                 let forecast = fit.forecast(&of.target.input, Evaluation::AsObserved).law;
                 let forecast = of.subject.shown_interval(forecast);
                 rows.push(row(fit, *points, &forecast));

@@ -112,6 +112,9 @@ pub fn axis_title(axis: Axis, convention: Convention) -> String {
     }
 }
 
+/// Laws are drawn, and forecasts looked at, to so many times the compute of the largest run.
+pub(crate) const BEYOND: f64 = 10.0;
+
 /// A job that was not run.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Target {
@@ -131,7 +134,7 @@ impl Target {
         // Laws of one axis alone may have rows without compute.
         let largest =
             largest.or_else(|| observations.iter().max_by(|a, b| a.samples_seen.total_cmp(&b.samples_seen)))?;
-        let (at, half) = (largest.input(), 0.5 * 10f64.ln());
+        let (at, half) = (largest.input(), 0.5 * BEYOND.ln());
         Some(Target {
             name: "ten times the compute of the largest run".to_owned(),
             input: Input { ln_c: at.ln_c + 2.0 * half, ln_n: at.ln_n + half, ln_d: at.ln_d + half, ..at },

@@ -6,7 +6,8 @@ use std::fmt::Write as _;
 use fit::{Fit, Interval, JOBS_MIN, Response, Verdict};
 
 use super::Report;
-use crate::analysis::next::{BEYOND, next};
+use crate::analysis::next::next;
+use crate::analysis::subject::BEYOND;
 use crate::number::{shown_interval, significant};
 use crate::study::Panel;
 use crate::text::escape;

@@ -2,7 +2,7 @@
 
 use ratatui::termion::event::Key;
 
-use crate::schedule::STALE_SECS;
+use crate::schedule::QUIET_SECS;
 use crate::store::{Activity, JobProgress, LAUNCHER_SECS, Point, SweepSummary, Totals};
 
 /// Rows that page up and down move by.
@@ -225,15 +225,9 @@ impl View {
 
     /// Seconds until all is done at the speed of what runs now; `None`: nothing does.
     pub(super) fn secs_left(&self) -> Option<f64> {
-        let partly: f64 = self.running().map(|job| job.share_done() * job.gmacs).sum();
-        let left = self.totals.gmacs - self.totals.gmacs_done - partly;
-        let speed: f64 = self
-            .running()
-            .filter_map(|job| {
-                let own = (job.samples_of_ours() - job.parent_samples).max(1) as f64;
-                Some(job.samples_per_sec? * job.gmacs / own)
-            })
-            .sum();
+        let left = self.totals.gmacs - self.totals.gmacs_reached(self.running());
+        let speed: f64 =
+            self.running().filter_map(|job| Some(job.samples_per_sec? * job.gmacs / job.own_samples() as f64)).sum();
         (speed > 0.0 && left > 0.0).then(|| left / speed)
     }
 
@@ -249,7 +243,7 @@ impl View {
             None if open > 0 => troubles.push("no launcher".to_owned()),
             _ => {}
         }
-        let silent = self.running().filter(|job| job.silent_secs.is_some_and(|secs| secs >= 3.0 * STALE_SECS)).count();
+        let silent = self.running().filter(|job| job.silent_secs.is_some_and(|secs| secs >= QUIET_SECS)).count();
         if silent > 0 {
             troubles.push(format!("{silent} silent"));
         }

@@ -10,7 +10,7 @@ use tokio::sync::{mpsc, watch};
 use tokio::time::{Instant, sleep, sleep_until, timeout};
 
 use super::state::{Detail, Row, Snapshot, View, Wanted};
-use crate::store::{EndListener, JobProgress, ProgressFilter, Store, StoreError};
+use crate::store::{EndListener, JobProgress, ProgressFilter, Store, StoreError, describe};
 
 /// Between two looks at the database, if nothing is heard before; and after a hint.
 const LOOK_EVERY: Duration = Duration::from_secs(1);
@@ -152,15 +152,4 @@ fn tail(path: &Path) -> std::io::Result<String> {
         Some((_, whole)) if from > 0 => whole.to_owned(),
         _ => text.into_owned(),
     })
-}
-
-/// An error and its sources in one line.
-fn describe(error: &dyn std::error::Error) -> String {
-    let mut text = error.to_string();
-    let mut source = error.source();
-    while let Some(cause) = source {
-        text = format!("{text}: {cause}");
-        source = cause.source();
-    }
-    text
 }

@@ -22,7 +22,7 @@ use tokio::time::{Instant, sleep_until};
 
 use super::Scheduler;
 use crate::backend::{Backend, BackendError, LaunchRequest, WorkerId};
-use crate::store::{EndListener, JobProgress, KnownAttempt, Place, Store, StoreError, Totals};
+use crate::store::{EndListener, JobProgress, KnownAttempt, Place, Store, StoreError, Totals, describe};
 use display::Display;
 use round::{Round, RoundDriver};
 
@@ -279,15 +279,4 @@ async fn heard(listener: &mut Option<EndListener>) {
     if ends.next().await.is_err() {
         *listener = None;
     }
-}
-
-/// An error and its sources in one line.
-fn describe(error: &dyn std::error::Error) -> String {
-    let mut text = error.to_string();
-    let mut source = error.source();
-    while let Some(cause) = source {
-        text = format!("{text}: {cause}");
-        source = cause.source();
-    }
-    text
 }
