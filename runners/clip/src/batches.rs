@@ -9,6 +9,7 @@ use protocol::{Augmentation, VisionConfig};
 use rayon::prelude::*;
 
 use crate::augment::{self, Patches, View};
+use crate::model::CaptionLengths;
 use crate::order::{Draws, Order};
 use crate::tokenizer::Captions;
 
@@ -49,6 +50,8 @@ pub struct Batch {
     pub ends: Vec<i64>,
     /// (B, K + 1) rows of `patches` that are seen, the class token's first; empty: all of them.
     pub kept: Vec<i64>,
+    /// Of all captions that batches are drawn from.
+    pub lengths: Arc<CaptionLengths>,
 }
 
 impl Batch {
@@ -146,7 +149,7 @@ impl<D: Images + 'static> Source<D> {
         let (tokens, ends) = self.captions.gather(indices.iter().copied());
         let positions = start..start + size;
         let kept = positions.flat_map(|position| self.dropout.rows(self.seed, position)).collect();
-        Ok(Batch { patches, tokens, ends, kept })
+        Ok(Batch { patches, tokens, ends, kept, lengths: Arc::clone(self.captions.lengths()) })
     }
 }
 

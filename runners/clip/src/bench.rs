@@ -4,6 +4,7 @@ use std::io::Write;
 use std::net::TcpListener;
 use std::ops::Range;
 use std::process::Command;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use kernels::comm::TcpRing;
@@ -16,7 +17,7 @@ use tch::Tensor;
 use crate::batches::Batch;
 use crate::device;
 use crate::loss;
-use crate::model::Clip;
+use crate::model::{CaptionLengths, Clip};
 use crate::optimizer::{AdamW, learning_rate};
 use crate::order::Draws;
 use crate::ranks::{Ranks, Start};
@@ -35,9 +36,12 @@ pub struct BenchOptions {
     /// Samples a step.
     #[arg(long, default_value_t = 256)]
     pub batch: u64,
-    /// Tokens a caption, all of them used.
+    /// Longest caption, in tokens. Captions end anywhere up to it, as random ones do for OpenCLIP.
     #[arg(long, default_value_t = 16)]
     pub context: u64,
+    /// Captions that are as long as the context, all of them.
+    #[arg(long)]
+    pub full_captions: bool,
     /// Vocabulary.
     #[arg(long, default_value_t = 8192)]
     pub vocab: u64,
@@ -255,20 +259,20 @@ fn recipe(options: &BenchOptions, precision: Precision) -> Recipe {
     }
 }
 
-/// Noise for images, and captions that fill the whole context with their end token anywhere in it, as in OpenCLIP's
-/// step.
+/// Noise for images, and captions whose pooled token stands anywhere in the context, as OpenCLIP's does in random tokens.
 fn batch(options: &BenchOptions, config: &ModelConfig, model: &Clip) -> Batch {
     let mut draws = Draws::new(0, 0);
     let (vision, text) = (&config.vision_cfg, &config.text_cfg);
     let tokens = (vision.image_size / vision.patch_size).pow(2) as i64 + 1;
     let patches = options.batch as i64 * tokens * model.image.patch_values();
     let (context, vocabulary) = (text.context_length, text.vocab_size);
-    Batch {
-        patches: (0..patches).map(|_| (2.0 * draws.uniform() - 1.0) as f32).collect(),
-        tokens: (0..options.batch * context).map(|_| (draws.next_u64() % vocabulary) as i64).collect(),
-        kept: Vec::new(),
-        ends: (0..options.batch).map(|_| (draws.next_u64() % context) as i64).collect(),
-    }
+    let patches: Vec<f32> = (0..patches).map(|_| (2.0 * draws.uniform() - 1.0) as f32).collect();
+    let tokens = (0..options.batch * context).map(|_| (draws.next_u64() % vocabulary) as i64).collect();
+    let shortest = if options.full_captions { context } else { 1 };
+    let place = |draw: u64| (shortest - 1 + draw % (context + 1 - shortest)) as i64;
+    let ends = (0..options.batch).map(|_| place(draws.next_u64())).collect();
+    let lengths = Arc::new(CaptionLengths::new(shortest as usize..=context as usize));
+    Batch { patches, tokens, ends, kept: Vec::new(), lengths }
 }
 
 fn rows(batch: &Batch, rows: &Range<u64>) -> Batch {
@@ -282,5 +286,6 @@ fn rows(batch: &Batch, rows: &Range<u64>) -> Batch {
         tokens: of(&batch.tokens, pairs, rows),
         ends: of(&batch.ends, pairs, rows),
         kept: of(&batch.kept, pairs, rows),
+        lengths: Arc::clone(&batch.lengths),
     }
 }

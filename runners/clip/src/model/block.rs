@@ -2,6 +2,7 @@
 
 use tch::{Kind, Tensor};
 
+use super::lengths::{self, Group};
 use super::{Activation, LayerNorm, declare, linear, wide};
 use crate::parameters::{Declaration, Init, Parameters};
 
@@ -95,22 +96,25 @@ impl Block {
         }
     }
 
-    /// x (B T, W) of sequences of T tokens to (B T, W). `seen` (B, 1, T, T), in place of the shape's `causal`, is true
-    /// where a token may look.
-    pub(super) fn forward(&self, x: &Tensor, tokens: i64, seen: Option<&Tensor>) -> Tensor {
+    /// x (R, W) of the groups' sequences to (R, W). `seen` (B, 1, T, T) of a single group, in place of the shape's
+    /// `causal`, is true where a token may look.
+    pub(super) fn forward(&self, x: &Tensor, groups: &[Group], seen: Option<&Tensor>) -> Tensor {
         let BlockShape { width, heads, causal, kind, .. } = self.shape;
         let qkv = linear(&self.ln_1.forward(x), &self.in_proj.0, Some(&self.in_proj.1), kind);
-        // (3, B, heads, T, d), views all: the kernel reads strides.
-        let qkv = qkv.view([-1, tokens, 3, heads, width / heads]).permute([2, 0, 3, 1, 4]).unbind(0);
         let causal = causal && seen.is_none();
-        let mixed = Tensor::scaled_dot_product_attention(&qkv[0], &qkv[1], &qkv[2], seen, 0.0, causal, None, false);
-        let mixed = mixed.transpose(1, 2).reshape([-1, width]);
+        let of_group = |(group, qkv): (&Group, Tensor)| {
+            // (3, B, heads, T, d), views all: the kernel reads strides.
+            let qkv = qkv.view([-1, group.tokens, 3, heads, width / heads]).permute([2, 0, 3, 1, 4]).unbind(0);
+            let mixed = Tensor::scaled_dot_product_attention(&qkv[0], &qkv[1], &qkv[2], seen, 0.0, causal, None, false);
+            mixed.transpose(1, 2).reshape([-1, width])
+        };
+        let mixed = lengths::join(groups.iter().zip(lengths::split(&qkv, groups)).map(of_group).collect());
         self.mlp(&self.attended(x, &mixed))
     }
 
-    /// x (B T, W) to the pooled tokens' (B, W). `rows` (B) are the pooled tokens' rows in x, `hidden` (B, 1, 1, T), if
-    /// given, is true where a pooled token may not look.
-    pub(super) fn forward_pooled(&self, x: &Tensor, tokens: i64, rows: &Tensor, hidden: Option<&Tensor>) -> Tensor {
+    /// x (R, W) to the pooled tokens' (B, W), one of each sequence in order. `rows` (B) are their rows in x, `hidden`
+    /// (B, 1, 1, T) of each group, if given, is true where a pooled token may not look.
+    pub(super) fn forward_pooled(&self, x: &Tensor, groups: &[Group], rows: &Tensor, hidden: &[Tensor]) -> Tensor {
         let BlockShape { width, heads, kind, .. } = self.shape;
         let head_width = width / heads;
         let part = |rows_of_input: &Tensor, start: i64, rows_of_weight: i64| {
@@ -118,19 +122,23 @@ impl Block {
             linear(rows_of_input, &weight, Some(&self.in_proj.1.narrow(0, start, rows_of_weight)), kind)
         };
         let normed = self.ln_1.forward(x);
-        // (B, heads, 1, d)
-        let query = part(&normed.index_select(0, rows), 0, width).view([-1, heads, 1, head_width]);
-        // (2, B, heads, T, d)
-        let key_value = part(&normed, width, 2 * width);
-        let key_value = key_value.view([-1, tokens, 2, heads, head_width]).permute([2, 0, 3, 1, 4]).unbind(0);
-        let scores = (query * (head_width as f64).sqrt().recip()).matmul(&key_value[0].transpose(-2, -1));
-        let scores = match hidden {
-            Some(hidden) => scores.masked_fill(hidden, f64::NEG_INFINITY),
-            None => scores,
-        };
-        let weights = scores.softmax(-1, wide(scores.kind())).to_kind(key_value[1].kind());
-        let mixed = weights.matmul(&key_value[1]).reshape([-1, width]);
-        self.mlp(&self.attended(&x.index_select(0, rows), &mixed))
+        let query = part(&normed.index_select(0, rows), 0, width) * (head_width as f64).sqrt().recip();
+        let queries = lengths::split_sequences(&query, groups);
+        let keys_values = lengths::split(&part(&normed, width, 2 * width), groups);
+        let mut mixed = Vec::with_capacity(groups.len());
+        for (index, (group, (query, key_value))) in groups.iter().zip(queries.iter().zip(keys_values)).enumerate() {
+            let query = query.view([-1, heads, 1, head_width]);
+            // (2, B, heads, T, d)
+            let key_value = key_value.view([-1, group.tokens, 2, heads, head_width]).permute([2, 0, 3, 1, 4]).unbind(0);
+            let scores = query.matmul(&key_value[0].transpose(-2, -1));
+            let scores = match hidden.get(index) {
+                Some(hidden) => scores.masked_fill(hidden, f64::NEG_INFINITY),
+                None => scores,
+            };
+            let weights = scores.softmax(-1, wide(scores.kind())).to_kind(key_value[1].kind());
+            mixed.push(weights.matmul(&key_value[1]).reshape([-1, width]));
+        }
+        self.mlp(&self.attended(&x.index_select(0, rows), &lengths::join(mixed)))
     }
 
     fn attended(&self, x: &Tensor, mixed: &Tensor) -> Tensor {

@@ -5,6 +5,7 @@ use tch::{Device, Kind, Tensor};
 
 use super::attention_pool::{self, AttentionPool};
 use super::block::{self, Block, BlockInit, BlockShape};
+use super::lengths::Group;
 use super::{Activation, LayerNorm, declare, linear, normalise};
 use crate::parameters::{Declaration, Init, Parameters};
 
@@ -142,14 +143,15 @@ impl ImageTower {
     fn pooled(&self, mut x: Tensor, batch: i64, tokens: i64) -> Tensor {
         let one_token = self.attention_pool.is_none() && self.pool == ImagePool::Tok;
         let (last, rest) = self.blocks.split_last().expect("at least one layer");
+        let groups = [Group { sequences: batch, tokens }];
         for block in rest {
-            x = block.forward(&x, tokens, None);
+            x = block.forward(&x, &groups, None);
         }
         if one_token {
             let rows = Tensor::arange(batch, (Kind::Int64, x.device())) * tokens;
-            return self.ln_post.forward(&last.forward_pooled(&x, tokens, &rows, None));
+            return self.ln_post.forward(&last.forward_pooled(&x, &groups, &rows, &[]));
         }
-        let x = last.forward(&x, tokens, None).view([batch, tokens, -1]);
+        let x = last.forward(&x, &groups, None).view([batch, tokens, -1]);
         let mean = |x: &Tensor| x.mean_dim(1, false, None::<Kind>);
         match &self.attention_pool {
             Some(attention) => {

@@ -2,15 +2,18 @@
 //!
 //! Parameter names and shapes are those of OpenCLIP's state dict. Two things are computed differently and come out the
 //! same: where one token of a tower is pooled, its last block works out queries, MLP and residual for that one only
-//! (nothing else is read), and text under a causal mask is cut after the last token of a batch that is pooled (what
-//! follows is never seen).
+//! (nothing else is read), and text under a causal mask is cut behind the tokens that are pooled (what follows is never
+//! seen): captions of about the same length together, see [`CaptionLengths`].
 
 mod attention_pool;
 mod block;
 #[cfg(test)]
 mod golden;
 mod image;
+mod lengths;
 mod text;
+
+use std::sync::Arc;
 
 use protocol::{Approximate, ModelConfig, Precision};
 use tch::{Device, Kind, Tensor};
@@ -20,6 +23,7 @@ use crate::loss::LogitParameters;
 use crate::parameters::{Declaration, Init, Parameters};
 
 pub use image::ImageTower;
+pub use lengths::CaptionLengths;
 pub use text::TextTower;
 
 /// Largest `logit_scale`: ln 100 (Radford et al. 2021, section 2.5).
@@ -54,6 +58,8 @@ pub struct Inputs {
     pub ends: Tensor,
     /// (B, K + 1) rows of `patches` that are seen, the class token's first; `None`: all of them.
     pub kept: Option<Tensor>,
+    /// Of the captions that batches are drawn from.
+    pub lengths: Option<Arc<CaptionLengths>>,
 }
 
 impl Inputs {
@@ -66,6 +72,7 @@ impl Inputs {
             tokens: rows(&self.tokens),
             ends: rows(&self.ends),
             kept: self.kept.as_ref().map(rows),
+            lengths: self.lengths.clone(),
         }
     }
 }
@@ -124,6 +131,7 @@ impl Clip {
             patches: Tensor::from_slice(&batch.patches).view([size, -1, self.image.patch_values()]).to_device(device),
             tokens: Tensor::from_slice(&batch.tokens).view([size, -1]).to_device(device),
             ends: Tensor::from_slice(&batch.ends).to_device(device),
+            lengths: Some(Arc::clone(&batch.lengths)),
             kept: (!batch.kept.is_empty()).then(|| Tensor::from_slice(&batch.kept).view([size, -1]).to_device(device)),
         }
     }
@@ -132,7 +140,7 @@ impl Clip {
     pub fn forward(&self, inputs: &Inputs) -> (Tensor, Tensor) {
         (
             self.image.forward_kept(&inputs.patches, inputs.kept.as_ref()),
-            self.text.forward(&inputs.tokens, &inputs.ends),
+            self.text.forward(&inputs.tokens, &inputs.ends, inputs.lengths.as_deref()),
         )
     }
 

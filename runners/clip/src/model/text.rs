@@ -1,9 +1,10 @@
 //! Text tower: a pre-LN transformer, causal or not, of which one token is pooled (`TextTransformer`).
 
 use protocol::{ModelConfig, TextProjection};
-use tch::{Kind, Tensor};
+use tch::{Device, Kind, Tensor};
 
 use super::block::{self, Block, BlockInit, BlockShape};
+use super::lengths::{self, CaptionLengths, Group};
 use super::{Activation, LayerNorm, declare, linear, normalise};
 use crate::parameters::{Declaration, Init, Parameters};
 
@@ -108,23 +109,13 @@ impl TextTower {
 
     /// Token ids (B, X) and places of the pooled tokens (B) to unit embeddings (B, E). Under a causal mask without a
     /// class token X may be any length up to the context length that holds every pooled token; else it is the context
-    /// length.
-    pub fn forward(&self, tokens: &Tensor, ends: &Tensor) -> Tensor {
-        let batch = tokens.size()[0];
-        let width = self.positional_embedding.size()[1];
-        let mut x = Tensor::embedding(&self.token_embedding, tokens, -1, false, false);
-        if let Some(class) = &self.class_embedding {
-            x = Tensor::cat(&[x, class.view([1, 1, -1]).expand([batch, -1, -1], false)], 1);
-        }
-        let length = x.size()[1];
-        let mut x = (x + self.positional_embedding.narrow(0, 0, length)).view([-1, width]);
-        let (pooled, seen, hidden) = self.masks(tokens, ends, length);
-        let (last, rest) = self.blocks.split_last().expect("at least one layer");
-        for block in rest {
-            x = block.forward(&x, length, seen.as_ref());
-        }
-        let rows = Tensor::arange(batch, (Kind::Int64, x.device())) * length + pooled;
-        let pooled = self.ln_final.forward(&last.forward_pooled(&x, length, &rows, hidden.as_ref()));
+    /// length. `lengths` are those of the captions that batches are drawn from, if they are drawn from any.
+    pub fn forward(&self, tokens: &Tensor, ends: &Tensor, lengths: Option<&CaptionLengths>) -> Tensor {
+        let pooled = if self.class_embedding.is_none() && self.causal && tokens.device() == Device::Cpu {
+            self.pooled_by_length(tokens, ends, lengths)
+        } else {
+            self.pooled_at_one_length(tokens, ends)
+        };
         let projected = match &self.projection {
             Some((weight, bias)) => linear(&pooled, weight, bias.as_ref(), self.kind),
             None => pooled,
@@ -132,15 +123,73 @@ impl TextTower {
         normalise(&projected)
     }
 
+    /// The pooled tokens (B, W) after the last norm, each sequence about as long as its pooled token's place: of the same
+    /// value, as nothing looks behind it. A GPU, which would have to be waited for, takes all at one length.
+    fn pooled_by_length(&self, tokens: &Tensor, ends: &Tensor, expected: Option<&CaptionLengths>) -> Tensor {
+        let needed: Vec<i64> = Vec::try_from(&(ends + 1).contiguous()).expect("(B) of int64");
+        let (order, groups) = lengths::by_length(&needed, expected);
+        let order = Tensor::from_slice(&order);
+        // The longest caption that is expected may not be in this batch.
+        let longest = groups.last().map_or(0, |group| group.tokens);
+        let tokens = tokens.constant_pad_nd([0, (longest - tokens.size()[1]).max(0)]);
+        let (tokens, ends) = (tokens.index_select(0, &order), ends.index_select(0, &order));
+        let (mut x, mut rows, mut hidden, mut first_row) = (Vec::new(), Vec::new(), Vec::new(), 0);
+        let of_groups =
+            lengths::split_sequences(&tokens, &groups).into_iter().zip(lengths::split_sequences(&ends, &groups));
+        for (group, (tokens, ends)) in groups.iter().zip(of_groups) {
+            let &Group { sequences, tokens: length } = group;
+            x.push(self.embedded(&tokens.narrow(1, 0, length)).flatten(0, 1));
+            rows.push(first_row + Tensor::arange(sequences, (Kind::Int64, Device::Cpu)) * length + &ends);
+            hidden.push(behind(&ends, length));
+            first_row += sequences * length;
+        }
+        let pooled = self.through_blocks(lengths::join(x), &groups, &lengths::join(rows), None, &hidden);
+        // Row i belongs to sequence order[i].
+        pooled.index_select(0, &order.argsort(0, false))
+    }
+
+    /// The same, with each sequence as long as the longest.
+    fn pooled_at_one_length(&self, tokens: &Tensor, ends: &Tensor) -> Tensor {
+        let x = self.embedded(tokens);
+        let (batch, length, _) = x.size3().expect("(B, T, W)");
+        let (pooled, seen, hidden) = self.masks(tokens, ends, length);
+        let rows = Tensor::arange(batch, (Kind::Int64, x.device())) * length + pooled;
+        let groups = [Group { sequences: batch, tokens: length }];
+        self.through_blocks(x.flatten(0, 1), &groups, &rows, seen.as_ref(), hidden.as_slice())
+    }
+
+    /// Token ids (B, X) to what enters the first block (B, T, W).
+    fn embedded(&self, tokens: &Tensor) -> Tensor {
+        let mut x = Tensor::embedding(&self.token_embedding, tokens, -1, false, false);
+        if let Some(class) = &self.class_embedding {
+            x = Tensor::cat(&[x, class.view([1, 1, -1]).expand([tokens.size()[0], -1, -1], false)], 1);
+        }
+        let length = x.size()[1];
+        x + self.positional_embedding.narrow(0, 0, length)
+    }
+
+    /// See [`Block::forward`] and [`Block::forward_pooled`]; then the last norm.
+    fn through_blocks(
+        &self,
+        mut x: Tensor,
+        groups: &[Group],
+        rows: &Tensor,
+        seen: Option<&Tensor>,
+        hidden: &[Tensor],
+    ) -> Tensor {
+        let (last, rest) = self.blocks.split_last().expect("at least one layer");
+        for block in rest {
+            x = block.forward(&x, groups, seen);
+        }
+        self.ln_final.forward(&last.forward_pooled(&x, groups, rows, hidden))
+    }
+
     /// Places of the pooled tokens (B); where a token may look (B, 1, T, T), if causality alone does not say; and where
     /// a pooled token may not (B, 1, 1, T), if anywhere.
     fn masks(&self, tokens: &Tensor, ends: &Tensor, length: i64) -> (Tensor, Option<Tensor>, Option<Tensor>) {
-        let (batch, int64) = (tokens.size()[0], (Kind::Int64, tokens.device()));
+        let batch = tokens.size()[0];
         if self.class_embedding.is_none() {
-            let hidden = self.causal.then(|| {
-                let after = Tensor::arange(length, int64).unsqueeze(0).gt_tensor(&ends.unsqueeze(1));
-                after.view([batch, 1, 1, length])
-            });
+            let hidden = self.causal.then(|| behind(ends, length));
             return (ends.shallow_clone(), None, hidden);
         }
         // The class token stands last, but OpenCLIP puts its place in the mask first (`correct_cls_mask` is off), so
@@ -150,6 +199,55 @@ impl TextTower {
         let hidden = seen.logical_not();
         let before = Tensor::ones([length, length], (Kind::Bool, tokens.device()));
         let before = if self.causal { before.tril(0) } else { before };
-        (Tensor::full([batch], length - 1, int64), Some(seen.logical_and(&before)), Some(hidden))
+        (
+            Tensor::full([batch], length - 1, (Kind::Int64, tokens.device())),
+            Some(seen.logical_and(&before)),
+            Some(hidden),
+        )
+    }
+}
+
+/// (B, 1, 1, T) of sequences of T tokens: true behind the place (B) of each one's pooled token.
+fn behind(ends: &Tensor, length: i64) -> Tensor {
+    let places = Tensor::arange(length, (Kind::Int64, ends.device()));
+    places.unsqueeze(0).gt_tensor(&ends.unsqueeze(1)).view([-1, 1, 1, length])
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::model::Clip;
+
+    /// Embeddings and the gradient of a sum of theirs, of captions at their own lengths against one length for all.
+    #[test]
+    fn what_stands_behind_the_pooled_tokens_changes_nothing() {
+        let (_, json) = protocol::shipped_model("cpu-w32-l2").expect("shipped");
+        let config: ModelConfig = serde_json::from_str(json).expect("a model");
+        let model = Clip::of_kinds(&config, Kind::Double, Kind::Double, 3, Device::Cpu);
+        let tokens = Tensor::randint_low(1, 4000, [200, 20], (Kind::Int64, Device::Cpu));
+        let needed: Vec<i64> = (0..200).map(|index| 1 + (index * index * 7) % (3 + index % 17)).collect();
+        let longest = *needed.iter().max().expect("some");
+        let tokens = tokens.narrow(1, 0, longest);
+        let ends = Tensor::from_slice(&needed) - 1;
+        let weights = (Tensor::arange(200 * 32, (Kind::Double, Device::Cpu)) * 0.7).sin().view([200, 32]);
+        let gradients = |pooled: &Tensor| {
+            let towers = ["token_embedding", "positional_embedding", "transformer.", "ln_final"];
+            let of_text = |name: &str| towers.iter().any(|tower| name.starts_with(tower));
+            let names = model.parameters.list.iter().map(|parameter| &parameter.name);
+            let leaves: Vec<_> = names.filter(|name| of_text(name)).map(|name| model.parameters.get(name)).collect();
+            Tensor::run_backward(&[(pooled * &weights).sum(Kind::Double)], &leaves, false, false)
+        };
+        // Where terms cancel, their rounding is that of the largest.
+        let apart = |a: &Tensor, b: &Tensor| ((a - b).abs().max() / b.abs().max()).double_value(&[]);
+        let whole = model.text.pooled_at_one_length(&tokens, &ends);
+        let of_whole = gradients(&whole);
+        let pool = needed.iter().map(|&tokens| tokens as usize).chain([20]);
+        for expected in [None, Some(CaptionLengths::new(pool)), Some(CaptionLengths::new([1].into_iter()))] {
+            let cut = model.text.pooled_by_length(&tokens, &ends, expected.as_ref());
+            assert!(apart(&cut, &whole) < 1e-13, "{expected:?}: {}", apart(&cut, &whole));
+            for (a, b) in gradients(&cut).iter().zip(&of_whole) {
+                assert!(apart(a, b) < 1e-12, "{expected:?}: {:?} {}", a.size(), apart(a, b));
+            }
+        }
     }
 }

@@ -114,8 +114,9 @@ fn the_sigmoid_loss_learns_too_and_needs_a_bias() {
         events.iter().filter_map(|e| if let Event::Step { loss, .. } = e { Some(*loss) } else { None }).collect();
     let (first, last) = (losses[0], *losses.last().expect("a step"));
     assert!(first > 5.0 && last < 2.0, "from {first}, about 10 of the pairs, to {last}");
+    // 0.27 to 0.63 with seeds 0 to 5, of 64 pictures; by chance 0.25 is three standard errors away.
     let acc1 = &measured(&events, job.spec.samples_seen)[0];
-    assert!(acc1.value > 0.5 && acc1.chance == Some(0.125), "{acc1:?}");
+    assert!(last < 1.0 && acc1.value > 0.25 && acc1.chance == Some(0.125), "{acc1:?}");
 }
 
 #[test]
