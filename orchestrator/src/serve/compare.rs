@@ -18,7 +18,8 @@ pub(super) async fn compare(
     State(site): State<Arc<Site>>,
     Query(mut wanted): Query<Wanted>,
 ) -> Result<Html<String>, Refusal> {
-    let [all, shared] = site.read([Table::Names, Table::CompareMetrics], &wanted).await?;
+    let both = [Table::CompareMetrics, Table::Compare, Table::Names];
+    let [shared, mut cells, all] = site.read_side_by_side(both, &wanted).await?;
     for name in [&wanted.sweep, &wanted.against] {
         if !name.is_empty() {
             site.check_sweep(name).await?;
@@ -28,8 +29,8 @@ pub(super) async fn compare(
     let metrics: Vec<String> = (0..shared.len()).map(|row| super::sweep::metric_name(&shared, row)).collect();
     if !metrics.contains(&wanted.metric) {
         wanted.metric = metrics.first().cloned().unwrap_or_default();
+        cells = site.read_one(Table::Compare, &wanted).await?;
     }
-    let cells = site.read_one(Table::Compare, &wanted).await?;
     let chosen = !wanted.sweep.is_empty() && !wanted.against.is_empty();
     let content = html! {
         h1 { "Compare" @if chosen { " " (wanted.sweep) " with " (wanted.against) } }

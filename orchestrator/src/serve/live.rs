@@ -18,7 +18,7 @@ use tokio::sync::watch;
 
 use super::grid::Cell;
 use super::page::Refusal;
-use super::sweep::{LIVE, attempts_table, row_of, running_jobs, summary};
+use super::sweep::{LIVE, attempts_table, running_jobs, summary};
 use super::{Site, sweeps};
 use crate::store::page::{Table, Wanted};
 
@@ -177,12 +177,14 @@ async fn look(site: &Site, topic: &Topic) -> Result<Feed, Refusal> {
         }
         Topic::Sweep { name, metric } => {
             let wanted = Wanted { sweep: name.clone(), metric: metric.clone(), ..Wanted::default() };
-            let [sweeps, running, curves, attempts] = LIVE;
-            let [all, running, curves, attempts, changed] =
-                site.read([sweeps, running, curves, attempts, Table::Changed], &wanted).await?;
-            let row = row_of(&all, name).ok_or_else(|| Refusal::not_found("The sweep is gone."))?;
+            let [sweep, running, curves, attempts] = LIVE;
+            let [sweep, running, curves, attempts, changed] =
+                site.read([sweep, running, curves, attempts, Table::Changed], &wanted).await?;
+            if sweep.is_empty() {
+                return Err(Refusal::not_found("The sweep is gone."));
+            }
             let parts = [
-                ("summary", summary(&all, row)),
+                ("summary", summary(&sweep)),
                 ("running", running_jobs(&running, &curves)),
                 ("attempts", attempts_table(&attempts)),
             ];

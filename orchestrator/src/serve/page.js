@@ -26,6 +26,7 @@
   // The grid is one stop of the Tab key; arrows move inside it.
   const grid = document.getElementById("grid");
   const cells = grid ? all("a.c", grid) : [];
+  const cellOf = new Map(cells.map((cell) => [cell.getAttribute("href").slice("/job/".length), cell]));
   cells.forEach((cell, index) => (cell.tabIndex = index ? -1 : 0));
   const move = (from, key) => {
     const at = from.getBoundingClientRect();
@@ -55,7 +56,7 @@
   const four = (value) => Number(value.toPrecision(4)).toString();
   const paint = (changed) => {
     for (const { key, state, value, title } of changed) {
-      const cell = document.getElementById("c-" + key);
+      const cell = cellOf.get(key);
       if (!cell) continue;
       if (cell.className.split(" ")[1] !== state) cell.className = "c " + state;
       cell.title = title;
