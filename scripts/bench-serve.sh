@@ -48,3 +48,5 @@ long=$(ask --command="SELECT j.job_key FROM job j JOIN attempt a USING (job_id) 
 echo "$(nproc) cores, $(awk -F': ' '/model name/ {print $2; exit}' /proc/cpuinfo), $(date +%F), load $(cut -d' ' -f1 /proc/loadavg)"
 echo
 python3 "$root/scripts/bench-serve.py" address.json "$serve" "$postgres" "$long" "${RUNS:-15}"
+echo
+"$psql" --quiet --no-psqlrc --set=ON_ERROR_STOP=1 --file="$root/scripts/bench-serve-ends.sql" "$url" 2>&1 >/dev/null | sed -n 's/^.*NOTICE: *//p'

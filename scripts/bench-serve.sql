@@ -65,4 +65,4 @@ SELECT a.job_id, a.attempt_id, kind
 FROM attempt a CROSS JOIN unnest(ARRAY['intent', 'claimed', CASE a.state WHEN 'running' THEN 'started' ELSE a.state END]) kind
 ORDER BY coalesce(a.ended_at, a.claimed_at), a.attempt_id;
 COMMIT;
-VACUUM ANALYZE;
+VACUUM ANALYZE pool, sweep, job, job_spec, sweep_job, attempt, metric_name, metric, evaluation, checkpoint, event, aggregate_member;

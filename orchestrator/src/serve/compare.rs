@@ -49,13 +49,18 @@ pub(super) async fn compare(
         @if !metrics.is_empty() {
             section {
                 h2 { (wanted.metric) }
+                p.lead { (in_words(&wanted, &shared)) }
                 (figure(&wanted, &cells))
                 (cells.table(&[]))
+                p.quiet {
+                    "Means over seeds. The error of a difference is one standard error: by how far seeds are apart where both sweeps have two or more, "
+                    "else by the test items, where it is known."
+                }
                 (cells.source())
             }
             section {
                 h2 { "All metrics that both have" }
-                p.quiet { "Means over the cells that both have, each the mean over its seeds; differences are of " (wanted.sweep) " over " (wanted.against) "." }
+                p.quiet { "Means over the cells that both have, each the mean over its seeds; differences are of " (wanted.sweep) " over " (wanted.against) ", with one standard error over cells as pairs. A mean over data sets counts jobs that were measured on all of them." }
                 (all_metrics(&wanted, &shared))
                 (shared.source())
             }
@@ -65,6 +70,43 @@ pub(super) async fn compare(
     Ok(page("Compare", &[("compare", &own)], None, &content))
 }
 
+/// The mean difference of the metric, and what it is worth.
+fn in_words(wanted: &Wanted, shared: &Rows) -> String {
+    let Some(row) = (0..shared.len()).find(|row| super::sweep::metric_name(shared, *row) == wanted.metric) else {
+        return String::new();
+    };
+    let (cells, larger) = (shared.count(row, "cells"), shared.count(row, "cells_larger"));
+    let difference = shared.real(row, "difference").unwrap_or(0.0);
+    words(&wanted.sweep, &wanted.against, cells, larger, difference, shared.real(row, "difference_error"))
+}
+
+/// Differences of less than two standard errors are what chance gives often.
+const STANDS_OUT: f64 = 2.0;
+
+fn words(sweep: &str, against: &str, cells: i64, larger: i64, difference: f64, error: Option<f64>) -> String {
+    let than = if difference < 0.0 { "smaller" } else { "larger" };
+    let mean = format!("in {sweep} it is {than} by {} than in {against}", significant(difference.abs(), 3));
+    let error = error.filter(|error| error.is_finite());
+    match error {
+        _ if difference == 0.0 => format!("On the mean of the {cells} cells that both have, both are the same."),
+        None => format!("In the one cell that both have, {mean}; how sure that is, one cell does not say."),
+        Some(error) => {
+            let ratio = difference.abs() / error;
+            let worth = if error == 0.0 {
+                "the same in every cell".to_owned()
+            } else if ratio < STANDS_OUT {
+                format!("{ratio:.1} times its standard error over cells, which chance alone gives often")
+            } else {
+                format!("{} times its standard error over cells: more than chance alone gives", significant(ratio, 2))
+            };
+            format!(
+                "On the mean of the {cells} cells that both have, {mean} (± {}): {worth}. It is larger in {larger} of them.",
+                significant(error, 2)
+            )
+        }
+    }
+}
+
 fn all_metrics(wanted: &Wanted, shared: &Rows) -> Markup {
     html! {
         div.wide tabindex="0" role="region" aria-label="metrics" { table {
@@ -72,9 +114,10 @@ fn all_metrics(wanted: &Wanted, shared: &Rows) -> Markup {
             tbody { @for row in 0..shared.len() {
                 @let metric = super::sweep::metric_name(shared, row);
                 @let real = |name: &str| shared.real(row, name).map_or(String::new(), |value| significant(value, 4));
+                @let error = |name: &str| shared.real(row, name).map_or(String::new(), |value| significant(value, 2));
                 tr {
                     td { a href=(format!("/compare{}", query_of(&Wanted { metric: metric.clone(), ..wanted.clone() }))) { (metric) } }
-                    td.n { (shared.count(row, "cells")) } td.n { (real("value")) } td.n { (real("against")) } td.n { (real("difference")) }
+                    td.n { (shared.count(row, "cells")) } td.n { (real("value")) } td.n { (real("against")) } td.n { (real("difference")) @if shared.real(row, "difference_error").is_some() { " ± " (error("difference_error")) } }
                     td.n { (shared.count(row, "cells_larger")) " of " (shared.count(row, "cells")) }
                 }
             } }
@@ -129,5 +172,28 @@ fn figure(wanted: &Wanted, cells: &Rows) -> Markup {
             }
             figcaption { "One dot a cell, the mean over its seeds; on the line both sweeps are the same." }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_difference_is_told_with_what_it_is_worth() {
+        let said = |larger, difference, error| words("a", "b", 9, larger, difference, error);
+        assert_eq!(
+            said(8, 0.0123, Some(0.002)),
+            "On the mean of the 9 cells that both have, in a it is larger by 0.0123 than in b (± 0.0020): 6.2 times its standard \
+             error over cells: more than chance alone gives. It is larger in 8 of them."
+        );
+        assert!(
+            said(4, -0.001, Some(0.002))
+                .contains("smaller by 0.00100 than in b (± 0.0020): 0.5 times its standard error")
+        );
+        assert!(said(4, -0.001, Some(0.002)).contains("which chance alone gives often"));
+        assert!(said(9, 0.5, Some(0.0)).contains("the same in every cell"));
+        assert!(said(1, 0.5, None).starts_with("In the one cell that both have, in a it is larger by 0.500"));
+        assert!(said(0, 0.0, None).ends_with("both are the same."));
     }
 }

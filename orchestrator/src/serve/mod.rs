@@ -132,6 +132,7 @@ fn router(site: Arc<Site>) -> Router {
         .route("/sweep/{sweep}/results", get(results::results))
         .route("/sweep/{sweep}/next", get(next::next))
         .route("/job/{job}", get(job::job))
+        .route("/job/{job}/live", get(live::job))
         .route("/job/{job}/log/{nth}/{file}", get(log::log))
         .route("/compare", get(compare::compare))
         .route("/data/{file}", get(data::data))
@@ -178,8 +179,7 @@ impl Site {
         let answers =
             self.readers.snapshot(&texts, TIMEOUT, Some(ROWS), lanes).await.map_err(|error| refused(&error))?;
         let rows = tables.iter().zip(texts).zip(answers);
-        let rows: Vec<Rows> =
-            rows.map(|((table, text), answer)| Rows::new(*table, wanted, text, answer)).collect();
+        let rows: Vec<Rows> = rows.map(|((table, text), answer)| Rows::new(*table, wanted, text, answer)).collect();
         Ok(rows.try_into().unwrap_or_else(|_| unreachable!("a table of rows each")))
     }
 

@@ -102,7 +102,15 @@
     const part = document.getElementById(id);
     if (!part) return;
     const focused = part.contains(document.activeElement) ? document.activeElement.id : "";
+    // What was opened stays open, and what was scrolled to its end stays there.
+    const opened = all("details", part).map((details) => details.open);
+    const scrolled = all("pre", part).map((pre) => [pre.scrollTop, pre.scrollHeight - pre.scrollTop - pre.clientHeight < 4]);
     part.innerHTML = html;
+    all("details", part).forEach((details, index) => (details.open = opened[index] ?? details.open));
+    all("pre", part).forEach((pre, index) => {
+      const [top, atEnd] = scrolled[index] ?? [0, true];
+      pre.scrollTop = atEnd ? pre.scrollHeight : top;
+    });
     if (focused) document.getElementById(focused)?.focus();
   });
   // Laws are drawn again where results have come in; the server knows whether there is anything new.

@@ -42,7 +42,8 @@ pub(super) async fn sweep(
         return site.check_sweep(&name).await.and(Err(Refusal::not_found("It has just gone.")));
     }
     let choices: Vec<String> = (0..metrics.len()).map(|row| metric_name(&metrics, row)).collect();
-    let others: Vec<&str> = (0..names.len()).map(|row| names.text(row, "sweep")).filter(|other| *other != name).collect();
+    let others: Vec<&str> =
+        (0..names.len()).map(|row| names.text(row, "sweep")).filter(|other| *other != name).collect();
     let address = format!("/sweep/{name}");
     let metric_only = Wanted { metric: wanted.metric.clone(), ..Wanted::default() };
     let content = html! {

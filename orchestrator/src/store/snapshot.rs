@@ -15,6 +15,8 @@ use super::sql::{Answer, GRACE, Question, SqlError, begin, rows, unopened};
 /// All rows are read, so a plan that is quick to give the first ones is of no use, and compiling one takes longer than
 /// running it.
 const BEGIN: &str = "SET jit = off; SET cursor_tuple_fraction = 1; BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY";
+/// Of the transaction whose snapshot others have.
+const ISOLATED: &str = "BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY";
 
 /// Connections that are kept: each is a process of the server.
 const KEPT: usize = 8;
@@ -97,20 +99,25 @@ impl Readers {
         }
     }
 
-    /// Connections in transactions of one snapshot.
+    /// Connections in transactions of one snapshot. Our own role exports it, since that of readers may not; where they
+    /// can't have it, as on a standby that they read, there is one connection.
     async fn open(&self, count: usize, timeout: Duration) -> Result<Vec<PgConnection>, SqlError> {
-        let mut first = self.begun(timeout, BEGIN).await?;
-        if count == 1 {
-            return Ok(vec![first]);
+        if count > 1
+            && let Ok(connections) = self.side_by_side(count, timeout).await
+        {
+            return Ok(connections);
         }
+        Ok(vec![self.begun(timeout, BEGIN).await?])
+    }
+
+    async fn side_by_side(&self, count: usize, timeout: Duration) -> Result<Vec<PgConnection>, SqlError> {
+        let mut exporting = self.store.pool.begin_with(ISOLATED).await.map_err(unopened)?;
         let snapshot: String =
-            sqlx::query_scalar("SELECT pg_export_snapshot()").fetch_one(&mut first).await.map_err(unopened)?;
+            sqlx::query_scalar("SELECT pg_export_snapshot()").fetch_one(&mut *exporting).await.map_err(unopened)?;
         let same = format!("{BEGIN}; SET TRANSACTION SNAPSHOT '{snapshot}'");
-        let mut connections = vec![first];
-        for other in join_all((1..count).map(|_| self.begun(timeout, &same))).await {
-            connections.push(other?);
-        }
-        Ok(connections)
+        let connections = join_all((0..count).map(|_| self.begun(timeout, &same))).await;
+        exporting.rollback().await.map_err(unopened)?;
+        connections.into_iter().collect()
     }
 
     /// A connection that is kept, or else a new one, in a transaction.

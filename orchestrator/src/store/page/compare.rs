@@ -31,14 +31,14 @@ ORDER BY d, model, u";
 pub(super) const COMPARE_METRICS: &str = "\
 WITH $ended,
 $single,
+own AS MATERIALIZED (SELECT job_id, dataset, metric FROM single WHERE dataset IN (SELECT name FROM aggregate_member)),
 every AS (
     SELECT job_id, dataset, metric, value FROM single
     UNION ALL
     SELECT single.job_id, member.name, single.metric, avg(single.value)
     FROM single JOIN aggregate_member member USING (dataset)
     JOIN (SELECT name, count(*) AS members FROM aggregate_member GROUP BY name) whole USING (name)
-    WHERE NOT EXISTS (SELECT FROM (SELECT DISTINCT dataset, metric FROM single) own
-                      WHERE own.dataset = member.name AND own.metric = single.metric)
+    WHERE NOT EXISTS (SELECT FROM own WHERE own.job_id = single.job_id AND own.dataset = member.name AND own.metric = single.metric)
     GROUP BY single.job_id, member.name, whole.members, single.metric
     HAVING count(*) = whole.members),
 place AS MATERIALIZED (

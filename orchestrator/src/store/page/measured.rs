@@ -78,7 +78,8 @@ const NO_VALUE: &str = "NULL::float8 AS value, NULL::float8 AS standard_error";
 pub(super) fn changed(has_metric: bool) -> String {
     let (value, join) = if has_metric {
         (
-            "coalesce(m.value, g.value) AS value, coalesce(m.standard_error, g.standard_error) AS standard_error",
+            "coalesce(m.value, g.value) AS value,
+       CASE WHEN m.value IS NULL THEN g.standard_error ELSE m.standard_error END AS standard_error",
             "
 LEFT JOIN LATERAL (SELECT e.value, e.standard_error FROM attempt a JOIN evaluation e USING (attempt_id)
                    WHERE a.job_id = j.job_id AND e.dataset = $dataset AND e.metric = $metric

@@ -144,6 +144,7 @@ fn every_view_comes_with_its_sql_and_its_files() {
     assert!(job.contains(&key) && job.contains("<polyline") && job.contains("checkpoint"), "{job}");
     let compare = served.page("/compare?sweep=tiny&against=other&metric=synthetic/acc1");
     assert_eq!(compare.matches("<circle").count(), 2, "{compare}");
+    assert!(compare.contains("On the mean of the 2 cells that both have, both are the same."), "{compare}");
     let log = served.page(links(&job, "/job/").iter().find(|link| link.ends_with("events.jsonl")).expect("a log"));
     assert!(log.contains("finished"), "{log}");
     for figure in ["law", "forecast"] {
@@ -362,6 +363,40 @@ fn a_browser_shows_it_and_keeps_it_up_to_date() {
         );
         browser.wait_for("document.documentElement.scrollWidth <= 360");
     }
+    assert!(browser.complaints.is_empty(), "{:#?}", browser.complaints);
+    served.end(Signal::SIGTERM);
+}
+
+#[test]
+fn a_job_that_runs_is_followed_in_a_browser() {
+    let Some(mut browser) = Browser::find() else { return };
+    let bench = Bench::new(SPEC);
+    let launch = bench.launch("delay@300");
+    bench.wait_for_checkpoint();
+    let served = Served::start(&bench, &[]);
+    let running =
+        "SELECT job_key || folder FROM job JOIN attempt USING (job_id) WHERE attempt.state = 'running' LIMIT 1";
+    let running = bench.wait_for(running);
+    let (key, folder) = running.split_at(64);
+    browser.open(&format!("http://localhost:{}/job/{}", served.port, &key[..12]));
+    browser.wait_for("document.querySelector('#live.good').textContent === 'live'");
+    browser.wait_for("document.querySelector('#head .state').textContent === 'running'");
+    browser.wait_for("(window.loadedOnce = true)");
+    let curve = "document.querySelector('#curves polyline').getAttribute('points').trim().split(' ').length";
+    let points = browser.wait_for(curve).as_u64().expect("a number");
+    browser.wait_for(&format!("{curve} > {points}"));
+    // What the runner writes comes too, and what was opened stays open.
+    browser.wait_for("(document.querySelector('#attempts details').open = true)");
+    let log = std::path::Path::new(folder).join("stderr.log");
+    let mut log = std::fs::OpenOptions::new().create(true).append(true).open(log).expect("it is ours");
+    log.write_all(b"<b>a line</b> of the runner\n").expect("there is room");
+    browser.wait_for("document.querySelector('#log pre').textContent.includes('<b>a line</b> of the runner')");
+    assert!(launch.wait().status.success());
+    browser.wait_for("document.querySelector('#head .state').textContent === 'done'");
+    browser.wait_for("document.querySelector('#attempts .state').textContent === 'finished'");
+    browser.wait_for("document.querySelector('#measurements').textContent.includes('acc1')");
+    browser.wait_for("document.querySelector('#events').textContent.includes('finished')");
+    browser.wait_for("document.querySelector('#attempts details').open && window.loadedOnce");
     assert!(browser.complaints.is_empty(), "{:#?}", browser.complaints);
     served.end(Signal::SIGTERM);
 }
