@@ -50,3 +50,5 @@ echo
 python3 "$root/scripts/bench-serve.py" address.json "$serve" "$postgres" "$long" "${RUNS:-15}"
 echo
 "$psql" --quiet --no-psqlrc --set=ON_ERROR_STOP=1 --file="$root/scripts/bench-serve-ends.sql" "$url" 2>&1 >/dev/null | sed -n 's/^.*NOTICE: *//p'
+# What was rolled back is cleared away for the next run.
+[ -z "${BENCH_STORE:-}" ] || ask --command="VACUUM (FULL, ANALYZE) job, attempt, event, metric_batch" --command="VACUUM metric"

@@ -5,7 +5,7 @@ BEGIN;
 SET LOCAL synchronous_commit = off;
 INSERT INTO pool (digest, name, path, samples) VALUES (repeat('a', 64), 'bench', '', 2000000);
 INSERT INTO sweep (name, question, spec, launcher_seen_at) VALUES
-    ('big', 'How fast is the live page?', E'name: big\nlimits: {compute: 1e21}\n', now()),
+    ('big', 'How fast is the live page?', E'name: big\nrunner: synthetic\ngrid: {model: cpu-w32-l2, samples_seen: 1280, data_size: 500}\nlimits: {compute: 1e19}\n', now()),
     ('half', 'And beside half as many jobs?', E'name: half\n', NULL);
 INSERT INTO aggregate (name, definition) VALUES ('bench-mean', 'the two data sets of scripts/bench-serve.sql');
 INSERT INTO aggregate_member (name, dataset) VALUES ('bench-mean', 'bench-a'), ('bench-mean', 'bench-b');
@@ -46,7 +46,7 @@ FROM cell c JOIN job j USING (job_key) WHERE c.state <> 'pending' ORDER BY j.job
 
 INSERT INTO metric_name (name) VALUES ('loss'), ('lr') ON CONFLICT DO NOTHING;
 INSERT INTO metric (attempt_id, metric_id, step, samples_seen, value)
-SELECT a.attempt_id, m.metric_id, step, a.samples_seen * step / steps, 3 + 5 / ln(2 + step) + (a.attempt_id * 37 + step * 61) % 100 / 500.0
+SELECT a.attempt_id, m.metric_id, step, a.samples_seen * step / steps, 3 + 5 / ln(2 + step) + (a.attempt_id * 37 + step * 61) % 101 / 500.0
 FROM attempt a
 CROSS JOIN LATERAL (SELECT CASE WHEN a.attempt_id = (SELECT max(attempt_id) FROM attempt WHERE state = 'finished') THEN 500000 ELSE 350 END AS steps) many
 CROSS JOIN metric_name m CROSS JOIN LATERAL generate_series(1, many.steps) step
@@ -54,7 +54,7 @@ WHERE m.name IN ('loss', 'lr') ORDER BY 1, 2, 3;
 
 INSERT INTO evaluation (attempt_id, dataset, metric, samples_seen, value, standard_error, chance, count)
 SELECT a.attempt_id, 'bench-' || dataset.name, 'acc1', j.samples_seen,
-       0.9 - dataset.worse - 2 / ln(j.gmacs_samples * 1e3 + 20) + (j.job_id * 31 + dataset.place * 17) % 100 / 4000.0, 0.004, 0.001, 10000
+       0.9 - dataset.worse - 2 / ln(j.gmacs_samples * 1e3 + 20) + (j.job_id * 7919 + dataset.place * 17) % 101 / 4000.0, 0.004, 0.001, 10000
 FROM attempt a JOIN job j USING (job_id)
 CROSS JOIN (VALUES ('a', 1, 0.0), ('b', 2, 0.1), ('c', 3, 0.2)) dataset (name, place, worse)
 WHERE a.state = 'finished' ORDER BY 1, 2;

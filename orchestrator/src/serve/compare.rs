@@ -75,35 +75,58 @@ fn in_words(wanted: &Wanted, shared: &Rows) -> String {
     let Some(row) = (0..shared.len()).find(|row| super::sweep::metric_name(shared, *row) == wanted.metric) else {
         return String::new();
     };
-    let (cells, larger) = (shared.count(row, "cells"), shared.count(row, "cells_larger"));
-    let difference = shared.real(row, "difference").unwrap_or(0.0);
-    words(&wanted.sweep, &wanted.against, cells, larger, difference, shared.real(row, "difference_error"))
+    let said = Said {
+        what: &wanted.metric,
+        sweep: &wanted.sweep,
+        against: &wanted.against,
+        cells: shared.count(row, "cells"),
+        larger: shared.count(row, "cells_larger"),
+        difference: shared.real(row, "difference").unwrap_or(0.0),
+        error: shared.real(row, "difference_error").filter(|error| error.is_finite()),
+    };
+    said.in_words()
+}
+
+/// A mean difference over cells, one standard error of it over cells as pairs, and in how many cells the first is
+/// larger.
+struct Said<'a> {
+    what: &'a str,
+    sweep: &'a str,
+    against: &'a str,
+    cells: i64,
+    larger: i64,
+    difference: f64,
+    error: Option<f64>,
 }
 
 /// Differences of less than two standard errors are what chance gives often.
 const STANDS_OUT: f64 = 2.0;
 
-fn words(sweep: &str, against: &str, cells: i64, larger: i64, difference: f64, error: Option<f64>) -> String {
-    let than = if difference < 0.0 { "smaller" } else { "larger" };
-    let mean = format!("in {sweep} it is {than} by {} than in {against}", significant(difference.abs(), 3));
-    let error = error.filter(|error| error.is_finite());
-    match error {
-        _ if difference == 0.0 => format!("On the mean of the {cells} cells that both have, both are the same."),
-        None => format!("In the one cell that both have, {mean}; how sure that is, one cell does not say."),
-        Some(error) => {
-            let ratio = difference.abs() / error;
-            let worth = if error == 0.0 {
-                "the same in every cell".to_owned()
-            } else if ratio < STANDS_OUT {
-                format!("{ratio:.1} times its standard error over cells, which chance alone gives often")
+impl Said<'_> {
+    fn in_words(&self) -> String {
+        let Said { what, sweep, against, cells, larger, difference, error } = *self;
+        let than = if difference < 0.0 { "smaller" } else { "larger" };
+        let mean = format!("{what} is {than} in {sweep} than in {against} by {}", significant(difference.abs(), 3));
+        let Some(error) = error.filter(|_| difference != 0.0) else {
+            return if difference == 0.0 {
+                format!("On the mean of the {cells} cells that both have, {what} is the same in both.")
             } else {
-                format!("{} times its standard error over cells: more than chance alone gives", significant(ratio, 2))
+                format!("In the one cell that both have, {mean}; how sure that is, one cell does not say.")
             };
-            format!(
-                "On the mean of the {cells} cells that both have, {mean} (± {}): {worth}. It is larger in {larger} of them.",
-                significant(error, 2)
-            )
-        }
+        };
+        let ratio = difference.abs() / error;
+        let worth = if error == 0.0 {
+            "the same in every cell".to_owned()
+        } else if ratio < STANDS_OUT {
+            format!("{ratio:.1} times that, which chance alone gives often")
+        } else {
+            format!("{} times that, more than chance alone gives", significant(ratio, 2))
+        };
+        format!(
+            "On the mean of the {cells} cells that both have, {mean}, with a standard error of {} over cells: {worth}. \
+             It is larger in {larger} of them.",
+            significant(error, 2)
+        )
     }
 }
 
@@ -181,19 +204,21 @@ mod tests {
 
     #[test]
     fn a_difference_is_told_with_what_it_is_worth() {
-        let said = |larger, difference, error| words("a", "b", 9, larger, difference, error);
+        let said = |larger, difference, error| {
+            Said { what: "x/acc1", sweep: "a", against: "b", cells: 9, larger, difference, error }.in_words()
+        };
         assert_eq!(
             said(8, 0.0123, Some(0.002)),
-            "On the mean of the 9 cells that both have, in a it is larger by 0.0123 than in b (± 0.0020): 6.2 times its standard \
-             error over cells: more than chance alone gives. It is larger in 8 of them."
+            "On the mean of the 9 cells that both have, x/acc1 is larger in a than in b by 0.0123, with a standard error of \
+             0.0020 over cells: 6.2 times that, more than chance alone gives. It is larger in 8 of them."
         );
-        assert!(
-            said(4, -0.001, Some(0.002))
-                .contains("smaller by 0.00100 than in b (± 0.0020): 0.5 times its standard error")
-        );
-        assert!(said(4, -0.001, Some(0.002)).contains("which chance alone gives often"));
+        let little = said(4, -0.001, Some(0.002));
+        assert!(little.contains("x/acc1 is smaller in a than in b by 0.00100"), "{little}");
+        assert!(little.contains("0.5 times that, which chance alone gives often"), "{little}");
         assert!(said(9, 0.5, Some(0.0)).contains("the same in every cell"));
-        assert!(said(1, 0.5, None).starts_with("In the one cell that both have, in a it is larger by 0.500"));
-        assert!(said(0, 0.0, None).ends_with("both are the same."));
+        assert!(
+            said(1, 0.5, None).starts_with("In the one cell that both have, x/acc1 is larger in a than in b by 0.500")
+        );
+        assert!(said(0, 0.0, None).ends_with("x/acc1 is the same in both."));
     }
 }

@@ -9,6 +9,8 @@ use super::observation::literal;
 
 /// Points of a curve that the page draws.
 pub const CURVE_POINTS: usize = 120;
+/// And of the small ones of running jobs.
+const SPARK_POINTS: usize = 60;
 /// Curves of running jobs that the page draws.
 pub const CURVES: usize = 48;
 /// Latest attempts and fits that it lists.
@@ -146,7 +148,7 @@ impl Table {
     pub fn sql(self, wanted: &Wanted) -> Result<String, String> {
         let (sweep, against) = (literal(&wanted.sweep), literal(&wanted.against));
         let (dataset, metric) = metric_of(wanted);
-        let (thinned, latest, events) = (thinned(), LATEST.to_string(), EVENTS.to_string());
+        let (thinned, latest, events) = (thinned(SPARK_POINTS), LATEST.to_string(), EVENTS.to_string());
         let (curves, silent) = (CURVES.to_string(), SILENT_SECS.to_string());
         // Values that hold names of others come first; no name begins as another that is after it does.
         let of = |text: &str, named: &str| {
@@ -164,7 +166,7 @@ impl Table {
         let has_metric = !wanted.metric.is_empty();
         let of_job = |text: &str| -> Result<String, String> {
             let job = job_row(wanted)?;
-            Ok(fill(text, &[("thinned", &*thinned), ("job", &*job)]))
+            Ok(fill(text, &[("thinned", &*self::thinned(CURVE_POINTS)), ("job", &*job)]))
         };
         Ok(match self {
             Table::Names => "SELECT name AS sweep, question, source FROM sweep ORDER BY name".to_owned(),
@@ -288,8 +290,8 @@ FROM attempt a JOIN job j USING (job_id) JOIN sweep_job sj USING (job_id) JOIN s
 
 /// A metric `n` of an attempt `a` at evenly spaced steps, each found by the index: as fast for a million rows as for a
 /// hundred.
-fn thinned() -> String {
-    let last = CURVE_POINTS - 1;
+fn thinned(points: usize) -> String {
+    let last = points - 1;
     format!(
         "\
 CROSS JOIN LATERAL (SELECT min(m.step) AS first, max(m.step) AS last FROM metric m

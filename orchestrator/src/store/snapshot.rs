@@ -21,7 +21,7 @@ const ISOLATED: &str = "BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY";
 /// Connections that are kept: each is a process of the server.
 const KEPT: usize = 8;
 /// How long one is kept that nobody needs.
-const KEPT_FOR: Duration = Duration::from_secs(60);
+const KEPT_FOR: Duration = Duration::from_mins(1);
 
 /// Connections of the role that may only read.
 #[derive(Debug)]
@@ -55,7 +55,9 @@ impl Readers {
                 match answered {
                     Ok(answered) => {
                         self.keep(connection);
-                        answered.into_iter().for_each(|(index, answer)| answers[index] = Some(answer));
+                        for (index, answer) in answered {
+                            answers[index] = Some(answer);
+                        }
                     }
                     Err(error) => {
                         // Without a word after a timeout: the server may not be listening.

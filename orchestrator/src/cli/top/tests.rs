@@ -279,7 +279,7 @@ const ON_A_SCREEN: &str = "SWEEP_TEST_ON_A_SCREEN";
 /// The other processes of this test, each on a terminal of its own: takes the screen, then a bug strikes.
 fn panics_on_its_screen(thread: &str) {
     let mut screen = Screen::take().expect("it is on a terminal");
-    screen.terminal.draw(|frame| frame.render_widget("drawn before the bug", frame.area())).expect("it is a terminal");
+    screen.terminal.draw(|frame| frame.render_widget("drawn-before-it", frame.area())).expect("it is a terminal");
     match thread {
         "own" => panic!("a bug of ours"),
         _ => assert!(std::thread::spawn(|| panic!("a bug of ours")).join().is_ok(), "the thread has panicked"),
@@ -299,7 +299,7 @@ fn a_panic_gives_the_terminal_back_and_is_read() {
         let end = || theirs.try_clone().expect("it can be shared");
         let mut command = Command::new(std::env::current_exe().expect("a test has a program"));
         command.args(["--exact", "cli::top::tests::a_panic_gives_the_terminal_back_and_is_read", "--nocapture"]);
-        command.env(ON_A_SCREEN, thread).stdin(end()).stdout(end()).stderr(end());
+        command.env(ON_A_SCREEN, thread).env("RUST_BACKTRACE", "0").stdin(end()).stdout(end()).stderr(end());
         let mut child = command.spawn().expect("a test runs");
         // It holds the terminal too.
         drop(command);
@@ -317,12 +317,12 @@ fn a_panic_gives_the_terminal_back_and_is_read() {
         reader.join().expect("it only reads");
         let bytes: Vec<u8> = said.iter().flatten().collect();
         let text = String::from_utf8_lossy(&bytes);
-        let (drawn, back) = (text.find("drawn before the bug"), text.find("\x1b[?1049l"));
+        let (drawn, back) = (text.find("drawn-before-it"), text.find("\x1b[?1049l"));
         assert!(drawn.is_some() && drawn < back, "the other screen is left after it was drawn on: {text:?}");
         let mut screen = vt100::Parser::new(cells(24), cells(100), 0);
         screen.process(&bytes);
         let shown = screen.screen().contents();
-        assert!(shown.contains("a bug of ours") && !shown.contains("drawn before"), "{shown}");
+        assert!(shown.contains("a bug of ours") && !shown.contains("drawn-before"), "{shown}");
         assert!(!screen.screen().alternate_screen() && !screen.screen().hide_cursor(), "the cursor is shown");
     }
 }

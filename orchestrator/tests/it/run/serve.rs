@@ -122,7 +122,10 @@ fn every_view_comes_with_its_sql_and_its_files() {
     let bench = Bench::new(SPEC);
     bench.change_spec(&[("name: tiny", "name: tiny\nquestion: <script>alert(1)</script> & more")]);
     bench.finish();
-    bench.change_spec(&[("name: tiny", "name: other"), ("samples_seen: [1280, 2560]", "samples_seen: [1280]")]);
+    bench.change_spec(&[
+        ("name: tiny", "name: other\nlimits: {compute: 1e18}"),
+        ("samples_seen: [1280, 2560]", "samples_seen: [1280]"),
+    ]);
     bench.finish();
     assert!(bench.sweep(&["fit", "tiny", "--metric", "synthetic/acc1", "--resamples", "20"]).status.code() < Some(2));
     let key = bench.ask("SELECT job_key FROM job ORDER BY job_id LIMIT 1").remove(0);
@@ -133,6 +136,8 @@ fn every_view_comes_with_its_sql_and_its_files() {
         "{list}"
     );
     assert!(list.contains("4 of 4 done") && list.contains("2 of 2 done"), "{list}");
+    // What was spent is of what the spec allows, or else of what is planned, and the page says which.
+    assert!(list.contains("of 1.00e18 training FLOPs") && list.contains("GMACs (100 %)"), "{list}");
     let sweep = served.page("/sweep/tiny?metric=synthetic/acc1");
     assert_eq!(sweep.matches("class=\"c done q").count(), 4 + 10, "four jobs and the scale\n{sweep}");
     assert!(sweep.contains("alpha") && sweep.contains("option selected"), "{sweep}");
@@ -144,7 +149,10 @@ fn every_view_comes_with_its_sql_and_its_files() {
     assert!(job.contains(&key) && job.contains("<polyline") && job.contains("checkpoint"), "{job}");
     let compare = served.page("/compare?sweep=tiny&against=other&metric=synthetic/acc1");
     assert_eq!(compare.matches("<circle").count(), 2, "{compare}");
-    assert!(compare.contains("On the mean of the 2 cells that both have, both are the same."), "{compare}");
+    assert!(
+        compare.contains("On the mean of the 2 cells that both have, synthetic/acc1 is the same in both."),
+        "{compare}"
+    );
     let log = served.page(links(&job, "/job/").iter().find(|link| link.ends_with("events.jsonl")).expect("a log"));
     assert!(log.contains("finished"), "{log}");
     for figure in ["law", "forecast"] {
