@@ -5,7 +5,7 @@ BEGIN;
 SET LOCAL synchronous_commit = off;
 INSERT INTO pool (digest, name, path, samples) VALUES (repeat('a', 64), 'bench', '', 2000000);
 INSERT INTO sweep (name, question, spec, launcher_seen_at) VALUES
-    ('big', 'How fast is the live page?', E'name: big\nrunner: synthetic\ngrid: {model: cpu-w32-l2, samples_seen: 1280, data_size: 500}\nlimits: {compute: 1e19}\n', now()),
+    ('big', 'How fast is the live page?', E'name: big\nrunner: synthetic\ngrid: {model: cpu-w32-l2, samples_seen: 1280, data_size: 500}\nrecipe: {global_batch: 64}\nlimits: {compute: 1e19}\n', now()),
     ('half', 'And beside half as many jobs?', E'name: half\n', NULL);
 INSERT INTO aggregate (name, definition) VALUES ('bench-mean', 'the two data sets of scripts/bench-serve.sql');
 INSERT INTO aggregate_member (name, dataset) VALUES ('bench-mean', 'bench-a'), ('bench-mean', 'bench-b');

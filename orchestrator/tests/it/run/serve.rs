@@ -212,6 +212,12 @@ fn what_is_wrong_is_said_with_the_way_out() {
         let text = answer.text();
         assert!(answer.status == status && text.contains(words), "{path}: {}\n{text}", answer.status);
     }
+    // Connections are kept between views: those of a server that has been started anew are not.
+    assert!(bench.sweep(&["db", "stop"]).status.success());
+    let away = served.ask("/sweep/tiny", &[]);
+    assert!(away.status == 503 && away.text().contains("answer"), "{}", away.text());
+    assert!(bench.sweep(&["db", "start"]).status.success());
+    assert!(served.page("/sweep/tiny").contains("4 of 4 done"));
     // Names are texts, whatever is in them.
     let csv = served.page("/data/jobs.csv?sweep=tiny%27+OR+true+--&metric=a%27b/c%5C%27");
     assert_eq!(csv.lines().count(), 1, "{csv}");
