@@ -118,6 +118,10 @@ bench-memory: build ## Peak memory of trainings on this CPU beside what `sweep p
 bench-orchestrator: build ## Planning, starting, storing at 100,000 jobs, beside HyperQueue: one table, 3 minutes
 	@scripts/bench-orchestrator.sh "$(SWEEP)"
 
+.PHONY: bench-serve
+bench-serve: build ## Each view of the live page over 10,000 jobs and 11 million rows of curves: one table, some minutes, 3 GB
+	@scripts/bench-serve.sh "$(SWEEP)"
+
 .PHONY: bench-kernels
 bench-kernels: ## The contrastive losses against open_clip on this CPU, one table (needs 2.5 GB of PyTorch, once)
 	@scripts/kernels-python.sh kernels/python/bench.py

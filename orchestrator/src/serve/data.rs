@@ -33,7 +33,7 @@ pub(super) async fn data(
         _ => return Err(Refusal::not_found(format!("`{format}` is no format; csv, parquet and json are."))),
     };
     let text = table.sql(&wanted).map_err(Refusal::bad)?;
-    let permit = site.readers.acquire().await.expect("nobody closes it");
+    let permit = site.views.acquire().await.expect("nobody closes it");
     let question = Question { text: &text, timeout: TIMEOUT, rows_max: Some(ROWS) };
     let answer = site.store.sql(&question).await.map_err(|error| refused(&error))?;
     drop(permit);

@@ -108,7 +108,7 @@ pub(super) async fn observations(site: &Site, wanted: &Wanted) -> Result<Vec<Obs
             proxy: None,
             checkpoints: false,
         };
-        let _permit = site.readers.acquire().await.expect("nobody closes it");
+        let _permit = site.views.acquire().await.expect("nobody closes it");
         let rows = site
             .store
             .observations(&of)

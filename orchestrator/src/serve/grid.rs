@@ -1,8 +1,9 @@
 //! The grid of a sweep as a heat map: a row a model, a column a number of samples seen, a square a job.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::fmt::Write as _;
 
-use maud::{Markup, html};
+use maud::{Markup, PreEscaped, Render, html};
 
 use super::rows::{Rows, class_of};
 use crate::report::number::{compact, significant};
@@ -28,34 +29,40 @@ pub(super) struct Cell {
 impl Cell {
     pub(super) fn of(jobs: &Rows, row: usize) -> Cell {
         let value = jobs.real(row, "value").filter(|value| value.is_finite());
-        let mut title = format!(
-            "{}, D {}, {} unique, seed {}: {}",
-            jobs.text(row, "model"),
-            jobs.real(row, "d").map_or("?".to_owned(), compact),
-            jobs.real(row, "data_size").map_or("?".to_owned(), compact),
-            jobs.count(row, "seed"),
-            jobs.text(row, "state")
-        );
-        if let Some(value) = value {
-            title = format!("{title}, {}", significant(value, 4));
-        }
-        if !jobs.text(row, "reason").is_empty() {
-            title = format!("{title}: {}", jobs.text(row, "reason"));
-        }
-        let key = jobs.text(row, "job_key");
         Cell {
-            key: key.get(..DIGITS).unwrap_or(key).to_owned(),
+            key: first_digits(jobs.text(row, "job_key")).to_owned(),
             state: class_of(jobs.text(row, "state")),
             value,
-            title,
+            title: title(jobs, row, value),
         }
     }
 }
 
+fn first_digits(key: &str) -> &str {
+    key.get(..DIGITS).unwrap_or(key)
+}
+
+fn title(jobs: &Rows, row: usize, value: Option<f64>) -> String {
+    let mut title = format!(
+        "{}, D {}, {} unique, seed {}: {}",
+        jobs.text(row, "model"),
+        jobs.real(row, "d").map_or("?".to_owned(), compact),
+        jobs.real(row, "data_size").map_or("?".to_owned(), compact),
+        jobs.count(row, "seed"),
+        jobs.text(row, "state")
+    );
+    if let Some(value) = value {
+        title = format!("{title}, {}", significant(value, 4));
+    }
+    if !jobs.text(row, "reason").is_empty() {
+        title = format!("{title}: {}", jobs.text(row, "reason"));
+    }
+    title
+}
+
 /// Least and largest of the values.
-fn range(cells: &[Cell]) -> Option<(f64, f64)> {
-    let values = || cells.iter().filter_map(|cell| cell.value);
-    let (low, high) = (values().fold(f64::INFINITY, f64::min), values().fold(f64::NEG_INFINITY, f64::max));
+fn range(values: impl Iterator<Item = f64>) -> Option<(f64, f64)> {
+    let (low, high) = values.fold((f64::INFINITY, f64::NEG_INFINITY), |(low, high), v| (low.min(v), high.max(v)));
     (low <= high).then_some((low, high))
 }
 
@@ -68,7 +75,7 @@ const SAME: f64 = 1.1;
 
 /// Least and largest of each group of values that are nearly the same, ascending.
 fn groups(jobs: &Rows, column: &str) -> Vec<(f64, f64)> {
-    let mut values: Vec<f64> = (0..jobs.len()).filter_map(|row| jobs.real(row, column)).collect();
+    let mut values: Vec<f64> = (0..jobs.len()).filter_map(jobs.reals(column)).collect();
     values.sort_by(f64::total_cmp);
     let mut groups: Vec<(f64, f64)> = Vec::new();
     for value in values {
@@ -91,18 +98,38 @@ type ByColumn = BTreeMap<(usize, usize), Vec<usize>>;
 
 /// `metric`: what the colours are; empty: states alone.
 pub(super) fn grid(jobs: &Rows, metric: &str) -> Markup {
-    let cells: Vec<Cell> = (0..jobs.len()).map(|row| Cell::of(jobs, row)).collect();
-    let range = range(&cells);
+    let (n_of, d_of, size_of) = (jobs.reals("n"), jobs.reals("d"), jobs.reals("data_size"));
+    let (model_of, value_of) = (jobs.texts("model"), jobs.reals("value"));
+    let range = range((0..jobs.len()).filter_map(&value_of).filter(|value| value.is_finite()));
     let (ds, sizes) = (groups(jobs, "d"), groups(jobs, "data_size"));
     let mut models: BTreeMap<(u64, &str), ByColumn> = BTreeMap::new();
     let mut columns: BTreeSet<(usize, usize)> = BTreeSet::new();
     for row in 0..jobs.len() {
-        let column = (group_of(&ds, jobs.real(row, "d")), group_of(&sizes, jobs.real(row, "data_size")));
+        let column = (group_of(&ds, d_of(row)), group_of(&sizes, size_of(row)));
         columns.insert(column);
         // Floats above zero are in the order of their bits.
-        let n = jobs.real(row, "n").map_or(0, |n| n.max(0.0).to_bits());
-        models.entry((n, jobs.text(row, "model"))).or_default().entry(column).or_default().push(row);
+        let n = n_of(row).map_or(0, |n| n.max(0.0).to_bits());
+        models.entry((n, model_of(row))).or_default().entry(column).or_default().push(row);
     }
+    let (key_of, state_of) = (jobs.texts("job_key"), jobs.texts("state"));
+    let is_titled = jobs.len() <= TITLED;
+    // Most of a large page, so they are written without detours: keys are digits, and states are ours.
+    let squares = |rows: &[usize]| {
+        let mut marks = String::with_capacity(64 * rows.len());
+        for &row in rows {
+            let _ = write!(marks, "<a class=\"c {}", class_of(state_of(row)));
+            let value = value_of(row).filter(|value| value.is_finite());
+            if let Some((value, range)) = value.zip(range) {
+                let _ = write!(marks, " q{}\" data-v=\"{}", shade(value, range), value as f32);
+            }
+            let _ = write!(marks, "\" href=\"/job/{}\"", first_digits(key_of(row)));
+            if is_titled {
+                let _ = write!(marks, " title=\"{}\"", title(jobs, row, value).render().into_string());
+            }
+            marks.push_str("></a>");
+        }
+        PreEscaped(marks)
+    };
     let shown = |groups: &[(f64, f64)], group: usize| match groups.get(group) {
         None => "?".to_owned(),
         Some((low, high)) if compact(*low) == compact(*high) => compact(*low),
@@ -117,24 +144,11 @@ pub(super) fn grid(jobs: &Rows, metric: &str) -> Markup {
                 } }
                 tbody { @for ((_, model), by_column) in &models { tr {
                     th scope="row" { (model) }
-                    @for column in &columns { td { @for row in by_column.get(column).into_iter().flatten() {
-                        (square(&cells[*row], range, cells.len() <= TITLED))
-                    } } }
+                    @for column in &columns { td { @if let Some(rows) = by_column.get(column) { (squares(rows)) } } }
                 } } }
             }
         }
         (legend(range, metric))
-    }
-}
-
-fn square(cell: &Cell, range: Option<(f64, f64)>, titled: bool) -> Markup {
-    let class = match (cell.value, range) {
-        (Some(value), Some(range)) => format!("c {} q{}", cell.state, shade(value, range)),
-        _ => format!("c {}", cell.state),
-    };
-    html! {
-        a class=(class) id=(format!("c-{}", cell.key)) href=(format!("/job/{}", cell.key))
-          data-v=[cell.value.map(|value| value as f32)] title=[titled.then_some(&cell.title)] {}
     }
 }
 

@@ -13,42 +13,100 @@ use super::{Site, log};
 use crate::report::number::{compact, duration, significant};
 use crate::store::page::{Table, Wanted};
 
-pub(super) async fn job(State(site): State<Arc<Site>>, Path(key): Path<String>) -> Result<Html<String>, Refusal> {
-    let wanted = Wanted { job: key.clone(), ..Wanted::default() };
-    let tables =
-        [Table::Job, Table::JobCurves, Table::JobAttempts, Table::Measurements, Table::Checkpoints, Table::Events];
-    let [job, curves, attempts, measurements, checkpoints, events] = site.read(tables, &wanted).await?;
-    if job.is_empty() {
-        return Err(Refusal::not_found(format!("There is no job whose key begins with `{key}` here.")));
+/// What is known of a job.
+pub(super) struct Known {
+    job: Rows,
+    curves: Rows,
+    attempts: Rows,
+    measurements: Rows,
+    checkpoints: Rows,
+    events: Rows,
+    /// Number of the last attempt, and the end of what its runner wrote.
+    tail: Option<(i64, String)>,
+}
+
+impl Known {
+    /// Of the job whose key begins so, or else that there is none.
+    pub(super) async fn read(site: &Site, key: &str) -> Result<Known, Refusal> {
+        let wanted = Wanted { job: key.to_owned(), ..Wanted::default() };
+        let tables =
+            [Table::Job, Table::JobCurves, Table::JobAttempts, Table::Measurements, Table::Checkpoints, Table::Events];
+        let [job, curves, attempts, measurements, checkpoints, events] = site.read(tables, &wanted).await?;
+        if job.is_empty() {
+            return Err(Refusal::not_found(format!("There is no job whose key begins with `{key}` here.")));
+        }
+        let tail = log::last_of(&attempts).await;
+        Ok(Known { job, curves, attempts, measurements, checkpoints, events, tail })
     }
-    let key = job.text(0, "job_key").to_owned();
-    let short = key.get(..12).unwrap_or(&key);
-    let sweeps: Vec<&str> = job.text(0, "sweeps").split(' ').filter(|name| !name.is_empty()).collect();
-    let state = job.text(0, "state");
-    let tail = log::last_of(&attempts).await;
+
+    fn key(&self) -> &str {
+        self.job.text(0, "job_key")
+    }
+
+    /// Parts of the page that change while it runs, by the ids of the elements that they are in.
+    pub(super) fn parts(&self) -> [(&'static str, Markup); 7] {
+        [
+            ("head", head(&self.job)),
+            ("curves", charts(&self.job, &self.curves)),
+            ("measurements", table_or_none(&self.measurements, &[])),
+            ("attempts", attempts_of(self.key(), &self.attempts)),
+            ("log", log_of(self.tail.as_ref())),
+            ("checkpoints", table_or_none(&self.checkpoints, &["attempt_id"])),
+            ("events", self.events.table(&["attempt_id"])),
+        ]
+    }
+}
+
+pub(super) async fn job(State(site): State<Arc<Site>>, Path(key): Path<String>) -> Result<Html<String>, Refusal> {
+    let known = Known::read(&site, &key).await?;
+    let (key, short) = (known.key(), known.key().get(..12).unwrap_or(known.key()));
+    let sweeps: Vec<&str> = known.job.text(0, "sweeps").split(' ').filter(|name| !name.is_empty()).collect();
+    let sections = [
+        ("Curves", Some(&known.curves)),
+        ("Measurements", Some(&known.measurements)),
+        ("Attempts", Some(&known.attempts)),
+        ("Log", None),
+        ("Checkpoints", Some(&known.checkpoints)),
+        ("What happened", Some(&known.events)),
+    ];
+    let [(head_id, head), parts @ ..] = known.parts();
     let content = html! {
-        h1 { (job.text(0, "model")) " " span.state.(class_of(state)) { (state) } }
-        @if !job.text(0, "reason").is_empty() { p.bad { (job.text(0, "reason")) } }
-        (facts(&job))
-        section { h2 { "Curves" } (charts(&job, &curves)) (curves.source()) }
-        @if !measurements.is_empty() { section { h2 { "Measurements" } (measurements.table(&[])) (measurements.source()) } }
-        section { h2 { "Attempts" } (attempts_of(&key, &attempts)) (attempts.source()) }
-        section { h2 { "Log" } @match &tail {
-            Some((nth, text)) => {
-                p.quiet { "The end of standard error of attempt " (nth) "." }
-                pre.log tabindex="0" { (text) }
-            }
-            None => p.quiet { "Nothing was written, or it lies on another machine." },
-        } }
-        @if !checkpoints.is_empty() { section { h2 { "Checkpoints" } (checkpoints.table(&["attempt_id"])) (checkpoints.source()) } }
-        section { h2 { "What happened" } (events.table(&["attempt_id"])) (events.source()) }
-        section { h2 { "Spec" } pre { code { (pretty(job.text(0, "spec"))) } } (job.source()) }
+        div id=(head_id) { (head) }
+        @for ((title, rows), (id, part)) in sections.into_iter().zip(parts) {
+            section { h2 { (title) } div id=(id) { (part) } @if let Some(rows) = rows { (rows.source()) } }
+        }
+        section { h2 { "Spec" } pre { code { (pretty(known.job.text(0, "spec"))) } } (known.job.source()) }
     };
-    let own = format!("/job/{key}");
+    let (own, live) = (format!("/job/{key}"), format!("/job/{key}/live"));
     let above = sweeps.first().map(|name| (*name, format!("/sweep/{name}")));
     let mut path: Vec<(&str, &str)> = above.iter().map(|(name, address)| (*name, address.as_str())).collect();
     path.push((short, &own));
-    Ok(page(&format!("job {short}"), &path, None, &content))
+    // What was imported was never run here, and stays as it is.
+    let live = known.job.text(0, "source").is_empty().then_some(&*live);
+    Ok(page(&format!("job {short}"), &path, live, &content))
+}
+
+fn head(job: &Rows) -> Markup {
+    let state = job.text(0, "state");
+    html! {
+        h1 { (job.text(0, "model")) " " span.state.(class_of(state)) { (state) } }
+        @if !job.text(0, "reason").is_empty() { p.bad { (job.text(0, "reason")) } }
+        (facts(job))
+    }
+}
+
+fn table_or_none(rows: &Rows, without: &[&str]) -> Markup {
+    html! { @if rows.is_empty() { p.quiet { "None." } } @else { (rows.table(without)) } }
+}
+
+fn log_of(tail: Option<&(i64, String)>) -> Markup {
+    html! { @match tail {
+        Some((nth, text)) => {
+            p.quiet { "The end of standard error of attempt " (nth) "." }
+            pre.log tabindex="0" { (text) }
+        }
+        None => p.quiet { "Nothing was written, or it lies on another machine." },
+    } }
 }
 
 fn facts(job: &Rows) -> Markup {

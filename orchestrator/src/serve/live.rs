@@ -17,8 +17,9 @@ use futures_util::stream::unfold;
 use tokio::sync::watch;
 
 use super::grid::Cell;
+use super::job::Known;
 use super::page::Refusal;
-use super::sweep::{LIVE, attempts_table, row_of, running_jobs, summary};
+use super::sweep::{LIVE, attempts_table, running_jobs, summary};
 use super::{Site, sweeps};
 use crate::store::page::{Table, Wanted};
 
@@ -26,13 +27,14 @@ use crate::store::page::{Table, Wanted};
 const LOOK_EVERY: Duration = Duration::from_secs(1);
 const PAUSE_PER_LOOK: u32 = 5;
 /// Topics that are followed at a time.
-const TOPICS: usize = 32;
+const TOPICS: usize = 64;
 
 /// What a page shows.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) enum Topic {
     Sweeps,
     Sweep { name: String, metric: String },
+    Job { key: String },
 }
 
 /// What is to be seen of a topic.
@@ -59,6 +61,14 @@ pub(super) async fn sweep(
 ) -> Result<Sse<impl Stream<Item = Result<Event, Infallible>>>, Refusal> {
     site.check_sweep(&name).await?;
     stream(site, Topic::Sweep { name, metric: asked.metric }).await
+}
+
+pub(super) async fn job(
+    State(site): State<Arc<Site>>,
+    Path(key): Path<String>,
+) -> Result<Sse<impl Stream<Item = Result<Event, Infallible>>>, Refusal> {
+    Known::read(&site, &key).await?;
+    stream(site, Topic::Job { key }).await
 }
 
 async fn stream(site: Arc<Site>, topic: Topic) -> Result<Sse<impl Stream<Item = Result<Event, Infallible>>>, Refusal> {
@@ -175,14 +185,20 @@ async fn look(site: &Site, topic: &Topic) -> Result<Feed, Refusal> {
             let all = site.read_one(Table::Sweeps, &Wanted::default()).await?;
             Ok(Feed { parts: [("sweeps", sweeps::list(&all).into_string())].into(), ..Feed::default() })
         }
+        Topic::Job { key } => {
+            let parts = Known::read(site, key).await?.parts();
+            Ok(Feed { parts: parts.map(|(id, part)| (id, part.into_string())).into(), ..Feed::default() })
+        }
         Topic::Sweep { name, metric } => {
             let wanted = Wanted { sweep: name.clone(), metric: metric.clone(), ..Wanted::default() };
-            let [sweeps, running, curves, attempts] = LIVE;
-            let [all, running, curves, attempts, changed] =
-                site.read([sweeps, running, curves, attempts, Table::Changed], &wanted).await?;
-            let row = row_of(&all, name).ok_or_else(|| Refusal::not_found("The sweep is gone."))?;
+            let [sweep, running, curves, attempts] = LIVE;
+            let [sweep, running, curves, attempts, changed] =
+                site.read([sweep, running, curves, attempts, Table::Changed], &wanted).await?;
+            if sweep.is_empty() {
+                return Err(Refusal::not_found("The sweep is gone."));
+            }
             let parts = [
-                ("summary", summary(&all, row)),
+                ("summary", summary(&sweep)),
                 ("running", running_jobs(&running, &curves)),
                 ("attempts", attempts_table(&attempts)),
             ];

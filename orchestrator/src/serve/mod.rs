@@ -35,6 +35,7 @@ use tokio::sync::{Mutex, Semaphore, watch};
 
 use crate::store::Store;
 use crate::store::page::{Table, Wanted};
+use crate::store::snapshot::Readers;
 use crate::store::sql::SqlError;
 
 use live::{Feed, Topic};
@@ -46,8 +47,12 @@ use rows::Rows;
 const TIMEOUT: Duration = Duration::from_secs(20);
 /// Rows that a view reads of a table; files have all.
 const ROWS: usize = 20_000;
-/// Views that are read at a time: each takes a connection of the 40 that the role has.
-const READERS: usize = 8;
+/// Views that are read at a time: each takes one or two connections of the 40 that the role has.
+const VIEWS: usize = 8;
+/// Queries of a view that run side by side, where there are long ones.
+const LANES: usize = 2;
+/// Between looks at which connections are no longer needed.
+const TIDY_EVERY: Duration = Duration::from_secs(30);
 /// How long answers under way may take once the server is to end.
 const FAREWELL: Duration = Duration::from_secs(3);
 
@@ -62,7 +67,8 @@ pub struct Site {
     token: Option<String>,
     /// What to run next, of results.
     advise: Advise,
-    readers: Semaphore,
+    readers: Readers,
+    views: Semaphore,
     pictures: Mutex<figures::Kept>,
     feeds: Mutex<BTreeMap<Topic, watch::Sender<Arc<Feed>>>>,
     end: watch::Sender<bool>,
@@ -82,17 +88,19 @@ pub async fn serve(
 ) -> io::Result<()> {
     let address = listener.local_addr()?;
     let site = Arc::new(Site {
+        readers: Readers::new(store.clone()),
         store,
         loopback: address.ip().is_loopback(),
         port: address.port(),
         token,
         advise,
-        readers: Semaphore::new(READERS),
+        views: Semaphore::new(VIEWS),
         pictures: Mutex::new(BTreeMap::new()),
         feeds: Mutex::new(BTreeMap::new()),
         end: watch::Sender::new(false),
     });
     let (told, mut ended) = (site.end.clone(), site.end.subscribe());
+    let tidying = site.clone();
     let graceful = axum::serve(listener, router(site)).with_graceful_shutdown(async move {
         end.await;
         told.send_replace(true);
@@ -104,6 +112,12 @@ pub async fn serve(
             let _ = ended.wait_for(|ended| *ended).await;
             tokio::time::sleep(FAREWELL).await;
         } => Ok(()),
+        () = async {
+            loop {
+                tokio::time::sleep(TIDY_EVERY).await;
+                tidying.readers.tidy().await;
+            }
+        } => unreachable!("it goes on"),
     }
 }
 
@@ -118,6 +132,7 @@ fn router(site: Arc<Site>) -> Router {
         .route("/sweep/{sweep}/results", get(results::results))
         .route("/sweep/{sweep}/next", get(next::next))
         .route("/job/{job}", get(job::job))
+        .route("/job/{job}/live", get(live::job))
         .route("/job/{job}/log/{nth}/{file}", get(log::log))
         .route("/compare", get(compare::compare))
         .route("/data/{file}", get(data::data))
@@ -140,27 +155,37 @@ impl Site {
         tables: [Table; COUNT],
         wanted: &Wanted,
     ) -> Result<[Rows; COUNT], Refusal> {
-        let rows = self.read_up_to(&tables, wanted, Some(ROWS)).await?;
+        self.read_by(tables, wanted, 1).await
+    }
+
+    /// The same of tables that take long: the longest should be first.
+    async fn read_side_by_side<const COUNT: usize>(
+        &self,
+        tables: [Table; COUNT],
+        wanted: &Wanted,
+    ) -> Result<[Rows; COUNT], Refusal> {
+        self.read_by(tables, wanted, LANES).await
+    }
+
+    async fn read_by<const COUNT: usize>(
+        &self,
+        tables: [Table; COUNT],
+        wanted: &Wanted,
+        lanes: usize,
+    ) -> Result<[Rows; COUNT], Refusal> {
+        let texts: Vec<String> =
+            tables.iter().map(|table| table.sql(wanted)).collect::<Result<_, _>>().map_err(Refusal::bad)?;
+        let _permit = self.views.acquire().await.expect("nobody closes it");
+        let answers =
+            self.readers.snapshot(&texts, TIMEOUT, Some(ROWS), lanes).await.map_err(|error| refused(&error))?;
+        let rows = tables.iter().zip(texts).zip(answers);
+        let rows: Vec<Rows> = rows.map(|((table, text), answer)| Rows::new(*table, wanted, text, answer)).collect();
         Ok(rows.try_into().unwrap_or_else(|_| unreachable!("a table of rows each")))
     }
 
     async fn read_one(&self, table: Table, wanted: &Wanted) -> Result<Rows, Refusal> {
         let [rows] = self.read([table], wanted).await?;
         Ok(rows)
-    }
-
-    async fn read_up_to(
-        &self,
-        tables: &[Table],
-        wanted: &Wanted,
-        rows_max: Option<usize>,
-    ) -> Result<Vec<Rows>, Refusal> {
-        let texts: Vec<String> =
-            tables.iter().map(|table| table.sql(wanted)).collect::<Result<_, _>>().map_err(Refusal::bad)?;
-        let _permit = self.readers.acquire().await.expect("nobody closes it");
-        let answers = self.store.sql_snapshot(&texts, TIMEOUT, rows_max).await.map_err(|error| refused(&error))?;
-        let rows = tables.iter().zip(texts).zip(answers);
-        Ok(rows.map(|((table, text), answer)| Rows::new(*table, wanted, text, answer)).collect())
     }
 
     /// The names of all sweeps are few: a page that is of none says so.

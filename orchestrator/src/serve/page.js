@@ -26,6 +26,7 @@
   // The grid is one stop of the Tab key; arrows move inside it.
   const grid = document.getElementById("grid");
   const cells = grid ? all("a.c", grid) : [];
+  const cellOf = new Map(cells.map((cell) => [cell.getAttribute("href").slice("/job/".length), cell]));
   cells.forEach((cell, index) => (cell.tabIndex = index ? -1 : 0));
   const move = (from, key) => {
     const at = from.getBoundingClientRect();
@@ -55,7 +56,7 @@
   const four = (value) => Number(value.toPrecision(4)).toString();
   const paint = (changed) => {
     for (const { key, state, value, title } of changed) {
-      const cell = document.getElementById("c-" + key);
+      const cell = cellOf.get(key);
       if (!cell) continue;
       if (cell.className.split(" ")[1] !== state) cell.className = "c " + state;
       cell.title = title;
@@ -101,7 +102,15 @@
     const part = document.getElementById(id);
     if (!part) return;
     const focused = part.contains(document.activeElement) ? document.activeElement.id : "";
+    // What was opened stays open, and what was scrolled to its end stays there.
+    const opened = all("details", part).map((details) => details.open);
+    const scrolled = all("pre", part).map((pre) => [pre.scrollTop, pre.scrollHeight - pre.scrollTop - pre.clientHeight < 4]);
     part.innerHTML = html;
+    all("details", part).forEach((details, index) => (details.open = opened[index] ?? details.open));
+    all("pre", part).forEach((pre, index) => {
+      const [top, atEnd] = scrolled[index] ?? [0, true];
+      pre.scrollTop = atEnd ? pre.scrollHeight : top;
+    });
     if (focused) document.getElementById(focused)?.focus();
   });
   // Laws are drawn again where results have come in; the server knows whether there is anything new.

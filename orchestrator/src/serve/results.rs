@@ -24,18 +24,30 @@ pub(super) async fn results(
     Query(asked): Query<Wanted>,
 ) -> Result<Response, Refusal> {
     let mut wanted = Wanted { sweep: name.clone(), ..asked };
-    let metrics = site.read_one(Table::Metrics, &wanted).await?;
+    // All metrics have to be asked for: they are many rows.
+    let known = if wanted.metric.is_empty() {
+        let metrics = site.read_one(Table::Metrics, &wanted).await?;
+        wanted.metric = default_metric(&metrics);
+        Some(metrics)
+    } else {
+        if wanted.metric == ALL {
+            wanted.metric.clear();
+        }
+        None
+    };
+    wanted.rows_max = Some(ROWS);
+    let metrics = async {
+        match known {
+            Some(metrics) => Ok(metrics),
+            None => site.read_one(Table::Metrics, &wanted).await,
+        }
+    };
+    // What is wrong with a condition is said where it can be put right.
+    let (metrics, rows) = tokio::join!(metrics, site.read_one(Table::Results, &wanted));
+    let metrics = metrics?;
     if metrics.is_empty() {
         site.check_sweep(&name).await?;
     }
-    // All metrics have to be asked for: they are many rows.
-    if wanted.metric.is_empty() {
-        wanted.metric = default_metric(&metrics);
-    } else if wanted.metric == ALL {
-        wanted.metric.clear();
-    }
-    // What is wrong with a condition is said where it can be put right.
-    let rows = site.read_up_to(&[Table::Results], &wanted, Some(ROWS)).await;
     let status = rows.as_ref().map_or_else(|refusal| refusal.status, |_| StatusCode::OK);
     let address = format!("/sweep/{name}/results");
     let content = html! {
@@ -52,13 +64,13 @@ pub(super) async fn results(
         details { summary { "columns of a condition" } p { code { (CONDITION_COLUMNS) } } }
         @match &rows {
             Err(refusal) => p.bad role="alert" { (refusal.words) },
-            Ok(rows) => @for rows in rows {
+            Ok(rows) => {
                 p.quiet {
-                    @if rows.is_cut() { "The first " (rows.len()) " rows; the files have all." } @else { (rows.len()) " rows." }
+                    @if rows.len() >= ROWS { "The first " (rows.len()) " rows; the files have all." } @else { (rows.len()) " rows." }
                 }
                 (rows.source())
                 @if !rows.is_empty() { (rows.table(&[])) }
-            },
+            }
         }
     };
     let sweep = format!("/sweep/{name}");

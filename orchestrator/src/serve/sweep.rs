@@ -16,7 +16,7 @@ use crate::report::number::{compact, duration, significant};
 use crate::store::page::{CURVES, SILENT_SECS, Table, Wanted};
 
 /// Tables that change while a sweep runs.
-pub(super) const LIVE: [Table; 4] = [Table::Sweeps, Table::Running, Table::Curves, Table::Attempts];
+pub(super) const LIVE: [Table; 4] = [Table::Sweep, Table::Running, Table::Curves, Table::Attempts];
 
 pub(super) async fn sweep(
     State(site): State<Arc<Site>>,
@@ -24,23 +24,31 @@ pub(super) async fn sweep(
     Query(asked): Query<Wanted>,
 ) -> Result<Html<String>, Refusal> {
     let mut wanted = Wanted { sweep: name.clone(), metric: asked.metric, ..Wanted::default() };
-    let [all, metrics, running, curves, attempts, fits] = site
-        .read([Table::Sweeps, Table::Metrics, Table::Running, Table::Curves, Table::Attempts, Table::Fits], &wanted)
-        .await?;
-    let Some(row) = row_of(&all, &name) else {
-        return site.check_sweep(&name).await.and(Err(Refusal::not_found("It has just gone.")));
-    };
-    let choices: Vec<String> = (0..metrics.len()).map(|row| metric_name(&metrics, row)).collect();
     if wanted.metric.is_empty() {
-        wanted.metric = default_metric(&metrics);
+        wanted.metric = default_metric(&site.read_one(Table::Metrics, &wanted).await?);
     }
-    let jobs = site.read_one(Table::Jobs, &wanted).await?;
-    let others: Vec<&str> = (0..all.len()).map(|row| all.text(row, "sweep")).filter(|other| *other != name).collect();
+    let tables = [
+        Table::Jobs,
+        Table::Metrics,
+        Table::Sweep,
+        Table::Curves,
+        Table::Running,
+        Table::Attempts,
+        Table::Fits,
+        Table::Names,
+    ];
+    let [jobs, metrics, all, curves, running, attempts, fits, names] = site.read_side_by_side(tables, &wanted).await?;
+    if all.is_empty() {
+        return site.check_sweep(&name).await.and(Err(Refusal::not_found("It has just gone.")));
+    }
+    let choices: Vec<String> = (0..metrics.len()).map(|row| metric_name(&metrics, row)).collect();
+    let others: Vec<&str> =
+        (0..names.len()).map(|row| names.text(row, "sweep")).filter(|other| *other != name).collect();
     let address = format!("/sweep/{name}");
     let metric_only = Wanted { metric: wanted.metric.clone(), ..Wanted::default() };
     let content = html! {
         h1 { (name) }
-        div #summary { (summary(&all, row)) }
+        div #summary { (summary(&all)) }
         nav.tabs aria-label="Of this sweep" {
             a href="#grid" { "grid" } a href="#laws" { "laws" } a href="#attempts" { "attempts" }
             a href=(format!("{address}/results")) { "table of results" }
@@ -84,11 +92,6 @@ pub(super) async fn sweep(
     Ok(page(&name, &[(&name, &address)], Some(&live), &content))
 }
 
-/// Where the sweep stands among all.
-pub(super) fn row_of(all: &Rows, name: &str) -> Option<usize> {
-    (0..all.len()).find(|row| all.text(*row, "sweep") == name)
-}
-
 pub(super) fn metric_name(metrics: &Rows, row: usize) -> String {
     format!("{}/{}", metrics.text(row, "dataset"), metrics.text(row, "metric"))
 }
@@ -106,10 +109,11 @@ pub(super) fn default_metric(metrics: &Rows) -> String {
         .unwrap_or_default()
 }
 
-pub(super) fn summary(all: &Rows, row: usize) -> Markup {
+/// Of the only row.
+pub(super) fn summary(sweep: &Rows) -> Markup {
     html! {
-        p.lead { (sweeps::health(all, row)) " " (all.text(row, "question")) }
-        (sweeps::progress(all, row))
+        p.lead { (sweeps::health(sweep, 0)) " " (sweep.text(0, "question")) }
+        (sweeps::progress(sweep, 0))
     }
 }
 

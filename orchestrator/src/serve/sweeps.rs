@@ -10,6 +10,7 @@ use super::Site;
 use super::page::{Refusal, page};
 use super::rows::{Rows, time};
 use crate::report::number::{compact, duration, significant};
+use crate::spec::{self, Source};
 use crate::store::page::{SILENT_SECS, Table, Wanted};
 
 pub(super) async fn sweeps(State(site): State<Arc<Site>>) -> Result<Html<String>, Refusal> {
@@ -41,8 +42,6 @@ pub(super) fn list(rows: &Rows) -> Markup {
 pub(super) fn progress(rows: &Rows, row: usize) -> Markup {
     let count = |name: &str| rows.count(row, name);
     let (jobs, done) = (count("jobs"), count("done"));
-    let (planned, spent) = (rows.real(row, "gmacs_planned"), rows.real(row, "gmacs_spent"));
-    let share = planned.filter(|planned| *planned > 0.0).zip(spent).map(|(planned, spent)| spent / planned);
     let others = [("running", "running"), ("pending", "waiting"), ("failed", "failed"), ("cancelled", "cancelled")];
     html! {
         progress max=(jobs.max(1)) value=(done) aria-label="jobs done" {}
@@ -53,12 +52,7 @@ pub(super) fn progress(rows: &Rows, row: usize) -> Markup {
             @if let Some(secs) = rows.real(row, "secs_left") {
                 div { dt { "time left" } dd title="What is left, at the rate of the jobs that run now; evaluations are not counted." { "about " (duration(secs.max(0.0))) } }
             }
-            @if let (Some(planned), Some(spent)) = (planned, spent) {
-                div { dt { "compute" } dd title="Of what was planned, forward GMACs x samples, without what failed attempts threw away." {
-                    (significant(spent, 3)) " of " (significant(planned, 3)) " GMACs"
-                    @if let Some(share) = share { " (" (format!("{:.0} %", 100.0 * share)) ")" }
-                } }
-            }
+            (compute(rows, row))
             @if let Some(hours) = rows.real(row, "gpu_hours") { div { dt { "GPU-hours" } dd { (significant(hours, 3)) } } }
             @if let Some(hours) = rows.real(row, "train_hours").filter(|hours| *hours > 0.0) {
                 div { dt { "training" } dd { (duration(3600.0 * hours)) " in all attempts" } }
@@ -68,6 +62,34 @@ pub(super) fn progress(rows: &Rows, row: usize) -> Markup {
             @if !rows.text(row, "source").is_empty() { div { dt { "imported" } dd { (rows.text(row, "source")) } } }
         }
     }
+}
+
+/// What was spent, of what the spec allows; where it says nothing, of what is planned.
+fn compute(rows: &Rows, row: usize) -> Markup {
+    const TITLE: &str = "Without what failed attempts threw away.";
+    let real = |name: &str| rows.real(row, name);
+    let percent =
+        |spent: f64, of: f64| if of > 0.0 { format!(" ({:.0} %)", 100.0 * spent / of) } else { String::new() };
+    html! {
+        @if let (Some(allowed), Some(spent)) = (allowed_flops(rows, row), real("flops_spent")) {
+            div { dt { "compute, of " code { "limits.compute" } } dd title=(TITLE) {
+                (significant(spent, 3)) " of " (significant(allowed, 3)) " training FLOPs" (percent(spent, allowed))
+                @if let Some(planned) = real("flops_planned") { ", " (significant(planned, 3)) " planned" }
+            } }
+        } @else if let (Some(planned), Some(spent)) = (real("gmacs_planned"), real("gmacs_spent")) {
+            div { dt { "compute, of what is planned" } dd title=(TITLE) {
+                (significant(spent, 3)) " of " (significant(planned, 3)) " GMACs" (percent(spent, planned))
+            } }
+        }
+    }
+}
+
+/// What `limits.compute` of its spec allows.
+fn allowed_flops(rows: &Rows, row: usize) -> Option<f64> {
+    let text = rows.text(row, "spec");
+    // Most specs say nothing of it, and reading one takes longer than looking for a word.
+    let spec = text.contains("compute").then(|| spec::parse(&Source::new(rows.text(row, "sweep"), text)))?;
+    spec.ok()?.limits.compute_flops
 }
 
 /// What is wrong with the sweep of a row, or that nothing is.

@@ -24,6 +24,7 @@ pub mod page;
 mod planned;
 pub mod private_postgres;
 mod progress;
+pub mod snapshot;
 mod spooled;
 pub mod sql;
 pub mod study;

@@ -1,11 +1,16 @@
 //! SQL of the live page (`sweep serve`): each table of it is one query, which the page shows, so that it can be run
 //! again as it is (`sweep sql`).
 
+mod compare;
+mod measured;
+
 use super::condition;
 use super::observation::literal;
 
 /// Points of a curve that the page draws.
 pub const CURVE_POINTS: usize = 120;
+/// And of the small ones of running jobs.
+const SPARK_POINTS: usize = 60;
 /// Curves of running jobs that the page draws.
 pub const CURVES: usize = 48;
 /// Latest attempts and fits that it lists.
@@ -22,6 +27,8 @@ pub enum Table {
     Names,
     /// All sweeps.
     Sweeps,
+    /// The same of one.
+    Sweep,
     /// Jobs of a sweep, with the metric where one is wanted.
     Jobs,
     /// The same of those that something has happened to lately.
@@ -78,6 +85,9 @@ pub struct Wanted {
     /// Column that the results are in the order of, a `-` before it for the largest first.
     #[serde(skip_serializing_if = "String::is_empty")]
     pub order: String,
+    /// Results that a page shows; files have all.
+    #[serde(skip)]
+    pub rows_max: Option<usize>,
 }
 
 /// Columns of [`Table::Results`].
@@ -104,6 +114,7 @@ impl Table {
     const ALL: &[(&str, Table)] = &[
         ("names", Table::Names),
         ("sweeps", Table::Sweeps),
+        ("sweep", Table::Sweep),
         ("jobs", Table::Jobs),
         ("changed", Table::Changed),
         ("metrics", Table::Metrics),
@@ -137,35 +148,41 @@ impl Table {
     pub fn sql(self, wanted: &Wanted) -> Result<String, String> {
         let (sweep, against) = (literal(&wanted.sweep), literal(&wanted.against));
         let (dataset, metric) = metric_of(wanted);
-        let (thinned, curves, latest) = (thinned(), CURVES.to_string(), LATEST.to_string());
-        let of_sweeps = |text: &str| {
-            let ours = [("thinned", &*thinned), ("curves", &*curves), ("latest", &*latest)];
-            let theirs = [("sweep", &*sweep), ("against", &*against), ("dataset", &*dataset), ("metric", &*metric)];
-            fill(text, &[&ours[..], &theirs].concat())
+        let (thinned, latest, events) = (thinned(SPARK_POINTS), LATEST.to_string(), EVENTS.to_string());
+        let (curves, silent) = (CURVES.to_string(), SILENT_SECS.to_string());
+        // Values that hold names of others come first; no name begins as another that is after it does.
+        let of = |text: &str, named: &str| {
+            let of_these = fill(measured::ENDED, &[("named", named)]);
+            let this = [("dataset", &*dataset), ("metric", &*metric)];
+            let measured = fill(measured::MEASURED, &this);
+            let ours = [("thinned", &*thinned), ("curves", &*curves), ("latest", &*latest), ("events", &*events)];
+            let parts = [("ended", &*of_these), ("single", measured::SINGLE), ("measured", &*measured)];
+            let names = [("sweep", &*sweep), ("against", &*against), ("named", named)];
+            fill(text, &[&ours[..], &parts, &names, &this].concat())
         };
+        let of_sweep = |text: &str| of(text, &sweep);
+        let of_both = |text: &str| of(text, &format!("{sweep}, {against}"));
+        let totals = |only: &str| fill(SWEEPS, &[("silent", &*silent), ("only", only)]);
+        let has_metric = !wanted.metric.is_empty();
         let of_job = |text: &str| -> Result<String, String> {
             let job = job_row(wanted)?;
-            Ok(fill(text, &[("thinned", &*thinned), ("job", &*job)]))
+            Ok(fill(text, &[("thinned", &*self::thinned(CURVE_POINTS)), ("job", &*job)]))
         };
         Ok(match self {
             Table::Names => "SELECT name AS sweep, question, source FROM sweep ORDER BY name".to_owned(),
-            Table::Sweeps => fill(SWEEPS, &[("silent", &SILENT_SECS.to_string())]),
-            Table::Jobs => jobs(wanted, ""),
-            Table::Changed => jobs(
-                wanted,
-                &format!(
-                    "\n      AND j.job_id IN (SELECT job_id FROM (SELECT job_id FROM event ORDER BY event_id DESC LIMIT {EVENTS}) latest)"
-                ),
-            ),
-            Table::Metrics => of_sweeps(METRICS),
+            Table::Sweeps => totals("sweep_id IS NOT NULL"),
+            Table::Sweep => totals(&format!("sweep_id = (SELECT sweep_id FROM sweep WHERE name = {sweep})")),
+            Table::Jobs => of_sweep(&measured::jobs(has_metric)),
+            Table::Changed => of_sweep(&measured::changed(has_metric)),
+            Table::Metrics => of_sweep(measured::METRICS),
             Table::Running => format!(
                 "SELECT {RUNNING}\nWHERE a.state IN ('intent', 'launched', 'running') AND s.name = {sweep}\nORDER BY a.state DESC, sj.position"
             ),
-            Table::Curves => of_sweeps(CURVES_SQL),
+            Table::Curves => of_sweep(CURVES_SQL),
             Table::Attempts => {
                 format!("SELECT {ATTEMPT}\nWHERE s.name = {sweep}\nORDER BY a.attempt_id DESC LIMIT {LATEST}")
             }
-            Table::Fits => of_sweeps(FITS),
+            Table::Fits => of_sweep(FITS),
             Table::Results => results(wanted)?,
             Table::Job => of_job(JOB)?,
             Table::JobCurves => of_job(JOB_CURVES)?,
@@ -173,8 +190,8 @@ impl Table {
             Table::Checkpoints => of_job(CHECKPOINTS)?,
             Table::Measurements => of_job(MEASUREMENTS)?,
             Table::Events => of_job(JOB_EVENTS)?,
-            Table::Compare => of_sweeps(COMPARE),
-            Table::CompareMetrics => of_sweeps(COMPARE_METRICS),
+            Table::Compare => of_both(compare::COMPARE),
+            Table::CompareMetrics => of_both(compare::COMPARE_METRICS),
         })
     }
 }
@@ -215,83 +232,48 @@ fn job_row(wanted: &Wanted) -> Result<String, String> {
     }
 }
 
+/// Compute in both conventions: budgets are in FLOPs. What attempts cost is summed as far as it is known.
 const SWEEPS: &str = "\
 WITH work AS (
     SELECT sj.sweep_id, count(*) AS jobs,
            count(*) FILTER (WHERE j.state = 'pending') AS pending, count(*) FILTER (WHERE j.state = 'running') AS running,
            count(*) FILTER (WHERE j.state = 'done') AS done, count(*) FILTER (WHERE j.state = 'failed') AS failed,
            count(*) FILTER (WHERE j.state = 'cancelled') AS cancelled,
-           sum(own.gmacs) AS gmacs_planned, sum(own.gmacs) FILTER (WHERE j.state = 'done') AS gmacs_done,
-           sum(own.gmacs) FILTER (WHERE j.state IN ('pending', 'running')) AS gmacs_open, max(j.done_at) AS last_done_at
+           sum(own.part * j.gmacs_samples) AS gmacs_planned,
+           sum(own.part * j.gmacs_samples) FILTER (WHERE j.state = 'done') AS gmacs_done,
+           sum(own.part * j.gmacs_samples) FILTER (WHERE j.state IN ('pending', 'running')) AS gmacs_open,
+           sum(own.part * j.train_flops) AS flops_planned, sum(own.part * j.train_flops) FILTER (WHERE j.state = 'done') AS flops_done,
+           max(j.done_at) AS last_done_at
     FROM sweep_job sj JOIN job j USING (job_id)
-    CROSS JOIN LATERAL (SELECT j.gmacs_samples * (1 - j.parent_samples::float8 / nullif(j.samples_seen, 0)) AS gmacs) own
-    GROUP BY sj.sweep_id),
+    CROSS JOIN LATERAL (SELECT 1 - j.parent_samples::float8 / nullif(j.samples_seen, 0) AS part) own
+    WHERE sj.$only GROUP BY sj.sweep_id),
 live AS (
-    SELECT sj.sweep_id, count(*) AS attempts,
-           sum(j.gmacs_samples * (a.samples_seen - j.parent_samples) / nullif(j.samples_seen, 0)) AS gmacs_partly,
+    SELECT sj.sweep_id, count(*) AS attempts, sum(j.gmacs_samples * own.part) AS gmacs_partly, sum(j.train_flops * own.part) AS flops_partly,
            sum(j.gmacs_samples / nullif(j.samples_seen, 0) * (a.samples_seen - coalesce(a.resumed_from_samples, 0))
                / nullif(extract(epoch FROM now() - a.claimed_at)::float8, 0)) AS gmacs_per_sec,
            count(*) FILTER (WHERE greatest(a.created_at, a.launched_at, a.claimed_at, a.heartbeat_at) < now() - interval '$silent s') AS silent
     FROM attempt a JOIN job j USING (job_id) JOIN sweep_job sj USING (job_id)
-    WHERE a.state IN ('intent', 'launched', 'running') GROUP BY sj.sweep_id),
+    CROSS JOIN LATERAL (SELECT (a.samples_seen - j.parent_samples)::float8 / nullif(j.samples_seen, 0) AS part) own
+    WHERE a.state IN ('intent', 'launched', 'running') AND sj.$only GROUP BY sj.sweep_id),
 cost AS (
-    SELECT sj.sweep_id, sum(c.train_secs) / 3600 AS train_hours, sum(c.gpu_hours) AS gpu_hours,
-           sum(coalesce(c.gpu_joules, 0) + coalesce(c.cpu_joules, 0)) / 3.6e6 AS kwh
-    FROM sweep_job sj JOIN job_cost c USING (job_id) GROUP BY sj.sweep_id)
-SELECT s.name AS sweep, s.question, s.source, coalesce(work.jobs, 0) AS jobs, work.pending, work.running, work.done, work.failed,
-       work.cancelled, work.gmacs_planned, coalesce(work.gmacs_done, 0) + coalesce(live.gmacs_partly, 0) AS gmacs_spent,
+    SELECT sj.sweep_id, sum(spent.secs) / 3600 AS train_hours,
+           sum(spent.secs * coalesce(a.gpus, CASE WHEN a.device LIKE 'cuda%' THEN 1 END)) / 3600 AS gpu_hours,
+           sum(coalesce(a.gpu_joules, 0) + coalesce(a.machine_cpu_joules * a.cpu_share, 0)) / 3.6e6 AS kwh
+    FROM sweep_job sj JOIN attempt a USING (job_id)
+    CROSS JOIN LATERAL (SELECT coalesce(a.train_secs, extract(epoch FROM coalesce(a.heartbeat_at, a.ended_at) - a.claimed_at)::float8) AS secs) spent
+    WHERE sj.$only GROUP BY sj.sweep_id)
+SELECT s.name AS sweep, s.question, s.source, CASE WHEN s.source IS NULL THEN s.spec END AS spec, coalesce(work.jobs, 0) AS jobs,
+       work.pending, work.running, work.done, work.failed, work.cancelled, work.gmacs_planned,
+       coalesce(work.gmacs_done, 0) + coalesce(live.gmacs_partly, 0) AS gmacs_spent, work.flops_planned,
+       coalesce(work.flops_done, 0) + coalesce(live.flops_partly, 0) AS flops_spent,
        CASE WHEN work.running > 0 AND live.gmacs_per_sec > 0
             THEN (work.gmacs_open - coalesce(live.gmacs_partly, 0)) / live.gmacs_per_sec END AS secs_left,
        cost.train_hours, cost.gpu_hours, nullif(cost.kwh, 0) AS kwh, coalesce(live.attempts, 0) AS live_attempts,
        coalesce(live.silent, 0) AS silent_attempts,
        extract(epoch FROM now() - s.launcher_seen_at)::float8 AS launcher_secs_ago, s.created_at, work.last_done_at
 FROM sweep s LEFT JOIN work USING (sweep_id) LEFT JOIN live USING (sweep_id) LEFT JOIN cost USING (sweep_id)
+WHERE s.$only
 ORDER BY work.running > 0 DESC NULLS LAST, greatest(s.updated_at, work.last_done_at) DESC, s.name";
-
-/// The metric is looked up job by job, not by the view `observation`, which goes through the measurements of all
-/// sweeps: that of the last attempt that measured the end of a job is the one that counts.
-fn jobs(wanted: &Wanted, also: &str) -> String {
-    let (value, measured) = if wanted.metric.is_empty() {
-        ("NULL::float8 AS value, NULL::float8 AS standard_error", String::new())
-    } else {
-        let (dataset, metric) = metric_of(wanted);
-        let measured = format!(
-            "\nLEFT JOIN LATERAL (SELECT e.value, e.standard_error FROM attempt a JOIN evaluation e USING (attempt_id)
-                   WHERE a.job_id = j.job_id AND e.dataset = {dataset} AND e.metric = {metric}
-                         AND e.samples_seen = coalesce(j.samples_seen, 0)
-                   ORDER BY a.fence DESC LIMIT 1) m ON j.state = 'done'
-LEFT JOIN aggregate_measurement g ON g.job_id = j.job_id AND g.dataset = {dataset} AND g.metric = {metric}"
-        );
-        (
-            "coalesce(m.value, g.value) AS value, coalesce(m.standard_error, g.standard_error) AS standard_error",
-            measured,
-        )
-    };
-    format!(
-        "SELECT j.job_key, j.state, j.model, coalesce(j.exact_n, j.parameters) AS n, coalesce(j.exact_d, j.samples_seen) AS d,
-       j.data_size, j.seed, j.gmacs_samples, j.reason, j.done_at, {value}
-FROM sweep s JOIN sweep_job sj USING (sweep_id) JOIN job j USING (job_id){measured}
-WHERE s.name = {}{also}
-ORDER BY sj.position, j.job_key",
-        literal(&wanted.sweep)
-    )
-}
-
-/// Of an aggregate: jobs that may have it at most.
-const METRICS: &str = "\
-WITH measured AS (
-    SELECT e.dataset, e.metric, count(DISTINCT j.job_id) AS jobs
-    FROM sweep s JOIN sweep_job sj USING (sweep_id) JOIN job j USING (job_id) JOIN attempt a USING (job_id)
-    JOIN evaluation e USING (attempt_id)
-    WHERE s.name = $sweep AND j.state = 'done' AND e.samples_seen = coalesce(j.samples_seen, 0)
-    GROUP BY e.dataset, e.metric)
-SELECT dataset, metric, jobs FROM measured
-UNION ALL
-SELECT member.name, measured.metric, min(measured.jobs) FROM aggregate_member member JOIN measured USING (dataset)
-WHERE NOT EXISTS (SELECT FROM measured own WHERE own.dataset = member.name AND own.metric = measured.metric)
-GROUP BY member.name, measured.metric
-HAVING count(*) = (SELECT count(*) FROM aggregate_member whole WHERE whole.name = member.name)
-ORDER BY dataset, metric";
 
 const RUNNING: &str = "\
 j.job_key, j.model, j.samples_seen AS samples_total, j.parent_samples, j.data_size, j.seed, a.attempt_id, a.state,
@@ -308,8 +290,8 @@ FROM attempt a JOIN job j USING (job_id) JOIN sweep_job sj USING (job_id) JOIN s
 
 /// A metric `n` of an attempt `a` at evenly spaced steps, each found by the index: as fast for a million rows as for a
 /// hundred.
-fn thinned() -> String {
-    let last = CURVE_POINTS - 1;
+fn thinned(points: usize) -> String {
+    let last = points - 1;
     format!(
         "\
 CROSS JOIN LATERAL (SELECT min(m.step) AS first, max(m.step) AS last FROM metric m
@@ -355,9 +337,11 @@ fn results(wanted: &Wanted) -> Result<String, String> {
         _ if wanted.metric.is_empty() => String::new(),
         (dataset, metric) => format!(" AND dataset = {dataset} AND metric = {metric}"),
     };
+    // What a job cost is then looked up for these alone.
+    let limit = wanted.rows_max.map_or(String::new(), |rows| format!("\nLIMIT {rows}"));
     let rows = format!("SELECT * FROM observation WHERE sweep = {}{of_metric}", literal(&wanted.sweep));
     Ok(format!(
-        "SELECT {}\nFROM ({rows}) AS observation\nWHERE (\n{condition}\n)\nORDER BY {order}dataset, metric, d, n, job_key",
+        "SELECT {}\nFROM ({rows}) AS observation\nWHERE (\n{condition}\n)\nORDER BY {order}dataset, metric, d, n, job_key{limit}",
         RESULT_COLUMNS.join(", ")
     ))
 }
@@ -397,38 +381,6 @@ FROM measurement m WHERE m.job_id = $job ORDER BY m.dataset, m.metric, m.samples
 
 const JOB_EVENTS: &str = "\
 SELECT e.at, e.kind, e.detail, e.attempt_id FROM event e WHERE e.job_id = $job ORDER BY e.event_id DESC LIMIT 200";
-
-/// Means over seeds of cells that are alike: same model, same D, same U. Single data sets, and straight from the
-/// measurements, as [`COMPARE_METRICS`].
-const COMPARE: &str = "\
-SELECT model, d, u, value, against, value - against AS difference, jobs, against_jobs, gmacs_samples
-FROM (SELECT j.model, coalesce(j.exact_d, j.samples_seen) AS d,
-             coalesce(j.exact_u, j.unique_samples, j.exact_d, j.samples_seen) AS u,
-             avg(e.value) FILTER (WHERE s.name = $sweep) AS value, avg(e.value) FILTER (WHERE s.name = $against) AS against,
-             count(*) FILTER (WHERE s.name = $sweep) AS jobs, count(*) FILTER (WHERE s.name = $against) AS against_jobs,
-             avg(j.gmacs_samples) AS gmacs_samples
-      FROM sweep s JOIN sweep_job sj USING (sweep_id) JOIN job j USING (job_id) JOIN attempt a USING (job_id)
-      JOIN evaluation e USING (attempt_id)
-      WHERE s.name IN ($sweep, $against) AND e.dataset = $dataset AND e.metric = $metric
-            AND j.state = 'done' AND e.samples_seen = coalesce(j.samples_seen, 0)
-      GROUP BY 1, 2, 3) cell
-ORDER BY d, model, u";
-
-/// All metrics at once: straight from the measurements, since the view takes seconds for all of them. A job whose end
-/// several attempts measured counts once for each.
-const COMPARE_METRICS: &str = "\
-WITH cell AS (
-    SELECT e.dataset, e.metric, j.model, coalesce(j.exact_d, j.samples_seen) AS d,
-           coalesce(j.exact_u, j.unique_samples, j.exact_d, j.samples_seen) AS u,
-           avg(e.value) FILTER (WHERE s.name = $sweep) AS value, avg(e.value) FILTER (WHERE s.name = $against) AS against
-    FROM sweep s JOIN sweep_job sj USING (sweep_id) JOIN job j USING (job_id) JOIN attempt a USING (job_id)
-    JOIN evaluation e USING (attempt_id)
-    WHERE s.name IN ($sweep, $against) AND j.state = 'done' AND e.samples_seen = coalesce(j.samples_seen, 0)
-    GROUP BY 1, 2, 3, 4, 5)
-SELECT dataset, metric, count(*) AS cells, avg(value) AS value, avg(against) AS against, avg(value - against) AS difference,
-       count(*) FILTER (WHERE value > against) AS cells_larger
-FROM cell WHERE value IS NOT NULL AND against IS NOT NULL
-GROUP BY dataset, metric ORDER BY dataset, metric";
 
 #[cfg(test)]
 mod tests {

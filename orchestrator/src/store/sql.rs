@@ -18,11 +18,7 @@ use super::{Reader, Store, StoreError, first_connection};
 const BATCH_ROWS: usize = 10_000;
 
 /// What this side waits longer than the server.
-const GRACE: Duration = Duration::from_secs(5);
-
-/// All rows are read, so a plan that is quick to give the first ones is of no use, and compiling one takes longer than
-/// running it.
-const SNAPSHOT: &str = "SET jit = off; SET cursor_tuple_fraction = 1; BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY";
+pub(super) const GRACE: Duration = Duration::from_secs(5);
 
 const CURSOR: &str = "DECLARE sweep_rows NO SCROLL CURSOR FOR ";
 
@@ -130,36 +126,7 @@ impl Store {
         answer
     }
 
-    /// Runs queries one after another in one snapshot, so that their answers agree: what a page shows. Each has
-    /// `timeout`, and all of them four times that.
-    pub async fn sql_snapshot(
-        &self,
-        texts: &[String],
-        timeout: Duration,
-        rows_max: Option<usize>,
-    ) -> Result<Vec<Answer>, SqlError> {
-        let mut connection = self.reader_connection().await?;
-        let work = async {
-            begin(&mut connection, timeout, SNAPSHOT).await.map_err(unopened)?;
-            let mut answers = Vec::with_capacity(texts.len());
-            for text in texts {
-                answers.push(rows(&mut connection, &Question { text, timeout, rows_max }).await?);
-            }
-            Ok(answers)
-        };
-        let answers = match tokio::time::timeout(4 * timeout + GRACE, work).await {
-            Ok(answers) => answers,
-            Err(_) => Err(SqlError::Timeout(timeout)),
-        };
-        if matches!(answers, Err(SqlError::Timeout(_))) {
-            drop(connection);
-        } else {
-            let _ = connection.close().await;
-        }
-        answers
-    }
-
-    async fn reader_connection(&self) -> Result<PgConnection, StoreError> {
+    pub(super) async fn reader_connection(&self) -> Result<PgConnection, StoreError> {
         let (options, variable) = match &self.reader {
             Reader::Role(options) => (options, "SWEEP_READER_URL"),
             Reader::Owner(options) => (options, "DATABASE_URL"),
@@ -191,12 +158,12 @@ async fn ask(connection: &mut PgConnection, question: &Question<'_>) -> Result<A
     rows(connection, question).await
 }
 
-fn unopened(source: sqlx::Error) -> StoreError {
+pub(super) fn unopened(source: sqlx::Error) -> StoreError {
     StoreError::Query { doing: "opening a read-only transaction", source }
 }
 
 /// In the transaction that is open.
-async fn rows(connection: &mut PgConnection, question: &Question<'_>) -> Result<Answer, SqlError> {
+pub(super) async fn rows(connection: &mut PgConnection, question: &Question<'_>) -> Result<Answer, SqlError> {
     let begun = Instant::now();
     let refused = |error| refusal(error, question);
     let statement = (&mut *connection).prepare(AssertSqlSafe(question.text).into_sql_str()).await.map_err(refused)?;
@@ -228,7 +195,7 @@ async fn rows(connection: &mut PgConnection, question: &Question<'_>) -> Result<
     }
 }
 
-async fn begin(connection: &mut PgConnection, timeout: Duration, begin: &str) -> Result<(), sqlx::Error> {
+pub(super) async fn begin(connection: &mut PgConnection, timeout: Duration, begin: &str) -> Result<(), sqlx::Error> {
     let script = format!(
         "SET default_transaction_read_only = on; SET timezone = 'UTC'; SET datestyle = 'ISO'; SET extra_float_digits = 1;
          SET standard_conforming_strings = on;

@@ -13,6 +13,7 @@ mod harness;
 mod import;
 mod import_again;
 mod listen;
+mod live_tables;
 mod page;
 mod plan_models;
 mod plan_pools;

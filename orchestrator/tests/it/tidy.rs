@@ -17,7 +17,7 @@ const MAY_USE: &[(&str, &[&str])] = &[
     ("worker", &["events", "backend", "store"]),
     ("schedule", &["plan", "backend", "store", "worker"]),
     ("report", &["fit", "store"]),
-    ("serve", &["fit", "store", "dataset", "report"]),
+    ("serve", &["spec", "fit", "store", "dataset", "report"]),
     (
         "cli",
         &[

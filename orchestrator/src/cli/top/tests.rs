@@ -1,11 +1,19 @@
 //! Screens as they look, and what keys do.
 
+use std::fs::File;
+use std::io::Read;
+use std::num::NonZeroU16;
+use std::process::Command;
+
+use nix::pty::{Winsize, openpty};
+use nix::sys::termios::tcgetattr;
 use proptest::prelude::*;
 use ratatui::Terminal;
 use ratatui::backend::TestBackend;
 use ratatui::termion::event::Key;
 
 use super::draw;
+use super::screen::Screen;
 use super::state::{Action, App, Detail, Page, Row, Snapshot, View, Wanted};
 use crate::store::{Activity, JobProgress, StateCounts, SweepSummary, Totals};
 
@@ -263,4 +271,62 @@ proptest! {
         }
         drawn(&App::new(None, true), width, height);
     }
+}
+
+/// Set for the process of the next test that has the screen.
+const ON_A_SCREEN: &str = "SWEEP_TEST_ON_A_SCREEN";
+
+/// The other processes of this test, each on a terminal of its own: takes the screen, then a bug strikes.
+fn panics_on_its_screen(thread: &str) {
+    let mut screen = Screen::take().expect("it is on a terminal");
+    screen.terminal.draw(|frame| frame.render_widget("drawn-before-it", frame.area())).expect("it is a terminal");
+    match thread {
+        "own" => panic!("a bug of ours"),
+        _ => assert!(std::thread::spawn(|| panic!("a bug of ours")).join().is_ok(), "the thread has panicked"),
+    }
+}
+
+#[test]
+fn a_panic_gives_the_terminal_back_and_is_read() {
+    if let Ok(thread) = std::env::var(ON_A_SCREEN) {
+        return panics_on_its_screen(&thread);
+    }
+    for thread in ["own", "another"] {
+        let size = Winsize { ws_row: 24, ws_col: 100, ws_xpixel: 0, ws_ypixel: 0 };
+        let pty = openpty(&size, None).expect("there is a terminal");
+        let (mut ours, theirs) = (File::from(pty.master), File::from(pty.slave));
+        let before = tcgetattr(&theirs).expect("it is a terminal");
+        let end = || theirs.try_clone().expect("it can be shared");
+        let mut command = Command::new(std::env::current_exe().expect("a test has a program"));
+        command.args(["--exact", "cli::top::tests::a_panic_gives_the_terminal_back_and_is_read", "--nocapture"]);
+        command.env(ON_A_SCREEN, thread).env("RUST_BACKTRACE", "0").stdin(end()).stdout(end()).stderr(end());
+        let mut child = command.spawn().expect("a test runs");
+        // It holds the terminal too.
+        drop(command);
+        // Reading ends where nobody has the terminal's other end any more, which is kept here for its modes.
+        let (tell, said) = std::sync::mpsc::channel();
+        let reader = std::thread::spawn(move || {
+            let mut bytes = [0; 4096];
+            while let Ok(count @ 1..) = ours.read(&mut bytes) {
+                let _ = tell.send(bytes[..count].to_vec());
+            }
+        });
+        assert!(!child.wait().expect("it ends").success(), "a panic fails the program");
+        assert_eq!(tcgetattr(&theirs).expect("it is a terminal"), before, "modes are as they were");
+        drop(theirs);
+        reader.join().expect("it only reads");
+        let bytes: Vec<u8> = said.iter().flatten().collect();
+        let text = String::from_utf8_lossy(&bytes);
+        let (drawn, back) = (text.find("drawn-before-it"), text.find("\x1b[?1049l"));
+        assert!(drawn.is_some() && drawn < back, "the other screen is left after it was drawn on: {text:?}");
+        let mut screen = vt100::Parser::new(cells(24), cells(100), 0);
+        screen.process(&bytes);
+        let shown = screen.screen().contents();
+        assert!(shown.contains("a bug of ours") && !shown.contains("drawn-before"), "{shown}");
+        assert!(!screen.screen().alternate_screen() && !screen.screen().hide_cursor(), "the cursor is shown");
+    }
+}
+
+fn cells(count: u16) -> NonZeroU16 {
+    NonZeroU16::new(count).expect("a terminal has cells")
 }

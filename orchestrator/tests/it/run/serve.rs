@@ -122,7 +122,10 @@ fn every_view_comes_with_its_sql_and_its_files() {
     let bench = Bench::new(SPEC);
     bench.change_spec(&[("name: tiny", "name: tiny\nquestion: <script>alert(1)</script> & more")]);
     bench.finish();
-    bench.change_spec(&[("name: tiny", "name: other"), ("samples_seen: [1280, 2560]", "samples_seen: [1280]")]);
+    bench.change_spec(&[
+        ("name: tiny", "name: other\nlimits: {compute: 1e18}"),
+        ("samples_seen: [1280, 2560]", "samples_seen: [1280]"),
+    ]);
     bench.finish();
     assert!(bench.sweep(&["fit", "tiny", "--metric", "synthetic/acc1", "--resamples", "20"]).status.code() < Some(2));
     let key = bench.ask("SELECT job_key FROM job ORDER BY job_id LIMIT 1").remove(0);
@@ -133,6 +136,8 @@ fn every_view_comes_with_its_sql_and_its_files() {
         "{list}"
     );
     assert!(list.contains("4 of 4 done") && list.contains("2 of 2 done"), "{list}");
+    // What was spent is of what the spec allows, or else of what is planned, and the page says which.
+    assert!(list.contains("of 1.00e18 training FLOPs") && list.contains("GMACs (100 %)"), "{list}");
     let sweep = served.page("/sweep/tiny?metric=synthetic/acc1");
     assert_eq!(sweep.matches("class=\"c done q").count(), 4 + 10, "four jobs and the scale\n{sweep}");
     assert!(sweep.contains("alpha") && sweep.contains("option selected"), "{sweep}");
@@ -144,6 +149,10 @@ fn every_view_comes_with_its_sql_and_its_files() {
     assert!(job.contains(&key) && job.contains("<polyline") && job.contains("checkpoint"), "{job}");
     let compare = served.page("/compare?sweep=tiny&against=other&metric=synthetic/acc1");
     assert_eq!(compare.matches("<circle").count(), 2, "{compare}");
+    assert!(
+        compare.contains("On the mean of the 2 cells that both have, synthetic/acc1 is the same in both."),
+        "{compare}"
+    );
     let log = served.page(links(&job, "/job/").iter().find(|link| link.ends_with("events.jsonl")).expect("a log"));
     assert!(log.contains("finished"), "{log}");
     for figure in ["law", "forecast"] {
@@ -203,6 +212,12 @@ fn what_is_wrong_is_said_with_the_way_out() {
         let text = answer.text();
         assert!(answer.status == status && text.contains(words), "{path}: {}\n{text}", answer.status);
     }
+    // Connections are kept between views: those of a server that has been started anew are not.
+    assert!(bench.sweep(&["db", "stop"]).status.success());
+    let away = served.ask("/sweep/tiny", &[]);
+    assert!(away.status == 503 && away.text().contains("answer"), "{}", away.text());
+    assert!(bench.sweep(&["db", "start"]).status.success());
+    assert!(served.page("/sweep/tiny").contains("4 of 4 done"));
     // Names are texts, whatever is in them.
     let csv = served.page("/data/jobs.csv?sweep=tiny%27+OR+true+--&metric=a%27b/c%5C%27");
     assert_eq!(csv.lines().count(), 1, "{csv}");
@@ -362,6 +377,40 @@ fn a_browser_shows_it_and_keeps_it_up_to_date() {
         );
         browser.wait_for("document.documentElement.scrollWidth <= 360");
     }
+    assert!(browser.complaints.is_empty(), "{:#?}", browser.complaints);
+    served.end(Signal::SIGTERM);
+}
+
+#[test]
+fn a_job_that_runs_is_followed_in_a_browser() {
+    let Some(mut browser) = Browser::find() else { return };
+    let bench = Bench::new(SPEC);
+    let launch = bench.launch("delay@300");
+    bench.wait_for_checkpoint();
+    let served = Served::start(&bench, &[]);
+    let running =
+        "SELECT job_key || folder FROM job JOIN attempt USING (job_id) WHERE attempt.state = 'running' LIMIT 1";
+    let running = bench.wait_for(running);
+    let (key, folder) = running.split_at(64);
+    browser.open(&format!("http://localhost:{}/job/{}", served.port, &key[..12]));
+    browser.wait_for("document.querySelector('#live.good').textContent === 'live'");
+    browser.wait_for("document.querySelector('#head .state').textContent === 'running'");
+    browser.wait_for("(window.loadedOnce = true)");
+    let curve = "document.querySelector('#curves polyline').getAttribute('points').trim().split(' ').length";
+    let points = browser.wait_for(curve).as_u64().expect("a number");
+    browser.wait_for(&format!("{curve} > {points}"));
+    // What the runner writes comes too, and what was opened stays open.
+    browser.wait_for("(document.querySelector('#attempts details').open = true)");
+    let log = std::path::Path::new(folder).join("stderr.log");
+    let mut log = std::fs::OpenOptions::new().create(true).append(true).open(log).expect("it is ours");
+    log.write_all(b"<b>a line</b> of the runner\n").expect("there is room");
+    browser.wait_for("document.querySelector('#log pre').textContent.includes('<b>a line</b> of the runner')");
+    assert!(launch.wait().status.success());
+    browser.wait_for("document.querySelector('#head .state').textContent === 'done'");
+    browser.wait_for("document.querySelector('#attempts .state').textContent === 'finished'");
+    browser.wait_for("document.querySelector('#measurements').textContent.includes('acc1')");
+    browser.wait_for("document.querySelector('#events').textContent.includes('finished')");
+    browser.wait_for("document.querySelector('#attempts details').open && window.loadedOnce");
     assert!(browser.complaints.is_empty(), "{:#?}", browser.complaints);
     served.end(Signal::SIGTERM);
 }
