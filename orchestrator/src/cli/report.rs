@@ -9,17 +9,17 @@ use super::output::{Exit, Failure, data, say};
 use super::place::{Place, positive};
 use super::plot::{family, subject, target};
 use super::search::{Search, end};
-use crate::fit::{Convention, Fit, FitError, Method, Observation, Options, Points, Response, fit};
-use crate::report::analysis::Family;
+use crate::fit::{Convention, Fit, FitError, Method, Observation, Options, Points, Response};
 use crate::report::analysis::section::{Analysis, Input, analyse};
+use crate::report::analysis::{Family, Subject, Target};
 use crate::report::number::{significant, with_interval};
 use crate::report::study::{FitRow, Panel, PanelFit};
-use crate::report::{Metric, PAGE_FILE, Report, STAMP_FILE, Stamp, default_metrics, file_name, render, write};
+use crate::report::{Cache, Metric, PAGE_FILE, Report, STAMP_FILE, Stamp, default_metrics, file_name, render, write};
 use crate::spec::{Source, parse};
-use crate::store::Store;
 use crate::store::fit::{FitSource, code_version, input_hash, sha256};
 use crate::store::observation::MeasuredMetric;
 use crate::store::study::Study;
+use crate::store::{Store, home};
 
 /// Options of `sweep report`.
 #[derive(Debug, Clone, clap::Args)]
@@ -52,7 +52,7 @@ pub(super) struct Args {
     seed: u64,
     #[command(flatten)]
     search: Search,
-    /// Draw the page anew, also if nothing has changed since it was drawn.
+    /// Draw the page anew, also if nothing has changed since it was drawn, and compute anew what reports have computed.
     #[arg(long)]
     force: bool,
 }
@@ -110,7 +110,8 @@ pub(super) async fn run(args: Args) -> Result<Exit, Failure> {
         ));
     }
     let method = args.search.method();
-    let metrics = measured_laws(&store, (&args, compute, quick), &method, &chosen, &study).await?;
+    let cache = Cache::open(&home(), &program()?, !args.force);
+    let metrics = measured_laws((&store, &cache), (&args, compute, quick), &method, &chosen, &study).await?;
     for Metric { panel, .. } in &metrics {
         say(&law(panel));
     }
@@ -127,7 +128,10 @@ pub(super) async fn run(args: Args) -> Result<Exit, Failure> {
         })?;
     }
     data(&page.display().to_string());
-    say(&format!("{} figures in {}", rendered.figures.len(), folder.join("figures").display()));
+    say(&format!("{} figures in {}; {}", rendered.figures.len(), folder.join("figures").display(), cache.summary()));
+    if let Err(error) = cache.close() {
+        say(&format!("the next report computes all of it again: can't keep it below {}: {error}", home().display()));
+    }
     Ok(end(&method, Exit::Done))
 }
 
@@ -136,13 +140,17 @@ async fn inputs(store: &Store, args: &Args) -> Result<String, Failure> {
     let mut sweeps = vec![args.sweep.as_str()];
     sweeps.extend(args.against.as_deref());
     let rows = store.study_digest(&sweeps).await?;
-    let program = std::env::current_exe()
-        .and_then(|path| path.metadata())
-        .map_err(|error| Failure::environment("can't look at this program").because(&error))?;
-    let built = program.modified().ok();
     // How it is asked for is no part of what it shows.
     let shown = Args { force: false, output: None, ..args.clone() };
-    Ok(sha256(&format!("{shown:?} {} {built:?} {} {rows}", code_version(), program.len())))
+    Ok(sha256(&format!("{shown:?} {} {rows}", program()?)))
+}
+
+/// What computes and draws: builds of one version may differ.
+fn program() -> Result<String, Failure> {
+    let file = std::env::current_exe()
+        .and_then(|path| path.metadata())
+        .map_err(|error| Failure::environment("can't look at this program").because(&error))?;
+    Ok(format!("{} {:?} {}", code_version(), file.modified().ok(), file.len()))
 }
 
 /// One line a metric: the law through all jobs with its intervals, and what to think of it.
@@ -176,19 +184,21 @@ fn headline(study: &Study, metrics: &[Metric]) -> Option<String> {
 /// The laws of one metric, each with its options.
 type Fitted = Vec<(Options, Result<Fit, FitError>)>;
 
-/// Fits every metric by every policy, side by side, stores what could be fitted, and analyses the first of each.
+/// Fits every metric by every policy, stores what could be fitted, and analyses the first of each; metrics side by side.
 async fn measured_laws(
-    store: &Store,
+    (store, cache): (&Store, &Cache),
     (args, compute, quick): (&Args, Convention, bool),
     method: &Method,
     chosen: &[&MeasuredMetric],
     study: &Study,
 ) -> Result<Vec<Metric>, Failure> {
-    let rows = |metric: &MeasuredMetric| -> Vec<Observation> {
+    let rows = |metric: &&MeasuredMetric| -> Vec<Observation> {
         let rows = study.observations(&metric.dataset, &metric.metric, compute);
         rows.into_iter().map(|(_, row)| row).collect()
     };
-    let fitted: Vec<Fitted> = chosen.par_iter().map(|metric| laws(&rows(metric), args, method, metric)).collect();
+    let rows: Vec<Vec<Observation>> = chosen.iter().map(rows).collect();
+    let fitted: Vec<Fitted> =
+        chosen.par_iter().zip(&rows).map(|(metric, rows)| laws(cache, rows, args, method, metric)).collect();
     let ours: Vec<_> = chosen
         .iter()
         .zip(&fitted)
@@ -196,14 +206,18 @@ async fn measured_laws(
         .filter_map(|(metric, options, fit)| Some((source(args, metric), options, fit.as_ref().ok()?)))
         .collect();
     let mut stored = store.fits_insert(&ours).await?.into_iter();
-    let mut metrics = Vec::new();
-    for (metric, laws) in chosen.iter().zip(fitted) {
-        let analysis = match laws.first() {
+    let mut read = Vec::new();
+    for ((metric, rows), laws) in chosen.iter().zip(&rows).zip(&fitted) {
+        read.push(match laws.first() {
             Some((options, Ok(fit))) if !quick => {
-                Some(analysis(store, (args, compute), metric, study, (&rows(metric), options, fit)).await?)
+                Some(Analysed::read(store, (args, compute), metric, study, (rows, options, fit)).await?)
             }
             _ => None,
-        };
+        });
+    }
+    let analyses: Vec<Option<Analysis>> =
+        read.par_iter().map(|read| read.as_ref().map(|read| read.analysis(cache, method))).collect();
+    let metrics = chosen.iter().zip(fitted).zip(analyses).map(|((metric, laws), analysis)| {
         let fits = laws
             .into_iter()
             .map(|(options, fit)| PanelFit {
@@ -216,9 +230,9 @@ async fn measured_laws(
             })
             .collect();
         let panel = Panel { dataset: metric.dataset.clone(), metric: metric.metric.clone(), fits };
-        metrics.push(Metric { panel, analysis });
-    }
-    Ok(metrics)
+        Metric { panel, analysis }
+    });
+    Ok(metrics.collect())
 }
 
 /// The rows that a law of the report is made of.
@@ -227,36 +241,59 @@ fn source<'a>(args: &'a Args, metric: &'a MeasuredMetric) -> FitSource<'a> {
 }
 
 /// By every policy, that which was asked for first.
-fn laws(rows: &[Observation], args: &Args, method: &Method, metric: &MeasuredMetric) -> Fitted {
+fn laws(cache: &Cache, rows: &[Observation], args: &Args, method: &Method, metric: &MeasuredMetric) -> Fitted {
     let others = POLICIES.into_iter().filter(|policy| *policy != args.points);
     std::iter::once(args.points)
         .chain(others)
         .map(|points| {
             let response = Response::of_metric(&metric.metric);
             let options = Options { points, seed: args.seed, method: method.clone(), ..Options::new(response) };
-            let fit = fit(rows, &options);
+            let fit = cache.fit(rows, &options);
             (options, fit)
         })
         .collect()
 }
 
-async fn analysis(
-    store: &Store,
-    (args, compute): (&Args, Convention),
-    metric: &MeasuredMetric,
-    study: &Study,
-    (observations, options, fit): (&[Observation], &Options, &Fit),
-) -> Result<Analysis, Failure> {
-    let subject = subject(&args.sweep, &metric.dataset, &metric.metric, Some(study));
-    let forecasts =
-        args.forecast.iter().map(|place| target(place, observations, None)).collect::<Result<Vec<_>, _>>()?;
-    let against = match &args.against {
-        None => None,
-        Some(other) => against(store, other, metric, compute, options).await?,
-    };
-    let input =
-        Input { subject: &subject, observations, options, fit, forecasts: &forecasts, against: against.as_ref() };
-    Ok(analyse(input, |kind| say(&format!("{}: {kind}", metric.name()))))
+/// What the analysis of a metric is made of.
+struct Analysed<'a> {
+    metric: &'a MeasuredMetric,
+    subject: Subject,
+    observations: &'a [Observation],
+    options: &'a Options,
+    fit: &'a Fit,
+    forecasts: Vec<Target>,
+    against: Option<Family>,
+}
+
+impl<'a> Analysed<'a> {
+    async fn read(
+        store: &Store,
+        (args, compute): (&Args, Convention),
+        metric: &'a MeasuredMetric,
+        study: &Study,
+        (observations, options, fit): (&'a [Observation], &'a Options, &'a Fit),
+    ) -> Result<Analysed<'a>, Failure> {
+        let subject = subject(&args.sweep, &metric.dataset, &metric.metric, Some(study));
+        let forecasts =
+            args.forecast.iter().map(|place| target(place, observations, None)).collect::<Result<Vec<_>, _>>()?;
+        let against = match &args.against {
+            None => None,
+            Some(other) => against(store, other, metric, compute, options).await?,
+        };
+        Ok(Analysed { metric, subject, observations, options, fit, forecasts, against })
+    }
+
+    fn analysis(&self, cache: &Cache, method: &Method) -> Analysis {
+        let input = Input {
+            subject: &self.subject,
+            observations: self.observations,
+            options: self.options,
+            fit: self.fit,
+            forecasts: &self.forecasts,
+            against: self.against.as_ref(),
+        };
+        cache.analysis(input, method, |input| analyse(input, |kind| say(&format!("{}: {kind}", self.metric.name()))))
+    }
 }
 
 /// The other sweep's law; `None`, and a word on why, where it has none of this metric.

@@ -207,6 +207,35 @@ async fn a_report_is_one_file_that_needs_nothing_else() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_report_computes_what_has_changed() {
+    let project = seeded(&[GRID]).await;
+    let said = |args: &[&str]| String::from_utf8_lossy(&project.output(args).stderr).into_owned();
+    let figure =
+        |folder: &str, file: &str| std::fs::read(project.path().join(folder).join("figures").join(file)).unwrap();
+    let args = ["report", "grid", "--quick"];
+    let first = said(&args);
+    assert!(first.contains("bootstraps: 9 computed, 0 known from before; analyses: 0 computed"), "{first}");
+
+    let access = private_postgres::running(&project.home()).expect("it is ours").expect("it is up");
+    let mut connection = sqlx::PgConnection::connect_with(&access.options()).await.expect("it is up");
+    let correct = "UPDATE evaluation SET value = value * 1.01 WHERE dataset = 'emoji-val' AND metric = 'loss@1024'
+        AND attempt_id = (SELECT min(attempt_id) FROM attempt)";
+    sqlx::raw_sql(correct).execute(&mut connection).await.expect("the schema fits");
+    let (recall, loss) = ("scaling-emoji-val-image_retrieval_recall-5.svg", "scaling-emoji-val-loss-1024.svg");
+    let before = [recall, loss].map(|file| figure("reports/grid", file));
+    // Three choices of points of the metric that has a new value.
+    let second = said(&args);
+    assert!(second.contains("bootstraps: 3 computed, 6 known from before"), "{second}");
+    let after = [recall, loss].map(|file| figure("reports/grid", file));
+    assert!(before[0] == after[0] && before[1] != after[1]);
+
+    // As if there were nothing to go by: the same figures to the last bit.
+    let anew = said(&["report", "grid", "--quick", "--force", "-o", "anew"]);
+    assert!(anew.contains("bootstraps: 9 computed, 0 known from before"), "{anew}");
+    assert_eq!([recall, loss].map(|file| figure("anew", file)), after);
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_report_of_little_says_so() {
     let nothing = "UPDATE job SET state = 'pending', done_at = NULL; DELETE FROM attempt;";
     let one = "UPDATE job SET state = 'done', done_at = now() WHERE job_id = 3;";

@@ -1,11 +1,13 @@
 //! Plain data that the analysis figures draw. Vectors may be empty or of different lengths, and may hold values that
 //! are no numbers: what can't be drawn is left out, and the figure says how much that was.
 
+use serde::{Deserialize, Serialize};
+
 use super::theme;
 use super::{FigureError, png};
 
 /// A figure as drawn, in the light theme's colours, with its words.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Picture {
     /// What it shows, for readers who don't see it and as the caption's start.
     pub title: String,
