@@ -9,11 +9,11 @@ use super::output::{Exit, Failure, data, say};
 use super::place::{Place, positive};
 use super::plot::{family, subject, target};
 use super::search::{Search, end};
-use crate::fit::{Convention, Fit, FitError, Method, Observation, Options, Points, Response};
+use crate::fit::{Axis, Convention, Fit, FitError, LawName, Method, Observation, Options, Points, Response};
 use crate::report::analysis::section::{Analysis, Input, analyse};
 use crate::report::analysis::{Family, Subject, Target};
 use crate::report::number::{significant, with_interval};
-use crate::report::study::{FitRow, Panel, PanelFit};
+use crate::report::study::{FitRow, OtherLaw, Panel, PanelFit};
 use crate::report::{Cache, Metric, PAGE_FILE, Report, STAMP_FILE, Stamp, default_metrics, file_name, render, write};
 use crate::spec::{Source, parse};
 use crate::store::fit::{FitSource, code_version, input_hash, sha256};
@@ -77,6 +77,14 @@ const ANALYSED_MAX: usize = 6;
 
 /// Policies that every metric is fitted by, besides the one asked for, which is drawn with its band.
 const POLICIES: [Points; 3] = [Points::All, Points::Pareto, Points::Bins(5)];
+
+/// Laws of C that large figures show in the power law's place. The first is as cheap as that; the others take a tenth of
+/// a second each, which only a report with an analysis is worth.
+const OTHER_LAWS: [LawName; 2] = [LawName::Saturating(Axis::C), LawName::Shifted(Axis::C)];
+
+/// Resamples behind their bands, and searches for their minima.
+const OTHER_RESAMPLES: usize = 200;
+const OTHER_STARTS: usize = 8;
 
 pub(super) async fn run(args: Args) -> Result<Exit, Failure> {
     let store = Store::connect_to_read().await?;
@@ -182,7 +190,7 @@ fn headline(study: &Study, metrics: &[Metric]) -> Option<String> {
 }
 
 /// The laws of one metric, each with its options.
-type Fitted = Vec<(Options, Result<Fit, FitError>)>;
+type Fitted = Vec<(Options, Result<Fit, FitError>, Vec<OtherLaw>)>;
 
 /// Fits every metric by every policy, stores what could be fitted, and analyses the first of each; metrics side by side.
 async fn measured_laws(
@@ -198,18 +206,18 @@ async fn measured_laws(
     };
     let rows: Vec<Vec<Observation>> = chosen.iter().map(rows).collect();
     let fitted: Vec<Fitted> =
-        chosen.par_iter().zip(&rows).map(|(metric, rows)| laws(cache, rows, args, method, metric)).collect();
+        chosen.par_iter().zip(&rows).map(|(metric, rows)| laws((cache, rows), (args, quick), method, metric)).collect();
     let ours: Vec<_> = chosen
         .iter()
         .zip(&fitted)
-        .flat_map(|(metric, fits)| fits.iter().map(move |(options, fit)| (metric, options, fit)))
+        .flat_map(|(metric, fits)| fits.iter().map(move |(options, fit, _)| (metric, options, fit)))
         .filter_map(|(metric, options, fit)| Some((source(args, metric), options, fit.as_ref().ok()?)))
         .collect();
     let mut stored = store.fits_insert(&ours).await?.into_iter();
     let mut read = Vec::new();
     for ((metric, rows), laws) in chosen.iter().zip(&rows).zip(&fitted) {
         read.push(match laws.first() {
-            Some((options, Ok(fit))) if !quick => {
+            Some((options, Ok(fit), _)) if !quick => {
                 Some(Analysed::read(store, (args, compute), metric, study, (rows, options, fit)).await?)
             }
             _ => None,
@@ -220,13 +228,14 @@ async fn measured_laws(
     let metrics = chosen.iter().zip(fitted).zip(analyses).map(|((metric, laws), analysis)| {
         let fits = laws
             .into_iter()
-            .map(|(options, fit)| PanelFit {
+            .map(|(options, fit, others)| PanelFit {
                 policy: options.points.to_string(),
                 stored: fit.as_ref().ok().and_then(|fit| {
                     let row = stored.next().flatten()?;
                     Some(FitRow { fit_id: row.fit_id, input_hash: input_hash(fit) })
                 }),
                 fit,
+                others,
             })
             .collect();
         let panel = Panel { dataset: metric.dataset.clone(), metric: metric.metric.clone(), fits };
@@ -241,15 +250,26 @@ fn source<'a>(args: &'a Args, metric: &'a MeasuredMetric) -> FitSource<'a> {
 }
 
 /// By every policy, that which was asked for first.
-fn laws(cache: &Cache, rows: &[Observation], args: &Args, method: &Method, metric: &MeasuredMetric) -> Fitted {
-    let others = POLICIES.into_iter().filter(|policy| *policy != args.points);
+fn laws(
+    (cache, rows): (&Cache, &[Observation]),
+    (args, quick): (&Args, bool),
+    method: &Method,
+    metric: &MeasuredMetric,
+) -> Fitted {
+    let others = if quick { &OTHER_LAWS[..1] } else { &OTHER_LAWS };
     std::iter::once(args.points)
-        .chain(others)
+        .chain(POLICIES.into_iter().filter(|policy| *policy != args.points))
         .map(|points| {
             let response = Response::of_metric(&metric.metric);
             let options = Options { points, seed: args.seed, method: method.clone(), ..Options::new(response) };
             let fit = cache.fit(rows, &options);
-            (options, fit)
+            let other = |law: &LawName| {
+                let (resamples, starts) = (OTHER_RESAMPLES, OTHER_STARTS);
+                let options = Options { law: *law, resamples, starts, ..options.clone() };
+                OtherLaw { law: *law, fit: cache.fit(rows, &options) }
+            };
+            let others = others.iter().map(other).collect();
+            (options, fit, others)
         })
         .collect()
 }
@@ -273,7 +293,8 @@ impl<'a> Analysed<'a> {
         study: &Study,
         (observations, options, fit): (&'a [Observation], &'a Options, &'a Fit),
     ) -> Result<Analysed<'a>, Failure> {
-        let subject = subject(&args.sweep, &metric.dataset, &metric.metric, Some(study));
+        let mut subject = subject(&args.sweep, &metric.dataset, &metric.metric, Some(study));
+        subject.places = study.jobs.iter().enumerate().map(|(place, job)| (job.job_key.clone(), place)).collect();
         let forecasts =
             args.forecast.iter().map(|place| target(place, observations, None)).collect::<Result<Vec<_>, _>>()?;
         let against = match &args.against {

@@ -98,6 +98,11 @@ async fn a_report_states_what_its_laws_rest_on() {
     ] {
         assert!(html.contains(text), "the page lacks `{text}`");
     }
+    // Marks of runs name their jobs, as those of the headline's figure do.
+    for title in ["Comparison", "Choice of points", "Residuals", "Back-test of the largest run"] {
+        let part = html.split(&format!("<summary>{title}</summary>")).nth(1).expect("it is there");
+        assert!(part.split("</details>").next().unwrap().contains("<g class=\"j\" data-j=\""), "{title}");
+    }
     is_figure(&project.path().join("reports/grid/figures/policies-emoji-val-image_retrieval_recall-5.svg"));
 
     // What it computed is known to the next one, and shown as it was.

@@ -60,7 +60,7 @@ impl Input<'_> {
     pub fn identity(&self) -> String {
         let rows = |rows: &[Observation]| serde_json::to_string(rows).expect("observations serialise");
         let names = |subject: &Subject, rows: &[Observation]| {
-            let data: Vec<_> = rows.iter().map(|row| subject.data.get(&row.job_key)).collect();
+            let data: Vec<_> = rows.iter().map(|row| (subject.data.get(&row.job_key), subject.place(row))).collect();
             format!("{:?} {:?} {:?} {data:?}", subject.name, subject.error, subject.sweep)
         };
         let law = |fit: &Fit| serde_json::to_string(fit).expect("fits serialise");

@@ -130,6 +130,9 @@ fn curves(drawn: &Drawn) -> String {
     }
 }
 
+/// Columns of the table of jobs that fit on paper, as in the style sheet.
+const PRINTED_COLUMNS: usize = 18;
+
 fn jobs(report: &Report) -> String {
     if report.study.jobs.is_empty() {
         return "<h2>Jobs</h2>\n<p>This sweep has no jobs.</p>\n".to_owned();
@@ -178,10 +181,20 @@ fn jobs(report: &Report) -> String {
             row
         })
         .collect();
+    let left_out = head.len().saturating_sub(PRINTED_COLUMNS);
+    let on_paper = if left_out > 0 {
+        format!(
+            "<p class=\"quiet on-paper\">The last {left_out} metrics don't fit on paper; <code>sweep export</code> and the queries \
+             below give them.</p>\n"
+        )
+    } else {
+        String::new()
+    };
     format!(
         "<h2>Jobs</h2>\n<p class=\"quiet\">N parameters; C in {}; accuracies and recalls in %, ± one standard error; \
-         losses in nats.</p>\n{}{}",
+         losses in nats.</p>\n{}<div class=\"jobs\">\n{}</div>\n{}",
         escape(report.compute.unit()),
+        on_paper,
         job_table(&head, 3, &rows),
         spikes(report)
     )
