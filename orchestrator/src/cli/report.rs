@@ -78,12 +78,14 @@ const ANALYSED_MAX: usize = 6;
 /// Policies that every metric is fitted by, besides the one asked for, which is drawn with its band.
 const POLICIES: [Points; 3] = [Points::All, Points::Pareto, Points::Bins(5)];
 
-/// Laws of C that large figures show in the power law's place. The first is as cheap as that; the others take a tenth of
-/// a second each, which only a report with an analysis is worth.
+/// Laws of C that large figures show in the power law's place. The first is cheap; the other takes a tenth of a second a
+/// fit, which only a report with an analysis is worth.
 const OTHER_LAWS: [LawName; 2] = [LawName::Saturating(Axis::C), LawName::Shifted(Axis::C)];
 
-/// Resamples behind their bands, and searches for their minima.
-const OTHER_RESAMPLES: usize = 200;
+/// Resamples behind their bands, of a quick report and of one with an analysis.
+const OTHER_RESAMPLES: [usize; 2] = [100, 200];
+
+/// Searches for their minima.
 const OTHER_STARTS: usize = 8;
 
 pub(super) async fn run(args: Args) -> Result<Exit, Failure> {
@@ -192,7 +194,8 @@ fn headline(study: &Study, metrics: &[Metric]) -> Option<String> {
 /// The laws of one metric, each with its options.
 type Fitted = Vec<(Options, Result<Fit, FitError>, Vec<OtherLaw>)>;
 
-/// Fits every metric by every policy, stores what could be fitted, and analyses the first of each; metrics side by side.
+/// Fits every metric by every policy, stores what could be fitted, and analyses the first of each; metrics side by
+/// side.
 async fn measured_laws(
     (store, cache): (&Store, &Cache),
     (args, compute, quick): (&Args, Convention, bool),
@@ -256,7 +259,8 @@ fn laws(
     method: &Method,
     metric: &MeasuredMetric,
 ) -> Fitted {
-    let others = if quick { &OTHER_LAWS[..1] } else { &OTHER_LAWS };
+    let (others, resamples) =
+        if quick { (&OTHER_LAWS[..1], OTHER_RESAMPLES[0]) } else { (&OTHER_LAWS[..], OTHER_RESAMPLES[1]) };
     std::iter::once(args.points)
         .chain(POLICIES.into_iter().filter(|policy| *policy != args.points))
         .map(|points| {
@@ -264,8 +268,7 @@ fn laws(
             let options = Options { points, seed: args.seed, method: method.clone(), ..Options::new(response) };
             let fit = cache.fit(rows, &options);
             let other = |law: &LawName| {
-                let (resamples, starts) = (OTHER_RESAMPLES, OTHER_STARTS);
-                let options = Options { law: *law, resamples, starts, ..options.clone() };
+                let options = Options { law: *law, resamples, starts: OTHER_STARTS, ..options.clone() };
                 OtherLaw { law: *law, fit: cache.fit(rows, &options) }
             };
             let others = others.iter().map(other).collect();

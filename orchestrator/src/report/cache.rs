@@ -1,5 +1,5 @@
-//! What reports have computed, kept in files: refits of laws, and analyses, each by the sha256 of all that it depends on,
-//! the program included. So a report computes what has changed since any before it. Safe to delete at any time.
+//! What reports have computed, kept in files: refits of laws, and analyses, each by the sha256 of all that it depends
+//! on, the program included. So a report computes what has changed since any before it. Safe to delete at any time.
 
 use std::fs::{self, File};
 use std::io::{self, Write as _};
@@ -17,7 +17,7 @@ use crate::fit::{Fit, FitError, Method, Observation, Options, Refits, fit_with};
 use crate::store::fit::sha256;
 
 /// Older entries are deleted, and what they held is computed anew where it is wanted.
-const KEPT: Duration = Duration::from_secs(30 * 24 * 3600);
+const KEPT: Duration = Duration::from_hours(30 * 24);
 
 /// A folder of entries. Many threads and programs may use it at once: entries come to be whole and never change.
 #[derive(Debug)]

@@ -134,13 +134,15 @@ impl Canvas {
         ink: Ink,
         width: f64,
     ) -> Result<(), FigureError> {
-        let px = |(x, y): (f64, f64)| {
-            let (x, y) = fine((x, y));
-            (f64::from(x) / FINE, f64::from(y) / FINE)
-        };
+        let px = |tenths: i32| f64::from(tenths) / FINE;
         let path = lines.fold(String::new(), |mut path, [from, to]| {
-            let ((x, y), (to_x, to_y)) = (px(from), px(to));
-            let _ = if x == to_x { write!(path, "M{x},{y}V{to_y}") } else { write!(path, "M{x},{y}L{to_x},{to_y}") };
+            let ((x, y), (to_x, to_y)) = (fine(from), fine(to));
+            let _ = write!(path, "M{},{}", px(x), px(y));
+            let _ = match (x == to_x, y == to_y) {
+                (true, _) => write!(path, "V{}", px(to_y)),
+                (_, true) => write!(path, "H{}", px(to_x)),
+                _ => write!(path, "L{},{}", px(to_x), px(to_y)),
+            };
             path
         });
         if path.is_empty() {

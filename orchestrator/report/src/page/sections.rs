@@ -52,7 +52,7 @@ fn laws(report: &Report) -> String {
     format!(
         "<h2>Laws</h2>\n<p class=\"quiet\">How much the choice of points moves the answer: every job, the Pareto frontier \
          at its true C, and the rule of the 2022 study (the best job in each of five bins of log C, placed at the bin's \
-         centre). {through}E is an error: in % for accuracies and recalls, in nats for losses.</p>\n{}{}",
+         centre). {through}E is an error: in % for accuracies and recalls, in nats for losses.</p>\n<div class=\"laws\">\n{}</div>\n{}",
         table(&head, 3, &rows),
         cautions(report)
     )
@@ -131,7 +131,7 @@ fn curves(drawn: &Drawn) -> String {
 }
 
 /// Columns of the table of jobs that fit on paper, as in the style sheet.
-const PRINTED_COLUMNS: usize = 18;
+const PRINTED_COLUMNS: usize = 14;
 
 fn jobs(report: &Report) -> String {
     if report.study.jobs.is_empty() {

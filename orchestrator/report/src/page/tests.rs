@@ -150,6 +150,14 @@ fn a_page_of_43_metrics_is_small_and_whole() {
 }
 
 #[test]
+fn paper_holds_what_tiles_hold_of_few_metrics() {
+    let few = render(&report(&names(3))).expect("it can be drawn").html;
+    assert!(few.contains("<div class=\"tiles few\">") && !few.contains("fit on paper"));
+    let many = render(&report(&names(7))).expect("it can be drawn").html;
+    assert!(many.contains("<div class=\"tiles\">") && many.contains("The last 2 metrics don't fit on paper"));
+}
+
+#[test]
 fn the_answer_is_made_of_verdicts_and_intervals() {
     let mut report = report(&names(7));
     // By its place: α = −0.02 · place, so the first has none.
