@@ -26,6 +26,7 @@ pub struct Cache {
     program: String,
     reads: bool,
     refused: Mutex<Option<io::Error>>,
+    written: AtomicUsize,
     laws: Counts,
     analyses: Counts,
 }
@@ -50,7 +51,8 @@ impl Cache {
     pub fn open(home: &Path, program: &str, reads: bool) -> Cache {
         let folder = home.join("cache").join("report");
         let (laws, analyses) = (Counts::default(), Counts::default());
-        Cache { folder, program: program.to_owned(), reads, refused: Mutex::new(None), laws, analyses }
+        let (refused, written) = (Mutex::new(None), AtomicUsize::new(0));
+        Cache { folder, program: program.to_owned(), reads, refused, written, laws, analyses }
     }
 
     /// A law, with the refits of an earlier fit of the same rows by the same options.
@@ -133,7 +135,9 @@ impl Cache {
     fn try_write<T: Serialize>(&self, name: &str, value: &T) -> io::Result<()> {
         let body = serde_json::to_string(value)?;
         fs::create_dir_all(&self.folder)?;
-        let new = self.folder.join(format!(".{name}.{}", std::process::id()));
+        // Two metrics of the same rows are one entry, which two threads may write at once.
+        let number = self.written.fetch_add(1, Ordering::Relaxed);
+        let new = self.folder.join(format!(".{name}.{}.{number}", std::process::id()));
         let mut file = File::create(&new)?;
         file.write_all(format!("{}\n{body}", sha256(&body)).as_bytes())?;
         fs::rename(&new, self.folder.join(name))
