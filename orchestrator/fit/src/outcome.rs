@@ -81,6 +81,11 @@ pub struct Fit {
 }
 
 impl Fit {
+    /// Its refits, for [`fit_with`](crate::fit_with).
+    pub fn refits(&self) -> Refits {
+        Refits { replicates: self.replicates.clone(), jackknife: self.jackknife.clone() }
+    }
+
     /// The fitted form.
     pub fn form(&self) -> Box<dyn Law> {
         self.law.law(self.ceiling)
@@ -104,6 +109,24 @@ impl Fit {
     /// E of the law at `x`.
     pub fn value(&self, x: &Input) -> f64 {
         self.form().ln_at(&self.solution.best.theta, x).exp()
+    }
+}
+
+/// Internal parameters of a fit's refits: what its intervals are read off.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Refits {
+    /// Of each resample that could be fitted.
+    pub replicates: Vec<Vec<f64>>,
+    /// Without each job, in the order of job keys; empty unless the intervals need it.
+    pub jackknife: Vec<Vec<f64>>,
+}
+
+impl Refits {
+    /// Whether they can be of a law of so many parameters, so many resamples and so many jobs left out.
+    pub(crate) fn are_of(&self, parameters: usize, resamples: usize, jackknifed: usize) -> bool {
+        self.replicates.len() <= resamples
+            && self.jackknife.len() == jackknifed
+            && self.replicates.iter().chain(&self.jackknife).all(|theta| theta.len() == parameters)
     }
 }
 

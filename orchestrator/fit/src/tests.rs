@@ -215,3 +215,30 @@ fn weights_that_are_not_known_are_said_to_be() {
     rows[3].count = Some(1000.0);
     assert!(!fit(&rows, &asked).unwrap().cautions.contains(&Caution::NotWeighted));
 }
+
+#[test]
+fn known_refits_are_taken_and_others_are_not() {
+    let rows = grid(TRUE, 0.04, 3);
+    for interval in [IntervalKind::Expanded, IntervalKind::Bca] {
+        let options = Options { interval, resamples: 50, ..options(Points::Pareto) };
+        let made = fit(&rows, &options).expect("it fits");
+        let known = made.refits();
+        let again = fit_with(&rows, &options, Some(known.clone())).expect("it fits");
+        assert_eq!((again.refits(), &again.parameters), (known.clone(), &made.parameters));
+        // Taken, not made: what they hold is what intervals are read off.
+        let mut moved = known.clone();
+        moved.replicates.iter_mut().for_each(|theta| theta[0] += 1.0);
+        let taken = fit_with(&rows, &options, Some(moved)).expect("it fits");
+        assert_ne!(taken.parameters, made.parameters);
+        let mut long = known.clone();
+        long.replicates[7].push(0.0);
+        let mut many = known.clone();
+        many.replicates.push(many.replicates[0].clone());
+        let mut odd = known.clone();
+        odd.jackknife.push(odd.replicates[0].clone());
+        for other in [long, many, odd] {
+            let again = fit_with(&rows, &options, Some(other)).expect("it fits");
+            assert_eq!((again.refits(), &again.parameters), (known.clone(), &made.parameters));
+        }
+    }
+}

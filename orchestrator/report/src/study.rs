@@ -4,7 +4,7 @@
 use std::collections::HashMap;
 
 use chrono::{DateTime, Utc};
-use fit::{Convention, Fit, FitError, Observation, Response};
+use fit::{Convention, Fit, FitError, LawName, Observation, Response};
 use serde::Serialize;
 use serde_json::Value;
 
@@ -276,6 +276,17 @@ pub struct PanelFit {
     pub fit: Result<Fit, FitError>,
     /// Its row, where it was stored.
     pub stored: Option<FitRow>,
+    /// Other laws of C through the same points, the same laws in the same order in all of a report.
+    pub others: Vec<OtherLaw>,
+}
+
+/// A law that a figure can show in the place of the power law.
+#[derive(Debug, Clone)]
+pub struct OtherLaw {
+    /// Which.
+    pub law: LawName,
+    /// The fit, or why there is none.
+    pub fit: Result<Fit, FitError>,
 }
 
 /// Where a fit is kept.

@@ -9,17 +9,17 @@ use super::output::{Exit, Failure, data, say};
 use super::place::{Place, positive};
 use super::plot::{family, subject, target};
 use super::search::{Search, end};
-use crate::fit::{Convention, Fit, FitError, Method, Observation, Options, Points, Response, fit};
-use crate::report::analysis::Family;
+use crate::fit::{Axis, Convention, Fit, FitError, LawName, Method, Observation, Options, Points, Response};
 use crate::report::analysis::section::{Analysis, Input, analyse};
+use crate::report::analysis::{Family, Subject, Target};
 use crate::report::number::{significant, with_interval};
-use crate::report::study::{FitRow, Panel, PanelFit};
-use crate::report::{Metric, PAGE_FILE, Report, STAMP_FILE, Stamp, default_metrics, file_name, render, write};
+use crate::report::study::{FitRow, OtherLaw, Panel, PanelFit};
+use crate::report::{Cache, Metric, PAGE_FILE, Report, STAMP_FILE, Stamp, default_metrics, file_name, render, write};
 use crate::spec::{Source, parse};
-use crate::store::Store;
 use crate::store::fit::{FitSource, code_version, input_hash, sha256};
 use crate::store::observation::MeasuredMetric;
 use crate::store::study::Study;
+use crate::store::{Store, home};
 
 /// Options of `sweep report`.
 #[derive(Debug, Clone, clap::Args)]
@@ -52,7 +52,7 @@ pub(super) struct Args {
     seed: u64,
     #[command(flatten)]
     search: Search,
-    /// Draw the page anew, also if nothing has changed since it was drawn.
+    /// Draw the page anew, also if nothing has changed since it was drawn, and compute anew what reports have computed.
     #[arg(long)]
     force: bool,
 }
@@ -77,6 +77,16 @@ const ANALYSED_MAX: usize = 6;
 
 /// Policies that every metric is fitted by, besides the one asked for, which is drawn with its band.
 const POLICIES: [Points; 3] = [Points::All, Points::Pareto, Points::Bins(5)];
+
+/// Laws of C that large figures show in the power law's place. The first is cheap; the other takes a tenth of a second
+/// a fit, which only a report with an analysis is worth.
+const OTHER_LAWS: [LawName; 2] = [LawName::Saturating(Axis::C), LawName::Shifted(Axis::C)];
+
+/// Resamples behind their bands, of a quick report and of one with an analysis.
+const OTHER_RESAMPLES: [usize; 2] = [100, 200];
+
+/// Searches for their minima.
+const OTHER_STARTS: usize = 8;
 
 pub(super) async fn run(args: Args) -> Result<Exit, Failure> {
     let store = Store::connect_to_read().await?;
@@ -110,7 +120,8 @@ pub(super) async fn run(args: Args) -> Result<Exit, Failure> {
         ));
     }
     let method = args.search.method();
-    let metrics = measured_laws(&store, (&args, compute, quick), &method, &chosen, &study).await?;
+    let cache = Cache::open(&home(), &program()?, !args.force);
+    let metrics = measured_laws((&store, &cache), (&args, compute, quick), &method, &chosen, &study).await?;
     for Metric { panel, .. } in &metrics {
         say(&law(panel));
     }
@@ -127,7 +138,10 @@ pub(super) async fn run(args: Args) -> Result<Exit, Failure> {
         })?;
     }
     data(&page.display().to_string());
-    say(&format!("{} figures in {}", rendered.figures.len(), folder.join("figures").display()));
+    say(&format!("{} figures in {}; {}", rendered.figures.len(), folder.join("figures").display(), cache.summary()));
+    if let Err(error) = cache.close() {
+        say(&format!("the next report computes all of it again: can't keep it below {}: {error}", home().display()));
+    }
     Ok(end(&method, Exit::Done))
 }
 
@@ -136,13 +150,17 @@ async fn inputs(store: &Store, args: &Args) -> Result<String, Failure> {
     let mut sweeps = vec![args.sweep.as_str()];
     sweeps.extend(args.against.as_deref());
     let rows = store.study_digest(&sweeps).await?;
-    let program = std::env::current_exe()
-        .and_then(|path| path.metadata())
-        .map_err(|error| Failure::environment("can't look at this program").because(&error))?;
-    let built = program.modified().ok();
     // How it is asked for is no part of what it shows.
     let shown = Args { force: false, output: None, ..args.clone() };
-    Ok(sha256(&format!("{shown:?} {} {built:?} {} {rows}", code_version(), program.len())))
+    Ok(sha256(&format!("{shown:?} {} {rows}", program()?)))
+}
+
+/// What computes and draws: builds of one version may differ.
+fn program() -> Result<String, Failure> {
+    let file = std::env::current_exe()
+        .and_then(|path| path.metadata())
+        .map_err(|error| Failure::environment("can't look at this program").because(&error))?;
+    Ok(format!("{} {:?} {}", code_version(), file.modified().ok(), file.len()))
 }
 
 /// One line a metric: the law through all jobs with its intervals, and what to think of it.
@@ -174,51 +192,59 @@ fn headline(study: &Study, metrics: &[Metric]) -> Option<String> {
 }
 
 /// The laws of one metric, each with its options.
-type Fitted = Vec<(Options, Result<Fit, FitError>)>;
+type Fitted = Vec<(Options, Result<Fit, FitError>, Vec<OtherLaw>)>;
 
-/// Fits every metric by every policy, side by side, stores what could be fitted, and analyses the first of each.
+/// Fits every metric by every policy, stores what could be fitted, and analyses the first of each; metrics side by
+/// side.
 async fn measured_laws(
-    store: &Store,
+    (store, cache): (&Store, &Cache),
     (args, compute, quick): (&Args, Convention, bool),
     method: &Method,
     chosen: &[&MeasuredMetric],
     study: &Study,
 ) -> Result<Vec<Metric>, Failure> {
-    let rows = |metric: &MeasuredMetric| -> Vec<Observation> {
+    let rows = |metric: &&MeasuredMetric| -> Vec<Observation> {
         let rows = study.observations(&metric.dataset, &metric.metric, compute);
         rows.into_iter().map(|(_, row)| row).collect()
     };
-    let fitted: Vec<Fitted> = chosen.par_iter().map(|metric| laws(&rows(metric), args, method, metric)).collect();
+    let rows: Vec<Vec<Observation>> = chosen.iter().map(rows).collect();
+    let fitted: Vec<Fitted> =
+        chosen.par_iter().zip(&rows).map(|(metric, rows)| laws((cache, rows), (args, quick), method, metric)).collect();
     let ours: Vec<_> = chosen
         .iter()
         .zip(&fitted)
-        .flat_map(|(metric, fits)| fits.iter().map(move |(options, fit)| (metric, options, fit)))
+        .flat_map(|(metric, fits)| fits.iter().map(move |(options, fit, _)| (metric, options, fit)))
         .filter_map(|(metric, options, fit)| Some((source(args, metric), options, fit.as_ref().ok()?)))
         .collect();
     let mut stored = store.fits_insert(&ours).await?.into_iter();
-    let mut metrics = Vec::new();
-    for (metric, laws) in chosen.iter().zip(fitted) {
-        let analysis = match laws.first() {
-            Some((options, Ok(fit))) if !quick => {
-                Some(analysis(store, (args, compute), metric, study, (&rows(metric), options, fit)).await?)
+    let mut read = Vec::new();
+    for ((metric, rows), laws) in chosen.iter().zip(&rows).zip(&fitted) {
+        read.push(match laws.first() {
+            Some((options, Ok(fit), _)) if !quick => {
+                Some(Analysed::read(store, (args, compute), metric, study, (rows, options, fit)).await?)
             }
             _ => None,
-        };
+        });
+    }
+    let analyses: Vec<Option<Analysis>> =
+        read.par_iter().map(|read| read.as_ref().map(|read| read.analysis(cache, method))).collect();
+    let metrics = chosen.iter().zip(fitted).zip(analyses).map(|((metric, laws), analysis)| {
         let fits = laws
             .into_iter()
-            .map(|(options, fit)| PanelFit {
+            .map(|(options, fit, others)| PanelFit {
                 policy: options.points.to_string(),
                 stored: fit.as_ref().ok().and_then(|fit| {
                     let row = stored.next().flatten()?;
                     Some(FitRow { fit_id: row.fit_id, input_hash: input_hash(fit) })
                 }),
                 fit,
+                others,
             })
             .collect();
         let panel = Panel { dataset: metric.dataset.clone(), metric: metric.metric.clone(), fits };
-        metrics.push(Metric { panel, analysis });
-    }
-    Ok(metrics)
+        Metric { panel, analysis }
+    });
+    Ok(metrics.collect())
 }
 
 /// The rows that a law of the report is made of.
@@ -227,36 +253,71 @@ fn source<'a>(args: &'a Args, metric: &'a MeasuredMetric) -> FitSource<'a> {
 }
 
 /// By every policy, that which was asked for first.
-fn laws(rows: &[Observation], args: &Args, method: &Method, metric: &MeasuredMetric) -> Fitted {
-    let others = POLICIES.into_iter().filter(|policy| *policy != args.points);
+fn laws(
+    (cache, rows): (&Cache, &[Observation]),
+    (args, quick): (&Args, bool),
+    method: &Method,
+    metric: &MeasuredMetric,
+) -> Fitted {
+    let (others, resamples) =
+        if quick { (&OTHER_LAWS[..1], OTHER_RESAMPLES[0]) } else { (&OTHER_LAWS[..], OTHER_RESAMPLES[1]) };
     std::iter::once(args.points)
-        .chain(others)
+        .chain(POLICIES.into_iter().filter(|policy| *policy != args.points))
         .map(|points| {
             let response = Response::of_metric(&metric.metric);
             let options = Options { points, seed: args.seed, method: method.clone(), ..Options::new(response) };
-            let fit = fit(rows, &options);
-            (options, fit)
+            let fit = cache.fit(rows, &options);
+            let other = |law: &LawName| {
+                let options = Options { law: *law, resamples, starts: OTHER_STARTS, ..options.clone() };
+                OtherLaw { law: *law, fit: cache.fit(rows, &options) }
+            };
+            let others = others.iter().map(other).collect();
+            (options, fit, others)
         })
         .collect()
 }
 
-async fn analysis(
-    store: &Store,
-    (args, compute): (&Args, Convention),
-    metric: &MeasuredMetric,
-    study: &Study,
-    (observations, options, fit): (&[Observation], &Options, &Fit),
-) -> Result<Analysis, Failure> {
-    let subject = subject(&args.sweep, &metric.dataset, &metric.metric, Some(study));
-    let forecasts =
-        args.forecast.iter().map(|place| target(place, observations, None)).collect::<Result<Vec<_>, _>>()?;
-    let against = match &args.against {
-        None => None,
-        Some(other) => against(store, other, metric, compute, options).await?,
-    };
-    let input =
-        Input { subject: &subject, observations, options, fit, forecasts: &forecasts, against: against.as_ref() };
-    Ok(analyse(input, |kind| say(&format!("{}: {kind}", metric.name()))))
+/// What the analysis of a metric is made of.
+struct Analysed<'a> {
+    metric: &'a MeasuredMetric,
+    subject: Subject,
+    observations: &'a [Observation],
+    options: &'a Options,
+    fit: &'a Fit,
+    forecasts: Vec<Target>,
+    against: Option<Family>,
+}
+
+impl<'a> Analysed<'a> {
+    async fn read(
+        store: &Store,
+        (args, compute): (&Args, Convention),
+        metric: &'a MeasuredMetric,
+        study: &Study,
+        (observations, options, fit): (&'a [Observation], &'a Options, &'a Fit),
+    ) -> Result<Analysed<'a>, Failure> {
+        let mut subject = subject(&args.sweep, &metric.dataset, &metric.metric, Some(study));
+        subject.places = study.jobs.iter().enumerate().map(|(place, job)| (job.job_key.clone(), place)).collect();
+        let forecasts =
+            args.forecast.iter().map(|place| target(place, observations, None)).collect::<Result<Vec<_>, _>>()?;
+        let against = match &args.against {
+            None => None,
+            Some(other) => against(store, other, metric, compute, options).await?,
+        };
+        Ok(Analysed { metric, subject, observations, options, fit, forecasts, against })
+    }
+
+    fn analysis(&self, cache: &Cache, method: &Method) -> Analysis {
+        let input = Input {
+            subject: &self.subject,
+            observations: self.observations,
+            options: self.options,
+            fit: self.fit,
+            forecasts: &self.forecasts,
+            against: self.against.as_ref(),
+        };
+        cache.analysis(input, method, |input| analyse(input, |kind| say(&format!("{}: {kind}", self.metric.name()))))
+    }
 }
 
 /// The other sweep's law; `None`, and a word on why, where it has none of this metric.

@@ -1,6 +1,7 @@
-//! Reports on disk: which metrics one shows, the folder that it is written to, and what it was drawn from. What draws
-//! them is the crate `report`.
+//! Reports on disk: which metrics one shows, the folder that it is written to, what it was drawn from, and what others
+//! have computed. What draws them is the crate `report`.
 
+mod cache;
 mod stamp;
 
 use std::path::{Path, PathBuf};
@@ -10,6 +11,7 @@ use crate::store::observation::MeasuredMetric;
 pub use ::report::{
     Analysis, FigureError, Metric, Rendered, Report, analysis, figures, file_name, number, render, study,
 };
+pub use cache::Cache;
 pub use stamp::{STAMP_FILE, Stamp};
 
 /// A file of a report can't be written.

@@ -98,7 +98,24 @@ async fn a_report_states_what_its_laws_rest_on() {
     ] {
         assert!(html.contains(text), "the page lacks `{text}`");
     }
+    // Marks of runs name their jobs, as those of the headline's figure do.
+    for title in ["Comparison", "Choice of points", "Residuals", "Back-test of the largest run"] {
+        let part = html.split(&format!("<summary>{title}</summary>")).nth(1).expect("it is there");
+        assert!(part.split("</details>").next().unwrap().contains("<g class=\"j\" data-j=\""), "{title}");
+    }
     is_figure(&project.path().join("reports/grid/figures/policies-emoji-val-image_retrieval_recall-5.svg"));
+
+    // What it computed is known to the next one, and shown as it was.
+    let known = |more: &[&str]| {
+        let said = project.output(&[&args[..], &["-o", "again"], more].concat());
+        String::from_utf8_lossy(&said.stderr).contains("analyses: 0 computed, 1 known from before")
+    };
+    assert!(known(&[]) && !known(&["--seed", "7"]) && known(&[]));
+    let again = std::fs::read_to_string(project.path().join("again/index.html")).unwrap();
+    let analysis = |html: &str| html[html.find("What the law rests on").expect("it is there")..].to_owned();
+    let end = "<h2>Laws</h2>";
+    let part = |html: &str| analysis(html).split(end).next().unwrap().to_owned();
+    assert_eq!(part(&html), part(&again));
 }
 
 #[test]

@@ -207,6 +207,43 @@ async fn a_report_is_one_file_that_needs_nothing_else() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_report_computes_what_has_changed() {
+    let project = seeded(&[GRID]).await;
+    let said = |args: &[&str]| String::from_utf8_lossy(&project.output(args).stderr).into_owned();
+    let figure =
+        |folder: &str, file: &str| std::fs::read(project.path().join(folder).join("figures").join(file)).unwrap();
+    // Bootstraps that were computed, and those that were known.
+    let counts = |said: &str| -> (usize, usize) {
+        let (_, counts) = said.split_once("bootstraps: ").unwrap_or_else(|| panic!("{said}"));
+        let mut numbers = counts.split_whitespace().filter_map(|word| word.parse().ok());
+        (numbers.next().expect("computed"), numbers.next().expect("known"))
+    };
+    let args = ["report", "grid", "--quick"];
+    let (all, known) = counts(&said(&args));
+    assert!(all >= 9 && known == 0, "three metrics by three choices of points: {all} and {known}");
+
+    let one = ["report", "grid", "--quick", "--metric", "emoji-val/loss@1024", "--force", "-o", "one"];
+    let (of_loss, _) = counts(&said(&one));
+    assert!(of_loss >= 3 && of_loss < all);
+
+    let access = private_postgres::running(&project.home()).expect("it is ours").expect("it is up");
+    let mut connection = sqlx::PgConnection::connect_with(&access.options()).await.expect("it is up");
+    let correct = "UPDATE evaluation SET value = value * 1.01 WHERE dataset = 'emoji-val' AND metric = 'loss@1024'
+        AND attempt_id = (SELECT min(attempt_id) FROM attempt)";
+    sqlx::raw_sql(correct).execute(&mut connection).await.expect("the schema fits");
+    let (recall, loss) = ("scaling-emoji-val-image_retrieval_recall-5.svg", "scaling-emoji-val-loss-1024.svg");
+    let before = [recall, loss].map(|file| figure("reports/grid", file));
+    assert_eq!(counts(&said(&args)), (of_loss, all - of_loss), "of the metric that has a new value");
+    let after = [recall, loss].map(|file| figure("reports/grid", file));
+    assert!(before[0] == after[0] && before[1] != after[1]);
+
+    // As if there were nothing to go by: the same figures to the last bit.
+    let anew = counts(&said(&["report", "grid", "--quick", "--force", "-o", "anew"]));
+    assert_eq!(anew, (all, 0));
+    assert_eq!([recall, loss].map(|file| figure("anew", file)), after);
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_report_of_little_says_so() {
     let nothing = "UPDATE job SET state = 'pending', done_at = NULL; DELETE FROM attempt;";
     let one = "UPDATE job SET state = 'done', done_at = now() WHERE job_id = 3;";

@@ -9,6 +9,8 @@ use fit::{Axis, Evaluation, Fit, Interval, LawName, Observation, Options, fit};
 const CUTS: usize = 7;
 /// Resamples behind a forecast: its interval is read off a picture.
 const RESAMPLES: usize = 400;
+/// Computes that differ by less than this factor are one cut.
+const SAME: f64 = 1.02;
 /// Of a normal: half of a 95 % interval.
 const HALF: f64 = 1.96;
 
@@ -23,7 +25,7 @@ pub fn figure(of: Material<'_>) -> Result<FanFigure, Undrawable> {
     };
     let mut cuts: Vec<f64> = rows().map(|row| row.compute).filter(|c| *c < last.compute * 0.98).collect();
     cuts.sort_by(f64::total_cmp);
-    cuts.dedup_by(|next, kept| *next <= *kept * 1.02);
+    cuts.dedup_by(|next, kept| *next <= *kept * SAME);
     let laws = laws(of.fit.law);
     let fans: Vec<Fan> = laws
         .into_iter()
@@ -45,6 +47,7 @@ pub fn figure(of: Material<'_>) -> Result<FanFigure, Undrawable> {
         y: format!("forecast of {}", of.subject.ordinate()),
         laws: fans,
         truth: Interval { value: last.error, low: last.error - half, high: last.error + half },
+        truth_job: of.subject.place(last),
     })
 }
 
@@ -64,11 +67,13 @@ fn forecasts(of: Material<'_>, law: LawName, target: &Observation, cuts: &[f64])
     let resamples = of.options.resamples.min(RESAMPLES);
     let options = Options { law, frozen, resamples, ..of.options.clone() };
     let tried = |&cut: &f64| {
-        let rows: Vec<Observation> = of.observations.iter().filter(|row| row.compute <= cut * 1.02).cloned().collect();
+        let rows: Vec<Observation> = of.observations.iter().filter(|row| row.compute <= cut * SAME).cloned().collect();
         // Two points more than parameters: of fewer, a forecast is the noise's.
         let fitted: Fit = fit(&rows, &options).ok().filter(|fit| fit.points.len() >= fit.parameters.len() + 2)?;
         let forecast = fitted.forecast(&target.input(), Evaluation::AsObserved).prediction;
-        (forecast.value.is_finite()).then_some(FanForecast { cut, runs: rows.len(), forecast })
+        let at_cut = rows.iter().filter(|row| row.compute >= cut / SAME);
+        let jobs = at_cut.filter_map(|row| of.subject.place(row)).collect();
+        (forecast.value.is_finite()).then_some(FanForecast { cut, runs: rows.len(), jobs, forecast })
     };
     // Few rows can't be fitted: evenly spread are the cuts among those that may be.
     let first = cuts.iter().position(|cut| tried(cut).is_some()).unwrap_or(cuts.len());

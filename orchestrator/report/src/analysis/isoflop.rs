@@ -8,10 +8,10 @@ use super::{Drawing, Material, Undrawable};
 use crate::figures::data::{Curve, Law};
 use crate::figures::isoflop::{self as figure, Isoflop, IsoflopFigure};
 use crate::number::{significant, superscript};
+use fit::Observation;
 use fit::cost::Cost;
 use fit::frontier::Path;
 use fit::isoflop::{Budget, Exponent, IsoFlop, Setting, isoflop_of};
-use fit::{Fit, Observation};
 
 /// Budgets that are drawn: more can't be told apart.
 const BUDGETS_MOST: usize = 8;
@@ -37,7 +37,7 @@ pub fn draw(of: Material<'_>) -> Result<Drawing, Undrawable> {
     }
     let every = budgets.len().div_ceil(BUDGETS_MOST).max(1);
     let shown: Vec<Isoflop> =
-        budgets.iter().step_by(every).map(|budget| one(fit, &cost, setting, budget)).collect::<Result<_, _>>()?;
+        budgets.iter().step_by(every).map(|budget| one(of, &cost, setting, budget)).collect::<Result<_, _>>()?;
     let range = (budgets[0].compute, budgets[budgets.len() - 1].compute * 10.0);
     let picture = figure::draw(&IsoflopFigure {
         title: format!("{}: IsoFLOP curves by {}", of.subject.name, fit.law),
@@ -71,7 +71,8 @@ fn line(name: &str, exponent: Option<Exponent>, (low, high): (f64, f64)) -> Law 
 }
 
 /// Rows of one budget with its curves.
-fn one(fit: &Fit, cost: &Cost, setting: Setting<'_>, budget: &Budget) -> Result<Isoflop, Undrawable> {
+fn one(of: Material<'_>, cost: &Cost, setting: Setting<'_>, budget: &Budget) -> Result<Isoflop, Undrawable> {
+    let fit = of.fit;
     let near = |row: &&Observation| (row.compute / budget.compute).ln().abs() <= setting.tolerance;
     let rows: Vec<&Observation> = fit.observations.iter().filter(near).collect();
     let Some((least, most)) = range(rows.iter().map(|row| row.parameters)) else {
@@ -86,6 +87,7 @@ fn one(fit: &Fit, cost: &Cost, setting: Setting<'_>, budget: &Budget) -> Result<
         compute: budget.compute,
         parameters: rows.iter().map(|row| row.parameters).collect(),
         errors: rows.iter().map(|row| row.error).collect(),
+        jobs: rows.iter().map(|row| of.subject.place(row)).collect(),
         surface: Curve { x, y: surface, low: Vec::new(), high: Vec::new() },
         surface_optimum: budget.surface.map(|best| (best.parameters, best.error)),
         parabola: parabola(budget, &rows, (least, most)),

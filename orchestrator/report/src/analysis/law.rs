@@ -44,6 +44,11 @@ pub(super) fn abscissa(fit: &Fit) -> Axis {
 
 /// A law's line with its band, from the least of its points to `beyond` times the most.
 pub(super) fn drawn(fit: &Fit, name: &str, beyond: f64) -> Result<Law, Undrawable> {
+    drawn_in(fit, name, beyond, STEPS)
+}
+
+/// The same in so many places, if it is a law of one axis.
+pub fn drawn_in(fit: &Fit, name: &str, beyond: f64, places: usize) -> Result<Law, Undrawable> {
     let axis = abscissa(fit);
     let Some((low, high)) = range(fit.observations.iter().map(|row| row.on(axis))) else {
         return Err(Undrawable::lacks(
@@ -52,16 +57,20 @@ pub(super) fn drawn(fit: &Fit, name: &str, beyond: f64) -> Result<Law, Undrawabl
         ));
     };
     let fitted_to = fit.points.iter().map(|point| fit.observations[point.observation].on(axis)).fold(0.0, f64::max);
-    let curve = along(fit, axis, (low, high * beyond))?;
+    let curve = in_places(fit, axis, (low, high * beyond), places)?;
     Ok(Law { name: name.to_owned(), formula: words::formula(fit), interval: words::intervals(fit), curve, fitted_to })
 }
 
 /// The law with its 95 % interval over a range of the axis.
 pub(super) fn along(fit: &Fit, axis: Axis, range: (f64, f64)) -> Result<Curve, Undrawable> {
+    in_places(fit, axis, range, STEPS)
+}
+
+fn in_places(fit: &Fit, axis: Axis, range: (f64, f64), places: usize) -> Result<Curve, Undrawable> {
     let form = fit.form();
     let mut curve = Curve::none();
     if form.axes() == [axis] {
-        for x in steps(range, STEPS) {
+        for x in steps(range, places) {
             let place = Prediction { law: form.as_ref(), x: Input::on(axis, x) };
             let error = fit.interval_of(&place).map(f64::exp);
             curve.x.push(x);

@@ -19,6 +19,8 @@ pub mod words;
 
 use std::fmt;
 
+use serde::{Deserialize, Serialize};
+
 use super::figures::{self, FigureError, data::Picture};
 use fit::compare::CompareError;
 use fit::cost::CostError;
@@ -58,7 +60,7 @@ pub struct Family {
 }
 
 /// A kind of figure.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub enum Kind {
     /// The law with its band over its points.
     Law,
@@ -125,7 +127,7 @@ impl fmt::Display for Kind {
 }
 
 /// A picture with what is to be said beside it.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Drawing {
     /// The picture.
     pub picture: Picture,
@@ -142,7 +144,7 @@ impl Drawing {
 }
 
 /// A table of plain text.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Table {
     /// Titles of the columns.
     pub head: Vec<String>,

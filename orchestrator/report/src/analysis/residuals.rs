@@ -29,6 +29,7 @@ pub fn figure(of: Material<'_>) -> Result<ResidualsFigure, Undrawable> {
         residuals: rows.iter().map(|(row, _)| (row.error / fit.value(&row.input())).ln()).collect(),
         models: rows.iter().map(|(row, _)| row.model.clone()).collect(),
         held_out,
+        jobs: rows.iter().map(|(row, _)| of.subject.place(row)).collect(),
         axes,
         noise: fit.noise.seed_variance.map(f64::sqrt),
     })

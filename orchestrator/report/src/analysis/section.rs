@@ -1,5 +1,8 @@
 //! The analysis of one metric as part of a report: which figures are drawn, and their words.
 
+use rayon::prelude::*;
+use serde::{Deserialize, Serialize};
+
 use super::{Drawing, Family, Kind, Material, Subject, Table, Target, draw};
 use crate::number::significant;
 use crate::text::file_name;
@@ -16,7 +19,7 @@ const SAME_MODEL: f64 = 0.002;
 const SAME_SAMPLES: f64 = 0.1;
 
 /// What was drawn of one metric.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Analysis {
     /// Figures in order.
     pub parts: Vec<Part>,
@@ -27,7 +30,7 @@ pub struct Analysis {
 }
 
 /// One figure, or why there is none.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Part {
     /// Which.
     pub kind: Kind,
@@ -52,8 +55,31 @@ pub struct Input<'a> {
     pub against: Option<&'a Family>,
 }
 
-/// Draws everything that there are data for. `progress` hears of each figure before it is drawn.
-pub fn analyse(input: Input<'_>, mut progress: impl FnMut(Kind)) -> Analysis {
+impl Input<'_> {
+    /// All that the analysis depends on, as text: of equal texts the analyses are equal.
+    pub fn identity(&self) -> String {
+        let rows = |rows: &[Observation]| serde_json::to_string(rows).expect("observations serialise");
+        let names = |subject: &Subject, rows: &[Observation]| {
+            let data: Vec<_> = rows.iter().map(|row| (subject.data.get(&row.job_key), subject.place(row))).collect();
+            format!("{:?} {:?} {:?} {data:?}", subject.name, subject.error, subject.sweep)
+        };
+        let law = |fit: &Fit| serde_json::to_string(fit).expect("fits serialise");
+        let against = self.against.map(|other| {
+            format!("{:?} {} {}", other.name, names(&other.subject, &other.fit.observations), law(&other.fit))
+        });
+        format!(
+            "{} {} {:?} {} {:?} {against:?}",
+            names(self.subject, self.observations),
+            rows(self.observations),
+            self.options,
+            law(self.fit),
+            self.forecasts
+        )
+    }
+}
+
+/// Draws everything that there are data for, side by side. `progress` hears of each figure before it is drawn.
+pub fn analyse(input: Input<'_>, progress: impl Fn(Kind) + Sync) -> Analysis {
     let beyond = Target::beyond(input.observations);
     let Some(target) = input.forecasts.first().or(beyond.as_ref()) else {
         return Analysis { parts: Vec::new(), forecasts: None, missed: None };
@@ -73,22 +99,24 @@ pub fn analyse(input: Input<'_>, mut progress: impl FnMut(Kind)) -> Analysis {
     if input.against.is_some() {
         kinds.insert(0, Kind::Comparison);
     }
-    let mut parts = Vec::new();
-    for kind in kinds {
+    // Few points of many rows leave nothing to hold out: laws are compared on all rows.
+    let all = Options { points: Points::All, ..options.clone() };
+    let part = |kind: Kind, of: Material<'_>| {
         progress(kind);
-        // Few points of many rows leave nothing to hold out: laws are compared on all rows.
-        let all = Options { points: Points::All, ..options.clone() };
-        let of = if kind == Kind::Models { Material { options: &all, ..of } } else { of };
-        parts.push(Part { kind, drawn: draw(kind, of).map_err(|error| format!("{error} ({})", error.way_out())) });
-    }
+        Part { kind, drawn: draw(kind, of).map_err(|error| format!("{error} ({})", error.way_out())) }
+    };
+    let of_law = || -> Vec<Part> {
+        let of = |kind: Kind| if kind == Kind::Models { Material { options: &all, ..of } } else { of };
+        kinds.into_par_iter().map(|kind| part(kind, of(kind))).collect()
+    };
     // Of a law of compute alone there is no frontier: these are of the law of N and D that the rows can tell.
-    if let Some((options, surface)) = surface(input.observations, &options) {
+    let of_surface = || -> Vec<Part> {
+        let Some((options, surface)) = surface(input.observations, &options) else { return Vec::new() };
         let of = Material { options: &options, fit: &surface, ..of };
-        for kind in [Kind::Law, Kind::Frontier, Kind::Isoflop] {
-            progress(kind);
-            parts.push(Part { kind, drawn: draw(kind, of).map_err(|error| format!("{error} ({})", error.way_out())) });
-        }
-    }
+        [Kind::Law, Kind::Frontier, Kind::Isoflop].into_par_iter().map(|kind| part(kind, of)).collect()
+    };
+    let (mut parts, mut of_surface) = rayon::join(of_law, of_surface);
+    parts.append(&mut of_surface);
     Analysis { parts, forecasts: forecasts(input), missed: missed(input) }
 }
 

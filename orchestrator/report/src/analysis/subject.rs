@@ -20,6 +20,8 @@ pub struct Subject {
     /// Training set's name and number of unique samples of each job, by job key. Jobs that are not in it are told
     /// apart by their unique samples.
     pub data: HashMap<String, (String, f64)>,
+    /// Places of jobs in the study that a page is of, by job key: figures say of a mark whose it is. Empty for none.
+    pub places: HashMap<String, usize>,
 }
 
 impl Subject {
@@ -31,7 +33,7 @@ impl Subject {
             Response::Loss => format!("{metric}, nats"),
         };
         let name = format!("{dataset}/{metric}");
-        Subject { name, response, error, sweep: sweep.to_owned(), data: HashMap::new() }
+        Subject { name, response, error, sweep: sweep.to_owned(), data: HashMap::new(), places: HashMap::new() }
     }
 
     /// Title of the ordinate, with the data set.
@@ -68,6 +70,11 @@ impl Subject {
         }
     }
 
+    /// Place of a run's job in the study.
+    pub fn place(&self, row: &Observation) -> Option<usize> {
+        self.places.get(&row.job_key).copied()
+    }
+
     /// A run as a figure draws it.
     pub fn point(&self, row: &Observation, axis: Axis, role: Role) -> Point {
         let known = |value: f64| value.is_finite() && value > 0.0;
@@ -86,6 +93,7 @@ impl Subject {
             data,
             data_size,
             role,
+            job: self.place(row),
         }
     }
 

@@ -31,6 +31,8 @@ pub struct FanFigure {
     pub laws: Vec<Fan>,
     /// What was measured, with a 95 % interval of the measurement (both ends equal to the value where there is none).
     pub truth: Interval,
+    /// Place of its job in the study, where pages show it.
+    pub truth_job: Option<usize>,
 }
 
 /// Forecasts by one law.
@@ -49,6 +51,8 @@ pub struct FanForecast {
     pub cut: f64,
     /// Runs that were fitted.
     pub runs: usize,
+    /// Places in the study of the jobs at the cut, where pages show them.
+    pub jobs: Vec<usize>,
     /// The forecast with its 95 % interval.
     pub forecast: Interval,
 }
@@ -98,7 +102,7 @@ pub fn draw_fan(figure: &FanFigure) -> Result<Picture, FigureError> {
     let svg = canvas_draw((WIDTH, HEIGHT + key.height - 18.0), &figure.title, |canvas| {
         key.draw(canvas, 70.0, 16.0)?;
         frame.draw(canvas, (&figure.x, power_of_ten), (&figure.y, Some(decimal)))?;
-        truth(canvas, &frame, &figure.truth)?;
+        canvas.mark(figure.truth_job.as_slice(), || truth(canvas, &frame, &figure.truth))?;
         // Areas of many laws would hide each other.
         for area in [true, false].into_iter().filter(|area| !area || figure.laws.len() <= 2) {
             for (number, law) in figure.laws.iter().enumerate() {
@@ -165,13 +169,15 @@ fn fan(
     for forecast in forecasts {
         let (low, high) = ends(forecast);
         let (bottom, top) = (at(forecast, low), at(forecast, high));
-        canvas.line(&[bottom, top], ink, 2.0)?;
-        for (place, value) in [(bottom, forecast.forecast.low), (top, forecast.forecast.high)] {
-            if frame.y.holds(value) {
-                canvas.line(&[(place.0 - 4.0, place.1), (place.0 + 4.0, place.1)], ink, 2.0)?;
+        canvas.mark(&forecast.jobs, || {
+            canvas.line(&[bottom, top], ink, 2.0)?;
+            for (place, value) in [(bottom, forecast.forecast.low), (top, forecast.forecast.high)] {
+                if frame.y.holds(value) {
+                    canvas.line(&[(place.0 - 4.0, place.1), (place.0 + 4.0, place.1)], ink, 2.0)?;
+                }
             }
-        }
-        canvas.marker(number, at(forecast, forecast.forecast.value), 4.5, ink)?;
+            canvas.marker(number, at(forecast, forecast.forecast.value), 4.5, ink)
+        })?;
     }
     Ok(())
 }
@@ -337,11 +343,11 @@ mod tests {
             let laws = laws.into_iter().map(|forecasts| Fan {
                 name: name.clone(),
                 forecasts: forecasts.into_iter().map(|(cut, value, low, high, runs)| FanForecast {
-                    cut, runs, forecast: Interval { value, low, high },
+                    cut, runs, jobs: vec![runs], forecast: Interval { value, low, high },
                 }).collect(),
             }).collect();
             let truth = Interval { value: truth.0, low: truth.1, high: truth.2 };
-            let figure = FanFigure { title: name.clone(), x: name.clone(), y: name, laws, truth };
+            let figure = FanFigure { title: name.clone(), x: name.clone(), y: name, laws, truth, truth_job: None };
             check::sound(|| draw_fan(&figure));
         }
 

@@ -50,11 +50,21 @@ pub(super) fn draw(
     canvas.rectangle((0.0, 0.0), (width, height), Ink::Paper)?;
     paint(&canvas)?;
     Ok(format!(
-        "<svg xmlns=\"http://www.w3.org/2000/svg\" width=\"{width}\" height=\"{height}\" viewBox=\"0 0 {width} {height}\" \
-         role=\"img\" font-family=\"{FONTS}\"><title>{}</title>{}</svg>\n",
+        "<svg{} width=\"{width}\" height=\"{height}\" viewBox=\"0 0 {width} {height}\" role=\"img\"><title>{}</title>{}</svg>\n",
+        page_says(),
         escape(title),
         canvas.written.take()
     ))
+}
+
+/// Attributes of a file that a page need not repeat for each of its figures.
+pub(super) fn page_says() -> String {
+    format!(" xmlns=\"http://www.w3.org/2000/svg\" font-family=\"{FONTS}\"")
+}
+
+/// The same for a page's style sheet.
+pub fn css_font() -> String {
+    format!("svg {{ font-family: {FONTS}; }}")
 }
 
 #[expect(clippy::needless_pass_by_value, reason = "the form that map_err wants")]
@@ -97,12 +107,15 @@ impl Canvas {
         self.write(format_args!("</g>"))
     }
 
-    /// What `paint` draws, as the mark of jobs: their places in the study.
+    /// What `paint` draws, as the mark of jobs: their places in the study; of none, as no mark.
     pub(super) fn mark(
         &self,
         jobs: &[usize],
         paint: impl FnOnce() -> Result<(), FigureError>,
     ) -> Result<(), FigureError> {
+        if jobs.is_empty() {
+            return paint();
+        }
         let jobs: Vec<String> = jobs.iter().map(ToString::to_string).collect();
         self.write(format_args!("<g class=\"j\" data-j=\"{}\">", jobs.join(" ")))?;
         paint()?;
@@ -114,14 +127,31 @@ impl Canvas {
         self.area.draw(&PathElement::new(points, stroke(ink, width))).map_err(failed)
     }
 
-    /// Many straight lines.
+    /// Many straight lines, as one path: grids are a good part of a page.
     pub(super) fn lines(
         &self,
-        mut lines: impl Iterator<Item = [(f64, f64); 2]>,
+        lines: impl Iterator<Item = [(f64, f64); 2]>,
         ink: Ink,
         width: f64,
     ) -> Result<(), FigureError> {
-        lines.try_for_each(|line| self.line(&line, ink, width))
+        let px = |tenths: i32| f64::from(tenths) / FINE;
+        let path = lines.fold(String::new(), |mut path, [from, to]| {
+            let ((x, y), (to_x, to_y)) = (fine(from), fine(to));
+            let _ = write!(path, "M{},{}", px(x), px(y));
+            let _ = match (x == to_x, y == to_y) {
+                (true, _) => write!(path, "V{}", px(to_y)),
+                (_, true) => write!(path, "H{}", px(to_x)),
+                _ => write!(path, "L{},{}", px(to_x), px(to_y)),
+            };
+            path
+        });
+        if path.is_empty() {
+            return Ok(());
+        }
+        let RGBColor(r, g, b) = ink.rgb();
+        self.write(format_args!(
+            "<path fill=\"none\" stroke=\"#{r:02X}{g:02X}{b:02X}\" stroke-width=\"{width}\" d=\"{path}\"/>"
+        ))
     }
 
     /// plotters cuts dashes into lines of their own, some hundred a law: a group's attribute says the same.

@@ -94,8 +94,18 @@ pub(super) fn any_numbers(most: usize) -> impl Strategy<Value = Vec<f64>> {
 /// A point of any kind.
 pub(super) fn any_point() -> impl Strategy<Value = Point> {
     let role = proptest::sample::select(vec![Role::Fitted, Role::HeldOut, Role::Excluded]);
-    (any_number(), any_number(), "[a-z<&Ж]{0,30}", any_number(), "[0-9]{0,2}", role).prop_map(
-        |(x, y, model, parameters, data, role)| Point { x, y, model, parameters, data, data_size: parameters, role },
+    let job = proptest::option::of(0..9usize);
+    (any_number(), any_number(), "[a-z<&Ж]{0,30}", any_number(), "[0-9]{0,2}", role, job).prop_map(
+        |(x, y, model, parameters, data, role, job)| Point {
+            x,
+            y,
+            model,
+            parameters,
+            data,
+            data_size: parameters,
+            role,
+            job,
+        },
     )
 }
 

@@ -1,11 +1,13 @@
 //! Plain data that the analysis figures draw. Vectors may be empty or of different lengths, and may hold values that
 //! are no numbers: what can't be drawn is left out, and the figure says how much that was.
 
+use serde::{Deserialize, Serialize};
+
 use super::theme;
-use super::{FigureError, png};
+use super::{FigureError, canvas, png};
 
 /// A figure as drawn, in the light theme's colours, with its words.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Picture {
     /// What it shows, for readers who don't see it and as the caption's start.
     pub title: String,
@@ -19,9 +21,14 @@ impl Picture {
         Picture { title: title.to_owned(), caption, svg }
     }
 
-    /// SVG for the report's page: colours are the page's CSS variables.
+    /// SVG whose colours are CSS variables.
     pub fn inline(&self) -> String {
         theme::with_variables(&self.svg)
+    }
+
+    /// The same for the report's page, whose style sheet says the font of all its figures.
+    pub fn in_page(&self) -> String {
+        self.inline().replacen(&canvas::page_says(), "", 1)
     }
 
     /// SVG for a file: literal colours on white.
@@ -63,6 +70,8 @@ pub struct Point {
     pub data_size: f64,
     /// Its part in the fit.
     pub role: Role,
+    /// Its job's place in the study, for pages that show the job behind a mark.
+    pub job: Option<usize>,
 }
 
 /// A line, with a band where `low` and `high` have values.

@@ -40,6 +40,8 @@ pub struct Isoflop {
     pub parameters: Vec<f64>,
     /// Error or loss of each run.
     pub errors: Vec<f64>,
+    /// Place of each run's job in the study, where pages show it; empty for none.
+    pub jobs: Vec<Option<usize>>,
     /// The surface along the budget: error against N.
     pub surface: Curve,
     /// N and error of the surface's optimum.
@@ -136,9 +138,10 @@ fn isoflop(canvas: &Canvas, frame: &Frame, budget: &Isoflop, ink: Ink) -> Result
     let near = |(n, _): &(f64, f64)| *n >= runs.0 / 1.1 && *n <= runs.1 * 1.1;
     marks::line(canvas, frame, budget.parabola.points().filter(near), Pen::dashed(ink, 1.5, 5.0))?;
     marks::line(canvas, frame, budget.surface.points(), Pen::solid(ink, 2.0))?;
-    for (&n, &error) in budget.parameters.iter().zip(&budget.errors) {
+    for (number, (&n, &error)) in budget.parameters.iter().zip(&budget.errors).enumerate() {
         if frame.x.holds(n) && frame.y.holds(error) {
-            canvas.marker(0, frame.at(n, error), 4.0, ink)?;
+            let job = budget.jobs.get(number).copied().flatten();
+            canvas.mark(job.as_slice(), || canvas.marker(0, frame.at(n, error), 4.0, ink))?;
         }
     }
     both(canvas, frame, budget.surface_optimum, budget.parabola_optimum, ink)
@@ -219,6 +222,7 @@ mod tests {
             let budgets = budgets.into_iter().map(|(surface, parabola, numbers, optimum)| Isoflop {
                 compute: numbers.first().copied().unwrap_or(f64::NAN),
                 parameters: surface.x.clone(),
+                jobs: (0..numbers.len()).map(Some).collect(),
                 errors: numbers,
                 surface,
                 surface_optimum: optimum,

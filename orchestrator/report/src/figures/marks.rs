@@ -124,11 +124,11 @@ pub(super) fn points(
     for role in [Role::Excluded, Role::Fitted, Role::HeldOut] {
         for point in points.iter().filter(|p| p.role == role && frame.x.holds(p.x) && frame.y.holds(p.y)) {
             let (at, shape) = (frame.at(point.x, point.y), groups.shape(point));
-            match role {
-                Role::Excluded => canvas.faint_marker(shape, at, radius(point))?,
-                Role::Fitted => canvas.marker(shape, at, radius(point), ink(point))?,
-                Role::HeldOut => canvas.open_marker(shape, at, radius(point), ink(point))?,
-            }
+            canvas.mark(point.job.as_slice(), || match role {
+                Role::Excluded => canvas.faint_marker(shape, at, radius(point)),
+                Role::Fitted => canvas.marker(shape, at, radius(point), ink(point)),
+                Role::HeldOut => canvas.open_marker(shape, at, radius(point), ink(point)),
+            })?;
         }
     }
     Ok(())

@@ -59,6 +59,7 @@ use std::collections::BTreeMap;
 
 use crate::study::Study;
 
+pub use canvas::css_font;
 pub use theme::css_variables;
 
 /// A figure can't be drawn or turned into pixels.

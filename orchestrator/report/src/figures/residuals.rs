@@ -27,6 +27,8 @@ pub struct ResidualsFigure {
     pub models: Vec<String>,
     /// Whether each run was held out of the fit; empty for none.
     pub held_out: Vec<bool>,
+    /// Place of each run's job in the study, where pages show it; empty for none.
+    pub jobs: Vec<Option<usize>>,
     /// What the residuals stand against; up to four are drawn.
     pub axes: Vec<ResidualsAxis>,
     /// Standard deviation in ln between runs that differ by their seed only, where replicates were run.
@@ -133,10 +135,16 @@ fn panel(
             continue;
         }
         let model = figure.models.get(number).and_then(|model| models.iter().position(|m| m == model)).unwrap_or(0);
-        if figure.held_out.get(number) == Some(&true) {
-            canvas.open_marker(model % SHAPES, frame.at(x, y), 4.5, Ink::Series(model))?;
-        } else {
-            canvas.marker(model % SHAPES, frame.at(x, y), 4.0, Ink::Series(model))?;
+        let held_out = figure.held_out.get(number) == Some(&true);
+        let job = figure.jobs.get(number).copied().flatten();
+        canvas.mark(job.as_slice(), || {
+            if held_out {
+                canvas.open_marker(model % SHAPES, frame.at(x, y), 4.5, Ink::Series(model))
+            } else {
+                canvas.marker(model % SHAPES, frame.at(x, y), 4.0, Ink::Series(model))
+            }
+        })?;
+        if !held_out {
             drawn.push((x, y));
         }
     }
@@ -222,8 +230,9 @@ mod tests {
             let title = models.first().cloned().unwrap_or_default();
             let axes = axes.into_iter().map(|values| ResidualsAxis { title: title.clone(), values }).collect();
             let held_out = residuals.iter().map(|residual| *residual > 1.0).collect();
+            let jobs = (1..residuals.len()).map(Some).collect();
             let law = title.clone();
-            let figure = ResidualsFigure { title, law, residuals, models, held_out, axes, noise };
+            let figure = ResidualsFigure { title, law, residuals, models, held_out, jobs, axes, noise };
             check::sound(|| draw(&figure));
         }
     }

@@ -66,7 +66,8 @@ pub(super) fn grid(factor: f64, seed: u64) -> Vec<Point> {
                     Role::Fitted
                 };
                 let (model, data) = (model.to_owned(), data.to_owned());
-                points.push(Point { x, y, model, parameters, data, data_size, role });
+                let job = Some(points.len());
+                points.push(Point { x, y, model, parameters, data, data_size, role, job });
             }
         }
     }
@@ -152,6 +153,7 @@ pub(super) fn residuals() -> ResidualsFigure {
             axis("U, unique samples", &|p| p.data_size),
             axis("C, GMAC × samples", &|p| p.x),
         ],
+        jobs: (0..points.len()).map(Some).collect(),
         noise: Some(0.0123),
     }
 }
@@ -238,6 +240,7 @@ pub(super) fn isoflop() -> IsoflopFigure {
         };
         Isoflop {
             compute,
+            jobs: (0..parameters.len()).map(Some).collect(),
             parameters,
             errors,
             surface: smooth(&surface, 99.0),
@@ -325,7 +328,12 @@ pub(super) fn fan() -> FanFigure {
                 let value = 0.22 * (bias * left * left / 36.0).exp();
                 let spread = (wide * left / 6.0 + 0.012).exp();
                 let forecast = Interval { value, low: value / spread, high: value * spread };
-                FanForecast { cut: 10f64.powf(10.6 + 0.38 * f64::from(i)), runs: 12 + 6 * i as usize, forecast }
+                FanForecast {
+                    cut: 10f64.powf(10.6 + 0.38 * f64::from(i)),
+                    runs: 12 + 6 * i as usize,
+                    jobs: vec![i as usize],
+                    forecast,
+                }
             })
             .collect(),
     };
@@ -335,6 +343,7 @@ pub(super) fn fan() -> FanFigure {
         y: "forecast error of ViT-H/14 at 34B samples, 1 − acc1".to_owned(),
         laws: vec![law("F1 power law", -0.19, 0.12), law("F4 saturating", 0.06, 0.17)],
         truth: Interval { value: 0.22, low: 0.2164, high: 0.2236 },
+        truth_job: Some(6),
     }
 }
 

@@ -5,8 +5,9 @@ use std::fmt::Write as _;
 use fit::{Convention, Fit, Observation, Response};
 
 use super::axis::{Axis, Frame, Scale, decimal, power_of_ten};
-use super::canvas::{Anchor, Canvas, draw as canvas_draw, shorten};
-use super::data::Picture;
+use super::canvas::{Anchor, Canvas, draw as canvas_draw, shorten, wrap};
+use super::data::{Law, Picture};
+use super::marks::{self, Pen};
 use super::theme::{Ink, SERIES};
 use super::{FigureError, Legend};
 use crate::number::{compact, significant, superscript, with_interval};
@@ -17,15 +18,20 @@ const LEGEND_LEFT: f64 = 722.0;
 /// Of the figure without its legend.
 const PLAIN: (f64, f64) = (680.0, 460.0);
 
+/// Other laws than the power law, each by every choice of points; `None`: it has no such fit.
+pub type Others = Vec<Vec<Option<Law>>>;
+
 /// One metric with its legend and the law of every choice of points, each a layer of class `p0`, `p1`, ... of which the
-/// first is shown. `None` where no finished job has the metric.
+/// first is shown; those of other laws lie in layers `l1`, `l2`, ..., the power law's in `l0`, which is shown. `None`
+/// where no finished job has the metric.
 pub fn draw(
     study: &Study,
     compute: Convention,
     legend: &Legend,
     panel: &Panel,
+    others: &Others,
 ) -> Result<Option<Picture>, FigureError> {
-    picture(study, compute, legend, panel, true)
+    picture(study, compute, legend, panel, Some(others))
 }
 
 /// The same for a page that has the legend beside it.
@@ -35,7 +41,7 @@ pub fn draw_plain(
     legend: &Legend,
     panel: &Panel,
 ) -> Result<Option<Picture>, FigureError> {
-    picture(study, compute, legend, panel, false)
+    picture(study, compute, legend, panel, None)
 }
 
 fn picture(
@@ -43,12 +49,14 @@ fn picture(
     compute: Convention,
     legend: &Legend,
     panel: &Panel,
-    with_legend: bool,
+    others: Option<&Others>,
 ) -> Result<Option<Picture>, FigureError> {
     let points = points(study, compute, panel);
     if points.is_empty() {
         return Ok(None);
     }
+    let with_legend = others.is_some();
+    let others: &[Vec<Option<Law>>] = others.map_or(&[], Vec::as_slice);
     let laws: Vec<Option<&Fit>> = panel.fits.iter().map(|one| one.fit.as_ref().ok()).collect();
     let main = laws.first().copied().flatten();
     let pareto = panel.fits.iter().skip(1).find(|other| other.policy == "pareto").and_then(|one| one.fit.as_ref().ok());
@@ -67,17 +75,20 @@ fn picture(
             canvas.dashed(&[(frame.left, y), (frame.left + frame.width, y)], Ink::Muted, 1.25, 3.0)?;
             canvas.text((frame.left + frame.width - 4.0, y - 10.0), "chance", 12.5, Ink::Muted, Anchor::End)?;
         }
-        for (number, fit) in laws.iter().enumerate() {
-            canvas.layer(&layer(number), number == 0, || {
-                fit.map_or(Ok(()), |fit| law_with_band(canvas, &frame, fit))?;
-                let frontier = pareto.filter(|_| number == 0);
-                if let Some(fit) = frontier {
-                    let ends = [fit.points[0].compute, frame.x.high].map(|c| (c, fit.at_compute(c)));
-                    for piece in frame.clipped(ends.into_iter()) {
-                        canvas.dashed(&piece, Ink::Muted, 1.5, 7.0)?;
-                    }
+        by_law(canvas, others, 0, laws.len(), |number| {
+            laws[number].map_or(Ok(()), |fit| law_with_band(canvas, &frame, fit))?;
+            let frontier = pareto.filter(|_| number == 0);
+            if let Some(fit) = frontier {
+                let ends = [fit.points[0].compute, frame.x.high].map(|c| (c, fit.at_compute(c)));
+                for piece in frame.clipped(ends.into_iter()) {
+                    canvas.dashed(&piece, Ink::Muted, 1.5, 7.0)?;
                 }
-                Ok(())
+            }
+            Ok(())
+        })?;
+        for (place, by_points) in others.iter().enumerate() {
+            by_law(canvas, others, place + 1, by_points.len(), |number| {
+                other_law(canvas, &frame, panel, (place, number), by_points[number].as_ref())
             })?;
         }
         for ((number, job), observation) in &points {
@@ -99,16 +110,31 @@ fn picture(
                 for point in ringed.into_iter().flat_map(|fit| &fit.points) {
                     canvas.ring(frame.at(point.compute, point.error), 13.0, Ink::Text, 1.25)?;
                 }
-                if with_legend {
-                    law_in_words(canvas, *fit, pareto.filter(|_| number == 0))
-                } else {
-                    law_in_plot(canvas, &frame, *fit)
-                }
+                Ok(())
             })?;
         }
+        by_law(canvas, others, 0, laws.len(), |number| {
+            if with_legend {
+                law_in_words(canvas, laws[number], pareto.filter(|_| number == 0))
+            } else {
+                law_in_plot(canvas, &frame, laws[number])
+            }
+        })?;
         if with_legend { side(canvas, legend) } else { Ok(()) }
     })?;
     Ok(Some(Picture::new(&title, caption(legend, main, pareto), svg)))
+}
+
+/// What `paint` draws of one law by each choice of points, in layers; without other laws there is nothing to choose.
+fn by_law(
+    canvas: &Canvas,
+    others: &[Vec<Option<Law>>],
+    law: usize,
+    choices: usize,
+    paint: impl Fn(usize) -> Result<(), FigureError>,
+) -> Result<(), FigureError> {
+    let all = || (0..choices).try_for_each(|number| canvas.layer(&layer(number), number == 0, || paint(number)));
+    if others.is_empty() { all() } else { canvas.layer(&format!("l l{law}"), law == 0, all) }
 }
 
 /// Class of what belongs to one choice of points, by its place in the panel.
@@ -149,8 +175,12 @@ fn frame(points: &[Measured<'_>], laws: &[Option<&Fit>], chance: Option<f64>, wi
 }
 
 fn law_with_band(canvas: &Canvas, frame: &Frame, fit: &Fit) -> Result<(), FigureError> {
-    let inside: Vec<_> =
+    // Every other place: an edge is smooth, and a page holds many.
+    let mut inside: Vec<_> =
         fit.band.iter().filter(|point| point.compute >= frame.x.low && point.compute <= frame.x.high).collect();
+    let last = inside.len().saturating_sub(1);
+    let mut at = 0..;
+    inside.retain(|_| at.next().is_some_and(|at| at % 2 == 0 || at == last));
     let edge = |of: &dyn Fn(&fit::BandPoint) -> f64| -> Vec<(f64, f64)> {
         inside.iter().map(|point| frame.at(point.compute, of(point).max(f64::MIN_POSITIVE))).collect()
     };
@@ -166,6 +196,33 @@ fn law_with_band(canvas: &Canvas, frame: &Frame, fit: &Fit) -> Result<(), Figure
     }
     for piece in frame.clipped([at(last), at(frame.x.high)].into_iter()) {
         canvas.dashed(&piece, Ink::Text, 1.75, 3.0)?;
+    }
+    Ok(())
+}
+
+/// Another law by one choice of points: line, band, and its words in the place of the power law's.
+fn other_law(
+    canvas: &Canvas,
+    frame: &Frame,
+    panel: &Panel,
+    (place, number): (usize, usize),
+    law: Option<&Law>,
+) -> Result<(), FigureError> {
+    let (left, text) = (LEGEND_LEFT, LEGEND_LEFT + 26.0);
+    let Some(law) = law else {
+        return canvas.text((left, 40.0), "no such law through these", 13.0, Ink::Text, Anchor::Start);
+    };
+    marks::band(canvas, frame, &law.curve, Ink::Text)?;
+    marks::law(canvas, frame, law, Pen::solid(Ink::Text, 2.0))?;
+    canvas.line(&[(left, 40.0), (left + 20.0, 40.0)], Ink::Text, 2.0)?;
+    // Pages show the reader's font, which may be wider than the one that is reckoned with.
+    let room = (SIZE.0 - text) * 0.86;
+    let mut lines = wrap(&law.formula, 13.0, room);
+    lines.truncate(2);
+    lines.extend(wrap(&law.interval, 12.5, room).into_iter().take(3));
+    lines.extend(panel.fits[number].others[place].fit.as_ref().ok().map(judged));
+    for (line, words) in lines.iter().enumerate() {
+        canvas.text((text, 40.0 + 15.5 * line as f64), words, 12.5, Ink::Text, Anchor::Start)?;
     }
     Ok(())
 }

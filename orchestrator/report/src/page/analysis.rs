@@ -25,7 +25,7 @@ pub(super) fn html(analysis: &Analysis, title: &str, subject: &str) -> String {
                 let _ = writeln!(
                     html,
                     "<figure><div class=\"scroll\">{}</div><figcaption><b>{}.</b> {} <span class=\"file\">figures/{}</span></figcaption></figure>",
-                    drawing.picture.inline(),
+                    drawing.picture.in_page(),
                     escape(&drawing.picture.title),
                     escape(&drawing.picture.caption),
                     escape(&part.file(subject))

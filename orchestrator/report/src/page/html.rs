@@ -61,7 +61,7 @@ fn rows_of(head: &[&str], numbers_from: usize, rows: &[Vec<String>], attributes:
 pub(super) fn figure(Named { file, picture }: &Named) -> String {
     format!(
         "<figure><div class=\"scroll\">{}</div><figcaption><b>{}.</b> {} <span class=\"file\">figures/{}</span></figcaption></figure>\n",
-        picture.inline().trim_end(),
+        picture.in_page().trim_end(),
         escape(&picture.title),
         escape(&picture.caption),
         escape(file)

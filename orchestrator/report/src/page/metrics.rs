@@ -3,7 +3,7 @@
 
 use std::fmt::Write as _;
 
-use fit::{Fit, Response, Verdict};
+use fit::{Fit, LawName, Response, Verdict};
 
 use super::answer::{law, meaning};
 use super::html::figure;
@@ -26,6 +26,8 @@ const SHIFTED: [&str; 8] = [
     "imagenet-sketch",
     "objectnet",
 ];
+/// Metrics up to which a print holds what tiles hold; of more it would be a book, and what is open is printed.
+const PRINTED_MAX: usize = 6;
 /// Orders: key of the radio button, and name.
 const ORDERS: [(&str, &str); 4] = [("group", "group"), ("alpha", "exponent"), ("r2", "R²"), ("name", "name")];
 
@@ -62,11 +64,22 @@ pub(super) fn metrics(report: &Report, drawn: &Drawn) -> String {
     format!(
         "<section id=\"metrics\">\n<h2>Metrics</h2>\n<p>E = β·C<sup>α</sup>, the error against compute C in {} \
          (<code>{}</code>), both axes logarithmic, so that a power law is a straight line; brackets and bands hold 95 % \
-         intervals. Open one for its large figure and what its law rests on.</p>\n{}<div class=\"tiles\">\n{tiles}</div>\n</section>\n",
+         intervals. Open one for its large figure and what its law rests on.{}</p>\n{}<div class=\"tiles{}\">\n{tiles}</div>\n</section>\n",
         escape(report.compute.unit()),
         report.compute,
-        controls(report)
+        of_others(report),
+        controls(report),
+        if report.metrics.len() <= PRINTED_MAX { " few" } else { "" }
     )
+}
+
+/// What is to be known of the other laws, where there are any.
+fn of_others(report: &Report) -> String {
+    let others = report.panels().flat_map(|panel| &panel.fits).flat_map(|one| &one.others);
+    let resamples = others.filter_map(|other| Some(other.fit.as_ref().ok()?.resamples_asked)).max();
+    resamples.map_or(String::new(), |resamples| {
+        format!(" Large figures show other laws too, with intervals of {resamples} resamples.")
+    })
 }
 
 fn controls(report: &Report) -> String {
@@ -92,6 +105,12 @@ fn controls(report: &Report) -> String {
             .collect();
         html.push_str(&radios("points", "Law through", &choices));
     }
+    let others = report.panels().flat_map(|panel| &panel.fits).map(|one| &one.others).max_by_key(|others| others.len());
+    if let Some(others) = others.filter(|others| !others.is_empty()) {
+        let names = std::iter::once("power law".to_owned()).chain(others.iter().map(|other| law_in_words(other.law)));
+        let choices: Vec<_> = names.enumerate().map(|(number, name)| (number.to_string(), name)).collect();
+        html.push_str(&radios("law", "Large figures by", &choices));
+    }
     if report.metrics.len() > 2 {
         html.push_str(&radios("order", "Order by", &ORDERS.map(|(id, words)| (id.to_owned(), words.to_owned()))));
     }
@@ -104,6 +123,14 @@ fn controls(report: &Report) -> String {
         html.push_str(&radios("group", "Show", &all.chain(groups).collect::<Vec<_>>()));
     }
     format!("<div class=\"controls\">\n{html}</div>\n")
+}
+
+fn law_in_words(law: LawName) -> String {
+    match law {
+        LawName::Saturating(_) => "with an offset".to_owned(),
+        LawName::Shifted(_) => "late, with an offset".to_owned(),
+        other => other.to_string(),
+    }
 }
 
 fn points_in_words(policy: &str) -> String {
@@ -156,7 +183,7 @@ fn tile(report: &Report, metric: &Metric, drawn: &DrawnMetric, (place, ranks): (
         _ => "doubt",
     };
     let spark = drawn.spark.as_ref().map_or("<span class=\"none\">not measured yet</span>".to_owned(), |picture| {
-        picture.inline().trim_end().to_owned()
+        picture.in_page().trim_end().to_owned()
     });
     let [by_group, by_alpha, by_r2, by_name] = ranks;
     let words: String = panel.fits.iter().enumerate().map(|(number, one)| layer(number, &in_brief(one))).collect();
@@ -199,7 +226,9 @@ fn in_brief(one: &PanelFit) -> String {
 fn in_full(report: &Report, panel: &Panel) -> String {
     let laws: String = panel.fits.iter().enumerate().map(|(number, one)| layer(number, &in_sentences(one))).collect();
     let best = best(report, panel).map_or(String::new(), |text| format!("<br><span class=\"quiet\">{text}</span>"));
-    format!("<p>{laws}{best}</p>\n")
+    let has_others = panel.fits.iter().any(|one| !one.others.is_empty());
+    let by = if has_others { "<span class=\"quiet\">Power law</span> " } else { "" };
+    format!("<p>{by}{laws}{best}</p>\n")
 }
 
 fn in_sentences(one: &PanelFit) -> String {

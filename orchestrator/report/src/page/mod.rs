@@ -19,7 +19,7 @@ use rayon::prelude::*;
 use crate::analysis::section::Analysis;
 use crate::figures::data::Picture;
 use crate::figures::{FigureError, Legend, curves, heatmap, scaling, spark, swatch};
-use crate::study::{Panel, Study, StudyJob};
+use crate::study::{Panel, PanelFit, Study, StudyJob};
 use crate::text::file_name;
 
 /// What a report shows.
@@ -122,6 +122,21 @@ pub fn render(report: &Report) -> Result<Rendered, FigureError> {
     Ok(Rendered { html, figures })
 }
 
+/// Other laws are drawn to so many times the largest C of a metric, which is about where its figure ends.
+const BEYOND: f64 = 2.4;
+/// Places of their lines and bands: they are smooth, and a page holds many.
+const PLACES: usize = 13;
+
+/// The other laws of a metric, as its large figure draws them.
+fn others(panel: &Panel) -> scaling::Others {
+    let laws = panel.fits.iter().map(|one| one.others.len()).max().unwrap_or(0);
+    let drawn = |law: usize, one: &PanelFit| {
+        let other = one.others.get(law)?;
+        crate::analysis::law::drawn_in(other.fit.as_ref().ok()?, other.law.as_str(), BEYOND, PLACES).ok()
+    };
+    (0..laws).map(|law| panel.fits.iter().map(|one| drawn(law, one)).collect()).collect()
+}
+
 fn draw(report: &Report) -> Result<Drawn, FigureError> {
     let (study, compute) = (&report.study, report.compute);
     let legend = Legend::of(study);
@@ -129,7 +144,8 @@ fn draw(report: &Report) -> Result<Drawn, FigureError> {
     let of_metric = |Metric { panel, .. }: &Metric| {
         let named = |kind: &str, picture| Named { file: format!("{kind}-{}.svg", file_stem(panel)), picture };
         let spark = span.map(|span| spark::draw(study, compute, &legend, panel, span)).transpose()?.flatten();
-        let scaling = scaling::draw(study, compute, &legend, panel)?.map(|picture| named("scaling", picture));
+        let scaling = scaling::draw(study, compute, &legend, panel, &others(panel))?;
+        let scaling = scaling.map(|picture| named("scaling", picture));
         let grid = heatmap::draw(study, &legend, panel)?.map(|picture| named("grid", picture));
         Ok(DrawnMetric { spark, scaling, grid })
     };

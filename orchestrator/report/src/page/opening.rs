@@ -22,7 +22,7 @@ pub(super) fn opening(report: &Report, drawn: &Drawn) -> String {
             "<figure class=\"headline\" data-m=\"{place}\">{}<figcaption>{}: error against compute, both axes logarithmic; one \
              mark a job, bars of one standard error over the test items. Line and band: the law and its 95 % interval, \
              dashed beyond the data.</figcaption></figure>\n",
-            picture.inline(),
+            picture.in_page(),
             link(place, panel)
         )
     });
@@ -77,7 +77,7 @@ fn facts(report: &Report) -> String {
 fn legend(drawn: &Drawn) -> String {
     let rows: String = drawn.legend.iter().fold(String::new(), |mut html, row| {
         let entries: String = row.entries.iter().fold(String::new(), |mut html, (picture, words)| {
-            let _ = write!(html, "<li>{}{}</li>", picture.inline().trim_end(), escape(words));
+            let _ = write!(html, "<li>{}{}</li>", picture.in_page().trim_end(), escape(words));
             html
         });
         let _ = writeln!(html, "<div><span>{}</span><ul>{entries}</ul></div>", escape(row.title));

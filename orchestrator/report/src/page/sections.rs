@@ -52,7 +52,7 @@ fn laws(report: &Report) -> String {
     format!(
         "<h2>Laws</h2>\n<p class=\"quiet\">How much the choice of points moves the answer: every job, the Pareto frontier \
          at its true C, and the rule of the 2022 study (the best job in each of five bins of log C, placed at the bin's \
-         centre). {through}E is an error: in % for accuracies and recalls, in nats for losses.</p>\n{}{}",
+         centre). {through}E is an error: in % for accuracies and recalls, in nats for losses.</p>\n<div class=\"laws\">\n{}</div>\n{}",
         table(&head, 3, &rows),
         cautions(report)
     )
@@ -130,6 +130,9 @@ fn curves(drawn: &Drawn) -> String {
     }
 }
 
+/// Columns of the table of jobs that fit on paper, as in the style sheet.
+const PRINTED_COLUMNS: usize = 14;
+
 fn jobs(report: &Report) -> String {
     if report.study.jobs.is_empty() {
         return "<h2>Jobs</h2>\n<p>This sweep has no jobs.</p>\n".to_owned();
@@ -178,10 +181,20 @@ fn jobs(report: &Report) -> String {
             row
         })
         .collect();
+    let left_out = head.len().saturating_sub(PRINTED_COLUMNS);
+    let on_paper = if left_out > 0 {
+        format!(
+            "<p class=\"quiet on-paper\">The last {left_out} metrics don't fit on paper; <code>sweep export</code> and the queries \
+             below give them.</p>\n"
+        )
+    } else {
+        String::new()
+    };
     format!(
         "<h2>Jobs</h2>\n<p class=\"quiet\">N parameters; C in {}; accuracies and recalls in %, ± one standard error; \
-         losses in nats.</p>\n{}{}",
+         losses in nats.</p>\n{}<div class=\"jobs\">\n{}</div>\n{}",
         escape(report.compute.unit()),
+        on_paper,
         job_table(&head, 3, &rows),
         spikes(report)
     )

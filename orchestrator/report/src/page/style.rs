@@ -1,14 +1,15 @@
 //! The page's style sheet (`style.css`) with the figures' colours: system fonts, light and
 //! dark, and a print form that is light whatever the screen was.
 
-use crate::figures::css_variables;
+use crate::figures::{css_font, css_variables};
 
 pub(super) fn css() -> String {
     format!(
         ":root {{ color-scheme: light dark; {} }}\n@media screen and (prefers-color-scheme: dark) {{ :root {{ {} }} \
-         }}\n{RULES}",
+         }}\n{}\n{RULES}",
         css_variables(false),
-        css_variables(true)
+        css_variables(true),
+        css_font()
     )
 }
 

@@ -2,10 +2,10 @@
 //! at.
 
 use chrono::DateTime;
-use fit::{Convention, Options, Points, fit};
+use fit::{Axis, Convention, LawName, Options, Points, fit};
 
 use super::{Metric, Report, render};
-use crate::study::{Panel, PanelFit, Study, StudyJob, StudyMeasurement};
+use crate::study::{OtherLaw, Panel, PanelFit, Study, StudyJob, StudyMeasurement};
 
 /// Models of N parameters on D samples, 29 cells.
 fn jobs() -> Vec<StudyJob> {
@@ -98,7 +98,11 @@ fn report(names: &[(String, &str)]) -> Report {
         panel.fits = [Points::All, Points::Pareto, Points::Bins(5)]
             .map(|points| {
                 let options = Options { points, resamples: 200, ..Options::new(panel.response()) };
-                PanelFit { policy: points.to_string(), fit: fit(&rows, &options), stored: None }
+                let others = vec![OtherLaw {
+                    law: LawName::Saturating(Axis::C),
+                    fit: fit(&rows, &Options { law: LawName::Saturating(Axis::C), ..options.clone() }),
+                }];
+                PanelFit { policy: points.to_string(), fit: fit(&rows, &options), stored: None, others }
             })
             .into();
         Metric { panel, analysis: None }
@@ -135,11 +139,22 @@ fn a_page_of_43_metrics_is_small_and_whole() {
     assert_eq!(html.matches("<script").count(), 2, "the data and the script");
     assert_eq!(html.matches("</script").count(), 2);
     assert_eq!(html.matches("<details class=\"tile").count(), 43);
+    // A law with an offset in every large figure, by each choice of points, hidden until it is chosen.
+    assert_eq!(html.matches("<g class=\"l l1\" display=\"none\">").count(), 43);
+    assert!(html.contains("name=\"law\" id=\"law-1\"") && html.contains(">with an offset</label>"));
     // Of every figure of jobs, the first job's mark.
     assert!(html.matches("data-j=\"0\"").count() >= 3 * 43, "{}", html.matches("data-j=\"0\"").count());
     for (number, (dataset, _)) in names(43).iter().enumerate() {
         assert!(html.contains(&format!("id=\"m{number}\"")) && html.contains(dataset.as_str()));
     }
+}
+
+#[test]
+fn paper_holds_what_tiles_hold_of_few_metrics() {
+    let few = render(&report(&names(3))).expect("it can be drawn").html;
+    assert!(few.contains("<div class=\"tiles few\">") && !few.contains("fit on paper"));
+    let many = render(&report(&names(7))).expect("it can be drawn").html;
+    assert!(many.contains("<div class=\"tiles\">") && many.contains("The last 2 metrics don't fit on paper"));
 }
 
 #[test]
