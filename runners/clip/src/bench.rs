@@ -259,7 +259,8 @@ fn recipe(options: &BenchOptions, precision: Precision) -> Recipe {
     }
 }
 
-/// Noise for images, and captions whose pooled token stands anywhere in the context, as OpenCLIP's does in random tokens.
+/// Noise for images, and captions whose pooled token stands anywhere in the context, as OpenCLIP's does in random
+/// tokens.
 fn batch(options: &BenchOptions, config: &ModelConfig, model: &Clip) -> Batch {
     let mut draws = Draws::new(0, 0);
     let (vision, text) = (&config.vision_cfg, &config.text_cfg);

@@ -1,5 +1,5 @@
-//! Sequences of a batch taken at about the lengths that they need, in place of the longest one's: under a causal mask no
-//! token behind the pooled one changes anything.
+//! Sequences of a batch taken at about the lengths that they need, in place of the longest one's: under a causal mask
+//! no token behind the pooled one changes anything.
 
 use tch::Tensor;
 
@@ -57,8 +57,8 @@ impl CaptionLengths {
     }
 }
 
-/// Which sequence stands where, by what each needs (at least one token), and the groups: those that are expected, or where
-/// these don't hold the batch, those that take the fewest rows.
+/// Which sequence stands where, by what each needs (at least one token), and the groups: those that are expected, or
+/// where these don't hold the batch, those that take the fewest rows.
 pub(super) fn by_length(needed: &[i64], expected: Option<&CaptionLengths>) -> (Vec<i64>, Vec<Group>) {
     let mut order: Vec<usize> = (0..needed.len()).collect();
     order.sort_by_key(|&index| needed[index]);
@@ -82,8 +82,8 @@ fn holds(groups: &[Group], mut sorted: impl Iterator<Item = i64>) -> bool {
     sorted.all(|needs| held.next().is_some_and(|has| needs <= has)) && held.next().is_none()
 }
 
-/// The groups that take the fewest rows, each counted as [`GROUP_ROWS`] more. A step (t, n) says that n sequences need no
-/// more than t tokens; both ascend from (0, 0).
+/// The groups that take the fewest rows, each counted as [`GROUP_ROWS`] more. A step (t, n) says that n sequences need
+/// no more than t tokens; both ascend from (0, 0).
 fn fewest_rows(steps: &[(i64, i64)]) -> Vec<Group> {
     // best[j] = (rows of the sequences up to step j, the step before their last group), the least over i < j.
     let mut best: Vec<(i64, usize)> = vec![(0, 0)];

@@ -123,8 +123,8 @@ impl TextTower {
         normalise(&projected)
     }
 
-    /// The pooled tokens (B, W) after the last norm, each sequence about as long as its pooled token's place: of the same
-    /// value, as nothing looks behind it. A GPU, which would have to be waited for, takes all at one length.
+    /// The pooled tokens (B, W) after the last norm, each sequence about as long as its pooled token's place: of the
+    /// same value, as nothing looks behind it. A GPU, which would have to be waited for, takes all at one length.
     fn pooled_by_length(&self, tokens: &Tensor, ends: &Tensor, expected: Option<&CaptionLengths>) -> Tensor {
         let needed: Vec<i64> = Vec::try_from(&(ends + 1).contiguous()).expect("(B) of int64");
         let (order, groups) = lengths::by_length(&needed, expected);
