@@ -4,6 +4,7 @@
 
 mod advise;
 mod analysis;
+mod browser;
 mod cli_help;
 mod cli_plan;
 mod cli_sites;

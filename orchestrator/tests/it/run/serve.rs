@@ -1,8 +1,6 @@
 //! The live page over real sweeps: every view and its files, who is let in, what comes while a sweep runs, and a real
 //! browser where there is one.
 
-mod browser;
-
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::TcpStream;
 use std::process::{Child, Stdio};
@@ -12,8 +10,8 @@ use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 
 use super::bench::{Bench, SPEC};
+use crate::browser::Browser;
 use crate::harness::transcript;
-use browser::Browser;
 
 /// A `sweep serve` that runs; killed when it is dropped.
 struct Served {

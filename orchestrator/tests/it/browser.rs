@@ -1,4 +1,5 @@
-//! A real browser, driven over its DevTools protocol by two pipes.
+//! A real browser, driven over its DevTools protocol by two pipes. Needs Chromium: on a machine without it its tests
+//! say so and pass, with `SWEEP_TEST_BROWSER` set they fail.
 
 use std::fs::{self, File};
 use std::io::{BufRead, BufReader, Write};
@@ -7,20 +8,20 @@ use std::process::{Child, Command, Stdio};
 use serde_json::{Value, json};
 
 /// A headless Chromium with one page; killed when it is dropped.
-pub(super) struct Browser {
+pub(crate) struct Browser {
     child: Child,
     to: File,
     from: BufReader<File>,
     next_id: u64,
     session: Option<String>,
     /// What it said against the page: errors of scripts, refusals of the policy.
-    pub(super) complaints: Vec<String>,
+    pub(crate) complaints: Vec<String>,
     _folder: tempfile::TempDir,
 }
 
 impl Browser {
     /// `None` where there is none, which it says.
-    pub(super) fn find() -> Option<Browser> {
+    pub(crate) fn find() -> Option<Browser> {
         let is_there = |name: &&str| {
             let mut command = Command::new(name);
             command.arg("--version").stdout(Stdio::null()).stderr(Stdio::null());
@@ -63,7 +64,7 @@ impl Browser {
     }
 
     /// The result of a command that has to work.
-    pub(super) fn call(&mut self, method: &str, parameters: &Value) -> Value {
+    pub(crate) fn call(&mut self, method: &str, parameters: &Value) -> Value {
         self.try_call(method, parameters).unwrap_or_else(|error| panic!("{method}: {error}"))
     }
 
@@ -91,14 +92,14 @@ impl Browser {
         }
     }
 
-    pub(super) fn open(&mut self, url: &str) {
+    pub(crate) fn open(&mut self, url: &str) {
         let said = self.call("Page.navigate", &json!({"url": url}));
         assert!(said["errorText"].is_null(), "{url}: {said}");
         self.wait_for(&format!("location.href === {} && document.readyState === 'complete'", json!(url)));
     }
 
     /// Waits until a condition in JavaScript holds, and gives its value.
-    pub(super) fn wait_for(&mut self, condition: &str) -> Value {
+    pub(crate) fn wait_for(&mut self, condition: &str) -> Value {
         let expression = format!(
             "new Promise((resolve, reject) => {{
                  const end = Date.now() + 90000;
@@ -126,7 +127,24 @@ impl Browser {
         said["result"]["value"].clone()
     }
 
-    pub(super) fn press(&mut self, key: &str) {
+    /// Of the window that pages see, in CSS pixels.
+    pub(crate) fn resize(&mut self, width: u32, height: u32) {
+        let size = json!({"width": width, "height": height, "deviceScaleFactor": 1, "mobile": false});
+        self.call("Emulation.setDeviceMetricsOverride", &size);
+    }
+
+    /// Runs steps in the page, the body of an async function in which `frame()` waits for the next frame, and gives
+    /// what they return.
+    pub(crate) fn run(&mut self, steps: &str) -> Value {
+        let expression =
+            format!("(async () => {{ const frame = () => new Promise(requestAnimationFrame); {steps} }})()");
+        let asked = json!({"expression": expression, "awaitPromise": true, "returnByValue": true});
+        let said = self.call("Runtime.evaluate", &asked);
+        assert!(said["exceptionDetails"].is_null(), "{steps}: {said}");
+        said["result"]["value"].clone()
+    }
+
+    pub(crate) fn press(&mut self, key: &str) {
         for kind in ["rawKeyDown", "keyUp"] {
             self.call("Input.dispatchKeyEvent", &json!({"type": kind, "key": key, "code": key}));
         }
