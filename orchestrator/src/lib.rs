@@ -1,10 +1,12 @@
 //! `sweep`: plan, run and analyse scaling-law studies of contrastive language-image training.
 //!
 //! Modules in reading order. Each may use those above it and none below (asserted by `tests/it/tidy.rs`):
-//! [`events`] judges what runners say, [`spec`] reads YAML, [`plan`] expands it into jobs, [`backend`] starts workers,
-//! [`store`] owns all SQL, [`worker`] is what `sweep-worker` does, [`schedule`] decides and drives, [`dataset`] moves
-//! results in and out of data frames, [`import`] reads what others published, [`fit`] turns them into laws, [`report`]
-//! draws them, [`serve`] shows them while they come, [`cli`] talks to people.
+//! [`files`] writes them whole, [`events`] judges what runners say, [`spec`] reads YAML, [`plan`] expands it into jobs,
+//! [`backend`] starts workers, [`store`] owns all SQL, [`worker`] is what `sweep-worker` does, [`schedule`] decides and
+//! drives, [`dataset`] moves results in and out of data frames, [`import`] reads what others published, [`fit`] turns
+//! them into laws, [`report`] draws them, [`serve`] shows them while they come, [`cli`] talks to people.
+
+pub mod files;
 
 pub mod events;
 

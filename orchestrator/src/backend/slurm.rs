@@ -29,7 +29,8 @@ use async_trait::async_trait;
 use protocol::Resources;
 use tokio::sync::Notify;
 
-use super::{Backend, BackendError, LaunchRequest, Launched, Observed, WorkerId, host_name, write_whole};
+use super::{Backend, BackendError, LaunchRequest, Launched, Observed, WorkerId, host_name};
+use crate::files::write_whole;
 use crate::plan::SlurmOptions;
 pub use folders::ArrayFolder;
 pub use nodes::{ClusterLimits, Impossible, limits};

@@ -8,7 +8,7 @@ use protocol::Schedule;
 
 use super::output::{Exit, Failure, say};
 use super::plan::{self, rendered, unplannable};
-use crate::backend::write_whole;
+use crate::files::write_whole;
 use crate::plan::{Placement, Plan, read_spec};
 use crate::spec::{self, EditError, Spec, whole_batches};
 

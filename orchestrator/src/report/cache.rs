@@ -1,8 +1,8 @@
 //! What reports have computed, kept in files: refits of laws, and analyses, each by the sha256 of all that it depends
 //! on, the program included. So a report computes what has changed since any before it. Safe to delete at any time.
 
-use std::fs::{self, File};
-use std::io::{self, Write as _};
+use std::fs;
+use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -13,6 +13,7 @@ use serde::{Deserialize, Serialize};
 
 use super::Analysis;
 use super::analysis::section::Input;
+use crate::files::write_whole;
 use crate::fit::{Fit, FitError, Method, Observation, Options, Refits, fit_with};
 use crate::store::fit::sha256;
 
@@ -26,7 +27,6 @@ pub struct Cache {
     program: String,
     reads: bool,
     refused: Mutex<Option<io::Error>>,
-    written: AtomicUsize,
     laws: Counts,
     analyses: Counts,
 }
@@ -51,8 +51,7 @@ impl Cache {
     pub fn open(home: &Path, program: &str, reads: bool) -> Cache {
         let folder = home.join("cache").join("report");
         let (laws, analyses) = (Counts::default(), Counts::default());
-        let (refused, written) = (Mutex::new(None), AtomicUsize::new(0));
-        Cache { folder, program: program.to_owned(), reads, refused, written, laws, analyses }
+        Cache { folder, program: program.to_owned(), reads, refused: Mutex::new(None), laws, analyses }
     }
 
     /// A law, with the refits of an earlier fit of the same rows by the same options.
@@ -135,12 +134,7 @@ impl Cache {
     fn try_write<T: Serialize>(&self, name: &str, value: &T) -> io::Result<()> {
         let body = serde_json::to_string(value)?;
         fs::create_dir_all(&self.folder)?;
-        // Two metrics of the same rows are one entry, which two threads may write at once.
-        let number = self.written.fetch_add(1, Ordering::Relaxed);
-        let new = self.folder.join(format!(".{name}.{}.{number}", std::process::id()));
-        let mut file = File::create(&new)?;
-        file.write_all(format!("{}\n{body}", sha256(&body)).as_bytes())?;
-        fs::rename(&new, self.folder.join(name))
+        write_whole(&self.folder.join(name), &format!("{}\n{body}", sha256(&body)), 0o666, false)
     }
 }
 

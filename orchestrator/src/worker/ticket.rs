@@ -17,7 +17,7 @@ use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 
-use crate::backend::write_whole;
+use crate::files::write_whole;
 use crate::store::{Claim, Ending, Energy, Orders};
 
 const TICKET_FILE: &str = "ticket.json";

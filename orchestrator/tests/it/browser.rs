@@ -64,7 +64,7 @@ impl Browser {
     }
 
     /// The result of a command that has to work.
-    pub(crate) fn call(&mut self, method: &str, parameters: &Value) -> Value {
+    fn call(&mut self, method: &str, parameters: &Value) -> Value {
         self.try_call(method, parameters).unwrap_or_else(|error| panic!("{method}: {error}"))
     }
 
@@ -113,11 +113,10 @@ impl Browser {
                  look();
              }})"
         );
-        let asked = json!({"expression": expression, "awaitPromise": true, "returnByValue": true});
         // A page that has just gone takes its promises with it.
         let mut tries = 0;
         let said = loop {
-            match self.try_call("Runtime.evaluate", &asked) {
+            match self.evaluate(&expression) {
                 Ok(said) => break said,
                 Err(error) if tries == 5 => panic!("{condition}: {error}"),
                 Err(_) => tries += 1,
@@ -127,9 +126,15 @@ impl Browser {
         said["result"]["value"].clone()
     }
 
+    /// What the promise of an expression comes to, or how it fails.
+    fn evaluate(&mut self, expression: &str) -> Result<Value, Value> {
+        let asked = json!({"expression": expression, "awaitPromise": true, "returnByValue": true});
+        self.try_call("Runtime.evaluate", &asked)
+    }
+
     /// Of the window that pages see, in CSS pixels.
-    pub(crate) fn resize(&mut self, width: u32, height: u32) {
-        let size = json!({"width": width, "height": height, "deviceScaleFactor": 1, "mobile": false});
+    pub(crate) fn resize(&mut self, width: u32, height: u32, mobile: bool) {
+        let size = json!({"width": width, "height": height, "deviceScaleFactor": 1, "mobile": mobile});
         self.call("Emulation.setDeviceMetricsOverride", &size);
     }
 
@@ -138,8 +143,7 @@ impl Browser {
     pub(crate) fn run(&mut self, steps: &str) -> Value {
         let expression =
             format!("(async () => {{ const frame = () => new Promise(requestAnimationFrame); {steps} }})()");
-        let asked = json!({"expression": expression, "awaitPromise": true, "returnByValue": true});
-        let said = self.call("Runtime.evaluate", &asked);
+        let said = self.evaluate(&expression).unwrap_or_else(|error| panic!("{steps}: {error}"));
         assert!(said["exceptionDetails"].is_null(), "{steps}: {said}");
         said["result"]["value"].clone()
     }

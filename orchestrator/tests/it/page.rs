@@ -11,7 +11,7 @@ async fn marks_tables_and_choices_work_in_a_browser() {
     let project = seeded(&[GRID]).await;
     let page = project.path().join(project.ok(&["report", "grid", "--quick"]).trim());
     let page = format!("file://{}", page.display());
-    browser.resize(1300, 1000);
+    browser.resize(1300, 1000, false);
     browser.open(&page);
 
     let marks = "
@@ -73,7 +73,7 @@ async fn marks_tables_and_choices_work_in_a_browser() {
     assert_eq!(answer["sorted"], json!(["16.4k", "262k"]), "{answer}");
 
     // A phone: nothing is wider than the screen.
-    browser.resize(390, 800);
+    browser.resize(390, 800, false);
     browser.open("about:blank");
     browser.open(&page);
     let answer = browser.run("const page = document.documentElement; return [page.scrollWidth, page.clientWidth];");

@@ -6,23 +6,24 @@ use std::path::{Path, PathBuf};
 
 /// Modules of the orchestrator and those each may use. Nothing points upwards.
 const MAY_USE: &[(&str, &[&str])] = &[
+    ("files", &[]),
     ("events", &[]),
     ("spec", &["fit"]),
     ("plan", &["spec"]),
     ("fit", &[]),
-    ("backend", &["plan"]),
+    ("backend", &["files", "plan"]),
     ("store", &["events", "plan", "fit"]),
     ("dataset", &["store"]),
     ("import", &["events", "spec", "fit", "store", "dataset"]),
-    ("worker", &["events", "backend", "store"]),
+    ("worker", &["files", "events", "backend", "store"]),
     ("schedule", &["plan", "backend", "store", "worker"]),
-    ("report", &["fit", "store"]),
+    ("report", &["files", "fit", "store"]),
     ("serve", &["spec", "fit", "store", "dataset", "report"]),
     (
         "cli",
         &[
-            "events", "spec", "plan", "fit", "backend", "store", "dataset", "import", "worker", "schedule", "report",
-            "serve",
+            "files", "events", "spec", "plan", "fit", "backend", "store", "dataset", "import", "worker", "schedule",
+            "report", "serve",
         ],
     ),
 ];

@@ -16,7 +16,7 @@ use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
 
-use crate::backend::write_whole;
+use crate::files::write_whole;
 
 /// Name of the file with the attempts.
 pub(super) const ATTEMPTS: &str = "attempts";

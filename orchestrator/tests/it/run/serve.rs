@@ -9,7 +9,7 @@ use std::time::Duration;
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 
-use super::bench::{Bench, SPEC};
+use super::bench::{Bench, Launch, SPEC};
 use crate::browser::Browser;
 use crate::harness::transcript;
 
@@ -50,6 +50,15 @@ impl Served {
         let address = served["address"].as_str().expect("an address");
         let port = address.rsplit_once(':').expect("a port").1.parse().expect("a number");
         Served { child: Some(child), port, url: served["url"].as_str().expect("a URL").to_owned() }
+    }
+
+    /// Of a sweep whose launch, with a fault of its runners, has got as far as a checkpoint.
+    fn beside_a_launch(fault: &str) -> (Bench, Launch, Served) {
+        let bench = Bench::new(SPEC);
+        let launch = bench.launch(fault);
+        bench.wait_for_checkpoint();
+        let served = Served::start(&bench, &[]);
+        (bench, launch, served)
     }
 
     fn connect(&self, path: &str, headers: &[(&str, &str)]) -> BufReader<TcpStream> {
@@ -311,10 +320,7 @@ fn event(
 
 #[test]
 fn points_and_results_come_while_a_sweep_runs() {
-    let bench = Bench::new(SPEC);
-    let launch = bench.launch("delay@150");
-    bench.wait_for_checkpoint();
-    let served = Served::start(&bench, &[]);
+    let (_bench, launch, served) = Served::beside_a_launch("delay@150");
     let mut stream = served.connect("/sweep/tiny/live?metric=synthetic/acc1", &[("Accept", "text/event-stream")]);
     let running = |data: &serde_json::Value| data["id"] == "running";
     let curve = |data: &serde_json::Value| {
@@ -340,10 +346,7 @@ fn points_and_results_come_while_a_sweep_runs() {
 #[test]
 fn a_browser_shows_it_and_keeps_it_up_to_date() {
     let Some(mut browser) = Browser::find() else { return };
-    let bench = Bench::new(SPEC);
-    let launch = bench.launch("delay@300");
-    bench.wait_for_checkpoint();
-    let served = Served::start(&bench, &[]);
+    let (_bench, launch, served) = Served::beside_a_launch("delay@300");
     let address = |path: &str| format!("http://localhost:{}{path}", served.port);
     // Script, style sheet and events are let through by the policy, and work: without a reload the curve grows, and
     // squares get their colours.
@@ -367,12 +370,7 @@ fn a_browser_shows_it_and_keeps_it_up_to_date() {
         browser.open(&address(path));
         browser.wait_for("document.querySelector('main h1') !== null");
         // Nothing is wider than a phone but what scrolls by itself.
-        browser.call(
-            "Emulation.setDeviceMetricsOverride",
-            &serde_json::json!({
-                "width": 360, "height": 700, "deviceScaleFactor": 1, "mobile": true
-            }),
-        );
+        browser.resize(360, 700, true);
         browser.wait_for("document.documentElement.scrollWidth <= 360");
     }
     assert!(browser.complaints.is_empty(), "{:#?}", browser.complaints);
@@ -382,10 +380,7 @@ fn a_browser_shows_it_and_keeps_it_up_to_date() {
 #[test]
 fn a_job_that_runs_is_followed_in_a_browser() {
     let Some(mut browser) = Browser::find() else { return };
-    let bench = Bench::new(SPEC);
-    let launch = bench.launch("delay@300");
-    bench.wait_for_checkpoint();
-    let served = Served::start(&bench, &[]);
+    let (bench, launch, served) = Served::beside_a_launch("delay@300");
     let running =
         "SELECT job_key || folder FROM job JOIN attempt USING (job_id) WHERE attempt.state = 'running' LIMIT 1";
     let running = bench.wait_for(running);

@@ -11,8 +11,8 @@ pub(super) struct Group {
     pub(super) tokens: i64,
 }
 
-/// What another group costs, in rows of a block: an attention of its own, and copies. Measured on CPUs from width 64 to
-/// 192 as 3 to 30; what is won hardly depends on it.
+/// What another group costs, in rows of a block: an attention of its own, and copies. Reckoned for CPUs (a tenth of a
+/// millisecond a block, against rows of width 64 to 192: 3 to 30), not measured.
 const GROUP_ROWS: i64 = 16;
 
 /// How many tokens the captions need that batches are drawn from.
