@@ -67,6 +67,27 @@ unsafe extern "C" {
         half: i32,
         out: *mut TensorPointer,
     ) -> c_int;
+    pub(crate) fn sweep_branch_available(x: *const c_void) -> c_int;
+    pub(crate) fn sweep_attention_branch(
+        x: *const c_void,
+        layers: *const [*const c_void; 6],
+        eps: f64,
+        sequences: *const [i64; 2],
+        groups: i64,
+        pooled: *const c_void,
+        heads: i64,
+        causal: i32,
+        half: i32,
+        out: *mut TensorPointer,
+    ) -> c_int;
+    pub(crate) fn sweep_mlp_branch(
+        x: *const c_void,
+        layers: *const [*const c_void; 6],
+        eps: f64,
+        activation: i32,
+        half: i32,
+        out: *mut TensorPointer,
+    ) -> c_int;
 }
 
 /// Words of the error that this thread's last call ended with.

@@ -12,6 +12,8 @@ pub use comm;
 #[cfg(feature = "torch")]
 mod backward;
 #[cfg(feature = "torch")]
+mod branch;
+#[cfg(feature = "torch")]
 mod ffi;
 #[cfg(feature = "torch")]
 mod group;
@@ -24,6 +26,8 @@ mod stream;
 
 #[cfg(feature = "torch")]
 pub use backward::backward;
+#[cfg(feature = "torch")]
+pub use branch::{Activation, Attending, BranchLayers, attention_branch, branch_available, mlp_branch};
 #[cfg(feature = "torch")]
 pub use group::{buffer, buffer_mut};
 #[cfg(feature = "torch")]

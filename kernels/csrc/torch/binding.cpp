@@ -1,6 +1,7 @@
 /* The losses and layers for Rust: a C interface on at::Tensor pointers, which are what tch's tensors are. No exception crosses it. */
 #include "binding.h"
 #include "backward.h"
+#include "branch.h"
 #include "linear.h"
 #include "operators.h"
 #include "stream.h"
@@ -27,6 +28,11 @@ std::optional<at::Tensor> optional(const at::Tensor *x) { return x ? std::option
 
 at::Tensor *owned(const at::Tensor &x) { return x.defined() ? new at::Tensor(x) : nullptr; }
 
+sweep::BranchLayers branch_layers(const at::Tensor *const *layers, double eps) {
+  return {*layers[0], *layers[1], *layers[2], *layers[3], *layers[4], *layers[5], eps};
+}
+
+const char *const ACTIVATION_NAMES[] = {"gelu", "gelu_tanh", "quick_gelu"};
 const char *const COMPUTE_NAMES[] = {"auto", "fp32", "bf16", "fp16", "fp64"};
 
 } // namespace
@@ -95,5 +101,23 @@ void sweep_free_mark(c10::Event *mark) { delete mark; }
 
 int sweep_linear(const at::Tensor *x, const at::Tensor *weight, const at::Tensor *bias, int32_t half, at::Tensor **out) {
   return guarded([&] { *out = owned(sweep::linear(*x, *weight, optional(bias), half != 0)); });
+}
+
+int sweep_branch_available(const at::Tensor *x) { return sweep::branch_available(*x); }
+
+int sweep_attention_branch(const at::Tensor *x, const at::Tensor *const *layers, double eps, const int64_t *sequences, int64_t groups,
+                           const at::Tensor *pooled, int64_t heads, int32_t causal, int32_t half, at::Tensor **out) {
+  return guarded([&] {
+    const at::IntArrayRef all(sequences, size_t(2 * groups));
+    const sweep::BranchLayers own = branch_layers(layers, eps);
+    *out = owned(pooled ? sweep::pooled_attention_branch(*x, own, all, *pooled, heads, causal != 0, half != 0)
+                        : sweep::attention_branch(*x, own, all, heads, causal != 0, half != 0));
+  });
+}
+
+int sweep_mlp_branch(const at::Tensor *x, const at::Tensor *const *layers, double eps, int32_t activation, int32_t half, at::Tensor **out) {
+  return guarded([&] {
+    *out = owned(sweep::mlp_branch(*x, branch_layers(layers, eps), ACTIVATION_NAMES[activation], half != 0));
+  });
 }
 }

@@ -45,5 +45,13 @@ int sweep_wait(const c10::Event *mark);
 void sweep_free_mark(c10::Event *mark);
 /* x W^T + b with autograd; `bias` may be null. See linear.h. */
 int sweep_linear(const at::Tensor *x, const at::Tensor *weight, const at::Tensor *bias, int32_t half, at::Tensor **out);
+
+/* Whether x is served by the two that follow. */
+int sweep_branch_available(const at::Tensor *x);
+/* Halves of a transformer block, see branch.h. `layers`: gamma, beta, W1, b1, W2, b2. `sequences`: pairs of how many of how many
+ * tokens; `pooled` may be null, for all rows. `activation` is an index of {"gelu", "gelu_tanh", "quick_gelu"}. */
+int sweep_attention_branch(const at::Tensor *x, const at::Tensor *const *layers, double eps, const int64_t *sequences, int64_t groups,
+                           const at::Tensor *pooled, int64_t heads, int32_t causal, int32_t half, at::Tensor **out);
+int sweep_mlp_branch(const at::Tensor *x, const at::Tensor *const *layers, double eps, int32_t activation, int32_t half, at::Tensor **out);
 }
 #pragma GCC visibility pop

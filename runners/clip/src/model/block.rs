@@ -36,6 +36,17 @@ pub(super) struct BlockInit {
     pub(super) c_proj: Init,
 }
 
+/// What a pooled token may look at.
+#[derive(Debug, Clone, Copy)]
+pub(super) enum Sight<'a> {
+    /// Its whole sequence.
+    All,
+    /// Itself and what stands before it.
+    Before,
+    /// What is not true in (B, 1, 1, T), of a single group.
+    Except(&'a Tensor),
+}
+
 #[derive(Debug)]
 pub(super) struct Block {
     shape: BlockShape,
@@ -100,6 +111,9 @@ impl Block {
     /// `causal`, is true where a token may look.
     pub(super) fn forward(&self, x: &Tensor, groups: &[Group], seen: Option<&Tensor>) -> Tensor {
         let BlockShape { width, heads, causal, kind, .. } = self.shape;
+        if seen.is_none() && self.fused(x) {
+            return self.mlp(&self.attention_branch(x, groups, causal, None));
+        }
         let qkv = linear(&self.ln_1.forward(x), &self.in_proj.0, Some(&self.in_proj.1), kind);
         let causal = causal && seen.is_none();
         let of_group = |(group, qkv): (&Group, Tensor)| {
@@ -112,10 +126,12 @@ impl Block {
         self.mlp(&self.attended(x, &mixed))
     }
 
-    /// x (R, W) to the pooled tokens' (B, W), one of each sequence in order. `rows` (B) are their rows in x, `hidden`
-    /// (B, 1, 1, T) of each group, if given, is true where a pooled token may not look.
-    pub(super) fn forward_pooled(&self, x: &Tensor, groups: &[Group], rows: &Tensor, hidden: &[Tensor]) -> Tensor {
+    /// x (R, W) to the pooled tokens' (B, W), one of each sequence in order. `rows` (B) are their rows in x.
+    pub(super) fn forward_pooled(&self, x: &Tensor, groups: &[Group], rows: &Tensor, sight: Sight<'_>) -> Tensor {
         let BlockShape { width, heads, kind, .. } = self.shape;
+        if !matches!(sight, Sight::Except(_)) && self.fused(x) {
+            return self.mlp(&self.attention_branch(x, groups, matches!(sight, Sight::Before), Some(rows)));
+        }
         let head_width = width / heads;
         let part = |rows_of_input: &Tensor, start: i64, rows_of_weight: i64| {
             let weight = self.in_proj.0.narrow(0, start, rows_of_weight);
@@ -125,20 +141,37 @@ impl Block {
         let query = part(&normed.index_select(0, rows), 0, width) * (head_width as f64).sqrt().recip();
         let queries = lengths::split_sequences(&query, groups);
         let keys_values = lengths::split(&part(&normed, width, 2 * width), groups);
-        let mut mixed = Vec::with_capacity(groups.len());
-        for (index, (group, (query, key_value))) in groups.iter().zip(queries.iter().zip(keys_values)).enumerate() {
+        let rows_of_groups = lengths::split_sequences(rows, groups);
+        let (mut mixed, mut first_row) = (Vec::with_capacity(groups.len()), 0);
+        for ((group, rows), (query, key_value)) in
+            groups.iter().zip(rows_of_groups).zip(queries.iter().zip(keys_values))
+        {
             let query = query.view([-1, heads, 1, head_width]);
             // (2, B, heads, T, d)
             let key_value = key_value.view([-1, group.tokens, 2, heads, head_width]).permute([2, 0, 3, 1, 4]).unbind(0);
             let scores = query.matmul(&key_value[0].transpose(-2, -1));
-            let scores = match hidden.get(index) {
-                Some(hidden) => scores.masked_fill(hidden, f64::NEG_INFINITY),
-                None => scores,
+            let scores = match sight {
+                Sight::All => scores,
+                Sight::Before => scores.masked_fill(&behind(&rows, first_row, *group), f64::NEG_INFINITY),
+                Sight::Except(hidden) => scores.masked_fill(hidden, f64::NEG_INFINITY),
             };
+            first_row += group.sequences * group.tokens;
             let weights = scores.softmax(-1, wide(scores.kind())).to_kind(key_value[1].kind());
             mixed.push(weights.matmul(&key_value[1]).reshape([-1, width]));
         }
         self.mlp(&self.attended(&x.index_select(0, rows), &lengths::join(mixed)))
+    }
+
+    /// Whether halves of this block are computed whole, by [`kernels::attention_branch`] and [`kernels::mlp_branch`].
+    fn fused(&self, x: &Tensor) -> bool {
+        self.ls_1.is_none() && self.ls_2.is_none() && kernels::branch_available(x)
+    }
+
+    fn attention_branch(&self, x: &Tensor, groups: &[Group], causal: bool, pooled: Option<&Tensor>) -> Tensor {
+        let sequences: Vec<_> = groups.iter().map(|group| [group.sequences, group.tokens]).collect();
+        let attending = kernels::Attending { sequences: &sequences, heads: self.shape.heads, causal };
+        let layers = self.ln_1.branch(&self.in_proj, &self.out_proj);
+        kernels::attention_branch(x, layers, attending, pooled, self.shape.kind == Kind::BFloat16)
     }
 
     fn attended(&self, x: &Tensor, mixed: &Tensor) -> Tensor {
@@ -151,6 +184,10 @@ impl Block {
 
     fn mlp(&self, x: &Tensor) -> Tensor {
         let kind = self.shape.kind;
+        if self.fused(x) {
+            let layers = self.ln_2.branch(&self.c_fc, &self.c_proj);
+            return kernels::mlp_branch(x, layers, self.shape.activation.on_cpu(), kind == Kind::BFloat16);
+        }
         let hidden = linear(&self.ln_2.forward(x), &self.c_fc.0, Some(&self.c_fc.1), kind);
         let hidden = self.shape.activation.of(&hidden);
         let y = linear(&hidden, &self.c_proj.0, Some(&self.c_proj.1), kind);
@@ -159,4 +196,12 @@ impl Block {
             None => x + y,
         }
     }
+}
+
+/// (B, 1, 1, T) of a group whose first row is `first_row`: true behind the pooled token of each sequence, at `rows` (B).
+fn behind(rows: &Tensor, first_row: i64, group: Group) -> Tensor {
+    let Group { sequences, tokens } = group;
+    let places = |n: i64| Tensor::arange(n, (Kind::Int64, rows.device()));
+    let ends = rows - first_row - places(sequences) * tokens;
+    places(tokens).unsqueeze(0).gt_tensor(&ends.unsqueeze(1)).view([-1, 1, 1, tokens])
 }

@@ -4,7 +4,7 @@ use protocol::{ImagePool, ModelConfig};
 use tch::{Device, Kind, Tensor};
 
 use super::attention_pool::{self, AttentionPool};
-use super::block::{self, Block, BlockInit, BlockShape};
+use super::block::{self, Block, BlockInit, BlockShape, Sight};
 use super::lengths::Group;
 use super::{Activation, LayerNorm, declare, linear, normalise};
 use crate::parameters::{Declaration, Init, Parameters};
@@ -149,7 +149,7 @@ impl ImageTower {
         }
         if one_token {
             let rows = Tensor::arange(batch, (Kind::Int64, x.device())) * tokens;
-            return self.ln_post.forward(&last.forward_pooled(&x, &groups, &rows, &[]));
+            return self.ln_post.forward(&last.forward_pooled(&x, &groups, &rows, Sight::All));
         }
         let x = last.forward(&x, &groups, None).view([batch, tokens, -1]);
         let mean = |x: &Tensor| x.mean_dim(1, false, None::<Kind>);

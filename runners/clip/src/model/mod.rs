@@ -199,6 +199,14 @@ impl Activation {
             Activation::Gelu(approximate) => x.gelu(approximate.name()),
         }
     }
+
+    fn on_cpu(self) -> kernels::Activation {
+        match self {
+            Activation::QuickGelu => kernels::Activation::QuickGelu,
+            Activation::Gelu(Approximate::None) => kernels::Activation::Gelu,
+            Activation::Gelu(Approximate::Tanh) => kernels::Activation::GeluTanh,
+        }
+    }
 }
 
 /// LayerNorm over the last dimension, fp32.
@@ -220,6 +228,12 @@ impl LayerNorm {
             declare(format!("{name}.weight"), &[width], Init::Constant(1.0)),
             declare(format!("{name}.bias"), &[width], Init::Constant(0.0)),
         ]
+    }
+
+    /// Half a block that begins with this norm.
+    fn branch<'a>(&'a self, input: &'a (Tensor, Tensor), output: &'a (Tensor, Tensor)) -> kernels::BranchLayers<'a> {
+        let (norm, eps) = ((&self.weight, &self.bias), self.eps);
+        kernels::BranchLayers { norm, eps, input: (&input.0, &input.1), output: (&output.0, &output.1) }
     }
 
     fn forward(&self, x: &Tensor) -> Tensor {

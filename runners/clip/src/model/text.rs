@@ -3,7 +3,7 @@
 use protocol::{ModelConfig, TextProjection};
 use tch::{Device, Kind, Tensor};
 
-use super::block::{self, Block, BlockInit, BlockShape};
+use super::block::{self, Block, BlockInit, BlockShape, Sight};
 use super::lengths::{self, CaptionLengths, Group};
 use super::{Activation, LayerNorm, declare, linear, normalise};
 use crate::parameters::{Declaration, Init, Parameters};
@@ -133,17 +133,16 @@ impl TextTower {
         let longest = groups.last().map_or(0, |group| group.tokens);
         let tokens = tokens.constant_pad_nd([0, (longest - tokens.size()[1]).max(0)]);
         let (tokens, ends) = (tokens.index_select(0, &order), ends.index_select(0, &order));
-        let (mut x, mut rows, mut hidden, mut first_row) = (Vec::new(), Vec::new(), Vec::new(), 0);
+        let (mut x, mut rows, mut first_row) = (Vec::new(), Vec::new(), 0);
         let of_groups =
             lengths::split_sequences(&tokens, &groups).into_iter().zip(lengths::split_sequences(&ends, &groups));
         for (group, (tokens, ends)) in groups.iter().zip(of_groups) {
             let &Group { sequences, tokens: length } = group;
             x.push(self.embedded(&tokens.narrow(1, 0, length)).flatten(0, 1));
             rows.push(first_row + Tensor::arange(sequences, (Kind::Int64, Device::Cpu)) * length + &ends);
-            hidden.push(behind(&ends, length));
             first_row += sequences * length;
         }
-        let pooled = self.through_blocks(lengths::join(x), &groups, &lengths::join(rows), None, &hidden);
+        let pooled = self.through_blocks(lengths::join(x), &groups, &lengths::join(rows), None, Sight::Before);
         // Row i belongs to sequence order[i].
         pooled.index_select(0, &order.argsort(0, false))
     }
@@ -152,10 +151,14 @@ impl TextTower {
     fn pooled_at_one_length(&self, tokens: &Tensor, ends: &Tensor) -> Tensor {
         let x = self.embedded(tokens);
         let (batch, length, _) = x.size3().expect("(B, T, W)");
-        let (pooled, seen, hidden) = self.masks(tokens, ends, length);
-        let rows = Tensor::arange(batch, (Kind::Int64, x.device())) * length + pooled;
-        let groups = [Group { sequences: batch, tokens: length }];
-        self.through_blocks(x.flatten(0, 1), &groups, &rows, seen.as_ref(), hidden.as_slice())
+        let (x, groups) = (x.flatten(0, 1), [Group { sequences: batch, tokens: length }]);
+        let first_rows = Tensor::arange(batch, (Kind::Int64, x.device())) * length;
+        if self.class_embedding.is_none() {
+            let sight = if self.causal { Sight::Before } else { Sight::All };
+            return self.through_blocks(x, &groups, &(first_rows + ends), None, sight);
+        }
+        let (seen, hidden) = self.masks(tokens, length);
+        self.through_blocks(x, &groups, &(first_rows + (length - 1)), Some(&seen), Sight::Except(&hidden))
     }
 
     /// Token ids (B, X) to what enters the first block (B, T, W).
@@ -175,23 +178,19 @@ impl TextTower {
         groups: &[Group],
         rows: &Tensor,
         seen: Option<&Tensor>,
-        hidden: &[Tensor],
+        sight: Sight<'_>,
     ) -> Tensor {
         let (last, rest) = self.blocks.split_last().expect("at least one layer");
         for block in rest {
             x = block.forward(&x, groups, seen);
         }
-        self.ln_final.forward(&last.forward_pooled(&x, groups, rows, hidden))
+        self.ln_final.forward(&last.forward_pooled(&x, groups, rows, sight))
     }
 
-    /// Places of the pooled tokens (B); where a token may look (B, 1, T, T), if causality alone does not say; and where
-    /// a pooled token may not (B, 1, 1, T), if anywhere.
-    fn masks(&self, tokens: &Tensor, ends: &Tensor, length: i64) -> (Tensor, Option<Tensor>, Option<Tensor>) {
+    /// With a class token: where a token may look (B, 1, T, T), and where that one, which is pooled, may not
+    /// (B, 1, 1, T).
+    fn masks(&self, tokens: &Tensor, length: i64) -> (Tensor, Tensor) {
         let batch = tokens.size()[0];
-        if self.class_embedding.is_none() {
-            let hidden = self.causal.then(|| behind(ends, length));
-            return (ends.shallow_clone(), None, hidden);
-        }
         // The class token stands last, but OpenCLIP puts its place in the mask first (`correct_cls_mask` is off), so
         // whether a token is padding says whether the one behind it is seen.
         let seen = Tensor::cat(&[Tensor::ones([batch, 1], (Kind::Bool, tokens.device())), tokens.ne(self.padding)], 1);
@@ -199,18 +198,8 @@ impl TextTower {
         let hidden = seen.logical_not();
         let before = Tensor::ones([length, length], (Kind::Bool, tokens.device()));
         let before = if self.causal { before.tril(0) } else { before };
-        (
-            Tensor::full([batch], length - 1, (Kind::Int64, tokens.device())),
-            Some(seen.logical_and(&before)),
-            Some(hidden),
-        )
+        (seen.logical_and(&before), hidden)
     }
-}
-
-/// (B, 1, 1, T) of sequences of T tokens: true behind the place (B) of each one's pooled token.
-fn behind(ends: &Tensor, length: i64) -> Tensor {
-    let places = Tensor::arange(length, (Kind::Int64, ends.device()));
-    places.unsqueeze(0).gt_tensor(&ends.unsqueeze(1)).view([-1, 1, 1, length])
 }
 
 #[cfg(test)]

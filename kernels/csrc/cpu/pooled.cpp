@@ -1,0 +1,218 @@
+#include "blocks.h"
+#include "sweep.h"
+#include <cmath>
+
+namespace sweep {
+namespace {
+
+/* W1's and b1's rows are those of queries, then of keys and values. */
+struct Parts {
+  const float *query, *query_bias, *rest, *rest_bias;
+  Parts(const Branch &branch, const BranchWeights &weights)
+      : query(weights.in_weight), query_bias(weights.in_bias), rest(weights.in_weight + branch.width * branch.width),
+        rest_bias(weights.in_bias + branch.width) {}
+};
+
+/* Each sequence of a block: its number in the block, the row of x that is pooled, how many tokens that one sees. */
+template <typename F> void each_sequence(const Branch &branch, const Block &block, const int64_t *pooled, F body) {
+  for (int64_t s = 0; s < block.sequences; ++s) {
+    const int64_t row = pooled[block.sequence + s], begin = block.first + s * block.tokens;
+    body(s, row, branch.causal ? row - begin + 1 : block.tokens);
+  }
+}
+
+struct Heads {
+  int64_t count, width, ld;
+  float factor;
+  std::unique_ptr<float[]> weights, slopes;
+
+  explicit Heads(const Branch &branch)
+      : count(branch.heads), width(branch.width / branch.heads), ld(blocks(longest(branch.sequences), LANES) * LANES),
+        factor(float(1.0 / std::sqrt(double(width)))), weights(room<float>(count * ld)), slopes(room<float>(count * ld)) {}
+};
+
+/* values += bias in each row; if half, what bfloat16 has of it, and that at `kept`. */
+void add_bias(bool half, int64_t rows, int64_t n, const float *bias, float *values, const KeptRows &kept, int64_t first) {
+  for (int64_t r = 0; r < rows; ++r) {
+    if (half) {
+      round_biased_row(n, bias, values + r * n, kept.halves(first + r));
+    } else {
+      add_row(n, bias, values + r * n);
+      if (kept.values) std::copy_n(values + r * n, n, kept.floats(first + r));
+    }
+  }
+}
+
+template <typename P>
+void forward(const Branch &branch, const int64_t *pooled, const BranchWeights &weights, const float *x, float *y, const KeptPooled &kept) {
+  using T = typename P::T;
+  const int64_t W = branch.width;
+  const bool half = branch.half;
+  const std::vector<Block> all = blocks_of(branch.sequences);
+  const int64_t most = most_rows(all);
+  const KeptRows kept_z{half, kept.z, 2 * W}, kept_q{half, kept.q, W}, kept_g{half, kept.g, W};
+  const Parts parts(branch, weights);
+  const auto query = Panels<P>::of_transpose(W, W, parts.query), rest = Panels<P>::of_transpose(W, 2 * W, parts.rest),
+             out = Panels<P>::of_transpose(W, W, weights.out_weight);
+  in_parts(int64_t(all.size()), [&](int64_t, int64_t begin, int64_t end) {
+    const auto row = room<float>(W), z = room<float>(most * 2 * W), q = room<float>(most * W), g = room<float>(most * W);
+    const auto factor = room<T>(most * rest.k), own = room<T>(most * rest.k);
+    float unkept[2];
+    const Heads heads(branch);
+    for (int64_t i = begin; i < end; ++i) {
+      const Block &block = all[size_t(i)];
+      const int64_t first = block.first, sequences = block.sequences;
+      for (int64_t r = 0; r < block.rows; ++r) {
+        float *const stats = kept.stats ? kept.stats + (first + r) * 2 : unkept;
+        norm_row(W, x + (first + r) * W, weights.norm_weight, weights.norm_bias, branch.eps, stats, row.get());
+        left_row<P>(W, row.get(), factor.get() + r * rest.k);
+      }
+      each_sequence(branch, block, pooled, [&](int64_t s, int64_t at, int64_t) {
+        std::copy_n(factor.get() + (at - first) * rest.k, rest.k, own.get() + s * rest.k);
+      });
+      rest.multiply(block.rows, factor.get(), z.get(), false);
+      query.multiply(sequences, own.get(), q.get(), false);
+      add_bias(half, block.rows, 2 * W, parts.rest_bias, z.get(), kept_z, first);
+      add_bias(half, sequences, W, parts.query_bias, q.get(), kept_q, block.sequence);
+      each_sequence(branch, block, pooled, [&](int64_t s, int64_t at, int64_t sees) {
+        const float *const keys = z.get() + s * block.tokens * 2 * W;
+        float *const to = g.get() + s * W;
+        attend_row(sees, heads.count, heads.width, heads.factor, q.get() + s * W, keys, keys + W, 2 * W, heads.weights.get(), heads.ld, to);
+        if (half && kept.g) bfloat16_row(to, W, kept_g.halves(block.sequence + s));
+        else if (kept.g) std::copy_n(to, W, kept_g.floats(block.sequence + s));
+        sum_of_rows(W, x + at * W, weights.out_bias, y + (block.sequence + s) * W);
+      });
+      out.multiply(sequences, left_factor<P>(sequences, W, g.get(), own.get()), y + block.sequence * W, true);
+    }
+  });
+}
+
+/* What a chunk leaves for the weights' gradients: left factors u^T (W, rows), that of pooled rows and dy^T (W, sequences); right ones dz
+ * (rows, 2 W), dq and g (sequences, W); sums over rows of what is gamma's, beta's, b2's (W each) and b1's (3 W). */
+template <typename P> struct Left {
+  using T = typename P::T;
+  int64_t ld;
+  std::unique_ptr<T[]> u, pooled, dy, dz, dq, g;
+  std::unique_ptr<float[]> sums;
+
+  Left(int64_t W, int64_t depth)
+      : ld(depth + LANES), u(room<T>(W * ld)), pooled(room<T>(W * ld)), dy(room<T>(W * ld)), dz(room<T>(P::room_for(2 * W, depth))),
+        dq(room<T>(P::room_for(W, depth))), g(room<T>(P::room_for(W, depth))), sums(room<float>(6 * W)) {}
+};
+
+template <typename P>
+void backward(const Branch &branch, const int64_t *pooled, const BranchWeights &weights, const float *x, const float *dy,
+              const KeptPooled &kept, float *dx, const BranchGradients &gradients) {
+  using T = typename P::T;
+  const int64_t W = branch.width;
+  std::vector<Block> all = blocks_of(branch.sequences);
+  const std::vector<Chunk> chunks = chunks_of<T>(all);
+  const int64_t most = most_rows(all);
+  int64_t depth = 0;
+  for (const Chunk &chunk : chunks) depth = std::max(depth, chunk.rows);
+  const KeptRows kept_z{branch.half, kept.z, 2 * W}, kept_q{branch.half, kept.q, W}, kept_g{branch.half, kept.g, W};
+  const Parts parts(branch, weights);
+  const auto out = Panels<P>::of(W, W, weights.out_weight), query = Panels<P>::of(W, W, parts.query),
+             rest = Panels<P>::of(2 * W, W, parts.rest);
+  const auto query_turned = room<float>(W * W), rest_turned = room<float>(W * 2 * W); /* dW1^T */
+  std::vector<Left<P>> left;
+  for (int64_t i = 0; i < std::min<int64_t>(at::get_num_threads(), int64_t(chunks.size())); ++i) left.emplace_back(W, depth);
+  std::fill_n(gradients.norm_weight, W, 0.0f), std::fill_n(gradients.norm_bias, W, 0.0f);
+  std::fill_n(gradients.in_bias, 3 * W, 0.0f), std::fill_n(gradients.out_bias, W, 0.0f);
+  const std::vector<float> zeros(size_t(W), 0.0f);
+
+  for (size_t round = 0; round < chunks.size(); round += left.size()) {
+    const int64_t together = int64_t(std::min(left.size(), chunks.size() - round));
+    in_parts(together, [&](int64_t, int64_t begin, int64_t end) {
+      const auto u = room<float>(most * W), own = room<float>(most * W), down = room<float>(most * W), dq = room<float>(most * W);
+      const auto dz = room<float>(most * 2 * W), z_room = room<float>(most * 2 * W), q_room = room<float>(most * W);
+      const auto turned = room<float>(W * (depth + LANES));
+      const auto factor = room<T>(most * even<T>(2 * W));
+      const Heads heads(branch);
+      for (int64_t c = begin; c < end; ++c) {
+        Left<P> &to = left[size_t(c)];
+        std::fill_n(to.sums.get(), 6 * W, 0.0f);
+        float *const of_gamma = to.sums.get(), *const of_beta = of_gamma + W, *const of_dy = of_beta + W, *const of_dz = of_dy + W;
+        const Chunk &chunk = chunks[round + size_t(c)];
+        for (size_t i = chunk.begin; i < chunk.end; ++i) {
+          const Block &block = all[i];
+          const int64_t rows = block.rows, first = block.first, sequences = block.sequences;
+          const auto stats = [&](int64_t row) { return kept.stats + row * 2; };
+          const float *const upstream = dy + block.sequence * W;
+          for (int64_t s = 0; s < sequences; ++s) add_row(W, upstream + s * W, of_dy);
+          out.multiply(sequences, left_factor<P>(sequences, W, upstream, factor.get()), down.get(), false);
+          lay_turned<P>(sequences, W, upstream, turned.get(), to.dy.get() + block.laid_sequences, to.ld);
+          const float *const z = kept_z.read(first, rows, z_room.get()), *const q = kept_q.read(block.sequence, sequences, q_room.get());
+          each_sequence(branch, block, pooled, [&](int64_t s, int64_t, int64_t sees) {
+            const int64_t from = s * block.tokens * 2 * W;
+            float *const d_keys = dz.get() + from;
+            attend_row_backward(sees, heads.count, heads.width, heads.factor, q + s * W, z + from, z + from + W, 2 * W, down.get() + s * W,
+                                heads.weights.get(), heads.slopes.get(), heads.ld, dq.get() + s * W, d_keys, d_keys + W);
+            std::fill_n(d_keys + sees * 2 * W, (block.tokens - sees) * 2 * W, 0.0f);
+            add_row(W, dq.get() + s * W, of_dz);
+          });
+          for (int64_t r = 0; r < rows; ++r) add_row(2 * W, dz.get() + r * 2 * W, of_dz + W);
+          P::lay(sequences, W, kept_g.read(block.sequence, sequences, q_room.get()), W, block.laid_sequences, depth, to.g.get());
+          P::lay(sequences, W, dq.get(), W, block.laid_sequences, depth, to.dq.get());
+          P::lay(rows, 2 * W, dz.get(), 2 * W, block.laid, depth, to.dz.get());
+          for (int64_t r = first; r < first + rows; ++r)
+            norm_row_again(W, x + r * W, weights.norm_weight, weights.norm_bias, stats(r), u.get() + (r - first) * W);
+          each_sequence(branch, block, pooled,
+                        [&](int64_t s, int64_t at, int64_t) { std::copy_n(u.get() + (at - first) * W, W, own.get() + s * W); });
+          lay_turned<P>(rows, W, u.get(), turned.get(), to.u.get() + block.laid, to.ld);
+          lay_turned<P>(sequences, W, own.get(), turned.get(), to.pooled.get() + block.laid_sequences, to.ld);
+          /* dL/du in u's place. */
+          rest.multiply(rows, left_factor<P>(rows, 2 * W, dz.get(), factor.get()), u.get(), false);
+          query.multiply(sequences, left_factor<P>(sequences, W, dq.get(), factor.get()), own.get(), false);
+          each_sequence(branch, block, pooled,
+                        [&](int64_t s, int64_t at, int64_t) { add_row(W, own.get() + s * W, u.get() + (at - first) * W); });
+          int64_t next = 0; /* rows of x come as their sequences do */
+          for (int64_t r = first; r < first + rows; ++r) {
+            const bool through = next < sequences && pooled[block.sequence + next] == r;
+            norm_row_backward(W, x + r * W, weights.norm_weight, stats(r), u.get() + (r - first) * W,
+                              through ? upstream + next * W : zeros.data(), dx + r * W, of_gamma, of_beta);
+            next += through;
+          }
+        }
+      }
+    });
+    for (int64_t c = 0; c < together; ++c) {
+      const float *const sums = left[size_t(c)].sums.get();
+      add_row(W, sums, gradients.norm_weight), add_row(W, sums + W, gradients.norm_bias);
+      add_row(W, sums + 2 * W, gradients.out_bias), add_row(3 * W, sums + 3 * W, gradients.in_bias);
+    }
+    const int64_t height = shared_height(W);
+    in_parts(blocks(W, height), [&](int64_t, int64_t begin, int64_t end) {
+      for (int64_t c = 0; c < together; ++c) {
+        const Left<P> &from = left[size_t(c)];
+        const Chunk &chunk = chunks[round + size_t(c)];
+        const bool add = round + size_t(c) > 0;
+        for (int64_t block = begin; block < end; ++block) {
+          const int64_t j = block * height, those = std::min(height, W - j);
+          const auto accumulate = [&](int64_t n, int64_t k, const T *a, const T *b, float *to) {
+            P::accumulate(those, n, k, depth, a + j * from.ld, from.ld, b, to + j * n, add);
+          };
+          accumulate(2 * W, chunk.rows, from.u.get(), from.dz.get(), rest_turned.get());
+          accumulate(W, chunk.sequences, from.pooled.get(), from.dq.get(), query_turned.get());
+          accumulate(W, chunk.sequences, from.dy.get(), from.g.get(), gradients.out_weight);
+        }
+      }
+    });
+  }
+  turn(W, W, query_turned.get(), gradients.in_weight);
+  turn(W, 2 * W, rest_turned.get(), gradients.in_weight + W * W);
+}
+
+} // namespace
+
+void pooled_forward(const Branch &branch, const int64_t *pooled, const BranchWeights &weights, const float *x, float *y,
+                    const KeptPooled &kept) {
+  by_processor(branch.half, [&](auto product) { forward<decltype(product)>(branch, pooled, weights, x, y, kept); });
+}
+
+void pooled_backward(const Branch &branch, const int64_t *pooled, const BranchWeights &weights, const float *x, const float *dy,
+                     const KeptPooled &kept, float *dx, const BranchGradients &gradients) {
+  by_processor(branch.half, [&](auto product) { backward<decltype(product)>(branch, pooled, weights, x, dy, kept, dx, gradients); });
+}
+
+} // namespace sweep
