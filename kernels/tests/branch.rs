@@ -240,6 +240,50 @@ fn without_gradients_nothing_is_kept_and_the_value_is_the_same() {
     }
 }
 
+/// x, W₁ and dy that lie otherwise, and a weight that stays as it is.
+#[test]
+fn grid_of_strides() {
+    tch::manual_seed(5);
+    let mut all = leaves(150, 24, 70, 70);
+    let straight = mlp_branch(&all[0], layers(&all), Activation::Gelu, false);
+    let upstream = upstream(&straight).tr().contiguous().tr();
+    let expected = walked(&straight, &upstream, &all);
+    for index in [0, 3] {
+        all[index] = all[index].detach().tr().contiguous().tr().set_requires_grad(true);
+        assert!(!all[index].is_contiguous());
+    }
+    let found = walked(&mlp_branch(&all[0], layers(&all), Activation::Gelu, false), &upstream, &all);
+    assert!(found.iter().zip(&expected).all(|(a, b)| a.equal(b)));
+    let frozen = all.each_ref().map(Tensor::detach);
+    let y = mlp_branch(&all[0], layers(&frozen), Activation::Gelu, false);
+    let of_x = Tensor::run_backward(&[(y * &upstream).sum(Kind::Float)], &[&all[0]], false, false);
+    assert!(of_x[0].equal(&expected[1]));
+}
+
+/// A trainer tells by it that a job diverged.
+#[test]
+fn grid_of_what_is_no_number() {
+    tch::manual_seed(6);
+    let sequences = [[4, 9], [3, 30]];
+    for broken in [f64::NAN, f64::INFINITY] {
+        let mut leaves = leaves(126, 32, 96, 32);
+        let x = leaves[0].detach();
+        let _ = x.get(40).narrow(0, 5, 1).fill_(broken); // In the first sequence of 30.
+        leaves[0] = x.set_requires_grad(true);
+        for half in [false, true] {
+            for pooled in [None, Some(&pooled(&sequences))] {
+                let attending = Attending { sequences: &sequences, heads: 2, causal: false };
+                let y = attention_branch(&leaves[0], layers(&leaves), attending, pooled, half);
+                let found = walked(&y, &upstream(&y), &leaves);
+                let no_numbers = |x: &Tensor| x.isnan().any().int64_value(&[]) == 1;
+                assert!(found[1..6].iter().all(no_numbers), "{broken}, half: {half}");
+                let rows = y.isnan().any_dim(1, false).sum(Kind::Int64).int64_value(&[]);
+                assert_eq!(rows, if pooled.is_some() { 1 } else { 30 }, "{broken}, half: {half}");
+            }
+        }
+    }
+}
+
 #[test]
 fn what_does_not_fit_is_named() {
     let words = |call: &dyn Fn() -> Tensor| {
@@ -253,10 +297,14 @@ fn what_does_not_fit_is_named() {
     };
     let found = attended(&[[1, 5]], 2, None);
     assert!(found.contains("sequences of 5 tokens in all, but x has 6 rows"), "{found}");
+    assert!(attended(&[], 2, None).contains("sequences of 0 tokens in all"));
     let found = attended(&[[1, 6]], 3, None);
     assert!(found.contains("3 heads don't divide a width of 4"), "{found}");
     let found = attended(&[[2, 3]], 2, Some(&Tensor::from_slice(&[2_i64, 2])));
     assert!(found.contains("sequence 1 has rows 3 to 5, but pools row 2"), "{found}");
+    let none = Attending { sequences: &[], heads: 2, causal: false };
+    let found = words(&|| attention_branch(&leaves[0].narrow(0, 0, 0), layers(&leaves), none, None, false));
+    assert!(found.contains("half a block takes x (R, W) of at least a row, got [0, 4]"), "{found}");
     let found = words(&|| mlp_branch(&leaves[0], layers(&leaves), Activation::Gelu, false));
     assert!(found.contains("an MLP takes W1 (N, W) and W2 (W, N)"), "{found}");
 }

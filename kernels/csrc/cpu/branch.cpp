@@ -1,23 +1,23 @@
 #include "branch.h"
 #include "attend.h"
-#include "blocks.h"
+#include "stretches.h"
 #include "sweep.h"
 
 namespace sweep {
 namespace {
 
-/* Each head of each sequence of a block: the sequence's first row and the head's first column. */
-template <typename F> void each_head(const Branch &branch, const Block &block, F body) {
+/* Each head of each sequence of a stretch: the sequence's first row and the head's first column. */
+template <typename F> void each_head(const Branch &branch, const Stretch &stretch, F body) {
   const int64_t d = branch.width / branch.heads;
-  for (int64_t s = 0; s < block.sequences; ++s)
-    for (int64_t h = 0; h < branch.heads; ++h) body(s * block.tokens, h * d);
+  for (int64_t s = 0; s < stretch.sequences; ++s)
+    for (int64_t h = 0; h < branch.heads; ++h) body(s * stretch.tokens, h * d);
 }
 
 template <typename P>
 void forward(const Branch &branch, const BranchWeights &weights, const float *x, float *y, const Kept &kept) {
   using T = typename P::T;
   const int64_t W = branch.width, N = branch.inner, M = branch.outer;
-  const std::vector<Block> all = blocks_of(branch.sequences);
+  const std::vector<Stretch> all = stretches_of(branch.sequences);
   const int64_t most = most_rows(all);
   const bool half = branch.half, in_place = !half && kept.z;
   const KeptRows kept_z{half, kept.z, N}, kept_g{half, kept.g, M};
@@ -30,31 +30,31 @@ void forward(const Branch &branch, const BranchWeights &weights, const float *x,
     float unkept[2];
     Attention attention(longest(branch.sequences), branch.attends() ? W / branch.heads : 0, branch.causal);
     for (int64_t i = begin; i < end; ++i) {
-      const Block &block = all[size_t(i)];
-      const int64_t rows = block.rows, first = block.first;
+      const Stretch &stretch = all[size_t(i)];
+      const int64_t rows = stretch.rows, first = stretch.first;
       for (int64_t r = 0; r < rows; ++r) {
         float *const stats = kept.stats ? kept.stats + (first + r) * 2 : unkept;
         norm_row(W, x + (first + r) * W, weights.norm_weight, weights.norm_bias, branch.eps, stats, row.get());
         left_row<P>(W, row.get(), factor.get() + r * in.k);
       }
-      float *const z = in_place ? kept_z.floats(first) : z_room.get();
+      float *const z = in_place ? kept_z.float_row(first) : z_room.get();
       in.multiply(rows, factor.get(), z, false);
       if (branch.attends()) {
         for (int64_t r = 0; r < rows; ++r)
-          half ? round_biased_row(N, weights.in_bias, z + r * N, kept_z.halves(first + r)) : add_row(N, weights.in_bias, z + r * N);
-        float *const g = in_place ? kept_g.floats(first) : g_room.get();
-        each_head(branch, block, [&](int64_t at, int64_t column) {
+          half ? round_biased_row(N, weights.in_bias, z + r * N, kept_z.half_row(first + r)) : add_row(N, weights.in_bias, z + r * N);
+        float *const g = in_place ? kept_g.float_row(first) : g_room.get();
+        each_head(branch, stretch, [&](int64_t at, int64_t column) {
           const float *const q = z + at * N + column;
-          attention.forward(block.tokens, q, q + W, q + 2 * W, N, g + at * M + column, M);
+          attention.forward(stretch.tokens, q, q + W, q + 2 * W, N, g + at * M + column, M);
         });
         for (int64_t r = 0; r < rows; ++r) {
           left_row<P>(M, g + r * M, factor.get() + r * out.k);
-          if (half && kept.g) bfloat16_row(g + r * M, M, kept_g.halves(first + r));
+          if (half && kept.g) bfloat16_row(g + r * M, M, kept_g.half_row(first + r));
         }
       } else {
         for (int64_t r = 0; r < rows; ++r) {
           T *const to = factor.get() + r * out.k;
-          uint16_t *const kept_row = half ? kept_z.halves(first + r) : nullptr;
+          uint16_t *const kept_row = half ? kept_z.half_row(first + r) : nullptr;
           if constexpr (PAIRS<T>) {
             activate_half(branch.activation, N, weights.in_bias, z + r * N, kept_row, reinterpret_cast<uint16_t *>(to));
             if (out.k > M) to[M] = T(0.0f);
@@ -75,13 +75,13 @@ void forward(const Branch &branch, const BranchWeights &weights, const float *x,
 
 /* What a chunk leaves for the weights' gradients: u^T and dy^T (W, rows), rows `ld` apart; g(z) and dz as the right factors of
  * products; sums over rows of what is gamma's, beta's, b2's (W each) and b1's (N). */
-template <typename P> struct Left {
+template <typename P> struct Factors {
   using T = typename P::T;
   int64_t ld;
   std::unique_ptr<T[]> u, dy, g, dz;
   std::unique_ptr<float[]> sums;
 
-  Left(const Branch &branch, int64_t depth)
+  Factors(const Branch &branch, int64_t depth)
       : ld(depth + LANES), u(room<T>(branch.width * ld)), dy(room<T>(branch.width * ld)), g(room<T>(P::room_for(branch.outer, depth))),
         dz(room<T>(P::room_for(branch.inner, depth))), sums(room<float>(3 * branch.width + branch.inner)) {}
 };
@@ -106,74 +106,74 @@ template <typename P> struct Backward {
   Attention attention{longest(branch.sequences), branch.attends() ? W / branch.heads : 0, branch.causal};
 
   /* g and dz of an activation from dL/dg at `down`; `factor` has dz. */
-  const T *through_activation(const Block &block, float *down, Left<P> &to, float *sums) {
-    T *const g = to.g.get() + (PAIRS<T> || P::AS_IT_IS ? block.laid * N : 0);
+  const T *through_activation(const Stretch &stretch, float *down, Factors<P> &to, float *sums) {
+    T *const g = to.g.get() + (PAIRS<T> || P::AS_IT_IS ? stretch.laid * N : 0);
     if constexpr (PAIRS<T>) {
-      for (int64_t r = 0; r < block.rows; r += 2) {
-        const bool both = r + 1 < block.rows;
-        const uint16_t *const z[] = {kept_z.halves(block.first + r), both ? kept_z.halves(block.first + r + 1) : nullptr};
+      for (int64_t r = 0; r < stretch.rows; r += 2) {
+        const bool both = r + 1 < stretch.rows;
+        const uint16_t *const z[] = {kept_z.half_row(stretch.first + r), both ? kept_z.half_row(stretch.first + r + 1) : nullptr};
         const float *const d[] = {down + r * N, both ? down + (r + 1) * N : nullptr};
         uint16_t *const dz[] = {bits(factor.get() + r * in.k), bits(factor.get() + (r + 1) * in.k)};
-        activate_backward_half(branch.activation, N, z, d, dz, pairs(g + r * N), pairs(to.dz.get() + (block.laid + r) * N), sums);
+        activate_backward_half(branch.activation, N, z, d, dz, pairs(g + r * N), pairs(to.dz.get() + (stretch.laid + r) * N), sums);
       }
-      end_rows(block.rows);
+      end_rows(stretch.rows);
       return factor.get();
     } else {
-      const float *const z = kept_z.read(block.first, block.rows, z_room.get());
+      const float *const z = kept_z.read(stretch.first, stretch.rows, z_room.get());
       float *const c = P::AS_IT_IS ? g : wide.get();
-      for (int64_t r = 0; r < block.rows; ++r)
+      for (int64_t r = 0; r < stretch.rows; ++r)
         activate_backward(branch.activation, N, z + r * N, c + r * N, down + r * N, sums);
       if (P::AS_IT_IS) return down;
-      P::lay(block.rows, M, c, M, block.laid, depth, to.g.get());
-      P::lay(block.rows, N, down, N, block.laid, depth, to.dz.get());
-      return left_factor<P>(block.rows, N, down, factor.get());
+      P::lay(stretch.rows, M, c, M, stretch.laid, depth, to.g.get());
+      P::lay(stretch.rows, N, down, N, stretch.laid, depth, to.dz.get());
+      return left_factor<P>(stretch.rows, N, down, factor.get());
     }
   }
 
   /* The same of attention; `dz` is room for it. */
-  const T *through_attention(const Block &block, const float *down, float *dz, Left<P> &to, float *sums) {
-    const float *const z = kept_z.read(block.first, block.rows, z_room.get());
-    each_head(branch, block, [&](int64_t at, int64_t column) {
+  const T *through_attention(const Stretch &stretch, const float *down, float *dz, Factors<P> &to, float *sums) {
+    const float *const z = kept_z.read(stretch.first, stretch.rows, z_room.get());
+    each_head(branch, stretch, [&](int64_t at, int64_t column) {
       const float *const q = z + at * N + column;
       float *const dq = dz + at * N + column;
-      attention.backward(block.tokens, q, q + W, q + 2 * W, N, down + at * M + column, M, dq, dq + W, dq + 2 * W);
+      attention.backward(stretch.tokens, q, q + W, q + 2 * W, N, down + at * M + column, M, dq, dq + W, dq + 2 * W);
     });
     if constexpr (PAIRS<T>) {
-      for (int64_t r = 0; r < block.rows; r += 2) {
-        const bool both = r + 1 < block.rows;
+      for (int64_t r = 0; r < stretch.rows; r += 2) {
+        const bool both = r + 1 < stretch.rows;
         const float *const d[] = {dz + r * N, both ? dz + (r + 1) * N : nullptr};
         uint16_t *const rows[] = {bits(factor.get() + r * in.k), bits(factor.get() + (r + 1) * in.k)};
-        half_rows(N, d, rows, pairs(to.dz.get() + (block.laid + r) * N), sums);
-        const uint16_t *const g = kept_g.halves(block.first + r);
-        pair_rows(M, g, both ? g + M : nullptr, pairs(to.g.get() + (block.laid + r) * M));
+        half_rows(N, d, rows, pairs(to.dz.get() + (stretch.laid + r) * N), sums);
+        const uint16_t *const g = kept_g.half_row(stretch.first + r);
+        pair_rows(M, g, both ? g + M : nullptr, pairs(to.g.get() + (stretch.laid + r) * M));
       }
-      end_rows(block.rows);
+      end_rows(stretch.rows);
       return factor.get();
     } else {
-      for (int64_t r = 0; r < block.rows; ++r) add_row(N, dz + r * N, sums);
-      P::lay(block.rows, M, kept_g.read(block.first, block.rows, down_room.get()), M, block.laid, depth, to.g.get());
+      for (int64_t r = 0; r < stretch.rows; ++r) add_row(N, dz + r * N, sums);
+      P::lay(stretch.rows, M, kept_g.read(stretch.first, stretch.rows, down_room.get()), M, stretch.laid, depth, to.g.get());
       if (P::AS_IT_IS) return dz;
-      P::lay(block.rows, N, dz, N, block.laid, depth, to.dz.get());
-      return left_factor<P>(block.rows, N, dz, factor.get());
+      P::lay(stretch.rows, N, dz, N, stretch.laid, depth, to.dz.get());
+      return left_factor<P>(stretch.rows, N, dz, factor.get());
     }
   }
 
-  void operator()(const Block &block, Left<P> &to) {
-    const int64_t rows = block.rows, first = block.first;
+  void operator()(const Stretch &stretch, Factors<P> &to) {
+    const int64_t rows = stretch.rows, first = stretch.first;
     float *const of_gamma = to.sums.get(), *const of_beta = of_gamma + W, *const of_dy = of_beta + W, *const of_dz = of_dy + W;
     const float *const upstream = dy + first * W;
     for (int64_t r = 0; r < rows; ++r) add_row(W, upstream + r * W, of_dy);
-    lay_turned<P>(rows, W, upstream, turned.get(), to.dy.get() + block.laid, to.ld);
+    lay_turned<P>(rows, W, upstream, turned.get(), to.dy.get() + stretch.laid, to.ld);
     float *dz = nullptr; /* where it may stay */
-    if constexpr (P::AS_IT_IS) dz = to.dz.get() + block.laid * N;
+    if constexpr (P::AS_IT_IS) dz = to.dz.get() + stretch.laid * N;
     float *const down = P::AS_IT_IS && !branch.attends() ? dz : down_room.get();
     out.multiply(rows, left_factor<P>(rows, W, upstream, factor.get()), down, false);
-    const T *const left = branch.attends() ? through_attention(block, down, dz ? dz : wide.get(), to, of_dz)
-                                           : through_activation(block, down, to, of_dz);
+    const T *const left = branch.attends() ? through_attention(stretch, down, dz ? dz : wide.get(), to, of_dz)
+                                           : through_activation(stretch, down, to, of_dz);
     const auto stats = [&](int64_t r) { return kept.stats + (first + r) * 2; };
     for (int64_t r = 0; r < rows; ++r)
       norm_row_again(W, x + (first + r) * W, weights.norm_weight, weights.norm_bias, stats(r), u.get() + r * W);
-    lay_turned<P>(rows, W, u.get(), turned.get(), to.u.get() + block.laid, to.ld);
+    lay_turned<P>(rows, W, u.get(), turned.get(), to.u.get() + stretch.laid, to.ld);
     in.multiply(rows, left, u.get(), false); /* dL/du in u's place */
     for (int64_t r = 0; r < rows; ++r) {
       const int64_t at = (first + r) * W;
@@ -195,39 +195,40 @@ void backward(const Branch &branch, const BranchWeights &weights, const float *x
               const BranchGradients &gradients) {
   using T = typename P::T;
   const int64_t W = branch.width, N = branch.inner, M = branch.outer;
-  std::vector<Block> all = blocks_of(branch.sequences);
+  std::vector<Stretch> all = stretches_of(branch.sequences);
   const std::vector<Chunk> chunks = chunks_of<T>(all);
   const int64_t most = most_rows(all), threads = at::get_num_threads();
-  int64_t depth = 0;
-  for (const Chunk &chunk : chunks) depth = std::max(depth, chunk.rows);
+  const int64_t depth = most_padded(chunks);
   const auto out = Panels<P>::of(W, M, weights.out_weight), in = Panels<P>::of(N, W, weights.in_weight);
   const auto in_turned = room<float>(W * N); /* dW1^T */
-  std::vector<Left<P>> left;
-  for (int64_t i = 0; i < std::min<int64_t>(threads, int64_t(chunks.size())); ++i) left.emplace_back(branch, depth);
+  std::vector<Factors<P>> factors;
+  for (int64_t i = 0; i < std::min<int64_t>(threads, int64_t(chunks.size())); ++i) factors.emplace_back(branch, depth);
   std::fill_n(gradients.norm_weight, W, 0.0f), std::fill_n(gradients.norm_bias, W, 0.0f);
   std::fill_n(gradients.in_bias, N, 0.0f), std::fill_n(gradients.out_bias, W, 0.0f);
 
-  for (size_t round = 0; round < chunks.size(); round += left.size()) {
-    const int64_t together = int64_t(std::min(left.size(), chunks.size() - round));
+  for (size_t round = 0; round < chunks.size(); round += factors.size()) {
+    const int64_t together = int64_t(std::min(factors.size(), chunks.size() - round));
     in_parts(together, [&](int64_t, int64_t begin, int64_t end) {
       Backward<P> back{branch, weights, x, dy, kept, dx, out, in, depth, most};
       for (int64_t c = begin; c < end; ++c) {
-        Left<P> &to = left[size_t(c)];
+        Factors<P> &to = factors[size_t(c)];
         std::fill_n(to.sums.get(), 3 * W + N, 0.0f);
         const Chunk &chunk = chunks[round + size_t(c)];
         for (size_t i = chunk.begin; i < chunk.end; ++i) back(all[i], to);
+        pad_left<P>(W, chunk.rows, to.u.get(), to.ld), pad_left<P>(W, chunk.rows, to.dy.get(), to.ld);
+        pad_right<P>(chunk.rows, N, to.dz.get(), depth), pad_right<P>(chunk.rows, M, to.g.get(), depth);
       }
     });
     for (int64_t c = 0; c < together; ++c) {
-      const float *const sums = left[size_t(c)].sums.get();
+      const float *const sums = factors[size_t(c)].sums.get();
       add_row(W, sums, gradients.norm_weight), add_row(W, sums + W, gradients.norm_bias);
       add_row(W, sums + 2 * W, gradients.out_bias), add_row(N, sums + 3 * W, gradients.in_bias);
     }
     const int64_t height = shared_height(W);
     in_parts(blocks(W, height), [&](int64_t, int64_t begin, int64_t end) {
       for (int64_t c = 0; c < together; ++c) {
-        const Left<P> &from = left[size_t(c)];
-        const int64_t rows = chunks[round + size_t(c)].rows;
+        const Factors<P> &from = factors[size_t(c)];
+        const int64_t rows = padded_rows(chunks[round + size_t(c)].rows);
         const bool add = round + size_t(c) > 0;
         for (int64_t block = begin; block < end; ++block) {
           const int64_t j = block * height, those = std::min(height, W - j);

@@ -25,9 +25,12 @@ inline bool asked(const char *way) {
   return value && !std::strcmp(value, way);
 }
 
-/* Whether ATen has these kernels for this processor: asked by using one. */
+/* Whether ATen has these kernels for this processor: asked by using one. Without AVX-512 it would take plain products for them. */
 template <typename T> bool available() {
   static const bool yes = [] {
+#if defined(__x86_64__) && defined(__GNUC__)
+    if (!__builtin_cpu_supports("avx512f")) return false;
+#endif
     if (asked("0") || asked("avx2") || (PAIRS<T> && asked("fp32"))) return false;
     try {
       T a[4] = {T(1.0f), T(2.0f), T(0.0f), T(1.0f)}, b[4] = {T(3.0f), T(4.0f), T(5.0f), T(6.0f)};

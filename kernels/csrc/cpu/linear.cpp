@@ -1,6 +1,5 @@
 #include "linear.h"
-#include "products.h"
-#include "sweep.h"
+#include "stretches.h"
 
 namespace sweep {
 namespace {
@@ -23,11 +22,11 @@ void by_rows(int64_t m, int64_t k, const float *a, const Panels<P> &b, const flo
   });
 }
 
-/* Threads share out dW's rows: blocks of up to 64, and no fewer than there are threads where that leaves whole vectors. */
+/* Threads share out dW's rows. */
 template <typename P>
 void weights(int64_t m, int64_t n, int64_t k, const float *dy, const float *x, float *dw, float *db) {
   using T = typename P::T;
-  const int64_t share = blocks(blocks(n, at::get_num_threads()), LANES) * LANES, height = std::min<int64_t>(64, share);
+  const int64_t height = shared_height(n);
   in_parts(blocks(n, height), [&](int64_t, int64_t begin, int64_t end) {
     const auto turned = room<float>(height * TURNED);
     const auto left = room<T>(height * TURNED), laid = room<T>(P::AS_IT_IS ? 0 : P::room_for(k, CHUNK));

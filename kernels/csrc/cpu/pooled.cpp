@@ -1,4 +1,4 @@
-#include "blocks.h"
+#include "stretches.h"
 #include "sweep.h"
 #include <cmath>
 
@@ -13,11 +13,11 @@ struct Parts {
         rest_bias(weights.in_bias + branch.width) {}
 };
 
-/* Each sequence of a block: its number in the block, the row of x that is pooled, how many tokens that one sees. */
-template <typename F> void each_sequence(const Branch &branch, const Block &block, const int64_t *pooled, F body) {
-  for (int64_t s = 0; s < block.sequences; ++s) {
-    const int64_t row = pooled[block.sequence + s], begin = block.first + s * block.tokens;
-    body(s, row, branch.causal ? row - begin + 1 : block.tokens);
+/* Each sequence of a stretch: its number there, the row of x that is pooled, how many tokens that one sees. */
+template <typename F> void each_sequence(const Branch &branch, const Stretch &stretch, const int64_t *pooled, F body) {
+  for (int64_t s = 0; s < stretch.sequences; ++s) {
+    const int64_t row = pooled[stretch.sequence + s], begin = stretch.first + s * stretch.tokens;
+    body(s, row, branch.causal ? row - begin + 1 : stretch.tokens);
   }
 }
 
@@ -35,10 +35,10 @@ struct Heads {
 void add_bias(bool half, int64_t rows, int64_t n, const float *bias, float *values, const KeptRows &kept, int64_t first) {
   for (int64_t r = 0; r < rows; ++r) {
     if (half) {
-      round_biased_row(n, bias, values + r * n, kept.halves(first + r));
+      round_biased_row(n, bias, values + r * n, kept.half_row(first + r));
     } else {
       add_row(n, bias, values + r * n);
-      if (kept.values) std::copy_n(values + r * n, n, kept.floats(first + r));
+      if (kept.values) std::copy_n(values + r * n, n, kept.float_row(first + r));
     }
   }
 }
@@ -48,7 +48,7 @@ void forward(const Branch &branch, const int64_t *pooled, const BranchWeights &w
   using T = typename P::T;
   const int64_t W = branch.width;
   const bool half = branch.half;
-  const std::vector<Block> all = blocks_of(branch.sequences);
+  const std::vector<Stretch> all = stretches_of(branch.sequences);
   const int64_t most = most_rows(all);
   const KeptRows kept_z{half, kept.z, 2 * W}, kept_q{half, kept.q, W}, kept_g{half, kept.g, W};
   const Parts parts(branch, weights);
@@ -60,42 +60,42 @@ void forward(const Branch &branch, const int64_t *pooled, const BranchWeights &w
     float unkept[2];
     const Heads heads(branch);
     for (int64_t i = begin; i < end; ++i) {
-      const Block &block = all[size_t(i)];
-      const int64_t first = block.first, sequences = block.sequences;
-      for (int64_t r = 0; r < block.rows; ++r) {
+      const Stretch &stretch = all[size_t(i)];
+      const int64_t first = stretch.first, sequences = stretch.sequences;
+      for (int64_t r = 0; r < stretch.rows; ++r) {
         float *const stats = kept.stats ? kept.stats + (first + r) * 2 : unkept;
         norm_row(W, x + (first + r) * W, weights.norm_weight, weights.norm_bias, branch.eps, stats, row.get());
         left_row<P>(W, row.get(), factor.get() + r * rest.k);
       }
-      each_sequence(branch, block, pooled, [&](int64_t s, int64_t at, int64_t) {
+      each_sequence(branch, stretch, pooled, [&](int64_t s, int64_t at, int64_t) {
         std::copy_n(factor.get() + (at - first) * rest.k, rest.k, own.get() + s * rest.k);
       });
-      rest.multiply(block.rows, factor.get(), z.get(), false);
+      rest.multiply(stretch.rows, factor.get(), z.get(), false);
       query.multiply(sequences, own.get(), q.get(), false);
-      add_bias(half, block.rows, 2 * W, parts.rest_bias, z.get(), kept_z, first);
-      add_bias(half, sequences, W, parts.query_bias, q.get(), kept_q, block.sequence);
-      each_sequence(branch, block, pooled, [&](int64_t s, int64_t at, int64_t sees) {
-        const float *const keys = z.get() + s * block.tokens * 2 * W;
+      add_bias(half, stretch.rows, 2 * W, parts.rest_bias, z.get(), kept_z, first);
+      add_bias(half, sequences, W, parts.query_bias, q.get(), kept_q, stretch.sequence);
+      each_sequence(branch, stretch, pooled, [&](int64_t s, int64_t at, int64_t sees) {
+        const float *const keys = z.get() + s * stretch.tokens * 2 * W;
         float *const to = g.get() + s * W;
         attend_row(sees, heads.count, heads.width, heads.factor, q.get() + s * W, keys, keys + W, 2 * W, heads.weights.get(), heads.ld, to);
-        if (half && kept.g) bfloat16_row(to, W, kept_g.halves(block.sequence + s));
-        else if (kept.g) std::copy_n(to, W, kept_g.floats(block.sequence + s));
-        sum_of_rows(W, x + at * W, weights.out_bias, y + (block.sequence + s) * W);
+        if (half && kept.g) bfloat16_row(to, W, kept_g.half_row(stretch.sequence + s));
+        else if (kept.g) std::copy_n(to, W, kept_g.float_row(stretch.sequence + s));
+        sum_of_rows(W, x + at * W, weights.out_bias, y + (stretch.sequence + s) * W);
       });
-      out.multiply(sequences, left_factor<P>(sequences, W, g.get(), own.get()), y + block.sequence * W, true);
+      out.multiply(sequences, left_factor<P>(sequences, W, g.get(), own.get()), y + stretch.sequence * W, true);
     }
   });
 }
 
 /* What a chunk leaves for the weights' gradients: left factors u^T (W, rows), that of pooled rows and dy^T (W, sequences); right ones dz
  * (rows, 2 W), dq and g (sequences, W); sums over rows of what is gamma's, beta's, b2's (W each) and b1's (3 W). */
-template <typename P> struct Left {
+template <typename P> struct Factors {
   using T = typename P::T;
   int64_t ld;
   std::unique_ptr<T[]> u, pooled, dy, dz, dq, g;
   std::unique_ptr<float[]> sums;
 
-  Left(int64_t W, int64_t depth)
+  Factors(int64_t W, int64_t depth)
       : ld(depth + LANES), u(room<T>(W * ld)), pooled(room<T>(W * ld)), dy(room<T>(W * ld)), dz(room<T>(P::room_for(2 * W, depth))),
         dq(room<T>(P::room_for(W, depth))), g(room<T>(P::room_for(W, depth))), sums(room<float>(6 * W)) {}
 };
@@ -105,24 +105,23 @@ void backward(const Branch &branch, const int64_t *pooled, const BranchWeights &
               const KeptPooled &kept, float *dx, const BranchGradients &gradients) {
   using T = typename P::T;
   const int64_t W = branch.width;
-  std::vector<Block> all = blocks_of(branch.sequences);
+  std::vector<Stretch> all = stretches_of(branch.sequences);
   const std::vector<Chunk> chunks = chunks_of<T>(all);
   const int64_t most = most_rows(all);
-  int64_t depth = 0;
-  for (const Chunk &chunk : chunks) depth = std::max(depth, chunk.rows);
+  const int64_t depth = most_padded(chunks);
   const KeptRows kept_z{branch.half, kept.z, 2 * W}, kept_q{branch.half, kept.q, W}, kept_g{branch.half, kept.g, W};
   const Parts parts(branch, weights);
   const auto out = Panels<P>::of(W, W, weights.out_weight), query = Panels<P>::of(W, W, parts.query),
              rest = Panels<P>::of(2 * W, W, parts.rest);
   const auto query_turned = room<float>(W * W), rest_turned = room<float>(W * 2 * W); /* dW1^T */
-  std::vector<Left<P>> left;
-  for (int64_t i = 0; i < std::min<int64_t>(at::get_num_threads(), int64_t(chunks.size())); ++i) left.emplace_back(W, depth);
+  std::vector<Factors<P>> factors;
+  for (int64_t i = 0; i < std::min<int64_t>(at::get_num_threads(), int64_t(chunks.size())); ++i) factors.emplace_back(W, depth);
   std::fill_n(gradients.norm_weight, W, 0.0f), std::fill_n(gradients.norm_bias, W, 0.0f);
   std::fill_n(gradients.in_bias, 3 * W, 0.0f), std::fill_n(gradients.out_bias, W, 0.0f);
   const std::vector<float> zeros(size_t(W), 0.0f);
 
-  for (size_t round = 0; round < chunks.size(); round += left.size()) {
-    const int64_t together = int64_t(std::min(left.size(), chunks.size() - round));
+  for (size_t round = 0; round < chunks.size(); round += factors.size()) {
+    const int64_t together = int64_t(std::min(factors.size(), chunks.size() - round));
     in_parts(together, [&](int64_t, int64_t begin, int64_t end) {
       const auto u = room<float>(most * W), own = room<float>(most * W), down = room<float>(most * W), dq = room<float>(most * W);
       const auto dz = room<float>(most * 2 * W), z_room = room<float>(most * 2 * W), q_room = room<float>(most * W);
@@ -130,61 +129,64 @@ void backward(const Branch &branch, const int64_t *pooled, const BranchWeights &
       const auto factor = room<T>(most * even<T>(2 * W));
       const Heads heads(branch);
       for (int64_t c = begin; c < end; ++c) {
-        Left<P> &to = left[size_t(c)];
+        Factors<P> &to = factors[size_t(c)];
         std::fill_n(to.sums.get(), 6 * W, 0.0f);
         float *const of_gamma = to.sums.get(), *const of_beta = of_gamma + W, *const of_dy = of_beta + W, *const of_dz = of_dy + W;
         const Chunk &chunk = chunks[round + size_t(c)];
         for (size_t i = chunk.begin; i < chunk.end; ++i) {
-          const Block &block = all[i];
-          const int64_t rows = block.rows, first = block.first, sequences = block.sequences;
+          const Stretch &stretch = all[i];
+          const int64_t rows = stretch.rows, first = stretch.first, sequences = stretch.sequences;
           const auto stats = [&](int64_t row) { return kept.stats + row * 2; };
-          const float *const upstream = dy + block.sequence * W;
+          const float *const upstream = dy + stretch.sequence * W;
           for (int64_t s = 0; s < sequences; ++s) add_row(W, upstream + s * W, of_dy);
           out.multiply(sequences, left_factor<P>(sequences, W, upstream, factor.get()), down.get(), false);
-          lay_turned<P>(sequences, W, upstream, turned.get(), to.dy.get() + block.laid_sequences, to.ld);
-          const float *const z = kept_z.read(first, rows, z_room.get()), *const q = kept_q.read(block.sequence, sequences, q_room.get());
-          each_sequence(branch, block, pooled, [&](int64_t s, int64_t, int64_t sees) {
-            const int64_t from = s * block.tokens * 2 * W;
+          lay_turned<P>(sequences, W, upstream, turned.get(), to.dy.get() + stretch.laid_sequences, to.ld);
+          const float *const z = kept_z.read(first, rows, z_room.get()), *const q = kept_q.read(stretch.sequence, sequences, q_room.get());
+          each_sequence(branch, stretch, pooled, [&](int64_t s, int64_t, int64_t sees) {
+            const int64_t from = s * stretch.tokens * 2 * W;
             float *const d_keys = dz.get() + from;
             attend_row_backward(sees, heads.count, heads.width, heads.factor, q + s * W, z + from, z + from + W, 2 * W, down.get() + s * W,
                                 heads.weights.get(), heads.slopes.get(), heads.ld, dq.get() + s * W, d_keys, d_keys + W);
-            std::fill_n(d_keys + sees * 2 * W, (block.tokens - sees) * 2 * W, 0.0f);
+            std::fill_n(d_keys + sees * 2 * W, (stretch.tokens - sees) * 2 * W, 0.0f);
             add_row(W, dq.get() + s * W, of_dz);
           });
           for (int64_t r = 0; r < rows; ++r) add_row(2 * W, dz.get() + r * 2 * W, of_dz + W);
-          P::lay(sequences, W, kept_g.read(block.sequence, sequences, q_room.get()), W, block.laid_sequences, depth, to.g.get());
-          P::lay(sequences, W, dq.get(), W, block.laid_sequences, depth, to.dq.get());
-          P::lay(rows, 2 * W, dz.get(), 2 * W, block.laid, depth, to.dz.get());
+          P::lay(sequences, W, kept_g.read(stretch.sequence, sequences, q_room.get()), W, stretch.laid_sequences, depth, to.g.get());
+          P::lay(sequences, W, dq.get(), W, stretch.laid_sequences, depth, to.dq.get());
+          P::lay(rows, 2 * W, dz.get(), 2 * W, stretch.laid, depth, to.dz.get());
           for (int64_t r = first; r < first + rows; ++r)
             norm_row_again(W, x + r * W, weights.norm_weight, weights.norm_bias, stats(r), u.get() + (r - first) * W);
-          each_sequence(branch, block, pooled,
+          each_sequence(branch, stretch, pooled,
                         [&](int64_t s, int64_t at, int64_t) { std::copy_n(u.get() + (at - first) * W, W, own.get() + s * W); });
-          lay_turned<P>(rows, W, u.get(), turned.get(), to.u.get() + block.laid, to.ld);
-          lay_turned<P>(sequences, W, own.get(), turned.get(), to.pooled.get() + block.laid_sequences, to.ld);
+          lay_turned<P>(rows, W, u.get(), turned.get(), to.u.get() + stretch.laid, to.ld);
+          lay_turned<P>(sequences, W, own.get(), turned.get(), to.pooled.get() + stretch.laid_sequences, to.ld);
           /* dL/du in u's place. */
           rest.multiply(rows, left_factor<P>(rows, 2 * W, dz.get(), factor.get()), u.get(), false);
           query.multiply(sequences, left_factor<P>(sequences, W, dq.get(), factor.get()), own.get(), false);
-          each_sequence(branch, block, pooled,
+          each_sequence(branch, stretch, pooled,
                         [&](int64_t s, int64_t at, int64_t) { add_row(W, own.get() + s * W, u.get() + (at - first) * W); });
           int64_t next = 0; /* rows of x come as their sequences do */
           for (int64_t r = first; r < first + rows; ++r) {
-            const bool through = next < sequences && pooled[block.sequence + next] == r;
+            const bool through = next < sequences && pooled[stretch.sequence + next] == r;
             norm_row_backward(W, x + r * W, weights.norm_weight, stats(r), u.get() + (r - first) * W,
                               through ? upstream + next * W : zeros.data(), dx + r * W, of_gamma, of_beta);
             next += through;
           }
         }
+        pad_left<P>(W, chunk.rows, to.u.get(), to.ld), pad_right<P>(chunk.rows, 2 * W, to.dz.get(), depth);
+        for (T *each : {to.pooled.get(), to.dy.get()}) pad_left<P>(W, chunk.sequences, each, to.ld);
+        for (T *each : {to.dq.get(), to.g.get()}) pad_right<P>(chunk.sequences, W, each, depth);
       }
     });
     for (int64_t c = 0; c < together; ++c) {
-      const float *const sums = left[size_t(c)].sums.get();
+      const float *const sums = factors[size_t(c)].sums.get();
       add_row(W, sums, gradients.norm_weight), add_row(W, sums + W, gradients.norm_bias);
       add_row(W, sums + 2 * W, gradients.out_bias), add_row(3 * W, sums + 3 * W, gradients.in_bias);
     }
     const int64_t height = shared_height(W);
     in_parts(blocks(W, height), [&](int64_t, int64_t begin, int64_t end) {
       for (int64_t c = 0; c < together; ++c) {
-        const Left<P> &from = left[size_t(c)];
+        const Factors<P> &from = factors[size_t(c)];
         const Chunk &chunk = chunks[round + size_t(c)];
         const bool add = round + size_t(c) > 0;
         for (int64_t block = begin; block < end; ++block) {
@@ -192,9 +194,9 @@ void backward(const Branch &branch, const int64_t *pooled, const BranchWeights &
           const auto accumulate = [&](int64_t n, int64_t k, const T *a, const T *b, float *to) {
             P::accumulate(those, n, k, depth, a + j * from.ld, from.ld, b, to + j * n, add);
           };
-          accumulate(2 * W, chunk.rows, from.u.get(), from.dz.get(), rest_turned.get());
-          accumulate(W, chunk.sequences, from.pooled.get(), from.dq.get(), query_turned.get());
-          accumulate(W, chunk.sequences, from.dy.get(), from.g.get(), gradients.out_weight);
+          accumulate(2 * W, padded_rows(chunk.rows), from.u.get(), from.dz.get(), rest_turned.get());
+          accumulate(W, padded_rows(chunk.sequences), from.pooled.get(), from.dq.get(), query_turned.get());
+          accumulate(W, padded_rows(chunk.sequences), from.dy.get(), from.g.get(), gradients.out_weight);
         }
       }
     });

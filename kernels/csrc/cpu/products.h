@@ -7,6 +7,7 @@
 #pragma once
 #include "avx2.h"
 #include "brgemm.h"
+#include "sweep.h"
 #include <memory>
 
 namespace sweep {
@@ -164,8 +165,14 @@ template <typename P> struct Panels {
     return panels;
   }
 
-  /* C (m, n) (+)= A B, A as `left_factor` gives it. */
-  void multiply(int64_t m, const T *a, float *c, bool add) const { P::multiply(m, n, k, a, k, values.get(), c, add); }
+  /* C (m, n) (+)= A B, A as `left_factor` gives it. Rows are taken by 128, then what whole sixteens are left, then the rest: few sizes,
+   * since each has a kernel of its own. */
+  void multiply(int64_t m, const T *a, float *c, bool add) const {
+    for (int64_t i = 0, rows; i < m; i += rows) {
+      rows = m - i >= 128 ? 128 : m - i >= LANES ? (m - i) / LANES * LANES : m - i;
+      P::multiply(rows, n, k, a + i * k, k, values.get(), c + i * n, add);
+    }
+  }
 
 private:
   /* Columns that a last panel lacks are zeros: they are multiplied where strips are whole. */

@@ -41,11 +41,20 @@ SWEEP_INLINE float largest_of(floats v) {
 
 SWEEP_INLINE floats where(decltype(floats{} < floats{}) yes, floats a, floats b) { return yes ? a : b; }
 SWEEP_INLINE floats most(floats a, floats b) { return where(a > b, a, b); }
+/* 1 / x of normal numbers below 2^126, to about a rounding: three steps of Newton's from a first guess by the exponent's bits, in half the time that
+ * AVX-512 takes to divide. */
+SWEEP_INLINE floats reciprocal(floats x) {
+  floats y = (floats)(0x7ef311c3u - (words)x);
+  y = y * (2.0f - x * y);
+  y = y * (2.0f - x * y);
+  return y * (2.0f - x * y);
+}
+
 SWEEP_INLINE floats exp_of(floats x) { return exp2_of(x * float(LOG2E)); }
 /* sigmoid(x) and 1 - sigmoid(x), each with its own digits. */
 SWEEP_INLINE void sigmoid_of(floats x, floats &sigmoid, floats &rest) {
   const floats e = exp_of(-most(x, floats{} - 85.0f));
-  sigmoid = 1.0f / (1.0f + e);
+  sigmoid = reciprocal(1.0f + e);
   rest = e * sigmoid;
 }
 
@@ -53,7 +62,7 @@ SWEEP_INLINE void sigmoid_of(floats x, floats &sigmoid, floats &rest) {
  * 9, was fitted to it on [0, 17] by relative error (8e-9; Abramowitz & Stegun 7.1.26 has the form). */
 SWEEP_INLINE void normal_of(floats x, floats &probability, floats &density) {
   const floats size = where(x < 0.0f, -x, x);
-  const floats t = 1.0f / (1.0f + 0.2316418882663604f * size), e = exp_of(-0.5f * x * x);
+  const floats t = reciprocal(1.0f + 0.2316418882663604f * size), e = exp_of(-0.5f * x * x);
   floats q = t * 0.02668917925715382f - 0.14950437657859442f;
   q = q * t + 0.2920835131956709f;
   q = q * t - 0.25077275838667185f;

@@ -120,12 +120,13 @@ struct Pooled : torch::autograd::Function<Pooled> {
 };
 
 Tensor applied(const Tensor &given, const BranchLayers &layers, Branch branch, const std::optional<Tensor> &pooled = std::nullopt) {
-  TORCH_CHECK(given.dim() == 2, "half a block takes x (R, W), got ", given.sizes());
+  TORCH_CHECK(given.dim() == 2 && given.numel() > 0, "half a block takes x (R, W) of at least a row, got ", given.sizes());
   const int64_t width = given.size(1), inner = layers.in_weight.size(0), outer = layers.out_weight.size(-1);
   const auto fits = [](const Tensor &t, at::IntArrayRef shape) {
     return t.device().is_cpu() && t.scalar_type() == at::kFloat && t.sizes() == shape;
   };
   TORCH_CHECK(branch_available(given), "half a block takes float32 on a CPU with AVX2");
+  TORCH_CHECK(inner > 0 && outer > 0, "half a block has something between its layers, got W1 ", layers.in_weight.sizes());
   TORCH_CHECK(fits(layers.norm_weight, {width}) && fits(layers.norm_bias, {width}) && fits(layers.in_weight, {inner, width}) &&
                   fits(layers.in_bias, {inner}) && fits(layers.out_weight, {width, outer}) && fits(layers.out_bias, {width}),
               "half a block of width ", width, " takes gamma and beta (W), W1 (N, W), b1 (N), W2 (W, M), b2 (W), all float32");
@@ -144,6 +145,7 @@ Tensor applied(const Tensor &given, const BranchLayers &layers, Branch branch, c
 Branch attention_of(const Tensor &x, const BranchLayers &layers, at::IntArrayRef sequences, int64_t heads, bool causal, bool half) {
   Branch branch{};
   int64_t rows = 0;
+  TORCH_CHECK(sequences.size() % 2 == 0, "sequences are pairs of how many of how many tokens, got ", sequences);
   for (size_t i = 0; i + 1 < sequences.size(); i += 2) {
     TORCH_CHECK(sequences[i] > 0 && sequences[i + 1] > 0, "sequences are pairs of how many of how many tokens, got ", sequences);
     branch.sequences.push_back({sequences[i], sequences[i + 1]});
@@ -160,7 +162,7 @@ Branch attention_of(const Tensor &x, const BranchLayers &layers, at::IntArrayRef
 } // namespace
 
 bool branch_available(const Tensor &x) {
-  return x.device().is_cpu() && x.scalar_type() == at::kFloat && layers_available();
+  return x.defined() && x.device().is_cpu() && x.scalar_type() == at::kFloat && layers_available();
 }
 
 Tensor attention_branch(const Tensor &x, const BranchLayers &layers, at::IntArrayRef sequences, int64_t heads, bool causal, bool half) {

@@ -13,7 +13,7 @@ struct BranchLayers {
   double eps;
 };
 
-/* Whether x (R, W) and these layers are served: float32 on a CPU that has the products. */
+/* Whether x (R, W), and layers like it, are served: float32 on a CPU with AVX2 or AVX-512. */
 bool branch_available(const Tensor &x);
 
 /* x + W2 attention(W1 LayerNorm(x) + b1) + b2, N = 3 W, M = W. `sequences` (G, 2): how many of how many tokens each, whose rows stand

@@ -54,29 +54,34 @@ const HOLES_OF_PARTS: f64 = 10.0;
 /// + min(4 B^2, 1 GiB), or 3 x 4 B^2      logits: fused, or by reference with their gradients
 /// + 12 B (S^2 + p^2)        images as patches: once on a GPU, in three batches on a CPU
 ///
-/// a tower of L blocks on T tokens of width W, H hidden, b bytes an activation (4, or 2 with amp_bf16 on a GPU):
-///   (L - 1) T (8 W + b (6 W + 2 H) + 4 heads)    a block's two inputs, fp32; norms, queries, keys, values, mixed
-///                                                values, both sides of the activation; log-sums of attention
-///   + T (4 W + 5 b W)                            the last block, of whose tokens one is pooled: input, norm, keys
-///                                                and values, and these once more, laid out for the product
+/// a tower of L blocks on T tokens of width W, H hidden, b bytes an activation (4, or 2 with amp_bf16), on a CPU:
+///   (L - 1) T (8 W + b (4 W + H) + 16)           a block's two inputs, fp32; queries, keys, values, mixed values,
+///                                                the activation's input; moments of two norms
+///   + T (4 W + 2 b W + 8)                        the last block, of whose tokens one is pooled: input, keys, values
+///   + 8 W + b (2 W + H) + 16                     and what that one keeps
+/// and on a GPU, or of blocks with LayerScale (with a class token of text: attention's half of this):
+///   (L - 1) T (8 W + b (6 W + 2 H) + 4 heads)    norms and both sides of the activation, too; log-sums of attention
+///   + T (4 W + 5 b W)                            input, norm, keys and values, and these once more, laid out for
+///                                                the product
 /// ```
 ///
-/// Attention weights are not kept: libtorch's fused kernels make them again, on CPUs, too. On a CPU there are also the
-/// process, the pixels of the pool as far as they are mapped (the kernel can take those back), and holes in the heap.
-/// Not counted: activations of a ResNet, originals that random crops are cut from, CUDA's context.
+/// Attention weights are not kept: they are made again, on CPUs, too. On a CPU there are also the process, the pixels of
+/// the pool as far as they are mapped (the kernel can take those back), and holes in the heap. Not counted: activations
+/// of a ResNet, originals that random crops are cut from, CUDA's context.
 pub fn memory_bytes(config: &ModelConfig, size: &ModelSize, recipe: &Recipe, pairs: u64, device: Device) -> u64 {
     let vision = &config.vision_cfg;
     let (parameters, batch) = (size.parameters() as f64, recipe.global_batch as f64);
     let part = batch / recipe.accum_freq as f64;
-    let precision = stored(recipe.precision, device);
-    let half = precision == Precision::AmpBf16;
+    let half = recipe.precision == Precision::AmpBf16 && device == Device::Gpu;
     let goes_back = recipe.on_spike == OnSpike::Rollback && device == Device::Cpu;
     let further = [(recipe.accum_freq > 1, 4.0), (half, 2.0), (goes_back, 12.0)];
     let states = 16.0 + further.iter().map(|(kept, bytes)| if *kept { *bytes } else { 0.0 }).sum::<f64>();
     let (image_tower, text_tower) = (image_tower(config, vision.patches_kept() + 1), text_tower(config));
     let side = (vision.image_size.pow(2) + vision.patch_size.pow(2)) as f64;
     // Products in bfloat16 keep patches as they saw them.
-    let activations = image_tower.kept(precision) + text_tower.kept(precision) + if half { 6.0 * side } else { 0.0 };
+    let activations = image_tower.kept(recipe.precision, device)
+        + text_tower.kept(recipe.precision, device)
+        + if half { 6.0 * side } else { 0.0 };
     let logits = match recipe.loss {
         Loss::Fused | Loss::Siglip => {
             (4.0 * batch * batch).min(LOGITS_BYTES_MAX) + 32.0 * batch * config.embed_dim as f64
@@ -100,19 +105,13 @@ pub fn memory_bytes(config: &ModelConfig, size: &ModelSize, recipe: &Recipe, pai
     total as u64
 }
 
-/// What activations are kept in: on a CPU products of bfloat16 round their factors in the cache, and keep nothing of
-/// it.
-fn stored(precision: Precision, device: Device) -> Precision {
-    if device == Device::Cpu { Precision::Fp32 } else { precision }
-}
-
 /// The same of a job with all that it measures: fine-tuning trains a copy of the image tower beside the model, and the
 /// moments of a training.
 pub fn peak_bytes(config: &ModelConfig, size: &ModelSize, spec: &PlannedSpec, device: Device) -> u64 {
-    let precision = stored(spec.recipe.precision, device);
     let process = if device == Device::Cpu { PROCESS_BYTES as u64 } else { 0 };
     let tunings = spec.evaluations.iter().filter_map(|evaluation| evaluation.fine_tuning.as_ref());
-    let tuning = tunings.map(|plan| tuning_bytes(config, size, precision, plan)).max().unwrap_or_default();
+    let tuning =
+        tunings.map(|plan| tuning_bytes(config, size, spec.recipe.precision, device, plan)).max().unwrap_or_default();
     if spec.measures_only() {
         process + measuring_bytes(config, size) + tuning
     } else {
@@ -149,9 +148,16 @@ pub fn accum_freq_that_fits(
     parts.find_map(|parts| Some(needed(parts)).filter(|(_, needs)| *needs <= bytes))
 }
 
-fn tuning_bytes(config: &ModelConfig, size: &ModelSize, precision: Precision, plan: &FineTuningPlan) -> u64 {
+fn tuning_bytes(
+    config: &ModelConfig,
+    size: &ModelSize,
+    precision: Precision,
+    device: Device,
+    plan: &FineTuningPlan,
+) -> u64 {
     let vision = &config.vision_cfg;
-    let image = image_tower(config, vision.patches() + 1).kept(precision) + 12.0 * (vision.image_size as f64).powi(2);
+    let image =
+        image_tower(config, vision.patches() + 1).kept(precision, device) + 12.0 * (vision.image_size as f64).powi(2);
     16 * size.image_parameters + (plan.batch_size as f64 * image) as u64
 }
 
@@ -161,25 +167,42 @@ struct Tower {
     tokens: u64,
     width: u64,
     heads: u64,
-    /// What a token keeps of the MLP: H on each side of GELU, and once more between the factors of QuickGELU.
+    /// H.
     hidden: u64,
+    /// How often a token keeps H where operators follow one another: on each side of GELU, and once more between the
+    /// factors of QuickGELU.
+    sides: u64,
     /// Whether of the last block one token alone is made.
     pooled: bool,
     /// Whether a norm stands before the blocks.
     normed: bool,
     scaled: bool,
+    /// Whether a mask of its own says who sees whom.
+    masked: bool,
 }
 
 impl Tower {
     /// Bytes of activations that one sequence keeps.
-    fn kept(&self, precision: Precision) -> f64 {
+    fn kept(&self, precision: Precision, device: Device) -> f64 {
         let bytes = activation_bytes(precision);
-        let (width, tokens) = (self.width as f64, self.tokens as f64);
-        let scaled = if self.scaled { 2.0 * width } else { 0.0 };
-        let full = 8.0 * width + bytes * (6.0 * width + self.hidden as f64 + scaled) + 4.0 * self.heads as f64;
-        let last = if self.pooled { 4.0 * width + 5.0 * bytes * width } else { full };
+        let (width, tokens, hidden) = (self.width as f64, self.tokens as f64, self.hidden as f64);
+        let fused = device == Device::Cpu && !self.scaled && !self.masked;
+        let fused_mlp = device == Device::Cpu && !self.scaled;
+        let (full, pooled) = if fused {
+            (8.0 * width + bytes * (4.0 * width + hidden) + 16.0, 4.0 * width + 2.0 * bytes * width + 8.0)
+        } else if fused_mlp {
+            (28.0 * width + bytes * hidden + 4.0 * self.heads as f64 + 16.0, 24.0 * width)
+        } else {
+            // On a CPU products of bfloat16 round their factors in the cache, and keep nothing of it.
+            let bytes = if device == Device::Cpu { 4.0 } else { bytes };
+            let scaled = if self.scaled { 2.0 * width } else { 0.0 };
+            let between = 6.0 * width + self.sides as f64 * hidden + scaled;
+            (8.0 * width + bytes * between + 4.0 * self.heads as f64, 4.0 * width + 5.0 * bytes * width)
+        };
+        let last = if self.pooled { pooled } else { full };
         let norm = if self.normed { 4.0 * width } else { 0.0 };
-        tokens * (self.layers.saturating_sub(1) as f64 * full + last + norm)
+        let one_token = if fused && self.pooled { 8.0 * width + bytes * (2.0 * width + hidden) + 16.0 } else { 0.0 };
+        tokens * (self.layers.saturating_sub(1) as f64 * full + last + norm) + one_token
     }
 }
 
@@ -191,10 +214,12 @@ fn image_tower(config: &ModelConfig, tokens: u64) -> Tower {
         tokens,
         width: vision.width,
         heads: vision.heads(),
-        hidden: vision.hidden_width() * sides(config),
+        hidden: vision.hidden_width(),
+        sides: sides(config),
         pooled: !vision.attentional_pool && vision.pool_type == ImagePool::Tok,
         normed: !vision.no_ln_pre,
         scaled: vision.ls_init_value.is_some(),
+        masked: false,
     }
 }
 
@@ -205,10 +230,12 @@ fn text_tower(config: &ModelConfig) -> Tower {
         tokens: text.positions(),
         width: text.width,
         heads: text.heads,
-        hidden: text.hidden_width() * sides(config),
+        hidden: text.hidden_width(),
+        sides: sides(config),
         pooled: true,
         normed: false,
         scaled: text.ls_init_value.is_some(),
+        masked: text.embed_cls,
     }
 }
 
@@ -253,10 +280,14 @@ mod tests {
             change(&mut recipe);
             memory_bytes(&config, &size, &recipe, 500, device)
         };
-        let fused = 16 * n + 128 * activations + patches + 4 * 128 * 128 + 32 * 128 * 32;
+        let beside = 16 * n + patches + 4 * 128 * 128 + 32 * 128 * 32;
+        let fused = beside + 128 * activations;
         assert_eq!(needs(Device::Gpu, &|_| ()), fused);
+        let on_cpu = 17 * ((256 + 4 * (128 + 128) + 16) + (128 + 256 + 8) + 128) + 32 * (1_296 + 392) + 2 * 1_040;
         let of_process = 148_000_000 + 500 * (3 * 32 * 32 + 300) + 2 * patches + 128 * 18 * 2 * 32 * (17 + 32);
-        assert_eq!(needs(Device::Cpu, &|_| ()), fused + of_process);
+        assert_eq!(needs(Device::Cpu, &|_| ()), beside + 128 * on_cpu + of_process);
+        let in_half = needs(Device::Cpu, &|recipe| recipe.precision = Precision::AmpBf16);
+        assert_eq!(in_half, beside + 128 * (on_cpu - (17 + 32) * (2 * 256 + 2 * 64) - 2 * 2 * 192) + of_process);
         let reference = needs(Device::Gpu, &|recipe| recipe.loss = Loss::Reference);
         assert_eq!(reference, fused - 4 * 128 * 128 - 32 * 128 * 32 + 12 * 128 * 128);
         assert_eq!(needs(Device::Gpu, &|recipe| recipe.accum_freq = 4), fused + 4 * n - 96 * activations);
@@ -275,9 +306,10 @@ mod tests {
             "augmentation": "none", "seed": 0}"#;
         let plan: FineTuningPlan = serde_json::from_str(text).expect("a plan");
         let an_image = 17 * (2_052 + 768 + 128) + 12 * 32 * 32;
-        let found = tuning_bytes(&config, &size, Precision::Fp32, &plan);
-        assert_eq!(found, 16 * size.image_parameters + 64 * an_image);
-        assert!(tuning_bytes(&config, &size, Precision::AmpBf16, &plan) < found);
+        let needs = |precision, device| tuning_bytes(&config, &size, precision, device, &plan);
+        assert_eq!(needs(Precision::Fp32, Device::Gpu), 16 * size.image_parameters + 64 * an_image);
+        assert!(needs(Precision::AmpBf16, Device::Gpu) < needs(Precision::Fp32, Device::Gpu));
+        assert!(needs(Precision::Fp32, Device::Cpu) < needs(Precision::Fp32, Device::Gpu));
     }
 
     fn recipe() -> Recipe {

@@ -15,6 +15,10 @@ pub(super) struct Group {
 /// millisecond a block, against rows of width 64 to 192: 3 to 30), not measured.
 const GROUP_ROWS: i64 = 16;
 
+/// Lengths of groups that no pool foretells are multiples of it: a CPU's products of each length are kernels of their
+/// own, which are made once and kept.
+const ROUND_LENGTH: i64 = 8;
+
 /// How many tokens the captions need that batches are drawn from.
 #[derive(Debug, Default, Clone, PartialEq, Eq)]
 pub struct CaptionLengths {
@@ -58,7 +62,8 @@ impl CaptionLengths {
 }
 
 /// Which sequence stands where, by what each needs (at least one token), and the groups: those that are expected, or
-/// where these don't hold the batch, those that take the fewest rows.
+/// where these don't hold the batch, those that take the fewest rows, of lengths that are multiples of [`ROUND_LENGTH`]
+/// or the longest.
 pub(super) fn by_length(needed: &[i64], expected: Option<&CaptionLengths>) -> (Vec<i64>, Vec<Group>) {
     let mut order: Vec<usize> = (0..needed.len()).collect();
     order.sort_by_key(|&index| needed[index]);
@@ -66,7 +71,9 @@ pub(super) fn by_length(needed: &[i64], expected: Option<&CaptionLengths>) -> (V
     let groups = expected.map(|lengths| lengths.groups(needed.len() as i64)).filter(|groups| holds(groups, sorted()));
     let groups = groups.unwrap_or_else(|| {
         let mut steps: Vec<(i64, i64)> = vec![(0, 0)];
-        for (place, tokens) in sorted().enumerate() {
+        let longest = sorted().next_back().unwrap_or_default();
+        let rounded = sorted().map(|tokens| (tokens + ROUND_LENGTH - 1) / ROUND_LENGTH * ROUND_LENGTH);
+        for (place, tokens) in rounded.map(|tokens| tokens.min(longest)).enumerate() {
             match steps.last_mut() {
                 Some(last) if last.0 == tokens => last.1 += 1,
                 _ => steps.push((tokens, place as i64 + 1)),
@@ -143,7 +150,7 @@ mod tests {
         let mut needed = vec![5; 40];
         needed[3] = 77;
         let (order, groups) = by_length(&needed, None);
-        assert_eq!(groups, [Group { sequences: 39, tokens: 5 }, Group { sequences: 1, tokens: 77 }]);
+        assert_eq!(groups, [Group { sequences: 39, tokens: 8 }, Group { sequences: 1, tokens: 77 }]);
         assert_eq!(order[39], 3);
     }
 
@@ -179,7 +186,9 @@ mod tests {
                 let mut from = 0;
                 for until in 1..=count {
                     if until == count || cuts & (1 << (until - 1)) != 0 {
-                        division.push(Group { sequences: (until - from) as i64, tokens: sorted[until - 1] });
+                        let tokens = (sorted[until - 1] as u64).next_multiple_of(ROUND_LENGTH as u64) as i64;
+                        let tokens = tokens.min(sorted[count - 1]);
+                        division.push(Group { sequences: (until - from) as i64, tokens });
                         from = until;
                     }
                 }

@@ -133,15 +133,22 @@ impl TextTower {
         let longest = groups.last().map_or(0, |group| group.tokens);
         let tokens = tokens.constant_pad_nd([0, (longest - tokens.size()[1]).max(0)]);
         let (tokens, ends) = (tokens.index_select(0, &order), ends.index_select(0, &order));
-        let (mut x, mut rows, mut first_row) = (Vec::new(), Vec::new(), 0);
+        let (mut ids, mut rows, mut first_row) = (Vec::new(), Vec::new(), 0);
         let of_groups =
             lengths::split_sequences(&tokens, &groups).into_iter().zip(lengths::split_sequences(&ends, &groups));
         for (group, (tokens, ends)) in groups.iter().zip(of_groups) {
             let &Group { sequences, tokens: length } = group;
-            x.push(self.embedded(&tokens.narrow(1, 0, length)).flatten(0, 1));
+            ids.push(tokens.narrow(1, 0, length).flatten(0, 1));
             rows.push(first_row + Tensor::arange(sequences, (Kind::Int64, Device::Cpu)) * length + &ends);
             first_row += sequences * length;
         }
+        // All at once: a look-up's gradient is as large as the vocabulary.
+        let embedded = Tensor::embedding(&self.token_embedding, &lengths::join(ids), -1, false, false);
+        let with_places = |(group, x): (&Group, Tensor)| {
+            let places = self.positional_embedding.narrow(0, 0, group.tokens);
+            (x.view([group.sequences, group.tokens, -1]) + places).flatten(0, 1)
+        };
+        let x = groups.iter().zip(lengths::split(&embedded, &groups)).map(with_places).collect();
         let pooled = self.through_blocks(lengths::join(x), &groups, &lengths::join(rows), None, Sight::Before);
         // Row i belongs to sequence order[i].
         pooled.index_select(0, &order.argsort(0, false))
@@ -210,21 +217,28 @@ mod tests {
     /// Embeddings and the gradient of a sum of theirs, of captions at their own lengths against one length for all.
     #[test]
     fn what_stands_behind_the_pooled_tokens_changes_nothing() {
+        own_lengths_against_one(Kind::Double, [1e-13, 1e-12]);
+        // Where halves of blocks are one operator each.
+        own_lengths_against_one(Kind::Float, [2e-5, 2e-5]);
+    }
+
+    /// The largest relative differences of embeddings and of gradients may be `most`.
+    fn own_lengths_against_one(kind: Kind, most: [f64; 2]) {
         let (_, json) = protocol::shipped_model("cpu-w32-l2").expect("shipped");
         let config: ModelConfig = serde_json::from_str(json).expect("a model");
-        let model = Clip::of_kinds(&config, Kind::Double, Kind::Double, 3, Device::Cpu);
+        let model = Clip::of_kinds(&config, kind, kind, 3, Device::Cpu);
         let tokens = Tensor::randint_low(1, 4000, [200, 20], (Kind::Int64, Device::Cpu));
         let needed: Vec<i64> = (0..200).map(|index| 1 + (index * index * 7) % (3 + index % 17)).collect();
         let longest = *needed.iter().max().expect("some");
         let tokens = tokens.narrow(1, 0, longest);
         let ends = Tensor::from_slice(&needed) - 1;
-        let weights = (Tensor::arange(200 * 32, (Kind::Double, Device::Cpu)) * 0.7).sin().view([200, 32]);
+        let weights = (Tensor::arange(200 * 32, (kind, Device::Cpu)) * 0.7).sin().view([200, 32]);
         let gradients = |pooled: &Tensor| {
             let towers = ["token_embedding", "positional_embedding", "transformer.", "ln_final"];
             let of_text = |name: &str| towers.iter().any(|tower| name.starts_with(tower));
             let names = model.parameters.list.iter().map(|parameter| &parameter.name);
             let leaves: Vec<_> = names.filter(|name| of_text(name)).map(|name| model.parameters.get(name)).collect();
-            Tensor::run_backward(&[(pooled * &weights).sum(Kind::Double)], &leaves, false, false)
+            Tensor::run_backward(&[(pooled * &weights).sum(kind)], &leaves, false, false)
         };
         // Where terms cancel, their rounding is that of the largest.
         let apart = |a: &Tensor, b: &Tensor| ((a - b).abs().max() / b.abs().max()).double_value(&[]);
@@ -233,9 +247,9 @@ mod tests {
         let pool = needed.iter().map(|&tokens| tokens as usize).chain([20]);
         for expected in [None, Some(CaptionLengths::new(pool)), Some(CaptionLengths::new([1].into_iter()))] {
             let cut = model.text.pooled_by_length(&tokens, &ends, expected.as_ref());
-            assert!(apart(&cut, &whole) < 1e-13, "{expected:?}: {}", apart(&cut, &whole));
+            assert!(apart(&cut, &whole) < most[0], "{expected:?}: {}", apart(&cut, &whole));
             for (a, b) in gradients(&cut).iter().zip(&of_whole) {
-                assert!(apart(a, b) < 1e-12, "{expected:?}: {:?} {}", a.size(), apart(a, b));
+                assert!(apart(a, b) < most[1], "{expected:?}: {:?} {}", a.size(), apart(a, b));
             }
         }
     }
