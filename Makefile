@@ -26,6 +26,10 @@ setup-cuda: ## Fetch the CUDA compiler and CUTLASS (110 MB, into .venv): only fo
 setup-slurm: ## Install Debian's Slurm, MUNGE and PostgreSQL (root), for the tests on a real cluster
 	@scripts/setup-slurm.sh
 
+.PHONY: setup-browser
+setup-browser: ## Install Debian's Chromium (root), for the tests of pages
+	@scripts/setup-browser.sh
+
 .PHONY: build
 build: setup ## Build sweep, its worker and the runners
 	@cargo build $(ALL)

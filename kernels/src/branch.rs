@@ -67,7 +67,8 @@ pub fn attention_branch(
     half: bool,
 ) -> Tensor {
     let Attending { sequences, heads, causal } = attending;
-    let (all, groups) = (layers.pointers(), sequences.len() as i64);
+    let all = layers.pointers();
+    let groups = i64::try_from(sequences.len()).expect("groups that fit memory");
     let (causal, half) = (causal.into(), half.into());
     let pooled = pooled.map_or(ptr::null(), pointer);
     let mut out: TensorPointer = ptr::null_mut();

@@ -1,5 +1,5 @@
-//! Sequences of ever other lengths: generated kernels are kept for ever, so there may be only so many of them. A process
-//! of its own, for its memory.
+//! Sequences of ever other lengths: generated kernels are kept for ever, so there may be only so many of them. A
+//! process of its own, for its memory.
 #![cfg(all(feature = "torch", target_os = "linux"))]
 
 use std::fs;
@@ -35,7 +35,7 @@ fn memory_does_not_grow_with_the_number_of_groupings() {
     let mut state = 7_u64;
     let mut draw = || {
         state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
-        (state >> 33) as i64
+        i64::try_from(state >> 33).expect("31 bits")
     };
     for half in [false, true] {
         (0..100).for_each(|_| step(&mut draw, layers, half));

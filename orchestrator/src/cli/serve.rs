@@ -28,7 +28,7 @@ then open http://localhost:8040/.
 #[command(after_help = EXAMPLES)]
 pub(super) struct Args {
     /// Address to listen on. Any but this machine's own loopback wants a token of those who look.
-    #[arg(long, default_value_t = IpAddr::V4(Ipv4Addr::LOCALHOST), value_name = "ADDRESS")]
+    #[arg(long, default_value_t = IpAddr::V4(Ipv4Addr::LOCALHOST), value_name = "ADDRESS", value_parser = address)]
     listen: IpAddr,
     /// Port; 0 takes a free one.
     #[arg(long, default_value_t = PORT, value_name = "PORT")]
@@ -49,6 +49,13 @@ struct Served<'a> {
     url: &'a str,
     address: SocketAddr,
     token: Option<&'a str>,
+}
+
+fn address(text: &str) -> Result<IpAddr, String> {
+    let port = text.parse::<SocketAddr>().map(|both| format!(": --listen {} --port {}", both.ip(), both.port()));
+    text.parse().map_err(|_| {
+        format!("an IP address is wanted, such as 0.0.0.0; its port is --port's{}", port.unwrap_or_default())
+    })
 }
 
 fn token(text: &str) -> Result<String, String> {

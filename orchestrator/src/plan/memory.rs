@@ -64,9 +64,9 @@ const HOLES_OF_PARTS: f64 = 10.0;
 ///                                                the product
 /// ```
 ///
-/// Attention weights are not kept: they are made again, on CPUs, too. On a CPU there are also the process, the pixels of
-/// the pool as far as they are mapped (the kernel can take those back), and holes in the heap. Not counted: activations
-/// of a ResNet, originals that random crops are cut from, CUDA's context.
+/// Attention weights are not kept: they are made again, on CPUs, too. On a CPU there are also the process, the pixels
+/// of the pool as far as they are mapped (the kernel can take those back), and holes in the heap. Not counted:
+/// activations of a ResNet, originals that random crops are cut from, CUDA's context.
 pub fn memory_bytes(config: &ModelConfig, size: &ModelSize, recipe: &Recipe, pairs: u64, device: Device) -> u64 {
     let vision = &config.vision_cfg;
     let (parameters, batch) = (size.parameters() as f64, recipe.global_batch as f64);
@@ -175,9 +175,27 @@ struct Tower {
     pooled: bool,
     /// Whether a norm stands before the blocks.
     normed: bool,
-    scaled: bool,
-    /// Whether a mask of its own says who sees whom.
-    masked: bool,
+    fused: Fused,
+}
+
+/// Halves of a block that are one operator on a CPU.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Fused {
+    Both,
+    /// A class token of text has a mask of its own, which attention's does not take.
+    Mlp,
+    /// LayerScale stands between.
+    Neither,
+}
+
+impl Fused {
+    fn new(scaled: bool, masked: bool) -> Fused {
+        match (scaled, masked) {
+            (true, _) => Fused::Neither,
+            (false, true) => Fused::Mlp,
+            (false, false) => Fused::Both,
+        }
+    }
 }
 
 impl Tower {
@@ -185,22 +203,25 @@ impl Tower {
     fn kept(&self, precision: Precision, device: Device) -> f64 {
         let bytes = activation_bytes(precision);
         let (width, tokens, hidden) = (self.width as f64, self.tokens as f64, self.hidden as f64);
-        let fused = device == Device::Cpu && !self.scaled && !self.masked;
-        let fused_mlp = device == Device::Cpu && !self.scaled;
-        let (full, pooled) = if fused {
-            (8.0 * width + bytes * (4.0 * width + hidden) + 16.0, 4.0 * width + 2.0 * bytes * width + 8.0)
-        } else if fused_mlp {
-            (28.0 * width + bytes * hidden + 4.0 * self.heads as f64 + 16.0, 24.0 * width)
-        } else {
-            // On a CPU products of bfloat16 round their factors in the cache, and keep nothing of it.
-            let bytes = if device == Device::Cpu { 4.0 } else { bytes };
-            let scaled = if self.scaled { 2.0 * width } else { 0.0 };
-            let between = 6.0 * width + self.sides as f64 * hidden + scaled;
-            (8.0 * width + bytes * between + 4.0 * self.heads as f64, 4.0 * width + 5.0 * bytes * width)
+        let scaled = self.fused == Fused::Neither;
+        let fused = if device == Device::Cpu { self.fused } else { Fused::Neither };
+        let mut one_token = 0.0;
+        let (full, pooled) = match fused {
+            Fused::Both => {
+                one_token = 8.0 * width + bytes * (2.0 * width + hidden) + 16.0;
+                (8.0 * width + bytes * (4.0 * width + hidden) + 16.0, 4.0 * width + 2.0 * bytes * width + 8.0)
+            }
+            Fused::Mlp => (28.0 * width + bytes * hidden + 4.0 * self.heads as f64 + 16.0, 24.0 * width),
+            Fused::Neither => {
+                // On a CPU products of bfloat16 round their factors in the cache, and keep nothing of it.
+                let bytes = if device == Device::Cpu { 4.0 } else { bytes };
+                let between = 6.0 * width + self.sides as f64 * hidden + if scaled { 2.0 * width } else { 0.0 };
+                (8.0 * width + bytes * between + 4.0 * self.heads as f64, 4.0 * width + 5.0 * bytes * width)
+            }
         };
         let last = if self.pooled { pooled } else { full };
         let norm = if self.normed { 4.0 * width } else { 0.0 };
-        let one_token = if fused && self.pooled { 8.0 * width + bytes * (2.0 * width + hidden) + 16.0 } else { 0.0 };
+        let one_token = if self.pooled { one_token } else { 0.0 };
         tokens * (self.layers.saturating_sub(1) as f64 * full + last + norm) + one_token
     }
 }
@@ -217,8 +238,7 @@ fn image_tower(config: &ModelConfig, tokens: u64) -> Tower {
         sides: sides(config),
         pooled: !vision.attentional_pool && vision.pool_type == ImagePool::Tok,
         normed: !vision.no_ln_pre,
-        scaled: vision.ls_init_value.is_some(),
-        masked: false,
+        fused: Fused::new(vision.ls_init_value.is_some(), false),
     }
 }
 
@@ -233,8 +253,7 @@ fn text_tower(config: &ModelConfig) -> Tower {
         sides: sides(config),
         pooled: true,
         normed: false,
-        scaled: text.ls_init_value.is_some(),
-        masked: text.embed_cls,
+        fused: Fused::new(text.ls_init_value.is_some(), text.embed_cls),
     }
 }
 

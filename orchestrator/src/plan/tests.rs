@@ -81,7 +81,7 @@ fn what_does_not_fit_is_refused_with_the_parts_that_would() {
     let said = with(largest - 1, "").expect_err("a byte too many");
     assert_eq!(said.len(), 1, "{said:?}");
     let words =
-        "`cpu-w64-l3` at a global batch of 128 needs 247 MB, this machine has 247 MB; `accum_freq: 2` is the smallest";
+        "`cpu-w64-l3` at a global batch of 128 needs 224 MB, this machine has 224 MB; `accum_freq: 2` is the smallest";
     assert!(said[0].starts_with(words), "{said:?}");
     assert!(with(largest - 1, ", accum_freq: 2").is_ok());
     let said = with(1_000_000, "").expect_err("no machine");

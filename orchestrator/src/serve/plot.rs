@@ -149,7 +149,12 @@ impl Frame {
         if low > high || x_end <= 0.0 {
             return None;
         }
-        let margin = if low < high { 0.0 } else { 0.5 * low.abs().max(1e-9) };
+        // A value that stays the same is in the middle, of its own size, a count of none between -1 and 1.
+        let margin = match (low < high, low == 0.0) {
+            (true, _) => 0.0,
+            (false, true) => 1.0,
+            (false, false) => 0.5 * low.abs(),
+        };
         Some(Frame { left, top, width, height, x_end, y: (low - margin, high + margin) })
     }
 
@@ -180,6 +185,16 @@ mod tests {
         for (low, high) in [(0.0, 1e-9), (-5.0, 1e12), (f64::NAN, 1.0), (0.0, f64::INFINITY)] {
             assert!((1..=8).contains(&ticks(low, high).len()), "{low} {high}");
         }
+    }
+
+    #[test]
+    fn a_value_that_stays_the_same_has_an_axis_of_its_size() {
+        let axis = |value: f64| {
+            let points = [(1.0, value), (2.0, value)];
+            let frame = Frame::of(Curve { points: &points, x_end: 4.0, label: "" }, [0.0, 0.0, 1.0, 1.0]);
+            frame.expect("something to draw").y
+        };
+        assert_eq!([axis(0.0), axis(1e-12), axis(-4.0)], [(-1.0, 1.0), (5e-13, 1.5e-12), (-6.0, -2.0)]);
     }
 
     #[test]

@@ -32,7 +32,7 @@ impl Browser {
                 std::env::var_os("SWEEP_TEST_BROWSER").is_none(),
                 "SWEEP_TEST_BROWSER is set, and there is no Chromium"
             );
-            eprintln!("skipped: no Chromium on this machine (apt-get install chromium)");
+            eprintln!("skipped: no Chromium on this machine (make setup-browser)");
             return None;
         };
         let folder = tempfile::tempdir().expect("a temporary folder");

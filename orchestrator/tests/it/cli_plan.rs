@@ -101,14 +101,14 @@ fn plan_table() {
     pool   val (600 pairs, data/val, digest e395598a394e)
 
      job       model            N    seen   data  unique  epochs  steps  GMACs x seen  train FLOPs   memory
-     ebb74ffa  cpu-w32-l2  191.9k   8,064    500     500    16.1     63       1.221e1     7.125e10  183.2MB
-     35eccb16  cpu-w32-l2  191.9k   8,064  4,000   4,000     2.0     63       1.221e1     7.125e10  195.0MB
-     b0c98493  cpu-w32-l2  191.9k  32,000    500     500    64.0    250       4.847e1     2.827e11  183.2MB
-     b6195f06  cpu-w32-l2  191.9k  32,000  4,000   4,000     8.0    250       4.847e1     2.827e11  195.0MB
-     9ac6bce3  cpu-w64-l3  586.1k   8,064    500     500    16.1     63       6.491e1     3.839e11  247.8MB
-     111d1053  cpu-w64-l3  586.1k   8,064  4,000   4,000     2.0     63       6.491e1     3.839e11  259.6MB
-     2620de34  cpu-w64-l3  586.1k  32,000    500     500    64.0    250       2.576e2     1.523e12  247.8MB
-     f5842db0  cpu-w64-l3  586.1k  32,000  4,000   4,000     8.0    250       2.576e2     1.523e12  259.6MB
+     ebb74ffa  cpu-w32-l2  191.9k   8,064    500     500    16.1     63       1.221e1     7.125e10  188.2MB
+     35eccb16  cpu-w32-l2  191.9k   8,064  4,000   4,000     2.0     63       1.221e1     7.125e10  200.0MB
+     b0c98493  cpu-w32-l2  191.9k  32,000    500     500    64.0    250       4.847e1     2.827e11  188.2MB
+     b6195f06  cpu-w32-l2  191.9k  32,000  4,000   4,000     8.0    250       4.847e1     2.827e11  200.0MB
+     9ac6bce3  cpu-w64-l3  586.1k   8,064    500     500    16.1     63       6.491e1     3.839e11  224.0MB
+     111d1053  cpu-w64-l3  586.1k   8,064  4,000   4,000     2.0     63       6.491e1     3.839e11  235.8MB
+     2620de34  cpu-w64-l3  586.1k  32,000    500     500    64.0    250       2.576e2     1.523e12  224.0MB
+     f5842db0  cpu-w64-l3  586.1k  32,000  4,000   4,000     8.0    250       2.576e2     1.523e12  235.8MB
 
     8 jobs, 160,256 samples seen; C = 7.664e2 GMACs x samples, 4.523e12 training FLOPs, 3.740e11 as 6ND
     time: not known before a first run on this machine has been measured

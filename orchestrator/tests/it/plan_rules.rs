@@ -35,10 +35,10 @@ fn what_rules_come_to() {
     rule   weight_decay = 0.1 * layers / 3
 
      job       model            N    seen   data  unique  epochs  batch          lr  warmup  decay  steps  GMACs x seen  train FLOPs   memory
-     92e4fe96  cpu-w32-l2  191.9k   8,064  2,000   2,000     4.0     96  1.41421e-3     384    0.2     84       1.221e1     7.125e10  180.6MB
-     7f8cb5c9  cpu-w32-l2  191.9k  32,064  2,000   2,000    16.0    192  1.41421e-3     768    0.2    167       4.856e1     2.833e11  203.5MB
-     da2284c5  cpu-w64-l3  586.1k   8,064  2,000   2,000     4.0     96        1e-3     384    0.1     84       6.491e1     3.839e11  230.6MB
-     dfb6aedb  cpu-w64-l3  586.1k  32,064  2,000   2,000    16.0    192        1e-3     768    0.1    167       2.581e2     1.526e12  297.2MB
+     92e4fe96  cpu-w32-l2  191.9k   8,064  2,000   2,000     4.0     96  1.41421e-3     384    0.2     84       1.221e1     7.125e10  188.9MB
+     7f8cb5c9  cpu-w32-l2  191.9k  32,064  2,000   2,000    16.0    192  1.41421e-3     768    0.2    167       4.856e1     2.833e11  202.1MB
+     da2284c5  cpu-w64-l3  586.1k   8,064  2,000   2,000     4.0     96        1e-3     384    0.1     84       6.491e1     3.839e11  217.3MB
+     dfb6aedb  cpu-w64-l3  586.1k  32,064  2,000   2,000    16.0    192        1e-3     768    0.1    167       2.581e2     1.526e12  252.6MB
 
     4 jobs, 80,256 samples seen; C = 3.838e2 GMACs x samples, 2.265e12 training FLOPs, 1.873e11 as 6ND
     time: not known before a first run on this machine has been measured

@@ -54,6 +54,7 @@ const OWNERS: &[(&str, &[&str])] = &[
         &[
             "runners/clip/",
             "kernels/src/backward.rs",
+            "kernels/src/branch.rs",
             "kernels/src/ffi.rs",
             "kernels/src/group.rs",
             "kernels/src/linear.rs",

@@ -198,7 +198,8 @@ impl Block {
     }
 }
 
-/// (B, 1, 1, T) of a group whose first row is `first_row`: true behind the pooled token of each sequence, at `rows` (B).
+/// (B, 1, 1, T) of a group whose first row is `first_row`: true behind the pooled token of each sequence, at `rows`
+/// (B).
 fn behind(rows: &Tensor, first_row: i64, group: Group) -> Tensor {
     let Group { sequences, tokens } = group;
     let places = |n: i64| Tensor::arange(n, (Kind::Int64, rows.device()));

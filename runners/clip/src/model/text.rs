@@ -218,8 +218,9 @@ mod tests {
     #[test]
     fn what_stands_behind_the_pooled_tokens_changes_nothing() {
         own_lengths_against_one(Kind::Double, [1e-13, 1e-12]);
-        // Where halves of blocks are one operator each.
-        own_lengths_against_one(Kind::Float, [2e-5, 2e-5]);
+        // Where halves of blocks are one operator each. Sums over thousands of rows cancel to a hundredth of what
+        // their terms are.
+        own_lengths_against_one(Kind::Float, [2e-5, 5e-4]);
     }
 
     /// The largest relative differences of embeddings and of gradients may be `most`.
