@@ -230,11 +230,14 @@ void backward(const Branch &branch, const BranchWeights &weights, const float *x
         const Factors<P> &from = factors[size_t(c)];
         const int64_t rows = padded_rows(chunks[round + size_t(c)].rows);
         const bool add = round + size_t(c) > 0;
-        for (int64_t block = begin; block < end; ++block) {
-          const int64_t j = block * height, those = std::min(height, W - j);
-          P::accumulate(those, N, rows, depth, from.u.get() + j * from.ld, from.ld, from.dz.get(), in_turned.get() + j * N, add);
-          P::accumulate(those, M, rows, depth, from.dy.get() + j * from.ld, from.ld, from.g.get(), gradients.out_weight + j * M, add);
-        }
+        const auto accumulate = [&](int64_t n, const T *a, const T *b, float *to) {
+          by_columns(n, [&](Columns of) {
+            for (int64_t j = begin * height; j < std::min(W, end * height); j += height)
+              P::accumulate(std::min(height, W - j), n, of, rows, depth, a + j * from.ld, from.ld, b, to + j * n, add);
+          });
+        };
+        accumulate(N, from.u.get(), from.dz.get(), in_turned.get());
+        accumulate(M, from.dy.get(), from.g.get(), gradients.out_weight);
       }
     });
   }

@@ -42,7 +42,7 @@ void weights(int64_t m, int64_t n, int64_t k, const float *dy, const float *x, f
         if (db)
           for (int64_t r = 0; r < cols; ++r) db[j + r] += sum_row(turned.get() + r * TURNED, rows);
         const T *const a = turned_factor<P>(cols, rows, turned.get(), TURNED, left.get());
-        P::accumulate(cols, k, even<T>(rows), CHUNK, a, TURNED, right, dw + j * k, i > 0);
+        P::accumulate(cols, k, Columns{0, k}, even<T>(rows), CHUNK, a, TURNED, right, dw + j * k, i > 0);
       }
     }
   });

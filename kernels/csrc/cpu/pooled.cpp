@@ -189,15 +189,15 @@ void backward(const Branch &branch, const int64_t *pooled, const BranchWeights &
         const Factors<P> &from = factors[size_t(c)];
         const Chunk &chunk = chunks[round + size_t(c)];
         const bool add = round + size_t(c) > 0;
-        for (int64_t block = begin; block < end; ++block) {
-          const int64_t j = block * height, those = std::min(height, W - j);
-          const auto accumulate = [&](int64_t n, int64_t k, const T *a, const T *b, float *to) {
-            P::accumulate(those, n, k, depth, a + j * from.ld, from.ld, b, to + j * n, add);
-          };
-          accumulate(2 * W, padded_rows(chunk.rows), from.u.get(), from.dz.get(), rest_turned.get());
-          accumulate(W, padded_rows(chunk.sequences), from.pooled.get(), from.dq.get(), query_turned.get());
-          accumulate(W, padded_rows(chunk.sequences), from.dy.get(), from.g.get(), gradients.out_weight);
-        }
+        const auto accumulate = [&](int64_t n, int64_t k, const T *a, const T *b, float *to) {
+          by_columns(n, [&](Columns of) {
+            for (int64_t j = begin * height; j < std::min(W, end * height); j += height)
+              P::accumulate(std::min(height, W - j), n, of, k, depth, a + j * from.ld, from.ld, b, to + j * n, add);
+          });
+        };
+        accumulate(2 * W, padded_rows(chunk.rows), from.u.get(), from.dz.get(), rest_turned.get());
+        accumulate(W, padded_rows(chunk.sequences), from.pooled.get(), from.dq.get(), query_turned.get());
+        accumulate(W, padded_rows(chunk.sequences), from.dy.get(), from.g.get(), gradients.out_weight);
       }
     });
   }

@@ -45,8 +45,21 @@ template <typename T> void pack(int64_t k, int64_t n, const float *b, int64_t ld
   }
 }
 
-/* ROWS of C at a time; COLS of B lie together (see Panels); `multiply` is C (m, n) (+)= A (m, k) B of panels; `accumulate` the same
- * with B (k, n) as `lay` lays it, k at most `depth`; `room_for` is what that takes. AS_IT_IS: it lays a row-major float32 B as it is. */
+/* Columns of a matrix; `first` is a multiple of 16. */
+struct Columns {
+  int64_t first, count;
+};
+
+/* Calls body with columns of a right factor of CHUNK rows that stay in the second-level cache, while it goes over C's rows. */
+template <typename F> void by_columns(int64_t n, F body) {
+  for (int64_t first = 0; first < n; first += 768) body(Columns{first, std::min<int64_t>(768, n - first)});
+}
+
+/* oneDNN makes a kernel for each size of a product: rows go by 128, then what whole sixteens are left, then the rest, while a panel is in
+ * the cache.
+ *
+ * ROWS of C at a time; COLS of B lie together (see Panels); `multiply` is C (m, n) (+)= A (m, k) B of panels; `accumulate` the same
+ * of some columns with B (k, n) as `lay` lays it, k at most `depth`; `room_for` is what that takes. AS_IT_IS: it lays a row-major float32 B as it is. */
 template <typename Factor, bool Rounds = false> struct Brgemm {
   using T = Factor;
   static constexpr bool ROUNDS = Rounds, AS_IT_IS = !PAIRS<T> && !Rounds;
@@ -54,7 +67,10 @@ template <typename Factor, bool Rounds = false> struct Brgemm {
 
   static void multiply(int64_t m, int64_t n, int64_t k, const T *a, int64_t lda, const T *panels, float *c, bool add) {
     for (int64_t j = 0; j < n; j += COLS)
-      product(m, std::min(COLS, n - j), k, a, lda, panels + j * k, COLS, c + j, n, add);
+      for (int64_t i = 0, rows; i < m; i += rows) {
+        rows = m - i >= 128 ? 128 : m - i >= LANES ? (m - i) / LANES * LANES : m - i;
+        product(rows, std::min(COLS, n - j), k, a + i * lda, lda, panels + j * k, COLS, c + i * n + j, n, add);
+      }
   }
   static int64_t room_for(int64_t n, int64_t depth) { return even<T>(depth) * n; }
   /* Rows `first` and following of B, from (k, n); `first` is even. */
@@ -62,8 +78,8 @@ template <typename Factor, bool Rounds = false> struct Brgemm {
     pack<T>(k, n, b, ldb, n, to + first * n);
     if (ROUNDS) round_values(to + first * n, k * n);
   }
-  static void accumulate(int64_t m, int64_t n, int64_t k, int64_t, const T *a, int64_t lda, const T *b, float *c, bool add) {
-    brgemm(m, n, k, lda, n, n, add, a, b, c, PAIRS<T>);
+  static void accumulate(int64_t m, int64_t n, Columns of, int64_t k, int64_t, const T *a, int64_t lda, const T *b, float *c, bool add) {
+    brgemm(m, of.count, k, lda, n, n, add, a, b + of.first * (PAIRS<T> ? 2 : 1), c + of.first, PAIRS<T>);
   }
 
 private:
@@ -86,8 +102,9 @@ template <bool Rounds> struct Avx2 {
       if (ROUNDS) round_row(strip, k * STRIP, strip);
     }
   }
-  static void accumulate(int64_t m, int64_t n, int64_t k, int64_t depth, const T *a, int64_t lda, const T *b, float *c, bool add) {
-    avx2_product(m, n, k, a, lda, b, STRIP * depth, c, n, add);
+  static void accumulate(int64_t m, int64_t n, Columns of, int64_t k, int64_t depth, const T *a, int64_t lda, const T *b, float *c,
+                         bool add) {
+    avx2_product(m, of.count, k, a, lda, b + of.first * depth, STRIP * depth, c + of.first, n, add);
   }
 };
 
@@ -165,14 +182,8 @@ template <typename P> struct Panels {
     return panels;
   }
 
-  /* C (m, n) (+)= A B, A as `left_factor` gives it. Rows are taken by 128, then what whole sixteens are left, then the rest: few sizes,
-   * since each has a kernel of its own. */
-  void multiply(int64_t m, const T *a, float *c, bool add) const {
-    for (int64_t i = 0, rows; i < m; i += rows) {
-      rows = m - i >= 128 ? 128 : m - i >= LANES ? (m - i) / LANES * LANES : m - i;
-      P::multiply(rows, n, k, a + i * k, k, values.get(), c + i * n, add);
-    }
-  }
+  /* C (m, n) (+)= A B, A as `left_factor` gives it. */
+  void multiply(int64_t m, const T *a, float *c, bool add) const { P::multiply(m, n, k, a, k, values.get(), c, add); }
 
 private:
   /* Columns that a last panel lacks are zeros: they are multiplied where strips are whole. */

@@ -2,7 +2,7 @@
  * of weights by chunks of stretches, whose order no number of threads changes.
  *
  * oneDNN makes a kernel for each m, n and k that a product is asked for, and ATen keeps it for ever, a thread. So m and k take few
- * values, however many rows there are: see Panels::multiply and `padded_rows`.
+ * values, however many rows there are: see Brgemm::multiply and `padded_rows`.
  */
 #pragma once
 #include "branch.h"
@@ -84,7 +84,7 @@ template <typename P> void left_row(int64_t n, const float *from, typename P::T 
 }
 
 /* Rows of a chunk with those of zeros that follow them. */
-inline int64_t padded_rows(int64_t rows) { return blocks(rows, 32) * 32; }
+inline int64_t padded_rows(int64_t rows) { return blocks(rows, LANES) * LANES; }
 
 /* Most of them, of rows or of sequences, which are no more. */
 inline int64_t most_padded(const std::vector<Chunk> &chunks) {
