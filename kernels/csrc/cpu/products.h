@@ -59,7 +59,8 @@ template <typename F> void by_columns(int64_t n, F body) {
  * the cache.
  *
  * ROWS of C at a time; COLS of B lie together (see Panels); `multiply` is C (m, n) (+)= A (m, k) B of panels; `accumulate` the same
- * of some columns with B (k, n) as `lay` lays it, k at most `depth`; `room_for` is what that takes. AS_IT_IS: it lays a row-major float32 B as it is. */
+ * of some columns with B (k, n) as `lay` lays it, k at most `depth`; `room_for` is what that takes. AS_IT_IS: it lays a row-major float32
+ * B as it is. */
 template <typename Factor, bool Rounds = false> struct Brgemm {
   using T = Factor;
   static constexpr bool ROUNDS = Rounds, AS_IT_IS = !PAIRS<T> && !Rounds;

@@ -36,69 +36,30 @@ Branch restored(AutogradContext *context) {
 void *data_of(const Tensor &x) { return x.defined() ? x.data_ptr() : nullptr; }
 float *stats_of(const Tensor &x) { return static_cast<float *>(data_of(x)); }
 
-/* An empty gradient for each of x, gamma, beta, W1, b1, W2, b2, and those of the weights. */
-variable_list empty_gradients(const variable_list &saved, size_t inputs) {
-  variable_list out(inputs);
-  for (size_t i = 0; i < 7; ++i) out[i] = at::empty_like(saved[i]);
-  return out;
-}
-BranchGradients gradients_of(const variable_list &out) {
-  return {floats_in(out[1]), floats_in(out[2]), floats_in(out[3]), floats_in(out[4]), floats_in(out[5]), floats_in(out[6])};
-}
 variable_list layers_of(const variable_list &saved) { return {saved.begin() + 1, saved.begin() + 7}; }
 
-void no_second_derivative() {
-  TORCH_CHECK(!at::GradMode::is_enabled(), "half a block has no second derivative: call backward without create_graph=True");
-}
-
-struct Rows : torch::autograd::Function<Rows> {
+/* Of all rows, or with `pooled` (S) of those alone. */
+struct Applied : torch::autograd::Function<Applied> {
   static Tensor forward(AutogradContext *context, const Tensor &x, const Tensor &norm_weight, const Tensor &norm_bias,
                         const Tensor &in_weight, const Tensor &in_bias, const Tensor &out_weight, const Tensor &out_bias,
-                        const Branch &branch, bool keeps) {
+                        const Branch &branch, bool keeps, const std::optional<Tensor> &given) {
     variable_list saved{x, norm_weight, norm_bias, in_weight, in_bias, out_weight, out_bias};
-    Tensor y = at::empty_like(x), stats, z, g;
+    const Tensor pooled = given.value_or(Tensor());
+    const bool all = !pooled.defined();
+    const int64_t width = branch.width, rows = x.size(0), rows_out = all ? rows : pooled.size(0);
+    Tensor y = at::empty({rows_out, width}, x.options()), stats, z, q, g;
     if (keeps) {
       const auto type = x.options().dtype(branch.half ? at::kBFloat16 : at::kFloat);
-      stats = at::empty({x.size(0), 2}, x.options());
-      z = at::empty({x.size(0), branch.inner}, type);
-      if (branch.attends()) g = at::empty({x.size(0), branch.outer}, type);
+      stats = at::empty({rows, 2}, x.options());
+      z = at::empty({rows, all ? branch.inner : 2 * width}, type);
+      if (!all) q = at::empty({rows_out, width}, type);
+      if (branch.attends()) g = at::empty({rows_out, branch.outer}, type);
     }
-    branch_forward(branch, weights_of(layers_of(saved)), floats_of(x), floats_in(y), {stats_of(stats), data_of(z), data_of(g)});
-    if (keeps) {
-      saved.insert(saved.end(), {stats, z, g});
-      context->save_for_backward(saved);
-      save(context, branch);
-    }
-    return y;
-  }
-
-  static variable_list backward(AutogradContext *context, variable_list upstream) {
-    no_second_derivative();
-    const variable_list saved = context->get_saved_variables();
-    const Tensor dy = upstream[0].contiguous();
-    variable_list out = empty_gradients(saved, 9);
-    branch_backward(restored(context), weights_of(layers_of(saved)), floats_of(saved[0]), floats_of(dy),
-                    {stats_of(saved[7]), data_of(saved[8]), data_of(saved[9])}, floats_in(out[0]), gradients_of(out));
-    return out;
-  }
-};
-
-struct Pooled : torch::autograd::Function<Pooled> {
-  static Tensor forward(AutogradContext *context, const Tensor &x, const Tensor &norm_weight, const Tensor &norm_bias,
-                        const Tensor &in_weight, const Tensor &in_bias, const Tensor &out_weight, const Tensor &out_bias,
-                        const Branch &branch, bool keeps, const Tensor &pooled) {
-    variable_list saved{x, norm_weight, norm_bias, in_weight, in_bias, out_weight, out_bias};
-    const int64_t width = branch.width, sequences = pooled.size(0);
-    Tensor y = at::empty({sequences, width}, x.options()), stats, z, q, g;
-    if (keeps) {
-      const auto type = x.options().dtype(branch.half ? at::kBFloat16 : at::kFloat);
-      stats = at::empty({x.size(0), 2}, x.options());
-      z = at::empty({x.size(0), 2 * width}, type);
-      q = at::empty({sequences, width}, type);
-      g = at::empty({sequences, width}, type);
-    }
-    pooled_forward(branch, pooled.const_data_ptr<int64_t>(), weights_of(layers_of(saved)), floats_of(x), floats_in(y),
-                   {stats_of(stats), data_of(z), data_of(q), data_of(g)});
+    const BranchWeights weights = weights_of(layers_of(saved));
+    if (all) branch_forward(branch, weights, floats_of(x), floats_in(y), {stats_of(stats), data_of(z), data_of(g)});
+    else
+      pooled_forward(branch, pooled.const_data_ptr<int64_t>(), weights, floats_of(x), floats_in(y),
+                     {stats_of(stats), data_of(z), data_of(q), data_of(g)});
     if (keeps) {
       saved.insert(saved.end(), {stats, z, q, g, pooled});
       context->save_for_backward(saved);
@@ -108,13 +69,21 @@ struct Pooled : torch::autograd::Function<Pooled> {
   }
 
   static variable_list backward(AutogradContext *context, variable_list upstream) {
-    no_second_derivative();
+    TORCH_CHECK(!at::GradMode::is_enabled(), "half a block has no second derivative: call backward without create_graph=True");
     const variable_list saved = context->get_saved_variables();
+    const Tensor &x = saved[0], &stats = saved[7], &z = saved[8], &q = saved[9], &g = saved[10], &pooled = saved[11];
     const Tensor dy = upstream[0].contiguous();
-    variable_list out = empty_gradients(saved, 10);
-    pooled_backward(restored(context), saved[11].const_data_ptr<int64_t>(), weights_of(layers_of(saved)), floats_of(saved[0]),
-                    floats_of(dy), {stats_of(saved[7]), data_of(saved[8]), data_of(saved[9]), data_of(saved[10])}, floats_in(out[0]),
-                    gradients_of(out));
+    const Branch branch = restored(context);
+    const BranchWeights weights = weights_of(layers_of(saved));
+    variable_list out(10); /* as many as forward takes */
+    for (size_t i = 0; i < 7; ++i) out[i] = at::empty_like(saved[i]);
+    const BranchGradients gradients{floats_in(out[1]), floats_in(out[2]), floats_in(out[3]),
+                                    floats_in(out[4]), floats_in(out[5]), floats_in(out[6])};
+    if (!pooled.defined())
+      branch_backward(branch, weights, floats_of(x), floats_of(dy), {stats_of(stats), data_of(z), data_of(g)}, floats_in(out[0]), gradients);
+    else
+      pooled_backward(branch, pooled.const_data_ptr<int64_t>(), weights, floats_of(x), floats_of(dy),
+                      {stats_of(stats), data_of(z), data_of(q), data_of(g)}, floats_in(out[0]), gradients);
     return out;
   }
 };
@@ -137,8 +106,7 @@ Tensor applied(const Tensor &given, const BranchLayers &layers, Branch branch, c
     keeps |= at::GradMode::is_enabled() && each.requires_grad();
     each = each.contiguous();
   }
-  if (!pooled) return Rows::apply(all[0], all[1], all[2], all[3], all[4], all[5], all[6], branch, keeps);
-  return Pooled::apply(all[0], all[1], all[2], all[3], all[4], all[5], all[6], branch, keeps, *pooled);
+  return Applied::apply(all[0], all[1], all[2], all[3], all[4], all[5], all[6], branch, keeps, pooled);
 }
 
 /* What attention is of, for x (R, W). */
