@@ -325,10 +325,7 @@ impl Drop for Launch {
 
 /// Signals the worker of an attempt, found by its arguments.
 pub(super) fn kill_worker(token: &str, signal: Signal) -> bool {
-    let pids = fs::read_dir("/proc")
-        .expect("this is Linux")
-        .filter_map(|entry| entry.ok()?.file_name().to_str()?.parse().ok());
-    let workers = pids.filter(|pid: &i32| {
+    let workers = pids().filter(|pid| {
         let line = fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
         let mut arguments = line.split(|&byte| byte == 0);
         arguments.next().is_some_and(|program| program.ends_with(b"sweep-worker"))
@@ -337,9 +334,26 @@ pub(super) fn kill_worker(token: &str, signal: Signal) -> bool {
     workers.flat_map(|pid| kill(Pid::from_raw(pid), signal)).count() > 0
 }
 
-/// Kills the runner of an attempt.
+/// Kills the runners of a worker until none is left, those that the worker starts meanwhile too, and gives their number.
 pub(super) fn kill_runner(token: &str) -> usize {
     sweep::backend::kill_marked(&format!("SWEEP_ATTEMPT={token}"))
+}
+
+/// Kills the one runner that a worker has now, and not the one that takes its place.
+pub(super) fn kill_present_runner(token: &str) {
+    let marker = format!("SWEEP_ATTEMPT={token}");
+    let is_marked = |pid: &i32| {
+        let block = fs::read(format!("/proc/{pid}/environ")).unwrap_or_default();
+        block.split(|&byte| byte == 0).any(|entry| entry == marker.as_bytes())
+    };
+    let runners: Vec<i32> = pids().filter(is_marked).collect();
+    let [runner] = runners[..] else { panic!("one runner, not {runners:?}") };
+    kill(Pid::from_raw(runner), Signal::SIGKILL).expect("it lives");
+}
+
+fn pids() -> impl Iterator<Item = i32> {
+    let entries = fs::read_dir("/proc").expect("this is Linux");
+    entries.filter_map(|entry| entry.ok()?.file_name().to_str()?.parse().ok())
 }
 
 /// What the ranks of an attempt said, that of rank 0 first in file order.
@@ -351,8 +365,6 @@ pub(super) fn words_of_ranks(bench: &Bench, token: &str) -> String {
 
 /// Processes of an attempt's runner, as `/proc` shows them: rank and id.
 pub(super) fn ranks_of(token: &str) -> Vec<(String, i32)> {
-    let entries = fs::read_dir("/proc").expect("this is Linux");
-    let pids = entries.filter_map(|entry| entry.ok()?.file_name().to_str()?.parse::<i32>().ok());
     let rank = |pid: i32| {
         let block = fs::read(format!("/proc/{pid}/environ")).ok()?;
         let text = String::from_utf8_lossy(&block).into_owned();
@@ -360,7 +372,7 @@ pub(super) fn ranks_of(token: &str) -> Vec<(String, i32)> {
         let rank = value("RANK=").filter(|_| value("SWEEP_ATTEMPT=").as_deref() == Some(token))?;
         Some((rank, pid))
     };
-    let mut found: Vec<_> = pids.filter_map(rank).collect();
+    let mut found: Vec<_> = pids().filter_map(rank).collect();
     found.sort();
     found
 }

@@ -5,7 +5,7 @@ use std::fs;
 
 use nix::sys::signal::Signal;
 
-use super::bench::{Bench, kill_runner, kill_worker, wait_until};
+use super::bench::{Bench, kill_present_runner, kill_runner, kill_worker, wait_until};
 use crate::harness::transcript;
 
 /// Twelve jobs of 20 steps on two slots, a checkpoint every fifth.
@@ -62,7 +62,7 @@ fn a_runner_that_is_killed_between_its_jobs_is_replaced() {
     let bench = Bench::new(SPEC);
     let launch = bench.launch("delay@20");
     let worker = bench.wait_for("SELECT worker FROM attempt WHERE state = 'running' AND worker <> token LIMIT 1");
-    assert_eq!(kill_runner(&worker), 1);
+    kill_present_runner(&worker);
     let output = launch.wait();
     assert!(output.status.success(), "{}\n{}", transcript(&output), bench.story());
     assert_as_with_a_worker_a_job(&bench);
