@@ -1,4 +1,4 @@
-//! Collectives over TCP: std alone, for ranks on CPUs.
+//! Collectives over TCP, for ranks on CPUs.
 //!
 //! Every rank has a connection to every other, and a step of an exchange goes round the ring: rank r sends to r + 1,
 //! r + 2, ... in turn, so that no rank is sent to by all at once. With W ranks, N bytes in the whole and even shares
@@ -33,7 +33,7 @@ use super::{
 };
 use call::{Call, Kind, agree, digest};
 use values::Value;
-use wire::{Deadline, Trouble, WireError, Wires};
+use wire::{Deadline, Fill, Trouble, WireError, Wires};
 
 /// One rank's end of a group that talks over TCP.
 ///
@@ -149,8 +149,8 @@ impl TcpRing {
         let call = Call { kind: Kind::AllGather, element: T::ELEMENT, len: recv.len(), counts: digest(counts) };
         let starts = starts(counts);
         self.collective(call, |wires, deadline| {
-            wires.exchange(&vec![send; counts.len()], counts, deadline, |from, at, values| {
-                recv[starts[from] + at..][..values.len()].copy_from_slice(values);
+            wires.exchange(&vec![send; counts.len()], counts, deadline, |from, at, count, fill| {
+                fill(&mut recv[starts[from] + at..][..count])
             })
         })
     }
@@ -161,7 +161,8 @@ impl TcpRing {
             starts(counts).into_iter().zip(counts).map(|(start, count)| &send[start..start + count]).collect();
         self.collective(call, |wires, deadline| {
             let incoming = vec![recv.len(); counts.len()];
-            wires.exchange(&shares, &incoming, deadline, |from, at, values| fold(recv, from, at, values, T::sum))
+            let mut sums = Sums::new(recv, T::sum);
+            wires.exchange(&shares, &incoming, deadline, |from, at, count, fill| sums.add(from, at, count, fill))
         })
     }
 
@@ -191,13 +192,14 @@ impl TcpRing {
                 })
                 .collect();
             let incoming = vec![own.len(); world];
-            wires.exchange(&shares, &incoming, deadline, |from, at, values| fold(own, from, at, values, &both))?;
+            let mut sums = Sums::new(own, &both);
+            wires.exchange(&shares, &incoming, deadline, |from, at, count, fill| sums.add(from, at, count, fill))?;
 
             let mut shares = vec![&*own; world];
             shares[rank] = &[];
-            wires.exchange(&shares, &counts, deadline, |from, at, values| {
+            wires.exchange(&shares, &counts, deadline, |from, at, count, fill| {
                 let whole = if from < rank { &mut before[starts[from]..] } else { &mut after[starts[from] - past..] };
-                whole[at..][..values.len()].copy_from_slice(values);
+                fill(&mut whole[at..][..count])
             })
         })
     }
@@ -209,12 +211,12 @@ impl TcpRing {
             if rank == root {
                 let mut shares = vec![&*values; world];
                 shares[rank] = &[];
-                return wires.exchange(&shares, &vec![0; world], deadline, |_, _, _| ());
+                return wires.exchange(&shares, &vec![0; world], deadline, |_, _, _, _| Ok(()));
             }
             let mut incoming = vec![0; world];
             incoming[root] = values.len();
-            wires.exchange::<T>(&vec![&[][..]; world], &incoming, deadline, |_, at, piece| {
-                values[at..][..piece.len()].copy_from_slice(piece);
+            wires.exchange::<T>(&vec![&[][..]; world], &incoming, deadline, |_, at, count, fill| {
+                fill(&mut values[at..][..count])
             })
         })
     }
@@ -230,14 +232,31 @@ impl TcpRing {
     }
 }
 
-/// `result` at `at` = `both` of it and rank `from`'s `values`, of which rank 0's come first.
-fn fold<T: Value>(result: &mut [T], from: usize, at: usize, values: &[T], both: impl Fn(T, T) -> T) {
-    let result = &mut result[at..][..values.len()];
-    if from == 0 {
-        return result.copy_from_slice(values);
+/// What the ranks' values add up to, in the ranks' order.
+struct Sums<'a, T, F> {
+    sums: &'a mut [T],
+    both: F,
+    /// A piece that is to be added.
+    piece: Vec<T>,
+}
+
+impl<'a, T: Value, F: Fn(T, T) -> T> Sums<'a, T, F> {
+    fn new(sums: &'a mut [T], both: F) -> Self {
+        Sums { sums, both, piece: Vec::new() }
     }
-    for (so_far, next) in result.iter_mut().zip(values) {
-        *so_far = both(*so_far, *next);
+
+    /// At `at`: `both` of what is there and rank `from`'s `count` values, of which rank 0's come first.
+    fn add(&mut self, from: usize, at: usize, count: usize, fill: Fill<'_, T>) -> Result<(), WireError> {
+        let sums = &mut self.sums[at..][..count];
+        if from == 0 {
+            return fill(sums);
+        }
+        self.piece.resize(count, T::zeroed());
+        fill(&mut self.piece)?;
+        for (so_far, next) in sums.iter_mut().zip(&self.piece) {
+            *so_far = (self.both)(*so_far, *next);
+        }
+        Ok(())
     }
 }
 

@@ -93,9 +93,7 @@ impl Buckets {
 
     /// What of the parameters' buffer is this rank's, in order.
     pub fn pieces(&self) -> Vec<Range<usize>> {
-        let mut pieces: Vec<_> = self.list.iter().map(|bucket| bucket.piece(self.rank)).collect();
-        pieces.sort_by_key(|piece| piece.start);
-        pieces
+        pieces_of(&self.list, self.rank)
     }
 
     /// Sums over ranks, into `own`, what `walk` gives: each bucket as soon as the last part of the batch has given the
@@ -142,20 +140,42 @@ impl Buckets {
         })
     }
 
-    /// Brings every rank's pieces of a buffer that is laid out as the parameters to all.
+    /// Brings every rank's pieces of a buffer that is laid out as the parameters to all. `own` is lost.
     pub fn gather_parameters(&self, comm: &dyn Comm, flat: &Tensor) -> Result<(), CommError> {
-        self.gather(comm, |bucket| stretch(flat, &bucket.piece(self.rank)).copy(), flat)
+        copy_pieces(&self.own, flat, self.pieces(), |mut packed, piece| packed.copy_(&piece));
+        self.gather_pieces(comm, &self.own, flat)
     }
 
     /// The whole of what each rank has its pieces of, laid out as `own`.
     pub fn gather_pieces(&self, comm: &dyn Comm, pieces: &Tensor, flat: &Tensor) -> Result<(), CommError> {
-        self.gather(comm, |bucket| stretch(pieces, &bucket.own), flat)
+        let of_ranks = || (0..comm.world()).map(|rank| pieces_of(&self.list, rank));
+        let counts: Vec<usize> = of_ranks().map(|pieces| pieces.iter().map(ExactSizeIterator::len).sum()).collect();
+        let mut packed = flat.empty_like();
+        comm.all_gather(buffer(pieces), buffer_mut(&mut packed), &counts)?;
+        copy_pieces(&packed, flat, of_ranks().flatten(), |packed, mut piece| piece.copy_(&packed));
+        Ok(())
     }
+}
 
-    fn gather(&self, comm: &dyn Comm, piece: impl Fn(&Bucket) -> Tensor, flat: &Tensor) -> Result<(), CommError> {
-        self.list.iter().try_for_each(|bucket| {
-            comm.all_gather(buffer(&piece(bucket)), buffer_mut(&mut stretch(flat, &bucket.range)), &bucket.counts)
-        })
+/// What of the parameters' buffer is a rank's, in order.
+fn pieces_of(list: &[Bucket], rank: usize) -> Vec<Range<usize>> {
+    let mut pieces: Vec<_> = list.iter().map(|bucket| bucket.piece(rank)).collect();
+    pieces.sort_by_key(|piece| piece.start);
+    pieces
+}
+
+/// Calls `copy` for pieces of `flat` and where they lie in `packed`, one after another.
+fn copy_pieces(
+    packed: &Tensor,
+    flat: &Tensor,
+    pieces: impl IntoIterator<Item = Range<usize>>,
+    copy: impl Fn(Tensor, Tensor),
+) {
+    let mut end = 0;
+    for piece in pieces {
+        let place = end..end + piece.len();
+        end = place.end;
+        tch::no_grad(|| copy(stretch(packed, &place), stretch(flat, &piece)));
     }
 }
 

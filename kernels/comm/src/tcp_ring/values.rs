@@ -1,14 +1,14 @@
-//! Values on the wire (little-endian) and how two become one.
+//! Values, which go over the wire as they lie in memory, and how two become one.
+
+use bytemuck::Pod;
 
 use crate::Element;
 
+const _: () = assert!(cfg!(target_endian = "little"), "values are little-endian on the wire");
+
 /// What a `TcpRing` moves.
-pub(super) trait Value: Copy + Send + Sync {
+pub(super) trait Value: Pod + Send + Sync {
     const ELEMENT: Element;
-    /// `bytes` = `values`.
-    fn encode(values: &[Self], bytes: &mut Vec<u8>);
-    /// `values` = `bytes`, whole values.
-    fn decode(bytes: &[u8], values: &mut Vec<Self>);
     fn sum(self, next: Self) -> Self;
     /// The larger, a NaN before all, `self` when they are equal.
     fn max(self, next: Self) -> Self;
@@ -18,19 +18,6 @@ macro_rules! values {
     ($($value:ident $element:ident $sum:expr, $is_nan:expr);*) => {$(
         impl Value for $value {
             const ELEMENT: Element = Element::$element;
-
-            fn encode(values: &[Self], bytes: &mut Vec<u8>) {
-                bytes.resize(size_of_val(values), 0);
-                for (to, value) in bytes.chunks_exact_mut(size_of::<Self>()).zip(values) {
-                    to.copy_from_slice(&value.to_le_bytes());
-                }
-            }
-
-            fn decode(bytes: &[u8], values: &mut Vec<Self>) {
-                values.clear();
-                let (whole, _) = bytes.as_chunks();
-                values.extend(whole.iter().map(|bytes| Self::from_le_bytes(*bytes)));
-            }
 
             fn sum(self, next: Self) -> Self {
                 $sum(self, next)
@@ -61,15 +48,5 @@ mod tests {
         assert!(Value::max(-0.0_f64, 0.0).is_sign_negative() && Value::max(0.0_f64, -0.0).is_sign_positive());
         assert_eq!(Value::max(-3_i64, 2), 2);
         assert_eq!(Value::sum(i64::MAX, 1), i64::MIN);
-    }
-
-    #[test]
-    fn values_come_back_bit_by_bit() {
-        let values = [0.0_f32, -0.0, f32::from_bits(0x7fc0_1234), f32::MIN_POSITIVE / 2.0];
-        let (mut bytes, mut back) = (Vec::new(), Vec::new());
-        f32::encode(&values, &mut bytes);
-        assert_eq!(&bytes[8..12], [0x34, 0x12, 0xc0, 0x7f]);
-        f32::decode(&bytes, &mut back);
-        assert_eq!(values.map(f32::to_bits).to_vec(), back.iter().map(|v| v.to_bits()).collect::<Vec<_>>());
     }
 }

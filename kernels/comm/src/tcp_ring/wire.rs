@@ -79,6 +79,9 @@ fn retry(error: &std::io::Error) -> Result<(), Trouble> {
     }
 }
 
+/// Puts the values of a piece where they are wanted: as many as the piece has.
+pub(super) type Fill<'a, T> = &'a mut dyn FnMut(&mut [T]) -> Result<(), WireError>;
+
 /// A connection to every other rank.
 #[derive(Debug)]
 pub(super) struct Wires {
@@ -124,8 +127,9 @@ impl Wires {
         }
     }
 
-    /// Sends `outgoing[r]` to rank r while `incoming[r]` values come from it. `take(r, at, values)` is given what
-    /// comes, `at` values after the start: for each piece in rank order, this rank's own `outgoing` in its turn.
+    /// Sends `outgoing[r]` to rank r while `incoming[r]` values come from it. `take(r, at, count, fill)` is called for
+    /// each piece in rank order, this rank's own `outgoing` in its turn: `fill` puts the `count` values, `at` values
+    /// after the start, where `take` wants them.
     ///
     /// Sender and receiver are two threads, unless little is sent. They cannot block each other for good, however
     /// small the buffers in between: every rank receives piece by piece and in rank order, so of all pieces on their
@@ -135,7 +139,7 @@ impl Wires {
         outgoing: &[&[T]],
         incoming: &[usize],
         deadline: Deadline,
-        take: impl FnMut(usize, usize, &[T]),
+        take: impl FnMut(usize, usize, usize, Fill<'_, T>) -> Result<(), WireError>,
     ) -> Result<(), WireError> {
         let most = self.peers().map(|peer| size_of_val(outgoing[peer])).max().unwrap_or(0);
         if most <= SMALL_BYTES {
@@ -163,18 +167,10 @@ impl Wires {
     fn send<T: Value>(&self, outgoing: &[&[T]], deadline: Deadline) -> Result<(), WireError> {
         let step = PIECE_BYTES / size_of::<T>();
         let longest = self.peers().map(|peer| outgoing[peer].len()).max().unwrap_or(0);
-        let mut bytes = Vec::new();
         for at in (0..longest).step_by(step) {
-            let mut encoded: &[T] = &[];
             for peer in self.peers() {
-                let Some(piece) = outgoing[peer].get(at..).filter(|rest| !rest.is_empty()) else { continue };
-                let piece = &piece[..step.min(piece.len())];
-                // A gather sends all ranks the same.
-                if !std::ptr::eq(piece, encoded) {
-                    T::encode(piece, &mut bytes);
-                    encoded = piece;
-                }
-                self.write(peer, &bytes, deadline)?;
+                let Some(rest) = outgoing[peer].get(at..).filter(|rest| !rest.is_empty()) else { continue };
+                self.write(peer, bytemuck::cast_slice(&rest[..step.min(rest.len())]), deadline)?;
             }
         }
         Ok(())
@@ -185,26 +181,24 @@ impl Wires {
         own: &[T],
         incoming: &[usize],
         deadline: Deadline,
-        mut take: impl FnMut(usize, usize, &[T]),
+        mut take: impl FnMut(usize, usize, usize, Fill<'_, T>) -> Result<(), WireError>,
     ) -> Result<(), WireError> {
         let step = PIECE_BYTES / size_of::<T>();
         let len = |rank: usize| if rank == self.rank { own.len() } else { incoming[rank] };
         let longest = (0..self.world()).map(len).max().unwrap_or(0);
-        let (mut bytes, mut values) = (Vec::new(), Vec::new());
         for at in (0..longest).step_by(step) {
             for rank in 0..self.world() {
                 let count = len(rank).saturating_sub(at).min(step);
                 if count == 0 {
                     continue;
                 }
-                if rank == self.rank {
-                    take(rank, at, &own[at..at + count]);
-                    continue;
-                }
-                bytes.resize(count * size_of::<T>(), 0);
-                self.read(rank, &mut bytes, deadline)?;
-                T::decode(&bytes, &mut values);
-                take(rank, at, &values);
+                take(rank, at, count, &mut |place| {
+                    if rank == self.rank {
+                        place.copy_from_slice(&own[at..at + count]);
+                        return Ok(());
+                    }
+                    self.read(rank, bytemuck::cast_slice_mut(place), deadline)
+                })?;
             }
         }
         Ok(())
