@@ -2,7 +2,7 @@
 
 use std::ops::Range;
 use std::sync::Arc;
-use std::sync::mpsc::{Receiver, sync_channel};
+use std::sync::mpsc::{Receiver, Sender, channel, sync_channel};
 
 use pool::Crop;
 use protocol::{Augmentation, VisionConfig};
@@ -123,29 +123,51 @@ pub struct Source<D> {
     pub threads: usize,
 }
 
+/// Batches of a [`Source`], in their order.
+pub struct Batches {
+    assembled: Receiver<Result<Batch, pool::Error>>,
+    free: Sender<Vec<f32>>,
+}
+
+impl Batches {
+    /// The next; `None` if there is none or the thread that assembles them is gone.
+    pub fn next(&self) -> Option<Result<Batch, pool::Error>> {
+        self.assembled.recv().ok()
+    }
+
+    /// Gives the memory of a batch for one to come: a block of hundreds of megabytes goes back to the kernel when it is
+    /// freed, which clears each page anew.
+    pub fn reuse(&self, batch: Batch) {
+        // Nobody assembles after the last batch.
+        let _ = self.free.send(batch.patches);
+    }
+}
+
 impl<D: Images + 'static> Source<D> {
     /// Batches, or this rank's share of each, from sample position `from` to `to`, both multiples of the batch.
-    pub fn stream(self: &Arc<Self>, from: u64, to: u64) -> Receiver<Result<Batch, pool::Error>> {
-        let (sender, receiver) = sync_channel(1);
+    pub fn stream(self: &Arc<Self>, from: u64, to: u64) -> Batches {
+        let (sender, assembled) = sync_channel(1);
+        let (free, freed) = channel();
         let source = Arc::clone(self);
         std::thread::spawn(move || {
             let mut order = Order::new(source.seed, source.captions.len() as u64);
             let workers = rayon::ThreadPoolBuilder::new().num_threads(source.threads.max(1)).build();
             let workers = workers.expect("threads for the data");
             for start in (from..to).step_by(source.global_batch as usize) {
-                if sender.send(workers.install(|| source.assemble(&mut order, start))).is_err() {
+                let memory = freed.try_recv().unwrap_or_default();
+                if sender.send(workers.install(|| source.assemble(&mut order, start, memory))).is_err() {
                     return; // Training stopped early.
                 }
             }
         });
-        receiver
+        Batches { assembled, free }
     }
 
-    fn assemble(&self, order: &mut Order, start: u64) -> Result<Batch, pool::Error> {
+    fn assemble(&self, order: &mut Order, start: u64, mut patches: Vec<f32>) -> Result<Batch, pool::Error> {
         let start = start + self.share.start;
         let size = self.share.end - self.share.start;
         let indices = order.batch(start, size);
-        let patches = augmented(&*self.images, &self.patches, self.augmentation, self.seed, start, &indices)?;
+        augmented(&*self.images, &self.patches, self.augmentation, (self.seed, start), &indices, &mut patches)?;
         let (tokens, ends) = self.captions.gather(indices.iter().copied());
         let positions = start..start + size;
         let kept = positions.flat_map(|position| self.dropout.rows(self.seed, position)).collect();
@@ -153,16 +175,17 @@ impl<D: Images + 'static> Source<D> {
     }
 }
 
-/// Images that are seen after `start` others, each changed as seed and position say: (B, T, 3 p^2).
+/// Images that are seen after `start` others, each changed as `seed` and position say, into `out`, which is empty or has
+/// others: (B, T, 3 p^2), row 0 of each image zero.
 pub fn augmented(
     images: &impl Images,
     patches: &Patches,
     augmentation: Augmentation,
-    seed: u64,
-    start: u64,
+    (seed, start): (u64, u64),
     indices: &[usize],
-) -> Result<Vec<f32>, pool::Error> {
-    let mut out = vec![0.0; indices.len() * patches.len()];
+    out: &mut Vec<f32>,
+) -> Result<(), pool::Error> {
+    out.resize(indices.len() * patches.len(), 0.0);
     out.par_chunks_mut(patches.len()).zip(indices).enumerate().try_for_each_init(
         || vec![0; patches.image_bytes()],
         |pixels, (at, (row, index))| {
@@ -175,10 +198,9 @@ pub fn augmented(
                 images.read(*index, pixels)?;
             }
             patches.write(pixels, augment::draw(augmentation, patches.side(), &mut draws), row);
-            Ok::<_, pool::Error>(())
+            Ok(())
         },
-    )?;
-    Ok(out)
+    )
 }
 
 /// Images as they are, for evaluation: (B, T, 3 p^2).

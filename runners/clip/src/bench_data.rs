@@ -44,13 +44,15 @@ pub fn bench(options: &BenchDataOptions, out: &mut impl Write) -> anyhow::Result
     let open = OpenOptions { image_size, keep: Keep::Original, cache_bytes, ..OpenOptions::default() };
     let data = Dataset::open(&options.pool, &open)?;
     let side = image_size as usize;
-    let patches = Patches::new(side, side, &Preprocess::default());
+    let patch = if side.is_multiple_of(16) { 16 } else { side };
+    let patches = Patches::new(side, patch, &Preprocess::default());
     let mut order = Order::new(0, data.len() as u64);
     let workers = rayon::ThreadPoolBuilder::new().num_threads(options.threads.max(1)).build()?;
+    let mut images = Vec::new();
     let mut make = |start: u64| {
         let indices = order.batch(start, batch);
         let augmentation = Augmentation::RandomResizedCrop;
-        workers.install(|| batches::augmented(&data, &patches, augmentation, 0, start, &indices)).map(drop)
+        workers.install(|| batches::augmented(&data, &patches, augmentation, (0, start), &indices, &mut images))
     };
     make(0)?;
     let (started, processor) = (Instant::now(), device::processor_secs());

@@ -7,14 +7,13 @@ mod rollback;
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::mpsc::Receiver;
 use std::time::{Duration, Instant};
 
 use protocol::{Event, FailureKind, Job, exit};
 use tch::{Kind, Tensor};
 
 use crate::augment::Patches;
-use crate::batches::{Batch, PatchDropout, Source};
+use crate::batches::{Batch, Batches, PatchDropout, Source};
 use crate::checkpoint::{Folder, Position};
 use crate::device;
 use crate::evaluate::HeldOut;
@@ -197,8 +196,6 @@ fn emit(event: &Event) -> Result<(), RunError> {
     report::event(event).map_err(RunError::Report)
 }
 
-type Batches = Receiver<Result<Batch, pool::Error>>;
-
 /// A training under way.
 struct Training<'a> {
     job: &'a Job,
@@ -256,7 +253,7 @@ impl Training<'_> {
             // What leads back is seen at the same steps in any run, and told later anyway.
             let reporting = scheduled || (self.rollback.is_none() && reported.elapsed() >= REPORT_INTERVAL);
             let asked = Instant::now();
-            let batch = self.batches.recv().map_err(|_| RunError::DataThread)??;
+            let batch = self.batches.next().ok_or(RunError::DataThread)??;
             data_wait += asked.elapsed();
             let (grad_norm, stopping) = self.step(batch, lr, reporting, stop)?;
             let (saving, evaluating) = (self.checkpoint_is_due(), self.evaluation_is_due());
@@ -317,7 +314,7 @@ impl Training<'_> {
         let (model, recipe) = (&mut self.model, &self.job.spec.recipe);
         let options = StepOptions::new(recipe, model.device());
         let inputs = model.inputs(&batch);
-        drop(batch); // A copy less while activations are kept.
+        self.batches.reuse(batch);
         let threads = self.job.resources.threads;
         let (loss, grad_norm, stopping) = if let Some(ranks) = &mut self.ranks {
             let loss = ranks.gradients(model, &inputs, options)?;

@@ -46,7 +46,7 @@ pub(crate) fn decode(bytes: &[u8], alpha: Alpha) -> Result<RgbImage, String> {
 fn whole_jpeg(bytes: &[u8]) -> bool {
     let mut at = 2;
     // Between segments lie coded pixels, in which FF 00 stands for FF, and restart marks.
-    while let Some(found) = bytes.get(at..).and_then(|rest| rest.iter().position(|&byte| byte == 0xff)) {
+    while let Some(found) = bytes.get(at..).and_then(|rest| memchr::memchr(0xff, rest)) {
         at += found + 1;
         match bytes.get(at) {
             Some(0xd9) => return true,

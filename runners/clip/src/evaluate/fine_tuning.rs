@@ -163,7 +163,9 @@ pub(super) fn train(
         let start = step * plan.batch_size;
         let chosen = order.batch(start, plan.batch_size).into_iter().map(|at| training.labels[at]);
         let (images, labels): (Vec<usize>, Vec<i64>) = chosen.map(|(image, label)| (image, i64::from(label))).unzip();
-        let patches = augmented(training.data, training.patches, plan.augmentation, plan.seed, start, &images)?;
+        let mut patches = Vec::new();
+        let drawn = (plan.seed, start);
+        augmented(training.data, training.patches, plan.augmentation, drawn, &images, &mut patches)?;
         Ok::<_, pool::Error>((patches, labels))
     };
     // One batch is assembled while another is trained on.
