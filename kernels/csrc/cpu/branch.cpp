@@ -77,13 +77,24 @@ void forward(const Branch &branch, const BranchWeights &weights, const float *x,
  * products; sums over rows of what is gamma's, beta's, b2's (W each) and b1's (N). */
 template <typename P> struct Factors {
   using T = typename P::T;
-  int64_t ld;
+  int64_t W, N, M, depth, ld;
   std::unique_ptr<T[]> u, dy, g, dz;
   std::unique_ptr<float[]> sums;
 
   Factors(const Branch &branch, int64_t depth)
-      : ld(depth + LANES), u(room<T>(branch.width * ld)), dy(room<T>(branch.width * ld)), g(room<T>(P::room_for(branch.outer, depth))),
-        dz(room<T>(P::room_for(branch.inner, depth))), sums(room<float>(3 * branch.width + branch.inner)) {}
+      : W(branch.width), N(branch.inner), M(branch.outer), depth(depth), ld(depth + LANES), u(room<T>(W * ld)), dy(room<T>(W * ld)),
+        g(room<T>(P::room_for(M, depth))), dz(room<T>(P::room_for(N, depth))), sums(room<float>(3 * W + N)) {}
+
+  void clear() { std::fill_n(sums.get(), 3 * W + N, 0.0f); }
+  void pad(const Chunk &chunk) {
+    for (T *each : {u.get(), dy.get()}) pad_left<P>(W, chunk.rows, each, ld);
+    pad_right<P>(chunk.rows, N, dz.get(), depth), pad_right<P>(chunk.rows, M, g.get(), depth);
+  }
+  void add_sums(const BranchGradients &to) const {
+    const float *const from = sums.get();
+    add_row(W, from, to.norm_weight), add_row(W, from + W, to.norm_bias);
+    add_row(W, from + 2 * W, to.out_bias), add_row(N, from + 3 * W, to.in_bias);
+  }
 };
 
 /* The way back of one thread's chunks. */
@@ -206,41 +217,12 @@ void backward(const Branch &branch, const BranchWeights &weights, const float *x
   std::fill_n(gradients.norm_weight, W, 0.0f), std::fill_n(gradients.norm_bias, W, 0.0f);
   std::fill_n(gradients.in_bias, N, 0.0f), std::fill_n(gradients.out_bias, W, 0.0f);
 
-  for (size_t round = 0; round < chunks.size(); round += factors.size()) {
-    const int64_t together = int64_t(std::min(factors.size(), chunks.size() - round));
-    in_parts(together, [&](int64_t, int64_t begin, int64_t end) {
-      Backward<P> back{branch, weights, x, dy, kept, dx, out, in, depth, most};
-      for (int64_t c = begin; c < end; ++c) {
-        Factors<P> &to = factors[size_t(c)];
-        std::fill_n(to.sums.get(), 3 * W + N, 0.0f);
-        const Chunk &chunk = chunks[round + size_t(c)];
-        for (size_t i = chunk.begin; i < chunk.end; ++i) back(all[i], to);
-        pad_left<P>(W, chunk.rows, to.u.get(), to.ld), pad_left<P>(W, chunk.rows, to.dy.get(), to.ld);
-        pad_right<P>(chunk.rows, N, to.dz.get(), depth), pad_right<P>(chunk.rows, M, to.g.get(), depth);
-      }
-    });
-    for (int64_t c = 0; c < together; ++c) {
-      const float *const sums = factors[size_t(c)].sums.get();
-      add_row(W, sums, gradients.norm_weight), add_row(W, sums + W, gradients.norm_bias);
-      add_row(W, sums + 2 * W, gradients.out_bias), add_row(N, sums + 3 * W, gradients.in_bias);
-    }
-    const int64_t height = shared_height(W);
-    in_parts(blocks(W, height), [&](int64_t, int64_t begin, int64_t end) {
-      for (int64_t c = 0; c < together; ++c) {
-        const Factors<P> &from = factors[size_t(c)];
-        const int64_t rows = padded_rows(chunks[round + size_t(c)].rows);
-        const bool add = round + size_t(c) > 0;
-        const auto accumulate = [&](int64_t n, const T *a, const T *b, float *to) {
-          by_columns(n, [&](Columns of) {
-            for (int64_t j = begin * height; j < std::min(W, end * height); j += height)
-              P::accumulate(std::min(height, W - j), n, of, rows, depth, a + j * from.ld, from.ld, b, to + j * n, add);
-          });
-        };
-        accumulate(N, from.u.get(), from.dz.get(), in_turned.get());
-        accumulate(M, from.dy.get(), from.g.get(), gradients.out_weight);
-      }
-    });
-  }
+  const auto back = [&] { return Backward<P>{branch, weights, x, dy, kept, dx, out, in, depth, most}; };
+  in_rounds(all, chunks, factors, W, gradients, back, [&](const Chunk &chunk, const Factors<P> &from, Share share, bool add) {
+    const int64_t rows = padded_rows(chunk.rows);
+    accumulate<P>(share, N, rows, depth, from.u.get(), from.ld, from.dz.get(), in_turned.get(), add);
+    accumulate<P>(share, M, rows, depth, from.dy.get(), from.ld, from.g.get(), gradients.out_weight, add);
+  });
   turn(W, N, in_turned.get(), gradients.in_weight);
 }
 

@@ -91,13 +91,89 @@ void forward(const Branch &branch, const int64_t *pooled, const BranchWeights &w
  * (rows, 2 W), dq and g (sequences, W); sums over rows of what is gamma's, beta's, b2's (W each) and b1's (3 W). */
 template <typename P> struct Factors {
   using T = typename P::T;
-  int64_t ld;
+  int64_t W, depth, ld;
   std::unique_ptr<T[]> u, pooled, dy, dz, dq, g;
   std::unique_ptr<float[]> sums;
 
   Factors(int64_t W, int64_t depth)
-      : ld(depth + LANES), u(room<T>(W * ld)), pooled(room<T>(W * ld)), dy(room<T>(W * ld)), dz(room<T>(P::room_for(2 * W, depth))),
-        dq(room<T>(P::room_for(W, depth))), g(room<T>(P::room_for(W, depth))), sums(room<float>(6 * W)) {}
+      : W(W), depth(depth), ld(depth + LANES), u(room<T>(W * ld)), pooled(room<T>(W * ld)), dy(room<T>(W * ld)),
+        dz(room<T>(P::room_for(2 * W, depth))), dq(room<T>(P::room_for(W, depth))), g(room<T>(P::room_for(W, depth))),
+        sums(room<float>(6 * W)) {}
+
+  void clear() { std::fill_n(sums.get(), 6 * W, 0.0f); }
+  void pad(const Chunk &chunk) {
+    pad_left<P>(W, chunk.rows, u.get(), ld), pad_right<P>(chunk.rows, 2 * W, dz.get(), depth);
+    for (T *each : {pooled.get(), dy.get()}) pad_left<P>(W, chunk.sequences, each, ld);
+    for (T *each : {dq.get(), g.get()}) pad_right<P>(chunk.sequences, W, each, depth);
+  }
+  void add_sums(const BranchGradients &to) const {
+    const float *const from = sums.get();
+    add_row(W, from, to.norm_weight), add_row(W, from + W, to.norm_bias);
+    add_row(W, from + 2 * W, to.out_bias), add_row(3 * W, from + 3 * W, to.in_bias);
+  }
+};
+
+/* The way back of one thread's chunks. */
+template <typename P> struct Backward {
+  using T = typename P::T;
+  const Branch &branch;
+  const int64_t *pooled;
+  const BranchWeights &weights;
+  const float *x, *dy;
+  const KeptPooled &kept;
+  float *dx;
+  const Panels<P> &out, &query, &rest;
+  int64_t depth, most;
+
+  const int64_t W = branch.width;
+  const KeptRows kept_z{branch.half, kept.z, 2 * W}, kept_q{branch.half, kept.q, W}, kept_g{branch.half, kept.g, W};
+  std::unique_ptr<float[]> u = room<float>(most * W), own = room<float>(most * W), down = room<float>(most * W), dq = room<float>(most * W),
+                           dz = room<float>(most * 2 * W), z_room = room<float>(most * 2 * W), q_room = room<float>(most * W),
+                           turned = room<float>(W * (depth + LANES));
+  std::unique_ptr<T[]> factor = room<T>(most * even<T>(2 * W));
+  const Heads heads{branch};
+  const std::vector<float> zeros = std::vector<float>(size_t(W), 0.0f);
+
+  void operator()(const Stretch &stretch, Factors<P> &to) {
+    float *const of_gamma = to.sums.get(), *const of_beta = of_gamma + W, *const of_dy = of_beta + W, *const of_dz = of_dy + W;
+    const int64_t rows = stretch.rows, first = stretch.first, sequences = stretch.sequences;
+    const auto stats = [&](int64_t row) { return kept.stats + row * 2; };
+    const float *const upstream = dy + stretch.sequence * W;
+    for (int64_t s = 0; s < sequences; ++s) add_row(W, upstream + s * W, of_dy);
+    out.multiply(sequences, left_factor<P>(sequences, W, upstream, factor.get()), down.get(), false);
+    lay_turned<P>(sequences, W, upstream, turned.get(), to.dy.get() + stretch.laid_sequences, to.ld);
+    const float *const z = kept_z.read(first, rows, z_room.get()), *const q = kept_q.read(stretch.sequence, sequences, q_room.get());
+    each_sequence(branch, stretch, pooled, [&](int64_t s, int64_t, int64_t sees) {
+      const int64_t from = s * stretch.tokens * 2 * W;
+      float *const d_keys = dz.get() + from;
+      attend_row_backward(sees, heads.count, heads.width, heads.factor, q + s * W, z + from, z + from + W, 2 * W, down.get() + s * W,
+                          heads.weights.get(), heads.slopes.get(), heads.ld, dq.get() + s * W, d_keys, d_keys + W);
+      std::fill_n(d_keys + sees * 2 * W, (stretch.tokens - sees) * 2 * W, 0.0f);
+      add_row(W, dq.get() + s * W, of_dz);
+    });
+    for (int64_t r = 0; r < rows; ++r) add_row(2 * W, dz.get() + r * 2 * W, of_dz + W);
+    P::lay(sequences, W, kept_g.read(stretch.sequence, sequences, q_room.get()), W, stretch.laid_sequences, depth, to.g.get());
+    P::lay(sequences, W, dq.get(), W, stretch.laid_sequences, depth, to.dq.get());
+    P::lay(rows, 2 * W, dz.get(), 2 * W, stretch.laid, depth, to.dz.get());
+    for (int64_t r = first; r < first + rows; ++r)
+      norm_row_again(W, x + r * W, weights.norm_weight, weights.norm_bias, stats(r), u.get() + (r - first) * W);
+    each_sequence(branch, stretch, pooled,
+                  [&](int64_t s, int64_t at, int64_t) { std::copy_n(u.get() + (at - first) * W, W, own.get() + s * W); });
+    lay_turned<P>(rows, W, u.get(), turned.get(), to.u.get() + stretch.laid, to.ld);
+    lay_turned<P>(sequences, W, own.get(), turned.get(), to.pooled.get() + stretch.laid_sequences, to.ld);
+    /* dL/du in u's place. */
+    rest.multiply(rows, left_factor<P>(rows, 2 * W, dz.get(), factor.get()), u.get(), false);
+    query.multiply(sequences, left_factor<P>(sequences, W, dq.get(), factor.get()), own.get(), false);
+    each_sequence(branch, stretch, pooled,
+                  [&](int64_t s, int64_t at, int64_t) { add_row(W, own.get() + s * W, u.get() + (at - first) * W); });
+    int64_t next = 0; /* rows of x come as their sequences do */
+    for (int64_t r = first; r < first + rows; ++r) {
+      const bool through = next < sequences && pooled[stretch.sequence + next] == r;
+      norm_row_backward(W, x + r * W, weights.norm_weight, stats(r), u.get() + (r - first) * W,
+                        through ? upstream + next * W : zeros.data(), dx + r * W, of_gamma, of_beta);
+      next += through;
+    }
+  }
 };
 
 template <typename P>
@@ -107,9 +183,7 @@ void backward(const Branch &branch, const int64_t *pooled, const BranchWeights &
   const int64_t W = branch.width;
   std::vector<Stretch> all = stretches_of(branch.sequences);
   const std::vector<Chunk> chunks = chunks_of<T>(all);
-  const int64_t most = most_rows(all);
-  const int64_t depth = most_padded(chunks);
-  const KeptRows kept_z{branch.half, kept.z, 2 * W}, kept_q{branch.half, kept.q, W}, kept_g{branch.half, kept.g, W};
+  const int64_t most = most_rows(all), depth = most_padded(chunks);
   const Parts parts(branch, weights);
   const auto out = Panels<P>::of(W, W, weights.out_weight), query = Panels<P>::of(W, W, parts.query),
              rest = Panels<P>::of(2 * W, W, parts.rest);
@@ -118,89 +192,13 @@ void backward(const Branch &branch, const int64_t *pooled, const BranchWeights &
   for (int64_t i = 0; i < std::min<int64_t>(at::get_num_threads(), int64_t(chunks.size())); ++i) factors.emplace_back(W, depth);
   std::fill_n(gradients.norm_weight, W, 0.0f), std::fill_n(gradients.norm_bias, W, 0.0f);
   std::fill_n(gradients.in_bias, 3 * W, 0.0f), std::fill_n(gradients.out_bias, W, 0.0f);
-  const std::vector<float> zeros(size_t(W), 0.0f);
-
-  for (size_t round = 0; round < chunks.size(); round += factors.size()) {
-    const int64_t together = int64_t(std::min(factors.size(), chunks.size() - round));
-    in_parts(together, [&](int64_t, int64_t begin, int64_t end) {
-      const auto u = room<float>(most * W), own = room<float>(most * W), down = room<float>(most * W), dq = room<float>(most * W);
-      const auto dz = room<float>(most * 2 * W), z_room = room<float>(most * 2 * W), q_room = room<float>(most * W);
-      const auto turned = room<float>(W * (depth + LANES));
-      const auto factor = room<T>(most * even<T>(2 * W));
-      const Heads heads(branch);
-      for (int64_t c = begin; c < end; ++c) {
-        Factors<P> &to = factors[size_t(c)];
-        std::fill_n(to.sums.get(), 6 * W, 0.0f);
-        float *const of_gamma = to.sums.get(), *const of_beta = of_gamma + W, *const of_dy = of_beta + W, *const of_dz = of_dy + W;
-        const Chunk &chunk = chunks[round + size_t(c)];
-        for (size_t i = chunk.begin; i < chunk.end; ++i) {
-          const Stretch &stretch = all[i];
-          const int64_t rows = stretch.rows, first = stretch.first, sequences = stretch.sequences;
-          const auto stats = [&](int64_t row) { return kept.stats + row * 2; };
-          const float *const upstream = dy + stretch.sequence * W;
-          for (int64_t s = 0; s < sequences; ++s) add_row(W, upstream + s * W, of_dy);
-          out.multiply(sequences, left_factor<P>(sequences, W, upstream, factor.get()), down.get(), false);
-          lay_turned<P>(sequences, W, upstream, turned.get(), to.dy.get() + stretch.laid_sequences, to.ld);
-          const float *const z = kept_z.read(first, rows, z_room.get()), *const q = kept_q.read(stretch.sequence, sequences, q_room.get());
-          each_sequence(branch, stretch, pooled, [&](int64_t s, int64_t, int64_t sees) {
-            const int64_t from = s * stretch.tokens * 2 * W;
-            float *const d_keys = dz.get() + from;
-            attend_row_backward(sees, heads.count, heads.width, heads.factor, q + s * W, z + from, z + from + W, 2 * W, down.get() + s * W,
-                                heads.weights.get(), heads.slopes.get(), heads.ld, dq.get() + s * W, d_keys, d_keys + W);
-            std::fill_n(d_keys + sees * 2 * W, (stretch.tokens - sees) * 2 * W, 0.0f);
-            add_row(W, dq.get() + s * W, of_dz);
-          });
-          for (int64_t r = 0; r < rows; ++r) add_row(2 * W, dz.get() + r * 2 * W, of_dz + W);
-          P::lay(sequences, W, kept_g.read(stretch.sequence, sequences, q_room.get()), W, stretch.laid_sequences, depth, to.g.get());
-          P::lay(sequences, W, dq.get(), W, stretch.laid_sequences, depth, to.dq.get());
-          P::lay(rows, 2 * W, dz.get(), 2 * W, stretch.laid, depth, to.dz.get());
-          for (int64_t r = first; r < first + rows; ++r)
-            norm_row_again(W, x + r * W, weights.norm_weight, weights.norm_bias, stats(r), u.get() + (r - first) * W);
-          each_sequence(branch, stretch, pooled,
-                        [&](int64_t s, int64_t at, int64_t) { std::copy_n(u.get() + (at - first) * W, W, own.get() + s * W); });
-          lay_turned<P>(rows, W, u.get(), turned.get(), to.u.get() + stretch.laid, to.ld);
-          lay_turned<P>(sequences, W, own.get(), turned.get(), to.pooled.get() + stretch.laid_sequences, to.ld);
-          /* dL/du in u's place. */
-          rest.multiply(rows, left_factor<P>(rows, 2 * W, dz.get(), factor.get()), u.get(), false);
-          query.multiply(sequences, left_factor<P>(sequences, W, dq.get(), factor.get()), own.get(), false);
-          each_sequence(branch, stretch, pooled,
-                        [&](int64_t s, int64_t at, int64_t) { add_row(W, own.get() + s * W, u.get() + (at - first) * W); });
-          int64_t next = 0; /* rows of x come as their sequences do */
-          for (int64_t r = first; r < first + rows; ++r) {
-            const bool through = next < sequences && pooled[stretch.sequence + next] == r;
-            norm_row_backward(W, x + r * W, weights.norm_weight, stats(r), u.get() + (r - first) * W,
-                              through ? upstream + next * W : zeros.data(), dx + r * W, of_gamma, of_beta);
-            next += through;
-          }
-        }
-        pad_left<P>(W, chunk.rows, to.u.get(), to.ld), pad_right<P>(chunk.rows, 2 * W, to.dz.get(), depth);
-        for (T *each : {to.pooled.get(), to.dy.get()}) pad_left<P>(W, chunk.sequences, each, to.ld);
-        for (T *each : {to.dq.get(), to.g.get()}) pad_right<P>(chunk.sequences, W, each, depth);
-      }
-    });
-    for (int64_t c = 0; c < together; ++c) {
-      const float *const sums = factors[size_t(c)].sums.get();
-      add_row(W, sums, gradients.norm_weight), add_row(W, sums + W, gradients.norm_bias);
-      add_row(W, sums + 2 * W, gradients.out_bias), add_row(3 * W, sums + 3 * W, gradients.in_bias);
-    }
-    const int64_t height = shared_height(W);
-    in_parts(blocks(W, height), [&](int64_t, int64_t begin, int64_t end) {
-      for (int64_t c = 0; c < together; ++c) {
-        const Factors<P> &from = factors[size_t(c)];
-        const Chunk &chunk = chunks[round + size_t(c)];
-        const bool add = round + size_t(c) > 0;
-        const auto accumulate = [&](int64_t n, int64_t k, const T *a, const T *b, float *to) {
-          by_columns(n, [&](Columns of) {
-            for (int64_t j = begin * height; j < std::min(W, end * height); j += height)
-              P::accumulate(std::min(height, W - j), n, of, k, depth, a + j * from.ld, from.ld, b, to + j * n, add);
-          });
-        };
-        accumulate(2 * W, padded_rows(chunk.rows), from.u.get(), from.dz.get(), rest_turned.get());
-        accumulate(W, padded_rows(chunk.sequences), from.pooled.get(), from.dq.get(), query_turned.get());
-        accumulate(W, padded_rows(chunk.sequences), from.dy.get(), from.g.get(), gradients.out_weight);
-      }
-    });
-  }
+  const auto back = [&] { return Backward<P>{branch, pooled, weights, x, dy, kept, dx, out, query, rest, depth, most}; };
+  in_rounds(all, chunks, factors, W, gradients, back, [&](const Chunk &chunk, const Factors<P> &from, Share share, bool add) {
+    const int64_t rows = padded_rows(chunk.rows), sequences = padded_rows(chunk.sequences);
+    accumulate<P>(share, 2 * W, rows, depth, from.u.get(), from.ld, from.dz.get(), rest_turned.get(), add);
+    accumulate<P>(share, W, sequences, depth, from.pooled.get(), from.ld, from.dq.get(), query_turned.get(), add);
+    accumulate<P>(share, W, sequences, depth, from.dy.get(), from.ld, from.g.get(), gradients.out_weight, add);
+  });
   turn(W, W, query_turned.get(), gradients.in_weight);
   turn(W, 2 * W, rest_turned.get(), gradients.in_weight + W * W);
 }

@@ -131,4 +131,47 @@ inline void turn(int64_t k, int64_t n, const float *from, float *to) {
  * leaves whole vectors. */
 inline int64_t shared_height(int64_t n) { return std::min<int64_t>(64, blocks(blocks(n, at::get_num_threads()), LANES) * LANES); }
 
+/* Rows [begin, end) of a derivative that sums over rows, so many at a time. */
+struct Share {
+  int64_t begin, end, height;
+};
+
+/* What `back()` makes takes the stretches of a chunk on one thread; chunks go side by side, as many as there are `factors` to hold what
+ * the weights' gradients are made of. After each round `products(chunk, factors, share, add)` brings that together, for each share of
+ * `width` rows in the order of the chunks. */
+template <typename Factors, typename Back, typename Products>
+void in_rounds(const std::vector<Stretch> &all, const std::vector<Chunk> &chunks, std::vector<Factors> &factors, int64_t width,
+               const BranchGradients &gradients, Back back, Products products) {
+  const int64_t height = shared_height(width);
+  for (size_t round = 0; round < chunks.size(); round += factors.size()) {
+    const int64_t together = int64_t(std::min(factors.size(), chunks.size() - round));
+    in_parts(together, [&](int64_t, int64_t begin, int64_t end) {
+      auto take = back();
+      for (int64_t c = begin; c < end; ++c) {
+        const Chunk &chunk = chunks[round + size_t(c)];
+        Factors &to = factors[size_t(c)];
+        to.clear();
+        for (size_t i = chunk.begin; i < chunk.end; ++i) take(all[i], to);
+        to.pad(chunk);
+      }
+    });
+    for (int64_t c = 0; c < together; ++c) factors[size_t(c)].add_sums(gradients);
+    in_parts(blocks(width, height), [&](int64_t, int64_t begin, int64_t end) {
+      for (int64_t c = 0; c < together; ++c)
+        products(chunks[round + size_t(c)], factors[size_t(c)], Share{begin * height, std::min(width, end * height), height},
+                 round + size_t(c) > 0);
+    });
+  }
+}
+
+/* `to` (width, n) = or += a (width, k) b (k, n), a share of its rows. */
+template <typename P>
+void accumulate(Share share, int64_t n, int64_t k, int64_t depth, const typename P::T *a, int64_t ld, const typename P::T *b, float *to,
+                bool add) {
+  by_columns(n, [&](Columns of) {
+    for (int64_t j = share.begin; j < share.end; j += share.height)
+      P::accumulate(std::min(share.height, share.end - j), n, of, k, depth, a + j * ld, ld, b, to + j * n, add);
+  });
+}
+
 } // namespace sweep

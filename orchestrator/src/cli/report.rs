@@ -78,9 +78,9 @@ const ANALYSED_MAX: usize = 6;
 /// Policies that every metric is fitted by, besides the one asked for, which is drawn with its band.
 const POLICIES: [Points; 3] = [Points::All, Points::Pareto, Points::Bins(5)];
 
-/// Laws of C that large figures show in the power law's place. The first is cheap; the other takes a tenth of a second
-/// a fit, which only a report with an analysis is worth.
-const OTHER_LAWS: [LawName; 2] = [LawName::Saturating(Axis::C), LawName::Shifted(Axis::C)];
+/// Laws that large figures show in the power law's place. The first is cheap; the others take tenths of a second a fit,
+/// which only a report with an analysis is worth.
+const OTHER_LAWS: [LawName; 3] = [LawName::Saturating(Axis::C), LawName::Shifted(Axis::C), LawName::Chinchilla];
 
 /// Resamples behind their bands, of a quick report and of one with an analysis.
 const OTHER_RESAMPLES: [usize; 2] = [100, 200];

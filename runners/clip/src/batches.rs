@@ -175,8 +175,8 @@ impl<D: Images + 'static> Source<D> {
     }
 }
 
-/// Images that are seen after `start` others, each changed as `seed` and position say, into `out`, which is empty or has
-/// others: (B, T, 3 p^2), row 0 of each image zero.
+/// Images that are seen after `start` others, each changed as `seed` and position say, into `out`, which is empty or
+/// has others: (B, T, 3 p^2), row 0 of each image zero.
 pub fn augmented(
     images: &impl Images,
     patches: &Patches,

@@ -129,6 +129,7 @@ fn law_in_words(law: LawName) -> String {
     match law {
         LawName::Saturating(_) => "with an offset".to_owned(),
         LawName::Shifted(_) => "late, with an offset".to_owned(),
+        LawName::Chinchilla => "of N and D, the best at each C".to_owned(),
         other => other.to_string(),
     }
 }

@@ -2,7 +2,7 @@
 //! at.
 
 use chrono::DateTime;
-use fit::{Axis, Convention, LawName, Options, Points, fit};
+use fit::{Axis, Convention, LawName, Options, Points, Response, fit};
 
 use super::{Metric, Report, render};
 use crate::study::{OtherLaw, Panel, PanelFit, Study, StudyJob, StudyMeasurement};
@@ -147,6 +147,27 @@ fn a_page_of_43_metrics_is_small_and_whole() {
     for (number, (dataset, _)) in names(43).iter().enumerate() {
         assert!(html.contains(&format!("id=\"m{number}\"")) && html.contains(dataset.as_str()));
     }
+}
+
+#[test]
+fn a_law_of_n_and_d_is_drawn_at_its_best() {
+    let mut report = report(&names(4));
+    let study = report.study.clone();
+    for Metric { panel, .. } in &mut report.metrics {
+        let rows = study.observations(&panel.dataset, &panel.metric, Convention::GmacsSamples);
+        let rows: Vec<_> = rows.into_iter().map(|(_, row)| row).collect();
+        let law = LawName::Chinchilla;
+        for one in &mut panel.fits {
+            let points = one.policy.parse().expect("a policy");
+            let options = Options { law, points, resamples: 40, starts: 4, ..Options::new(Response::Fraction) };
+            one.others.push(OtherLaw { law, fit: fit(&rows, &options) });
+        }
+    }
+    let html = render(&report).expect("it can be drawn").html;
+    assert!(html.contains(">of N and D, the best at each C</label>"));
+    // The grid has few sizes of model on the frontier, and no law through five bins.
+    let without = html.matches("no such law through these").count();
+    assert!(html.matches("<g class=\"l l2\" display=\"none\">").count() == 4 && without <= 8, "{without}");
 }
 
 #[test]

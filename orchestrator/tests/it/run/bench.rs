@@ -334,7 +334,7 @@ pub(super) fn kill_worker(token: &str, signal: Signal) -> bool {
     workers.flat_map(|pid| kill(Pid::from_raw(pid), signal)).count() > 0
 }
 
-/// Kills the runners of a worker until none is left, those that the worker starts meanwhile too, and gives their number.
+/// Kills the runners of a worker until none is left, those too that it starts meanwhile, and gives their number.
 pub(super) fn kill_runner(token: &str) -> usize {
     sweep::backend::kill_marked(&format!("SWEEP_ATTEMPT={token}"))
 }
