@@ -17,6 +17,15 @@ pub fn formula(fit: &Fit) -> String {
 /// `α −0.111 [−0.130, −0.095], β 5.86 [3.91, 9.93]`; held parameters without interval, and all of fewer
 /// jobs than [`JOBS_MIN`].
 pub fn intervals(fit: &Fit) -> String {
+    of_parameters(fit, |_| true)
+}
+
+/// The same of a law of N and D's exponents alone, for where there is little room.
+pub fn exponents(fit: &Fit) -> String {
+    of_parameters(fit, |name| ["alpha", "beta"].contains(&name))
+}
+
+fn of_parameters(fit: &Fit, is_told: impl Fn(&str) -> bool) -> String {
     let few = fit.jobs < JOBS_MIN;
     let one = |parameter: &fit::Estimate| {
         let value = minus(&significant(parameter.interval.value, 3));
@@ -27,7 +36,8 @@ pub fn intervals(fit: &Fit) -> String {
         };
         format!("{} {number}", symbol(parameter.name))
     };
-    let all = fit.parameters.iter().map(one).collect::<Vec<_>>().join(", ");
+    let told = fit.parameters.iter().filter(|parameter| is_told(parameter.name));
+    let all = told.map(one).collect::<Vec<_>>().join(", ");
     if few { format!("{all}; {} jobs, too few for intervals", fit.jobs) } else { all }
 }
 

@@ -17,7 +17,7 @@ pub(super) fn page(report: &Report, drawn: &Drawn) -> String {
          <body>\n<a class=\"skip\" href=\"#metrics\">To the metrics</a>\n<main>\n{}\n</main>\n\
          <aside id=\"card\" role=\"status\" aria-label=\"Job\" hidden></aside>\n\
          <script type=\"application/json\" id=\"data\">{}</script>\n<script>\n{SCRIPT}</script>\n</body>\n</html>\n",
-        style::css(),
+        style::css(report),
         sections::all(report, drawn),
         data::json(report)
     )

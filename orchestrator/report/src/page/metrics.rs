@@ -78,7 +78,7 @@ fn of_others(report: &Report) -> String {
     let others = report.panels().flat_map(|panel| &panel.fits).flat_map(|one| &one.others);
     let resamples = others.filter_map(|other| Some(other.fit.as_ref().ok()?.resamples_asked)).max();
     resamples.map_or(String::new(), |resamples| {
-        format!(" Large figures show other laws too, with intervals of {resamples} resamples.")
+        format!(" Large figures show other laws too, with bands of {resamples} resamples.")
     })
 }
 

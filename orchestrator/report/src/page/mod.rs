@@ -17,7 +17,8 @@ use fit::Convention;
 use rayon::prelude::*;
 
 use crate::analysis::section::Analysis;
-use crate::figures::data::Picture;
+use crate::analysis::{law::drawn_in, words::exponents};
+use crate::figures::data::{Law, Picture};
 use crate::figures::{FigureError, Legend, curves, heatmap, scaling, spark, swatch};
 use crate::study::{Panel, PanelFit, Study, StudyJob};
 use crate::text::file_name;
@@ -132,7 +133,10 @@ fn others(panel: &Panel) -> scaling::Others {
     let laws = panel.fits.iter().map(|one| one.others.len()).max().unwrap_or(0);
     let drawn = |law: usize, one: &PanelFit| {
         let other = one.others.get(law)?;
-        crate::analysis::law::drawn_in(other.fit.as_ref().ok()?, other.law.as_str(), BEYOND, PLACES).ok()
+        let fit = other.fit.as_ref().ok()?;
+        let law = drawn_in(fit, other.law.as_str(), BEYOND, PLACES).ok()?;
+        let has_room = fit.form().axes().len() == 1;
+        Some(if has_room { law } else { Law { interval: exponents(fit), ..law } })
     };
     (0..laws).map(|law| panel.fits.iter().map(|one| drawn(law, one)).collect()).collect()
 }

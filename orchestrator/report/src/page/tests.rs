@@ -164,7 +164,8 @@ fn a_law_of_n_and_d_is_drawn_at_its_best() {
         }
     }
     let html = render(&report).expect("it can be drawn").html;
-    assert!(html.contains(">of N and D, the best at each C</label>"));
+    assert!(html.contains("id=\"law-2\" value=\"2\"><label for=\"law-2\">of N and D, the best at each C</label>"));
+    assert!(html.contains("main:has(#law-2:checked) .l2 { display: inline; }"));
     // The grid has few sizes of model on the frontier, and no law through five bins.
     let without = html.matches("no such law through these").count();
     assert!(html.matches("<g class=\"l l2\" display=\"none\">").count() == 4 && without <= 8, "{without}");
