@@ -138,7 +138,7 @@ struct Share {
 
 /* What `back()` makes takes the stretches of a chunk on one thread; chunks go side by side, as many as there are `factors` to hold what
  * the weights' gradients are made of. After each round `products(chunk, factors, share, add)` brings that together, for each share of
- * `width` rows in the order of the chunks. */
+ * the `width` rows, in the order of the chunks. */
 template <typename Factors, typename Back, typename Products>
 void in_rounds(const std::vector<Stretch> &all, const std::vector<Chunk> &chunks, std::vector<Factors> &factors, int64_t width,
                const BranchGradients &gradients, Back back, Products products) {

@@ -55,7 +55,8 @@ pub struct Buckets {
     places: Vec<(usize, Range<usize>)>,
     /// This rank's gradients, laid out as the parameters.
     gradient: Tensor,
-    /// Sums over ranks for this rank's pieces, one after another as they lie in the parameters' buffer.
+    /// Sums over ranks for this rank's pieces, one after another as they lie in the parameters' buffer; of no meaning
+    /// once parameters are gathered.
     pub own: Tensor,
 }
 
@@ -140,14 +141,30 @@ impl Buckets {
         })
     }
 
-    /// Brings every rank's pieces of a buffer that is laid out as the parameters to all. `own` is lost.
+    /// Brings every rank's pieces of a buffer that is laid out as the parameters to all. They travel from `own`.
     pub fn gather_parameters(&self, comm: &dyn Comm, flat: &Tensor) -> Result<(), CommError> {
         copy_pieces(&self.own, flat, self.pieces(), |mut packed, piece| packed.copy_(&piece));
         self.gather_pieces(comm, &self.own, flat)
     }
 
-    /// The whole of what each rank has its pieces of, laid out as `own`.
+    /// The whole of what each rank has its pieces of, laid out as `own`. A GPU takes bucket by bucket to where they
+    /// belong; a message between processes costs more than a copy, so there all travel in one.
     pub fn gather_pieces(&self, comm: &dyn Comm, pieces: &Tensor, flat: &Tensor) -> Result<(), CommError> {
+        if flat.device().is_cuda() {
+            self.gather_by_bucket(comm, pieces, flat)
+        } else {
+            self.gather_at_once(comm, pieces, flat)
+        }
+    }
+
+    fn gather_by_bucket(&self, comm: &dyn Comm, pieces: &Tensor, flat: &Tensor) -> Result<(), CommError> {
+        self.list.iter().try_for_each(|bucket| {
+            let own = stretch(pieces, &bucket.own);
+            comm.all_gather(buffer(&own), buffer_mut(&mut stretch(flat, &bucket.range)), &bucket.counts)
+        })
+    }
+
+    fn gather_at_once(&self, comm: &dyn Comm, pieces: &Tensor, flat: &Tensor) -> Result<(), CommError> {
         let of_ranks = || (0..comm.world()).map(|rank| pieces_of(&self.list, rank));
         let counts: Vec<usize> = of_ranks().map(|pieces| pieces.iter().map(ExactSizeIterator::len).sum()).collect();
         let mut packed = flat.empty_like();
@@ -292,6 +309,33 @@ mod tests {
             };
             assert!(own.iter().enumerate().all(|(at, sum)| (sum - expected(at)).abs() < 1e-3), "rank {rank}");
         }
+    }
+
+    #[test]
+    fn pieces_come_to_all_at_once_or_by_bucket() {
+        let socket = TcpListener::bind(("127.0.0.1", 0)).expect("a free port");
+        let address = socket.local_addr().expect("it is bound").to_string();
+        let limit = Duration::from_mins(5);
+        let gathered = |ring: TcpRing| {
+            let buckets = Buckets::new(&parameters(), ring.rank(), 3);
+            let whole = parameters().flat.zeros_like();
+            let places = Tensor::arange(whole.numel() as i64, (Kind::Float, Device::Cpu));
+            let pieces: Vec<Tensor> = buckets.pieces().iter().map(|piece| stretch(&places, piece)).collect();
+            let own = Tensor::cat(&pieces, 0);
+            for by_bucket in [false, true] {
+                let flat = whole.copy();
+                let gather = if by_bucket { Buckets::gather_by_bucket } else { Buckets::gather_at_once };
+                gather(&buckets, &ring, &own, &flat).expect("a group");
+                assert_eq!(flat, places, "by bucket: {by_bucket}");
+            }
+        };
+        thread::scope(|scope| {
+            for rank in 1..3 {
+                let (gathered, address) = (&gathered, &address);
+                scope.spawn(move || gathered(TcpRing::connect(rank, 3, address, limit).expect("a group")));
+            }
+            gathered(TcpRing::host(&socket, 3, limit).expect("a group"));
+        });
     }
 
     #[test]

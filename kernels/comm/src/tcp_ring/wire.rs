@@ -193,6 +193,7 @@ impl Wires {
                     continue;
                 }
                 take(rank, at, count, &mut |place| {
+                    assert_eq!(place.len(), count, "room for a piece");
                     if rank == self.rank {
                         place.copy_from_slice(&own[at..at + count]);
                         return Ok(());

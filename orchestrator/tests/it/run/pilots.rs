@@ -66,6 +66,9 @@ fn a_runner_that_is_killed_between_its_jobs_is_replaced() {
     let output = launch.wait();
     assert!(output.status.success(), "{}\n{}", transcript(&output), bench.story());
     assert_as_with_a_worker_a_job(&bench);
+    // None if it had just ended its job.
+    let failed = bench.ask("SELECT count(*)::text FROM attempt WHERE state = 'failed'");
+    assert!(failed == ["0"] || failed == ["1"], "{failed:?}\n{}", bench.story());
 }
 
 #[test]
