@@ -70,7 +70,7 @@ paper: build ## The 2022 study's figures and tables from its data (PAPER_DATA), 
 	@scripts/paper.sh "$(SWEEP)" "$${PAPER_DATA:-../shared/data/scaling-laws-openclip}" reports/openclip-2022
 
 .PHONY: test
-test: build ## Every test, on a real PostgreSQL and a real libtorch
+test: build ## The tests, on a real PostgreSQL and a real libtorch; Slurm's and the browser's where setup-slurm, setup-browser ran
 	@if cargo nextest --version >/dev/null 2>&1; then cargo nextest run $(ALL); else cargo test $(ALL) --all-targets; fi
 	@cargo test $(ALL) --doc
 

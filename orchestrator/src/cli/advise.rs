@@ -40,8 +40,8 @@ pub(super) struct Args {
     spec: String,
     #[command(flatten)]
     rows: Rows,
-    /// The form, may be repeated: then they compete [default: additive where unique samples vary, else chinchilla where
-    /// N and D do, else power].
+    /// The form, may be repeated: then they compete [default: additive where N, D and repeats (D/U) vary, else
+    /// chinchilla where N and D do, else power].
     #[arg(long = "law", value_name = "LAW")]
     laws: Vec<LawName>,
     /// What is minimised, as for `sweep fit`.

@@ -19,7 +19,7 @@ const STARTS_EACH: usize = 8;
 #[derive(Debug, clap::Args)]
 #[command(after_help = "\
 Without --only, all laws that the data have the axes for are compared by three objectives and their own delta; the
-default law is kept unless another halves its held-out error.
+default law is kept unless another halves its held-out error. More than 8 --starts count as 8 there.
 Example: sweep backtest openclip-2022 --metric imagenet1k/acc1 --hold-out rolling:N")]
 pub(super) struct Args {
     /// Name of the sweep.

@@ -10,7 +10,7 @@ use super::output::{Exit, Failure, data, json, say};
 use super::target;
 use crate::store::CheckpointRow;
 
-/// What the files of a checkpoint are, by every runner's manifest: see `runners/protocol/README.md`.
+/// What the files of a checkpoint are, of a runner that writes it: "Checkpoints" in `runners/protocol/README.md`.
 const MANIFEST: &str = "manifest.json";
 /// Model and preprocessing, where the runner writes folders for open_clip.
 const OPEN_CLIP: &str = "open_clip_config.json";

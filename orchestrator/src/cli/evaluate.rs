@@ -54,8 +54,8 @@ pub(super) struct Args {
     /// Folder of held-out shards; again for several [default: the data sets that the sweep's jobs have].
     #[arg(long = "pool", value_name = "FOLDER", required_unless_present = "sweep")]
     pub(super) pools: Vec<String>,
-    /// What to measure; again for several [default: classification where the pool has class names, else retrieval; or
-    /// what the sweep's jobs measure]. `linear_probe` and `fine_tuning` need `--train`.
+    /// What to measure; again for several [default: classification where `classnames.txt` is in the folder itself, else
+    /// retrieval; or what the sweep's jobs measure]. `linear_probe` and `fine_tuning` need `--train`.
     #[arg(long = "task", value_name = "TASK", value_parser = task)]
     pub(super) tasks: Vec<EvaluationTask>,
     /// Folder of shards with classes that linear probes and fine-tuning train on.

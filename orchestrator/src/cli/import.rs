@@ -78,8 +78,8 @@ const MAP_HELP: &str = "\
 Keys: n, d, u, c (parameters, samples or tokens seen, unique samples, compute); error, loss, accuracy, metric:NAME
 (what was measured); se, count, chance (of the first of these); cost (GPU-hours), seed; and words: group (model or
 family), dataset, pool (data trained on), run (rows of a run are its checkpoints).
-A column is named as in the header, or is arithmetic with + - * / ( ) over columns and other keys; names with blanks
-stand in backticks there, and a name that is both a column and a key is written column:NAME or axis:KEY. Words may be constants in quotes: `--map dataset=\"'c4'\"`.
+A column is named as in the header, or is arithmetic with + - * / ^ ( ), min(x, y) and max(x, y) over columns and other
+keys; names with blanks stand in backticks there, and a name that is both a column and a key is written column:NAME or axis:KEY. Words may be constants in quotes: `--map dataset=\"'c4'\"`.
 
   sweep import csv chinchilla.csv --name chinchilla --compute six_nd --map n='Model Size' --map c='Training FLOP' \\
       --map 'd=c/(6*n)' --map loss=loss";

@@ -70,7 +70,8 @@ pub struct Cli {
 }
 
 const EXIT_CODES: &str = "\
-Exit codes: 0 done, 1 a job or a fit failed, 2 bad input, 3 the environment (database, runner, disk).
+Exit codes: 0 done; 1 a job or a fit failed, or a launch was stopped or has cancelled jobs;
+2 bad input; 3 the environment (database, runner, disk).
 Data go to standard output, words to standard error. Set NO_COLOR for plain text.
 Database: DATABASE_URL, or else a private PostgreSQL under .sweep/ that is started on demand.";
 

@@ -17,7 +17,7 @@ use crate::store::private_postgres::PrivatePostgresError;
 pub enum Exit {
     /// 0: done.
     Done,
-    /// 1: the tool worked; a job or a fit failed.
+    /// 1: the tool worked; a job or a fit failed, or a launch was stopped or has cancelled jobs.
     Failed,
     /// 2: bad arguments or a bad spec (clap's own code too).
     BadInput,

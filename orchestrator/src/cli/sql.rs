@@ -28,7 +28,8 @@ Views to start from: result (one row a sweep and job), curve, measurement, obser
 #[derive(Debug, clap::Args)]
 #[command(after_help = EXAMPLES)]
 pub(super) struct Args {
-    /// One statement that reads; `-` reads it from standard input. Without it psql opens, which may also write.
+    /// One statement that reads; `-` reads it from standard input. Without it psql opens, as a role that may only read;
+    /// with DATABASE_URL as the role of SWEEP_READER_URL, or else as its own.
     query: Option<String>,
     /// How to write the rows [default: by the name of the file, else table].
     #[arg(long, short, value_enum)]
@@ -126,9 +127,8 @@ fn explain(error: SqlError, query: &str) -> Failure {
             }
         }
         SqlError::Timeout(_) => Failure::bad_input(error.to_string()).hint("give it longer: `--timeout SECS`"),
-        SqlError::NotAQuery { .. } => {
-            Failure::bad_input(error.to_string()).hint("`sweep sql` without a query opens psql, which may write")
-        }
+        SqlError::NotAQuery { .. } => Failure::bad_input(error.to_string())
+            .hint("`psql \"$(sweep db url)\"` opens the database as a role that may write"),
         SqlError::Decode { .. } => Failure::environment(error.to_string()),
     }
 }

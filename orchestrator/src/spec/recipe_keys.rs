@@ -129,7 +129,7 @@ pub(super) static RECIPE: &[Key] = &[
         "checkpoint_every",
         Kind::Amount,
         Optional,
-        "Distance of checkpoints; there is always one at the end and on a stop",
+        "Distance of checkpoints; there is always one at the end, and one on a stop unless `on_spike` is `rollback`",
     ),
     key(
         "keep_checkpoints",

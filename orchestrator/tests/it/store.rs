@@ -259,24 +259,24 @@ mod sql {
         ----- stderr -----
         error: only one query can run here: SELECT, WITH, VALUES, TABLE, EXPLAIN or SHOW (syntax error at or near "INSERT")
 
-        hint: `sweep sql` without a query opens psql, which may write
+        hint: `psql "$(sweep db url)"` opens the database as a role that may write
         "#);
-        assert_snapshot!(refused("COMMIT; DROP TABLE sweep"), @r"
+        assert_snapshot!(refused("COMMIT; DROP TABLE sweep"), @r#"
         exit: 2
         ----- stdout -----
         ----- stderr -----
         error: only one query can run here: SELECT, WITH, VALUES, TABLE, EXPLAIN or SHOW (these are several statements)
 
-        hint: `sweep sql` without a query opens psql, which may write
-        ");
-        assert_snapshot!(refused("WITH a AS (DELETE FROM sweep RETURNING 1) SELECT * FROM a"), @r"
+        hint: `psql "$(sweep db url)"` opens the database as a role that may write
+        "#);
+        assert_snapshot!(refused("WITH a AS (DELETE FROM sweep RETURNING 1) SELECT * FROM a"), @r#"
         exit: 2
         ----- stdout -----
         ----- stderr -----
         error: only one query can run here: SELECT, WITH, VALUES, TABLE, EXPLAIN or SHOW (a query must not contain data-modifying statements in WITH)
 
-        hint: `sweep sql` without a query opens psql, which may write
-        ");
+        hint: `psql "$(sweep db url)"` opens the database as a role that may write
+        "#);
         for query in [
             "COMMIT",
             "DROP TABLE sweep",
