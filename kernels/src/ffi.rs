@@ -56,6 +56,17 @@ unsafe extern "C" {
         take: Take,
         this: *mut c_void,
     ) -> c_int;
+    pub(crate) fn sweep_adamw(
+        weights: *const *const c_void,
+        gradients: *const *const c_void,
+        first: *const *const c_void,
+        second: *const *const c_void,
+        count: i64,
+        numbers: *const [f64; 6],
+        clip: *const c_void,
+    ) -> c_int;
+    pub(crate) fn sweep_peak_bytes(of: *const c_void, out: *mut i64) -> c_int;
+    pub(crate) fn sweep_reset_peak_bytes(of: *const c_void) -> c_int;
     pub(crate) fn sweep_use_side_stream(of: *const c_void) -> c_int;
     pub(crate) fn sweep_mark(of: *const c_void, out: *mut *mut c_void) -> c_int;
     pub(crate) fn sweep_wait(mark: *const c_void) -> c_int;

@@ -10,6 +10,8 @@ pub mod reference;
 pub use comm;
 
 #[cfg(feature = "torch")]
+mod adamw;
+#[cfg(feature = "torch")]
 mod backward;
 #[cfg(feature = "torch")]
 mod branch;
@@ -22,8 +24,12 @@ mod linear;
 #[cfg(feature = "torch")]
 mod loss;
 #[cfg(feature = "torch")]
+mod memory;
+#[cfg(feature = "torch")]
 mod stream;
 
+#[cfg(feature = "torch")]
+pub use adamw::{AdamWNumbers, adamw};
 #[cfg(feature = "torch")]
 pub use backward::backward;
 #[cfg(feature = "torch")]
@@ -36,5 +42,7 @@ pub use linear::linear;
 pub use loss::{
     Compute, Gradients, LossError, Options, Wanted, clip_gradients, clip_loss, siglip_gradients, siglip_loss,
 };
+#[cfg(feature = "torch")]
+pub use memory::{peak_device_bytes, reset_peak_device_bytes};
 #[cfg(feature = "torch")]
 pub use stream::{Mark, use_side_stream};

@@ -3,6 +3,7 @@
 #include "backward.h"
 #include "branch.h"
 #include "linear.h"
+#include "memory.h"
 #include "operators.h"
 #include "stream.h"
 #include <exception>
@@ -25,6 +26,12 @@ template <typename F> int guarded(F body) {
 }
 
 std::optional<at::Tensor> optional(const at::Tensor *x) { return x ? std::optional<at::Tensor>(*x) : std::nullopt; }
+
+std::vector<at::Tensor> list_of(const at::Tensor *const *all, int64_t count) {
+  std::vector<at::Tensor> list;
+  for (int64_t i = 0; i < count; ++i) list.push_back(*all[i]);
+  return list;
+}
 
 at::Tensor *owned(const at::Tensor &x) { return x.defined() ? new at::Tensor(x) : nullptr; }
 
@@ -77,12 +84,25 @@ int sweep_gradients(const sweep_inputs *in, const sweep_group *group, int32_t wa
 
 int sweep_backward(const at::Tensor *loss, const at::Tensor *const *leaves, int64_t count, sweep_take take, void *self) {
   return guarded([&] {
-    std::vector<at::Tensor> all;
-    for (int64_t i = 0; i < count; ++i) all.push_back(*leaves[i]);
-    sweep::backward(*loss, all, [&](int64_t leaf, const at::Tensor &gradient) {
+    sweep::backward(*loss, list_of(leaves, count), [&](int64_t leaf, const at::Tensor &gradient) {
       TORCH_CHECK(take(self, leaf, &gradient) == 0, "whoever takes gradients has failed");
     });
   });
+}
+
+int sweep_adamw(const at::Tensor *const *weights, const at::Tensor *const *gradients, const at::Tensor *const *first,
+                const at::Tensor *const *second, int64_t count, const sweep::AdamWNumbers *numbers, const at::Tensor *clip) {
+  return guarded([&] {
+    sweep::adamw(list_of(weights, count), list_of(gradients, count), list_of(first, count), list_of(second, count), *numbers, clip);
+  });
+}
+
+int sweep_peak_bytes(const at::Tensor *of, int64_t *out) {
+  return guarded([&] { *out = sweep::peak_bytes(of->device()); });
+}
+
+int sweep_reset_peak_bytes(const at::Tensor *of) {
+  return guarded([&] { sweep::reset_peak_bytes(of->device()); });
 }
 
 int sweep_use_side_stream(const at::Tensor *of) {

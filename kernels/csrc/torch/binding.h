@@ -1,5 +1,6 @@
 /* What Rust calls: kernels/src/ffi.rs mirrors this file. */
 #pragma once
+#include "adamw.h"
 #include <ATen/core/Tensor.h>
 #include <c10/core/Event.h>
 #include <cstdint>
@@ -38,6 +39,12 @@ int sweep_gradients(const sweep_inputs *in, const sweep_group *group, int32_t wa
 typedef int (*sweep_take)(void *self, int64_t leaf, const at::Tensor *gradient);
 /* See backward.h. */
 int sweep_backward(const at::Tensor *loss, const at::Tensor *const *leaves, int64_t count, sweep_take take, void *self);
+/* See adamw.h; each list has `count` tensors. */
+int sweep_adamw(const at::Tensor *const *weights, const at::Tensor *const *gradients, const at::Tensor *const *first,
+                const at::Tensor *const *second, int64_t count, const sweep::AdamWNumbers *numbers, const at::Tensor *clip);
+/* See memory.h, of a tensor's device. */
+int sweep_peak_bytes(const at::Tensor *of, int64_t *out);
+int sweep_reset_peak_bytes(const at::Tensor *of);
 /* See stream.h, of a tensor's device. A mark is freed by its caller; on a CPU it is null. */
 int sweep_use_side_stream(const at::Tensor *of);
 int sweep_mark(const at::Tensor *of, c10::Event **out);

@@ -92,9 +92,14 @@ impl Patches {
         3 * self.side * self.side
     }
 
+    /// What an image becomes: n + 1 rows of 3 p^2 numbers.
+    pub fn shape(&self) -> [usize; 2] {
+        [(self.side / self.patch).pow(2) + 1, 3 * self.patch * self.patch]
+    }
+
     /// Numbers an image becomes: (n + 1) 3 p^2.
     pub fn len(&self) -> usize {
-        3 * (self.side * self.side + self.patch * self.patch)
+        self.shape().iter().product()
     }
 
     /// Never: an image is at least one patch.

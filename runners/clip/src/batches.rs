@@ -7,9 +7,11 @@ use std::sync::mpsc::{Receiver, Sender, channel, sync_channel};
 use pool::Crop;
 use protocol::{Augmentation, VisionConfig};
 use rayon::prelude::*;
+use tch::{Device, Kind, Tensor};
 
 use crate::augment::{self, Patches, View};
-use crate::model::CaptionLengths;
+use crate::floats::floats_mut;
+use crate::model::Inputs;
 use crate::order::{Draws, Order};
 use crate::tokenizer::Captions;
 
@@ -36,33 +38,6 @@ impl Images for pool::Dataset {
         out: &mut [u8],
     ) -> Result<(), pool::Error> {
         pool::Dataset::read_crop(self, index, choose, out)
-    }
-}
-
-/// Image-text pairs ready for the model.
-#[derive(Debug, Clone, PartialEq)]
-pub struct Batch {
-    /// (B, T, 3 p^2), row 0 of each image zero.
-    pub patches: Vec<f32>,
-    /// (B, X) token ids, X the longest caption of the batch.
-    pub tokens: Vec<i64>,
-    /// (B) place of the token that is pooled.
-    pub ends: Vec<i64>,
-    /// (B, K + 1) rows of `patches` that are seen, the class token's first; empty: all of them.
-    pub kept: Vec<i64>,
-    /// Of all captions that batches are drawn from.
-    pub lengths: Arc<CaptionLengths>,
-}
-
-impl Batch {
-    /// B.
-    pub fn len(&self) -> usize {
-        self.ends.len()
-    }
-
-    /// Whether there are no pairs.
-    pub fn is_empty(&self) -> bool {
-        self.ends.is_empty()
     }
 }
 
@@ -121,72 +96,96 @@ pub struct Source<D> {
     pub share: Range<u64>,
     /// Images that are decoded and cut at once.
     pub threads: usize,
+    /// Where batches are trained on. They are made in main memory, for a GPU pinned.
+    pub device: Device,
 }
 
 /// Batches of a [`Source`], in their order.
 pub struct Batches {
-    assembled: Receiver<Result<Batch, pool::Error>>,
-    free: Sender<Vec<f32>>,
+    assembled: Receiver<Result<Inputs, pool::Error>>,
+    free: Sender<Tensor>,
+    device: Device,
 }
 
 impl Batches {
     /// The next; `None` if there is none or the thread that assembles them is gone.
-    pub fn next(&self) -> Option<Result<Batch, pool::Error>> {
+    pub fn next(&self) -> Option<Result<Inputs, pool::Error>> {
         self.assembled.recv().ok()
     }
 
-    /// Gives the memory of a batch for one to come: a block of hundreds of megabytes goes back to the kernel when it is
-    /// freed, which clears each page anew.
-    pub fn reuse(&self, batch: Batch) {
-        // Nobody assembles after the last batch.
-        let _ = self.free.send(batch.patches);
+    /// Gives the memory of a batch that nothing looks at any more for one to come. A block of that size may go back to
+    /// the kernel when it is freed, which clears each page anew: of threads other than the first, glibc keeps 64 MB.
+    pub fn reuse(&self, batch: Inputs) {
+        // Pinned memory is libtorch's to give out again: it knows when a GPU has copied what is there.
+        if self.device == Device::Cpu {
+            // Nobody assembles after the last batch.
+            let _ = self.free.send(batch.patches);
+        }
     }
 }
 
 impl<D: Images + 'static> Source<D> {
-    /// Batches, or this rank's share of each, from sample position `from` to `to`, both multiples of the batch.
+    /// Batches, or this rank's share of each, from sample position `from` to `to`, both multiples of the batch. There
+    /// are three at most: one being made, one that waits, and the one that is trained on.
     pub fn stream(self: &Arc<Self>, from: u64, to: u64) -> Batches {
         let (sender, assembled) = sync_channel(1);
         let (free, freed) = channel();
-        let source = Arc::clone(self);
+        let (source, of_pinned) = (Arc::clone(self), free.clone());
         std::thread::spawn(move || {
             let mut order = Order::new(source.seed, source.captions.len() as u64);
             let workers = rayon::ThreadPoolBuilder::new().num_threads(source.threads.max(1)).build();
             let workers = workers.expect("threads for the data");
             for start in (from..to).step_by(source.global_batch as usize) {
-                let memory = freed.try_recv().unwrap_or_default();
-                if sender.send(workers.install(|| source.assemble(&mut order, start, memory))).is_err() {
+                let memory = freed.try_recv().ok();
+                let mut batch = workers.install(|| source.assemble(&mut order, start, memory));
+                if let (Ok(made), Device::Cuda(_)) = (&mut batch, source.device) {
+                    let pinned = made.pinned(source.device);
+                    let _ = of_pinned.send(std::mem::replace(made, pinned).patches);
+                }
+                if sender.send(batch).is_err() {
                     return; // Training stopped early.
                 }
             }
         });
-        Batches { assembled, free }
+        Batches { assembled, free, device: self.device }
     }
 
-    fn assemble(&self, order: &mut Order, start: u64, mut patches: Vec<f32>) -> Result<Batch, pool::Error> {
+    fn assemble(&self, order: &mut Order, start: u64, memory: Option<Tensor>) -> Result<Inputs, pool::Error> {
         let start = start + self.share.start;
         let size = self.share.end - self.share.start;
         let indices = order.batch(start, size);
-        augmented(&*self.images, &self.patches, self.augmentation, (self.seed, start), &indices, &mut patches)?;
+        let drawn = (self.seed, start);
+        let patches = augmented(&*self.images, &self.patches, self.augmentation, drawn, &indices, memory)?;
         let (tokens, ends) = self.captions.gather(indices.iter().copied());
         let positions = start..start + size;
-        let kept = positions.flat_map(|position| self.dropout.rows(self.seed, position)).collect();
-        Ok(Batch { patches, tokens, ends, kept, lengths: Arc::clone(self.captions.lengths()) })
+        let kept: Vec<i64> = positions.flat_map(|position| self.dropout.rows(self.seed, position)).collect();
+        let by_pair = |values: &[i64]| Tensor::from_slice(values).view([size as i64, -1]);
+        Ok(Inputs {
+            patches,
+            tokens: by_pair(&tokens),
+            ends: Tensor::from_slice(&ends),
+            kept: (!kept.is_empty()).then(|| by_pair(&kept)),
+            lengths: Some(Arc::clone(self.captions.lengths())),
+        })
     }
 }
 
-/// Images that are seen after `start` others, each changed as `seed` and position say, into `out`, which is empty or
-/// has others: (B, T, 3 p^2), row 0 of each image zero.
+/// Images that are seen after `start` others, each changed as `seed` and position say: (B, T, 3 p^2), row 0 of each
+/// image zero. In the memory of an earlier batch, if that had the same shape.
 pub fn augmented(
     images: &impl Images,
     patches: &Patches,
     augmentation: Augmentation,
     (seed, start): (u64, u64),
     indices: &[usize],
-    out: &mut Vec<f32>,
-) -> Result<(), pool::Error> {
-    out.resize(indices.len() * patches.len(), 0.0);
-    out.par_chunks_mut(patches.len()).zip(indices).enumerate().try_for_each_init(
+    memory: Option<Tensor>,
+) -> Result<Tensor, pool::Error> {
+    let [rows, width] = patches.shape();
+    let shape = [indices.len() as i64, rows as i64, width as i64];
+    let mut out = memory
+        .filter(|memory| memory.size() == shape)
+        .unwrap_or_else(|| Tensor::zeros(shape, (Kind::Float, Device::Cpu)));
+    floats_mut(&mut out).par_chunks_mut(patches.len()).zip(indices).enumerate().try_for_each_init(
         || vec![0; patches.image_bytes()],
         |pixels, (at, (row, index))| {
             // Augmentation draws from another stream than the order.
@@ -198,9 +197,10 @@ pub fn augmented(
                 images.read(*index, pixels)?;
             }
             patches.write(pixels, augment::draw(augmentation, patches.side(), &mut draws), row);
-            Ok(())
+            Ok::<_, pool::Error>(())
         },
-    )
+    )?;
+    Ok(out)
 }
 
 /// Images as they are, for evaluation: (B, T, 3 p^2).
@@ -217,6 +217,36 @@ pub fn whole_images(images: &impl Images, patches: &Patches, indices: Range<usiz
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    /// Pictures of one colour, by their index.
+    struct Plain;
+
+    impl Images for Plain {
+        fn read(&self, index: usize, out: &mut [u8]) -> Result<(), pool::Error> {
+            out.fill(index as u8);
+            Ok(())
+        }
+
+        fn read_crop(&self, index: usize, _: impl FnOnce(u32, u32) -> Crop, out: &mut [u8]) -> Result<(), pool::Error> {
+            self.read(index, out)
+        }
+    }
+
+    #[test]
+    fn memory_of_another_batch_is_as_good_as_new() {
+        let patches = Patches::new(32, 8, &protocol::Preprocess::default());
+        let made = |indices: &[usize], memory: Option<Tensor>| {
+            augmented(&Plain, &patches, Augmentation::FlipShift, (3, 40), indices, memory).expect("pictures")
+        };
+        let fresh = made(&[7, 1, 9], None);
+        assert_eq!(fresh.size(), [3, 17, 192]);
+        assert_eq!(fresh.narrow(1, 0, 1).abs().max().double_value(&[]), 0.0, "the class token's row");
+        let memory = made(&[4, 5, 6], None);
+        let place = memory.data_ptr();
+        let again = made(&[7, 1, 9], Some(memory));
+        assert_eq!((again.data_ptr(), again == fresh), (place, true));
+        assert_eq!(made(&[7, 1, 9], Some(made(&[1, 2], None))), fresh, "memory of another shape is not taken");
+    }
 
     #[test]
     fn patches_are_left_out_evenly_by_seed_and_position() {

@@ -2,7 +2,6 @@
 
 use std::io::Write;
 use std::net::TcpListener;
-use std::ops::Range;
 use std::process::Command;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -14,10 +13,9 @@ use protocol::{
 use rand::RngCore;
 use tch::Tensor;
 
-use crate::batches::Batch;
 use crate::device;
 use crate::loss;
-use crate::model::{CaptionLengths, Clip};
+use crate::model::{CaptionLengths, Clip, Inputs};
 use crate::optimizer::{AdamW, learning_rate};
 use crate::order::Draws;
 use crate::ranks::{Ranks, Start};
@@ -96,11 +94,14 @@ pub fn bench(options: &BenchOptions, out: &mut impl Write) -> anyhow::Result<()>
     };
     for (name, config) in models(options)? {
         let precision = if options.bf16 { Precision::AmpBf16 } else { Precision::Fp32 };
+        device::reset_peak_memory(device);
         let mut model = Clip::new(&config, precision, 0, device);
         let mut batch = batch(options, &config, &model);
         if let Some(ranks) = &ranks {
-            batch = rows(&batch, &ranks.rows(options.batch));
+            let own = ranks.rows(options.batch);
+            batch = batch.rows(own.start as i64, own.end as i64);
         }
+        let inputs = batch.on(device);
         let recipe = recipe(options, precision);
         let step_options = StepOptions::new(&recipe, device);
         let mut optimizer = AdamW::new(&model.parameters);
@@ -115,7 +116,7 @@ pub fn bench(options: &BenchOptions, out: &mut impl Write) -> anyhow::Result<()>
                 started = (Instant::now(), device::processor_secs());
             }
             let lr = learning_rate(&recipe, step, options.steps + WARM);
-            let (inputs, threads) = (model.inputs(&batch), options.threads);
+            let threads = options.threads;
             last = if let Some(ranks) = &mut ranks {
                 let loss = ranks.gradients(&model, &inputs, step_options)?;
                 ranks.step(&mut model.parameters, &mut optimizer, (&recipe, lr), threads, false)?;
@@ -133,16 +134,19 @@ pub fn bench(options: &BenchOptions, out: &mut impl Write) -> anyhow::Result<()>
         if ranks.as_ref().is_some_and(|ranks| !ranks.is_first()) {
             continue;
         }
+        let memory = device::peak_memory_bytes(device).map_or(f64::NAN, |bytes| bytes as f64 / 1e9);
         let loss_secs = loss_secs(options, config.embed_dim, &model, step_options)?;
         writeln!(
             out,
-            "{name} batch {} params {:.2}M {}: {:.1} samples/s, {:.1} ms/step, {:.1} ms of processor time, {} loss {:.2} ms = {:.4} %",
+            "{name} batch {} params {:.2}M {}: {:.1} samples/s, {:.1} ms/step, {:.1} ms of processor time, {:.1} GFLOP a sample, \
+             {memory:.2} GB, {} loss {:.2} ms = {:.4} %",
             options.batch,
             model.parameters.count() as f64 / 1e6,
             device::name(device, options.threads, options.ranks),
             options.batch as f64 / secs,
             1e3 * secs,
             1e3 * processor / options.steps as f64,
+            config.size().compute(1).train_flops / 1e9,
             options.loss,
             1e3 * loss_secs,
             1e2 * loss_secs / secs,
@@ -261,32 +265,23 @@ fn recipe(options: &BenchOptions, precision: Precision) -> Recipe {
 
 /// Noise for images, and captions whose pooled token stands anywhere in the context, as OpenCLIP's does in random
 /// tokens.
-fn batch(options: &BenchOptions, config: &ModelConfig, model: &Clip) -> Batch {
+fn batch(options: &BenchOptions, config: &ModelConfig, model: &Clip) -> Inputs {
     let mut draws = Draws::new(0, 0);
     let (vision, text) = (&config.vision_cfg, &config.text_cfg);
     let tokens = (vision.image_size / vision.patch_size).pow(2) as i64 + 1;
     let patches = options.batch as i64 * tokens * model.image.patch_values();
     let (context, vocabulary) = (text.context_length, text.vocab_size);
     let patches: Vec<f32> = (0..patches).map(|_| (2.0 * draws.uniform() - 1.0) as f32).collect();
-    let tokens = (0..options.batch * context).map(|_| (draws.next_u64() % vocabulary) as i64).collect();
+    let tokens: Vec<i64> = (0..options.batch * context).map(|_| (draws.next_u64() % vocabulary) as i64).collect();
     let shortest = if options.full_captions { context } else { 1 };
     let place = |draw: u64| (shortest - 1 + draw % (context + 1 - shortest)) as i64;
-    let ends = (0..options.batch).map(|_| place(draws.next_u64())).collect();
-    let lengths = Arc::new(CaptionLengths::new(shortest as usize..=context as usize));
-    Batch { patches, tokens, ends, kept: Vec::new(), lengths }
-}
-
-fn rows(batch: &Batch, rows: &Range<u64>) -> Batch {
-    fn of<T: Copy>(values: &[T], pairs: usize, rows: &Range<u64>) -> Vec<T> {
-        let width = values.len() / pairs;
-        values[rows.start as usize * width..rows.end as usize * width].to_vec()
-    }
-    let pairs = batch.len();
-    Batch {
-        patches: of(&batch.patches, pairs, rows),
-        tokens: of(&batch.tokens, pairs, rows),
-        ends: of(&batch.ends, pairs, rows),
-        kept: of(&batch.kept, pairs, rows),
-        lengths: Arc::clone(&batch.lengths),
+    let ends: Vec<i64> = (0..options.batch).map(|_| place(draws.next_u64())).collect();
+    let pairs = options.batch as i64;
+    Inputs {
+        patches: Tensor::from_slice(&patches).view([pairs, -1, model.image.patch_values()]),
+        tokens: Tensor::from_slice(&tokens).view([pairs, -1]),
+        ends: Tensor::from_slice(&ends),
+        kept: None,
+        lengths: Some(Arc::new(CaptionLengths::new(shortest as usize..=context as usize))),
     }
 }

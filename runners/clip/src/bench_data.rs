@@ -48,11 +48,13 @@ pub fn bench(options: &BenchDataOptions, out: &mut impl Write) -> anyhow::Result
     let patches = Patches::new(side, patch, &Preprocess::default());
     let mut order = Order::new(0, data.len() as u64);
     let workers = rayon::ThreadPoolBuilder::new().num_threads(options.threads.max(1)).build()?;
-    let mut images = Vec::new();
+    let mut memory = None;
     let mut make = |start: u64| {
         let indices = order.batch(start, batch);
-        let augmentation = Augmentation::RandomResizedCrop;
-        workers.install(|| batches::augmented(&data, &patches, augmentation, (0, start), &indices, &mut images))
+        let (augmentation, memory_of_last) = (Augmentation::RandomResizedCrop, memory.take());
+        let made = || batches::augmented(&data, &patches, augmentation, (0, start), &indices, memory_of_last);
+        memory = Some(workers.install(made)?);
+        Ok::<_, pool::Error>(())
     };
     make(0)?;
     let (started, processor) = (Instant::now(), device::processor_secs());

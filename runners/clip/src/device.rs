@@ -4,7 +4,7 @@ use std::ffi::CStr;
 use std::sync::Once;
 
 use protocol::Resources;
-use tch::{Cuda, Device};
+use tch::{Cuda, Device, Kind, Tensor};
 
 /// Why a device can't be used.
 #[derive(Debug, thiserror::Error, PartialEq, Eq)]
@@ -96,15 +96,27 @@ pub fn name(device: Device, threads: usize, ranks: usize) -> String {
     if ranks > 1 { format!("{ranks} ranks, each {of_one}") } else { of_one }
 }
 
-/// Largest resident memory of this process since [`reset_peak_memory`], bytes.
-pub fn peak_memory_bytes() -> Option<u64> {
-    usage().map(|usage| usage.ru_maxrss as u64 * 1024)
+/// Most memory that a job on this device took since [`reset_peak_memory`], bytes: what tensors take on a GPU, what is
+/// resident of this process on a CPU.
+pub fn peak_memory_bytes(device: Device) -> Option<u64> {
+    match device {
+        Device::Cpu => usage().map(|usage| usage.ru_maxrss as u64 * 1024),
+        _ => kernels::peak_device_bytes(&nothing_on(device)),
+    }
 }
 
-/// Forgets the largest memory of jobs before this one in the same process; what they left in use counts on. Where
-/// `/proc` can't be written, the largest of all jobs is reported.
-pub fn reset_peak_memory() {
-    let _ = std::fs::write("/proc/self/clear_refs", "5");
+/// Forgets the most of jobs before this one in the same process; what they left in use counts on. Where `/proc` can't
+/// be written, the most of all jobs is reported.
+pub fn reset_peak_memory(device: Device) {
+    match device {
+        Device::Cpu => drop(std::fs::write("/proc/self/clear_refs", "5")),
+        _ => kernels::reset_peak_device_bytes(&nothing_on(device)),
+    }
+}
+
+/// Names a device to what takes tensors.
+fn nothing_on(device: Device) -> Tensor {
+    Tensor::empty([0_i64], (Kind::Float, device))
 }
 
 /// Processor time of this process so far, seconds over all its threads.

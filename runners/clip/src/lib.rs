@@ -21,6 +21,7 @@ pub mod checkpoint;
 pub mod device;
 pub mod evaluate;
 pub mod finetune;
+pub mod floats;
 pub mod interpolate;
 pub mod job;
 pub mod listing;

@@ -8,12 +8,15 @@
 //! w <- w - lr / (1 - b1^t) m / (sqrt(v / (1 - b2^t)) + eps)
 //! ```
 
+use std::collections::BTreeMap;
 use std::ops::Range;
 
+use kernels::AdamWNumbers;
 use protocol::{Recipe, Schedule};
 use tch::{Device, Kind, Tensor};
 
-use crate::parameters::Parameters;
+use crate::floats::{floats, floats_mut};
+use crate::parameters::{Parameter, Parameters};
 
 /// Floats that one thread takes at a time.
 const CHUNK: usize = 1 << 16;
@@ -69,12 +72,29 @@ impl AdamW {
         lr: f64,
         threads: usize,
     ) {
-        let size = self.next_size(recipe, lr, || norm(gradients));
         if on_slices(&parameters.flat) {
-            self.step_on_slices(parameters, gradients, size, threads);
+            self.steps += 1;
+            let norm = recipe.grad_clip_norm.map_or(0.0, |_| norm(gradients).double_value(&[]));
+            self.step_on_slices(parameters, gradients, self.step_size(recipe, lr, norm), threads);
         } else {
-            tch::no_grad(|| self.step_on_tensors(parameters, gradients, size));
+            self.step_by_parameter(parameters, gradients, recipe, lr);
         }
+    }
+
+    /// The same by libtorch. Gradients that are clipped are clipped in place.
+    fn step_by_parameter(&mut self, parameters: &mut Parameters, gradients: &[Tensor], recipe: &Recipe, lr: f64) {
+        self.steps += 1;
+        let own = |all: &Tensor, parameter: &Parameter| all.narrow(0, parameter.offset as i64, parameter.numel as i64);
+        let parts = parameters.list.iter().zip(gradients).map(|(parameter, gradient)| Part {
+            weights: own(&parameters.flat, parameter),
+            gradient: gradient.reshape([-1_i64]),
+            first: own(&self.first, parameter),
+            second: own(&self.second, parameter),
+            decays: parameter.offset < parameters.decayed,
+            lr_scale: parameter.lr_scale,
+        });
+        let norm = recipe.grad_clip_norm.map(|_| norm(gradients));
+        self.step_on_tensors(parts, recipe, lr, norm);
     }
 
     /// Forgets the state of all but these pieces of the parameters' buffer, which go upwards (ZeRO, Rajbhandari et al.
@@ -99,22 +119,32 @@ impl AdamW {
         (recipe, lr): (&Recipe, f64),
         threads: usize,
     ) {
-        assert!(parameters.lr_scales.is_none(), "one learning rate for all layers");
-        let size = self.next_size(recipe, lr, || norm);
+        assert!(parameters.list.iter().all(|one| one.lr_scale == 1.0), "one learning rate for all layers");
+        self.steps += 1;
         let decayed = parameters.decayed;
         if !on_slices(&parameters.flat) {
-            let mut done = 0;
+            let mut taken = 0;
+            let mut parts = Vec::new();
             for piece in pieces {
-                let len = piece.len() as i64;
-                let own = |all: &Tensor| all.narrow(0, done, len);
-                let state = [own(&self.first), own(&self.second)];
-                let mut weights = parameters.flat.narrow(0, piece.start as i64, len);
-                let decayed = decayed.clamp(piece.start, piece.end) - piece.start;
-                tch::no_grad(|| update_tensors(&mut weights, state, decayed, &own(gradient), size, None));
-                done += len;
+                let boundary = decayed.clamp(piece.start, piece.end);
+                for (range, decays) in [(piece.start..boundary, true), (boundary..piece.end, false)] {
+                    let own = |all: &Tensor, start: usize| all.narrow(0, start as i64, range.len() as i64);
+                    parts.push(Part {
+                        weights: own(&parameters.flat, range.start),
+                        gradient: own(gradient, taken),
+                        first: own(&self.first, taken),
+                        second: own(&self.second, taken),
+                        decays,
+                        lr_scale: 1.0,
+                    });
+                    taken += range.len();
+                }
             }
+            let norm = Tensor::full([], norm, (Kind::Double, gradient.device()));
+            self.step_on_tensors(parts.into_iter(), recipe, lr, Some(norm));
             return;
         }
+        let size = self.step_size(recipe, lr, norm);
         let mut weights = floats_mut(&mut parameters.flat);
         let (mut m, mut v) = (floats_mut(&mut self.first), floats_mut(&mut self.second));
         let mut g = floats(gradient);
@@ -133,16 +163,15 @@ impl AdamW {
         update_all(chunks, gradient.numel(), threads);
     }
 
-    /// Counts a step, and gives its numbers.
-    fn next_size(&mut self, recipe: &Recipe, lr: f64, norm: impl FnOnce() -> f64) -> StepSize {
-        self.steps += 1;
+    /// The numbers of the step that was counted last. `norm` is that of all gradients.
+    fn step_size(&self, recipe: &Recipe, lr: f64, norm: f64) -> StepSize {
         let t = self.steps as f64;
         let [b1, b2] = recipe.betas;
         StepSize {
             rate: lr / (1.0 - b1.powf(t)),
             second_scale: (1.0 - b2.powf(t)).sqrt().recip(),
             decay: 1.0 - lr * recipe.weight_decay,
-            clip: recipe.grad_clip_norm.map_or(1.0, |largest| (largest / (norm() + 1e-6)).min(1.0)),
+            clip: recipe.grad_clip_norm.map_or(1.0, |largest| (largest / (norm + 1e-6)).min(1.0)),
             betas: recipe.betas,
             eps: recipe.eps,
         }
@@ -169,44 +198,45 @@ impl AdamW {
         update_all(chunks, taken, threads);
     }
 
-    fn step_on_tensors(&mut self, parameters: &mut Parameters, gradients: &[Tensor], size: StepSize) {
-        let laid_out = parameters.zeros_like_flat();
-        parameters.lay_out(gradients, &laid_out);
-        let (decayed, scales) = (parameters.decayed, parameters.lr_scales.as_ref());
-        let state = [self.first.shallow_clone(), self.second.shallow_clone()];
-        update_tensors(&mut parameters.flat, state, decayed, &laid_out, size, scales);
+    /// libtorch's own step: a few launches on a GPU, which nothing waits for.
+    fn step_on_tensors(&self, parts: impl Iterator<Item = Part>, recipe: &Recipe, lr: f64, norm: Option<Tensor>) {
+        let clip = recipe.grad_clip_norm.zip(norm).map(|(largest, norm)| {
+            let factor = (norm + 1e-6).reciprocal() * largest;
+            factor.clamp_max(1.0).to_kind(Kind::Float)
+        });
+        let mut groups: BTreeMap<(bool, u64), [Vec<Tensor>; 4]> = BTreeMap::new();
+        for Part { weights, gradient, first, second, decays, lr_scale } in parts {
+            let lists = groups.entry((decays, lr_scale.to_bits())).or_default();
+            for (list, tensor) in lists.iter_mut().zip([weights, gradient, first, second]) {
+                list.push(tensor);
+            }
+        }
+        for ((decays, lr_scale), lists) in groups {
+            let numbers = AdamWNumbers {
+                lr: lr * f64::from_bits(lr_scale),
+                betas: recipe.betas,
+                weight_decay: if decays { recipe.weight_decay } else { 0.0 },
+                eps: recipe.eps,
+                steps: self.steps,
+            };
+            kernels::adamw(&lists, numbers, clip.as_ref());
+        }
     }
 }
 
-/// Whether loops of our own update these weights, or libtorch's operators.
-fn on_slices(weights: &Tensor) -> bool {
-    weights.device() == Device::Cpu && weights.kind() == Kind::Float
+/// Weights that one rule updates: views of buffers, of one dimension.
+struct Part {
+    weights: Tensor,
+    gradient: Tensor,
+    first: Tensor,
+    second: Tensor,
+    decays: bool,
+    lr_scale: f64,
 }
 
-/// Of `weights` the first `decayed` decay.
-fn update_tensors(
-    weights: &mut Tensor,
-    [mut first, mut second]: [Tensor; 2],
-    decayed: usize,
-    gradient: &Tensor,
-    size: StepSize,
-    scales: Option<&Tensor>,
-) {
-    let gradient = gradient * size.clip;
-    let [b1, b2] = size.betas;
-    let mut decayed_part = weights.narrow(0, 0, decayed as i64);
-    let _ = match scales {
-        None => decayed_part.g_mul_scalar_(size.decay),
-        Some(scales) => decayed_part.g_mul_(&(scales.narrow(0, 0, decayed as i64) * (size.decay - 1.0) + 1.0)),
-    };
-    let _ = first.g_mul_scalar_(b1).g_add_(&(&gradient * (1.0 - b1)));
-    let _ = second.g_mul_scalar_(b2).g_add_(&(gradient.square() * (1.0 - b2)));
-    let denominator = second.sqrt() * size.second_scale + size.eps;
-    let step = &first / denominator * size.rate;
-    let _ = match scales {
-        None => weights.g_sub_(&step),
-        Some(scales) => weights.g_sub_(&(step * scales)),
-    };
+/// Whether loops of our own update these weights, or libtorch's operator.
+fn on_slices(weights: &Tensor) -> bool {
+    weights.device() == Device::Cpu && weights.kind() == Kind::Float
 }
 
 /// Weights, moments and gradient of some floats, the factor that those weights decay by, and the numbers of their step.
@@ -265,11 +295,11 @@ fn update(w: &mut [f32], m: &mut [f32], v: &mut [f32], g: &[f32], decay: f32, si
     }
 }
 
-/// Euclidean norm over all gradients.
-pub fn norm(gradients: &[Tensor]) -> f64 {
+/// Euclidean norm over all gradients, shape (), float64.
+pub fn norm(gradients: &[Tensor]) -> Tensor {
     tch::no_grad(|| {
         let squares: Vec<Tensor> = gradients.iter().map(|g| g.square().sum(Kind::Double)).collect();
-        Tensor::stack(&squares, 0).sum(Kind::Double).sqrt().double_value(&[])
+        Tensor::stack(&squares, 0).sum(Kind::Double).sqrt()
     })
 }
 
@@ -292,22 +322,6 @@ pub fn learning_rate(recipe: &Recipe, step: u64, steps: u64) -> f64 {
             0.5 * (1.0 + (std::f64::consts::PI * done).cos()) * recipe.lr
         }
     }
-}
-
-#[expect(unsafe_code, reason = "libtorch gives its memory as a pointer only")]
-fn floats(tensor: &Tensor) -> &[f32] {
-    assert!(tensor.is_contiguous() && tensor.kind() == Kind::Float && tensor.device() == Device::Cpu);
-    // SAFETY: contiguous fp32 in main memory, checked above, alive as long as the tensor is borrowed. Torch keeps
-    // unique gradients and buffers: nothing writes to them while this borrow lasts.
-    unsafe { std::slice::from_raw_parts(tensor.data_ptr().cast(), tensor.numel()) }
-}
-
-#[expect(unsafe_code, reason = "libtorch gives its memory as a pointer only")]
-fn floats_mut(tensor: &mut Tensor) -> &mut [f32] {
-    assert!(tensor.is_contiguous() && tensor.kind() == Kind::Float && tensor.device() == Device::Cpu);
-    // SAFETY: as in `floats`; the leaves that share the parameters' buffer are not touched between backward and
-    // forward.
-    unsafe { std::slice::from_raw_parts_mut(tensor.data_ptr().cast(), tensor.numel()) }
 }
 
 #[cfg(test)]
@@ -393,9 +407,7 @@ pub(crate) mod tests {
             let mut optimizer = AdamW::new(&parameters);
             for of_step in &gradients {
                 if threads == 0 {
-                    optimizer.steps += 1;
-                    let size = unclipped(optimizer.steps);
-                    tch::no_grad(|| optimizer.step_on_tensors(&mut parameters, of_step, size));
+                    optimizer.step_by_parameter(&mut parameters, of_step, &recipe(), 0.1);
                 } else {
                     optimizer.step(&mut parameters, of_step, &recipe(), 0.1, threads);
                 }
@@ -404,19 +416,6 @@ pub(crate) mod tests {
                 let off = (parameter.tensor.detach() - expected).abs().max().double_value(&[]);
                 assert!(off < 1e-5, "{} with {threads} threads: {off}", parameter.name);
             }
-        }
-    }
-
-    /// The numbers of step `t` at a learning rate of 0.1.
-    fn unclipped(t: u64) -> StepSize {
-        let t = t as f64;
-        StepSize {
-            rate: 0.1 / (1.0 - 0.9_f64.powf(t)),
-            second_scale: (1.0 - 0.98_f64.powf(t)).sqrt().recip(),
-            decay: 1.0 - 0.1 * 0.2,
-            clip: 1.0,
-            betas: [0.9, 0.98],
-            eps: 1e-6,
         }
     }
 
@@ -429,10 +428,7 @@ pub(crate) mod tests {
             for seed in 2..5 {
                 let gradients: Vec<Tensor> = drawn(seed).list.iter().map(|p| p.tensor.detach()).collect();
                 if threads == 0 {
-                    let clip = 1.0 / (norm(&gradients) + 1e-6);
-                    optimizer.steps += 1;
-                    let size = StepSize { clip, ..unclipped(optimizer.steps) };
-                    tch::no_grad(|| optimizer.step_on_tensors(&mut parameters, &gradients, size));
+                    optimizer.step_by_parameter(&mut parameters, &gradients, &clipped, 0.1);
                 } else {
                     optimizer.step(&mut parameters, &gradients, &clipped, 0.1, threads);
                 }
@@ -466,7 +462,14 @@ pub(crate) mod tests {
             let mut state = AdamW::new(&parts);
             state.keep(&pieces);
             for _ in 0..3 {
-                state.step_pieces(&mut parts, &pieces, &own(&laid_out), norm(&gradients), (&clipped, 0.1), 2);
+                state.step_pieces(
+                    &mut parts,
+                    &pieces,
+                    &own(&laid_out),
+                    norm(&gradients).double_value(&[]),
+                    (&clipped, 0.1),
+                    2,
+                );
             }
             assert!(state.first.equal(&own(&optimizer.first)));
         }

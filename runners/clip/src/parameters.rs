@@ -62,8 +62,6 @@ pub struct Parameters {
     pub list: Vec<Parameter>,
     /// Floats at the start of `flat` that weight decay applies to.
     pub decayed: usize,
-    /// `lr_scale` of each float, laid out as `flat`, where layers are told apart.
-    pub lr_scales: Option<Tensor>,
 }
 
 impl Parameters {
@@ -100,17 +98,14 @@ impl Parameters {
                 Parameter { name, shape, offset, numel, tensor, lr_scale: 1.0 }
             })
             .collect();
-        Parameters { flat, list, decayed, lr_scales: None }
+        Parameters { flat, list, decayed }
     }
 
     /// Gives each parameter its factor on the learning rate, by name.
     pub fn scale_lr(&mut self, factor: impl Fn(&str) -> f64) {
-        let scales = self.zeros_like_flat();
         for parameter in &mut self.list {
             parameter.lr_scale = factor(&parameter.name);
-            let _ = scales.narrow(0, parameter.offset as i64, parameter.numel as i64).fill_(parameter.lr_scale);
         }
-        self.lr_scales = Some(scales);
     }
 
     /// The leaf of that name.
@@ -128,6 +123,7 @@ impl Parameters {
     }
 
     /// Writes a tensor for each parameter, in order, into a buffer of their layout.
+    #[cfg(test)]
     pub fn lay_out(&self, tensors: &[Tensor], flat: &Tensor) {
         for (parameter, tensor) in self.list.iter().zip(tensors) {
             flat.narrow(0, parameter.offset as i64, parameter.numel as i64).copy_(&tensor.flatten(0, -1));

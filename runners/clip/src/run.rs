@@ -13,12 +13,12 @@ use protocol::{Event, FailureKind, Job, exit};
 use tch::{Kind, Tensor};
 
 use crate::augment::Patches;
-use crate::batches::{Batch, Batches, PatchDropout, Source};
+use crate::batches::{Batches, PatchDropout, Source};
 use crate::checkpoint::{Folder, Position};
 use crate::device;
 use crate::evaluate::HeldOut;
 use crate::job;
-use crate::model::Clip;
+use crate::model::{Clip, Inputs};
 use crate::optimizer::{self, AdamW, learning_rate};
 use crate::prepared::Prepared;
 use crate::ranks::{Place, Ranks, Start};
@@ -74,10 +74,10 @@ fn train(
     stop: &StopSignal,
     place: &mut Option<Place>,
 ) -> Result<Ending, RunError> {
-    device::reset_peak_memory();
     let job = job::read(path)?;
     *place = Place::of(&job)?;
     let device = device::open(&job.resources, place.map(|place| place.local_rank))?;
+    device::reset_peak_memory(device);
     let mut ranks = Ranks::meet(&job, device)?;
     let is_first = ranks.as_ref().is_none_or(Ranks::is_first);
     let spec = &job.spec;
@@ -135,6 +135,7 @@ fn train(
             None => 0..spec.recipe.global_batch,
         },
         threads: job.resources.threads,
+        device,
     };
     let source = Arc::new(source);
     let rollback = Rollback::of(&job, &model, &optimizer, position, &history);
@@ -296,7 +297,7 @@ impl Training<'_> {
                 samples_seen: self.position.samples_seen,
                 train_secs: self.train_time.as_secs_f64(),
                 eval_secs: self.eval_time.as_secs_f64(),
-                peak_memory_bytes: device::peak_memory_bytes(),
+                peak_memory_bytes: device::peak_memory_bytes(self.model.device()),
             })?;
         }
         Ok(Ending::Finished)
@@ -306,26 +307,27 @@ impl Training<'_> {
     /// the last.
     fn step(
         &mut self,
-        batch: Batch,
+        batch: Inputs,
         lr: f64,
         reported: bool,
         stop: &AtomicBool,
     ) -> Result<(Option<f64>, bool), RunError> {
         let (model, recipe) = (&mut self.model, &self.job.spec.recipe);
         let options = StepOptions::new(recipe, model.device());
-        let inputs = model.inputs(&batch);
-        self.batches.reuse(batch);
+        let inputs = batch.on(model.device());
         let threads = self.job.resources.threads;
         let (loss, grad_norm, stopping) = if let Some(ranks) = &mut self.ranks {
             let loss = ranks.gradients(model, &inputs, options)?;
             drop(inputs);
+            self.batches.reuse(batch);
             let stop = stop.load(Ordering::Relaxed);
             let agreed = ranks.step(&mut model.parameters, &mut self.optimizer, (recipe, lr), threads, stop)?;
             (loss, reported.then_some(agreed.grad_norm), agreed.stop)
         } else {
             let (loss, gradients) = step::gradients(model, &inputs, options)?;
             drop(inputs);
-            let grad_norm = reported.then(|| optimizer::norm(&gradients));
+            self.batches.reuse(batch);
+            let grad_norm = reported.then(|| optimizer::norm(&gradients).double_value(&[]));
             self.optimizer.step(&mut model.parameters, &gradients, recipe, lr, threads);
             (loss, grad_norm, stop.load(Ordering::Relaxed))
         };

@@ -73,7 +73,7 @@ pub enum Event {
         train_secs: f64,
         /// Seconds this attempt spent in evaluations.
         eval_secs: f64,
-        /// Largest resident memory, bytes, if known.
+        /// Most memory at once, bytes, if known: what tensors take on a GPU, else what is resident of the process.
         #[serde(default, skip_serializing_if = "Option::is_none")]
         peak_memory_bytes: Option<u64>,
     },

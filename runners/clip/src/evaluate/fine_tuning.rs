@@ -9,7 +9,7 @@
 //! functions of seed and position, so the same job gives the same numbers.
 
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::mpsc::sync_channel;
+use std::sync::mpsc::{channel, sync_channel};
 
 use pool::Dataset;
 use protocol::{FineTuningPlan, Head, Recipe, Schedule};
@@ -159,23 +159,24 @@ pub(super) fn train(
     let recipe = recipe_of(plan);
     let mut optimizer = AdamW::new(&tuned.parameters);
     let mut losses = Vec::new();
-    let assemble = |order: &mut Order, step: u64| {
+    let assemble = |order: &mut Order, step: u64, memory: Option<Tensor>| {
         let start = step * plan.batch_size;
         let chosen = order.batch(start, plan.batch_size).into_iter().map(|at| training.labels[at]);
         let (images, labels): (Vec<usize>, Vec<i64>) = chosen.map(|(image, label)| (image, i64::from(label))).unzip();
-        let mut patches = Vec::new();
         let drawn = (plan.seed, start);
-        augmented(training.data, training.patches, plan.augmentation, drawn, &images, &mut patches)?;
+        let patches = augmented(training.data, training.patches, plan.augmentation, drawn, &images, memory)?;
         Ok::<_, pool::Error>((patches, labels))
     };
     // One batch is assembled while another is trained on.
     let ended = std::thread::scope(|scope| {
         let (sender, receiver) = sync_channel(1);
+        let (free, freed) = channel();
         scope.spawn(move || {
             let workers = rayon::ThreadPoolBuilder::new().num_threads(threads).build().expect("threads for the data");
             let mut order = Order::new(plan.seed, training.labels.len() as u64);
             for step in 0..plan.steps {
-                if sender.send(workers.install(|| assemble(&mut order, step))).is_err() {
+                let memory = freed.try_recv().ok();
+                if sender.send(workers.install(|| assemble(&mut order, step, memory))).is_err() {
                     return; // Stopped early.
                 }
             }
@@ -185,11 +186,10 @@ pub(super) fn train(
             if stop.load(Ordering::Relaxed) {
                 return Ok(None);
             }
-            let size = labels.len() as i64;
-            let patches =
-                Tensor::from_slice(&patches).view([size, -1, tuned.image.patch_values()]).to_device(model.device());
             let labels = Tensor::from_slice(&labels).to_device(model.device());
-            let (loss, gradients) = tuned.gradients(&patches, &labels);
+            let (loss, gradients) = tuned.gradients(&patches.to_device(model.device()), &labels);
+            // Nobody assembles after the last batch.
+            let _ = free.send(patches);
             let lr = learning_rate(&recipe, step as u64, plan.steps);
             optimizer.step(&mut tuned.parameters, &gradients, &recipe, lr, threads);
             losses.push(loss);

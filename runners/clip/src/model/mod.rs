@@ -18,7 +18,6 @@ use std::sync::Arc;
 use protocol::{Approximate, ModelConfig, Precision};
 use tch::{Device, Kind, Tensor};
 
-use crate::batches::Batch;
 use crate::loss::LogitParameters;
 use crate::parameters::{Declaration, Init, Parameters};
 
@@ -47,7 +46,7 @@ pub struct Clip {
     kind: Kind,
 }
 
-/// One batch as tensors on the model's device.
+/// One batch, on one device.
 #[derive(Debug)]
 pub struct Inputs {
     /// (B, T, 3 p^2): row 0 of each image stands for the class token and is zero.
@@ -66,12 +65,30 @@ impl Inputs {
     /// Pairs `from` to `to`, without a copy.
     #[must_use]
     pub fn rows(&self, from: i64, to: i64) -> Inputs {
-        let rows = |tensor: &Tensor| tensor.narrow(0, from, to - from);
+        self.each(|tensor| tensor.narrow(0, from, to - from))
+    }
+
+    /// The same on a device, without a copy if they are there. A GPU copies from pinned memory in its own time.
+    #[must_use]
+    pub fn on(&self, device: Device) -> Inputs {
+        self.each(|tensor| match device {
+            _ if tensor.device() == device => tensor.shallow_clone(),
+            _ => tensor.internal_to_copy((tensor.kind(), device), true),
+        })
+    }
+
+    /// The same in memory that a GPU reads by itself.
+    #[must_use]
+    pub fn pinned(&self, device: Device) -> Inputs {
+        self.each(|tensor| tensor.pin_memory(device))
+    }
+
+    fn each(&self, change: impl Fn(&Tensor) -> Tensor) -> Inputs {
         Inputs {
-            patches: rows(&self.patches),
-            tokens: rows(&self.tokens),
-            ends: rows(&self.ends),
-            kept: self.kept.as_ref().map(rows),
+            patches: change(&self.patches),
+            tokens: change(&self.tokens),
+            ends: change(&self.ends),
+            kept: self.kept.as_ref().map(&change),
             lengths: self.lengths.clone(),
         }
     }
@@ -121,19 +138,6 @@ impl Clip {
     /// Where the model lives.
     pub fn device(&self) -> Device {
         self.parameters.flat.device()
-    }
-
-    /// A batch as tensors on the model's device.
-    pub fn inputs(&self, batch: &Batch) -> Inputs {
-        let device = self.device();
-        let size = batch.len() as i64;
-        Inputs {
-            patches: Tensor::from_slice(&batch.patches).view([size, -1, self.image.patch_values()]).to_device(device),
-            tokens: Tensor::from_slice(&batch.tokens).view([size, -1]).to_device(device),
-            ends: Tensor::from_slice(&batch.ends).to_device(device),
-            lengths: Some(Arc::clone(&batch.lengths)),
-            kept: (!batch.kept.is_empty()).then(|| Tensor::from_slice(&batch.kept).view([size, -1]).to_device(device)),
-        }
     }
 
     /// L2-normalised embeddings (B, E) of images and texts, fp32.

@@ -65,7 +65,7 @@ fn trained(ring: Option<TcpRing>, (loss, parts): (Loss, u64)) -> (Tensor, f64) {
             norm = agreed.expect("a step").grad_norm;
         } else {
             let (_, gradients) = step::gradients(&model, &all, options).expect("gradients");
-            norm = crate::optimizer::norm(&gradients);
+            norm = crate::optimizer::norm(&gradients).double_value(&[]);
             optimizer.step(&mut model.parameters, &gradients, &recipe, lr, 1);
         }
         model.clamp_logit_scale();

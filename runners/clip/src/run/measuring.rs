@@ -36,7 +36,7 @@ pub(super) fn measure_only(
         samples_seen: 0,
         train_secs: 0.0,
         eval_secs: started.elapsed().as_secs_f64(),
-        peak_memory_bytes: device::peak_memory_bytes(),
+        peak_memory_bytes: device::peak_memory_bytes(model.device()),
     })?;
     Ok(Ending::Finished)
 }

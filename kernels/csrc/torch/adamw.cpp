@@ -1,0 +1,19 @@
+#include "adamw.h"
+#include <ATen/core/grad_mode.h>
+#include <ATen/ops/_fused_adamw.h>
+#include <ATen/ops/full.h>
+
+namespace sweep {
+
+void adamw(const std::vector<at::Tensor> &weights, const std::vector<at::Tensor> &gradients, const std::vector<at::Tensor> &first,
+           const std::vector<at::Tensor> &second, const AdamWNumbers &n, const at::Tensor *clip) {
+  if (weights.empty()) return;
+  const at::NoGradGuard no_graph;
+  const at::Tensor step = at::full({}, n.steps, weights[0].options().dtype(at::kFloat));
+  const std::vector<at::Tensor> steps(weights.size(), step);
+  /* It divides by what a loss was scaled with. */
+  const std::optional<at::Tensor> scale = clip ? std::optional<at::Tensor>(clip->reciprocal()) : std::nullopt;
+  at::_fused_adamw_(weights, gradients, first, second, {}, steps, n.lr, n.beta1, n.beta2, n.weight_decay, n.eps, false, false, scale);
+}
+
+} // namespace sweep

@@ -1,0 +1,30 @@
+//! Memory of a GPU, as libtorch's allocator counts it.
+
+#![expect(unsafe_code, reason = "calls into csrc/")]
+
+use tch::Tensor;
+
+use crate::ffi::{self, pointer};
+
+/// The most bytes that tensors had at once on a tensor's device since the process began, or since
+/// [`reset_peak_device_bytes`]; `None` on a CPU.
+///
+/// # Panics
+/// If the device fails.
+pub fn peak_device_bytes(of: &Tensor) -> Option<u64> {
+    let mut bytes = -1;
+    // SAFETY: a live tensor, and a place for a number.
+    let code = unsafe { ffi::sweep_peak_bytes(pointer(of), &raw mut bytes) };
+    assert!(code == 0, "{}", ffi::last_error());
+    u64::try_from(bytes).ok()
+}
+
+/// Forgets the largest so far.
+///
+/// # Panics
+/// If the device fails.
+pub fn reset_peak_device_bytes(of: &Tensor) {
+    // SAFETY: a live tensor.
+    let code = unsafe { ffi::sweep_reset_peak_bytes(pointer(of)) };
+    assert!(code == 0, "{}", ffi::last_error());
+}
