@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # Fetches what scripts/gpu/check.sh needs on a machine without a package index, into gpu-carry/ (git ignores it): CUTLASS's
-# headers and the wheels of the peers; with a libtorch set up here (make setup), the Rust tests as a binary too.
+# headers and the wheels of the peers; with a libtorch set up here (make setup), the Rust tests and clip-runner as binaries too.
 set -euo pipefail
 cd "$(dirname "$0")/../.."
 mkdir -p gpu-carry/wheels
@@ -11,5 +11,8 @@ if [ -n "${LIBTORCH:-}" ] || [ -d "${SWEEP_VENV:-.venv}/libtorch" ]; then
   binary=$(cargo test --quiet -p kernels --features torch --test loss --no-run --message-format=json |
     python3 -c 'import json, sys; print([m["executable"] for m in map(json.loads, sys.stdin) if m.get("executable")][-1])')
   objcopy --strip-debug "$binary" gpu-carry/loss-tests
+  runner=$(cargo build --quiet -p clip-runner --message-format=json |
+    python3 -c 'import json, sys; print([m["executable"] for m in map(json.loads, sys.stdin) if m.get("executable")][-1])')
+  objcopy --strip-debug "$runner" gpu-carry/clip-runner
 fi
 du -sh gpu-carry
