@@ -44,7 +44,7 @@ pub(super) struct Args {
 struct Listed<'a> {
     #[serde(flatten)]
     row: &'a CheckpointRow,
-    /// Whether its folder is there still: runners drop old ones.
+    /// Whether it is there still, with a manifest: runners drop old ones.
     kept: bool,
 }
 
@@ -78,7 +78,11 @@ pub(super) async fn run(args: Args) -> Result<Exit, Failure> {
     let kept: Vec<&CheckpointRow> = listed.iter().filter(|one| one.kept).map(|one| one.row).collect();
     let places = || {
         let places: Vec<String> = kept.iter().map(|row| row.samples_seen.to_string()).collect();
-        if places.is_empty() { "none is kept".to_owned() } else { format!("kept are those at {}", places.join(", ")) }
+        if places.is_empty() {
+            "none is kept with a manifest".to_owned()
+        } else {
+            format!("kept are those at {}", places.join(", "))
+        }
     };
     let found = kept.iter().rev().find(|row| args.at.is_none_or(|at| at == row.samples_seen));
     let Some(row) = found else {
@@ -103,7 +107,11 @@ fn list(job: &str, listed: &[Listed]) {
         say(&format!("job {job} has reported no checkpoint"));
     }
     for Listed { row, kept } in listed {
-        let gone = if *kept { "" } else { "  (dropped)" };
+        let gone = match kept {
+            true => "",
+            false if Path::new(&row.path).exists() => "  (no manifest.json: `--to` can't copy it)",
+            false => "  (dropped)",
+        };
         data(&format!(
             "{:>12} samples  step {:>8}  sha256 {}  {}{gone}",
             row.samples_seen, row.step, &row.sha256, row.path

@@ -15,7 +15,9 @@ use super::launch::{self, Launch};
 use super::output::{Exit, Failure, data, json, say};
 use super::progress::Progress;
 use super::{hashing, plan, site, slurm, target};
-use crate::plan::{LoadError, OPEN_CLIP_CONFIG, Placement, Plan, file_of, load_spec, preprocess_of, recipe_keys};
+use crate::plan::{
+    LoadError, OPEN_CLIP_CONFIG, Placement, Plan, file_of, has_class_names, load_spec, preprocess_of, recipe_keys,
+};
 use crate::report::number::compact;
 use crate::spec::{self, Source};
 use crate::store::{MeasurementRow, Store};
@@ -54,8 +56,8 @@ pub(super) struct Args {
     /// Folder of held-out shards; again for several [default: the data sets that the sweep's jobs have].
     #[arg(long = "pool", value_name = "FOLDER", required_unless_present = "sweep")]
     pub(super) pools: Vec<String>,
-    /// What to measure; again for several [default: classification where `classnames.txt` is in the folder itself, else
-    /// retrieval; or what the sweep's jobs measure]. `linear_probe` and `fine_tuning` need `--train`.
+    /// What to measure; again for several [default: classification where the pool has class names, else retrieval; or
+    /// what the sweep's jobs measure]. `linear_probe` and `fine_tuning` need `--train`.
     #[arg(long = "task", value_name = "TASK", value_parser = task)]
     pub(super) tasks: Vec<EvaluationTask>,
     /// Folder of shards with classes that linear probes and fine-tuning train on.
@@ -237,7 +239,7 @@ pub(super) fn evaluations(args: &Args) -> String {
 }
 
 fn usual_task(pool: &str) -> EvaluationTask {
-    if Path::new(pool).join("classnames.txt").is_file() {
+    if has_class_names(Path::new(pool)) {
         EvaluationTask::ZeroshotClassification
     } else {
         EvaluationTask::ZeroshotRetrieval

@@ -10,6 +10,7 @@ use sha2::{Digest, Sha256};
 
 use super::{
     BackendChoice, Limits, LocalOptions, Plan, PlannedJob, PlannedSpec, PoolInfo, Site, WeightsInfo,
+    accepts::not_accepted,
     canonical::canonical,
     companions,
     evaluations::{Measured, evaluations},
@@ -79,6 +80,7 @@ pub fn plan(spec: &Spec, inputs: &Inputs) -> Result<Plan, SpecError> {
     let mut problems = Vec::from_iter(too_many_ranks(spec, inputs));
     problems.extend(side_by_side_over_nodes(spec, inputs));
     problems.extend(weights::none_taken(spec, inputs).into_iter().chain(no_rollback(spec, inputs)));
+    problems.extend(not_accepted(spec, inputs));
     problems.extend(companions::not_measured(spec, inputs));
     let training = training_pool(spec, inputs, &mut problems);
     let measured = evaluations(spec, inputs, &mut problems);
@@ -148,7 +150,7 @@ pub fn plan(spec: &Spec, inputs: &Inputs) -> Result<Plan, SpecError> {
 /// The plan of these jobs, with all else as the spec has it but what measures their checkpoints.
 pub(super) fn assembled(spec: &Spec, inputs: &Inputs, pools: Vec<PoolInfo>, jobs: Vec<PlannedJob>) -> Plan {
     let backend = match &spec.backend {
-        &Backend::Local { ranks, slots, threads_per_slot, work_secs, spool_only } => {
+        &Backend::Local { ranks, slots, threads_per_slot, work_secs, spool_only, .. } => {
             BackendChoice::Local(LocalOptions { ranks, slots, threads_per_slot, work_secs, spool_only })
         }
         Backend::Slurm(keys) => BackendChoice::Slurm(Box::new(slurm_options(keys, inputs.site.as_ref(), &jobs))),
@@ -403,7 +405,7 @@ fn rungs_alone<'a>(ladder: &'a Ladder, jobs: &[PlannedJob]) -> Vec<&'a PlannedJo
     ladder.plan.jobs.iter().filter(|rung| !known.contains(rung.job_key.as_str())).collect()
 }
 
-fn push_once(problems: &mut Vec<Problem>, problem: Problem) {
+pub(super) fn push_once(problems: &mut Vec<Problem>, problem: Problem) {
     if !problems.iter().any(|known| known.place == problem.place && known.message == problem.message) {
         problems.push(problem);
     }

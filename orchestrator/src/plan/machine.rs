@@ -7,21 +7,23 @@ use super::expand::CLIP_RUNNER;
 use super::memory::Device;
 use super::memory_limit::{MemoryLimit, device};
 use super::{Inputs, slurm_options};
-use crate::spec::{Backend, Spec};
+use crate::spec::{Backend, Spec, memory_bytes};
 
-/// Of this machine or its smallest GPU; on a cluster what is asked of it for a node's memory. `None`: nobody knows, or
-/// what a job needs is not estimated: by another runner than clip-runner, or by several processes, which share a batch.
+/// Of this machine or its smallest GPU, unless the spec says it; on a cluster what is asked of it for a node's memory.
+/// `None`: nobody knows, or what a job needs is not estimated: by another runner than clip-runner, or by several
+/// processes, which share a batch.
 pub(super) fn memory(spec: &Spec, inputs: &Inputs) -> Option<MemoryLimit> {
     if inputs.runner.name != CLIP_RUNNER || processes(spec, inputs) != 1 {
         return None;
     }
     let (bytes, of) = match (&spec.backend, device(spec, inputs)) {
+        (Backend::Local { memory: Some(said), .. }, _) => (memory_bytes(said)?, "`backend.local.memory` is"),
         (Backend::Local { .. }, Device::Cpu) => (of_machine()?, "this machine has"),
         (Backend::Local { .. }, Device::Gpu) => (of_gpus()?, "the GPU here that has least has"),
         (Backend::Slurm(_), Device::Gpu) => return None,
         (Backend::Slurm(keys), Device::Cpu) => {
             let asked = slurm_options(keys, inputs.site.as_ref(), &[]).memory?;
-            (slurm_bytes(&asked)?, "Slurm is asked for")
+            (memory_bytes(&asked)?, "Slurm is asked for")
         }
     };
     Some(MemoryLimit { bytes, of: of.to_owned() })
@@ -55,31 +57,4 @@ fn of_gpus() -> Option<u64> {
     let output = command.output().ok().filter(|output| output.status.success())?;
     let text = String::from_utf8_lossy(&output.stdout);
     text.lines().filter_map(|line| line.trim().parse::<u64>().ok()).min().map(|mib| mib << 20)
-}
-
-/// `16G`, as Slurm writes memory; a number alone is of megabytes. `0` is all of a node.
-fn slurm_bytes(text: &str) -> Option<u64> {
-    let digits = text.trim_end_matches(|c: char| c.is_ascii_alphabetic());
-    let shift = match text[digits.len()..].chars().next() {
-        Some('K') => 10,
-        None | Some('M') => 20,
-        Some('G') => 30,
-        Some('T') => 40,
-        Some(_) => return None,
-    };
-    digits.parse::<u64>().ok().filter(|number| *number > 0)?.checked_mul(1 << shift)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn slurms_amounts_of_memory() {
-        assert_eq!(
-            ["1500M", "16G", "7", "512K", "1T"].map(slurm_bytes),
-            [1500 << 20, 16 << 30, 7 << 20, 512 << 10, 1 << 40].map(Some)
-        );
-        assert_eq!(["0", "0G", "G", "16X"].map(slurm_bytes), [None; 4]);
-    }
 }

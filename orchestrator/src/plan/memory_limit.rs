@@ -9,7 +9,7 @@ use crate::spec::{Backend, Cell, Place, Problem, Spec, recipe_place};
 /// Memory that one job can have.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct MemoryLimit {
-    /// Of this machine, of its smallest GPU, or what Slurm is asked for.
+    /// Of this machine, of its smallest GPU, what the spec says, or what Slurm is asked for.
     pub bytes: u64,
     /// Whose it is, in words: `this machine has`.
     pub of: String,
@@ -61,7 +61,13 @@ pub(super) fn problem(
         }
     };
     let place = Place::Value(recipe_place(spec, cell, "global_batch"));
-    Some(Problem::new(place, message, "more than there is").help(help))
+    let estimated = match &spec.backend {
+        Backend::Local { memory: None, .. } => {
+            "; for another machine, or if you know better: `backend: {local: {memory: 64G}}`"
+        }
+        _ => "",
+    };
+    Some(Problem::new(place, message, "more than there is").help(&format!("{help}{estimated}")))
 }
 
 /// `850 MB`, `1.5 GB`.

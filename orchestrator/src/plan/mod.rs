@@ -4,6 +4,7 @@
 //! from outside (pools, model files, the runner's version) comes in as [`Inputs`]; [`inputs`] is the one module here
 //! that looks.
 
+mod accepts;
 pub mod canonical;
 
 pub mod memory;
@@ -61,6 +62,7 @@ pub use expand::{Inputs, OPEN_CLIP_CONFIG, job_key, plan};
 pub use inputs::{LoadError, Measured, Placement, gathered, load_spec, look, read_spec};
 pub use measuring::{measuring_job, measuring_plan, planned_evaluations};
 pub use memory_limit::MemoryLimit;
+pub use pool::has_class_names;
 pub use preprocess::{of_run as preprocess_of_run, recipe_keys};
 pub use runner::RunnerError;
 pub use slurm::{NodeRequest, Origin, Site, SlurmOptions, SlurmOrigins, slurm_options};

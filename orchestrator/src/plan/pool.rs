@@ -15,6 +15,11 @@ const MANIFEST: &str = "manifest.json";
 /// Where runners and plans remember what was hashed of pools whose own folders they can't write.
 const REMEMBERED: &str = ".sweep/pools";
 
+/// Whether classes of a pool have names, in its folder or beside its splits. What can't be read is told by the plan.
+pub fn has_class_names(pool: &Path) -> bool {
+    shards::class_names(pool).is_ok_and(|names| !names.is_empty())
+}
+
 /// Why a folder is no pool.
 #[derive(Debug, thiserror::Error)]
 pub(super) enum PoolError {

@@ -1,5 +1,6 @@
 //! Finds a runner and asks it who it is.
 
+use std::collections::BTreeMap;
 use std::env;
 use std::io::{self, Read};
 use std::path::{Path, PathBuf};
@@ -133,6 +134,7 @@ pub fn unasked(name: &str) -> (PathBuf, Description) {
         init: true,
         branches: true,
         rolls_back: true,
+        accepts: BTreeMap::new(),
     };
     (PathBuf::from("not asked"), description)
 }

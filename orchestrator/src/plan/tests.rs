@@ -8,6 +8,8 @@ use protocol::{DataSource, Description, Preprocess, ResizeMode, Shots};
 use super::*;
 use crate::spec::{self, Source, SpecError};
 
+mod accepts;
+mod memory_limit;
 mod rules;
 mod trunks;
 mod tune;
@@ -32,6 +34,7 @@ fn inputs() -> Inputs {
             init: false,
             branches: false,
             rolls_back: false,
+            accepts: BTreeMap::new(),
         },
         companion_runner: None,
         runner_path: "clip-runner".into(),
@@ -61,31 +64,6 @@ fn bad(text: &str) -> Vec<String> {
 
 fn keys(plan: &Plan) -> BTreeSet<String> {
     plan.jobs.iter().map(|job| job.job_key.clone()).collect()
-}
-
-#[test]
-fn what_does_not_fit_is_refused_with_the_parts_that_would() {
-    let with = |bytes, recipe: &str| {
-        let text = SPEC.replace("lr: 1e-3", &format!("lr: 1e-3{recipe}"));
-        let spec = spec::parse(&Source::new("x.yaml", &text)).expect("a spec");
-        let memory = Some(super::MemoryLimit { bytes, of: "this machine has".to_owned() });
-        plan(&spec, &Inputs { memory, ..inputs() }).map_err(|error| {
-            let help = |mistake| miette::Diagnostic::help(mistake).map(|help| help.to_string()).unwrap_or_default();
-            let said = error.mistakes.iter().map(|mistake| format!("{}; {}", mistake.message, help(mistake)));
-            said.collect::<Vec<_>>()
-        })
-    };
-    let largest = good(SPEC).jobs.iter().map(|job| job.memory_bytes).max().expect("jobs");
-    let largest = largest - 4_000 * 3 * 32 * 32; // Pixels that are mapped from a file.
-    assert!(with(largest, "").is_ok());
-    let said = with(largest - 1, "").expect_err("a byte too many");
-    assert_eq!(said.len(), 1, "{said:?}");
-    let words =
-        "`cpu-w64-l3` at a global batch of 128 needs 224 MB, this machine has 224 MB; `accum_freq: 2` is the smallest";
-    assert!(said[0].starts_with(words), "{said:?}");
-    assert!(with(largest - 1, ", accum_freq: 2").is_ok());
-    let said = with(1_000_000, "").expect_err("no machine");
-    assert!(said.len() == 2 && said.iter().all(|said| said.contains("no `accum_freq` makes it fit")), "{said:?}");
 }
 
 const SPEC: &str = "\

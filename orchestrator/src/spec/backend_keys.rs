@@ -10,6 +10,12 @@ pub(super) static BACKENDS: &[Key] = &[
 
 static LOCAL: &[Key] = &[
     key(
+        "memory",
+        Kind::Text,
+        Optional,
+        "Memory that a job of one process may take by estimate, such as `500M` or `64G`; else what this machine has, or its smallest GPU",
+    ),
+    key(
         "ranks",
         Kind::Count { min: 1, max: 4_096 },
         Default("1"),

@@ -292,7 +292,14 @@ pub(super) fn secs(value: Option<Value>) -> Option<u64> {
 impl Backend {
     /// This machine, with nothing said of it.
     pub fn local() -> Backend {
-        Backend::Local { ranks: 1, slots: None, threads_per_slot: None, work_secs: WORK_SECS, spool_only: false }
+        Backend::Local {
+            ranks: 1,
+            slots: None,
+            threads_per_slot: None,
+            work_secs: WORK_SECS,
+            spool_only: false,
+            memory: None,
+        }
     }
 }
 
@@ -313,6 +320,7 @@ fn backend(value: Option<Value>) -> Option<Backend> {
             threads_per_slot: count(options.remove("threads_per_slot")).map(|count| count as usize),
             work_secs: secs(options.remove("worker_time")).unwrap_or(WORK_SECS),
             spool_only: is_spool(options.remove("ship")).unwrap_or(false),
+            memory: text(options.remove("memory")),
         },
         Value::Variant("slurm", options) => Backend::Slurm(Box::new(slurm::build(options))),
         value => unreachable!("no backend {value:?} in the table"),

@@ -38,11 +38,18 @@ pub(super) fn check(spec: &Spec) -> Vec<Problem> {
     apart::check(&cells, spec, &mut once);
     tune::check(&cells, spec, &mut once);
     let mut problems = once.problems;
-    if let Backend::Slurm(keys) = &spec.backend {
-        problems.extend(slurm::check(keys, &Path::keys(&["backend", "slurm"])));
-    }
-    if let Some(Backend::Slurm(keys)) = &spec.companions.backend {
-        problems.extend(slurm::check(keys, &Path::keys(&["companions", "backend", "slurm"])));
+    let backends = [
+        (Some(&spec.backend), Path::keys(&["backend"])),
+        (spec.companions.backend.as_ref(), Path::keys(&["companions", "backend"])),
+    ];
+    for (backend, place) in backends {
+        match backend {
+            Some(Backend::Slurm(keys)) => problems.extend(slurm::check(keys, &place.key("slurm"))),
+            Some(Backend::Local { memory: Some(memory), .. }) => {
+                problems.extend(slurm::check_memory(memory, place.key("local").key("memory"), false));
+            }
+            _ => {}
+        }
     }
     problems
 }

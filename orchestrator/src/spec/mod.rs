@@ -67,7 +67,7 @@ pub use include::{Added, IncludeError, with_included};
 pub use models::{is_model_file, model_names, nearest, shipped, sized_for};
 pub use rule::{Quantities, Rule, RuleError, six_digits};
 pub use schema::{SCHEMA_ID, schema};
-pub use slurm::{SlurmKeys, is_secret, nearest_site, sites};
+pub use slurm::{SlurmKeys, is_secret, memory_bytes, nearest_site, sites};
 pub use tune::Tune;
 
 /// A commented spec to start from: what `sweep init` writes.
@@ -400,6 +400,8 @@ pub enum Backend {
         work_secs: u64,
         /// Whether workers reach no database.
         spool_only: bool,
+        /// Memory that one job may take, as Slurm writes it; else what there is.
+        memory: Option<String>,
     },
     /// A Slurm cluster.
     Slurm(Box<SlurmKeys>),

@@ -177,6 +177,31 @@ const OURS: &[&str] = &[
     "--ntasks-per-node",
 ];
 
+/// `16G`, as Slurm writes memory; a number alone is of megabytes. `None`: 0, too large, or no amount.
+pub fn memory_bytes(text: &str) -> Option<u64> {
+    let digits = text.trim_end_matches(|c: char| c.is_ascii_alphabetic());
+    let shift = match &text[digits.len()..] {
+        "K" => 10,
+        "" | "M" => 20,
+        "G" => 30,
+        "T" => 40,
+        _ => return None,
+    };
+    digits.parse::<u64>().ok().filter(|number| *number > 0)?.checked_mul(1 << shift)
+}
+
+/// What is wrong with an amount of memory. `0` is all of a node to Slurm, and nothing elsewhere.
+pub(super) fn check_memory(memory: &str, place: Path, zero_is_all: bool) -> Option<Problem> {
+    let number = memory.strip_suffix(['K', 'M', 'G', 'T']).unwrap_or_default();
+    let is_zero = number.bytes().all(|byte| byte == b'0');
+    if !number.is_empty() && (memory_bytes(memory).is_some() || zero_is_all && is_zero) {
+        return None;
+    }
+    let message = format!("`{place}` is `{memory}`, which is no amount of memory");
+    let allowed = "a whole number and `K`, `M`, `G` or `T`, such as `16G`";
+    Some(Problem::new(Place::Value(place), message, allowed))
+}
+
 /// What a batch script can't hold, and options and variables that are not the user's to set. `root` is where the keys
 /// stand.
 pub(super) fn check(keys: &SlurmKeys, root: &Path) -> Vec<Problem> {
@@ -195,13 +220,6 @@ pub(super) fn check(keys: &SlurmKeys, root: &Path) -> Vec<Problem> {
         let Some(word) = word else { continue };
         if word.is_empty() || word.chars().any(|c| c.is_whitespace() || c.is_control()) {
             at(place(key), format!("`{}` is `{word:?}`", place(key)), "one word, as `sbatch` takes it");
-        }
-    }
-    if let Some(memory) = &keys.memory {
-        let number = memory.strip_suffix(['K', 'M', 'G', 'T']).unwrap_or_default();
-        if number.is_empty() || !number.bytes().all(|byte| byte.is_ascii_digit()) {
-            let message = format!("`{}` is `{memory}`, which is no amount of memory", place("memory"));
-            at(place("memory"), message, "a whole number and `K`, `M`, `G` or `T`, such as `16G`");
         }
     }
     for (index, line) in keys.setup.iter().flatten().enumerate() {
@@ -232,6 +250,7 @@ pub(super) fn check(keys: &SlurmKeys, root: &Path) -> Vec<Problem> {
     for (name, value) in &keys.environment {
         problems.extend(variable(name, value, &place("environment").key(name)));
     }
+    problems.extend(keys.memory.as_ref().and_then(|memory| check_memory(memory, place("memory"), true)));
     problems
 }
 
@@ -263,4 +282,18 @@ fn variable(name: &str, value: &str, place: &Path) -> Option<Problem> {
 /// The site of a name, or the nearest to it.
 pub fn nearest_site<'a>(name: &str, sites: &'a BTreeMap<String, SlurmKeys>) -> Option<&'a str> {
     nearest(name, sites.keys().map(String::as_str))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn amounts_of_memory() {
+        assert_eq!(
+            ["1500M", "16G", "7", "512K", "1T"].map(memory_bytes),
+            [1500 << 20, 16 << 30, 7 << 20, 512 << 10, 1 << 40].map(Some)
+        );
+        assert_eq!(["0", "0G", "G", "16X", "16GB", "99999999T"].map(memory_bytes), [None; 6]);
+    }
 }

@@ -44,7 +44,14 @@ fn small_spec() {
     assert_eq!(cells[0].samples_rounded(), 8_064);
     assert_eq!(
         spec.backend,
-        Backend::Local { ranks: 1, slots: None, threads_per_slot: None, work_secs: 60, spool_only: false }
+        Backend::Local {
+            ranks: 1,
+            slots: None,
+            threads_per_slot: None,
+            work_secs: 60,
+            spool_only: false,
+            memory: None
+        }
     );
     assert_eq!(spec.limits.retries, 2);
 }
@@ -113,7 +120,7 @@ fn every_field() {
          resize_mode: squash, image_size: 224, context_length: 77, grad_clip_norm: 1, on_spike: rollback, checkpoint_every: 10%, extra: {noise: 0.1}}\n\
          overrides: [{where: {model: ViT-H-14}, set: {lr: 5e-4, extra: {law: 2}}}]\n\
          evaluations: [{pool: c, tasks: contrastive_loss, templates: ['a {}'], at_samples: [1B, 50%]}]\n\
-         backend: {local: {ranks: 4, slots: 2, threads_per_slot: 1, worker_time: 0s}}\n\
+         backend: {local: {ranks: 4, slots: 2, threads_per_slot: 1, worker_time: 0s, memory: 64G}}\n\
          limits: {parallel: 3, retries: 0, time: 1h30m, compute: 1e21, skipped: 0.5%}\n",
     );
     let cells = cells(&spec);
@@ -134,10 +141,35 @@ fn every_field() {
     assert_eq!(spec.evaluations[0].at_samples, [Amount::Samples(1_000_000_000), Amount::Percent(50.0)]);
     assert_eq!(
         spec.backend,
-        Backend::Local { ranks: 4, slots: Some(2), threads_per_slot: Some(1), work_secs: 0, spool_only: false }
+        Backend::Local {
+            ranks: 4,
+            slots: Some(2),
+            threads_per_slot: Some(1),
+            work_secs: 0,
+            spool_only: false,
+            memory: Some("64G".to_owned())
+        }
     );
     assert_eq!(spec.limits.compute_flops, Some(1e21));
     assert_eq!(spec.limits.skipped, Some(Amount::Percent(0.5)));
+}
+
+#[test]
+fn memory_of_a_local_job_is_an_amount() {
+    for place in ["backend", "companions"] {
+        let text = match place {
+            "backend" => format!("{SMALL}backend: {{local: {{memory: 16 GB}}}}\n"),
+            _ => format!(
+                "{SMALL}companions: {{backend: {{local: {{memory: 16 GB}}}}}}\n\
+                 evaluations: [{{pool: p, tasks: contrastive_loss, evaluate: every_checkpoint}}]\n"
+            ),
+        };
+        for none in ["16 GB", "0G", "99999999T"] {
+            let said = bad(&text.replace("16 GB", none));
+            let message = format!("backend.local.memory` is `{none}`, which is no amount of memory");
+            assert!(said.len() == 1 && said[0].ends_with(&message), "{said:?}");
+        }
+    }
 }
 
 #[test]

@@ -59,6 +59,8 @@ const OWNERS: &[(&str, &[&str])] = &[
             "kernels/src/group.rs",
             "kernels/src/linear.rs",
             "kernels/src/loss.rs",
+            "kernels/src/adamw.rs",
+            "kernels/src/memory.rs",
             "kernels/src/stream.rs",
             "kernels/tests/",
         ],

@@ -1,5 +1,6 @@
 //! Reads `job.json` and refuses what can't work, before anything is built. Knows no tensor.
 
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 use protocol::{Description, Job, Loss, ModelConfig, ModelProblem, OnSpike, PROTOCOL_VERSION, Schedule};
@@ -74,6 +75,7 @@ pub fn describe(devices: Vec<String>) -> Description {
         init: true,
         branches: true,
         rolls_back: true,
+        accepts: BTreeMap::new(),
     }
 }
 

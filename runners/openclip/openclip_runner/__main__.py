@@ -10,6 +10,7 @@ import sys
 
 from openclip_runner import NAME, REVISION, events
 from openclip_runner.errors import BadInput, Diverged, Stopped
+from openclip_runner.job import ACCEPTS
 
 # What `open_clip_train` imports; open_clip_torch does not ask for the last three.
 NEEDED = ["torch", "open_clip", "open_clip_train", "webdataset", "pandas", "braceexpand"]
@@ -36,7 +37,7 @@ def describe():
     devices = ["cpu"] + [f"cuda:{index}" for index in range(torch.cuda.device_count())]
     return {
         "name": NAME, "version": described, "protocol": 1, "reads_data": True, "devices": devices, "ranks": True,
-        "init": True,
+        "init": True, "accepts": ACCEPTS,
     }
 
 

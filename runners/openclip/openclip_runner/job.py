@@ -36,6 +36,17 @@ SPEC = {
 }
 
 
+# Of settings the values that are taken, as `describe` tells the planner.
+ACCEPTS = {
+    "augmentation": ["none", "random_resized_crop"],
+    "extra": [],
+    "loss": ["fused", "reference"],
+    "precision": ["fp32", "amp_bf16"],
+    "schedule": ["cosine", "constant"],
+    "tasks": ["zeroshot_classification", "zeroshot_retrieval", "contrastive_loss"],
+}
+
+
 class Job:
     """One attempt at a job, checked."""
 
@@ -77,14 +88,9 @@ class Job:
                 refuse(f"{name}.{key}", found[key], "is no setting that this runner knows; leave it out")
         if recipe.get("extra"):
             refuse("recipe.extra", ", ".join(recipe["extra"]), "must be empty")
-        if recipe["augmentation"] not in ("none", "random_resized_crop"):
-            refuse("recipe.augmentation", recipe["augmentation"], "must be `none` or `random_resized_crop`")
-        if recipe["precision"] not in ("fp32", "amp_bf16"):
-            refuse("recipe.precision", recipe["precision"], "must be `fp32` or `amp_bf16`")
-        if recipe["schedule"] not in ("cosine", "constant"):
-            refuse("recipe.schedule", recipe["schedule"], "must be `cosine` or `constant`")
-        if recipe.get("loss", "fused") not in ("fused", "reference"):
-            refuse("recipe.loss", recipe["loss"], "must be `fused` or `reference`: this runner trains InfoNCE")
+        for key in ("augmentation", "loss", "precision", "schedule"):
+            if recipe.get(key, ACCEPTS[key][0]) not in ACCEPTS[key]:
+                refuse(f"recipe.{key}", recipe[key], "must be " + " or ".join(f"`{value}`" for value in ACCEPTS[key]))
         if self.batch < 1 or self.batch % (self.ranks * self.accum):
             allowed = f"must be a multiple of {self.ranks} ranks x {self.accum} parts (`accum_freq`)"
             refuse("recipe.global_batch", self.batch, allowed)
@@ -96,10 +102,10 @@ class Job:
         if not UNMERGED <= vocabulary <= VOCABULARY_MAX:
             refuse("model.text_cfg.vocab_size", vocabulary, f"must be {UNMERGED} to {VOCABULARY_MAX}")
         for evaluation in spec["evaluations"]:
-            known = {"zeroshot_classification", "zeroshot_retrieval", "contrastive_loss"}
             for task in evaluation["tasks"]:
-                if task not in known:
-                    refuse(f"evaluations.{evaluation['dataset']}.tasks", task, f"must be of {', '.join(sorted(known))}")
+                if task not in ACCEPTS["tasks"]:
+                    allowed = f"must be of {', '.join(sorted(ACCEPTS['tasks']))}"
+                    refuse(f"evaluations.{evaluation['dataset']}.tasks", task, allowed)
 
     def measures_only(self):
         """Whether nothing is trained: the weights of `init` are measured."""

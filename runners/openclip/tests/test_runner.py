@@ -366,6 +366,13 @@ def test_a_python_without_open_clip_says_so(tmp_path):
     assert said.returncode == 1 and "lacks torch, open_clip" in said.stderr and "OPENCLIP_PYTHON" in said.stderr
 
 
+def test_describe_says_which_settings_are_taken():
+    said = subprocess.run([RUNNER, "describe"], capture_output=True, text=True, env=ENVIRONMENT, check=True)
+    accepts = json.loads(said.stdout)["accepts"]
+    assert accepts["schedule"] == ["cosine", "constant"] and accepts["extra"] == []
+    assert "linear_probe" not in accepts["tasks"]
+
+
 def run_ranks(folder, spec, count, fence=1, stop_at=None):
     """(exit codes, events of rank 0) of a job by several processes, started as `sweep-worker` starts them."""
     path = write_job(folder, spec, fence=fence, ranks=count)

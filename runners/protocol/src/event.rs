@@ -158,6 +158,11 @@ pub struct Description {
     /// Whether it can go back to a checkpoint after a loss spike: [`crate::OnSpike::Rollback`].
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub rolls_back: bool,
+    /// Of settings by their names in `job.json` (`augmentation`, `loss`, `precision`, `schedule`, names in `extra`, and
+    /// `tasks` of evaluations) the values that it takes; of those left out, all. Others are refused when a spec is
+    /// planned.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub accepts: BTreeMap<String, Vec<String>>,
 }
 
 /// One line on standard input of `RUNNER serve`: train this job next.

@@ -26,6 +26,15 @@ struct Manifest {
     step: u64,
     samples_seen: u64,
     state_sha256: String,
+    /// What there is to copy; manifests of before have none.
+    #[serde(default)]
+    files: Vec<FileEntry>,
+}
+
+#[derive(Debug, Serialize, Deserialize)]
+struct FileEntry {
+    name: String,
+    sha256: String,
 }
 
 /// Writes a checkpoint; a reader sees all of it or nothing.
@@ -34,7 +43,9 @@ pub(crate) fn write(job: &Job, state: State) -> Result<Event> {
     let path = job.checkpoint_dir.join(format!("{samples_seen:012}-{}", job.fence));
     let temporary = job.checkpoint_dir.join(format!(".{samples_seen:012}-{}", job.fence));
     let state = serde_json::to_vec(&state)?;
-    let manifest = serde_json::to_vec(&Manifest { step: step_of(&state)?, samples_seen, state_sha256: hex(&state) })?;
+    let files = vec![FileEntry { name: "state.json".to_owned(), sha256: hex(&state) }];
+    let manifest = Manifest { step: step_of(&state)?, samples_seen, state_sha256: hex(&state), files };
+    let manifest = serde_json::to_vec(&manifest)?;
     let doing = || format!("can't write the checkpoint {}", path.display());
     fs::create_dir_all(&temporary).with_context(doing)?;
     for (name, bytes) in [("state.json", &state), ("manifest.json", &manifest)] {

@@ -76,6 +76,7 @@ fn describe() -> Result<()> {
         init: false,
         branches: true,
         rolls_back: false,
+        accepts: BTreeMap::new(),
     };
     writeln!(std::io::stdout(), "{}", serde_json::to_string(&description)?).context("can't write to standard output")
 }

@@ -230,6 +230,7 @@ fn many(jobs: usize) -> Plan {
         init: false,
         branches: false,
         rolls_back: false,
+        accepts: BTreeMap::new(),
         name: "made-up".to_owned(),
         version: "1".to_owned(),
         protocol: protocol::PROTOCOL_VERSION,
