@@ -22,8 +22,8 @@ pub struct AdamWNumbers {
 }
 
 /// Takes a step in place with [weights, gradients, first moments, second moments], lists of one length whose tensors
-/// agree in shape, type and device. On a GPU it is a few launches, and nothing waits for them. With `clip` (shape (),
-/// float32) gradients are multiplied with it first, in place.
+/// are contiguous and agree in shape, type and device; none shares memory with another. On a GPU it is a few launches,
+/// and nothing waits for them. With `clip` (shape (), float32) gradients are multiplied with it first, in place.
 ///
 /// # Panics
 /// If lists or tensors disagree, or the device fails.

@@ -67,6 +67,7 @@ unsafe extern "C" {
     ) -> c_int;
     pub(crate) fn sweep_peak_bytes(of: *const c_void, out: *mut i64) -> c_int;
     pub(crate) fn sweep_reset_peak_bytes(of: *const c_void) -> c_int;
+    pub(crate) fn sweep_pinned(x: *const c_void, out: *mut TensorPointer) -> c_int;
     pub(crate) fn sweep_use_side_stream(of: *const c_void) -> c_int;
     pub(crate) fn sweep_mark(of: *const c_void, out: *mut *mut c_void) -> c_int;
     pub(crate) fn sweep_wait(mark: *const c_void) -> c_int;

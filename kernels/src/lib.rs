@@ -43,6 +43,6 @@ pub use loss::{
     Compute, Gradients, LossError, Options, Wanted, clip_gradients, clip_loss, siglip_gradients, siglip_loss,
 };
 #[cfg(feature = "torch")]
-pub use memory::{peak_device_bytes, reset_peak_device_bytes};
+pub use memory::{peak_device_bytes, pinned, reset_peak_device_bytes};
 #[cfg(feature = "torch")]
 pub use stream::{Mark, use_side_stream};

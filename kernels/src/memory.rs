@@ -1,4 +1,4 @@
-//! Memory of a GPU, as libtorch's allocator counts it.
+//! Memory of a GPU, as libtorch's allocator counts it, and memory that a GPU reads by itself.
 
 #![expect(unsafe_code, reason = "calls into csrc/")]
 
@@ -27,4 +27,18 @@ pub fn reset_peak_device_bytes(of: &Tensor) {
     // SAFETY: a live tensor.
     let code = unsafe { ffi::sweep_reset_peak_bytes(pointer(of)) };
     assert!(code == 0, "{}", ffi::last_error());
+}
+
+/// The same numbers in pinned memory of this machine. It goes back to libtorch, which gives it out again once what a
+/// GPU was to copy from it has been copied.
+///
+/// # Panics
+/// If there is no GPU, or no memory.
+#[must_use]
+pub fn pinned(x: &Tensor) -> Tensor {
+    let mut out = std::ptr::null_mut();
+    // SAFETY: a live tensor, and a place for one.
+    let code = unsafe { ffi::sweep_pinned(pointer(x), &raw mut out) };
+    assert!(code == 0, "{}", ffi::last_error());
+    ffi::owned(out).expect("a tensor")
 }

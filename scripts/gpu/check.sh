@@ -19,7 +19,21 @@ out=$(mkdir -p "${OUT:-gpu-out}" && cd "${OUT:-gpu-out}" && pwd)
 build=$(mkdir -p "${BUILD:-gpu-build}" && cd "${BUILD:-gpu-build}" && pwd)
 nvcc=$(command -v "${NVCC:-nvcc}") || { printf 'error: no nvcc\n\nhint: set NVCC, or make setup-cuda\n' >&2; exit 3; }
 step() { printf '\n== %s (%ss)\n' "$1" "$SECONDS"; }
-wanted() { case " ${PARTS:-tests sanitizer losses training} " in *" $1 "*) step "$1" ;; *) return 1 ;; esac; }
+# Whether part $1 is to be done; what is asked for by name and can't be done, for want of $2, is an error.
+wanted() {
+  case " ${PARTS:-tests sanitizer losses training} " in *" $1 "*) ;; *) return 1 ;; esac
+  [ "${2:-here}" = here ] && { step "$1"; return 0; }
+  [ -z "${PARTS:-}" ] || { printf 'error: no part %s without %s\n' "$1" "$2" >&2; exit 3; }
+  step "$1: left out, there is no $2"
+  return 1
+}
+there() { if command -v "$1" >/dev/null; then echo here; else echo "$1"; fi; }
+for part in ${PARTS:-}; do
+  case $part in tests|sanitizer|losses|training) ;; *)
+    printf 'error: no part is called %s; allowed: tests, sanitizer, losses, training\n' "$part" >&2
+    exit 2 ;;
+  esac
+done
 
 step "machine"
 nvidia-smi --query-gpu=name,driver_version,memory.total --format=csv,noheader
@@ -52,7 +66,7 @@ if wanted tests; then
   fi
 fi
 
-if command -v compute-sanitizer >/dev/null && wanted sanitizer; then
+if wanted sanitizer "$(there compute-sanitizer)"; then
   for tool in memcheck racecheck; do
     timeout 120 compute-sanitizer --tool "$tool" --error-exitcode 9 python3 kernels/python/smoke.py 2>&1 | tail -n 3 || failed=1
   done
@@ -70,10 +84,13 @@ if wanted losses; then
 fi
 
 # Last, since it takes longest: what came before is on disk already.
-if [ -x gpu-carry/clip-runner ] && wanted training; then
+export CLIP_RUNNER=$PWD/gpu-carry/clip-runner
+if wanted training "$(there "$CLIP_RUNNER")"; then
+  echo "clip-runner of commit $(cat gpu-carry/commit)"
+  LD_LIBRARY_PATH=$build/kernels:$torch/lib timeout 120 gpu-carry/runner-tests --nocapture devices:: 2>&1 | tee "$out/runner-tests.log" || failed=1
   {
     echo "$where"
-    CLIP_RUNNER=$PWD/gpu-carry/clip-runner LD_LIBRARY_PATH=$build/kernels:$torch/lib timeout 400 python3 runners/clip/bench/step.py --device cuda \
+    LD_LIBRARY_PATH=$build/kernels:$torch/lib timeout 400 python3 runners/clip/bench/step.py --device cuda \
       --models "${MODEL:-ViT-B-32}" --batch "${BATCH:-1024}" --steps "${STEPS:-200}" --rounds "${ROUNDS:-1}" 2>"$out/training.log" ||
       { echo "(it did not end: see training.log)"; tail -n 20 "$out/training.log" >&2; false; }
   } | tee "$out/TRAINING.md" || failed=1

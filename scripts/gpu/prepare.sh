@@ -11,8 +11,13 @@ if [ -n "${LIBTORCH:-}" ] || [ -d "${SWEEP_VENV:-.venv}/libtorch" ]; then
   binary=$(cargo test --quiet -p kernels --features torch --test loss --no-run --message-format=json |
     python3 -c 'import json, sys; print([m["executable"] for m in map(json.loads, sys.stdin) if m.get("executable")][-1])')
   objcopy --strip-debug "$binary" gpu-carry/loss-tests
-  runner=$(cargo build --quiet -p clip-runner --message-format=json |
-    python3 -c 'import json, sys; print([m["executable"] for m in map(json.loads, sys.stdin) if m.get("executable")][-1])')
-  objcopy --strip-debug "$runner" gpu-carry/clip-runner
+  # The tests start the runner, so building them builds both.
+  cargo test --quiet -p clip-runner --test it --no-run --message-format=json |
+    python3 -c 'import json, sys; [print(m["target"]["name"], m["executable"]) for m in map(json.loads, sys.stdin) if m.get("executable")]' |
+    while read -r name binary; do
+      case $name in it) name=runner-tests ;; clip-runner) ;; *) continue ;; esac
+      objcopy --strip-debug "$binary" "gpu-carry/$name"
+    done
+  git describe --always --dirty >gpu-carry/commit
 fi
 du -sh gpu-carry

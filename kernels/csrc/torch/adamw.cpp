@@ -9,6 +9,13 @@ void adamw(const std::vector<at::Tensor> &weights, const std::vector<at::Tensor>
            const std::vector<at::Tensor> &second, const AdamWNumbers &n, const at::Tensor *clip) {
   if (weights.empty()) return;
   const at::NoGradGuard no_graph;
+  /* The operator looks at pointers alone on a CPU. */
+  for (size_t i = 0; i < weights.size(); ++i)
+    for (const at::Tensor *each : {&weights[i], &gradients[i], &first[i], &second[i]})
+      TORCH_CHECK(each->is_contiguous() && each->sizes() == weights[i].sizes() && each->scalar_type() == weights[0].scalar_type() &&
+                      each->device() == weights[0].device(),
+                  "AdamW takes contiguous weights, gradients and moments of one shape, type and device; of weights ", i, " of shape ",
+                  weights[i].sizes(), " one has the shape ", each->sizes());
   const at::Tensor step = at::full({}, n.steps, weights[0].options().dtype(at::kFloat));
   const std::vector<at::Tensor> steps(weights.size(), step);
   /* It divides by what a loss was scaled with. */

@@ -105,6 +105,10 @@ int sweep_reset_peak_bytes(const at::Tensor *of) {
   return guarded([&] { sweep::reset_peak_bytes(of->device()); });
 }
 
+int sweep_pinned(const at::Tensor *x, at::Tensor **out) {
+  return guarded([&] { *out = owned(sweep::pinned(*x)); });
+}
+
 int sweep_use_side_stream(const at::Tensor *of) {
   return guarded([&] { sweep::use_side_stream(of->device()); });
 }

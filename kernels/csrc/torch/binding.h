@@ -45,6 +45,7 @@ int sweep_adamw(const at::Tensor *const *weights, const at::Tensor *const *gradi
 /* See memory.h, of a tensor's device. */
 int sweep_peak_bytes(const at::Tensor *of, int64_t *out);
 int sweep_reset_peak_bytes(const at::Tensor *of);
+int sweep_pinned(const at::Tensor *x, at::Tensor **out);
 /* See stream.h, of a tensor's device. A mark is freed by its caller; on a CPU it is null. */
 int sweep_use_side_stream(const at::Tensor *of);
 int sweep_mark(const at::Tensor *of, c10::Event **out);

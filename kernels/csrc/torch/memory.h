@@ -8,4 +8,7 @@ namespace sweep {
 int64_t peak_bytes(const at::Device &device);
 void reset_peak_bytes(const at::Device &device);
 
+/* The same in main memory that a GPU reads by itself. */
+at::Tensor pinned(const at::Tensor &x);
+
 } // namespace sweep

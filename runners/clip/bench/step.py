@@ -26,7 +26,7 @@ VARIANTS = {
     "cuda": ["eager, bf16", "torch.compile, bf16", "clip-runner, amp_bf16"],
 }
 # FLOP/s of dense bfloat16, by NVIDIA's data sheets.
-PEAKS = {"H100 PCIe": 756e12, "H100": 989e12, "H200": 989e12, "A100": 312e12}
+PEAKS = {"H100 PCIe": 756e12, "H100 NVL": 835e12, "H100": 989e12, "H200": 989e12, "A100": 312e12}
 
 
 def peer(variant, name, device, batch, steps, threads):
@@ -99,8 +99,8 @@ def measured(variant, name, options, cache):
 
 
 def gpu_name():
-    query = ["nvidia-smi", "--query-gpu=name", "--format=csv,noheader"]
-    return subprocess.run(query, capture_output=True, text=True, check=True).stdout.splitlines()[0]
+    query = [sys.executable, "-c", "import torch; print(torch.cuda.get_device_name())"]
+    return subprocess.run(query, capture_output=True, text=True, check=True).stdout
 
 
 def main():
@@ -120,7 +120,8 @@ def main():
     variants, timed = VARIANTS[options.device], 0 if on_gpu else 1
     peak = next((flops for name, flops in PEAKS.items() if name in gpu_name()), None) if on_gpu else None
     print(f"Batch {options.batch}, {options.threads} threads, {options.steps} steps, median of {options.rounds} rounds; ratios: samples "
-          f"per second{'' if on_gpu else ' of processor time'} to that of {variants[0]} and {variants[1]}\n")
+          f"per second{'' if on_gpu else ' of processor time'} to that of {variants[0]} and {variants[1]}; open_clip with torch.optim.AdamW "
+          "as open_clip_train has it (not `fused`)\n")
     columns = ["ms", "samples/s", "GB", "model FLOPs, TFLOP/s", "of peak"] if on_gpu else ["ms", "ms of processor"]
     print(f"| model | step | {' | '.join(columns)} | to eager | to torch.compile |\n|{'---|' * (len(columns) + 4)}")
     with tempfile.TemporaryDirectory() as cache:

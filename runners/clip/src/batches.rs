@@ -113,8 +113,9 @@ impl Batches {
         self.assembled.recv().ok()
     }
 
-    /// Gives the memory of a batch that nothing looks at any more for one to come. A block of that size may go back to
-    /// the kernel when it is freed, which clears each page anew: of threads other than the first, glibc keeps 64 MB.
+    /// Gives the memory of a batch for one to come. Nothing may look at it any more: neither inputs that share it, nor
+    /// a graph that was made from them. A block of that size may go back to the kernel when it is freed, which clears
+    /// each page anew: of threads other than the first, glibc keeps 64 MB.
     pub fn reuse(&self, batch: Inputs) {
         // Pinned memory is libtorch's to give out again: it knows when a GPU has copied what is there.
         if self.device == Device::Cpu {
@@ -125,8 +126,9 @@ impl Batches {
 }
 
 impl<D: Images + 'static> Source<D> {
-    /// Batches, or this rank's share of each, from sample position `from` to `to`, both multiples of the batch. There
-    /// are three at most: one being made, one that waits, and the one that is trained on.
+    /// Batches, or this rank's share of each, from sample position `from` to `to`, both multiples of the batch. On a
+    /// CPU there are three at most: one being made, one that waits, and the one that is trained on. For a GPU those are
+    /// pinned copies, and as many more as it has not fetched yet.
     pub fn stream(self: &Arc<Self>, from: u64, to: u64) -> Batches {
         let (sender, assembled) = sync_channel(1);
         let (free, freed) = channel();
@@ -139,7 +141,7 @@ impl<D: Images + 'static> Source<D> {
                 let memory = freed.try_recv().ok();
                 let mut batch = workers.install(|| source.assemble(&mut order, start, memory));
                 if let (Ok(made), Device::Cuda(_)) = (&mut batch, source.device) {
-                    let pinned = made.pinned(source.device);
+                    let pinned = made.pinned();
                     let _ = of_pinned.send(std::mem::replace(made, pinned).patches);
                 }
                 if sender.send(batch).is_err() {

@@ -14,9 +14,10 @@ use rand::RngCore;
 use tch::Tensor;
 
 use crate::device;
+use crate::learning_rate::learning_rate;
 use crate::loss;
 use crate::model::{CaptionLengths, Clip, Inputs};
-use crate::optimizer::{AdamW, learning_rate};
+use crate::optimizer::AdamW;
 use crate::order::Draws;
 use crate::ranks::{Ranks, Start};
 use crate::step::{self, StepOptions};
@@ -138,7 +139,7 @@ pub fn bench(options: &BenchOptions, out: &mut impl Write) -> anyhow::Result<()>
         let loss_secs = loss_secs(options, config.embed_dim, &model, step_options)?;
         writeln!(
             out,
-            "{name} batch {} params {:.2}M {}: {:.1} samples/s, {:.1} ms/step, {:.1} ms of processor time, {:.1} GFLOP a sample, \
+            "{name} batch {} params {:.2}M {}: {:.1} samples/s, {:.1} ms/step, {:.1} ms of processor time, {:.3} GFLOP a sample, \
              {memory:.2} GB, {} loss {:.2} ms = {:.4} %",
             options.batch,
             model.parameters.count() as f64 / 1e6,

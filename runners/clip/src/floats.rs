@@ -7,10 +7,10 @@ use tch::{Device, Kind, Tensor};
 /// # Panics
 /// If they are not contiguous float32 in main memory.
 #[expect(unsafe_code, reason = "libtorch gives its memory as a pointer only")]
-pub fn floats(tensor: &Tensor) -> &[f32] {
+pub(crate) fn floats(tensor: &Tensor) -> &[f32] {
     check(tensor);
-    // SAFETY: checked above, and alive as long as the tensor is borrowed. Our gradients and buffers are nobody else's:
-    // nothing writes to them while this borrow lasts.
+    // SAFETY: checked above, and alive as long as the tensor is borrowed. Nothing writes to gradients and buffers of
+    // ours while this borrow lasts.
     unsafe { std::slice::from_raw_parts(tensor.data_ptr().cast(), tensor.numel()) }
 }
 
@@ -19,10 +19,10 @@ pub fn floats(tensor: &Tensor) -> &[f32] {
 /// # Panics
 /// As [`floats`].
 #[expect(unsafe_code, reason = "libtorch gives its memory as a pointer only")]
-pub fn floats_mut(tensor: &mut Tensor) -> &mut [f32] {
+pub(crate) fn floats_mut(tensor: &mut Tensor) -> &mut [f32] {
     check(tensor);
-    // SAFETY: as in `floats`; the leaves that share the parameters' buffer are not touched between backward and
-    // forward.
+    // SAFETY: as in `floats`. Others share the memory, and nobody looks at it meanwhile: leaves, the parameters'
+    // buffer, between backward and forward; a batch's inputs and what a graph kept of them, before `Batches::reuse`.
     unsafe { std::slice::from_raw_parts_mut(tensor.data_ptr().cast(), tensor.numel()) }
 }
 

@@ -18,8 +18,9 @@ use tch::{Device, Kind, Tensor};
 use super::to_vec;
 use crate::augment::Patches;
 use crate::batches::augmented;
+use crate::learning_rate::learning_rate;
 use crate::model::{Clip, ImageTower};
-use crate::optimizer::{AdamW, learning_rate};
+use crate::optimizer::AdamW;
 use crate::order::Order;
 use crate::parameters::{Declaration, Init, Parameters};
 

@@ -68,19 +68,19 @@ impl Inputs {
         self.each(|tensor| tensor.narrow(0, from, to - from))
     }
 
-    /// The same on a device, without a copy if they are there. A GPU copies from pinned memory in its own time.
+    /// The same on a device, without a copy if they are there. A GPU fetches what is pinned in its own time.
     #[must_use]
     pub fn on(&self, device: Device) -> Inputs {
         self.each(|tensor| match device {
             _ if tensor.device() == device => tensor.shallow_clone(),
-            _ => tensor.internal_to_copy((tensor.kind(), device), true),
+            _ => tensor.internal_to_copy((tensor.kind(), device), device.is_cuda()),
         })
     }
 
     /// The same in memory that a GPU reads by itself.
     #[must_use]
-    pub fn pinned(&self, device: Device) -> Inputs {
-        self.each(|tensor| tensor.pin_memory(device))
+    pub fn pinned(&self) -> Inputs {
+        self.each(kernels::pinned)
     }
 
     fn each(&self, change: impl Fn(&Tensor) -> Tensor) -> Inputs {

@@ -8,7 +8,7 @@ use kernels::Compute;
 use protocol::{Loss, ModelConfig, Schedule};
 
 use super::*;
-use crate::optimizer::learning_rate;
+use crate::learning_rate::learning_rate;
 use crate::step;
 
 const PAIRS: i64 = 32;

@@ -116,6 +116,11 @@ pub(crate) fn measured(events: &[Event], at: u64) -> Vec<Measurement> {
     found.unwrap_or_else(|| panic!("an evaluation at {at}"))
 }
 
+/// The binary; `CLIP_RUNNER` names another on machines that did not build it.
+pub(crate) fn runner() -> PathBuf {
+    std::env::var_os("CLIP_RUNNER").map_or_else(|| env!("CARGO_BIN_EXE_clip-runner").into(), PathBuf::from)
+}
+
 /// Starts the binary on a job.
 pub(crate) fn start(job: &Job) -> Child {
     std::fs::create_dir_all(&job.attempt_dir).expect("attempt folder");
@@ -130,14 +135,14 @@ pub(crate) fn run(job: &Job) -> (Vec<Event>, i32) {
 }
 
 pub(crate) fn start_file(path: &Path) -> Child {
-    let mut command = Command::new(env!("CARGO_BIN_EXE_clip-runner"));
+    let mut command = Command::new(runner());
     command.args(["run", "--job"]).arg(path).stdout(Stdio::piped()).stderr(Stdio::piped());
     command.spawn().expect("clip-runner starts")
 }
 
 /// Starts the binary to serve, and tells it jobs; it ends when it is done with them.
 pub(crate) fn start_serving(jobs: &[&Job]) -> Child {
-    let mut command = Command::new(env!("CARGO_BIN_EXE_clip-runner"));
+    let mut command = Command::new(runner());
     command.arg("serve").stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
     let mut child = command.spawn().expect("clip-runner starts");
     let mut stdin = child.stdin.take().expect("it is piped");

@@ -6,7 +6,7 @@ use std::process::Command;
 
 use protocol::{Choose, DataSource, EvaluationTask, Event, FailureKind, Job, ProbePlan, Shots, exit};
 
-use crate::harness::{Bench, append, digest, last_checkpoint, measured, picture, run, write_pool};
+use crate::harness::{Bench, append, digest, last_checkpoint, measured, picture, run, runner, write_pool};
 
 /// A job whose evaluation probes too: trained on a second pool, of other pairs than it is measured on.
 fn probed(bench: &Bench, name: &str) -> Job {
@@ -144,7 +144,7 @@ fn the_ends_of_a_curve_are_the_checkpoints() {
     let (second, at_second) = (last_checkpoint(&events), measured(&events, 192));
 
     let (of_job, out) = (job.attempt_dir.join("job.json"), bench.dir.path().join("mixed"));
-    let mut command = Command::new(env!("CARGO_BIN_EXE_clip-runner"));
+    let mut command = Command::new(runner());
     command.arg("interpolate").args([&first, &second]).args(["--alpha", "0,0.5,1"]);
     let output = command.arg("--job").arg(of_job).arg("--out").arg(&out).output().expect("clip-runner runs");
     assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));

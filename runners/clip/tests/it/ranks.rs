@@ -8,7 +8,7 @@ use std::process::{Child, Command, Stdio};
 use protocol::{Event, Job, Loss, ParentCheckpoint, Ranks, Weights, exit};
 use safetensors::SafeTensors;
 
-use crate::harness::{Bench, events, last_checkpoint, measured, run, start};
+use crate::harness::{Bench, events, last_checkpoint, measured, run, runner, start};
 
 /// Starts `world` processes on a job.
 pub(crate) fn start_ranks(job: &Job, world: usize) -> Vec<Child> {
@@ -22,7 +22,7 @@ pub(crate) fn start_ranks(job: &Job, world: usize) -> Vec<Child> {
     std::fs::write(&path, serde_json::to_vec(&job).expect("JSON")).expect("job file");
     (0..world)
         .map(|rank| {
-            let mut command = Command::new(env!("CARGO_BIN_EXE_clip-runner"));
+            let mut command = Command::new(runner());
             command.args(["run", "--job"]).arg(&path).stdout(Stdio::piped()).stderr(Stdio::piped());
             command.env("RANK", rank.to_string()).env("LOCAL_RANK", rank.to_string());
             command.env("WORLD_SIZE", world.to_string());

@@ -8,7 +8,7 @@ use std::process::{Child, Command};
 
 use protocol::{Event, FailureKind, Job, OnSpike, exit};
 
-use crate::harness::{Bench, append, digest, events, last_checkpoint, measured, picture, run, start};
+use crate::harness::{Bench, append, digest, events, last_checkpoint, measured, picture, run, runner, start};
 use crate::ranks::{codes_of, run_ranks, start_ranks};
 
 const COLOURS: [&str; 8] = ["red", "green", "blue", "yellow", "black", "purple", "orange", "grey"];
@@ -36,7 +36,7 @@ impl Study {
         fs::create_dir_all(&job.attempt_dir).expect("attempt folder");
         let path = job.attempt_dir.join("job.json");
         fs::write(&path, serde_json::to_vec(&job).expect("JSON")).expect("job file");
-        let mut command = Command::new(env!("CARGO_BIN_EXE_clip-runner"));
+        let mut command = Command::new(runner());
         let steps = format!("{}..{}", bad.start(), bad.end());
         let output = command.args(["batches", "--steps", &steps, "--job"]).arg(&path).output().expect("it runs");
         let lines = String::from_utf8(output.stdout).expect("UTF-8");

@@ -7,7 +7,7 @@ use std::process::Command;
 
 use protocol::{EvaluationTask, Event, Job, exit};
 
-use crate::harness::{Bench, events, last_checkpoint, measured, run, start};
+use crate::harness::{Bench, events, last_checkpoint, measured, run, runner, start};
 
 /// What is reported of steps, but for the time that they took; of what was reported twice, the later.
 fn curve(events: &[Event]) -> BTreeMap<u64, Event> {
@@ -246,7 +246,7 @@ fn batches_are_listed_as_they_are_trained_on() {
     let path = job.attempt_dir.join("job.json");
     fs::write(&path, serde_json::to_vec(&job).expect("JSON")).expect("job file");
     let listed = |steps: &[&str]| {
-        let mut command = Command::new(env!("CARGO_BIN_EXE_clip-runner"));
+        let mut command = Command::new(runner());
         command.args(["batches", "--job"]).arg(&path).args(steps).output().expect("clip-runner runs")
     };
     let lines = |output: &[u8]| -> Vec<serde_json::Value> {

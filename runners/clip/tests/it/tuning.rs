@@ -9,7 +9,7 @@ use protocol::{
     Augmentation, DataSource, EvaluationPlan, EvaluationTask, Event, FineTuningPlan, Head, Job, Measurement, exit,
 };
 
-use crate::harness::{Bench, events, last_checkpoint, measured, run, start, write_pool};
+use crate::harness::{Bench, events, last_checkpoint, measured, run, runner, start, write_pool};
 
 /// A job whose evaluation fine-tunes too, on other pairs than it is measured on.
 fn tuned(bench: &Bench, name: &str) -> Job {
@@ -164,7 +164,7 @@ fn what_can_not_be_fine_tuned_is_said() {
 }
 
 fn command(name: &str, job: &Job) -> Command {
-    let mut command = Command::new(env!("CARGO_BIN_EXE_clip-runner"));
+    let mut command = Command::new(runner());
     command.arg(name).arg("--job").arg(job.attempt_dir.join("job.json"));
     command
 }
