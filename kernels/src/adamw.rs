@@ -43,7 +43,7 @@ pub fn adamw(lists: &[Vec<Tensor>; 4], numbers: AdamWNumbers, clip: Option<&Tens
             gradients.as_ptr(),
             first.as_ptr(),
             second.as_ptr(),
-            count as i64,
+            i64::try_from(count).unwrap_or(i64::MAX),
             &raw const numbers,
             clip,
         )

@@ -34,7 +34,6 @@ pub fn reset_peak_device_bytes(of: &Tensor) {
 ///
 /// # Panics
 /// If there is no GPU, or no memory.
-#[must_use]
 pub fn pinned(x: &Tensor) -> Tensor {
     let mut out = std::ptr::null_mut();
     // SAFETY: a live tensor, and a place for one.

@@ -234,27 +234,27 @@ impl TcpRing {
 
 /// What the ranks' values add up to, in the ranks' order.
 struct Sums<'a, T, F> {
-    sums: &'a mut [T],
+    so_far: &'a mut [T],
     both: F,
     /// A piece that is to be added.
     piece: Vec<T>,
 }
 
 impl<'a, T: Value, F: Fn(T, T) -> T> Sums<'a, T, F> {
-    fn new(sums: &'a mut [T], both: F) -> Self {
-        Sums { sums, both, piece: Vec::new() }
+    fn new(so_far: &'a mut [T], both: F) -> Self {
+        Sums { so_far, both, piece: Vec::new() }
     }
 
     /// At `at`: `both` of what is there and rank `from`'s `count` values, of which rank 0's come first.
     fn add(&mut self, from: usize, at: usize, count: usize, fill: Fill<'_, T>) -> Result<(), WireError> {
-        let sums = &mut self.sums[at..][..count];
+        let so_far = &mut self.so_far[at..][..count];
         if from == 0 {
-            return fill(sums);
+            return fill(so_far);
         }
         self.piece.resize(count, T::zeroed());
         fill(&mut self.piece)?;
-        for (so_far, next) in sums.iter_mut().zip(&self.piece) {
-            *so_far = (self.both)(*so_far, *next);
+        for (sum, next) in so_far.iter_mut().zip(&self.piece) {
+            *sum = (self.both)(*sum, *next);
         }
         Ok(())
     }

@@ -67,7 +67,7 @@ pub(super) fn problem(
         }
         _ => "",
     };
-    Some(Problem::new(place, message, "more than there is").help(&format!("{help}{estimated}")))
+    Some(Problem::new(place, message, "more than there is").help(format!("{help}{estimated}")))
 }
 
 /// `850 MB`, `1.5 GB`.

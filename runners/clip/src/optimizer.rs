@@ -119,7 +119,10 @@ impl AdamW {
         (recipe, lr): (&Recipe, f64),
         threads: usize,
     ) {
-        assert!(parameters.list.iter().all(|one| one.lr_scale == 1.0), "one learning rate for all layers");
+        assert!(
+            parameters.list.iter().all(|one| one.lr_scale.to_bits() == 1_f64.to_bits()),
+            "one learning rate for all layers"
+        );
         self.steps += 1;
         let decayed = parameters.decayed;
         if !on_slices(&parameters.flat) {

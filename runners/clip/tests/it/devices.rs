@@ -36,11 +36,12 @@ fn furthest(a: &[f64], b: &[f64]) -> f64 {
 }
 
 #[test]
+#[expect(clippy::print_stderr, reason = "says what it compared, and how far apart that was")]
 fn a_gpu_trains_what_a_cpu_trains() {
     let said = Command::new(runner()).arg("describe").output().expect("clip-runner starts");
     let described: Description = serde_json::from_slice(&said.stdout).expect("a description");
     let other = described.devices.first().filter(|device| device.starts_with("cuda"));
-    println!("beside a CPU's thread: {}", other.map_or("two threads, since no GPU is here", |device| device));
+    eprintln!("beside a CPU's thread: {}", other.map_or("two threads, since no GPU is here", |device| device));
     let bench = Bench::new();
     // Rounding of float32, and of bfloat16 in every product.
     for (precision, tolerance) in [(Precision::Fp32, 1e-3), (Precision::AmpBf16, 3e-2)] {
@@ -61,7 +62,7 @@ fn a_gpu_trains_what_a_cpu_trains() {
             let case = format!("{precision:?} in {parts} parts");
             assert_eq!(here.losses.len(), 10, "{case}");
             let [losses, norms] = [furthest(&there.losses, &here.losses), furthest(&there.norms, &here.norms)];
-            println!("{case}: losses differ by {losses:.1e}, gradients' norms by {norms:.1e}");
+            eprintln!("{case}: losses differ by {losses:.1e}, gradients' norms by {norms:.1e}");
             assert!(losses < tolerance && norms < 10.0 * tolerance, "{case}: {losses} {norms}");
             // Of 64 pairs some may change places.
             for (metric, value) in &here.measured {
