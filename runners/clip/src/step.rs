@@ -176,6 +176,22 @@ mod tests {
         (model, Inputs { patches, tokens, ends, kept: None, lengths: None })
     }
 
+    /// An optimiser clips them in place, so none may be scaled twice.
+    #[test]
+    fn gradients_share_no_memory() {
+        let (model, inputs) = model_and_inputs();
+        for accum_freq in [1, 2] {
+            let options = StepOptions { loss: Loss::Fused, compute: Compute::Automatic, accum_freq };
+            let (_, gradients) = gradients(&model, &inputs, options).expect("a step");
+            let mut places: Vec<(usize, usize)> = gradients
+                .iter()
+                .map(|gradient| (gradient.data_ptr() as usize, gradient.numel() * gradient.kind().elt_size_in_bytes()))
+                .collect();
+            places.sort_unstable();
+            assert!(places.windows(2).all(|pair| pair[0].0 + pair[0].1 <= pair[1].0), "{accum_freq} parts: {places:?}");
+        }
+    }
+
     #[test]
     fn parts_and_either_loss_give_the_gradients_of_the_whole_batch() {
         let (model, inputs) = model_and_inputs();
