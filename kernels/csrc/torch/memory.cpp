@@ -2,14 +2,11 @@
 #include <c10/core/CachingDeviceAllocator.h>
 
 namespace sweep {
-namespace {
-using Kind = c10::CachingAllocator::StatType;
-} // namespace
 
 int64_t peak_bytes(const at::Device &device) {
   if (device.is_cpu()) return -1;
   const auto stats = c10::getDeviceAllocator(device.type())->getDeviceStats(device.index());
-  return stats.allocated_bytes[size_t(Kind::AGGREGATE)].peak;
+  return stats.allocated_bytes[size_t(c10::CachingAllocator::StatType::AGGREGATE)].peak;
 }
 
 void reset_peak_bytes(const at::Device &device) {

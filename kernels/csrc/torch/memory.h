@@ -1,4 +1,4 @@
-/* What libtorch's allocator of a device says of it. */
+/* Memory of a device as libtorch's allocator counts it, and memory of this machine that a device reads by itself. */
 #pragma once
 #include <ATen/core/Tensor.h>
 
@@ -8,7 +8,7 @@ namespace sweep {
 int64_t peak_bytes(const at::Device &device);
 void reset_peak_bytes(const at::Device &device);
 
-/* The same in main memory that a GPU reads by itself. */
+/* The same numbers in main memory that a GPU reads by itself. */
 at::Tensor pinned(const at::Tensor &x);
 
 } // namespace sweep

@@ -118,7 +118,8 @@ def main():
     options = parser.parse_args()
     on_gpu = options.device == "cuda"
     variants, timed = VARIANTS[options.device], 0 if on_gpu else 1
-    peak = next((flops for name, flops in PEAKS.items() if name in gpu_name()), None) if on_gpu else None
+    gpu = gpu_name() if on_gpu else ""
+    peak = next((flops for name, flops in PEAKS.items() if name in gpu), None)
     print(f"Batch {options.batch}, {options.threads} threads, {options.steps} steps, median of {options.rounds} rounds; ratios: samples "
           f"per second{'' if on_gpu else ' of processor time'} to that of {variants[0]} and {variants[1]}; open_clip with torch.optim.AdamW "
           "as open_clip_train has it (not `fused`)\n")
@@ -134,11 +135,14 @@ def main():
             for variant in variants:
                 wall, processor, memory = (statistics.median(found[variant][at] for found in rounds) for at in range(3))
                 ratios = [statistics.median(found[to][timed] / found[variant][timed] for found in rounds) for to in variants[:2]]
-                flops = gflop * 1e9 * options.batch / wall * 1e3
-                cells = [f"{wall:.1f}", f"{processor:.1f}"]
+                cells = [f"{wall:.1f}"]
                 if on_gpu:
-                    cells = [f"{wall:.1f}", f"{options.batch / wall * 1e3:.0f}", f"{memory:.2f}", f"{flops / 1e12:.0f}",
-                             f"{100 * flops / peak:.0f} %" if peak else "unknown"]
+                    per_sec = options.batch / wall * 1e3
+                    flops = gflop * 1e9 * per_sec
+                    share = f"{100 * flops / peak:.0f} %" if peak else "unknown"
+                    cells += [f"{per_sec:.0f}", f"{memory:.2f}", f"{flops / 1e12:.0f}", share]
+                else:
+                    cells += [f"{processor:.1f}"]
                 label = name if options.models else f"width {name.replace('x', ', ')} layers"
                 print(f"| {label} | {variant} | {' | '.join(cells + [f'{ratio:.2f} x' for ratio in ratios])} |", flush=True)
 

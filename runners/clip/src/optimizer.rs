@@ -72,8 +72,8 @@ impl AdamW {
         lr: f64,
         threads: usize,
     ) {
+        self.steps += 1;
         if on_slices(&parameters.flat) {
-            self.steps += 1;
             let norm = recipe.grad_clip_norm.map_or(0.0, |_| norm(gradients).double_value(&[]));
             self.step_on_slices(parameters, gradients, self.step_size(recipe, lr, norm), threads);
         } else {
@@ -81,9 +81,8 @@ impl AdamW {
         }
     }
 
-    /// The same by libtorch.
-    fn step_by_parameter(&mut self, parameters: &mut Parameters, gradients: &[Tensor], recipe: &Recipe, lr: f64) {
-        self.steps += 1;
+    /// The same by libtorch, of a step that is counted already.
+    fn step_by_parameter(&self, parameters: &mut Parameters, gradients: &[Tensor], recipe: &Recipe, lr: f64) {
         let own = |all: &Tensor, parameter: &Parameter| all.narrow(0, parameter.offset as i64, parameter.numel as i64);
         let parts = parameters.list.iter().zip(gradients).map(|(parameter, gradient)| Part {
             weights: own(&parameters.flat, parameter),
@@ -404,6 +403,7 @@ pub(crate) mod tests {
             let mut optimizer = AdamW::new(&parameters);
             for of_step in &gradients {
                 if threads == 0 {
+                    optimizer.steps += 1;
                     optimizer.step_by_parameter(&mut parameters, of_step, &recipe(), 0.1);
                 } else {
                     optimizer.step(&mut parameters, of_step, &recipe(), 0.1, threads);
@@ -425,6 +425,7 @@ pub(crate) mod tests {
             for seed in 2..5 {
                 let gradients: Vec<Tensor> = drawn(seed).list.iter().map(|p| p.tensor.detach()).collect();
                 if threads == 0 {
+                    optimizer.steps += 1;
                     optimizer.step_by_parameter(&mut parameters, &gradients, &clipped, 0.1);
                 } else {
                     optimizer.step(&mut parameters, &gradients, &clipped, 0.1, threads);

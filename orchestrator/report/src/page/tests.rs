@@ -169,6 +169,12 @@ fn a_law_of_n_and_d_is_drawn_at_its_best() {
     // The grid has few sizes of model on the frontier, and no law through five bins.
     let without = html.matches("no such law through these").count();
     assert!(html.matches("<g class=\"l l2\" display=\"none\">").count() == 4 && without <= 8, "{without}");
+    // Its exponents, and no room for what else it has.
+    for (number, layer) in html.split("<g class=\"l l2\" display=\"none\">").skip(1).enumerate() {
+        let layer = layer.split("class=\"l l").next().unwrap_or_default();
+        let exponents = layer.contains(">α ") && layer.contains('β');
+        assert!(exponents && !layer.contains(">A ") && layer.contains("<polyline"), "{number}: {layer}");
+    }
 }
 
 #[test]
