@@ -25,6 +25,9 @@ pub(crate) struct Inputs {
 /// `sweep_take`.
 pub(crate) type Take = extern "C" fn(*mut c_void, i64, *const c_void) -> c_int;
 
+/// `sweep_run`.
+pub(crate) type Run = extern "C" fn(*mut c_void, *const *const c_void, i64) -> TensorPointer;
+
 type Move = extern "C" fn(*mut c_void, *const c_void, *mut c_void, *const i64) -> c_int;
 type Reduce = extern "C" fn(*mut c_void, *mut c_void, i32) -> c_int;
 
@@ -56,6 +59,14 @@ unsafe extern "C" {
         take: Take,
         this: *mut c_void,
     ) -> c_int;
+    pub(crate) fn sweep_recompute(
+        inputs: *const *const c_void,
+        count: i64,
+        run: Run,
+        drop: extern "C" fn(*mut c_void),
+        this: *mut c_void,
+        out: *mut TensorPointer,
+    ) -> c_int;
     pub(crate) fn sweep_adamw(
         weights: *const *const c_void,
         gradients: *const *const c_void,
@@ -71,6 +82,7 @@ unsafe extern "C" {
     pub(crate) fn sweep_use_side_stream(of: *const c_void) -> c_int;
     pub(crate) fn sweep_mark(of: *const c_void, out: *mut *mut c_void) -> c_int;
     pub(crate) fn sweep_wait(mark: *const c_void) -> c_int;
+    pub(crate) fn sweep_record_use(x: *const c_void) -> c_int;
     pub(crate) fn sweep_free_mark(mark: *mut c_void);
     pub(crate) fn sweep_linear(
         x: *const c_void,
@@ -123,6 +135,12 @@ pub(crate) fn owned(pointer: TensorPointer) -> Option<tch::Tensor> {
 pub(crate) fn borrowed(pointer: *const c_void) -> ManuallyDrop<tch::Tensor> {
     // SAFETY: a live at::Tensor that csrc/ lends; it is not dropped here.
     ManuallyDrop::new(unsafe { tch::Tensor::from_ptr(pointer.cast_mut().cast()) })
+}
+
+/// Gives a tensor to csrc/, which deletes it.
+pub(crate) fn given_away(tensor: &tch::Tensor) -> TensorPointer {
+    // SAFETY: a handle of its own, which no Rust value drops.
+    ManuallyDrop::new(tensor.shallow_clone()).as_ptr().cast_mut().cast()
 }
 
 /// The current stream of a tensor's device (a `cudaStream_t`); null on the CPU.

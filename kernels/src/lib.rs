@@ -26,6 +26,8 @@ mod loss;
 #[cfg(feature = "torch")]
 mod memory;
 #[cfg(feature = "torch")]
+mod recompute;
+#[cfg(feature = "torch")]
 mod stream;
 
 #[cfg(feature = "torch")]
@@ -45,4 +47,6 @@ pub use loss::{
 #[cfg(feature = "torch")]
 pub use memory::{peak_device_bytes, pinned, reset_peak_device_bytes};
 #[cfg(feature = "torch")]
-pub use stream::{Mark, use_side_stream};
+pub use recompute::recompute;
+#[cfg(feature = "torch")]
+pub use stream::{Mark, record_use, use_side_stream};

@@ -57,6 +57,16 @@ pub fn use_side_stream(of: &Tensor) {
     check(unsafe { ffi::sweep_use_side_stream(pointer(of)) });
 }
 
+/// Says that the calling thread's current stream uses a tensor that was made on another: its memory is given out again
+/// when that is done, and not before.
+///
+/// # Panics
+/// If the device fails.
+pub fn record_use(of: &Tensor) {
+    // SAFETY: a live tensor.
+    check(unsafe { ffi::sweep_record_use(pointer(of)) });
+}
+
 fn check(code: i32) {
     assert!(code == 0, "{}", ffi::last_error());
 }

@@ -5,6 +5,7 @@
 #include "linear.h"
 #include "memory.h"
 #include "operators.h"
+#include "recompute.h"
 #include "stream.h"
 #include <exception>
 #include <string>
@@ -90,6 +91,19 @@ int sweep_backward(const at::Tensor *loss, const at::Tensor *const *leaves, int6
   });
 }
 
+int sweep_recompute(const at::Tensor *const *inputs, int64_t count, sweep_run run, sweep_drop drop, void *self, at::Tensor **out) {
+  const std::shared_ptr<void> kept(self, drop);
+  return guarded([&] {
+    *out = owned(sweep::recompute(list_of(inputs, count), [kept, run](const std::vector<at::Tensor> &given) {
+      std::vector<const at::Tensor *> pointers;
+      for (const at::Tensor &each : given) pointers.push_back(&each);
+      const std::unique_ptr<at::Tensor> y(run(kept.get(), pointers.data(), int64_t(pointers.size())));
+      TORCH_CHECK(y, "a part of the forward pass has failed");
+      return *y;
+    }));
+  });
+}
+
 int sweep_adamw(const at::Tensor *const *weights, const at::Tensor *const *gradients, const at::Tensor *const *first,
                 const at::Tensor *const *second, int64_t count, const sweep::AdamWNumbers *numbers, const at::Tensor *clip) {
   return guarded([&] {
@@ -119,6 +133,10 @@ int sweep_mark(const at::Tensor *of, c10::Event **out) {
 
 int sweep_wait(const c10::Event *mark) {
   return guarded([&] { sweep::wait_for(*mark); });
+}
+
+int sweep_record_use(const at::Tensor *x) {
+  return guarded([&] { sweep::record_use(*x); });
 }
 
 void sweep_free_mark(c10::Event *mark) { delete mark; }

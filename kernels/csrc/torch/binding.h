@@ -39,6 +39,11 @@ int sweep_gradients(const sweep_inputs *in, const sweep_group *group, int32_t wa
 typedef int (*sweep_take)(void *self, int64_t leaf, const at::Tensor *gradient);
 /* See backward.h. */
 int sweep_backward(const at::Tensor *loss, const at::Tensor *const *leaves, int64_t count, sweep_take take, void *self);
+/* See recompute.h. `run` gives a tensor that is the callee's own, or null if it failed; `drop` is called once, when `self` is needed no
+ * more, whatever came out. */
+typedef at::Tensor *(*sweep_run)(void *self, const at::Tensor *const *inputs, int64_t count);
+typedef void (*sweep_drop)(void *self);
+int sweep_recompute(const at::Tensor *const *inputs, int64_t count, sweep_run run, sweep_drop drop, void *self, at::Tensor **out);
 /* See adamw.h; each list has `count` tensors. */
 int sweep_adamw(const at::Tensor *const *weights, const at::Tensor *const *gradients, const at::Tensor *const *first,
                 const at::Tensor *const *second, int64_t count, const sweep::AdamWNumbers *numbers, const at::Tensor *clip);
@@ -50,6 +55,7 @@ int sweep_pinned(const at::Tensor *x, at::Tensor **out);
 int sweep_use_side_stream(const at::Tensor *of);
 int sweep_mark(const at::Tensor *of, c10::Event **out);
 int sweep_wait(const c10::Event *mark);
+int sweep_record_use(const at::Tensor *x);
 void sweep_free_mark(c10::Event *mark);
 /* x W^T + b with autograd; `bias` may be null. See linear.h. */
 int sweep_linear(const at::Tensor *x, const at::Tensor *weight, const at::Tensor *bias, int32_t half, at::Tensor **out);

@@ -1,4 +1,5 @@
 #include "stream.h"
+#include <ATen/ATen.h>
 #include <c10/core/impl/VirtualGuardImpl.h>
 
 namespace sweep {
@@ -23,5 +24,9 @@ std::unique_ptr<c10::Event> mark_of(const at::Device &device) {
 }
 
 void wait_for(const c10::Event &mark) { mark.block(guard().getStream(mark.device())); }
+
+void record_use(const at::Tensor &x) {
+  if (x.is_cuda()) x.record_stream(guard().getStream(x.device()));
+}
 
 } // namespace sweep

@@ -14,5 +14,7 @@ void use_side_stream(const at::Device &device);
 std::unique_ptr<c10::Event> mark_of(const at::Device &device);
 /* What the current stream is given from now on begins after what was marked. */
 void wait_for(const c10::Event &mark);
+/* x, which was made on another stream, is used by the current one: its memory is not given out again before that is done. */
+void record_use(const at::Tensor &x);
 
 } // namespace sweep

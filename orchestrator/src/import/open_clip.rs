@@ -39,13 +39,14 @@ pub struct Checkpoint {
 }
 
 /// Arguments kept with the job.
-const KEPT: [&str; 17] = [
+const KEPT: [&str; 18] = [
     "name",
     "lr",
     "wd",
     "warmup",
     "batch_size",
     "accum_freq",
+    "grad_checkpointing",
     "world_size",
     "epochs",
     "train_num_samples",

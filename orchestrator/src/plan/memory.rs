@@ -24,8 +24,8 @@ const MEASURED_AT_A_TIME: u64 = 256;
 /// work in, with the kernels that are generated for them. Measured.
 const PROCESS_BYTES: f64 = 166e6;
 
-/// A batch that is being made, one that waits, and the one of the step.
-const BATCHES_ON_CPU: f64 = 3.0;
+/// A batch that is being made or copied, one that waits, and the one of the step.
+const BATCHES: f64 = 3.0;
 
 /// Bytes of decoded pixels that the loader maps at most: `pool::OpenOptions::cache_bytes`. More are decoded as needed.
 const PIXELS_BYTES_MAX: f64 = (4_u64 << 30) as f64;
@@ -51,7 +51,7 @@ const HOLES_OF_PARTS: f64 = 10.0;
 /// + 12 N with `on_spike: rollback`, CPU   weights and moments to go back to
 /// + 4 B 8 E                 embeddings, their gradients and copies
 /// + min(4 B^2, 1 GiB), or 3 x 4 B^2      logits: fused, or by reference with their gradients
-/// + 12 B (S^2 + p^2)        images as patches: once on a GPU, in three batches on a CPU
+/// + 36 B (S^2 + p^2)        images as patches, in three batches
 ///
 /// a tower of L blocks on T tokens of width W, H hidden, b bytes an activation (4, or 2 with amp_bf16), on a CPU:
 ///   (L - 1) T (8 W + b (4 W + H) + 16)           a block's two inputs, fp32; queries, keys, values, mixed values,
@@ -62,6 +62,10 @@ const HOLES_OF_PARTS: f64 = 10.0;
 ///   (L - 1) T (8 W + b (6 W + 2 H) + 4 heads)    norms and both sides of the activation, too; log-sums of attention
 ///   + T (4 W + 5 b W)                            input, norm, keys and values, and these once more, laid out for
 ///                                                the product
+///
+/// with `grad_checkpointing`:
+///   L T 4 W                                      each block's input
+///   + what else one block keeps, as above        of the tower where that is more: of one block at a time
 /// ```
 ///
 /// Attention weights are not kept: they are made again, on CPUs, too. On a CPU there are also the process, the pixels
@@ -77,20 +81,26 @@ pub fn memory_bytes(config: &ModelConfig, size: &ModelSize, recipe: &Recipe, pai
     let states = 16.0 + further.iter().map(|(kept, bytes)| if *kept { *bytes } else { 0.0 }).sum::<f64>();
     let (image_tower, text_tower) = (image_tower(config, vision.patches_kept() + 1), text_tower(config));
     let side = (vision.image_size.pow(2) + vision.patch_size.pow(2)) as f64;
+    let towers = [&image_tower, &text_tower];
+    let kept = if recipe.grad_checkpointing {
+        let inputs = towers.iter().map(|tower| tower.inputs()).sum::<f64>();
+        let again = towers.iter().map(|tower| tower.kept_of_a_block(recipe.precision, device));
+        inputs + again.fold(0.0, f64::max)
+    } else {
+        towers.iter().map(|tower| tower.kept(recipe.precision, device)).sum()
+    };
     // Products in bfloat16 keep patches as they saw them.
-    let activations = image_tower.kept(recipe.precision, device)
-        + text_tower.kept(recipe.precision, device)
-        + if half { 6.0 * side } else { 0.0 };
+    let activations = kept + if half { 6.0 * side } else { 0.0 };
     let logits = match recipe.loss {
         Loss::Fused | Loss::Siglip => {
             (4.0 * batch * batch).min(LOGITS_BYTES_MAX) + 32.0 * batch * config.embed_dim as f64
         }
         Loss::Reference => 12.0 * batch * batch,
     };
-    let images = 12.0 * batch * side;
-    let total = states * parameters + part * activations + logits;
+    let images = 12.0 * BATCHES * batch * side;
+    let total = states * parameters + part * activations + logits + images;
     let total = match device {
-        Device::Gpu => total + images,
+        Device::Gpu => total,
         Device::Cpu => {
             let holes_of = |tower: &Tower| {
                 let of_parts = if recipe.accum_freq > 1 { HOLES_OF_PARTS } else { 0.0 };
@@ -98,7 +108,7 @@ pub fn memory_bytes(config: &ModelConfig, size: &ModelSize, recipe: &Recipe, pai
             };
             let holes = part * (holes_of(&image_tower) + holes_of(&text_tower));
             let mapped = pixels_mapped(config, pairs);
-            total + BATCHES_ON_CPU * images + holes + PROCESS_BYTES + mapped + pairs as f64 * PAIR_BYTES
+            total + holes + PROCESS_BYTES + mapped + pairs as f64 * PAIR_BYTES
         }
     };
     total as u64
@@ -130,21 +140,37 @@ fn pixels_mapped(config: &ModelConfig, pairs: u64) -> f64 {
     if pixels > PIXELS_BYTES_MAX { 0.0 } else { pixels }
 }
 
-/// The smallest number of parts of a batch with which a job needs no more than so many bytes, and what it needs then.
-pub fn accum_freq_that_fits(
+/// A recipe that needs less memory, and how much.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Fitting {
+    pub accum_freq: u64,
+    pub grad_checkpointing: bool,
+    pub bytes: u64,
+}
+
+/// With which settings a job needs no more than so many bytes: the smallest number of parts of a batch, with what the
+/// recipe says of activations; and activations that are computed again, with the smallest number of parts. Each where
+/// it changes something and suffices.
+pub fn fitting(
     config: &ModelConfig,
     size: &ModelSize,
     spec: &PlannedSpec,
     device: Device,
     bytes: u64,
-) -> Option<(u64, u64)> {
-    let batch = spec.recipe.global_batch;
-    let needed = |accum_freq: u64| {
-        let recipe = std::sync::Arc::new(Recipe { accum_freq, ..Recipe::clone(&spec.recipe) });
-        (accum_freq, peak_bytes(config, size, &PlannedSpec { recipe, ..spec.clone() }, device))
+) -> [Option<Fitting>; 2] {
+    let (batch, parts_now) = (spec.recipe.global_batch, spec.recipe.accum_freq);
+    let smallest = |parts: std::ops::RangeInclusive<u64>, grad_checkpointing: bool| {
+        let needed = |accum_freq: u64| {
+            let recipe = Recipe { accum_freq, grad_checkpointing, ..Recipe::clone(&spec.recipe) };
+            let spec = PlannedSpec { recipe: std::sync::Arc::new(recipe), ..spec.clone() };
+            Fitting { accum_freq, grad_checkpointing, bytes: peak_bytes(config, size, &spec, device) }
+        };
+        let mut parts = parts.filter(|parts| batch.is_multiple_of(*parts)).map(needed);
+        parts.find(|fitting| fitting.bytes <= bytes)
     };
-    let mut parts = (spec.recipe.accum_freq + 1..=batch).filter(|parts| batch.is_multiple_of(*parts));
-    parts.find_map(|parts| Some(needed(parts)).filter(|(_, needs)| *needs <= bytes))
+    let computes_again = spec.recipe.grad_checkpointing;
+    let by_parts = smallest(parts_now + 1..=batch, computes_again);
+    [by_parts, if computes_again { None } else { smallest(parts_now..=batch, true) }]
 }
 
 fn tuning_bytes(
@@ -199,6 +225,20 @@ impl Fused {
 }
 
 impl Tower {
+    /// Bytes of the blocks' inputs, of one sequence.
+    fn inputs(&self) -> f64 {
+        let norm = if self.normed { 1.0 } else { 0.0 };
+        4.0 * (self.layers as f64 + norm) * (self.tokens * self.width) as f64
+    }
+
+    /// Bytes of activations that a block keeps of one sequence beside its input.
+    fn kept_of_a_block(&self, precision: Precision, device: Device) -> f64 {
+        let layers = if self.layers > 1 { 2 } else { 1 };
+        let kept = |layers: u64| Tower { layers, normed: false, ..*self }.kept(precision, device);
+        let (last, both) = (kept(1), kept(layers));
+        last.max(both - last) - 4.0 * (self.tokens * self.width) as f64
+    }
+
     /// Bytes of activations that one sequence keeps.
     fn kept(&self, precision: Precision, device: Device) -> f64 {
         let bytes = activation_bytes(precision);
@@ -292,7 +332,7 @@ mod tests {
         let size = config.size();
         // Image: a block, the last one for its pooled token, and the first norm, of 17 tokens; text: of 32.
         let activations = 17 * ((256 + 4 * (192 + 256) + 4) + (128 + 640) + 128) + 32 * (2_052 + 768);
-        let (n, patches) = (size.parameters(), 12 * 128 * (32 * 32 + 8 * 8));
+        let (n, patches) = (size.parameters(), 36 * 128 * (32 * 32 + 8 * 8));
         let needs = |device, change: &dyn Fn(&mut Recipe)| {
             let mut recipe = recipe();
             change(&mut recipe);
@@ -303,7 +343,7 @@ mod tests {
         assert_eq!(needs(Device::Gpu, &|_| ()), fused);
         let on_cpu = 17 * ((256 + 4 * (128 + 128) + 16) + (128 + 256 + 8) + 128) + 32 * (1_296 + 392) + 2 * 1_040;
         let holes = 128 * 28 * 2 * 32 * (17 + 32) / 10; // 0.7 of 4 bytes
-        let of_process = 166_000_000 + 500 * (3 * 32 * 32 + 300) + 2 * patches + holes;
+        let of_process = 166_000_000 + 500 * (3 * 32 * 32 + 300) + holes;
         assert_eq!(needs(Device::Cpu, &|_| ()), beside + 128 * on_cpu + of_process);
         let in_half = needs(Device::Cpu, &|recipe| recipe.precision = Precision::AmpBf16);
         assert_eq!(in_half, beside + 128 * (on_cpu - (17 + 32) * (2 * 256 + 2 * 64) - 2 * 2 * 192) + of_process);
@@ -311,6 +351,9 @@ mod tests {
         assert_eq!(reference, fused - 4 * 128 * 128 - 32 * 128 * 32 + 12 * 128 * 128);
         assert_eq!(needs(Device::Gpu, &|recipe| recipe.accum_freq = 4), fused + 4 * n - 96 * activations);
         assert!(needs(Device::Gpu, &|recipe| recipe.precision = Precision::AmpBf16) < fused);
+        // Inputs of two blocks and the first norm's; what else a whole block of text keeps is most.
+        let again = 4 * 32 * (3 * 17 + 2 * 32) + 32 * (2_052 - 128);
+        assert_eq!(needs(Device::Gpu, &|recipe| recipe.grad_checkpointing = true), beside + 128 * again);
         // At the 2022 study's batch the reference needs ten times an 80 GB GPU for its logits alone.
         let at = |loss| needs(Device::Gpu, &|recipe| (recipe.global_batch, recipe.loss) = (262_144, loss));
         assert_eq!(at(Loss::Reference) - at(Loss::Fused), 12 * (1 << 36) - (1 << 30) - 32 * 262_144 * 32);

@@ -1,7 +1,9 @@
-//! Whether a job fits where it is planned to run, and with which `accum_freq` it would. Pure.
+//! Whether a job fits where it is planned to run, and with which settings it would. Pure.
+
+use protocol::Recipe;
 
 use super::expand::Inputs;
-use super::memory::{Device, accum_freq_that_fits, reclaimable_bytes};
+use super::memory::{Device, Fitting, fitting, reclaimable_bytes};
 use super::{PlannedSpec, slurm_options};
 use crate::spec::quantity::grouped;
 use crate::spec::{Backend, Cell, Place, Problem, Spec, recipe_place};
@@ -51,14 +53,11 @@ pub(super) fn problem(
         return None; // Cells of other lengths need the same.
     }
     let message = format!("{what}{}, {} {}", size_of(needed), limit.of, size_of(limit.bytes));
-    let help = match accum_freq_that_fits(config, &config.size(), planned, device, limit.bytes + spare) {
-        _ if planned.measures_only() => "choose a smaller model, or a machine with more memory".to_owned(),
-        Some((parts, needs)) => {
-            format!("`accum_freq: {parts}` is the smallest that fits: {}", size_of(needs.saturating_sub(spare)))
-        }
-        None => {
-            "no `accum_freq` makes it fit: choose a smaller model or batch, or a machine with more memory".to_owned()
-        }
+    let help = if planned.measures_only() {
+        "choose a smaller model, or a machine with more memory".to_owned()
+    } else {
+        let found = fitting(config, &config.size(), planned, device, limit.bytes + spare);
+        settings(&planned.recipe, found, spare)
     };
     let place = Place::Value(recipe_place(spec, cell, "global_batch"));
     let estimated = match &spec.backend {
@@ -68,6 +67,24 @@ pub(super) fn problem(
         _ => "",
     };
     Some(Problem::new(place, message, "more than there is").help(format!("{help}{estimated}")))
+}
+
+/// What to set for a job to fit.
+fn settings(recipe: &Recipe, [by_parts, again]: [Option<Fitting>; 2], spare: u64) -> String {
+    let needs = |fitting: Fitting| size_of(fitting.bytes.saturating_sub(spare));
+    let by_parts = by_parts
+        .map(|fitting| format!("`accum_freq: {}` is the smallest that fits: {}", fitting.accum_freq, needs(fitting)));
+    let again = again.map(|fitting| match fitting.accum_freq {
+        parts if parts == recipe.accum_freq => format!("`grad_checkpointing: true` fits: {}", needs(fitting)),
+        parts => format!("`grad_checkpointing: true` with `accum_freq: {parts}` fits: {}", needs(fitting)),
+    });
+    match (by_parts, again) {
+        (Some(by_parts), Some(again)) => format!("{by_parts}; {again}"),
+        (Some(one), None) | (None, Some(one)) => one,
+        (None, None) => "neither `accum_freq` nor `grad_checkpointing` makes it fit: choose a smaller model or batch, or \
+                         a machine with more memory"
+            .to_owned(),
+    }
 }
 
 /// `850 MB`, `1.5 GB`.

@@ -76,6 +76,7 @@ impl Shared {
                 precision: recipe.precision,
                 loss: recipe.loss,
                 accum_freq: recipe.accum_freq,
+                grad_checkpointing: recipe.grad_checkpointing,
                 augmentation: recipe.augmentation,
                 alpha: recipe.alpha,
                 preprocess: recipe.preprocess,

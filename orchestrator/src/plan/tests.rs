@@ -156,7 +156,7 @@ fn key_is_fixed() {
 fn every_field_of_a_job_changes_its_key() {
     let spec = "name: x\ndata: {pool: train}\ngrid: {model: cpu-w32-l2, samples_seen: 1k, data_size: 500}\n\
                 recipe: {global_batch: 100, grad_clip_norm: 1, accum_freq: 2, loss: reference, alpha: white, keep_checkpoints: 3, \
-                extra: {momentum: 0.5}}\n\
+                grad_checkpointing: true, extra: {momentum: 0.5}}\n\
                 evaluations: [{pool: val, tasks: [linear_probe, fine_tuning], train: train, shots: 5, \
                 templates: ['a {}'], at_samples: [500]}]\n\
                 limits: {skipped: 10%}\n";
@@ -173,6 +173,7 @@ fn every_field_of_a_job_changes_its_key() {
         "/evaluations/0/fine_tuning/train/path",
         "/evaluations/0/fine_tuning/train/pool",
         "/recipe/checkpoint_every_samples",
+        "/recipe/grad_checkpointing",
         "/recipe/keep_checkpoints",
         "/skipped_max",
     ];

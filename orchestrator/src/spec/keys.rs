@@ -71,6 +71,8 @@ pub enum Kind {
     Checked(fn(&str) -> Result<(), String>, &'static str),
     /// One of these words.
     Choice(&'static [&'static str]),
+    /// `true` or `false`.
+    Flag,
     /// Map of one's own names to numbers.
     Numbers,
     /// Map of one's own names to text, which may be empty.
@@ -283,6 +285,7 @@ impl Kind {
             }
             Kind::Checked(_, allowed) => (*allowed).to_owned(),
             Kind::Choice(words) => one_of(words.iter().copied()),
+            Kind::Flag => "`true` or `false`".to_owned(),
             Kind::Numbers => "a map of names to numbers".to_owned(),
             Kind::Texts => "a map of names to text".to_owned(),
             Kind::Tuple(kind, count) => format!("a list of {count}, each {}", kind.allowed()),

@@ -244,6 +244,8 @@ pub struct Recipe {
     pub loss: Loss,
     /// Parts of a global batch.
     pub accum_freq: u64,
+    /// Whether activations are computed again for the backward pass.
+    pub grad_checkpointing: bool,
     /// Random change of training images.
     pub augmentation: Augmentation,
     /// What becomes of alpha channels.

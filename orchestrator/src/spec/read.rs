@@ -18,6 +18,8 @@ use super::{Amount, DataSize};
 pub(super) enum Value {
     /// Text, name, model, one of the words of a choice, or text that was checked.
     Text(String),
+    /// Yes or no.
+    Flag(bool),
     /// Whole number.
     Count(u64),
     /// Unique samples, or another number for which `all` can be said.
@@ -90,6 +92,7 @@ fn scalar(node: &Node, kind: &Kind) -> Result<Value, Option<String>> {
             Some(word) => Ok(Value::Text((*word).to_owned())),
             None => Err(did_you_mean(text, words.iter().copied())),
         },
+        (Kind::Flag, Node::Bool(value)) => Ok(Value::Flag(*value)),
         (Kind::Count { min, max }, _) => {
             let value = count_of(node)?;
             if (*min..=*max).contains(&value) { Ok(Value::Count(value)) } else { Err(None) }

@@ -66,6 +66,12 @@ pub(super) static RECIPE: &[Key] = &[
         "Parts that the towers take a global batch in, to save memory; the loss is still that of the whole batch",
     ),
     key(
+        "grad_checkpointing",
+        Kind::Flag,
+        Default("false"),
+        "Whether blocks compute their activations again for the backward pass, to save memory; the result is the same",
+    ),
+    key(
         "augmentation",
         Kind::Choice(&["none", "random_resized_crop", "flip_shift"]),
         Default("random_resized_crop"),

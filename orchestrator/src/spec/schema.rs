@@ -76,6 +76,7 @@ fn of(kind: &Kind) -> Value {
         Kind::Duration { .. } => text(DURATION_TEXT),
         Kind::Checked(_, allowed) => json!({"type": "string", "description": allowed}),
         Kind::Choice(words) => json!({"enum": words}),
+        Kind::Flag => json!({"type": "boolean"}),
         Kind::Numbers => json!({"type": "object", "additionalProperties": {"type": "number"}}),
         Kind::Texts => json!({"type": "object", "additionalProperties": {"type": "string"}}),
         Kind::Tuple(kind, count) => json!({"type": "array", "items": of(kind), "minItems": count, "maxItems": count}),

@@ -115,7 +115,7 @@ fn every_field() {
          exclude: [{model: own.json, data_size: all}]\n\
          include: [{model: ViT-H-14, samples_seen: 34B}]\n\
          recipe: {global_batch: 32k, lr: 1e-3, betas: [0.9, 0.95], eps: 1e-8, weight_decay: 0, warmup: 2M, \
-         schedule: constant, precision: amp_bf16, loss: reference, accum_freq: 4, augmentation: none, \
+         schedule: constant, precision: amp_bf16, loss: reference, accum_freq: 4, grad_checkpointing: true, augmentation: none, \
          alpha: white, image_mean: [0.5, 0.5, 0.5], image_std: [0.5, 0.25, 0.5], interpolation: bilinear, \
          resize_mode: squash, image_size: 224, context_length: 77, grad_clip_norm: 1, on_spike: rollback, checkpoint_every: 10%, extra: {noise: 0.1}}\n\
          overrides: [{where: {model: ViT-H-14}, set: {lr: 5e-4, extra: {law: 2}}}]\n\
@@ -131,7 +131,7 @@ fn every_field() {
     assert_eq!(last.recipe.extra.len(), 2);
     assert_eq!(spec.recipe.schedule, Schedule::Constant);
     assert_eq!(spec.recipe.precision, Precision::AmpBf16);
-    assert_eq!((spec.recipe.loss, spec.recipe.accum_freq), (Loss::Reference, 4));
+    assert_eq!((spec.recipe.loss, spec.recipe.accum_freq, spec.recipe.grad_checkpointing), (Loss::Reference, 4, true));
     assert_eq!((spec.recipe.augmentation, spec.recipe.alpha), (Augmentation::None, Alpha::White));
     let (interpolation, resize_mode) = (Interpolation::Bilinear, ResizeMode::Squash);
     let preprocess = Preprocess { mean: [0.5; 3], std: [0.5, 0.25, 0.5], interpolation, resize_mode };

@@ -202,9 +202,10 @@ fn misspelt_key() {
      7 │ evaluations: [{pool: data/val, tasks: [zeroshot_retrieval]}]
        ╰────
       help: keys here: `global_batch`, `lr`, `betas`, `eps`, `weight_decay`, `warmup`, `schedule`,
-            `cooldown`, `precision`, `loss`, `accum_freq`, `augmentation`, `alpha`, `image_mean`,
-            `image_std`, `interpolation`, `resize_mode`, `image_size`, `context_length`,
-            `grad_clip_norm`, `on_spike`, `checkpoint_every`, `keep_checkpoints`, `init`, `extra`
+            `cooldown`, `precision`, `loss`, `accum_freq`, `grad_checkpointing`, `augmentation`,
+            `alpha`, `image_mean`, `image_std`, `interpolation`, `resize_mode`, `image_size`,
+            `context_length`, `grad_clip_norm`, `on_spike`, `checkpoint_every`,
+            `keep_checkpoints`, `init`, `extra`
 
       × `recipe.warmupp` is no key of this section
        ╭─[x.yaml:6:50]
@@ -215,9 +216,10 @@ fn misspelt_key() {
      7 │ evaluations: [{pool: data/val, tasks: [zeroshot_retrieval]}]
        ╰────
       help: keys here: `global_batch`, `lr`, `betas`, `eps`, `weight_decay`, `warmup`, `schedule`,
-            `cooldown`, `precision`, `loss`, `accum_freq`, `augmentation`, `alpha`, `image_mean`,
-            `image_std`, `interpolation`, `resize_mode`, `image_size`, `context_length`,
-            `grad_clip_norm`, `on_spike`, `checkpoint_every`, `keep_checkpoints`, `init`, `extra`
+            `cooldown`, `precision`, `loss`, `accum_freq`, `grad_checkpointing`, `augmentation`,
+            `alpha`, `image_mean`, `image_std`, `interpolation`, `resize_mode`, `image_size`,
+            `context_length`, `grad_clip_norm`, `on_spike`, `checkpoint_every`,
+            `keep_checkpoints`, `init`, `extra`
 
     error: x.yaml: 2 mistakes
     ");

@@ -9,7 +9,7 @@ import subprocess
 import sys
 import tempfile
 
-# Model, global batch, accum_freq, precision.
+# Model, global batch, accum_freq, precision, grad_checkpointing where it is asked for.
 SHAPES = [
     ("cpu-w32-l2", 128, 1, "fp32"),
     ("cpu-w64-l3", 256, 1, "fp32"),
@@ -22,6 +22,10 @@ SHAPES = [
     ("cpu-w192-l6", 256, 1, "fp32"),
     ("w256-l4.json", 256, 1, "fp32"),
     ("w64-l4-64px.json", 256, 1, "fp32"),
+    ("cpu-w64-l3", 1024, 1, "fp32", True),
+    ("cpu-w128-l4", 512, 1, "fp32", True),
+    ("cpu-w128-l4", 512, 1, "amp_bf16", True),
+    ("cpu-w192-l6", 256, 1, "fp32", True),
 ]
 # A wider one, and one of other image size and head width than the shipped.
 FILES = {
@@ -48,13 +52,13 @@ def sweep(program, folder, *words):
 
 def measure(program, folder, pool, number, shape):
     """Bytes that the plan says, and bytes that the runner reports."""
-    model, batch, parts, precision = shape
+    model, batch, parts, precision, *again = shape
     spec = f"""name: memory-{number}
 runner: clip
 data: {{pool: {pool}}}
 grid: {{model: {model}, samples_seen: {STEPS * batch}, data_size: all}}
 recipe: {{global_batch: {batch}, accum_freq: {parts}, precision: {precision}, lr: 1e-3, augmentation: flip_shift,
-  context_length: 24}}
+  context_length: 24, grad_checkpointing: {str(bool(again)).lower()}}}
 backend: {{local: {{slots: 1, threads_per_slot: 1, worker_time: 0s}}}}
 """
     with open(f"{folder}/memory.yaml", "w") as file:
@@ -66,8 +70,8 @@ backend: {{local: {{slots: 1, threads_per_slot: 1, worker_time: 0s}}}}
 
 
 def main(program, pool):
-    print("| model | global batch | accum_freq | precision | estimate, MB | measured, MB | estimate / measured |")
-    print("|---|---|---|---|---|---|---|")
+    print("| model | global batch | accum_freq | precision | grad_checkpointing | estimate, MB | measured, MB | estimate / measured |")
+    print("|---|---|---|---|---|---|---|---|")
     with tempfile.TemporaryDirectory() as folder:
         for name, model in FILES.items():
             with open(f"{folder}/{name}", "w") as file:
@@ -75,8 +79,8 @@ def main(program, pool):
         try:
             for number, shape in enumerate(SHAPES):
                 said, measured = measure(program, folder, pool, number, shape)
-                model, batch, parts, precision = shape
-                row = [model, f"{batch}", f"{parts}", precision, f"{said / 1e6:.0f}", f"{measured / 1e6:.0f}"]
+                model, batch, parts, precision, *again = shape
+                row = [model, f"{batch}", f"{parts}", precision, "yes" if again else "", f"{said / 1e6:.0f}", f"{measured / 1e6:.0f}"]
                 print("| " + " | ".join(row) + f" | {said / measured:.3f} |", flush=True)
         finally:
             sweep(program, folder, "db", "stop")

@@ -4,6 +4,7 @@ use std::ops::Range;
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, Sender, channel, sync_channel};
 
+use kernels::Mark;
 use pool::Crop;
 use protocol::{Augmentation, VisionConfig};
 use rayon::prelude::*;
@@ -96,28 +97,33 @@ pub struct Source<D> {
     pub share: Range<u64>,
     /// Images that are decoded and cut at once.
     pub threads: usize,
-    /// Where batches are trained on. They are made in main memory, for a GPU pinned.
+    /// Where batches are trained on. They are made in main memory, and a GPU copies them from there beside the steps.
     pub device: Device,
 }
 
 /// Batches of a [`Source`], in their order.
 pub struct Batches {
-    assembled: Receiver<Result<Inputs, pool::Error>>,
+    assembled: Receiver<Result<(Inputs, Mark), pool::Error>>,
     free: Sender<Tensor>,
     device: Device,
 }
 
 impl Batches {
-    /// The next; `None` if there is none or the thread that assembles them is gone.
+    /// The next, on the device; `None` if there is none or the thread that assembles them is gone.
     pub fn next(&self) -> Option<Result<Inputs, pool::Error>> {
-        self.assembled.recv().ok()
+        let next = self.assembled.recv().ok()?;
+        Some(next.map(|(batch, copied)| {
+            copied.wait();
+            batch.tensors().for_each(kernels::record_use);
+            batch
+        }))
     }
 
     /// Gives the memory of a batch for one to come. Nothing may look at it any more: neither inputs that share it, nor
     /// a graph that was made from them. A block of that size may go back to the kernel when it is freed, which clears
     /// each page anew: of threads other than the first, glibc keeps 64 MB.
     pub fn reuse(&self, batch: Inputs) {
-        // Pinned memory is libtorch's to give out again: it knows when a GPU has copied what is there.
+        // A GPU's memory is libtorch's to give out again: it knows when the steps are done with it.
         if self.device == Device::Cpu {
             // Nobody assembles after the last batch.
             let _ = self.free.send(batch.patches);
@@ -126,9 +132,9 @@ impl Batches {
 }
 
 impl<D: Images + 'static> Source<D> {
-    /// Batches, or this rank's share of each, from sample position `from` to `to`, both multiples of the batch. On a
-    /// CPU there are three at most: one being made, one that waits, and the one that is trained on. For a GPU those are
-    /// pinned copies, and as many more as it has not fetched yet.
+    /// Batches, or this rank's share of each, from sample position `from` to `to`, both multiples of the batch. There
+    /// are three at most: one being made, one that waits, and the one that is trained on. A GPU copies each, on a
+    /// stream of its own, as soon as it is made.
     pub fn stream(self: &Arc<Self>, from: u64, to: u64) -> Batches {
         let (sender, assembled) = sync_channel(1);
         let (free, freed) = channel();
@@ -137,14 +143,23 @@ impl<D: Images + 'static> Source<D> {
             let mut order = Order::new(source.seed, source.captions.len() as u64);
             let workers = rayon::ThreadPoolBuilder::new().num_threads(source.threads.max(1)).build();
             let workers = workers.expect("threads for the data");
+            kernels::use_side_stream(&Tensor::empty([0_i64], (Kind::Float, source.device)));
             for start in (from..to).step_by(source.global_batch as usize) {
                 let memory = freed.try_recv().ok();
-                let mut batch = workers.install(|| source.assemble(&mut order, start, memory));
-                if let (Ok(made), Device::Cuda(_)) = (&mut batch, source.device) {
-                    let pinned = made.pinned();
-                    let _ = of_pinned.send(std::mem::replace(made, pinned).patches);
-                }
-                if sender.send(batch).is_err() {
+                let made = workers.install(|| source.assemble(&mut order, start, memory));
+                let there = made.map(|made| match source.device {
+                    Device::Cuda(_) => {
+                        let there = made.pinned().on(source.device);
+                        let _ = of_pinned.send(made.patches);
+                        there
+                    }
+                    _ => made,
+                });
+                let marked = there.map(|there| {
+                    let copied = Mark::now(&there.patches);
+                    (there, copied)
+                });
+                if sender.send(marked).is_err() {
                     return; // Training stopped early.
                 }
             }

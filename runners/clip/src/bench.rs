@@ -65,6 +65,9 @@ pub struct BenchOptions {
     /// Parts that the towers take a batch in.
     #[arg(long, default_value_t = 1)]
     pub accum_freq: u64,
+    /// Compute blocks' activations again for the backward pass.
+    #[arg(long)]
+    pub grad_checkpointing: bool,
 }
 
 /// One line a model: samples a second.
@@ -97,6 +100,7 @@ pub fn bench(options: &BenchOptions, out: &mut impl Write) -> anyhow::Result<()>
         let precision = if options.bf16 { Precision::AmpBf16 } else { Precision::Fp32 };
         device::reset_peak_memory(device);
         let mut model = Clip::new(&config, precision, 0, device);
+        model.set_grad_checkpointing(options.grad_checkpointing);
         let mut batch = batch(options, &config, &model);
         if let Some(ranks) = &ranks {
             let own = ranks.rows(options.batch);
@@ -253,6 +257,7 @@ fn recipe(options: &BenchOptions, precision: Precision) -> Recipe {
         precision,
         loss: if options.loss == "reference" { Loss::Reference } else { Loss::Fused },
         accum_freq: options.accum_freq,
+        grad_checkpointing: options.grad_checkpointing,
         augmentation: Augmentation::None,
         alpha: protocol::Alpha::Drop,
         preprocess: protocol::Preprocess::default(),

@@ -44,6 +44,7 @@ pub fn finetune(options: &FinetuneOptions, to: &mut impl Write) -> anyhow::Resul
     }
     let device = device::open(&job.resources, None)?;
     let mut model = Clip::new(&job.spec.model.config, job.spec.recipe.precision, job.spec.seed, device);
+    model.set_grad_checkpointing(job.spec.recipe.grad_checkpointing);
     begin(&job, from.as_deref(), &mut model)?;
     let held_out = prepared.held_out(&job, &plan)?;
     let tuned = match held_out.fine_tune(&model, &AtomicBool::new(false))? {

@@ -340,6 +340,7 @@ pub(crate) mod tests {
             precision: Precision::Fp32,
             loss: protocol::Loss::Fused,
             accum_freq: 1,
+            grad_checkpointing: false,
             augmentation: Augmentation::None,
             alpha: protocol::Alpha::Drop,
             preprocess: protocol::Preprocess::default(),

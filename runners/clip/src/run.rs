@@ -93,6 +93,7 @@ fn train(
     let held_out: Vec<_> = plans.iter().map(|plan| prepared.held_out(&job, plan)).collect::<Result<_, _>>()?;
 
     let mut model = Clip::new(config, spec.recipe.precision, spec.seed, device);
+    model.set_grad_checkpointing(spec.recipe.grad_checkpointing);
     let Some(pairs) = pairs else {
         let ending = if is_first { measure_only(&job, model, &held_out, stop.asked())? } else { Ending::Finished };
         return told(ranks.as_ref(), ending);

@@ -192,6 +192,47 @@ mod tests {
         }
     }
 
+    /// To the bit, of both ways back, with every kind of block.
+    #[test]
+    fn gradients_are_the_same_with_checkpointing() {
+        let shipped = |name: &str| {
+            let (_, json) = protocol::shipped_model(name).expect("shipped");
+            serde_json::from_str::<ModelConfig>(json).expect("a model")
+        };
+        let mut scaled = shipped("cpu-w32-l2");
+        (scaled.vision_cfg.ls_init_value, scaled.text_cfg.ls_init_value) = (Some(0.1), Some(0.1));
+        let mut with_class_token = shipped("cpu-w32-l2");
+        (with_class_token.custom_text, with_class_token.text_cfg.embed_cls) = (true, true);
+        with_class_token.text_cfg.context_length = 9;
+        for (kind, config) in [("plain", shipped("cpu-w32-l2")), ("scaled", scaled), ("class", with_class_token)] {
+            for precision in [Precision::Fp32, Precision::AmpBf16] {
+                let mut model = Clip::new(&config, precision, 3, Device::Cpu);
+                let (_, inputs) = model_and_inputs();
+                for accum_freq in [1, 3] {
+                    let options = StepOptions { loss: Loss::Fused, compute: Compute::Automatic, accum_freq };
+                    let mut found = [false, true].map(|on| {
+                        model.set_grad_checkpointing(on);
+                        let (_, mut all) = gradients(&model, &inputs, options).expect("a step");
+                        let forward = Forward::new(&model, &inputs, options, None).expect("a forward pass");
+                        let first = all.len();
+                        all.extend(model.parameters.list.iter().map(|_| Tensor::new()));
+                        let walked = forward.backward(&mut |index, gradient, part| {
+                            let sum = &mut all[first + index];
+                            *sum = if part.first { gradient.copy() } else { &*sum + gradient };
+                        });
+                        let _ = walked.expect("a backward pass");
+                        all
+                    });
+                    let (again, plain) = (found[1].drain(..).collect::<Vec<_>>(), found[0].drain(..));
+                    for ((a, b), index) in again.iter().zip(plain).zip(0..) {
+                        let name = &model.parameters.list[index % model.parameters.list.len()].name;
+                        assert!(a.equal(&b), "{kind} {precision:?} {accum_freq}: {name} {}", (a - b).abs().max());
+                    }
+                }
+            }
+        }
+    }
+
     #[test]
     fn parts_and_either_loss_give_the_gradients_of_the_whole_batch() {
         let (model, inputs) = model_and_inputs();

@@ -23,7 +23,7 @@ TOKENIZER, SPECIAL = "tokenizer.json", "tokenizer_config.json"
 
 RECIPE = {
     "global_batch", "lr", "betas", "eps", "weight_decay", "warmup_samples", "schedule", "precision", "loss",
-    "accum_freq", "augmentation", "alpha", "preprocess", "grad_clip_norm", "checkpoint_every_samples",
+    "accum_freq", "grad_checkpointing", "augmentation", "alpha", "preprocess", "grad_clip_norm", "checkpoint_every_samples",
     "keep_checkpoints", "extra",
 }
 PREPROCESS = {
@@ -224,6 +224,8 @@ class Job:
             flags += [PREPROCESS[key], *(v if isinstance(v, str) else repr(v) for v in values)]
         if recipe["grad_clip_norm"] is not None:
             flags += ["--grad-clip-norm", repr(recipe["grad_clip_norm"])]
+        if recipe.get("grad_checkpointing"):
+            flags += ["--grad-checkpointing"]
         if self.ranks > 1:
             flags += ["--gather-with-grad"]  # Gradients of the loss of the whole batch.
         if self.ranks > 1 and self.batch > WHOLE_LOSS_MAX:

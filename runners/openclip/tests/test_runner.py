@@ -199,7 +199,7 @@ def test_other_settings_train(spec, whole, tmp_path):
     changed = copy.deepcopy(spec)
     changed["recipe"] |= {
         "accum_freq": 4, "precision": "amp_bf16", "augmentation": "none", "alpha": "white", "schedule": "constant",
-        "loss": "reference", "weight_decay": 0.0,
+        "loss": "reference", "weight_decay": 0.0, "grad_checkpointing": True,
     }
     changed["samples_seen"], changed["evaluations"] = 500, []
     code, events = finish(write_job(tmp_path, changed))

@@ -253,7 +253,7 @@ impl JobSpec {
     /// The spec as hashed: names and paths of pools are left out, since the digest
     /// already says what the data are, and so are the distance
     /// and number of checkpoints, since a job that was resumed gives the same result (the distance counts where a loss
-    /// spike leads back to a checkpoint). Of a job that only measures,
+    /// spike leads back to a checkpoint), and whether activations are computed again, since they are the same then. Of a job that only measures,
     /// nothing counts that is for training.
     #[must_use]
     pub fn identity(&self) -> JobSpec {
@@ -269,6 +269,7 @@ impl JobSpec {
             identity.recipe.checkpoint_every_samples = None;
         }
         identity.recipe.keep_checkpoints = None;
+        identity.recipe.grad_checkpointing = false;
         identity.data.path = PathBuf::new();
         identity.data.pool.clear();
         identity.skipped_max = None;

@@ -35,6 +35,10 @@ pub struct Recipe {
     /// Parts that the towers take a global batch in, one after another; the loss is still that of the whole batch.
     #[serde(default = "one", skip_serializing_if = "is_one")]
     pub accum_freq: u64,
+    /// Whether blocks keep their inputs alone for the backward pass, which computes the rest again: for memory. No part
+    /// of a job's identity.
+    #[serde(default, skip_serializing_if = "is_false")]
+    pub grad_checkpointing: bool,
     /// What happens to a training image.
     pub augmentation: Augmentation,
     /// What becomes of the alpha channel of any image.
@@ -74,6 +78,7 @@ impl Recipe {
             precision: Precision::Fp32,
             loss: Loss::default(),
             accum_freq: 1,
+            grad_checkpointing: false,
             augmentation: Augmentation::None,
             alpha: Alpha::default(),
             preprocess: Preprocess::default(),
@@ -161,6 +166,11 @@ impl OnSpike {
 
 fn one() -> u64 {
     1
+}
+
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde's signature")]
+fn is_false(flag: &bool) -> bool {
+    !flag
 }
 
 #[expect(clippy::trivially_copy_pass_by_ref, reason = "serde's signature")]

@@ -37,19 +37,22 @@ pub(super) struct BlockInit {
 }
 
 /// What a pooled token may look at.
-#[derive(Debug, Clone, Copy)]
-pub(super) enum Sight<'a> {
+#[derive(Debug)]
+pub(super) enum Sight {
     /// Its whole sequence.
     All,
     /// Itself and what stands before it.
     Before,
     /// What is not true in (B, 1, 1, T), of a single group.
-    Except(&'a Tensor),
+    Except(Tensor),
 }
 
 #[derive(Debug)]
 pub(super) struct Block {
     shape: BlockShape,
+    /// Whether autograd keeps a block's input alone, and the way back computes the rest again (activation
+    /// checkpointing).
+    pub(super) recomputed: bool,
     ln_1: LayerNorm,
     in_proj: (Tensor, Tensor),
     out_proj: (Tensor, Tensor),
@@ -93,6 +96,7 @@ impl Block {
         let scale = |ls: &str| shape.layer_scale.map(|_| parameters.get(&format!("{name}.{ls}.gamma")));
         Block {
             shape,
+            recomputed: false,
             ln_1: LayerNorm::new(parameters, &format!("{name}.ln_1"), shape.eps),
             in_proj: (
                 parameters.get(&format!("{name}.attn.in_proj_weight")),
@@ -110,6 +114,49 @@ impl Block {
     /// x (R, W) of the groups' sequences to (R, W). `seen` (B, 1, T, T) of a single group, in place of the shape's
     /// `causal`, is true where a token may look.
     pub(super) fn forward(&self, x: &Tensor, groups: &[Group], seen: Option<&Tensor>) -> Tensor {
+        if !self.recomputed {
+            return self.all_tokens(x, groups, seen);
+        }
+        let (groups, seen) = (groups.to_vec(), seen.map(Tensor::shallow_clone));
+        self.recompute(x, move |block, x| block.all_tokens(x, &groups, seen.as_ref()))
+    }
+
+    /// x (R, W) to the pooled tokens' (B, W), one of each sequence in order. `rows` (B) are their rows in x.
+    pub(super) fn forward_pooled(&self, x: &Tensor, groups: &[Group], rows: &Tensor, sight: Sight) -> Tensor {
+        if !self.recomputed {
+            return self.pooled_tokens(x, groups, rows, &sight);
+        }
+        let (groups, rows) = (groups.to_vec(), rows.shallow_clone());
+        self.recompute(x, move |block, x| block.pooled_tokens(x, &groups, &rows, &sight))
+    }
+
+    /// What `body` makes of x, with autograd, which keeps x and no more.
+    fn recompute(&self, x: &Tensor, body: impl Fn(&Block, &Tensor) -> Tensor + Send + 'static) -> Tensor {
+        let shape = self.shape;
+        let inputs: Vec<&Tensor> = std::iter::once(x).chain(self.weights()).collect();
+        kernels::recompute(&inputs, move |inputs| body(&Block::on(shape, &inputs[1..]), &inputs[0]))
+    }
+
+    /// All weights.
+    fn weights(&self) -> impl Iterator<Item = &Tensor> {
+        let Block { shape: _, recomputed: _, ln_1, in_proj, out_proj, ls_1, ln_2, c_fc, c_proj, ls_2 } = self;
+        let pairs = [in_proj, out_proj, c_fc, c_proj].into_iter().flat_map(|(weight, bias)| [weight, bias]);
+        let norms = [ln_1, ln_2].into_iter().flat_map(|norm| [&norm.weight, &norm.bias]);
+        pairs.chain(norms).chain([ls_1, ls_2].into_iter().flatten())
+    }
+
+    /// The same block on other weights, in the order of [`Block::weights`].
+    fn on(shape: BlockShape, weights: &[Tensor]) -> Block {
+        let one = |at: usize| weights[at].shallow_clone();
+        let pair = |at: usize| (one(at), one(at + 1));
+        let norm = |at: usize| LayerNorm { weight: one(at), bias: one(at + 1), eps: shape.eps };
+        let scale = |at: usize| weights.get(at).map(Tensor::shallow_clone);
+        let [in_proj, out_proj, c_fc, c_proj] = [0, 2, 4, 6].map(pair);
+        let ([ln_1, ln_2], [ls_1, ls_2]) = ([8, 10].map(norm), [12, 13].map(scale));
+        Block { shape, recomputed: false, ln_1, in_proj, out_proj, ls_1, ln_2, c_fc, c_proj, ls_2 }
+    }
+
+    fn all_tokens(&self, x: &Tensor, groups: &[Group], seen: Option<&Tensor>) -> Tensor {
         let BlockShape { width, heads, causal, kind, .. } = self.shape;
         if seen.is_none() && self.fused(x) {
             return self.mlp(&self.attention_branch(x, groups, causal, None));
@@ -126,8 +173,7 @@ impl Block {
         self.mlp(&self.attended(x, &mixed))
     }
 
-    /// x (R, W) to the pooled tokens' (B, W), one of each sequence in order. `rows` (B) are their rows in x.
-    pub(super) fn forward_pooled(&self, x: &Tensor, groups: &[Group], rows: &Tensor, sight: Sight<'_>) -> Tensor {
+    fn pooled_tokens(&self, x: &Tensor, groups: &[Group], rows: &Tensor, sight: &Sight) -> Tensor {
         let BlockShape { width, heads, kind, .. } = self.shape;
         if !matches!(sight, Sight::Except(_)) && self.fused(x) {
             return self.mlp(&self.attention_branch(x, groups, matches!(sight, Sight::Before), Some(rows)));

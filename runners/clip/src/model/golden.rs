@@ -121,6 +121,7 @@ fn recipe() -> Recipe {
         precision: Precision::Fp32,
         loss: Loss::Fused,
         accum_freq: 1,
+        grad_checkpointing: false,
         augmentation: Augmentation::None,
         alpha: Alpha::Drop,
         preprocess: protocol::Preprocess::default(),

@@ -102,6 +102,10 @@ impl ImageTower {
         }
     }
 
+    pub(super) fn set_grad_checkpointing(&mut self, on: bool) {
+        self.blocks.iter_mut().for_each(|block| block.recomputed = on);
+    }
+
     /// Where it lives.
     pub fn device(&self) -> Device {
         self.projection.device()

@@ -44,6 +44,7 @@ pub struct Clip {
     config: ModelConfig,
     /// Of matrix products.
     kind: Kind,
+    grad_checkpointing: bool,
 }
 
 /// One batch, on one device.
@@ -81,6 +82,12 @@ impl Inputs {
     #[must_use]
     pub fn pinned(&self) -> Inputs {
         self.each(kernels::pinned)
+    }
+
+    /// What a device holds of it.
+    pub fn tensors(&self) -> impl Iterator<Item = &Tensor> {
+        let Inputs { patches, tokens, ends, kept, lengths: _ } = self;
+        [patches, tokens, ends].into_iter().chain(kept)
     }
 
     fn each(&self, change: impl Fn(&Tensor) -> Tensor) -> Inputs {
@@ -122,12 +129,22 @@ impl Clip {
         let logit_scale = parameters.get("logit_scale");
         let logit_scale = if config.nonscalar_logit_scale { logit_scale.squeeze() } else { logit_scale };
         let logit_bias = config.init_logit_bias.map(|_| parameters.get("logit_bias").squeeze());
-        Clip { parameters, image, text, logit_scale, logit_bias, config: config.clone(), kind }
+        Clip { parameters, image, text, logit_scale, logit_bias, config: config.clone(), kind, grad_checkpointing: false }
+    }
+
+    /// Whether blocks keep their inputs alone for the way back, which computes the rest again: less memory, a forward
+    /// pass more, and the same gradients to the bit.
+    pub fn set_grad_checkpointing(&mut self, on: bool) {
+        self.grad_checkpointing = on;
+        self.image.set_grad_checkpointing(on);
+        self.text.set_grad_checkpointing(on);
     }
 
     /// An image tower like this model's on other weights, which have the same names.
     pub fn image_tower_on(&self, parameters: &Parameters) -> ImageTower {
-        ImageTower::new(&self.config, parameters, self.kind)
+        let mut tower = ImageTower::new(&self.config, parameters, self.kind);
+        tower.set_grad_checkpointing(self.grad_checkpointing);
+        tower
     }
 
     /// Blocks of the image tower.

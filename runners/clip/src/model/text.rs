@@ -107,6 +107,10 @@ impl TextTower {
         }
     }
 
+    pub(super) fn set_grad_checkpointing(&mut self, on: bool) {
+        self.blocks.iter_mut().for_each(|block| block.recomputed = on);
+    }
+
     /// Token ids (B, X) and places of the pooled tokens (B) to unit embeddings (B, E). Under a causal mask without a
     /// class token X may be any length up to the context length that holds every pooled token; else it is the context
     /// length. `lengths` are those of the captions that batches are drawn from, if they are drawn from any.
@@ -165,7 +169,7 @@ impl TextTower {
             return self.through_blocks(x, &groups, &(first_rows + ends), None, sight);
         }
         let (seen, hidden) = self.masks(tokens, length);
-        self.through_blocks(x, &groups, &(first_rows + (length - 1)), Some(&seen), Sight::Except(&hidden))
+        self.through_blocks(x, &groups, &(first_rows + (length - 1)), Some(&seen), Sight::Except(hidden))
     }
 
     /// Token ids (B, X) to what enters the first block (B, T, W).
@@ -185,7 +189,7 @@ impl TextTower {
         groups: &[Group],
         rows: &Tensor,
         seen: Option<&Tensor>,
-        sight: Sight<'_>,
+        sight: Sight,
     ) -> Tensor {
         let (last, rest) = self.blocks.split_last().expect("at least one layer");
         for block in rest {

@@ -49,6 +49,7 @@ fn a_gpu_trains_what_a_cpu_trains() {
             let job = |name: &str| {
                 let mut job = bench.job(&format!("{name}-{precision:?}-{parts}"));
                 (job.spec.recipe.precision, job.spec.recipe.accum_freq) = (precision, parts);
+                job.spec.recipe.grad_checkpointing = parts > 1 && name == "other";
                 job.spec.recipe.augmentation = Augmentation::RandomResizedCrop;
                 job.spec.samples_seen = 320;
                 job

@@ -208,6 +208,7 @@ fn recipe() -> Recipe {
         precision: Precision::Fp32,
         loss: protocol::Loss::Fused,
         accum_freq: 1,
+        grad_checkpointing: false,
         augmentation: Augmentation::FlipShift,
         alpha: protocol::Alpha::Drop,
         preprocess: protocol::Preprocess::default(),

@@ -381,6 +381,22 @@ fn other_towers_train_in_bf16_and_in_parts() {
     assert_eq!(measured(&events, 192).len(), 15);
 }
 
+/// So a job that ran out of memory goes on with it.
+#[test]
+fn activations_that_are_computed_again_change_no_byte() {
+    let bench = Bench::new();
+    let ended = |name: &str, on: bool| {
+        let mut job = bench.job(name);
+        job.spec.recipe.grad_checkpointing = on;
+        let (events, code) = run(&job);
+        assert_eq!(code, exit::FINISHED, "{events:?}");
+        (fs::read(last_checkpoint(&events).join("model.safetensors")).expect("weights"), curve(&events))
+    };
+    let (kept, again) = (ended("kept", false), ended("again", true));
+    assert!(kept.0 == again.0, "the weights");
+    assert_eq!(kept.1, again.1);
+}
+
 #[test]
 fn either_loss_and_a_batch_in_parts_learn_alike() {
     let bench = Bench::new();
