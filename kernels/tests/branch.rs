@@ -318,9 +318,10 @@ fn what_does_not_fit_is_named() {
     assert!(found.contains("an MLP takes W1 (N, W) and W2 (W, N)"), "{found}");
 }
 
-/// As a processor without AVX-512, and as one without products of bfloat16.
+/// As a processor without AVX-512, as one without products of bfloat16, and as one with them.
 #[test]
 fn other_processors_agree() {
     again_with_avx2(&["grid"]);
     again("fp32", &["grid"]);
+    again("bf16", &["grid"]);
 }

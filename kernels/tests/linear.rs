@@ -129,6 +129,7 @@ fn products_for_avx2() {
 }
 
 #[test]
-fn products_in_float32_of_rounded_factors() {
+fn products_of_either_type_for_bfloat16() {
     again("fp32", &["grid_"]);
+    again("bf16", &["grid_"]);
 }

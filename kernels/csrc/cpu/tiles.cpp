@@ -4,7 +4,7 @@
  *   gradients  E (kept, or made again) -> G in place, and G V while the tile is in cache; then G^T U by column tiles
  *
  * So each logit is made once (6 B^2 D operations) while all of E fits the budget, twice (8 B^2 D) beyond it, when only
- * a chunk of rows is kept. The products are oneDNN's (brgemm.h). Without AVX-512 they are those of avx2.h, and B lies in strips of columns. Column sums are added thread by thread: the same bits for the same number of threads.
+ * a chunk of rows is kept. The products are oneDNN's (brgemm.h), of bfloat16 where they are faster. Without AVX-512 they are those of avx2.h, and B lies in strips of columns. Column sums are added thread by thread: the same bits for the same number of threads.
  */
 #include "../torch/engine.h"
 #include "avx2.h"
@@ -404,10 +404,13 @@ private:
 
 std::unique_ptr<Engine> tile_engine(const Towers &towers) {
   if (!towers.images.device().is_cpu() || towers.rows() == 0 || towers.cols() == 0) return nullptr;
-  if (towers.images.scalar_type() == at::kFloat && (use_avx2_products() || available<float>())) return std::make_unique<Tiles<float>>(towers);
-  if (towers.images.scalar_type() == at::kBFloat16 && available<BFloat16>())
-    return std::make_unique<Tiles<BFloat16>>(towers);
-  return nullptr;
+  const auto type = towers.images.scalar_type();
+  const bool half = type == at::kBFloat16;
+  if (half && available<BFloat16>()) return std::make_unique<Tiles<BFloat16>>(towers);
+  if (!(half || type == at::kFloat) || !(use_avx2_products() || available<float>())) return nullptr;
+  Towers wide = towers; /* without products of bfloat16: the same numbers */
+  wide.images = towers.images.to(at::kFloat), wide.texts = towers.texts.to(at::kFloat);
+  return std::make_unique<Tiles<float>>(wide);
 }
 
 } // namespace sweep

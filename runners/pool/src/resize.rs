@@ -4,8 +4,6 @@
 //! Pillow resamples one direction, rounds to bytes, then the other, and rounds again; weights are whole numbers of
 //! 2^-22. The kernel is widened when shrinking, and weights that fall outside of the image go to those inside.
 
-#![expect(clippy::inline_always, reason = "the loops are compiled for the processor that their caller asks for")]
-
 use std::ops::Range;
 
 use protocol::Interpolation;
@@ -44,46 +42,16 @@ struct Taps {
 /// The part of the picture (rows of `width` RGB pixels) that `across` and `down` cut out of the resized one: height x
 /// width x RGB.
 pub(crate) fn resize(pixels: &[u8], width: u32, across: Cut, down: Cut, interpolation: Interpolation) -> Vec<u8> {
-    let order = if columns_first(across, down) { Order::ColumnsFirst } else { Order::RowsFirst };
     let (columns, rows) = (taps(across, interpolation), taps(down, interpolation));
-    #[cfg(target_arch = "x86_64")]
-    if std::arch::is_x86_feature_detected!("avx2") {
-        // SAFETY: the processor has what the function is compiled for.
-        #[expect(unsafe_code, reason = "a function that asks for more than every x86-64 processor has")]
-        return unsafe { resample_avx2(pixels, width, &columns, &rows, order) };
-    }
-    resample(pixels, width, &columns, &rows, order)
-}
-
-/// The same loops, compiled to vectors of 32 bytes; 16 are what a plain build has.
-#[cfg(target_arch = "x86_64")]
-#[target_feature(enable = "avx2")]
-fn resample_avx2(pixels: &[u8], width: u32, columns: &[Taps], rows: &[Taps], order: Order) -> Vec<u8> {
-    resample(pixels, width, columns, rows, order)
-}
-
-#[derive(Clone, Copy)]
-enum Order {
-    RowsFirst,
-    ColumnsFirst,
-}
-
-#[inline(always)]
-fn resample(pixels: &[u8], width: u32, columns: &[Taps], rows: &[Taps], order: Order) -> Vec<u8> {
     let (stride, line) = (width as usize * 3, columns.len() * 3);
-    let (window, lines) = (reach(columns), reach(rows));
-    match order {
-        Order::RowsFirst => {
-            let between = resize_rows(pixels, stride, lines.clone(), window, 0, columns);
-            resize_columns(&between, line, 0..line, lines.start, rows)
-        }
-        Order::ColumnsFirst => {
-            let between = resize_columns(pixels, stride, window.start * 3..window.end * 3, 0, rows);
-            let mut out =
-                resize_rows(&between, window.len() * 3, 0..rows.len(), 0..window.len(), window.start, columns);
-            out.truncate(rows.len() * line);
-            out
-        }
+    let (window, lines) = (reach(&columns), reach(&rows));
+    if columns_first(across, down) {
+        let between = resize_columns(pixels, stride, window.start * 3..window.end * 3, 0, &rows);
+        resize_rows(&between, window.len() * 3, 0..rows.len(), window, &columns)
+    } else {
+        let window_bytes = window.start * 3..;
+        let between = resize_rows(&pixels[window_bytes], stride, lines.clone(), window, &columns);
+        resize_columns(&between, line, 0..line, lines.start, &rows)
     }
 }
 
@@ -100,34 +68,29 @@ fn reach(taps: &[Taps]) -> Range<usize> {
     first..taps.iter().map(|taps| taps.first + taps.weights.len()).max().unwrap_or_default()
 }
 
-/// Resamples some lines of the source, a block of lines at a time; lines more than asked for may come back. `before`
-/// columns that the taps count are not in the source.
-#[inline(always)]
-fn resize_rows(
-    source: &[u8],
-    stride: usize,
-    lines: Range<usize>,
-    window: Range<usize>,
-    before: usize,
-    columns: &[Taps],
-) -> Vec<u8> {
-    let line = columns.len() * 3;
-    let mut block = vec![[0; BLOCK]; window.len()];
-    let mut out = vec![0; lines.len().next_multiple_of(LINES) * line];
-    for (at, out) in out.chunks_exact_mut(LINES * line).enumerate() {
-        for of_block in 0..LINES {
-            let y = (lines.start + LINES * at + of_block).min(lines.end - 1);
-            let row = source[y * stride..][window.start * 3..window.end * 3].as_chunks::<3>().0;
-            for (pixels, pixel) in block.iter_mut().zip(row) {
-                pixels.as_chunks_mut().0[of_block] = *pixel;
+/// Resamples some lines of the source, [`LINES`] at a time: a window of its columns, which begins with each line.
+fn resize_rows(source: &[u8], stride: usize, lines: Range<usize>, window: Range<usize>, columns: &[Taps]) -> Vec<u8> {
+    let (pairs, line) = (in_pairs(columns, window.start), columns.len() * 3);
+    let mut strip = vec![[[0; 2]; LANES]; window.len().div_ceil(2)];
+    let mut out = vec![0; lines.len() * line];
+    for (at, out) in out.chunks_mut(LINES * line).enumerate() {
+        let first_line = &source[(lines.start + LINES * at) * stride..];
+        // A part of each line at a time, so that what is written stays in the cache.
+        for (part, pairs) in strip.chunks_mut(16).enumerate() {
+            for of_strip in 0..out.len() / line {
+                let row = &first_line[of_strip * stride..][..window.len() * 3];
+                let (both, last) = row[6 * 16 * part..].as_chunks::<6>();
+                let mut lanes = pairs.iter_mut().map(|pairs| &mut pairs.as_chunks_mut::<3>().0[of_strip]);
+                for (to, pair) in lanes.by_ref().zip(both) {
+                    *to = side_by_side(*pair);
+                }
+                if let (Some(to), &[r, g, b]) = (lanes.next(), last) {
+                    *to = [r, g, b].map(|value| [value.into(), 0]);
+                }
             }
         }
-        for (x, Taps { first, weights }) in columns.iter().enumerate() {
-            let mut sums = [HALF; BLOCK];
-            for (pixels, &weight) in block[first - before - window.start..].iter().zip(weights) {
-                add(&mut sums, pixels, weight);
-            }
-            let bytes = sums.map(byte);
+        for (x, pairs) in pairs.iter().enumerate() {
+            let bytes = pairs.of(&strip);
             for (line, pixel) in out.chunks_exact_mut(line).zip(bytes.as_chunks::<3>().0) {
                 line.as_chunks_mut().0[x] = *pixel;
             }
@@ -136,44 +99,161 @@ fn resize_rows(
     out
 }
 
-/// Resamples the columns in a window of bytes. `before` lines that the taps count are not in the source.
-#[inline(always)]
-fn resize_columns(source: &[u8], stride: usize, window: Range<usize>, before: usize, rows: &[Taps]) -> Vec<u8> {
-    let mut out = vec![0; rows.len() * window.len()];
-    for (Taps { first, weights }, out) in rows.iter().zip(out.chunks_exact_mut(window.len())) {
-        let lines = || source[(first - before) * stride..].chunks_exact(stride).map(|line| &line[window.clone()]);
-        let (blocks, rest) = out.as_chunks_mut::<BLOCK>();
-        for (at, out) in blocks.iter_mut().enumerate() {
-            let mut sums = [HALF; BLOCK];
-            for (line, &weight) in lines().zip(weights) {
-                add(&mut sums, &line.as_chunks().0[at], weight);
-            }
-            *out = sums.map(byte);
+/// Two pixels to their reds, greens and blues.
+#[inline]
+fn side_by_side(pixels: [u8; 6]) -> [[i16; 2]; 3] {
+    #[cfg(target_arch = "x86_64")]
+    {
+        // SAFETY: every x86-64 processor has SSE2.
+        #[expect(unsafe_code, reason = "the compiler does not put bytes together so")]
+        unsafe {
+            side_by_side_sse2(pixels)
         }
-        let done = window.len() - rest.len();
-        for (at, out) in rest.iter_mut().enumerate() {
-            let products = lines().zip(weights).map(|(line, weight)| i32::from(line[done + at]) * weight);
-            *out = byte(HALF + products.sum::<i32>());
+    }
+    #[cfg(not(target_arch = "x86_64"))]
+    {
+        let [r, g, b, r2, g2, b2] = pixels.map(i16::from);
+        [[r, r2], [g, g2], [b, b2]]
+    }
+}
+
+#[cfg(target_arch = "x86_64")]
+#[target_feature(enable = "sse2")]
+fn side_by_side_sse2([r, g, b, r2, g2, b2]: [u8; 6]) -> [[i16; 2]; 3] {
+    use std::arch::x86_64::*;
+    let first = _mm_cvtsi32_si128(i32::from_le_bytes([r, g, b, r2]));
+    let second = _mm_srli_epi32::<8>(_mm_cvtsi32_si128(i32::from_le_bytes([b, r2, g2, b2])));
+    let pairs = _mm_unpacklo_epi8(_mm_unpacklo_epi8(first, second), _mm_setzero_si128());
+    let (low, high) = (_mm_cvtsi128_si64(pairs), _mm_cvtsi128_si32(_mm_srli_si128::<8>(pairs)));
+    [low as i32, (low >> 32) as i32, high].map(|word| [word as i16, (word >> 16) as i16])
+}
+
+/// Resamples the columns in a window of bytes, [`LANES`] at a time. `before` lines that the taps count are not in the
+/// source.
+fn resize_columns(source: &[u8], stride: usize, window: Range<usize>, before: usize, rows: &[Taps]) -> Vec<u8> {
+    let (pairs, line) = (in_pairs(rows, before), window.len());
+    let lines = reach(rows).end - before;
+    let mut strip = vec![[[0; 2]; LANES]; lines.div_ceil(2)];
+    let mut out = vec![0; rows.len() * line];
+    for from in (0..line).step_by(LANES) {
+        let lanes = LANES.min(line - from);
+        let part = |y: usize| &source[y * stride + window.start + from..][..lanes];
+        for (at, to) in strip.iter_mut().enumerate() {
+            let first = part(2 * at);
+            let second = if 2 * at + 1 < lines { part(2 * at + 1) } else { &[0; LANES][..lanes] };
+            for (to, (&first, &second)) in to.iter_mut().zip(first.iter().zip(second)) {
+                *to = [first.into(), second.into()];
+            }
+        }
+        for (pairs, out) in pairs.iter().zip(out.chunks_exact_mut(line)) {
+            out[from..from + lanes].copy_from_slice(&pairs.of(&strip)[..lanes]);
         }
     }
     out
 }
 
-/// Lines of the source that are resampled side by side, so that vectors of their pixels share a weight. By measurement:
-/// with 8 and 16 the compiler makes vectors of weights instead, at up to three times the time.
+/// Lines of the source that are resampled side by side, so that vectors of their pixels share a weight.
 const LINES: usize = 32;
 /// Bytes of a pixel of so many lines, and of a line that columns are resampled in at once.
-const BLOCK: usize = 3 * LINES;
+const LANES: usize = 3 * LINES;
+
+/// Bytes at two positions of the source that follow each other, lane by lane.
+type Pairs = [[i16; 2]; LANES];
+
+/// [`Taps`] of pairs of positions. A weight w is 2^11 high + low, each of 16 bits: processors multiply pairs of those
+/// and add the two products in one instruction, twice as fast as they multiply numbers of 32 bits.
+struct PairTaps {
+    first: usize,
+    /// High and low, of both positions.
+    weights: Vec<[[i16; 2]; 2]>,
+}
+
+/// Binary places of a weight's lower half.
+const LOW: u32 = 11;
+
+/// Positions are counted from `start` on.
+fn in_pairs(taps: &[Taps], start: usize) -> Vec<PairTaps> {
+    let one = |taps: &Taps| {
+        let first = taps.first - start;
+        let at = |position: usize| {
+            let weight = position.checked_sub(first).and_then(|at| taps.weights.get(at)).copied().unwrap_or(0);
+            [(weight >> LOW) as i16, (weight & ((1 << LOW) - 1)) as i16]
+        };
+        let pairs = first / 2..(first + taps.weights.len()).div_ceil(2);
+        let weights = pairs.clone().map(|pair| {
+            let ([high, low], [high_2, low_2]) = (at(2 * pair), at(2 * pair + 1));
+            [[high, high_2], [low, low_2]]
+        });
+        PairTaps { first: pairs.start, weights: weights.collect() }
+    };
+    taps.iter().map(one).collect()
+}
 
 /// What rounds a sum to the nearest.
 const HALF: i32 = 1 << (PLACES - 1);
 
-/// This loop is the time of a resize. The sums fit by [`PLACES`], and a check of each would keep them out of vectors.
-#[inline(always)]
-fn add(sums: &mut [i32; BLOCK], bytes: &[u8; BLOCK], weight: i32) {
-    for (sum, &value) in sums.iter_mut().zip(bytes) {
-        *sum = sum.wrapping_add(i32::from(value).wrapping_mul(weight));
+impl PairTaps {
+    /// The weighted sums of pairs, rounded to bytes.
+    fn of(&self, strip: &[Pairs]) -> [u8; LANES] {
+        let pairs = &strip[self.first..][..self.weights.len()];
+        #[cfg(target_arch = "x86_64")]
+        if std::arch::is_x86_feature_detected!("avx2") {
+            // SAFETY: the processor has what the function is compiled for.
+            #[expect(unsafe_code, reason = "a function that asks for more than every x86-64 processor has")]
+            return unsafe { sums_avx2(pairs, &self.weights) };
+        }
+        sums(pairs, &self.weights)
     }
+}
+
+/// As written. The sums fit by [`PLACES`].
+fn sums(pairs: &[Pairs], weights: &[[[i16; 2]; 2]]) -> [u8; LANES] {
+    let mut sums = [HALF; LANES];
+    for (pairs, [high, low]) in pairs.iter().zip(weights) {
+        for (sum, pair) in sums.iter_mut().zip(pairs) {
+            let dot = |weights: &[i16; 2]| {
+                i32::from(pair[0]) * i32::from(weights[0]) + i32::from(pair[1]) * i32::from(weights[1])
+            };
+            *sum += (dot(high) << LOW) + dot(low);
+        }
+    }
+    sums.map(byte)
+}
+
+/// The same by VPMADDWD.
+#[cfg(target_arch = "x86_64")]
+#[target_feature(enable = "avx2")]
+#[expect(unsafe_code, reason = "arrays to vectors and back")]
+fn sums_avx2(pairs: &[Pairs], weights: &[[[i16; 2]; 2]]) -> [u8; LANES] {
+    use std::arch::x86_64::*;
+    use std::mem::transmute;
+    /// Vectors of sums that stay in registers, and that are a vector of bytes in the end.
+    const TOGETHER: usize = 4;
+    let mut bytes = [0; LANES];
+    for (at, bytes) in bytes.as_chunks_mut::<32>().0.iter_mut().enumerate() {
+        let mut sums = [[_mm256_setzero_si256(); 2]; TOGETHER];
+        for (pairs, weights) in pairs.iter().zip(weights) {
+            let pairs = &pairs.as_chunks::<8>().0[TOGETHER * at..][..TOGETHER];
+            // SAFETY: arrays of plain numbers, of the vectors' size.
+            let [high, low] = weights.map(|pair| _mm256_set1_epi32(unsafe { transmute::<[i16; 2], i32>(pair) }));
+            for ([of_high, of_low], pairs) in sums.iter_mut().zip(pairs) {
+                // SAFETY: as above.
+                let pairs = unsafe { transmute::<[[i16; 2]; 8], __m256i>(*pairs) };
+                *of_high = _mm256_add_epi32(*of_high, _mm256_madd_epi16(pairs, high));
+                *of_low = _mm256_add_epi32(*of_low, _mm256_madd_epi16(pairs, low));
+            }
+        }
+        let [a, b, c, d] = sums.map(|[high, low]| {
+            let sum = _mm256_add_epi32(_mm256_slli_epi32::<{ LOW as i32 }>(high), low);
+            _mm256_srai_epi32::<{ PLACES as i32 }>(_mm256_add_epi32(sum, _mm256_set1_epi32(HALF)))
+        });
+        // Clamped to 0 to 255, and halves of each vector put together again.
+        let packed = _mm256_packus_epi16(_mm256_packs_epi32(a, b), _mm256_packs_epi32(c, d));
+        let in_order = _mm256_permutevar8x32_epi32(packed, _mm256_setr_epi32(0, 4, 1, 5, 2, 6, 3, 7));
+        // SAFETY: as above.
+        *bytes = unsafe { transmute::<__m256i, [u8; 32]>(in_order) };
+    }
+    bytes
 }
 
 fn byte(sum: i32) -> u8 {
