@@ -6,11 +6,13 @@
 namespace sweep {
 namespace {
 
-/* Each head of each sequence of a stretch: the sequence's first row and the head's first column. */
+/* Each head of each sequence of a stretch: the sequence's tokens and first row, and the head's first column. */
 template <typename F> void each_head(const Branch &branch, const Stretch &stretch, F body) {
   const int64_t d = branch.width / branch.heads;
-  for (int64_t s = 0; s < stretch.sequences; ++s)
-    for (int64_t h = 0; h < branch.heads; ++h) body(s * stretch.tokens, h * d);
+  int64_t at = 0;
+  for (const Sequences &group : stretch.groups)
+    for (int64_t s = 0; s < group.count; ++s, at += group.tokens)
+      for (int64_t h = 0; h < branch.heads; ++h) body(group.tokens, at, h * d);
 }
 
 template <typename P>
@@ -43,9 +45,9 @@ void forward(const Branch &branch, const BranchWeights &weights, const float *x,
         for (int64_t r = 0; r < rows; ++r)
           half ? round_biased_row(N, weights.in_bias, z + r * N, kept_z.half_row(first + r)) : add_row(N, weights.in_bias, z + r * N);
         float *const g = in_place ? kept_g.float_row(first) : g_room.get();
-        each_head(branch, stretch, [&](int64_t at, int64_t column) {
+        each_head(branch, stretch, [&](int64_t tokens, int64_t at, int64_t column) {
           const float *const q = z + at * N + column;
-          attention.forward(stretch.tokens, q, q + W, q + 2 * W, N, g + at * M + column, M);
+          attention.forward(tokens, q, q + W, q + 2 * W, N, g + at * M + column, M);
         });
         for (int64_t r = 0; r < rows; ++r) {
           left_row<P>(M, g + r * M, factor.get() + r * out.k);
@@ -144,10 +146,10 @@ template <typename P> struct Backward {
   /* The same of attention; `dz` is room for it. */
   const T *through_attention(const Stretch &stretch, const float *down, float *dz, Factors<P> &to, float *sums) {
     const float *const z = kept_z.read(stretch.first, stretch.rows, z_room.get());
-    each_head(branch, stretch, [&](int64_t at, int64_t column) {
+    each_head(branch, stretch, [&](int64_t tokens, int64_t at, int64_t column) {
       const float *const q = z + at * N + column;
       float *const dq = dz + at * N + column;
-      attention.backward(stretch.tokens, q, q + W, q + 2 * W, N, down + at * M + column, M, dq, dq + W, dq + 2 * W);
+      attention.backward(tokens, q, q + W, q + 2 * W, N, down + at * M + column, M, dq, dq + W, dq + 2 * W);
     });
     if constexpr (PAIRS<T>) {
       for (int64_t r = 0; r < stretch.rows; r += 2) {

@@ -13,12 +13,19 @@ struct Parts {
         rest_bias(weights.in_bias + branch.width) {}
 };
 
-/* Each sequence of a stretch: its number there, the row of x that is pooled, how many tokens that one sees. */
+/* A sequence of a stretch: its number and first row there, its tokens; the row of x that is pooled, and how many tokens that one sees. */
+struct One {
+  int64_t number, first, tokens, pooled, sees;
+};
+
 template <typename F> void each_sequence(const Branch &branch, const Stretch &stretch, const int64_t *pooled, F body) {
-  for (int64_t s = 0; s < stretch.sequences; ++s) {
-    const int64_t row = pooled[stretch.sequence + s], begin = stretch.first + s * stretch.tokens;
-    body(s, row, branch.causal ? row - begin + 1 : stretch.tokens);
-  }
+  One one{};
+  for (const Sequences &group : stretch.groups)
+    for (int64_t s = 0; s < group.count; ++s, ++one.number, one.first += group.tokens) {
+      one.tokens = group.tokens, one.pooled = pooled[stretch.sequence + one.number];
+      one.sees = branch.causal ? one.pooled - stretch.first - one.first + 1 : group.tokens;
+      body(one);
+    }
 }
 
 struct Heads {
@@ -67,20 +74,22 @@ void forward(const Branch &branch, const int64_t *pooled, const BranchWeights &w
         norm_row(W, x + (first + r) * W, weights.norm_weight, weights.norm_bias, branch.eps, stats, row.get());
         left_row<P>(W, row.get(), factor.get() + r * rest.k);
       }
-      each_sequence(branch, stretch, pooled, [&](int64_t s, int64_t at, int64_t) {
-        std::copy_n(factor.get() + (at - first) * rest.k, rest.k, own.get() + s * rest.k);
+      each_sequence(branch, stretch, pooled, [&](const One &one) {
+        std::copy_n(factor.get() + (one.pooled - first) * rest.k, rest.k, own.get() + one.number * rest.k);
       });
       rest.multiply(stretch.rows, factor.get(), z.get(), false);
       query.multiply(sequences, own.get(), q.get(), false);
       add_bias(half, stretch.rows, 2 * W, parts.rest_bias, z.get(), kept_z, first);
       add_bias(half, sequences, W, parts.query_bias, q.get(), kept_q, stretch.sequence);
-      each_sequence(branch, stretch, pooled, [&](int64_t s, int64_t at, int64_t sees) {
-        const float *const keys = z.get() + s * stretch.tokens * 2 * W;
+      each_sequence(branch, stretch, pooled, [&](const One &one) {
+        const int64_t s = one.number;
+        const float *const keys = z.get() + one.first * 2 * W;
         float *const to = g.get() + s * W;
-        attend_row(sees, heads.count, heads.width, heads.factor, q.get() + s * W, keys, keys + W, 2 * W, heads.weights.get(), heads.ld, to);
+        attend_row(one.sees, heads.count, heads.width, heads.factor, q.get() + s * W, keys, keys + W, 2 * W, heads.weights.get(), heads.ld,
+                   to);
         if (half && kept.g) bfloat16_row(to, W, kept_g.half_row(stretch.sequence + s));
         else if (kept.g) std::copy_n(to, W, kept_g.float_row(stretch.sequence + s));
-        sum_of_rows(W, x + at * W, weights.out_bias, y + (stretch.sequence + s) * W);
+        sum_of_rows(W, x + one.pooled * W, weights.out_bias, y + (stretch.sequence + s) * W);
       });
       out.multiply(sequences, left_factor<P>(sequences, W, g.get(), own.get()), y + stretch.sequence * W, true);
     }
@@ -143,12 +152,12 @@ template <typename P> struct Backward {
     out.multiply(sequences, left_factor<P>(sequences, W, upstream, factor.get()), down.get(), false);
     lay_turned<P>(sequences, W, upstream, turned.get(), to.dy.get() + stretch.laid_sequences, to.ld);
     const float *const z = kept_z.read(first, rows, z_room.get()), *const q = kept_q.read(stretch.sequence, sequences, q_room.get());
-    each_sequence(branch, stretch, pooled, [&](int64_t s, int64_t, int64_t sees) {
-      const int64_t from = s * stretch.tokens * 2 * W;
+    each_sequence(branch, stretch, pooled, [&](const One &one) {
+      const int64_t s = one.number, from = one.first * 2 * W;
       float *const d_keys = dz.get() + from;
-      attend_row_backward(sees, heads.count, heads.width, heads.factor, q + s * W, z + from, z + from + W, 2 * W, down.get() + s * W,
+      attend_row_backward(one.sees, heads.count, heads.width, heads.factor, q + s * W, z + from, z + from + W, 2 * W, down.get() + s * W,
                           heads.weights.get(), heads.slopes.get(), heads.ld, dq.get() + s * W, d_keys, d_keys + W);
-      std::fill_n(d_keys + sees * 2 * W, (stretch.tokens - sees) * 2 * W, 0.0f);
+      std::fill_n(d_keys + one.sees * 2 * W, (one.tokens - one.sees) * 2 * W, 0.0f);
       add_row(W, dq.get() + s * W, of_dz);
     });
     for (int64_t r = 0; r < rows; ++r) add_row(2 * W, dz.get() + r * 2 * W, of_dz + W);
@@ -158,14 +167,14 @@ template <typename P> struct Backward {
     for (int64_t r = first; r < first + rows; ++r)
       norm_row_again(W, x + r * W, weights.norm_weight, weights.norm_bias, stats(r), u.get() + (r - first) * W);
     each_sequence(branch, stretch, pooled,
-                  [&](int64_t s, int64_t at, int64_t) { std::copy_n(u.get() + (at - first) * W, W, own.get() + s * W); });
+                  [&](const One &one) { std::copy_n(u.get() + (one.pooled - first) * W, W, own.get() + one.number * W); });
     lay_turned<P>(rows, W, u.get(), turned.get(), to.u.get() + stretch.laid, to.ld);
     lay_turned<P>(sequences, W, own.get(), turned.get(), to.pooled.get() + stretch.laid_sequences, to.ld);
     /* dL/du in u's place. */
     rest.multiply(rows, left_factor<P>(rows, 2 * W, dz.get(), factor.get()), u.get(), false);
     query.multiply(sequences, left_factor<P>(sequences, W, dq.get(), factor.get()), own.get(), false);
     each_sequence(branch, stretch, pooled,
-                  [&](int64_t s, int64_t at, int64_t) { add_row(W, own.get() + s * W, u.get() + (at - first) * W); });
+                  [&](const One &one) { add_row(W, own.get() + one.number * W, u.get() + (one.pooled - first) * W); });
     int64_t next = 0; /* rows of x come as their sequences do */
     for (int64_t r = first; r < first + rows; ++r) {
       const bool through = next < sequences && pooled[stretch.sequence + next] == r;

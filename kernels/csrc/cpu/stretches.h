@@ -15,22 +15,25 @@ namespace sweep {
 constexpr int64_t STRETCH = 128; /* rows that go through together, or one sequence */
 
 /* Whole sequences: rows from `first`, sequences from `sequence`; `laid` and `laid_sequences` is where they begin among the rows, and the
- * sequences, of their chunk. */
+ * sequences, of their chunk. `groups` are those sequences. */
 struct Stretch {
-  int64_t first, rows, sequence, sequences, tokens, laid, laid_sequences;
+  int64_t first, rows, sequence, sequences, laid, laid_sequences;
+  std::vector<Sequences> groups;
 };
 
 inline std::vector<Stretch> stretches_of(const std::vector<Sequences> &groups) {
   std::vector<Stretch> all;
   int64_t first = 0, index = 0;
-  for (const Sequences &group : groups) {
-    const int64_t each = std::max<int64_t>(1, STRETCH / group.tokens);
-    for (int64_t done = 0; done < group.count; done += each) {
-      const int64_t sequences = std::min(each, group.count - done), rows = sequences * group.tokens;
-      all.push_back({first, rows, index, sequences, group.tokens, 0, 0});
-      first += rows, index += sequences;
+  for (const Sequences &group : groups)
+    for (int64_t done = 0, count; done < group.count; done += count) {
+      const int64_t space = all.empty() ? 0 : (STRETCH - all.back().rows) / group.tokens;
+      if (space <= 0) all.push_back({first, 0, index, 0, 0, 0, {}});
+      count = std::min(space > 0 ? space : std::max<int64_t>(1, STRETCH / group.tokens), group.count - done);
+      Stretch &stretch = all.back();
+      stretch.groups.push_back({count, group.tokens});
+      stretch.rows += count * group.tokens, stretch.sequences += count;
+      first += count * group.tokens, index += count;
     }
-  }
   return all;
 }
 

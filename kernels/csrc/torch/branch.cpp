@@ -33,6 +33,14 @@ Branch restored(AutogradContext *context) {
   return branch;
 }
 
+/* (rows, columns), in memory for as many rows as a multiple of an eighth has: captions make other rows of each batch, and a heap reuses
+ * blocks of sizes that it was asked for before. */
+Tensor rows_of(int64_t rows, int64_t columns, const at::TensorOptions &options) {
+  int64_t eighth = 16;
+  while (eighth * 16 <= rows) eighth *= 2;
+  return at::empty({(rows + eighth - 1) / eighth * eighth, columns}, options).resize_({rows, columns});
+}
+
 void *data_of(const Tensor &x) { return x.defined() ? x.data_ptr() : nullptr; }
 float *stats_of(const Tensor &x) { return static_cast<float *>(data_of(x)); }
 
@@ -47,13 +55,13 @@ struct Applied : torch::autograd::Function<Applied> {
     const Tensor pooled = given.value_or(Tensor());
     const bool all = !pooled.defined();
     const int64_t width = branch.width, rows = x.size(0), rows_out = all ? rows : pooled.size(0);
-    Tensor y = at::empty({rows_out, width}, x.options()), stats, z, q, g;
+    Tensor y = rows_of(rows_out, width, x.options()), stats, z, q, g;
     if (keeps) {
       const auto type = x.options().dtype(branch.half ? at::kBFloat16 : at::kFloat);
-      stats = at::empty({rows, 2}, x.options());
-      z = at::empty({rows, all ? branch.inner : 2 * width}, type);
-      if (!all) q = at::empty({rows_out, width}, type);
-      if (branch.attends()) g = at::empty({rows_out, branch.outer}, type);
+      stats = rows_of(rows, 2, x.options());
+      z = rows_of(rows, all ? branch.inner : 2 * width, type);
+      if (!all) q = rows_of(rows_out, width, type);
+      if (branch.attends()) g = rows_of(rows_out, branch.outer, type);
     }
     const BranchWeights weights = weights_of(layers_of(saved));
     if (all) branch_forward(branch, weights, floats_of(x), floats_in(y), {stats_of(stats), data_of(z), data_of(g)});
@@ -76,7 +84,8 @@ struct Applied : torch::autograd::Function<Applied> {
     const Branch branch = restored(context);
     const BranchWeights weights = weights_of(layers_of(saved));
     variable_list out(10); /* as many as forward takes */
-    for (size_t i = 0; i < 7; ++i) out[i] = at::empty_like(saved[i]);
+    out[0] = rows_of(x.size(0), x.size(1), x.options());
+    for (size_t i = 1; i < 7; ++i) out[i] = at::empty_like(saved[i]);
     const BranchGradients gradients{floats_in(out[1]), floats_in(out[2]), floats_in(out[3]),
                                     floats_in(out[4]), floats_in(out[5]), floats_in(out[6])};
     if (!pooled.defined())

@@ -182,7 +182,6 @@ impl<D: Images + 'static> Source<D> {
             tokens: by_pair(&tokens),
             ends: Tensor::from_slice(&ends),
             kept: (!kept.is_empty()).then(|| by_pair(&kept)),
-            lengths: Some(Arc::clone(self.captions.lengths())),
         })
     }
 }

@@ -3,7 +3,6 @@
 use std::io::Write;
 use std::net::TcpListener;
 use std::process::Command;
-use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use kernels::comm::TcpRing;
@@ -16,7 +15,7 @@ use tch::Tensor;
 use crate::device;
 use crate::learning_rate::learning_rate;
 use crate::loss;
-use crate::model::{CaptionLengths, Clip, Inputs};
+use crate::model::{Clip, Inputs};
 use crate::optimizer::AdamW;
 use crate::order::Draws;
 use crate::ranks::{Ranks, Start};
@@ -288,6 +287,5 @@ fn batch(options: &BenchOptions, config: &ModelConfig, model: &Clip) -> Inputs {
         tokens: Tensor::from_slice(&tokens).view([pairs, -1]),
         ends: Tensor::from_slice(&ends),
         kept: None,
-        lengths: Some(Arc::new(CaptionLengths::new(shortest as usize..=context as usize))),
     }
 }

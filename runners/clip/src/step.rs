@@ -173,7 +173,7 @@ mod tests {
         let patches = Tensor::randn([12, 17, model.image.patch_values()], float);
         let tokens = Tensor::randint_low(1, 4000, [12, 9], (Kind::Int64, Device::Cpu));
         let ends = Tensor::from_slice(&[3_i64, 8, 2, 5, 8, 1, 7, 4, 6, 2, 8, 3]);
-        (model, Inputs { patches, tokens, ends, kept: None, lengths: None })
+        (model, Inputs { patches, tokens, ends, kept: None })
     }
 
     /// An optimiser clips them in place, so none may be scaled twice.

@@ -81,7 +81,8 @@ fn resize_rows(source: &[u8], stride: usize, lines: Range<usize>, window: Range<
                 let row = &first_line[of_strip * stride..][..window.len() * 3];
                 let (both, last) = row[6 * 16 * part..].as_chunks::<6>();
                 let mut lanes = pairs.iter_mut().map(|pairs| &mut pairs.as_chunks_mut::<3>().0[of_strip]);
-                for (to, pair) in lanes.by_ref().zip(both) {
+                // In this order: the lane behind the last whole pair is for what is left.
+                for (pair, to) in both.iter().zip(lanes.by_ref()) {
                     *to = side_by_side(*pair);
                 }
                 if let (Some(to), &[r, g, b]) = (lanes.next(), last) {

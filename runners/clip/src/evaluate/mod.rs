@@ -384,7 +384,7 @@ fn embed_texts(model: &Clip, captions: &Captions) -> Tensor {
         let (tokens, ends) = captions.gather(chunk);
         let tokens = Tensor::from_slice(&tokens).view([size, -1]).to_device(model.device());
         let ends = Tensor::from_slice(&ends).to_device(model.device());
-        embedded.push(model.text.forward(&tokens, &ends, None).to_device(Device::Cpu));
+        embedded.push(model.text.forward(&tokens, &ends).to_device(Device::Cpu));
     }
     Tensor::cat(&embedded, 0)
 }

@@ -161,6 +161,5 @@ fn inputs(case: &Case, step: usize) -> Inputs {
         tokens: Tensor::from_slice(&tokens.concat()).view([3, 7]),
         ends: Tensor::from_slice(&case.ends),
         kept,
-        lengths: None,
     }
 }

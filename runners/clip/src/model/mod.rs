@@ -3,7 +3,7 @@
 //! Parameter names and shapes are those of OpenCLIP's state dict. Two things are computed differently and come out the
 //! same: where one token of a tower is pooled, its last block works out queries, MLP and residual for that one only
 //! (nothing else is read), and text under a causal mask is cut behind the tokens that are pooled (what follows is never
-//! seen): captions of about the same length together, see [`CaptionLengths`].
+//! seen), each caption by itself.
 
 mod attention_pool;
 mod block;
@@ -13,8 +13,6 @@ mod image;
 mod lengths;
 mod text;
 
-use std::sync::Arc;
-
 use protocol::{Approximate, ModelConfig, Precision};
 use tch::{Device, Kind, Tensor};
 
@@ -22,7 +20,6 @@ use crate::loss::LogitParameters;
 use crate::parameters::{Declaration, Init, Parameters};
 
 pub use image::ImageTower;
-pub use lengths::CaptionLengths;
 pub use text::TextTower;
 
 /// Largest `logit_scale`: ln 100 (Radford et al. 2021, section 2.5).
@@ -58,8 +55,6 @@ pub struct Inputs {
     pub ends: Tensor,
     /// (B, K + 1) rows of `patches` that are seen, the class token's first; `None`: all of them.
     pub kept: Option<Tensor>,
-    /// Of the captions that batches are drawn from.
-    pub lengths: Option<Arc<CaptionLengths>>,
 }
 
 impl Inputs {
@@ -86,7 +81,7 @@ impl Inputs {
 
     /// What a device holds of it.
     pub fn tensors(&self) -> impl Iterator<Item = &Tensor> {
-        let Inputs { patches, tokens, ends, kept, lengths: _ } = self;
+        let Inputs { patches, tokens, ends, kept } = self;
         [patches, tokens, ends].into_iter().chain(kept)
     }
 
@@ -96,7 +91,6 @@ impl Inputs {
             tokens: change(&self.tokens),
             ends: change(&self.ends),
             kept: self.kept.as_ref().map(&change),
-            lengths: self.lengths.clone(),
         }
     }
 }
@@ -161,7 +155,7 @@ impl Clip {
     pub fn forward(&self, inputs: &Inputs) -> (Tensor, Tensor) {
         (
             self.image.forward_kept(&inputs.patches, inputs.kept.as_ref()),
-            self.text.forward(&inputs.tokens, &inputs.ends, inputs.lengths.as_deref()),
+            self.text.forward(&inputs.tokens, &inputs.ends),
         )
     }
 

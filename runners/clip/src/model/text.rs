@@ -4,7 +4,7 @@ use protocol::{ModelConfig, TextProjection};
 use tch::{Device, Kind, Tensor};
 
 use super::block::{self, Block, BlockInit, BlockShape, Sight};
-use super::lengths::{self, CaptionLengths, Group};
+use super::lengths::{self, Group};
 use super::{Activation, LayerNorm, declare, linear, normalise};
 use crate::parameters::{Declaration, Init, Parameters};
 
@@ -113,10 +113,10 @@ impl TextTower {
 
     /// Token ids (B, X) and places of the pooled tokens (B) to unit embeddings (B, E). Under a causal mask without a
     /// class token X may be any length up to the context length that holds every pooled token; else it is the context
-    /// length. `lengths` are those of the captions that batches are drawn from, if they are drawn from any.
-    pub fn forward(&self, tokens: &Tensor, ends: &Tensor, lengths: Option<&CaptionLengths>) -> Tensor {
+    /// length.
+    pub fn forward(&self, tokens: &Tensor, ends: &Tensor) -> Tensor {
         let pooled = if self.class_embedding.is_none() && self.causal && tokens.device() == Device::Cpu {
-            self.pooled_by_length(tokens, ends, lengths)
+            self.pooled_by_length(tokens, ends)
         } else {
             self.pooled_at_one_length(tokens, ends)
         };
@@ -129,33 +129,29 @@ impl TextTower {
 
     /// The pooled tokens (B, W) after the last norm, each sequence about as long as its pooled token's place: of the
     /// same value, as nothing looks behind it. A GPU, which would have to be waited for, takes all at one length.
-    fn pooled_by_length(&self, tokens: &Tensor, ends: &Tensor, expected: Option<&CaptionLengths>) -> Tensor {
-        let needed: Vec<i64> = Vec::try_from(&(ends + 1).contiguous()).expect("(B) of int64");
-        let (order, groups) = lengths::by_length(&needed, expected);
-        let order = Tensor::from_slice(&order);
-        // The longest caption that is expected may not be in this batch.
-        let longest = groups.last().map_or(0, |group| group.tokens);
-        let tokens = tokens.constant_pad_nd([0, (longest - tokens.size()[1]).max(0)]);
-        let (tokens, ends) = (tokens.index_select(0, &order), ends.index_select(0, &order));
-        let (mut ids, mut rows, mut first_row) = (Vec::new(), Vec::new(), 0);
-        let of_groups =
-            lengths::split_sequences(&tokens, &groups).into_iter().zip(lengths::split_sequences(&ends, &groups));
-        for (group, (tokens, ends)) in groups.iter().zip(of_groups) {
-            let &Group { sequences, tokens: length } = group;
-            ids.push(tokens.narrow(1, 0, length).flatten(0, 1));
-            rows.push(first_row + Tensor::arange(sequences, (Kind::Int64, Device::Cpu)) * length + &ends);
-            first_row += sequences * length;
+    fn pooled_by_length(&self, tokens: &Tensor, ends: &Tensor) -> Tensor {
+        let values = |tensor: &Tensor| Vec::<i64>::try_from(&tensor.contiguous().view([-1])).expect("int64");
+        let (all_ids, ends, length) = (values(tokens), values(ends), tokens.size()[1] as usize);
+        let needed: Vec<i64> = ends.iter().map(|end| end + 1).collect();
+        let (order, groups) = lengths::by_length(&needed);
+        let (mut ids, mut places, mut pooled) = (Vec::new(), Vec::new(), Vec::with_capacity(order.len()));
+        let mut back = vec![0; order.len()];
+        let tokens_of = groups.iter().flat_map(|group| std::iter::repeat_n(group.tokens, group.sequences as usize));
+        for ((row, &index), tokens) in (0..).zip(&order).zip(tokens_of) {
+            back[index] = row;
+            pooled.push(places.len() as i64 + ends[index]);
+            ids.extend_from_slice(&all_ids[length * index..][..tokens as usize]);
+            places.extend(0..tokens);
         }
-        // All at once: a look-up's gradient is as large as the vocabulary.
-        let embedded = Tensor::embedding(&self.token_embedding, &lengths::join(ids), -1, false, false);
-        let with_places = |(group, x): (&Group, Tensor)| {
-            let places = self.positional_embedding.narrow(0, 0, group.tokens);
-            (x.view([group.sequences, group.tokens, -1]) + places).flatten(0, 1)
-        };
-        let x = groups.iter().zip(lengths::split(&embedded, &groups)).map(with_places).collect();
-        let pooled = self.through_blocks(lengths::join(x), &groups, &lengths::join(rows), None, Sight::Before);
-        // Row i belongs to sequence order[i].
-        pooled.index_select(0, &order.argsort(0, false))
+        let rows = places.len() as i64;
+        for list in [&mut ids, &mut places] {
+            list.resize(lengths::whole_step(rows) as usize, 0);
+        }
+        let look_up = |table: &Tensor, list: &[i64]| Tensor::embedding(table, &Tensor::from_slice(list), -1, false, false);
+        let x = look_up(&self.token_embedding, &ids) + look_up(&self.positional_embedding, &places);
+        let x = x.narrow(0, 0, rows);
+        let pooled = self.through_blocks(x, &groups, &Tensor::from_slice(&pooled), None, Sight::Before);
+        pooled.index_select(0, &Tensor::from_slice(&back))
     }
 
     /// The same, with each sequence as long as the longest.
@@ -249,13 +245,10 @@ mod tests {
         let apart = |a: &Tensor, b: &Tensor| ((a - b).abs().max() / b.abs().max()).double_value(&[]);
         let whole = model.text.pooled_at_one_length(&tokens, &ends);
         let of_whole = gradients(&whole);
-        let pool = needed.iter().map(|&tokens| tokens as usize).chain([20]);
-        for expected in [None, Some(CaptionLengths::new(pool)), Some(CaptionLengths::new([1].into_iter()))] {
-            let cut = model.text.pooled_by_length(&tokens, &ends, expected.as_ref());
-            assert!(apart(&cut, &whole) < most[0], "{expected:?}: {}", apart(&cut, &whole));
-            for (a, b) in gradients(&cut).iter().zip(&of_whole) {
-                assert!(apart(a, b) < most[1], "{expected:?}: {:?} {}", a.size(), apart(a, b));
-            }
+        let cut = model.text.pooled_by_length(&tokens, &ends);
+        assert!(apart(&cut, &whole) < most[0], "{}", apart(&cut, &whole));
+        for (a, b) in gradients(&cut).iter().zip(&of_whole) {
+            assert!(apart(a, b) < most[1], "{:?} {}", a.size(), apart(a, b));
         }
     }
 }

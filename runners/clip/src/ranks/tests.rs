@@ -33,7 +33,6 @@ fn inputs(model: &Clip) -> Inputs {
         tokens: ((index * 2_654_435_761_i64).remainder(3999_i64) + 1_i64).view([PAIRS, 9]),
         ends: (Tensor::arange(PAIRS, (Kind::Int64, Device::Cpu)) * 5_i64).remainder(9_i64),
         kept: None,
-        lengths: None,
     }
 }
 

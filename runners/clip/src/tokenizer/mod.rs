@@ -5,14 +5,12 @@ mod file;
 
 use std::io::{BufReader, Read};
 use std::path::Path;
-use std::sync::Arc;
 
 use flate2::read::GzDecoder;
 use instant_clip_tokenizer::{Token, Tokenizer as Bpe};
 use protocol::{Clean, TextConfig, TextPool, VOCABULARY_MAX, VOCABULARY_MIN};
 
 use crate::caption;
-use crate::model::CaptionLengths;
 use file::TokenizerFile;
 pub use file::{CONFIG_FILE as TOKENIZER_CONFIG_FILE, TOKENIZER_FILE, TokenizerError};
 
@@ -131,7 +129,6 @@ impl Layout {
 pub struct Captions {
     ids: Vec<u32>,
     starts: Vec<usize>,
-    lengths: Arc<CaptionLengths>,
     layout: Layout,
 }
 
@@ -147,8 +144,6 @@ impl Captions {
             encoded.starts.push(encoded.ids.len());
             encoded.ids.extend(tokenizer.encode(caption, context_length)?);
         }
-        let needed = (0..encoded.len()).map(|index| encoded.layout.pooled(encoded.get(index)) + 1);
-        encoded.lengths = Arc::new(CaptionLengths::new(needed));
         Ok(encoded)
     }
 
@@ -166,11 +161,6 @@ impl Captions {
     pub fn get(&self, index: usize) -> &[u32] {
         let end = self.starts.get(index + 1).copied().unwrap_or(self.ids.len());
         &self.ids[self.starts[index]..end]
-    }
-
-    /// How many tokens they need, up to the pooled one.
-    pub fn lengths(&self) -> &Arc<CaptionLengths> {
-        &self.lengths
     }
 
     /// Token ids of some captions, row after row, and each one's place of the pooled token. Rows end behind the last of
