@@ -65,7 +65,8 @@ const HOLES_OF_PARTS: f64 = 10.0;
 ///
 /// with `grad_checkpointing`:
 ///   L T 4 W                                      each block's input
-///   + what else one block keeps, as above        of the tower where that is more: of one block at a time
+///   + what else one block keeps, as above        on a GPU of the tower where that is more, since there is one block
+///                                                at a time; in a CPU's heap of both, with T 8 W of gradients
 /// ```
 ///
 /// Attention weights are not kept: they are made again, on CPUs, too. On a CPU there are also the process, the pixels
@@ -84,8 +85,15 @@ pub fn memory_bytes(config: &ModelConfig, size: &ModelSize, recipe: &Recipe, pai
     let towers = [&image_tower, &text_tower];
     let kept = if recipe.grad_checkpointing {
         let inputs = towers.iter().map(|tower| tower.inputs()).sum::<f64>();
-        let again = towers.iter().map(|tower| tower.kept_of_a_block(recipe.precision, device));
-        inputs + again.fold(0.0, f64::max)
+        let again = towers.map(|tower| tower.kept_of_a_block(recipe.precision, device));
+        inputs
+            + match device {
+                Device::Gpu => again[0].max(again[1]),
+                Device::Cpu => {
+                    let gradients = towers.map(|tower| 8.0 * (tower.tokens * tower.width) as f64);
+                    again.iter().chain(&gradients).sum()
+                }
+            }
     } else {
         towers.iter().map(|tower| tower.kept(recipe.precision, device)).sum()
     };

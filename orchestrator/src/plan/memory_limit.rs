@@ -81,9 +81,11 @@ fn settings(recipe: &Recipe, [by_parts, again]: [Option<Fitting>; 2], spare: u64
     match (by_parts, again) {
         (Some(by_parts), Some(again)) => format!("{by_parts}; {again}"),
         (Some(one), None) | (None, Some(one)) => one,
-        (None, None) => "neither `accum_freq` nor `grad_checkpointing` makes it fit: choose a smaller model or batch, or \
+        (None, None) => {
+            "neither `accum_freq` nor `grad_checkpointing` makes it fit: choose a smaller model or batch, or \
                          a machine with more memory"
-            .to_owned(),
+                .to_owned()
+        }
     }
 }
 

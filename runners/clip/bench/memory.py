@@ -56,7 +56,7 @@ def measure(program, folder, pool, number, shape):
     spec = f"""name: memory-{number}
 runner: clip
 data: {{pool: {pool}}}
-grid: {{model: {model}, samples_seen: {STEPS * batch}, data_size: all}}
+grid: {{model: {model}, samples_seen: {STEPS * batch}, data_size: all, seed: {number}}}
 recipe: {{global_batch: {batch}, accum_freq: {parts}, precision: {precision}, lr: 1e-3, augmentation: flip_shift,
   context_length: 24, grad_checkpointing: {str(bool(again)).lower()}}}
 backend: {{local: {{slots: 1, threads_per_slot: 1, worker_time: 0s}}}}

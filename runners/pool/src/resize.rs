@@ -121,7 +121,10 @@ fn side_by_side(pixels: [u8; 6]) -> [[i16; 2]; 3] {
 #[cfg(target_arch = "x86_64")]
 #[target_feature(enable = "sse2")]
 fn side_by_side_sse2([r, g, b, r2, g2, b2]: [u8; 6]) -> [[i16; 2]; 3] {
-    use std::arch::x86_64::*;
+    use std::arch::x86_64::{
+        _mm_cvtsi32_si128, _mm_cvtsi128_si32, _mm_cvtsi128_si64, _mm_setzero_si128, _mm_srli_epi32, _mm_srli_si128,
+        _mm_unpacklo_epi8,
+    };
     let first = _mm_cvtsi32_si128(i32::from_le_bytes([r, g, b, r2]));
     let second = _mm_srli_epi32::<8>(_mm_cvtsi32_si128(i32::from_le_bytes([b, r2, g2, b2])));
     let pairs = _mm_unpacklo_epi8(_mm_unpacklo_epi8(first, second), _mm_setzero_si128());
@@ -226,7 +229,11 @@ fn sums(pairs: &[Pairs], weights: &[[[i16; 2]; 2]]) -> [u8; LANES] {
 #[target_feature(enable = "avx2")]
 #[expect(unsafe_code, reason = "arrays to vectors and back")]
 fn sums_avx2(pairs: &[Pairs], weights: &[[[i16; 2]; 2]]) -> [u8; LANES] {
-    use std::arch::x86_64::*;
+    use std::arch::x86_64::{
+        __m256i, _mm256_add_epi32, _mm256_madd_epi16, _mm256_packs_epi32, _mm256_packus_epi16,
+        _mm256_permutevar8x32_epi32, _mm256_set1_epi32, _mm256_setr_epi32, _mm256_setzero_si256, _mm256_slli_epi32,
+        _mm256_srai_epi32,
+    };
     use std::mem::transmute;
     /// Vectors of sums that stay in registers, and that are a vector of bytes in the end.
     const TOGETHER: usize = 4;
@@ -245,8 +252,8 @@ fn sums_avx2(pairs: &[Pairs], weights: &[[[i16; 2]; 2]]) -> [u8; LANES] {
             }
         }
         let [a, b, c, d] = sums.map(|[high, low]| {
-            let sum = _mm256_add_epi32(_mm256_slli_epi32::<{ LOW as i32 }>(high), low);
-            _mm256_srai_epi32::<{ PLACES as i32 }>(_mm256_add_epi32(sum, _mm256_set1_epi32(HALF)))
+            let sum = _mm256_add_epi32(_mm256_slli_epi32::<{ LOW.cast_signed() }>(high), low);
+            _mm256_srai_epi32::<{ PLACES.cast_signed() }>(_mm256_add_epi32(sum, _mm256_set1_epi32(HALF)))
         });
         // Clamped to 0 to 255, and halves of each vector put together again.
         let packed = _mm256_packus_epi16(_mm256_packs_epi32(a, b), _mm256_packs_epi32(c, d));
@@ -298,4 +305,40 @@ fn cubic(x: f64) -> f64 {
 
 fn triangle(x: f64) -> f64 {
     (1.0 - x.abs()).max(0.0)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Of any bytes, and of weights as far apart as a kernel's are.
+    #[test]
+    #[cfg(target_arch = "x86_64")]
+    fn sums_are_the_same_by_vectors() {
+        if !std::arch::is_x86_feature_detected!("avx2") {
+            return;
+        }
+        let mut state = 7_u32;
+        let mut draw = |below: u32| {
+            state = state.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
+            (state >> 8) % below
+        };
+        for length in 1..9 {
+            let pairs: Vec<Pairs> =
+                (0..length).map(|_| [[0; 2]; LANES].map(|pair| pair.map(|_: i16| draw(256) as i16))).collect();
+            let taps = Taps {
+                first: 0,
+                weights: (0..2 * length)
+                    .map(|_| draw(2 << PLACES).cast_signed() - (1 << PLACES))
+                    .map(|weight| weight / length)
+                    .collect(),
+            };
+            let weights = &in_pairs(&[taps], 0)[0].weights;
+            // SAFETY: asked above.
+            #[expect(unsafe_code, reason = "as where it is used")]
+            let found = unsafe { sums_avx2(&pairs, weights) };
+            assert_eq!(found, sums(&pairs, weights), "{length} pairs");
+            assert!(found.iter().any(|&byte| byte != found[0]));
+        }
+    }
 }

@@ -26,7 +26,10 @@ fn what_does_not_fit_is_refused_with_the_parts_that_would() {
     assert!(with(largest - 1, ", accum_freq: 2").is_ok());
     assert!(with(largest - 1, ", grad_checkpointing: true").is_ok());
     let said = with(1_000_000, "").expect_err("no machine");
-    assert!(said.len() == 2 && said.iter().all(|said| said.contains("neither `accum_freq` nor `grad_checkpointing`")), "{said:?}");
+    assert!(
+        said.len() == 2 && said.iter().all(|said| said.contains("neither `accum_freq` nor `grad_checkpointing`")),
+        "{said:?}"
+    );
     assert!(said.iter().all(|said| said.ends_with("or if you know better: `backend: {local: {memory: 64G}}`")));
     // What the spec says counts, whatever this machine has.
     let limit = |memory: &str| {

@@ -123,7 +123,16 @@ impl Clip {
         let logit_scale = parameters.get("logit_scale");
         let logit_scale = if config.nonscalar_logit_scale { logit_scale.squeeze() } else { logit_scale };
         let logit_bias = config.init_logit_bias.map(|_| parameters.get("logit_bias").squeeze());
-        Clip { parameters, image, text, logit_scale, logit_bias, config: config.clone(), kind, grad_checkpointing: false }
+        Clip {
+            parameters,
+            image,
+            text,
+            logit_scale,
+            logit_bias,
+            config: config.clone(),
+            kind,
+            grad_checkpointing: false,
+        }
     }
 
     /// Whether blocks keep their inputs alone for the way back, which computes the rest again: less memory, a forward

@@ -147,7 +147,8 @@ impl TextTower {
         for list in [&mut ids, &mut places] {
             list.resize(lengths::whole_step(rows) as usize, 0);
         }
-        let look_up = |table: &Tensor, list: &[i64]| Tensor::embedding(table, &Tensor::from_slice(list), -1, false, false);
+        let look_up =
+            |table: &Tensor, list: &[i64]| Tensor::embedding(table, &Tensor::from_slice(list), -1, false, false);
         let x = look_up(&self.token_embedding, &ids) + look_up(&self.positional_embedding, &places);
         let x = x.narrow(0, 0, rows);
         let pooled = self.through_blocks(x, &groups, &Tensor::from_slice(&pooled), None, Sight::Before);
