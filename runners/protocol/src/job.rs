@@ -253,8 +253,8 @@ impl JobSpec {
     /// The spec as hashed: names and paths of pools are left out, since the digest
     /// already says what the data are, and so are the distance
     /// and number of checkpoints, since a job that was resumed gives the same result (the distance counts where a loss
-    /// spike leads back to a checkpoint), and whether activations are computed again, since they are the same then. Of a job that only measures,
-    /// nothing counts that is for training.
+    /// spike leads back to a checkpoint), and whether activations are computed again: they are the same then. Of a job
+    /// that only measures, nothing counts that is for training.
     #[must_use]
     pub fn identity(&self) -> JobSpec {
         let mut identity = self.clone();
