@@ -204,8 +204,8 @@ fn misspelt_key() {
       help: keys here: `global_batch`, `lr`, `betas`, `eps`, `weight_decay`, `warmup`, `schedule`,
             `cooldown`, `precision`, `loss`, `accum_freq`, `grad_checkpointing`, `augmentation`,
             `alpha`, `image_mean`, `image_std`, `interpolation`, `resize_mode`, `image_size`,
-            `context_length`, `grad_clip_norm`, `on_spike`, `checkpoint_every`,
-            `keep_checkpoints`, `init`, `extra`
+            `context_length`, `grad_clip_norm`, `on_spike`, `checkpoint_every`, `keep_checkpoints`,
+            `init`, `extra`
 
       × `recipe.warmupp` is no key of this section
        ╭─[x.yaml:6:50]
@@ -218,8 +218,8 @@ fn misspelt_key() {
       help: keys here: `global_batch`, `lr`, `betas`, `eps`, `weight_decay`, `warmup`, `schedule`,
             `cooldown`, `precision`, `loss`, `accum_freq`, `grad_checkpointing`, `augmentation`,
             `alpha`, `image_mean`, `image_std`, `interpolation`, `resize_mode`, `image_size`,
-            `context_length`, `grad_clip_norm`, `on_spike`, `checkpoint_every`,
-            `keep_checkpoints`, `init`, `extra`
+            `context_length`, `grad_clip_norm`, `on_spike`, `checkpoint_every`, `keep_checkpoints`,
+            `init`, `extra`
 
     error: x.yaml: 2 mistakes
     ");

@@ -61,6 +61,7 @@ const OWNERS: &[(&str, &[&str])] = &[
             "kernels/src/loss.rs",
             "kernels/src/adamw.rs",
             "kernels/src/memory.rs",
+            "kernels/src/recompute.rs",
             "kernels/src/stream.rs",
             "kernels/tests/",
         ],

@@ -11,8 +11,8 @@ pub(super) struct Group {
     pub(super) tokens: i64,
 }
 
-/// Which sequence stands where, by what each needs (at least one token), and groups of as many tokens, or a few more: see
-/// [`whole_step`].
+/// Which sequence stands where, by what each needs (at least one token), and groups of as many tokens, or a few more:
+/// see [`whole_step`].
 pub(super) fn by_length(needed: &[i64]) -> (Vec<usize>, Vec<Group>) {
     let mut order: Vec<usize> = (0..needed.len()).collect();
     order.sort_by_key(|&index| needed[index]);
@@ -28,9 +28,9 @@ pub(super) fn by_length(needed: &[i64]) -> (Vec<usize>, Vec<Group>) {
     (order, groups)
 }
 
-/// The next multiple of the largest power of two that is no more than an eighth of it: up to 16 the number itself. A CPU's
-/// products of each length are kernels of their own, which are made once and kept: 77 tokens make 34 lengths. And a
-/// heap reuses blocks of sizes that it was asked for before.
+/// The next multiple of the largest power of two that is no more than an eighth of it: up to 16 the number itself. A
+/// CPU's products of each length are kernels of their own, which are made once and kept: 77 tokens make 34 lengths. And
+/// a heap reuses blocks of sizes that it was asked for before.
 pub(super) fn whole_step(number: i64) -> i64 {
     let step = 1 << (number.max(8).ilog2() - 3);
     (number + step - 1) / step * step
