@@ -28,7 +28,7 @@ inline bool asked(const char *way) {
 
 /* Intel's processors multiply bfloat16 by tiles (AMX). What they have beside those (VDPBF16PS) is half as fast as float32: 82 and 168 GFLOP/s
  * of a core of an Emerald Rapids whose hypervisor hides the tiles. */
-inline bool worth_it() {
+inline bool fast_bfloat16() {
 #if defined(__x86_64__) && defined(__GNUC__)
   return asked("bf16") || !__builtin_cpu_is("intel") || at::cpu::init_amx();
 #else
@@ -42,7 +42,7 @@ template <typename T> bool available() {
 #if defined(__x86_64__) && defined(__GNUC__)
     if (!__builtin_cpu_supports("avx512f")) return false;
 #endif
-    if (asked("0") || asked("avx2") || (PAIRS<T> && (asked("fp32") || !worth_it()))) return false;
+    if (asked("0") || asked("avx2") || (PAIRS<T> && (asked("fp32") || !fast_bfloat16()))) return false;
     try {
       T a[4] = {T(1.0f), T(2.0f), T(0.0f), T(1.0f)}, b[4] = {T(3.0f), T(4.0f), T(5.0f), T(6.0f)};
       if (PAIRS<T>) std::swap(b[1], b[2]); /* (3 4; 5 6) in pairs of rows */

@@ -14,12 +14,12 @@ struct Parts {
 };
 
 /* A sequence of a stretch: its number and first row there, its tokens; the row of x that is pooled, and how many tokens that one sees. */
-struct One {
+struct PooledSequence {
   int64_t number, first, tokens, pooled, sees;
 };
 
 template <typename F> void each_sequence(const Branch &branch, const Stretch &stretch, const int64_t *pooled, F body) {
-  One one{};
+  PooledSequence one{};
   for (const Sequences &group : stretch.groups)
     for (int64_t s = 0; s < group.count; ++s, ++one.number, one.first += group.tokens) {
       one.tokens = group.tokens, one.pooled = pooled[stretch.sequence + one.number];
@@ -74,14 +74,14 @@ void forward(const Branch &branch, const int64_t *pooled, const BranchWeights &w
         norm_row(W, x + (first + r) * W, weights.norm_weight, weights.norm_bias, branch.eps, stats, row.get());
         left_row<P>(W, row.get(), factor.get() + r * rest.k);
       }
-      each_sequence(branch, stretch, pooled, [&](const One &one) {
+      each_sequence(branch, stretch, pooled, [&](const PooledSequence &one) {
         std::copy_n(factor.get() + (one.pooled - first) * rest.k, rest.k, own.get() + one.number * rest.k);
       });
       rest.multiply(stretch.rows, factor.get(), z.get(), false);
       query.multiply(sequences, own.get(), q.get(), false);
       add_bias(half, stretch.rows, 2 * W, parts.rest_bias, z.get(), kept_z, first);
       add_bias(half, sequences, W, parts.query_bias, q.get(), kept_q, stretch.sequence);
-      each_sequence(branch, stretch, pooled, [&](const One &one) {
+      each_sequence(branch, stretch, pooled, [&](const PooledSequence &one) {
         const int64_t s = one.number;
         const float *const keys = z.get() + one.first * 2 * W;
         float *const to = g.get() + s * W;
@@ -152,7 +152,7 @@ template <typename P> struct Backward {
     out.multiply(sequences, left_factor<P>(sequences, W, upstream, factor.get()), down.get(), false);
     lay_turned<P>(sequences, W, upstream, turned.get(), to.dy.get() + stretch.laid_sequences, to.ld);
     const float *const z = kept_z.read(first, rows, z_room.get()), *const q = kept_q.read(stretch.sequence, sequences, q_room.get());
-    each_sequence(branch, stretch, pooled, [&](const One &one) {
+    each_sequence(branch, stretch, pooled, [&](const PooledSequence &one) {
       const int64_t s = one.number, from = one.first * 2 * W;
       float *const d_keys = dz.get() + from;
       attend_row_backward(one.sees, heads.count, heads.width, heads.factor, q + s * W, z + from, z + from + W, 2 * W, down.get() + s * W,
@@ -167,14 +167,14 @@ template <typename P> struct Backward {
     for (int64_t r = first; r < first + rows; ++r)
       norm_row_again(W, x + r * W, weights.norm_weight, weights.norm_bias, stats(r), u.get() + (r - first) * W);
     each_sequence(branch, stretch, pooled,
-                  [&](const One &one) { std::copy_n(u.get() + (one.pooled - first) * W, W, own.get() + one.number * W); });
+                  [&](const PooledSequence &one) { std::copy_n(u.get() + (one.pooled - first) * W, W, own.get() + one.number * W); });
     lay_turned<P>(rows, W, u.get(), turned.get(), to.u.get() + stretch.laid, to.ld);
     lay_turned<P>(sequences, W, own.get(), turned.get(), to.pooled.get() + stretch.laid_sequences, to.ld);
     /* dL/du in u's place. */
     rest.multiply(rows, left_factor<P>(rows, 2 * W, dz.get(), factor.get()), u.get(), false);
     query.multiply(sequences, left_factor<P>(sequences, W, dq.get(), factor.get()), own.get(), false);
     each_sequence(branch, stretch, pooled,
-                  [&](const One &one) { add_row(W, own.get() + one.number * W, u.get() + (one.pooled - first) * W); });
+                  [&](const PooledSequence &one) { add_row(W, own.get() + one.number * W, u.get() + (one.pooled - first) * W); });
     int64_t next = 0; /* rows of x come as their sequences do */
     for (int64_t r = first; r < first + rows; ++r) {
       const bool through = next < sequences && pooled[stretch.sequence + next] == r;

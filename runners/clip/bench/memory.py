@@ -70,7 +70,8 @@ backend: {{local: {{slots: 1, threads_per_slot: 1, worker_time: 0s}}}}
 
 
 def main(program, pool):
-    print("| model | global batch | accum_freq | precision | grad_checkpointing | estimate, MB | measured, MB | estimate / measured |")
+    settings = "model | global batch | accum_freq | precision | grad_checkpointing"
+    print(f"| {settings} | estimate, MB | measured, MB | estimate / measured |")
     print("|---|---|---|---|---|---|---|---|")
     with tempfile.TemporaryDirectory() as folder:
         for name, model in FILES.items():
@@ -80,7 +81,8 @@ def main(program, pool):
             for number, shape in enumerate(SHAPES):
                 said, measured = measure(program, folder, pool, number, shape)
                 model, batch, parts, precision, *again = shape
-                row = [model, f"{batch}", f"{parts}", precision, "yes" if again else "", f"{said / 1e6:.0f}", f"{measured / 1e6:.0f}"]
+                row = [model, f"{batch}", f"{parts}", precision, "yes" if again else ""]
+                row += [f"{said / 1e6:.0f}", f"{measured / 1e6:.0f}"]
                 print("| " + " | ".join(row) + f" | {said / measured:.3f} |", flush=True)
         finally:
             sweep(program, folder, "db", "stop")

@@ -120,7 +120,7 @@ impl Patches {
         assert_eq!(pixels.len(), self.image_bytes(), "bytes of an image of {} pixels", self.side);
         let rows = &mut out[3 * self.patch * self.patch..];
         match view {
-            View::Whole => self.fill_whole(rows, pixels),
+            View::Whole => self.fill(rows, |x| x, |y| y, pixels),
             View::FlipShift { flip, right, down } => {
                 let last = self.side as i64 - 1;
                 let mirrored = |at: i64| {
@@ -142,22 +142,6 @@ impl Patches {
         let patch = self.patch;
         let index = (y / patch) * (self.side / patch) + x / patch;
         ((index * 3 + channel) * patch + y % patch) * patch + x % patch
-    }
-
-    /// [`Patches::fill`] of pixels where they are, in a third of its time.
-    fn fill_whole(&self, rows: &mut [f32], pixels: &[u8]) {
-        let patch = self.patch;
-        for (y, line) in pixels.chunks_exact(3 * self.side).enumerate() {
-            for (index, of_patch) in line.chunks_exact(3 * patch).enumerate() {
-                let at = self.place(0, y, index * patch);
-                let rows = rows[at..].chunks_mut(patch * patch);
-                for (channel, (normalised, row)) in self.normalised.iter().zip(rows).enumerate() {
-                    for (value, pixel) in row[..patch].iter_mut().zip(of_patch.as_chunks::<3>().0) {
-                        *value = normalised[usize::from(pixel[channel])];
-                    }
-                }
-            }
-        }
     }
 
     fn fill(&self, rows: &mut [f32], x_of: impl Fn(usize) -> usize, y_of: impl Fn(usize) -> usize, pixels: &[u8]) {

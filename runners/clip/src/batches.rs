@@ -147,19 +147,18 @@ impl<D: Images + 'static> Source<D> {
             for start in (from..to).step_by(source.global_batch as usize) {
                 let memory = freed.try_recv().ok();
                 let made = workers.install(|| source.assemble(&mut order, start, memory));
-                let there = made.map(|made| match source.device {
-                    Device::Cuda(_) => {
+                let copied = made.map(|made| {
+                    let there = if source.device.is_cuda() {
                         let there = made.pinned().on(source.device);
                         let _ = of_pinned.send(made.patches);
                         there
-                    }
-                    _ => made,
-                });
-                let marked = there.map(|there| {
+                    } else {
+                        made
+                    };
                     let copied = Mark::now(&there.patches);
                     (there, copied)
                 });
-                if sender.send(marked).is_err() {
+                if sender.send(copied).is_err() {
                     return; // Training stopped early.
                 }
             }

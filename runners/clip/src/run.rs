@@ -305,8 +305,8 @@ impl Training<'_> {
         Ok(Ending::Finished)
     }
 
-    /// Takes a step; gives the norm of its gradient, before clipping, where it is `reported`, and whether it is to be
-    /// the last.
+    /// Takes a step on a batch that is on the model's device; gives the norm of its gradient, before clipping, where it
+    /// is `reported`, and whether it is to be the last.
     fn step(
         &mut self,
         batch: Inputs,
@@ -316,18 +316,15 @@ impl Training<'_> {
     ) -> Result<(Option<f64>, bool), RunError> {
         let (model, recipe) = (&mut self.model, &self.job.spec.recipe);
         let options = StepOptions::new(recipe, model.device());
-        let inputs = batch.on(model.device());
         let threads = self.job.resources.threads;
         let (loss, grad_norm, stopping) = if let Some(ranks) = &mut self.ranks {
-            let loss = ranks.gradients(model, &inputs, options)?;
-            drop(inputs);
+            let loss = ranks.gradients(model, &batch, options)?;
             self.batches.reuse(batch);
             let stop = stop.load(Ordering::Relaxed);
             let agreed = ranks.step(&mut model.parameters, &mut self.optimizer, (recipe, lr), threads, stop)?;
             (loss, reported.then_some(agreed.grad_norm), agreed.stop)
         } else {
-            let (loss, gradients) = step::gradients(model, &inputs, options)?;
-            drop(inputs);
+            let (loss, gradients) = step::gradients(model, &batch, options)?;
             self.batches.reuse(batch);
             let grad_norm = reported.then(|| optimizer::norm(&gradients).double_value(&[]));
             self.optimizer.step(&mut model.parameters, &gradients, recipe, lr, threads);

@@ -23,8 +23,8 @@ TOKENIZER, SPECIAL = "tokenizer.json", "tokenizer_config.json"
 
 RECIPE = {
     "global_batch", "lr", "betas", "eps", "weight_decay", "warmup_samples", "schedule", "precision", "loss",
-    "accum_freq", "grad_checkpointing", "augmentation", "alpha", "preprocess", "grad_clip_norm", "checkpoint_every_samples",
-    "keep_checkpoints", "extra",
+    "accum_freq", "grad_checkpointing", "augmentation", "alpha", "preprocess", "grad_clip_norm",
+    "checkpoint_every_samples", "keep_checkpoints", "extra",
 }
 PREPROCESS = {
     "mean": "--image-mean", "std": "--image-std", "interpolation": "--image-interpolation",

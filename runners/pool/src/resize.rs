@@ -49,8 +49,7 @@ pub(crate) fn resize(pixels: &[u8], width: u32, across: Cut, down: Cut, interpol
         let between = resize_columns(pixels, stride, window.start * 3..window.end * 3, 0, &rows);
         resize_rows(&between, window.len() * 3, 0..rows.len(), window, &columns)
     } else {
-        let window_bytes = window.start * 3..;
-        let between = resize_rows(&pixels[window_bytes], stride, lines.clone(), window, &columns);
+        let between = resize_rows(&pixels[window.start * 3..], stride, lines.clone(), window, &columns);
         resize_columns(&between, line, 0..line, lines.start, &rows)
     }
 }
@@ -82,8 +81,8 @@ fn resize_rows(source: &[u8], stride: usize, lines: Range<usize>, window: Range<
                 let (both, last) = row[6 * 16 * part..].as_chunks::<6>();
                 let mut lanes = pairs.iter_mut().map(|pairs| &mut pairs.as_chunks_mut::<3>().0[of_strip]);
                 // In this order: the lane behind the last whole pair is for what is left.
-                for (pair, to) in both.iter().zip(lanes.by_ref()) {
-                    *to = side_by_side(*pair);
+                for (&[r, g, b, r2, g2, b2], to) in both.iter().zip(lanes.by_ref()) {
+                    *to = [[r, r2], [g, g2], [b, b2]].map(|pair| pair.map(i16::from));
                 }
                 if let (Some(to), &[r, g, b]) = (lanes.next(), last) {
                     *to = [r, g, b].map(|value| [value.into(), 0]);
@@ -98,38 +97,6 @@ fn resize_rows(source: &[u8], stride: usize, lines: Range<usize>, window: Range<
         }
     }
     out
-}
-
-/// Two pixels to their reds, greens and blues.
-#[inline]
-fn side_by_side(pixels: [u8; 6]) -> [[i16; 2]; 3] {
-    #[cfg(target_arch = "x86_64")]
-    {
-        // SAFETY: every x86-64 processor has SSE2.
-        #[expect(unsafe_code, reason = "the compiler does not put bytes together so")]
-        unsafe {
-            side_by_side_sse2(pixels)
-        }
-    }
-    #[cfg(not(target_arch = "x86_64"))]
-    {
-        let [r, g, b, r2, g2, b2] = pixels.map(i16::from);
-        [[r, r2], [g, g2], [b, b2]]
-    }
-}
-
-#[cfg(target_arch = "x86_64")]
-#[target_feature(enable = "sse2")]
-fn side_by_side_sse2([r, g, b, r2, g2, b2]: [u8; 6]) -> [[i16; 2]; 3] {
-    use std::arch::x86_64::{
-        _mm_cvtsi32_si128, _mm_cvtsi128_si32, _mm_cvtsi128_si64, _mm_setzero_si128, _mm_srli_epi32, _mm_srli_si128,
-        _mm_unpacklo_epi8,
-    };
-    let first = _mm_cvtsi32_si128(i32::from_le_bytes([r, g, b, r2]));
-    let second = _mm_srli_epi32::<8>(_mm_cvtsi32_si128(i32::from_le_bytes([b, r2, g2, b2])));
-    let pairs = _mm_unpacklo_epi8(_mm_unpacklo_epi8(first, second), _mm_setzero_si128());
-    let (low, high) = (_mm_cvtsi128_si64(pairs), _mm_cvtsi128_si32(_mm_srli_si128::<8>(pairs)));
-    [low as i32, (low >> 32) as i32, high].map(|word| [word as i16, (word >> 16) as i16])
 }
 
 /// Resamples the columns in a window of bytes, [`LANES`] at a time. `before` lines that the taps count are not in the
